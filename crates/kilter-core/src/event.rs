@@ -1,0 +1,27 @@
+//! One event as the engine sees it.
+
+use compact_str::CompactString;
+
+use crate::{EventTime, Value};
+
+/// Position in the event log; dense, from 0.
+pub type Offset = u64;
+
+/// A source of the loaded definitions, by position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SourceId(pub u16);
+
+/// A typed row of one source with its two times: when it happened and when it arrived.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    pub source: SourceId,
+    pub offset: Offset,
+    pub time: EventTime,
+    pub arrived: EventTime,
+    /// The client's identifier, when it gave one: the same id within the horizon is the same event.
+    pub id: Option<CompactString>,
+    /// One value per column of the source's schema.
+    pub row: Vec<Value>,
+    /// Fields the schema does not name, as a JSON object: kept so that a column declared later finds its history.
+    pub extra: Option<Box<str>>,
+}
