@@ -1,0 +1,253 @@
+//! The definitions, resolved and compiled: everything `process` needs, with names turned into positions.
+//!
+//! A [`Plan`] is made by project loading from `kilter.toml` and never changes while a pipeline runs.
+
+use kilter_core::{EventTime, Offset, Schema, SourceId, Span};
+use kilter_features::{Expr, Scope, View};
+use kilter_learn::{Gbdt, Logistic};
+
+/// All definitions of a project.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub project: String,
+    /// Hash of the canonical definitions; state, decisions and models carry it.
+    pub hash: String,
+    /// Position = [`SourceId`].
+    pub sources: Vec<SourcePlan>,
+    pub views: Vec<View>,
+    pub models: Vec<ModelPlan>,
+    pub decisions: Vec<DecisionPlan>,
+    pub monitors: Vec<MonitorPlan>,
+    pub schedules: Vec<SchedulePlan>,
+    pub clock: ClockMode,
+}
+
+/// What drives schedules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClockMode {
+    /// The machine's clock; jobs run beside the stream.
+    Wall,
+    /// The stream's own event time; a job holds the stream while it runs, so that a replay gives the same models at the same offsets.
+    Event,
+}
+
+/// A named stream of typed events.
+#[derive(Clone, Debug)]
+pub struct SourcePlan {
+    pub name: String,
+    pub schema: Schema,
+    /// How far behind the watermark an event may be and still enter every window.
+    pub lateness: Span,
+    /// How long a client-supplied event id is remembered.
+    pub dedupe: Span,
+}
+
+/// The values in reach at an observation: the columns of its own row, then the features of every view whose key the row holds.
+#[derive(Clone, Debug)]
+pub struct ContextPlan {
+    pub source: SourceId,
+    pub lookups: Vec<Lookup>,
+    /// Names of all slots: row columns (qualified by the source's name), then features (qualified by the view's name).
+    pub scope: Scope,
+    pub width: usize,
+}
+
+/// One read of a view: its features land in `width` slots from `first_slot` on.
+#[derive(Clone, Debug)]
+pub struct Lookup {
+    pub view: usize,
+    /// Columns of the observation's row that make the key.
+    pub key: Vec<usize>,
+    pub first_slot: usize,
+}
+
+/// An estimator and what it is trained on.
+#[derive(Clone, Debug)]
+pub struct ModelPlan {
+    pub name: String,
+    pub context: ContextPlan,
+    /// Whether the observation's own event counts in the features read at it.
+    pub include_self: bool,
+    pub inputs: Vec<InputPlan>,
+    pub learner: Learner,
+    pub label: Option<LabelPlan>,
+    /// Length of the training window; none: all of the log.
+    pub window: Option<Span>,
+    /// The newest part of the matured rows, kept out of training to judge on; 0..1.
+    pub holdout: f64,
+    /// Fewer matured rows than this: training is refused.
+    pub min_rows: usize,
+}
+
+/// One column of the model's matrix.
+#[derive(Clone, Debug)]
+pub struct InputPlan {
+    pub name: String,
+    pub text: String,
+    /// Over the slots of the model's context; numeric or boolean.
+    pub expr: Expr,
+}
+
+/// Which learner, with its settings.
+#[derive(Clone, Debug)]
+pub enum Learner {
+    Gbdt(Gbdt),
+    Logistic(Logistic),
+}
+
+/// Where the truth comes from, and when it is known.
+#[derive(Clone, Debug)]
+pub struct LabelPlan {
+    pub source: SourceId,
+    /// Over the columns of the label source's row; boolean or 0/1.
+    pub value: Expr,
+    pub value_text: String,
+    /// Key columns in the observation's row and, pairwise, in the label's row.
+    pub observation_key: Vec<usize>,
+    pub label_key: Vec<usize>,
+    /// An observation is matured this long after its time; label events count when they happen within it.
+    pub within: Span,
+    /// The label of a matured observation without any label event; none: such rows are left out.
+    pub absent: Option<f64>,
+}
+
+/// A model version and a policy, applied to every event of a source.
+#[derive(Clone, Debug)]
+pub struct DecisionPlan {
+    pub name: String,
+    pub source: SourceId,
+    /// The model whose champion scores; none: rules alone.
+    pub model: Option<usize>,
+    pub context: ContextPlan,
+    /// Slot of `score` in the policy's scope: `context.width`.
+    pub policy: Vec<Rule>,
+    /// All outcomes, in the policy's order, then the fallback if it is another; a decision holds a position in this list.
+    pub outcomes: Vec<String>,
+    /// Outcome while the model has no champion; none: no decision is made then.
+    pub fallback: Option<usize>,
+    /// At most this many reasons.
+    pub reasons: usize,
+    pub include_self: bool,
+}
+
+/// One line of a policy; the first whose condition is true decides.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// None: always.
+    pub when: Option<Expr>,
+    pub text: Option<String>,
+    /// Position in [`DecisionPlan::outcomes`].
+    pub outcome: usize,
+}
+
+/// A watched signal of a model in service.
+#[derive(Clone, Debug)]
+pub struct MonitorPlan {
+    pub name: String,
+    pub model: usize,
+    pub signal: Signal,
+    pub above: Option<f64>,
+    pub below: Option<f64>,
+    /// The signal is computed over this much of the newest past ...
+    pub window: Span,
+    /// ... once per this much event time.
+    pub every: Span,
+    /// Fewer rows in the window than this: no value, no alert.
+    pub min_rows: u64,
+    pub retrain: bool,
+}
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// Population stability index of each input and of the score against the training reference; the largest counts.
+    Psi,
+    /// Of the decisions whose labels have matured.
+    Auc,
+    LogLoss,
+    Brier,
+}
+
+impl Signal {
+    pub const ALL: [(&'static str, Signal); 4] =
+        [("psi", Signal::Psi), ("auc", Signal::Auc), ("log_loss", Signal::LogLoss), ("brier", Signal::Brier)];
+
+    pub fn name(self) -> &'static str {
+        Signal::ALL.iter().find(|(_, s)| *s == self).map_or("", |(n, _)| n)
+    }
+}
+
+/// When a model is trained by itself.
+#[derive(Clone, Debug)]
+pub struct SchedulePlan {
+    pub name: String,
+    pub when: When,
+    pub model: usize,
+    /// Over `promotion_scope`; none: the challenger waits for a person.
+    pub promote_if: Option<Expr>,
+    pub promote_text: Option<String>,
+}
+
+/// The rhythm of a schedule.
+#[derive(Clone, Debug)]
+pub enum When {
+    Every(Span),
+    /// Five- or six-field cron expression, UTC.
+    Cron(String),
+}
+
+/// The metrics a promotion rule may name, bare for the challenger and as `champion.*`; slot order is this order, twice.
+pub const PROMOTION_METRICS: [&str; 8] = ["auc", "average_precision", "log_loss", "brier", "ks", "gini", "rows", "positives"];
+
+/// The names a promotion rule may use.
+pub fn promotion_scope() -> Scope {
+    let mut scope = Scope::new();
+    for qualifier in [None, Some("champion")] {
+        for metric in PROMOTION_METRICS {
+            scope.add(qualifier, metric, kilter_core::DataType::Float64);
+        }
+    }
+    scope
+}
+
+impl Plan {
+    pub fn source(&self, name: &str) -> Option<SourceId> {
+        self.sources.iter().position(|s| s.name == name).map(|i| SourceId(i as u16))
+    }
+
+    pub fn model(&self, name: &str) -> Option<usize> {
+        self.models.iter().position(|m| m.name == name)
+    }
+
+    pub fn decision(&self, name: &str) -> Option<usize> {
+        self.decisions.iter().position(|d| d.name == name)
+    }
+
+    pub fn view(&self, name: &str) -> Option<usize> {
+        self.views.iter().position(|v| v.name() == name)
+    }
+}
+
+/// The name of the decision that one event of a log led to: `loan-12345` was made by decision `loan` at offset 12345.
+pub fn decision_id(decision: &str, offset: Offset) -> String {
+    format!("{decision}-{offset}")
+}
+
+/// The parts of a decision id.
+pub fn parse_decision_id(id: &str) -> Option<(&str, Offset)> {
+    let (decision, offset) = id.rsplit_once('-')?;
+    Some((decision, offset.parse().ok()?))
+}
+
+/// A stretch of event time, from inclusive to exclusive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    pub from: EventTime,
+    pub to: EventTime,
+}
+
+impl Range {
+    pub fn holds(&self, t: EventTime) -> bool {
+        self.from <= t && t < self.to
+    }
+}
