@@ -71,7 +71,7 @@ pub enum LogError {
     },
     /// Flushing to disk failed earlier, so it is unknown what the disk holds; the log takes no more writes.
     #[error(
-        "log {} takes no more writes since a flush to disk failed: {cause}\n  hint: check the disk, then restart; the log verifies itself when it opens",
+        "log {} takes no more writes after a disk failure: {cause}\n  hint: check the disk, then restart; the log verifies itself when it opens",
         dir.display()
     )]
     Poisoned {

@@ -13,6 +13,8 @@
 pub(crate) const HEADER_BYTES: usize = 28;
 pub(crate) const FRAME_BYTES: usize = 12;
 pub(crate) const TRAILER_BYTES: usize = 28;
+/// No record is larger, whatever the options say; a larger length is damage.
+pub(crate) const MAX_RECORD_BYTES: u64 = 1 << 30;
 pub(crate) const FORMAT_VERSION: u32 = 1;
 
 const MAGIC: &[u8; 8] = b"KILTLOG\0";
@@ -45,8 +47,8 @@ impl Trailer {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Item<'a> {
     Record(&'a [u8]),
-    /// The end of a finished segment; the slice holds all of the seal.
-    Seal(Trailer),
+    /// The mark of a seal; whether the seal is whole is for [`parse_seal`] to say.
+    Seal,
     /// More bytes are needed, in all this many.
     Need(usize),
     /// Not what was written; the reason.
@@ -117,18 +119,18 @@ pub(crate) fn push_seal(out: &mut Vec<u8>, index: &[IndexEntry], data_end: u64, 
 
 /// Reads what stands at the front of `bytes`, where the record `offset` is expected.
 #[inline]
-pub(crate) fn parse(bytes: &[u8], offset: u64, max_record: u64) -> Item<'_> {
+pub(crate) fn parse(bytes: &[u8], offset: u64) -> Item<'_> {
     if bytes.len() < FRAME_BYTES {
         return Item::Need(FRAME_BYTES);
     }
     let length = u32_at(bytes, 0);
     if length == SEAL_MARK {
-        return Item::Seal(Trailer { entries: 0, data_end: 0, next_offset: u64::from(u32_at(bytes, 4)) });
+        return Item::Seal;
     }
     if u32_at(bytes, 4) != offset as u32 {
         return Item::Bad("record does not carry the offset expected here");
     }
-    if u64::from(length) > max_record {
+    if u64::from(length) > MAX_RECORD_BYTES {
         return Item::Bad("record length is larger than any record may be");
     }
     let whole = FRAME_BYTES + length as usize;
@@ -165,7 +167,7 @@ pub(crate) fn parse_seal(seal: &[u8], file_len: u64) -> Option<(Trailer, Vec<Ind
 /// Looks for an intact record or seal anywhere in `tail`, whose front should have been the record `expected`.
 ///
 /// A hit means the bad bytes lie in the middle of the log. Answers the position in `tail`.
-pub(crate) fn find_later_item(tail: &[u8], expected: u64, max_record: u64, file_len: u64) -> Option<usize> {
+pub(crate) fn find_later_item(tail: &[u8], expected: u64, file_len: u64) -> Option<usize> {
     let last_start = tail.len().checked_sub(FRAME_BYTES)?;
     for at in 1..=last_start {
         let here = &tail[at..];
@@ -177,7 +179,7 @@ pub(crate) fn find_later_item(tail: &[u8], expected: u64, max_record: u64, file_
             continue;
         }
         let whole = FRAME_BYTES as u64 + u64::from(length);
-        if u64::from(length) > max_record || whole > here.len() as u64 {
+        if u64::from(length) > MAX_RECORD_BYTES || whole > here.len() as u64 {
             continue;
         }
         // Records between `expected` and this one lost at least a frame each.
@@ -188,10 +190,8 @@ pub(crate) fn find_later_item(tail: &[u8], expected: u64, max_record: u64, file_
         let offset = expected + u64::from(ahead);
         // Cheap test before the checksum: what follows must be the next record, the seal, zeros or the torn end.
         let next = &here[whole as usize..];
-        let follows = next.len() < FRAME_BYTES
-            || u32_at(next, 4) == (offset + 1) as u32
-            || next[..FRAME_BYTES].iter().all(|b| *b == 0);
-        if follows && matches!(parse(here, offset, max_record), Item::Record(_)) {
+        let follows = next.len() < FRAME_BYTES || u32_at(next, 4) == (offset + 1) as u32 || next[..FRAME_BYTES].iter().all(|b| *b == 0);
+        if follows && matches!(parse(here, offset), Item::Record(_)) {
             return Some(at);
         }
     }
@@ -219,4 +219,81 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     let mut word = [0; 8];
     word.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn records(first: u64, payloads: &[&[u8]]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for (offset, payload) in (first..).zip(payloads) {
+            push_record(&mut out, offset, payload);
+        }
+        out
+    }
+
+    #[test]
+    fn a_record_reads_back_and_every_flipped_bit_is_noticed() {
+        let good = records(7, &[b"hello"]);
+        assert_eq!(parse(&good, 7), Item::Record(b"hello"));
+        assert_eq!(parse(&good[..11], 7), Item::Need(12));
+        assert_eq!(parse(&good[..14], 7), Item::Need(17));
+        assert!(matches!(parse(&good, 8), Item::Bad(_)));
+        // The upper half of the offset is in the checksum only.
+        assert!(matches!(parse(&good, 7 + (1 << 32)), Item::Bad(_)));
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(!matches!(parse(&bad, 7), Item::Record(_)), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn zeros_are_never_a_record() {
+        assert!(matches!(parse(&[0; 64], 0), Item::Bad(_)));
+    }
+
+    #[test]
+    fn a_seal_reads_back_and_every_flipped_bit_is_noticed() {
+        let index = [IndexEntry { offset: 3, position: 70_000 }, IndexEntry { offset: 9, position: 140_000 }];
+        let mut seal = Vec::new();
+        push_seal(&mut seal, &index, 150_000, 11);
+        let file_len = 150_000 + seal.len() as u64;
+        let trailer = Trailer { entries: 2, data_end: 150_000, next_offset: 11 };
+        assert_eq!(parse_seal(&seal, file_len), Some((trailer, index.to_vec())));
+        assert_eq!(parse_seal(&seal, file_len + 1), None);
+        for byte in (0..4).chain(8..seal.len()) {
+            let mut bad = seal.clone();
+            bad[byte] ^= 0x10;
+            assert_eq!(parse_seal(&bad, file_len), None, "byte {byte}");
+        }
+    }
+
+    #[test]
+    fn later_records_are_found_behind_damage_of_any_size() {
+        let good = records(100, &[b"first", b"second", b"third", b"fourth"]);
+        let starts = [0, 17, 35, 52];
+        for damaged in 1..52 {
+            let mut bad = good.clone();
+            bad[..damaged].fill(0xA5);
+            let next = starts.iter().find(|s| **s >= damaged).copied().unwrap_or(0);
+            assert_eq!(find_later_item(&bad, 100, 0), Some(next), "damaged {damaged}");
+        }
+        assert_eq!(find_later_item(&good[52..66], 103, 0), None);
+        assert_eq!(find_later_item(&[0x5A; 200], 100, 0), None);
+    }
+
+    #[test]
+    fn headers_are_checked() {
+        let good = header(42);
+        assert_eq!(check_header(&good, 42), Ok(()));
+        assert!(check_header(&good, 43).is_err());
+        assert!(check_header(&good[..20], 42).is_err());
+        let mut newer = good;
+        newer[8] = 9;
+        let crc = crc32fast::hash(&newer[..24]);
+        newer[24..].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(check_header(&newer, 42), Err(HeaderFault::Version(9)));
+    }
 }

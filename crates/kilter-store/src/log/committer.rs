@@ -1,0 +1,146 @@
+//! Group commit: one thread that flushes whatever is not durable yet, one flush at a time.
+//!
+//! While a flush runs, further appends gather; the next flush makes all of them durable together. So the more callers
+//! wait, the fewer flushes each of them costs.
+
+use super::Shared;
+use super::error::LogError;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use tokio::sync::watch;
+
+/// What waiters wait for.
+#[derive(Debug, Clone)]
+pub(super) struct Progress {
+    /// All records before this offset are on disk.
+    pub(super) durable: u64,
+    /// The first failure; it ends all writing.
+    pub(super) failed: Option<Arc<str>>,
+}
+
+/// The hand-over between appenders, the committer thread and waiters.
+#[derive(Debug)]
+pub(super) struct Commit {
+    work: Mutex<Work>,
+    work_changed: Condvar,
+    /// Held during every flush, so that there are never two at once.
+    flush: Mutex<()>,
+    pub(super) progress: watch::Sender<Progress>,
+    waiters: Mutex<()>,
+    progress_changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Work {
+    pending: bool,
+    stopping: bool,
+    idle: bool,
+}
+
+impl Commit {
+    pub(super) fn new(durable: u64) -> Self {
+        Self {
+            work: Mutex::default(),
+            work_changed: Condvar::new(),
+            flush: Mutex::default(),
+            progress: watch::Sender::new(Progress { durable, failed: None }),
+            waiters: Mutex::default(),
+            progress_changed: Condvar::new(),
+        }
+    }
+
+    /// Tells the committer that there is something to flush.
+    pub(super) fn request(&self) {
+        let mut work = lock(&self.work);
+        work.pending = true;
+        if work.idle {
+            work.idle = false;
+            self.work_changed.notify_one();
+        }
+    }
+
+    pub(super) fn stop(&self) {
+        lock(&self.work).stopping = true;
+        self.work_changed.notify_one();
+    }
+
+    /// Exclusive right to flush.
+    pub(super) fn flush_right(&self) -> MutexGuard<'_, ()> {
+        lock(&self.flush)
+    }
+
+    pub(super) fn publish(&self, durable: u64) {
+        self.update(|progress| progress.durable = progress.durable.max(durable));
+    }
+
+    pub(super) fn fail(&self, cause: &str) {
+        self.update(|progress| {
+            progress.failed.get_or_insert_with(|| cause.into());
+        });
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Progress)) {
+        let guard = lock(&self.waiters);
+        self.progress.send_modify(change);
+        drop(guard);
+        self.progress_changed.notify_all();
+    }
+
+    /// Blocks until everything before `offset` is durable, or writing has failed.
+    pub(super) fn wait(&self, offset: u64) -> Result<(), Arc<str>> {
+        let mut guard = lock(&self.waiters);
+        loop {
+            if let Some(done) = reached(&self.progress.borrow(), offset) {
+                return done;
+            }
+            guard = self.progress_changed.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// Whether `offset` is reached; durable records stay durable after a failure.
+pub(super) fn reached(progress: &Progress, offset: u64) -> Option<Result<(), Arc<str>>> {
+    if progress.durable >= offset {
+        return Some(Ok(()));
+    }
+    progress.failed.clone().map(Err)
+}
+
+/// Starts the committer; it ends after [`Commit::stop`] and a last flush.
+pub(super) fn spawn(shared: Arc<Shared>) -> Result<JoinHandle<()>, LogError> {
+    let dir = shared.dir.clone();
+    let run = move || {
+        while wait_for_work(&shared.commit) {
+            // A failure is kept in the progress, where every waiter and writer meets it.
+            if let Err(error) = shared.flush() {
+                tracing::error!(dir = %shared.dir.display(), %error, "log cannot be flushed and takes no more writes");
+                return;
+            }
+        }
+    };
+    std::thread::Builder::new()
+        .name("kilter-log-commit".to_owned())
+        .spawn(run)
+        .map_err(|e| LogError::io("start the commit thread for", &dir, e))
+}
+
+/// False when stopped and nothing is left to flush.
+fn wait_for_work(commit: &Commit) -> bool {
+    let mut work = lock(&commit.work);
+    loop {
+        if work.pending {
+            work.pending = false;
+            work.idle = false;
+            return true;
+        }
+        if work.stopping {
+            return false;
+        }
+        work.idle = true;
+        work = commit.work_changed.wait(work).unwrap_or_else(PoisonError::into_inner);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,149 @@
+//! Reading in offset order, with large reads, while the writer goes on.
+
+use super::Shared;
+use super::error::LogError;
+use super::frame::{FRAME_BYTES, Item, parse};
+use super::segment::{Segment, SegmentEnd, read_damage};
+use super::storage::{LogFile, read_full_at};
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// A position in the log that moves forward record by record.
+///
+/// At the end of what is appended it answers `None`; asking again later goes on with records appended since, so a
+/// follower tails the log with one reader. Every record is checked against its checksum.
+#[derive(Debug)]
+pub struct LogReader {
+    shared: Arc<Shared>,
+    next: u64,
+    chunk: usize,
+    cursor: Option<Cursor>,
+    buffer: Vec<u8>,
+}
+
+/// Where the reader stands in one file. `at..filled` of the buffer are the bytes not consumed yet.
+#[derive(Debug)]
+struct Cursor {
+    segment: Arc<Segment>,
+    file: Box<dyn LogFile>,
+    end: SegmentEnd,
+    offset: u64,
+    position: u64,
+    at: usize,
+    filled: usize,
+}
+
+impl LogReader {
+    pub(super) fn new(shared: Arc<Shared>, from: u64, chunk: usize) -> Self {
+        Self { shared, next: from, chunk, cursor: None, buffer: Vec::new() }
+    }
+
+    /// Offset of the record that the next call answers.
+    pub fn next_offset(&self) -> u64 {
+        self.next
+    }
+
+    /// The next record, or `None` at the end of what is appended so far.
+    ///
+    /// Errors: [`LogError::OffsetGone`] before the start of the log, [`LogError::Corrupt`] where stored bytes are damaged,
+    /// [`LogError::Io`]. The reader stays where it was.
+    pub fn next_record(&mut self) -> Result<Option<(u64, &[u8])>, LogError> {
+        loop {
+            let Some(cursor) = self.cursor.as_mut() else {
+                if !self.locate()? {
+                    return Ok(None);
+                }
+                continue;
+            };
+            if cursor.offset >= cursor.end.offset {
+                let was = cursor.end;
+                cursor.end = cursor.segment.end();
+                if cursor.end.offset == was.offset {
+                    if !cursor.end.sealed || self.next >= self.shared.next_offset() {
+                        return Ok(None);
+                    }
+                    self.cursor = None;
+                }
+                continue;
+            }
+            match parse(&self.buffer[cursor.at..cursor.filled], cursor.offset) {
+                Item::Record(payload) => {
+                    let start = cursor.at + FRAME_BYTES;
+                    let end = start + payload.len();
+                    let offset = cursor.offset;
+                    cursor.position += (end - cursor.at) as u64;
+                    cursor.at = end;
+                    cursor.offset += 1;
+                    // Records between the index entry and the start asked for are only passed over.
+                    if offset == self.next {
+                        self.next += 1;
+                        return Ok(Some((offset, &self.buffer[start..end])));
+                    }
+                }
+                Item::Need(need) => {
+                    if let Err(error) = cursor.fill(&mut self.buffer, need, self.chunk) {
+                        self.cursor = None;
+                        return Err(error);
+                    }
+                }
+                Item::Seal => return Err(self.damage("the segment ends before its last record")),
+                Item::Bad(detail) => return Err(self.damage(detail)),
+            }
+        }
+    }
+
+    fn damage(&mut self, detail: &str) -> LogError {
+        match self.cursor.take() {
+            Some(c) => read_damage(&c.segment.path, c.position, c.offset, detail),
+            None => read_damage(&self.shared.dir, 0, self.next, detail),
+        }
+    }
+
+    /// Opens the segment that holds the next record; false when it is not appended yet.
+    fn locate(&mut self) -> Result<bool, LogError> {
+        if self.next >= self.shared.next_offset() {
+            return Ok(false);
+        }
+        let segment = self.shared.segment_of(self.next)?;
+        let file = self.shared.options.storage.open_read(&segment.path).map_err(|e| LogError::io("open", &segment.path, e))?;
+        let entry = segment.seek(self.next, &*file);
+        let end = segment.end();
+        self.cursor = Some(Cursor { segment, file, end, offset: entry.offset, position: entry.position, at: 0, filled: 0 });
+        Ok(true)
+    }
+}
+
+impl Cursor {
+    /// Brings at least `need` unconsumed bytes into the buffer.
+    fn fill(&mut self, buffer: &mut Vec<u8>, need: usize, chunk: usize) -> Result<(), LogError> {
+        let available = self.end.position - self.position;
+        if need as u64 > available {
+            return Err(read_damage(&self.segment.path, self.position, self.offset, "the record reaches past the end of the data"));
+        }
+        buffer.copy_within(self.at..self.filled, 0);
+        self.filled -= self.at;
+        self.at = 0;
+        let want = usize::try_from(available).unwrap_or(usize::MAX).min(chunk.max(need));
+        if buffer.len() < want {
+            buffer.resize(want, 0);
+        }
+        if self.filled < want {
+            let read = read_full_at(&*self.file, &mut buffer[self.filled..want], self.position + self.filled as u64)
+                .map_err(|e| LogError::io("read", &self.segment.path, e))?;
+            self.filled += read;
+        }
+        if self.filled < need {
+            return Err(read_damage(&self.segment.path, self.position, self.offset, "the file is shorter than what was written to it"));
+        }
+        Ok(())
+    }
+}
+
+/// Records until the end of what is appended; copies each payload. An error is answered again if asked again. [`LogReader::next_record`] does not copy.
+impl Iterator for LogReader {
+    type Item = Result<(u64, Bytes), LogError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.next_record().map(|found| found.map(|(offset, payload)| (offset, Bytes::copy_from_slice(payload)))).transpose()
+    }
+}
