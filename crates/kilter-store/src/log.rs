@@ -46,7 +46,7 @@ const KEEP_BUFFER: usize = 8 << 20;
 pub struct Log {
     shared: Arc<Shared>,
     committer: Option<JoinHandle<()>>,
-    _lock: File,
+    _lock: DirLock,
 }
 
 /// Limits and behaviour of a log.
@@ -116,7 +116,7 @@ impl Log {
     pub fn open(dir: impl Into<PathBuf>, options: LogOptions) -> Result<(Self, Recovery), LogError> {
         let dir = dir.into();
         fs::create_dir_all(&dir).map_err(|e| LogError::io("create", &dir, e))?;
-        let lock = lock_dir(&dir)?;
+        let lock = DirLock::take(&dir)?;
         let (segments, writer, recovery) = recover(&dir, &options)?;
         let commit = Commit::new(writer.next);
         let appended = watch::Sender::new(writer.next);
@@ -424,14 +424,28 @@ impl Writer {
     }
 }
 
-fn lock_dir(dir: &Path) -> Result<File, LogError> {
-    let path = dir.join("lock");
-    let file =
-        File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(|e| LogError::io("open", &path, e))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(LogError::Locked { dir: dir.to_owned() }),
-        Err(TryLockError::Error(e)) => Err(LogError::io("lock", &path, e)),
+/// Keeps every other opener out of the folder until it is dropped.
+#[derive(Debug)]
+struct DirLock(File);
+
+impl DirLock {
+    fn take(dir: &Path) -> Result<Self, LogError> {
+        let path = dir.join("lock");
+        let mut options = File::options();
+        options.read(true).write(true).create(true).truncate(false);
+        let file = options.open(&path).map_err(|e| LogError::io("open", &path, e))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self(file)),
+            Err(TryLockError::WouldBlock) => Err(LogError::Locked { dir: dir.to_owned() }),
+            Err(TryLockError::Error(e)) => Err(LogError::io("lock", &path, e)),
+        }
+    }
+}
+
+impl Drop for DirLock {
+    fn drop(&mut self) {
+        // Closing is not enough: a process being started by this one may hold a copy of the file for a moment.
+        let _ = self.0.unlock();
     }
 }
 
