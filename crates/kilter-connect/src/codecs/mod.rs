@@ -1,0 +1,5 @@
+//! One file per format; each turns its rows into the same typed values.
+
+pub(crate) mod csv;
+pub(crate) mod json;
+pub(crate) mod parquet;
