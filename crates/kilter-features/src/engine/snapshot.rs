@@ -1,0 +1,279 @@
+//! The engine's state as bytes and back.
+//!
+//! Layout, little endian: magic, version u32, then per view its name, a hash of its definition and its body's length; the watermarks; the
+//! bodies; a hash of all before. Only what the formula still admits is written, entities in the order of their keys, so equal states give
+//! equal bytes whatever had been swept.
+
+use std::fmt;
+
+use kilter_core::record::{Cursor, RecordError, encode_value};
+use kilter_core::{EntityKey, EventTime, Value};
+
+use super::entity::{Entity, Tiles};
+use super::{Engine, ViewState, bound, hash};
+use crate::hash::hash_bytes;
+use crate::view::{LevelPlan, Plan, View};
+
+const MAGIC: &[u8; 8] = b"KLTRFEAT";
+const VERSION: u32 = 1;
+/// Composite keys inside composite keys do not occur.
+const MAX_KEY_DEPTH: usize = 4;
+
+/// Why a snapshot was refused. The remedy for all but damage is a replay of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RestoreError {
+    NotASnapshot,
+    /// Written by another version of the format.
+    Version {
+        found: u32,
+    },
+    /// The views are others than those of the snapshot.
+    OtherViews {
+        found: Vec<String>,
+        expected: Vec<String>,
+    },
+    /// A view's definition has changed since.
+    ViewChanged {
+        view: String,
+    },
+    Damaged {
+        detail: String,
+    },
+}
+
+impl fmt::Display for RestoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RestoreError::NotASnapshot => f.write_str("these bytes are no snapshot of features"),
+            RestoreError::Version { found } => write!(f, "the snapshot has format version {found}, this program reads {VERSION}"),
+            RestoreError::OtherViews { found, expected } => {
+                write!(f, "the snapshot holds views [{}], the definitions name [{}]", found.join(", "), expected.join(", "))
+            }
+            RestoreError::ViewChanged { view } => write!(f, "view `{view}` has changed since the snapshot was written"),
+            RestoreError::Damaged { detail } => write!(f, "the snapshot is damaged: {detail}"),
+        }
+    }
+}
+
+impl std::error::Error for RestoreError {}
+
+impl From<RecordError> for RestoreError {
+    fn from(e: RecordError) -> RestoreError {
+        RestoreError::Damaged { detail: e.detail }
+    }
+}
+
+fn damaged<T>(detail: &str) -> Result<T, RestoreError> {
+    Err(RestoreError::Damaged { detail: detail.into() })
+}
+
+impl Engine {
+    /// Appends the whole state. Equal states give equal bytes.
+    pub fn snapshot(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(MAGIC);
+        put_u32(out, VERSION);
+        put_u32(out, self.views.len() as u32);
+        for view in &self.views {
+            put_bytes(out, view.name().as_bytes());
+            put_u64(out, hash_bytes(view.plan.identity.as_bytes()));
+        }
+        let seen = self.watermarks.iter().enumerate().filter_map(|(source, w)| w.map(|w| (source, w)));
+        put_u32(out, seen.clone().count() as u32);
+        for (source, watermark) in seen {
+            put_u32(out, source as u32);
+            put_u64(out, watermark.0 as u64);
+        }
+        for (view, state) in self.views.iter().zip(&self.states) {
+            state.write(&view.plan, self.watermark(view.source()), out);
+        }
+        let sum = hash_bytes(&out[start..]);
+        put_u64(out, sum);
+    }
+
+    /// The engine that wrote `bytes`, for the same views.
+    pub fn restore(views: Vec<View>, bytes: &[u8]) -> Result<Engine, RestoreError> {
+        if bytes.get(..MAGIC.len()) != Some(MAGIC) {
+            return Err(RestoreError::NotASnapshot);
+        }
+        let mut cursor = Cursor::new(&bytes[MAGIC.len()..]);
+        let version = cursor.u32()?;
+        if version != VERSION {
+            return Err(RestoreError::Version { found: version });
+        }
+        let Some(body) = bytes.len().checked_sub(8) else { return damaged("cut short") };
+        if Cursor::new(&bytes[body..]).u64()? != hash_bytes(&bytes[..body]) {
+            return damaged("its checksum does not agree");
+        }
+        cursor.rest = &cursor.rest[..cursor.rest.len().saturating_sub(8)];
+        let mut found = Vec::new();
+        for _ in 0..cursor.u32()? {
+            let n = cursor.u32()? as usize;
+            found.push((cursor.str(n)?.to_string(), cursor.u64()?));
+        }
+        if found.iter().map(|(name, _)| name.as_str()).ne(views.iter().map(View::name)) {
+            return Err(RestoreError::OtherViews {
+                found: found.into_iter().map(|(name, _)| name).collect(),
+                expected: views.iter().map(|v| v.name().to_string()).collect(),
+            });
+        }
+        for (view, (name, identity)) in views.iter().zip(found) {
+            if hash_bytes(view.plan.identity.as_bytes()) != identity {
+                return Err(RestoreError::ViewChanged { view: name });
+            }
+        }
+        let mut engine = Engine::new(views);
+        for _ in 0..cursor.u32()? {
+            let source = cursor.u32()? as usize;
+            if source > usize::from(u16::MAX) {
+                return damaged("a source number is out of range");
+            }
+            if engine.watermarks.len() <= source {
+                engine.watermarks.resize(source + 1, None);
+            }
+            engine.watermarks[source] = Some(EventTime(cursor.i64()?));
+        }
+        for (view, state) in engine.views.iter().zip(&mut engine.states) {
+            *state = ViewState::read(&view.plan, &mut cursor)?;
+        }
+        match cursor.rest {
+            [] => Ok(engine),
+            _ => damaged("bytes after its end"),
+        }
+    }
+}
+
+impl ViewState {
+    fn write(&self, plan: &Plan, watermark: Option<EventTime>, out: &mut Vec<u8>) {
+        put_u64(out, self.late);
+        put_u64(out, self.no_key);
+        put_u64(out, self.filtered);
+        let bounds: Vec<i64> = plan.levels.iter().map(|l| bound(watermark, l.longest, plan.lateness, l.hop)).collect();
+        let alive = |e: &&Entity| !e.lifetime.is_empty() || e.levels.iter().zip(&bounds).any(|(tiles, bound)| tiles.reaches(*bound));
+        let mut entities: Vec<&Entity> = self.entities.iter().filter(alive).collect();
+        entities.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        put_u64(out, entities.len() as u64);
+        for entity in entities {
+            put_key(out, &entity.key);
+            put_tiles(out, &plan.lifetime, &entity.lifetime, i64::MIN);
+            for ((tiles, level), bound) in entity.levels.iter().zip(&plan.levels).zip(&bounds) {
+                put_tiles(out, level, tiles, *bound);
+            }
+        }
+    }
+
+    fn read(plan: &Plan, cursor: &mut Cursor<'_>) -> Result<ViewState, RestoreError> {
+        let (late, no_key, filtered) = (cursor.u64()?, cursor.u64()?, cursor.u64()?);
+        let mut state = ViewState { late, no_key, filtered, ..ViewState::default() };
+        let count = cursor.u64()?;
+        if count > u64::from(u32::MAX) {
+            return damaged("too many entities");
+        }
+        for _ in 0..count {
+            let key = key(cursor, 0)?;
+            if state.entities.last().is_some_and(|last| last.key >= key) {
+                return damaged("entities are out of order");
+            }
+            let mut entity = Entity::new(plan, key);
+            entity.lifetime = tiles(cursor, &plan.lifetime)?;
+            for (tiles_of, level) in entity.levels.iter_mut().zip(&plan.levels) {
+                *tiles_of = tiles(cursor, level)?;
+            }
+            let entities = &state.entities;
+            state.index.insert_unique(hash(&entity.key), entities.len() as u32, |&i| hash(&entities[i as usize].key));
+            state.entities.push(entity);
+        }
+        Ok(state)
+    }
+}
+
+fn put_u32(out: &mut Vec<u8>, x: u32) {
+    out.extend_from_slice(&x.to_le_bytes());
+}
+
+fn put_u64(out: &mut Vec<u8>, x: u64) {
+    out.extend_from_slice(&x.to_le_bytes());
+}
+
+fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_u32(out, bytes.len() as u32);
+    out.extend_from_slice(bytes);
+}
+
+/// A single key in the form of a value; a composite one as 255, its length and its parts.
+fn put_key(out: &mut Vec<u8>, key: &EntityKey) {
+    match key {
+        EntityKey::Int(i) => encode_value(&Value::Int(*i), out),
+        EntityKey::Text(s) => encode_value(&Value::Text(s.clone()), out),
+        EntityKey::Bool(b) => encode_value(&Value::Bool(*b), out),
+        EntityKey::Composite(parts) => {
+            out.push(u8::MAX);
+            put_u32(out, parts.len() as u32);
+            parts.iter().for_each(|part| put_key(out, part));
+        }
+    }
+}
+
+fn key(cursor: &mut Cursor<'_>, depth: usize) -> Result<EntityKey, RestoreError> {
+    if cursor.rest.first() != Some(&u8::MAX) {
+        return match cursor.value()? {
+            Value::Int(i) => Ok(EntityKey::Int(i)),
+            Value::Text(s) => Ok(EntityKey::Text(s)),
+            Value::Bool(b) => Ok(EntityKey::Bool(b)),
+            _ => damaged("a key that names nothing"),
+        };
+    }
+    cursor.u8()?;
+    if depth >= MAX_KEY_DEPTH {
+        return damaged("a key is nested too deep");
+    }
+    let mut parts = Vec::new();
+    for _ in 0..cursor.u32()? {
+        parts.push(key(cursor, depth + 1)?);
+    }
+    Ok(EntityKey::Composite(parts.into()))
+}
+
+fn put_tiles(out: &mut Vec<u8>, level: &LevelPlan, tiles: &Tiles, bound: i64) {
+    put_u32(out, tiles.iter(level, bound).count() as u32);
+    for (tile, words, growing) in tiles.iter(level, bound) {
+        put_u64(out, tile as u64);
+        words.iter().for_each(|w| put_u64(out, *w));
+        for state in growing {
+            put_u32(out, state.len() as u32);
+            state.iter().for_each(|w| put_u64(out, *w));
+        }
+    }
+}
+
+fn tiles(cursor: &mut Cursor<'_>, level: &LevelPlan) -> Result<Tiles, RestoreError> {
+    let mut tiles = Tiles::default();
+    let mut before = None;
+    for _ in 0..cursor.u32()? {
+        let tile = cursor.i64()?;
+        if before.is_some_and(|b| b >= tile) {
+            return damaged("tiles are out of order");
+        }
+        before = Some(tile);
+        let fixed = words(cursor, level.stride)?;
+        let mut growing = Vec::with_capacity(level.growing.len());
+        for _ in &level.growing {
+            let n = cursor.u32()? as usize;
+            growing.push(words(cursor, n)?);
+        }
+        tiles.push(tile, fixed.into_iter(), growing.into_iter());
+    }
+    Ok(tiles)
+}
+
+fn words(cursor: &mut Cursor<'_>, n: usize) -> Result<Vec<u64>, RestoreError> {
+    let bytes = cursor.take(n.saturating_mul(8))?;
+    Ok(bytes
+        .chunks_exact(8)
+        .map(|chunk| {
+            let mut word = [0; 8];
+            word.copy_from_slice(chunk);
+            u64::from_le_bytes(word)
+        })
+        .collect())
+}
