@@ -1,1 +1,19 @@
-//! kilter-learn
+//! From a training set to a model that scores, explains itself and survives a file: learners, metrics, the `Model` trait and its format.
+//!
+//! Pure: no clock, no files, no environment, no randomness without a seed. The same training set and parameters give the same model bytes on any number of
+//! threads. Rows are `f64` with NaN for missing; margins and contributions are log-odds (natural logarithm).
+
+mod error;
+mod format;
+pub mod learners;
+pub mod math;
+mod matrix;
+pub mod metrics;
+mod model;
+
+pub use error::LearnError;
+pub use learners::Learner;
+pub use learners::gbdt::{self, Gbdt, GbdtModel};
+pub use learners::logistic::{self, Logistic, LogisticModel};
+pub use matrix::{Matrix, TrainingSet};
+pub use model::{Model, load};

@@ -1,0 +1,81 @@
+//! What can go wrong while learning or loading, each with the step that helps.
+
+use std::fmt;
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum LearnError {
+    NoRows,
+    NoColumns,
+    TooManyRows { rows: usize, limit: usize },
+    LengthMismatch { what: &'static str, expected: usize, found: usize },
+    BadLabel { row: usize, value: f64 },
+    BadWeight { row: usize, value: f64 },
+    OneClass { label: u8, rows: usize },
+    EmptyValidation { rows: usize, fraction: f64 },
+    DifferentColumns { training: Vec<String>, validation: Vec<String> },
+    BadParameter { name: &'static str, found: String, must: &'static str },
+    NotAModel,
+    FutureVersion { found: u32, supported: u32 },
+    UnknownKind { kind: String },
+    Corrupt { what: String },
+}
+
+impl fmt::Display for LearnError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use LearnError::*;
+        match self {
+            NoRows => {
+                write!(
+                    f,
+                    "the training set has no rows\n  hint: widen its time range, or check that observations and labels share their key"
+                )
+            }
+            NoColumns => write!(f, "the training set has no feature columns\n  hint: list at least one feature in the model's inputs"),
+            TooManyRows { rows, limit } => {
+                write!(
+                    f,
+                    "the training set has {rows} rows, the learner takes up to {limit}\n  hint: shorten the time range or sample the rows"
+                )
+            }
+            LengthMismatch { what, expected, found } => write!(f, "{what}: {found} values for {expected} expected"),
+            BadLabel { row, value } => write!(
+                f,
+                "label of row {row} is {value}, but labels must be 0 or 1\n  hint: leave out rows whose outcome is not known yet; write the label as a condition"
+            ),
+            BadWeight { row, value } => {
+                write!(f, "weight of row {row} is {value}, but weights must be finite and not below 0, and not all 0")
+            }
+            OneClass { label, rows } => write!(
+                f,
+                "all {rows} training rows have label {label}; nothing can be told apart\n  hint: widen the time range, or check the label's definition (rows held out for validation do not count)"
+            ),
+            EmptyValidation { rows, fraction } => write!(
+                f,
+                "validation_fraction {fraction} of {rows} rows leaves no row to validate or none to train on\n  hint: set early_stopping to none or give more rows"
+            ),
+            DifferentColumns { training, validation } => {
+                write!(f, "training columns {training:?} differ from validation columns {validation:?}; names and order must be equal")
+            }
+            BadParameter { name, found, must } => write!(f, "parameter {name} is {found}, but must be {must}"),
+            NotAModel => write!(f, "these bytes are not a Kilter model (they do not start with KLTM)"),
+            FutureVersion { found, supported } => {
+                write!(
+                    f,
+                    "the model has format version {found}, this build reads up to {supported}\n  hint: upgrade kilter, or train the model again"
+                )
+            }
+            UnknownKind { kind } => write!(f, "the model is of kind {kind:?}, which this build does not have"),
+            Corrupt { what } => {
+                write!(f, "the model's bytes are damaged: {what}\n  hint: fetch the artifact again; its checksum no longer holds")
+            }
+        }
+    }
+}
+
+impl std::error::Error for LearnError {}
+
+impl LearnError {
+    pub(crate) fn corrupt(what: impl Into<String>) -> Self {
+        LearnError::Corrupt { what: what.into() }
+    }
+}

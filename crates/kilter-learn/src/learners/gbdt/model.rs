@@ -1,0 +1,135 @@
+//! A trained forest as a [`Model`].
+
+use std::sync::OnceLock;
+
+use serde::{Deserialize, Serialize};
+
+use super::shap::Explainer;
+use super::tree::{Forest, Tree};
+use super::{Gbdt, KIND};
+use crate::format::{Header, Sealed, Writer, seal};
+use crate::{LearnError, Model};
+
+/// Gradient-boosted trees: the margin is a base plus one leaf value a tree.
+#[derive(Debug)]
+pub struct GbdtModel {
+    inputs: Vec<String>,
+    parameters: Gbdt,
+    report: Report,
+    base: f64,
+    trees: Vec<Tree>,
+    forest: Forest,
+    /// Tables for explanations, some hundred bytes a leaf; made at the first one.
+    explainer: OnceLock<Explainer>,
+}
+
+/// How training went.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    pub rows: usize,
+    pub positives: usize,
+    pub validation_rows: usize,
+    pub validation_positives: usize,
+    pub trees_grown: usize,
+    /// Trees in the model.
+    pub best_iteration: usize,
+    pub stopped_early: bool,
+    /// Mean log loss on the validation rows after each tree, in nats; empty without validation.
+    pub validation_log_loss: Vec<f64>,
+}
+
+impl GbdtModel {
+    pub(super) fn new(inputs: Vec<String>, parameters: Gbdt, report: Report, base: f64, trees: Vec<Tree>) -> Self {
+        let forest = Forest::new(&trees);
+        GbdtModel { inputs, parameters, report, base, trees, forest, explainer: OnceLock::new() }
+    }
+
+    pub fn parameters(&self) -> &Gbdt {
+        &self.parameters
+    }
+
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// Number of trees that score.
+    pub fn trees(&self) -> usize {
+        self.trees.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn tree(&self, index: usize) -> &Tree {
+        &self.trees[index]
+    }
+}
+
+impl Model for GbdtModel {
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
+    fn inputs(&self) -> &[String] {
+        &self.inputs
+    }
+
+    fn margin(&self, row: &[f64]) -> f64 {
+        assert_eq!(row.len(), self.inputs.len(), "a row must have one value an input");
+        self.forest.sum(self.base, row)
+    }
+
+    /// Exact path-dependent TreeSHAP. The base is the mean margin over the rows that the trees were grown on.
+    fn explain(&self, row: &[f64], contributions: &mut Vec<f64>) -> f64 {
+        assert_eq!(row.len(), self.inputs.len(), "a row must have one value an input");
+        let explainer = self.explainer.get_or_init(|| Explainer::new(&self.trees));
+        self.base + explainer.explain(row, contributions)
+    }
+
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut body = Writer::default();
+        body.f64(self.base);
+        body.u32(self.trees.len() as u32);
+        self.trees.iter().for_each(|tree| tree.write(&mut body));
+        let header =
+            Header { kind: KIND.into(), inputs: self.inputs.clone(), parameters: self.parameters.clone(), report: self.report.clone() };
+        seal(&header, body)
+    }
+
+    /// Total gain of the splits on each input.
+    fn importance(&self) -> Vec<f64> {
+        let mut gains = vec![0.0; self.inputs.len()];
+        for node in self.trees.iter().flat_map(|tree| &tree.nodes) {
+            gains[node.column as usize] += node.gain;
+        }
+        gains
+    }
+
+    fn describe(&self) -> serde_json::Value {
+        serde_json::json!({
+            "kind": KIND,
+            "inputs": self.inputs,
+            "parameters": self.parameters,
+            "report": self.report,
+            "base_margin": self.base,
+            "trees": self.trees.len(),
+            "leaves": self.trees.iter().map(|tree| tree.leaves.len()).sum::<usize>(),
+            "deepest": self.trees.iter().map(Tree::depth).max(),
+        })
+    }
+}
+
+pub(crate) fn read(sealed: &Sealed<'_>) -> Result<Box<dyn Model>, LearnError> {
+    let Header { inputs, parameters, report, .. } = sealed.header::<Gbdt, Report>()?;
+    if inputs.is_empty() {
+        return Err(LearnError::corrupt("it has no inputs"));
+    }
+    let mut body = sealed.body();
+    let base = body.f64()?;
+    if !base.is_finite() {
+        return Err(LearnError::corrupt("its base is not a finite number"));
+    }
+    let count = body.u32()? as usize;
+    body.room_for(count, 4)?;
+    let trees = (0..count).map(|_| Tree::read(&mut body, inputs.len())).collect::<Result<Vec<_>, _>>()?;
+    body.end()?;
+    Ok(Box::new(GbdtModel::new(inputs, parameters, report, base, trees)))
+}

@@ -1,0 +1,174 @@
+//! The best split of one node, read off its histogram.
+//!
+//! The gain of a split is the second-order reduction of the loss (Chen and Guestrin 2016): the sum over both sides of G^2 / (H + lambda), less that of the node.
+//! Missing values try both sides. Where a node saw none, they are sent to the side with more training rows.
+//!
+//! Monotone constraints are LightGBM's "basic" method: on a constrained column the left value may not exceed the right one (or the reverse), and each side's
+//! later values stay beyond the middle between the two. Sums are whole numbers, columns and bins go upwards and only a strictly larger gain wins, so ties
+//! always fall alike.
+
+use super::binned::{Cuts, MISSING};
+use super::histogram::{Cells, Histogram, Scale, Sums, add};
+
+/// What a split must satisfy.
+#[derive(Clone, Debug)]
+pub(super) struct Rules<'a> {
+    pub lambda: f64,
+    pub min_rows: u64,
+    pub min_hessian: f64,
+    pub min_gain: f64,
+    pub scale: Scale,
+    pub cuts: &'a [Cuts],
+    /// -1, 0 or 1 a column; empty when nothing is constrained.
+    pub monotone: &'a [i8],
+}
+
+/// Where the values of a node's leaves must stay.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Bounds {
+    pub low: f64,
+    pub high: f64,
+}
+
+pub(super) const UNBOUNDED: Bounds = Bounds { low: f64::NEG_INFINITY, high: f64::INFINITY };
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Split {
+    pub gain: f64,
+    pub column: usize,
+    /// Rows in bins up to this one go left.
+    pub bin: u8,
+    pub missing_left: bool,
+    pub left: Sums,
+    pub right: Sums,
+    pub left_bounds: Bounds,
+    pub right_bounds: Bounds,
+}
+
+pub(super) fn best(rules: &Rules<'_>, histogram: &Histogram, columns: &[usize], total: &Sums, bounds: Bounds) -> Option<Split> {
+    let mut best: Option<Candidate> = None;
+    let floor = rules.min_gain + rules.side(total, bounds).score;
+    for &column in columns {
+        let beat = best.as_ref().map_or(floor, |best| best.score);
+        let found = if rules.monotone.is_empty() {
+            rules.scan_column::<false>(&histogram[column], column, total, bounds, beat)
+        } else {
+            rules.scan_column::<true>(&histogram[column], column, total, bounds, beat)
+        };
+        best = found.or(best);
+    }
+    best.map(|candidate| rules.split(candidate, total, bounds))
+}
+
+/// A split under consideration; the score is the two sides' sum, before the node's own is taken off.
+struct Candidate {
+    score: f64,
+    column: usize,
+    bin: u8,
+    missing_left: bool,
+    left: Sums,
+}
+
+struct Side {
+    value: f64,
+    score: f64,
+}
+
+impl Rules<'_> {
+    fn scan_column<const CONSTRAINED: bool>(
+        &self,
+        cells: &Cells,
+        column: usize,
+        total: &Sums,
+        bounds: Bounds,
+        beat: f64,
+    ) -> Option<Candidate> {
+        let right = self.scan::<CONSTRAINED>(cells, column, total, bounds, beat, false);
+        if Sums::of(cells[usize::from(MISSING)]).count == 0 {
+            return right.map(|found| Candidate { missing_left: 2 * found.left.count >= total.count, ..found });
+        }
+        let beat = right.as_ref().map_or(beat, |found| found.score);
+        self.scan::<CONSTRAINED>(cells, column, total, bounds, beat, true).or(right)
+    }
+
+    /// Tries every threshold of a column with missing values on one side; the last threshold parts all values from the missing.
+    fn scan<const CONSTRAINED: bool>(
+        &self,
+        cells: &Cells,
+        column: usize,
+        total: &Sums,
+        bounds: Bounds,
+        mut beat: f64,
+        missing_left: bool,
+    ) -> Option<Candidate> {
+        let mut found = None;
+        let mut below = if missing_left { cells[usize::from(MISSING)] } else { [0; 2] };
+        for bin in 1..=self.cuts[column].last_bin() {
+            let cell = cells[usize::from(bin)];
+            if Sums::of(cell).count == 0 {
+                continue;
+            }
+            add(&mut below, cell);
+            let left = Sums::of(below);
+            let right = total.without(&left);
+            if left.count < self.min_rows {
+                continue;
+            }
+            if right.count < self.min_rows {
+                break;
+            }
+            let (left_hessian, right_hessian) = (self.scale.hessian(&left), self.scale.hessian(&right));
+            if left_hessian < self.min_hessian {
+                continue;
+            }
+            if right_hessian < self.min_hessian {
+                break;
+            }
+            let score = if CONSTRAINED {
+                let (left, right) = (self.side(&left, bounds), self.side(&right, bounds));
+                if f64::from(self.monotone[column]) * (right.value - left.value) < 0.0 {
+                    continue;
+                }
+                left.score + right.score
+            } else {
+                let (a, b) = (left_hessian + self.lambda, right_hessian + self.lambda);
+                let (g, k) = (self.scale.gradient(&left), self.scale.gradient(&right));
+                // Both fractions over one denominator: one division a bin instead of two.
+                (g * g * b + k * k * a) / (a * b)
+            };
+            if score > beat {
+                beat = score;
+                found = Some(Candidate { score, column, bin, missing_left, left });
+            }
+        }
+        found
+    }
+
+    /// Best allowed value of a node and how much it lowers the loss (doubled): -(2 G w + (H + lambda) w^2).
+    fn side(&self, sums: &Sums, bounds: Bounds) -> Side {
+        let (gradient, curvature) = (self.scale.gradient(sums), self.scale.hessian(sums) + self.lambda);
+        let value = leaf_value(gradient, curvature, bounds);
+        Side { value, score: -(2.0 * gradient * value + curvature * value * value) }
+    }
+
+    fn split(&self, candidate: Candidate, total: &Sums, bounds: Bounds) -> Split {
+        let Candidate { score, column, bin, missing_left, left } = candidate;
+        let right = total.without(&left);
+        let gain = score - self.side(total, bounds).score;
+        let (mut left_bounds, mut right_bounds) = (bounds, bounds);
+        let direction = self.monotone.get(column).copied().unwrap_or(0);
+        if direction != 0 {
+            let middle = 0.5 * self.side(&left, bounds).value + 0.5 * self.side(&right, bounds).value;
+            let (lower, upper) = if direction > 0 { (&mut left_bounds, &mut right_bounds) } else { (&mut right_bounds, &mut left_bounds) };
+            lower.high = middle;
+            upper.low = middle;
+        }
+        Split { gain, column, bin, missing_left, left, right, left_bounds, right_bounds }
+    }
+}
+
+/// The value that lowers the loss most: -G / (H + lambda), kept within bounds.
+pub(super) fn leaf_value(gradient: f64, curvature: f64, bounds: Bounds) -> f64 {
+    let free = if curvature > 0.0 { -gradient / curvature } else { 0.0 };
+    free.max(bounds.low).min(bounds.high)
+}

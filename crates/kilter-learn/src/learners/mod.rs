@@ -1,0 +1,31 @@
+//! The register of learners: one file (or folder) each, one line here.
+
+pub mod gbdt;
+pub mod logistic;
+
+use serde::{Deserialize, Serialize};
+
+use crate::format::Sealed;
+use crate::{LearnError, Model, TrainingSet};
+
+type Read = fn(&Sealed<'_>) -> Result<Box<dyn Model>, LearnError>;
+
+/// How to read a model of each kind.
+pub(crate) const KINDS: &[(&str, Read)] = &[(gbdt::KIND, gbdt::read), (logistic::KIND, logistic::read)];
+
+/// A learner with its parameters, as a definition file names it: `{"kind": "gbdt", "trees": 200}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Learner {
+    Gbdt(gbdt::Gbdt),
+    Logistic(logistic::Logistic),
+}
+
+impl Learner {
+    pub fn fit(&self, training_set: &TrainingSet) -> Result<Box<dyn Model>, LearnError> {
+        Ok(match self {
+            Learner::Gbdt(parameters) => Box::new(gbdt::fit(training_set, parameters)?),
+            Learner::Logistic(parameters) => Box::new(logistic::fit(training_set, parameters)?),
+        })
+    }
+}

@@ -1,0 +1,45 @@
+//! What every trained model can do, whatever learned it.
+
+use crate::{LearnError, format, learners};
+
+/// A trained binary classifier. Immutable: many threads may score with one at the same time.
+///
+/// A row has one value for each of [`inputs`](Model::inputs), in that order, NaN meaning missing. A row of another length is a bug of the caller and
+/// panics. Margins are log-odds; everything is deterministic to the bit, for one row or many, before and after saving.
+pub trait Model: Send + Sync {
+    /// Name of the learner in the register, such as `"gbdt"`.
+    fn kind(&self) -> &'static str;
+
+    /// Names of the features, in the order of a row.
+    fn inputs(&self) -> &[String];
+
+    /// Log-odds of the positive class.
+    fn margin(&self, row: &[f64]) -> f64;
+
+    /// Probability of the positive class.
+    fn probability(&self, row: &[f64]) -> f64 {
+        crate::math::sigmoid(self.margin(row))
+    }
+
+    /// Fills one contribution (in log-odds) for each input and returns the base value: base + sum of contributions = margin, to rounding (1e-9).
+    fn explain(&self, row: &[f64], contributions: &mut Vec<f64>) -> f64;
+
+    /// The whole model as one checksummed file; see [`load`].
+    fn to_bytes(&self) -> Vec<u8>;
+
+    /// How much each input helped in training; comparable within a model only.
+    fn importance(&self) -> Vec<f64>;
+
+    /// Parameters and training report, for people and records.
+    fn describe(&self) -> serde_json::Value;
+}
+
+/// Reads what [`Model::to_bytes`] wrote. Damaged, truncated or newer bytes give an error, never a panic and never a different model.
+pub fn load(bytes: &[u8]) -> Result<Box<dyn Model>, LearnError> {
+    let sealed = format::open(bytes)?;
+    let (_, read) = learners::KINDS
+        .iter()
+        .find(|(kind, _)| *kind == sealed.kind)
+        .ok_or_else(|| LearnError::UnknownKind { kind: sealed.kind.clone() })?;
+    read(&sealed)
+}
