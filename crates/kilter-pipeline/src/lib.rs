@@ -1,5 +1,19 @@
 //! Features, model, policy and monitors as one pure step; training sets and backtests by replay of the same step.
+//!
+//! [`Pipeline::process`] is the step. [`Observations`] gathers training rows by the same engine over the past.
 
+pub mod backtest;
+mod context;
+pub mod decision;
+mod monitor;
+mod observations;
+mod pipeline;
 mod plan;
+pub mod training;
 
+pub use decision::{Decision, Layout, Reason};
+pub use kilter_learn::Learner;
+pub use monitor::{DriftReference, MonitorState, Reading};
+pub use observations::{Feed, Freshness, Observations};
+pub use pipeline::{Champion, Outcome, Pipeline, RestoreError};
 pub use plan::*;

@@ -3,8 +3,9 @@
 //! A [`Plan`] is made by project loading from `kilter.toml` and never changes while a pipeline runs.
 
 use kilter_core::{EventTime, Offset, Schema, SourceId, Span};
-use kilter_features::{Expr, Scope, View};
-use kilter_learn::{Gbdt, Logistic};
+use kilter_features::View;
+use kilter_features::expr::{Expr, Scope};
+use kilter_learn::Learner;
 
 /// All definitions of a project.
 #[derive(Clone, Debug)]
@@ -86,13 +87,6 @@ pub struct InputPlan {
     pub text: String,
     /// Over the slots of the model's context; numeric or boolean.
     pub expr: Expr,
-}
-
-/// Which learner, with its settings.
-#[derive(Clone, Debug)]
-pub enum Learner {
-    Gbdt(Gbdt),
-    Logistic(Logistic),
 }
 
 /// Where the truth comes from, and when it is known.

@@ -1,0 +1,262 @@
+//! Watches the model in service: drift of its inputs and score, and its quality once labels are known.
+//!
+//! Everything runs on event time in buckets of the monitor's rhythm, so that a replay raises the same alerts at the same events.
+//! PSI compares the decisions of the window with the model's training rows, bin by bin (see `kilter_stats::Reference`).
+
+use std::collections::{BTreeMap, VecDeque};
+
+use kilter_core::{EntityKey, EventTime};
+use kilter_learn::metrics;
+use kilter_stats::{Counts, Reference, psi};
+use serde::{Deserialize, Serialize};
+
+use crate::{Decision, LabelPlan, MonitorPlan, Signal};
+
+/// What a model's inputs and scores looked like in training.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DriftReference {
+    pub inputs: Vec<String>,
+    /// One per input, then one for the score.
+    pub references: Vec<Reference>,
+}
+
+/// A monitor's value at the close of a bucket.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reading {
+    /// Position in `Plan::monitors`.
+    pub monitor: usize,
+    pub at: EventTime,
+    /// The input (or `score`) that moved the most, or the metric's name.
+    pub subject: String,
+    pub value: f64,
+    pub rows: u64,
+    /// The threshold that was crossed, when one was.
+    pub crossed: Option<f64>,
+    /// Whether this crossing asks for a training: the first one, then once per window while it lasts.
+    pub retrain: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Bucket {
+    index: i64,
+    counts: Vec<Counts>,
+    rows: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Scored {
+    key: String,
+    time: EventTime,
+    score: f64,
+    label: Option<f64>,
+}
+
+/// The running state of one monitor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MonitorState {
+    /// Bucket in progress; none before the first event.
+    current: Option<i64>,
+    drift: VecDeque<Bucket>,
+    /// Decisions whose labels are not yet due, in the order made.
+    waiting: VecDeque<Scored>,
+    /// How many have left `waiting` since the start.
+    left: u64,
+    /// Numbers (counted from the start) of the waiting decisions of each key; made anew after a restore.
+    #[serde(skip)]
+    by_key: BTreeMap<String, Vec<u64>>,
+    /// Decisions with a matured label, by the time it matured.
+    matured: VecDeque<(EventTime, f64, f64)>,
+    /// When the monitor last asked for a training.
+    asked: Option<EventTime>,
+    /// The last closed value.
+    pub last: Option<Reading>,
+}
+
+/// A monitor remembers at most this many decisions that wait for a label; the oldest leave first.
+const WAITING_LIMIT: usize = 1_000_000;
+
+impl MonitorState {
+    pub fn new() -> MonitorState {
+        MonitorState {
+            current: None,
+            drift: VecDeque::new(),
+            waiting: VecDeque::new(),
+            left: 0,
+            by_key: BTreeMap::new(),
+            matured: VecDeque::new(),
+            asked: None,
+            last: None,
+        }
+    }
+
+    /// Makes the index that snapshots leave out.
+    pub fn restored(&mut self) {
+        self.by_key.clear();
+        for (i, scored) in self.waiting.iter().enumerate() {
+            self.by_key.entry(scored.key.clone()).or_default().push(self.left + i as u64);
+        }
+    }
+
+    fn leave(&mut self) -> Option<Scored> {
+        let scored = self.waiting.pop_front()?;
+        if let Some(numbers) = self.by_key.get_mut(&scored.key) {
+            numbers.retain(|n| *n != self.left);
+            if numbers.is_empty() {
+                self.by_key.remove(&scored.key);
+            }
+        }
+        self.left += 1;
+        Some(scored)
+    }
+
+    /// Forgets the window of the model that has just left.
+    pub fn model_changed(&mut self) {
+        self.drift.clear();
+    }
+
+    /// Closes buckets that end at or before `now`; gives the value of the last one closed.
+    pub fn advance(
+        &mut self,
+        plan: &MonitorPlan,
+        index: usize,
+        label: Option<&LabelPlan>,
+        reference: Option<&DriftReference>,
+        now: EventTime,
+    ) -> Option<Reading> {
+        let bucket = now.bucket(plan.every);
+        match self.current {
+            None => {
+                self.current = Some(bucket);
+                return None;
+            }
+            Some(current) if bucket <= current => return None,
+            Some(_) => self.current = Some(bucket),
+        }
+        let at = EventTime(bucket * plan.every.0);
+        let mut reading = match plan.signal {
+            Signal::Psi => self.drift_value(plan, reference?, at)?,
+            _ => self.quality_value(plan, label?, at)?,
+        };
+        reading.monitor = index;
+        reading.crossed = match (plan.above, plan.below) {
+            (Some(limit), _) if reading.value > limit => Some(limit),
+            (_, Some(limit)) if reading.value < limit => Some(limit),
+            _ => None,
+        };
+        let rested = self.asked.is_none_or(|asked| asked + plan.window <= at);
+        if plan.retrain && reading.crossed.is_some() && rested {
+            reading.retrain = true;
+            self.asked = Some(at);
+        }
+        self.last = Some(reading.clone());
+        Some(reading)
+    }
+
+    fn drift_value(&mut self, plan: &MonitorPlan, reference: &DriftReference, at: EventTime) -> Option<Reading> {
+        let first = (at - plan.window).bucket(plan.every);
+        while self.drift.front().is_some_and(|b| b.index < first) {
+            self.drift.pop_front();
+        }
+        let mut total: Vec<Counts> = reference.references.iter().map(Reference::counts).collect();
+        let mut rows = 0;
+        for bucket in &self.drift {
+            rows += bucket.rows;
+            for (sum, part) in total.iter_mut().zip(&bucket.counts) {
+                sum.merge(part);
+            }
+        }
+        if rows < plan.min_rows.max(1) {
+            return None;
+        }
+        let names = reference.inputs.iter().map(String::as_str).chain(["score"]);
+        let (subject, value) = names
+            .zip(reference.references.iter().zip(&total).map(|(r, c)| psi(r, c)))
+            .fold(("score", f64::NEG_INFINITY), |worst, next| if next.1 > worst.1 { next } else { worst });
+        Some(Reading { monitor: 0, at, subject: subject.to_string(), value, rows, crossed: None, retrain: false })
+    }
+
+    fn quality_value(&mut self, plan: &MonitorPlan, label: &LabelPlan, at: EventTime) -> Option<Reading> {
+        while self.waiting.front().is_some_and(|s| s.time + label.within <= at) {
+            if let Some(scored) = self.leave()
+                && let Some(truth) = scored.label.or(label.absent)
+            {
+                self.matured.push_back((scored.time + label.within, scored.score, truth));
+            }
+        }
+        while self.matured.front().is_some_and(|(t, _, _)| *t < at - plan.window) {
+            self.matured.pop_front();
+        }
+        let rows = self.matured.len() as u64;
+        if rows < plan.min_rows.max(1) {
+            return None;
+        }
+        let (scores, labels): (Vec<f64>, Vec<f64>) = self.matured.iter().map(|(_, s, l)| (*s, *l)).unzip();
+        let value = match plan.signal {
+            Signal::Auc => metrics::auc(&scores, &labels),
+            Signal::LogLoss => metrics::log_loss(&scores, &labels),
+            Signal::Brier => metrics::brier(&scores, &labels),
+            Signal::Psi => return None,
+        };
+        value.is_finite().then(|| Reading { monitor: 0, at, subject: plan.signal.name().to_string(), value, rows, crossed: None, retrain: false })
+    }
+
+    /// Counts one decision of the watched model.
+    pub fn observe(&mut self, plan: &MonitorPlan, reference: Option<&DriftReference>, key: Option<EntityKey>, decision: &Decision) {
+        let Some(score) = decision.score else { return };
+        match plan.signal {
+            Signal::Psi => {
+                let Some(reference) = reference else { return };
+                // An event from behind counts in the bucket in progress: closed buckets do not change.
+                let index = decision.time.bucket(plan.every).max(self.current.unwrap_or(i64::MIN));
+                if self.drift.back().is_none_or(|b| b.index < index) {
+                    let counts = reference.references.iter().map(Reference::counts).collect();
+                    self.drift.push_back(Bucket { index, counts, rows: 0 });
+                }
+                if let Some(bucket) = self.drift.back_mut() {
+                    bucket.rows += 1;
+                    for (counts, value) in bucket.counts.iter_mut().zip(decision.inputs.iter().copied().chain([score])) {
+                        counts.add(value);
+                    }
+                }
+            }
+            Signal::Auc | Signal::LogLoss | Signal::Brier => {
+                let Some(key) = key else { return };
+                if self.waiting.len() == WAITING_LIMIT {
+                    self.leave();
+                }
+                let key = key_text(&key);
+                self.by_key.entry(key.clone()).or_default().push(self.left + self.waiting.len() as u64);
+                self.waiting.push_back(Scored { key, time: decision.time, score, label: None });
+            }
+        }
+    }
+
+    /// Joins one label event to the decisions that wait for it.
+    pub fn label(&mut self, label: &LabelPlan, key: &EntityKey, at: EventTime, truth: f64) {
+        let Some(numbers) = self.by_key.get(&key_text(key)) else { return };
+        for number in numbers {
+            if let Some(scored) = self.waiting.get_mut((number - self.left) as usize)
+                && scored.time <= at
+                && at <= scored.time + label.within
+            {
+                scored.label = Some(truth);
+            }
+        }
+    }
+}
+
+impl Default for MonitorState {
+    fn default() -> Self {
+        MonitorState::new()
+    }
+}
+
+/// Keys of different types never meet: `i7` and `t7`.
+fn key_text(key: &EntityKey) -> String {
+    match key {
+        EntityKey::Int(i) => format!("i{i}"),
+        EntityKey::Text(t) => format!("t{t}"),
+        EntityKey::Bool(b) => format!("b{b}"),
+        EntityKey::Composite(keys) => keys.iter().map(key_text).collect::<Vec<_>>().join("|"),
+    }
+}

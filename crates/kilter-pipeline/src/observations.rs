@@ -1,0 +1,234 @@
+//! Training rows by replay: the engine of the live path, fed the past of the log, read at each observation.
+//!
+//! A row is point-in-time by construction: when it is read, the engine has seen no later event. Its label is joined from the
+//! label source when the label event passes; a row is *matured* once its horizon has ended, and only then has a label.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use kilter_core::{EntityKey, Event, EventTime, Offset, Span, Value};
+use kilter_features::Engine;
+use kilter_learn::{Matrix, TrainingSet};
+
+use crate::{Lookup, ModelPlan, Pipeline, Plan, Range};
+
+/// How fresh the features of a row are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// Up to the event before the observation, as the live path has it.
+    Live,
+    /// As of the last full multiple of this span, as a nightly batch has it.
+    Batch(Span),
+}
+
+/// Observations of one model with their inputs, in log order.
+pub struct Observations {
+    pub matrix: Matrix,
+    pub times: Vec<EventTime>,
+    pub offsets: Vec<Offset>,
+    /// The value of the grouping column, when one was asked for.
+    pub groups: Vec<Option<EntityKey>>,
+    /// NaN: no label event so far.
+    labels: Vec<f64>,
+    within: Option<Span>,
+    absent: Option<f64>,
+}
+
+/// Feeds a log's events into [`Observations`].
+pub struct Feed {
+    plan: Arc<Plan>,
+    model: ModelPlan,
+    engine: Engine,
+    range: Range,
+    freshness: Freshness,
+    group: Option<usize>,
+    /// Events held back from the engine until their batch is due; empty when live.
+    held: VecDeque<Event>,
+    boundary: EventTime,
+    rows_by_key: HashMap<EntityKey, Vec<u32>, FixedState>,
+    slots: Vec<Value>,
+    row: Vec<f64>,
+    out: Observations,
+}
+
+impl Feed {
+    /// Rows for the observations of `model` whose time lies in `range`; `group` names a column of the observation to keep beside each row.
+    pub fn new(plan: Arc<Plan>, model: usize, range: Range, freshness: Freshness, group: Option<usize>) -> Feed {
+        let mut own = plan.models[model].clone();
+        // Only the views the model reads are computed.
+        let mut views = Vec::new();
+        let mut places: Vec<usize> = Vec::new();
+        for lookup in &mut own.context.lookups {
+            let place = places.iter().position(|v| *v == lookup.view).unwrap_or_else(|| {
+                places.push(lookup.view);
+                views.push(plan.views[lookup.view].clone());
+                places.len() - 1
+            });
+            *lookup = Lookup { view: place, ..lookup.clone() };
+        }
+        Feed::with_engine(plan, own, Engine::new(views), range, freshness, group)
+    }
+
+    /// The same from a pipeline's state: its next event is the first to be fed.
+    pub fn resume(pipeline: Pipeline, model: usize, range: Range, group: Option<usize>) -> Feed {
+        let plan = Arc::clone(pipeline.plan());
+        let own = plan.models[model].clone();
+        Feed::with_engine(plan, own, pipeline.into_engine(), range, Freshness::Live, group)
+    }
+
+    fn with_engine(plan: Arc<Plan>, model: ModelPlan, engine: Engine, range: Range, freshness: Freshness, group: Option<usize>) -> Feed {
+        let out = Observations {
+            matrix: Matrix::with_columns(model.input_names()),
+            times: Vec::new(),
+            offsets: Vec::new(),
+            groups: Vec::new(),
+            labels: Vec::new(),
+            within: model.label.as_ref().map(|l| l.within),
+            absent: model.label.as_ref().and_then(|l| l.absent),
+        };
+        Feed {
+            plan,
+            model,
+            engine,
+            range,
+            freshness,
+            group,
+            held: VecDeque::new(),
+            boundary: EventTime(i64::MIN),
+            rows_by_key: HashMap::default(),
+            slots: Vec::new(),
+            row: Vec::new(),
+            out,
+        }
+    }
+
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    /// Takes the next event of the log.
+    pub fn feed(&mut self, event: &Event) {
+        self.release_batch(event.time);
+        let observed = event.source == self.model.context.source && self.range.holds(event.time);
+        if observed && !self.model.include_self {
+            self.observe(event);
+        }
+        match self.freshness {
+            Freshness::Live => {
+                self.engine.update(event);
+            }
+            Freshness::Batch(_) => self.held.push_back(event.clone()),
+        }
+        if observed && self.model.include_self {
+            self.observe(event);
+        }
+        self.join_label(event);
+    }
+
+    fn release_batch(&mut self, now: EventTime) {
+        let Freshness::Batch(every) = self.freshness else { return };
+        let boundary = EventTime(now.bucket(every) * every.0);
+        if boundary > self.boundary {
+            self.boundary = boundary;
+            // A batch job takes all that had arrived and happened before its boundary; the rest waits for the next run.
+            let mut later = VecDeque::new();
+            for event in self.held.drain(..) {
+                if event.time < boundary {
+                    self.engine.update(&event);
+                } else {
+                    later.push_back(event);
+                }
+            }
+            self.held = later;
+        }
+    }
+
+    fn observe(&mut self, event: &Event) {
+        match self.freshness {
+            Freshness::Live => self.model.context.fill(event, &mut self.engine, &mut self.slots),
+            Freshness::Batch(_) => {
+                // Features stand as of the boundary; the request's own fields are fresh in any design. One microsecond before
+                // the boundary lies in the last tile the batch has filled.
+                let at = Event { time: self.boundary - Span(1), ..event.clone() };
+                self.model.context.fill(&at, &mut self.engine, &mut self.slots);
+            }
+        }
+        self.model.inputs(&self.slots, &mut self.row);
+        let index = self.out.times.len() as u32;
+        self.out.matrix.push_row(&self.row);
+        self.out.times.push(event.time);
+        self.out.offsets.push(event.offset);
+        self.out.labels.push(f64::NAN);
+        if let Some(group) = self.group {
+            self.out.groups.push(event.row.get(group).and_then(EntityKey::from_value));
+        }
+        if let Some(label) = &self.model.label
+            && let Some(key) = EntityKey::from_row(&event.row, &label.observation_key)
+        {
+            self.rows_by_key.entry(key).or_default().push(index);
+        }
+    }
+
+    fn join_label(&mut self, event: &Event) {
+        let Some(label) = &self.model.label else { return };
+        if label.source != event.source {
+            return;
+        }
+        let Some(key) = EntityKey::from_row(&event.row, &label.label_key) else { return };
+        let Some(truth) = label.value.eval(&event.row).as_f64().filter(|x| !x.is_nan()) else { return };
+        let Some(rows) = self.rows_by_key.get_mut(&key) else { return };
+        // Rows whose horizon has passed can get no label any more.
+        rows.retain(|&row| event.time <= self.out.times[row as usize] + label.within);
+        for &row in rows.iter() {
+            if self.out.times[row as usize] <= event.time {
+                self.out.labels[row as usize] = f64::from(u8::from(truth != 0.0));
+            }
+        }
+    }
+
+    pub fn finish(self) -> Observations {
+        self.out
+    }
+}
+
+impl Observations {
+    pub fn len(&self) -> usize {
+        self.times.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.times.is_empty()
+    }
+
+    /// How long after an observation its label is final.
+    pub fn within(&self) -> Option<Span> {
+        self.within
+    }
+
+    /// The label of a row as known at `as_of`: none while its horizon runs, none if no label event came and absence says nothing.
+    pub fn label(&self, row: usize, as_of: EventTime) -> Option<f64> {
+        let within = self.within?;
+        if self.times[row] + within > as_of {
+            return None;
+        }
+        let label = self.labels[row];
+        if label.is_nan() { self.absent } else { Some(label) }
+    }
+
+    /// Rows in `range` whose label is known at `as_of`, by time.
+    pub fn matured(&self, range: Range, as_of: EventTime) -> Vec<usize> {
+        let mut rows: Vec<usize> =
+            (0..self.len()).filter(|&r| range.holds(self.times[r]) && self.label(r, as_of).is_some()).collect();
+        // Log order breaks ties, so the sort must be stable.
+        rows.sort_by_key(|&r| self.times[r]);
+        rows
+    }
+
+    /// The training set of the given rows.
+    pub fn training_set(&self, rows: &[usize], as_of: EventTime) -> TrainingSet {
+        let labels = rows.iter().map(|&r| self.label(r, as_of).unwrap_or(f64::NAN)).collect();
+        TrainingSet::new(self.matrix.select(rows), labels)
+    }
+}

@@ -1,0 +1,362 @@
+//! One event in, its effects out: features, decisions, monitors, in one visible order.
+//!
+//! Nothing here waits, locks, reads a clock or touches a disk; the same events in the same order give the same bits.
+
+use std::sync::Arc;
+
+use kilter_core::{EntityKey, Event, EventTime, Offset, SourceId, Value};
+use kilter_features::{Engine, Update};
+use kilter_learn::Model;
+use serde::{Deserialize, Serialize};
+
+use crate::{Decision, DecisionPlan, DriftReference, Layout, MonitorState, Plan, Reading, Reason};
+
+/// A model version in service.
+#[derive(Clone)]
+pub struct Champion {
+    pub version: u32,
+    pub model: Arc<dyn Model>,
+    pub reference: Arc<DriftReference>,
+}
+
+/// What one event led to.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    pub decisions: Vec<Decision>,
+    pub readings: Vec<Reading>,
+    /// The event was too late for every view that listens: it changed no feature.
+    pub late: bool,
+}
+
+/// The whole state between two events.
+pub struct Pipeline {
+    plan: Arc<Plan>,
+    engine: Engine,
+    /// One per model.
+    champions: Vec<Option<Champion>>,
+    /// One per monitor.
+    monitors: Vec<MonitorState>,
+    /// The next offset to process.
+    next: Offset,
+    /// The latest event time seen on any source.
+    now: Option<EventTime>,
+    late: u64,
+    slots: Vec<Value>,
+    row: Vec<f64>,
+    contributions: Vec<f64>,
+}
+
+/// The part of a snapshot beside the engine's bytes.
+#[derive(Serialize, Deserialize)]
+struct Side {
+    next: Offset,
+    now: Option<EventTime>,
+    late: u64,
+    monitors: Vec<MonitorState>,
+    /// Model name and version, for each champion in service.
+    champions: Vec<(String, u32)>,
+    engine_bytes: usize,
+}
+
+/// A snapshot that cannot be taken up; the log holds all that is needed to do without.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestoreError(pub String);
+
+impl std::fmt::Display for RestoreError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "snapshot cannot be restored: {}", self.0)
+    }
+}
+
+impl std::error::Error for RestoreError {}
+
+impl Pipeline {
+    pub fn new(plan: Arc<Plan>) -> Pipeline {
+        let engine = Engine::new(plan.views.clone());
+        Pipeline::with_engine(plan, engine)
+    }
+
+    fn with_engine(plan: Arc<Plan>, engine: Engine) -> Pipeline {
+        Pipeline {
+            champions: vec![None; plan.models.len()],
+            monitors: plan.monitors.iter().map(|_| MonitorState::new()).collect(),
+            engine,
+            plan,
+            next: 0,
+            now: None,
+            late: 0,
+            slots: Vec::new(),
+            row: Vec::new(),
+            contributions: Vec::new(),
+        }
+    }
+
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Events that came too late for every view that listens to their source.
+    pub fn late(&self) -> u64 {
+        self.late
+    }
+
+    /// The offset the next event must have.
+    pub fn next_offset(&self) -> Offset {
+        self.next
+    }
+
+    /// The latest event time seen.
+    pub fn now(&self) -> Option<EventTime> {
+        self.now
+    }
+
+    pub fn champion(&self, model: usize) -> Option<&Champion> {
+        self.champions.get(model)?.as_ref()
+    }
+
+    pub fn monitors(&self) -> &[MonitorState] {
+        &self.monitors
+    }
+
+    /// Puts a model version into service, between two events. Returns false for a version already in service.
+    pub fn set_champion(&mut self, model: usize, champion: Champion) -> bool {
+        let Some(place) = self.champions.get_mut(model) else { return false };
+        if place.as_ref().is_some_and(|c| c.version == champion.version) {
+            return false;
+        }
+        *place = Some(champion);
+        for (plan, state) in self.plan.monitors.iter().zip(&mut self.monitors) {
+            if plan.model == model {
+                state.model_changed();
+            }
+        }
+        true
+    }
+
+    /// Marks a log record that is no event (a change of champion) as passed.
+    pub fn skip(&mut self, offset: Offset) {
+        self.next = offset + 1;
+    }
+
+    /// Takes in one event: decides on what was known before it, updates features, decides on what is known with it, feeds the monitors.
+    pub fn process(&mut self, event: &Event) -> Outcome {
+        self.next = event.offset + 1;
+        self.now = Some(self.now.map_or(event.time, |now| now.max(event.time)));
+        let plan = Arc::clone(&self.plan);
+        let mut outcome = Outcome::default();
+
+        self.close_monitors(&plan, event.time, &mut outcome);
+        for (index, decision) in plan.decisions.iter().enumerate() {
+            if decision.source == event.source && !decision.include_self {
+                outcome.decisions.extend(self.decide(&plan, index, event));
+            }
+        }
+        let update = self.engine.update(event);
+        outcome.late = is_late(&update);
+        self.late += u64::from(outcome.late);
+        for (index, decision) in plan.decisions.iter().enumerate() {
+            if decision.source == event.source && decision.include_self {
+                outcome.decisions.extend(self.decide(&plan, index, event));
+            }
+        }
+        self.observe(&plan, event, &outcome.decisions);
+        outcome
+    }
+
+    /// The decision on `event` with today's state, without taking the event in: for questions of the kind "what if".
+    pub fn preview(&mut self, decision: usize, event: &Event) -> Option<Decision> {
+        let plan = Arc::clone(&self.plan);
+        plan.decisions.get(decision)?;
+        self.decide(&plan, decision, event)
+    }
+
+    fn decide(&mut self, plan: &Plan, index: usize, event: &Event) -> Option<Decision> {
+        let decision = &plan.decisions[index];
+        decision.context.fill(event, &mut self.engine, &mut self.slots);
+        let mut made = Decision {
+            decision: index,
+            offset: event.offset,
+            time: event.time,
+            version: None,
+            score: None,
+            margin: 0.0,
+            outcome: 0,
+            rule: None,
+            inputs: Vec::new(),
+            reasons: Vec::new(),
+        };
+        if let Some(model) = decision.model {
+            let model_plan = &plan.models[model];
+            model_plan.inputs(&self.slots, &mut self.row);
+            made.inputs = self.row.clone();
+            let Some(champion) = &self.champions[model] else {
+                made.outcome = decision.fallback?;
+                return Some(made);
+            };
+            made.version = Some(champion.version);
+            made.margin = champion.model.margin(&self.row);
+            let score = champion.model.probability(&self.row);
+            made.score = Some(score);
+            made.reasons = strongest(champion.model.as_ref(), &self.row, decision.reasons, &mut self.contributions);
+            self.slots.push(Value::float(score));
+        } else {
+            self.slots.push(Value::Null);
+        }
+        let (rule, outcome) = judge(decision, &self.slots)?;
+        made.rule = Some(rule);
+        made.outcome = outcome;
+        Some(made)
+    }
+
+    fn close_monitors(&mut self, plan: &Plan, now: EventTime, outcome: &mut Outcome) {
+        for (index, (monitor, state)) in plan.monitors.iter().zip(&mut self.monitors).enumerate() {
+            let label = plan.models[monitor.model].label.as_ref();
+            let reference = self.champions[monitor.model].as_ref().map(|c| c.reference.as_ref());
+            outcome.readings.extend(state.advance(monitor, index, label, reference, now));
+        }
+    }
+
+    fn observe(&mut self, plan: &Plan, event: &Event, decisions: &[Decision]) {
+        for (monitor, state) in plan.monitors.iter().zip(&mut self.monitors) {
+            let model = &plan.models[monitor.model];
+            let reference = self.champions[monitor.model].as_ref().map(|c| c.reference.as_ref());
+            for decision in decisions {
+                if plan.decisions[decision.decision].model == Some(monitor.model) {
+                    let key = model.label.as_ref().and_then(|l| EntityKey::from_row(&event.row, &l.observation_key));
+                    state.observe(monitor, reference, key, decision);
+                }
+            }
+            if let Some(label) = &model.label
+                && label.source == event.source
+                && let Some(key) = EntityKey::from_row(&event.row, &label.label_key)
+                && let Some(truth) = label.value.eval(&event.row).as_f64().filter(|x| !x.is_nan())
+            {
+                state.label(label, &key, event.time, truth);
+            }
+        }
+    }
+
+    /// The features of one entity at a time, as (name, value) in the view's order.
+    pub fn features(&mut self, view: usize, key: &EntityKey, at: EventTime) -> Vec<Value> {
+        let mut values = Vec::new();
+        self.engine.read(view, key, at, &mut values);
+        values
+    }
+
+    /// Gives up everything but the features.
+    pub fn into_engine(self) -> Engine {
+        self.engine
+    }
+
+    /// The watermark of a source.
+    pub fn watermark(&self, source: SourceId) -> Option<EventTime> {
+        self.engine.watermark(source)
+    }
+
+    /// All state as bytes, together with the log position it belongs to.
+    pub fn snapshot(&self) -> Vec<u8> {
+        let mut engine = Vec::new();
+        self.engine.snapshot(&mut engine);
+        let champions = self
+            .plan
+            .models
+            .iter()
+            .zip(&self.champions)
+            .filter_map(|(plan, champion)| Some((plan.name.clone(), champion.as_ref()?.version)))
+            .collect();
+        let side = Side {
+            next: self.next,
+            now: self.now,
+            late: self.late,
+            monitors: self.monitors.clone(),
+            champions,
+            engine_bytes: engine.len(),
+        };
+        // Plain data: serialising it cannot fail; an empty side is refused on restore.
+        let mut bytes = serde_json::to_vec(&side).unwrap_or_default();
+        let length = bytes.len() as u64;
+        bytes.extend_from_slice(&engine);
+        bytes.extend_from_slice(&length.to_le_bytes());
+        bytes
+    }
+
+    /// Takes up a snapshot made under the same definitions. `champion` gives a model version by model position and number.
+    pub fn restore(
+        plan: Arc<Plan>,
+        bytes: &[u8],
+        mut champion: impl FnMut(usize, u32) -> Result<Champion, String>,
+    ) -> Result<Pipeline, RestoreError> {
+        let cut = || RestoreError("it is cut short".into());
+        let (rest, length) = bytes.split_last_chunk::<8>().ok_or_else(cut)?;
+        let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| cut())?;
+        let (side, engine) = rest.split_at_checked(length).ok_or_else(cut)?;
+        let side: Side = serde_json::from_slice(side).map_err(|e| RestoreError(e.to_string()))?;
+        if side.engine_bytes != engine.len() || side.monitors.len() != plan.monitors.len() {
+            return Err(RestoreError("it was made under other definitions".into()));
+        }
+        let engine = Engine::restore(plan.views.clone(), engine).map_err(|e| RestoreError(e.to_string()))?;
+        let mut pipeline = Pipeline::with_engine(Arc::clone(&plan), engine);
+        for (name, version) in side.champions {
+            if let Some(model) = plan.model(&name) {
+                pipeline.champions[model] = Some(champion(model, version).map_err(RestoreError)?);
+            }
+        }
+        pipeline.monitors = side.monitors;
+        pipeline.monitors.iter_mut().for_each(MonitorState::restored);
+        pipeline.next = side.next;
+        pipeline.now = side.now;
+        pipeline.late = side.late;
+        Ok(pipeline)
+    }
+}
+
+impl Plan {
+    /// The names behind a decision's positions.
+    pub fn layout(&self, decision: usize) -> Layout {
+        let plan = &self.decisions[decision];
+        Layout {
+            decision: plan.name.clone(),
+            model: plan.model.map(|m| self.models[m].name.clone()),
+            inputs: plan.model.map(|m| self.models[m].input_names()).unwrap_or_default(),
+            outcomes: plan.outcomes.clone(),
+            rules: plan.policy.iter().map(|r| r.text.clone().unwrap_or_else(|| "otherwise".into())).collect(),
+            definitions: self.hash.clone(),
+        }
+    }
+}
+
+/// Some view listens to the source, and none could use the event for its time.
+fn is_late(update: &Update) -> bool {
+    update.late > 0 && update.applied == 0
+}
+
+/// The first rule that holds, and its outcome.
+fn judge(decision: &DecisionPlan, slots: &[Value]) -> Option<(usize, usize)> {
+    decision
+        .policy
+        .iter()
+        .enumerate()
+        .find(|(_, rule)| rule.when.as_ref().is_none_or(|when| when.eval(slots) == Value::Bool(true)))
+        .map(|(i, rule)| (i, rule.outcome))
+}
+
+/// The inputs that pushed the score up the most; ties by position.
+fn strongest(model: &dyn Model, row: &[f64], most: usize, contributions: &mut Vec<f64>) -> Vec<Reason> {
+    if most == 0 {
+        return Vec::new();
+    }
+    model.explain(row, contributions);
+    let mut reasons: Vec<Reason> = contributions
+        .iter()
+        .enumerate()
+        .filter(|(_, c)| **c > 0.0)
+        .map(|(input, &contribution)| Reason { input, contribution })
+        .collect();
+    reasons.sort_by(|a, b| b.contribution.total_cmp(&a.contribution).then(a.input.cmp(&b.input)));
+    reasons.truncate(most);
+    reasons
+}

@@ -1,0 +1,209 @@
+//! Numbers for schemas: which source and columns a record in the event log was written with.
+//!
+//! The catalog only grows. It lies beside the log as `catalog.json`, written whole and renamed before the first record that needs
+//! the new entry, so that every record in the log can be read whatever the definitions are today.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use kilter_core::record::{self, ColumnMap, RecordError};
+use kilter_core::{DataType, Event, EventTime, Schema, SourceId, Value};
+use kilter_pipeline::Plan;
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Entry {
+    source: String,
+    columns: Schema,
+}
+
+/// All schemas ever used in this log; position = number in the records.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    path: PathBuf,
+    entries: Vec<Entry>,
+}
+
+/// What a log record is under today's definitions.
+#[derive(Debug, PartialEq)]
+pub enum Record {
+    Event(Event),
+    Control(Control),
+    /// An event of a source that is no longer declared.
+    Foreign,
+}
+
+/// A change that takes effect between two events.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Control {
+    /// A model version goes into service.
+    Champion { model: String, version: u32 },
+}
+
+const CONTROL: u8 = 1;
+
+/// Turns records into events of one plan.
+pub struct Decoder {
+    /// Per schema number: none for a source that is gone.
+    maps: Vec<Option<Mapping>>,
+}
+
+struct Mapping {
+    source: SourceId,
+    columns: ColumnMap,
+    width: usize,
+    /// Columns whose declared type has changed since, to be converted.
+    casts: Vec<(usize, DataType)>,
+    /// Columns declared later than the record: looked up among its undeclared fields.
+    later: Vec<(usize, String, DataType)>,
+}
+
+impl Catalog {
+    /// Reads the catalog of a data folder; an absent file is an empty catalog.
+    pub fn open(dir: &Path) -> anyhow::Result<Catalog> {
+        let path = dir.join("catalog.json");
+        let entries = match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| {
+                anyhow::anyhow!("{} is damaged: {e}\n  hint: restore it from a backup; the event log cannot be read without it", path.display())
+            })?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(e) => return Err(anyhow::anyhow!("cannot read {}: {e}", path.display())),
+        };
+        Ok(Catalog { path, entries })
+    }
+
+    /// The schema number of every source of the plan, new ones made durable first.
+    pub fn register(&mut self, plan: &Plan) -> anyhow::Result<Vec<u32>> {
+        let before = self.entries.len();
+        let numbers = plan
+            .sources
+            .iter()
+            .map(|source| {
+                let entry = Entry { source: source.name.clone(), columns: source.schema.clone() };
+                let number = self.entries.iter().position(|e| *e == entry).unwrap_or_else(|| {
+                    self.entries.push(entry);
+                    self.entries.len() - 1
+                });
+                number as u32
+            })
+            .collect();
+        if self.entries.len() > before {
+            self.write()?;
+        }
+        Ok(numbers)
+    }
+
+    fn write(&self) -> anyhow::Result<()> {
+        let new = self.path.with_extension("json.new");
+        let mut file = fs::File::create(&new)?;
+        file.write_all(&serde_json::to_vec_pretty(&self.entries)?)?;
+        file.sync_all()?;
+        fs::rename(&new, &self.path)?;
+        if let Some(dir) = self.path.parent() {
+            fs::File::open(dir)?.sync_all()?;
+        }
+        Ok(())
+    }
+
+    /// A decoder for records of this catalog under a plan.
+    pub fn decoder(&self, plan: &Plan) -> Decoder {
+        Decoder {
+            maps: self
+                .entries
+                .iter()
+                .map(|entry| {
+                    let source = plan.source(&entry.source)?;
+                    let today = &plan.sources[source.0 as usize].schema;
+                    let columns = entry.columns.names().map(|name| today.index(name)).collect();
+                    let casts = entry
+                        .columns
+                        .fields
+                        .iter()
+                        .filter_map(|f| Some((today.index(&f.name)?, f.data_type)))
+                        .filter(|(i, then)| today.fields[*i].data_type != *then)
+                        .map(|(i, _)| (i, today.fields[i].data_type))
+                        .collect();
+                    let later = today
+                        .fields
+                        .iter()
+                        .enumerate()
+                        .filter(|(_, f)| entry.columns.index(&f.name).is_none())
+                        .map(|(i, f)| (i, f.name.clone(), f.data_type))
+                        .collect();
+                    Some(Mapping { source, columns, width: today.len(), casts, later })
+                })
+                .collect(),
+        }
+    }
+}
+
+impl Control {
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.push(CONTROL);
+        // Strings and numbers: serialising them cannot fail.
+        out.extend_from_slice(&serde_json::to_vec(self).unwrap_or_default());
+    }
+}
+
+impl Decoder {
+    /// Today's source of a schema number.
+    pub fn source(&self, schema: u32) -> Option<SourceId> {
+        self.maps.get(schema as usize)?.as_ref().map(|m| m.source)
+    }
+
+    /// Reads one record of the event log.
+    pub fn decode(&self, offset: u64, bytes: &[u8]) -> Result<Record, RecordError> {
+        let Some(header) = record::header(bytes)? else {
+            return match bytes {
+                [CONTROL, json @ ..] => {
+                    serde_json::from_slice(json).map(Record::Control).map_err(|e| RecordError { detail: e.to_string() })
+                }
+                _ => Err(RecordError { detail: "unknown kind of record; was it written by a newer kilter?".into() }),
+            };
+        };
+        let map = self
+            .maps
+            .get(header.schema as usize)
+            .ok_or_else(|| RecordError { detail: format!("schema {} is not in the catalog", header.schema) })?;
+        let Some(map) = map else { return Ok(Record::Foreign) };
+        let mut event = header.event(map.source, offset, &map.columns, map.width)?;
+        for (slot, to) in &map.casts {
+            event.row[*slot] = cast(std::mem::take(&mut event.row[*slot]), *to);
+        }
+        if !map.later.is_empty()
+            && let Some(extra) = &event.extra
+            && let Ok(serde_json::Value::Object(fields)) = serde_json::from_str(extra)
+        {
+            for (slot, name, to) in &map.later {
+                event.row[*slot] = fields.get(name).map_or(Value::Null, |v| from_json(v, *to));
+            }
+        }
+        Ok(Record::Event(event))
+    }
+}
+
+/// A value under a new type where nothing is lost, null otherwise.
+fn cast(value: Value, to: DataType) -> Value {
+    match (value, to) {
+        (Value::Int(i), DataType::Float64) => Value::Float(i as f64),
+        (Value::Int(i), DataType::Timestamp) => Value::Time(EventTime::from_number(i)),
+        (Value::Float(x), DataType::Int64) if x.fract() == 0.0 && x.abs() < 9e15 => Value::Int(x as i64),
+        (Value::Text(t), DataType::Timestamp) => EventTime::parse(&t).map_or(Value::Null, Value::Time),
+        (Value::Null, _) | (_, DataType::Bool | DataType::Float64 | DataType::Int64 | DataType::Timestamp) => Value::Null,
+        (value, DataType::String) => Value::text(&value.to_string()),
+    }
+}
+
+fn from_json(value: &serde_json::Value, to: DataType) -> Value {
+    match (to, value) {
+        (DataType::Bool, serde_json::Value::Bool(b)) => Value::Bool(*b),
+        (DataType::Int64, v) => v.as_i64().map_or(Value::Null, Value::Int),
+        (DataType::Float64, v) => v.as_f64().map_or(Value::Null, Value::float),
+        (DataType::String, serde_json::Value::String(s)) => Value::text(s),
+        (DataType::Timestamp, serde_json::Value::String(s)) => EventTime::parse(s).map_or(Value::Null, Value::Time),
+        (DataType::Timestamp, v) => v.as_i64().map_or(Value::Null, |n| Value::Time(EventTime::from_number(n))),
+        _ => Value::Null,
+    }
+}

@@ -1,0 +1,181 @@
+//! A project's data folder, opened: logs, snapshots, metadata, artifacts, and the walk over the event log.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use anyhow::Context;
+use kilter_core::{EventTime, Offset};
+use kilter_pipeline::{Champion, DriftReference, Pipeline, Plan};
+use kilter_store::{Artifacts, DeadLetters, Log, LogOptions, Metadata, SnapshotOptions, Snapshots};
+use tokio::runtime::Handle;
+
+use crate::catalog::{Catalog, Control, Decoder, Record};
+use crate::project::Project;
+use crate::status::lock;
+
+/// Everything a project keeps on disk. One process at a time: the logs are locked.
+pub struct Data {
+    pub dir: PathBuf,
+    pub events: Arc<Log>,
+    pub decisions: Arc<Log>,
+    pub dead_letters: Arc<DeadLetters>,
+    pub snapshots: Arc<Snapshots>,
+    pub metadata: Metadata,
+    pub artifacts: Artifacts,
+    catalog: Mutex<Catalog>,
+    runtime: Handle,
+    /// What opening had to mend, for the log of the program.
+    pub repairs: Vec<String>,
+}
+
+impl Data {
+    /// Opens (and makes, when absent) the data folder of a project.
+    pub async fn open(project: &Project) -> anyhow::Result<Data> {
+        let dir = project.data_dir();
+        std::fs::create_dir_all(&dir).with_context(|| format!("cannot make the data folder {}", dir.display()))?;
+        let mut repairs = Vec::new();
+        let mut open = |name: &str| -> anyhow::Result<Log> {
+            let options = LogOptions { segment_bytes: project.settings.log.segment_bytes, ..LogOptions::default() };
+            let (log, recovery) = Log::open(dir.join(name), options)?;
+            if let Some(reason) = recovery.truncated_reason {
+                repairs.push(format!("{name}: {} bytes of an interrupted write cut off ({reason})", recovery.truncated_bytes));
+            }
+            Ok(log)
+        };
+        let events = Arc::new(open("events")?);
+        let decisions = Arc::new(open("decisions")?);
+        let dead_letters = Arc::new(DeadLetters::new(Arc::new(open("dead-letters")?))?);
+        let snapshots = Arc::new(Snapshots::open(
+            dir.join("snapshots"),
+            SnapshotOptions { keep: project.settings.snapshot.keep, ..SnapshotOptions::default() },
+        )?);
+        let metadata = Metadata::open(&dir.join("kilter.db")).await?;
+        let artifacts = Artifacts::open(dir.join("artifacts"))?;
+        let catalog = Mutex::new(Catalog::open(&dir)?);
+        keep_definitions(&dir, project)?;
+        Ok(Data {
+            dir,
+            events,
+            decisions,
+            dead_letters,
+            snapshots,
+            metadata,
+            artifacts,
+            catalog,
+            runtime: Handle::current(),
+            repairs,
+        })
+    }
+
+    /// The schema numbers of a plan's sources; new ones are durable when this returns.
+    pub fn register(&self, plan: &Plan) -> anyhow::Result<Vec<u32>> {
+        lock(&self.catalog).register(plan)
+    }
+
+    pub fn decoder(&self, plan: &Plan) -> Decoder {
+        lock(&self.catalog).decoder(plan)
+    }
+
+    /// Waits for an answer of the metadata store from a thread that is not one of the runtime's.
+    pub fn wait<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.block_on(future)
+    }
+
+    /// Walks the event log in order from `from` up to `until` (exclusive).
+    pub fn walk(
+        &self,
+        plan: &Plan,
+        from: Offset,
+        until: Offset,
+        mut visit: impl FnMut(Offset, Record) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let decoder = self.decoder(plan);
+        let mut reader = self.events.reader(from);
+        while let Some((offset, bytes)) = reader.next_record()? {
+            if offset >= until {
+                break;
+            }
+            let record = decoder.decode(offset, bytes).with_context(|| format!("event log, offset {offset}"))?;
+            visit(offset, record)?;
+        }
+        Ok(())
+    }
+
+    /// A model version as the pipeline runs it. Refused when its inputs are not those of today's definitions.
+    pub fn champion(&self, plan: &Plan, model: usize, version: u32) -> anyhow::Result<Champion> {
+        let model_plan = &plan.models[model];
+        let record = self
+            .wait(self.metadata.get_version(&model_plan.name, version))?
+            .with_context(|| format!("model `{}` has no version {version} in the registry", model_plan.name))?;
+        let loaded = kilter_learn::load(&self.artifacts.get(&record.artifact)?)?;
+        let expected = model_plan.input_names();
+        anyhow::ensure!(
+            loaded.inputs() == expected,
+            "model `{}` version {version} was trained on other inputs than the definitions name today (train it again)",
+            model_plan.name
+        );
+        let reference_hash = record.inputs["reference"].as_str().unwrap_or_default().to_string();
+        let reference: DriftReference = serde_json::from_slice(&self.artifacts.get(&reference_hash)?)?;
+        Ok(Champion { version, model: loaded.into(), reference: Arc::new(reference) })
+    }
+
+    /// Applies one record of the event log other than an event.
+    pub fn control(&self, pipeline: &mut Pipeline, offset: Offset, control: &Control) {
+        let Control::Champion { model, version } = control;
+        if let Some(index) = pipeline.plan().model(model) {
+            match self.champion(&Arc::clone(pipeline.plan()), index, *version) {
+                Ok(champion) => {
+                    pipeline.set_champion(index, champion);
+                }
+                Err(e) => tracing::warn!(model, version, error = %e, "champion left out of service"),
+            }
+        }
+        pipeline.skip(offset);
+    }
+
+    /// The state at the end of the newest usable snapshot at or before `offset`, or the empty state at offset 0.
+    pub fn newest_state(&self, plan: &Arc<Plan>, offset: Offset) -> anyhow::Result<Pipeline> {
+        let found = self.snapshots.newest(offset, &plan.hash)?;
+        for skipped in &found.skipped {
+            tracing::warn!(snapshot = %skipped, "damaged snapshot passed over");
+        }
+        self.restore(plan, found.snapshot)
+    }
+
+    /// The same for the newest snapshot whose event time is not after `time`.
+    pub fn state_before(&self, plan: &Arc<Plan>, time: EventTime) -> anyhow::Result<Pipeline> {
+        let found = self.snapshots.newest_before_time(time.0, &plan.hash)?;
+        self.restore(plan, found.snapshot)
+    }
+
+    fn restore(&self, plan: &Arc<Plan>, snapshot: Option<kilter_store::Snapshot>) -> anyhow::Result<Pipeline> {
+        let Some(snapshot) = snapshot else { return Ok(Pipeline::new(Arc::clone(plan))) };
+        let restored = Pipeline::restore(Arc::clone(plan), &snapshot.bytes, |model, version| {
+            self.champion(plan, model, version).map_err(|e| e.to_string())
+        });
+        match restored {
+            Ok(pipeline) => Ok(pipeline),
+            Err(e) => {
+                tracing::warn!(offset = snapshot.offset, error = %e, "snapshot passed over; the log is read from its start");
+                Ok(Pipeline::new(Arc::clone(plan)))
+            }
+        }
+    }
+
+    /// The text of the definitions with this hash, if this data folder has run under them.
+    pub fn definitions(&self, hash: &str) -> Option<String> {
+        let safe = hash.chars().all(|c| c.is_ascii_hexdigit());
+        safe.then(|| std::fs::read_to_string(self.dir.join("definitions").join(format!("{hash}.toml"))).ok()).flatten()
+    }
+}
+
+/// Keeps the definitions beside the data they shaped, so that an old decision can be replayed under the rules of its day.
+fn keep_definitions(dir: &Path, project: &Project) -> anyhow::Result<()> {
+    let folder = dir.join("definitions");
+    std::fs::create_dir_all(&folder)?;
+    let path = folder.join(format!("{}.toml", project.plan.hash));
+    if !path.exists() {
+        std::fs::write(path, &project.toml_text)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,105 @@
+//! Remembers client-supplied event ids within each source's horizon, so that a retried request counts once.
+
+use std::collections::{HashMap, VecDeque};
+
+use kilter_core::{EventTime, Offset, Span};
+
+/// At most this many ids are remembered over all sources; the oldest leave first, and that is counted.
+pub const LIMIT: usize = 20_000_000;
+
+/// Ids seen, by source, with the offset of the event that had them first.
+#[derive(Default)]
+pub struct Dedupe {
+    seen: HashMap<(u16, u128), Offset>,
+    /// In order of arrival.
+    order: VecDeque<(EventTime, u16, u128)>,
+    horizons: Vec<Span>,
+    pub evicted: u64,
+    /// Ids seen again, since start.
+    pub duplicates: u64,
+}
+
+impl Dedupe {
+    /// `horizons`: one per source, measured in arrival time.
+    pub fn new(horizons: Vec<Span>) -> Dedupe {
+        Dedupe { horizons, ..Dedupe::default() }
+    }
+
+    /// The longest horizon: how far back the log must be read to fill the memory after a start.
+    pub fn longest(&self) -> Span {
+        self.horizons.iter().copied().max().unwrap_or(Span::ZERO)
+    }
+
+    /// The offset of the event that had this id before, or none, and then `offset` is remembered.
+    pub fn check(&mut self, source: u16, id: &str, arrived: EventTime, offset: Offset) -> Option<Offset> {
+        if self.horizons.get(source as usize).is_none_or(|h| h.0 == 0) {
+            return None;
+        }
+        self.forget(arrived);
+        let key = (source, hash(id));
+        if let Some(first) = self.seen.get(&key) {
+            self.duplicates += 1;
+            return Some(*first);
+        }
+        if self.seen.len() >= LIMIT {
+            self.evicted += 1;
+            self.pop();
+        }
+        self.seen.insert(key, offset);
+        self.order.push_back((arrived, key.0, key.1));
+        None
+    }
+
+    /// Takes back ids whose events were not written after all.
+    pub fn withdraw(&mut self, from: Offset) {
+        self.seen.retain(|_, offset| *offset < from);
+        let seen = &self.seen;
+        self.order.retain(|(_, source, id)| seen.contains_key(&(*source, *id)));
+    }
+
+    pub fn len(&self) -> usize {
+        self.seen.len()
+    }
+
+    fn forget(&mut self, now: EventTime) {
+        // One queue for all sources: an id leaves when its own horizon has passed and all older ones have left.
+        while let Some((arrived, source, _)) = self.order.front()
+            && *arrived + self.horizons[*source as usize] < now
+        {
+            self.pop();
+        }
+    }
+
+    fn pop(&mut self) {
+        if let Some((_, source, id)) = self.order.pop_front() {
+            self.seen.remove(&(source, id));
+        }
+    }
+}
+
+/// 128 bits of BLAKE3: two different ids meet with probability 2^-64 only after 2^32 of them.
+fn hash(id: &str) -> u128 {
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&blake3::hash(id.as_bytes()).as_bytes()[..16]);
+    u128::from_le_bytes(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_counts_once_within_the_horizon_and_per_source() {
+        let mut dedupe = Dedupe::new(vec![Span::MINUTE, Span::ZERO]);
+        let at = |s: i64| EventTime(s * 1_000_000);
+        assert_eq!(dedupe.check(0, "a", at(0), 1), None);
+        assert_eq!(dedupe.check(0, "a", at(60), 2), Some(1));
+        assert_eq!(dedupe.check(0, "a", at(61), 3), None, "the horizon has passed");
+        assert_eq!(dedupe.check(1, "a", at(61), 4), None, "no horizon, no memory");
+        assert_eq!(dedupe.check(1, "a", at(61), 5), None);
+        assert_eq!(dedupe.check(0, "b", at(62), 6), None);
+        dedupe.withdraw(6);
+        assert_eq!(dedupe.check(0, "b", at(62), 6), None, "its event was never written");
+        assert_eq!(dedupe.check(0, "a", at(63), 7), Some(3));
+    }
+}

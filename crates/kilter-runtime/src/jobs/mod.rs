@@ -1,0 +1,3 @@
+//! The jobs a project can run, one file each.
+
+pub mod train;

@@ -1,0 +1,238 @@
+//! Trains a model on the past of the log, tracks it as a run, keeps it as a version, and says whether it should take over.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::Context;
+use kilter_core::{Clock, EventTime, Offset, Span, Value};
+use kilter_learn::Model;
+use kilter_learn::metrics::Evaluation;
+use kilter_pipeline::training::{self, Trained, metric, promotion_slots};
+use kilter_pipeline::{Feed, Freshness, PROMOTION_METRICS, Plan, Range, SchedulePlan};
+use kilter_store::{NewVersion, Run, RunStatus};
+
+use crate::catalog::Record;
+use crate::data::Data;
+
+/// What to train, on which part of the log, and what for.
+#[derive(Clone, Debug)]
+pub struct TrainRequest {
+    pub model: usize,
+    /// Observations from here on; none: the model's window back from `to`.
+    pub from: Option<EventTime>,
+    /// Observations before this; none: as late as labels can have matured.
+    pub to: Option<EventTime>,
+    /// Records of the log that may be seen, exclusive: nothing after this offset exists for the job.
+    pub until: Offset,
+    /// The stream's time at `until`: labels are matured or not as of this moment.
+    pub as_of: EventTime,
+    /// What asked for it: `cli`, `api`, `schedule:NAME`, `monitor:NAME`.
+    pub trigger: String,
+    pub promotion: Promotion,
+}
+
+/// Whether the new version takes over.
+#[derive(Clone, Debug)]
+pub enum Promotion {
+    /// A person decides.
+    Never,
+    /// By the rule of the schedule at this position; the first version of a model takes over without a rival.
+    Rule(usize),
+    Always,
+}
+
+/// What came of a training.
+#[derive(Clone, Debug)]
+pub struct TrainReport {
+    pub run: String,
+    pub model: String,
+    pub version: u32,
+    /// Whether it is to go into service.
+    pub promote: bool,
+    /// Why, or why not.
+    pub verdict: String,
+    pub trained: Range,
+    pub train_rows: usize,
+    pub holdout: Option<Evaluation>,
+    pub champion: Option<Evaluation>,
+    pub unmatured: usize,
+}
+
+/// Runs the job to its end, in the calling thread.
+pub fn train(
+    data: &Data,
+    plan: &Arc<Plan>,
+    request: &TrainRequest,
+    clock: &dyn Clock,
+    champion: Option<(u32, Arc<dyn Model>)>,
+) -> anyhow::Result<TrainReport> {
+    let model = &plan.models[request.model];
+    let range = range(plan, request);
+    let mut run = Run::started("train", &model.name, clock.now().0);
+    run.model = Some(model.name.clone());
+    run.definition_hash = Some(plan.hash.clone());
+    run.params = params(plan, request, range);
+    run.tags.insert("trigger".into(), request.trigger.clone());
+    let id = data.wait(data.metadata.start_run(&run))?;
+
+    let result = fit_and_register(data, plan, request, range, &id, clock, champion);
+    let (status, error) = match &result {
+        Ok(_) => (RunStatus::Finished, None),
+        Err(e) => (RunStatus::Failed, Some(format!("{e:#}"))),
+    };
+    data.wait(data.metadata.finish_run(&id, status, clock.now().0, error.as_deref()))?;
+    result
+}
+
+fn fit_and_register(
+    data: &Data,
+    plan: &Arc<Plan>,
+    request: &TrainRequest,
+    range: Range,
+    run: &str,
+    clock: &dyn Clock,
+    champion: Option<(u32, Arc<dyn Model>)>,
+) -> anyhow::Result<TrainReport> {
+    let model = &plan.models[request.model];
+    let observations = observe(data, plan, request.model, range, request.until)?;
+    let trained = training::train(model, &observations, range, request.as_of, champion.as_ref().map(|(_, m)| m))?;
+
+    let bytes = trained.model.to_bytes();
+    let artifact = data.artifacts.put(&bytes)?;
+    let reference = data.artifacts.put(&serde_json::to_vec(&trained.reference)?)?;
+    let metrics = metrics(&trained);
+    data.wait(data.metadata.log_metrics(run, &metrics, 0, clock.now().0))?;
+    data.wait(data.metadata.set_data_fingerprint(run, &trained.fingerprint))?;
+    data.artifacts.put_named(run, "model.kltm", &bytes)?;
+    data.artifacts.put_named(run, "model.json", &serde_json::to_vec_pretty(&trained.model.describe())?)?;
+    if let Some(holdout) = &trained.holdout {
+        data.artifacts.put_named(run, "evaluation.json", &serde_json::to_vec_pretty(holdout)?)?;
+    }
+    let importance: BTreeMap<&String, f64> = trained.model.inputs().iter().zip(trained.model.importance()).collect();
+    data.artifacts.put_named(run, "importance.json", &serde_json::to_vec_pretty(&importance)?)?;
+
+    let (promote, verdict) = verdict(plan, request, &trained, champion.is_some());
+    let version = data.wait(data.metadata.register_version(&NewVersion {
+        model: model.name.clone(),
+        run_id: Some(run.to_string()),
+        created_at: clock.now().0,
+        artifact,
+        kind: trained.model.kind().to_string(),
+        inputs: serde_json::json!({ "names": model.input_names(), "reference": reference }),
+        trained_from: Some(trained.trained.from.0),
+        trained_to: Some(trained.trained.to.0),
+        metrics: serde_json::to_value(&metrics)?,
+        definition_hash: plan.hash.clone(),
+        notes: Some(verdict.clone()),
+    }))?;
+    let alias_reason = format!("{} ({verdict})", request.trigger);
+    data.wait(data.metadata.set_alias(&model.name, "challenger", version, clock.now().0, Some(request.until), &alias_reason, &request.trigger))?;
+    Ok(TrainReport {
+        run: run.to_string(),
+        model: model.name.clone(),
+        version,
+        promote,
+        verdict,
+        trained: trained.trained,
+        train_rows: trained.train_rows,
+        holdout: trained.holdout,
+        champion: trained.champion,
+        unmatured: trained.unmatured,
+    })
+}
+
+/// Observations of a model in `range`, with the labels known at `until`, by replay from the newest snapshot that is old enough.
+pub fn observe(
+    data: &Data,
+    plan: &Arc<Plan>,
+    model: usize,
+    range: Range,
+    until: Offset,
+) -> anyhow::Result<kilter_pipeline::Observations> {
+    let pipeline = data.state_before(plan, range.from - Span(1))?;
+    let from = pipeline.next_offset();
+    let mut feed = if from == 0 {
+        Feed::new(Arc::clone(plan), model, range, Freshness::Live, None)
+    } else {
+        Feed::resume(pipeline, model, range, None)
+    };
+    data.walk(plan, from, until, |_, record| {
+        if let Record::Event(event) = record {
+            feed.feed(&event);
+        }
+        Ok(())
+    })
+    .context("reading the training rows from the event log")?;
+    Ok(feed.finish())
+}
+
+/// The window of observations: as asked, or the model's window up to the last moment whose labels have matured.
+fn range(plan: &Plan, request: &TrainRequest) -> Range {
+    let model = &plan.models[request.model];
+    let within = model.label.as_ref().map_or(Span::ZERO, |l| l.within);
+    let to = request.to.unwrap_or(request.as_of - within + Span(1));
+    let from = request.from.unwrap_or(match model.window {
+        Some(window) => to - window,
+        None => EventTime::EARLIEST,
+    });
+    Range { from, to }
+}
+
+fn params(plan: &Plan, request: &TrainRequest, range: Range) -> BTreeMap<String, String> {
+    let model = &plan.models[request.model];
+    let mut params = BTreeMap::from([
+        ("from".to_string(), range.from.to_string()),
+        ("to".to_string(), range.to.to_string()),
+        ("as_of".to_string(), request.as_of.to_string()),
+        ("until_offset".to_string(), request.until.to_string()),
+        ("holdout".to_string(), model.holdout.to_string()),
+        ("inputs".to_string(), model.inputs.len().to_string()),
+    ]);
+    if let Ok(serde_json::Value::Object(learner)) = serde_json::to_value(&model.learner) {
+        params.extend(learner.into_iter().map(|(name, value)| {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_string);
+            (format!("learner.{name}"), text)
+        }));
+    }
+    params
+}
+
+fn metrics(trained: &Trained) -> BTreeMap<String, f64> {
+    let mut metrics = BTreeMap::from([
+        ("train_rows".to_string(), trained.train_rows as f64),
+        ("train_positives".to_string(), trained.train_positives as f64),
+        ("holdout_rows".to_string(), trained.holdout_rows as f64),
+        ("unmatured_rows".to_string(), trained.unmatured as f64),
+    ]);
+    for (prefix, evaluation) in [("", &trained.holdout), ("champion.", &trained.champion)] {
+        if let Some(evaluation) = evaluation {
+            metrics.extend(PROMOTION_METRICS.map(|name| (format!("{prefix}{name}"), metric(evaluation, name))));
+        }
+    }
+    metrics
+}
+
+fn verdict(plan: &Plan, request: &TrainRequest, trained: &Trained, has_champion: bool) -> (bool, String) {
+    let rule = match &request.promotion {
+        Promotion::Never => return (false, "waits for a person".into()),
+        Promotion::Always => return (true, "promoted as asked".into()),
+        Promotion::Rule(schedule) => &plan.schedules[*schedule],
+    };
+    if !has_champion {
+        return (true, "first version of its model".into());
+    }
+    let SchedulePlan { promote_if: Some(expr), promote_text: Some(text), .. } = rule else {
+        return (false, "no promotion rule: waits for a person".into());
+    };
+    let Some(holdout) = &trained.holdout else {
+        return (false, "no held-out rows to compare on".into());
+    };
+    let slots = promotion_slots(holdout, trained.champion.as_ref());
+    let champion_auc = trained.champion.as_ref().map_or(f64::NAN, |e| e.auc);
+    let figures = format!("auc {:.4}, champion's {champion_auc:.4} on the same {} rows", holdout.auc, trained.holdout_rows);
+    match expr.eval(&slots) {
+        Value::Bool(true) => (true, format!("{text}: {figures}")),
+        Value::Null => (false, format!("cannot judge `{text}`: {figures}")),
+        _ => (false, format!("not {text}: {figures}")),
+    }
+}

@@ -1,0 +1,814 @@
+//! The one thread that gives every event its place and its effect.
+//!
+//! Commands come in through a bounded queue; whatever waits there is taken as one batch: ids checked, records written to the
+//! event log with one write, events processed in order, decisions written with one write, answers sent. Nothing waits for more
+//! work to come. State, log position and decisions therefore move together, and a snapshot between two batches holds all of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use kilter_connect::Decoded;
+use kilter_core::record::encode;
+use kilter_core::{Clock, EntityKey, Event, EventTime, Offset, SourceId, Span, Value};
+use kilter_pipeline::decision::{Entry, decode};
+use kilter_pipeline::{ClockMode, Decision, Layout, Pipeline, Plan, Reading};
+use kilter_store::{Alert, DeadLetter, LogError};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::catalog::{Control, Record};
+use crate::data::Data;
+use crate::dedupe::Dedupe;
+use crate::jobs::train::{Promotion, TrainReport, TrainRequest, train};
+use crate::schedule;
+use crate::status::{Status, lock};
+
+/// Rows of one ingest command at most; larger bodies are cut up so that a decision never waits behind one.
+pub const CHUNK_ROWS: usize = 512;
+/// Commands taken as one batch at most.
+const BATCH_COMMANDS: usize = 256;
+/// Rows written and processed as one batch at most.
+const BATCH_ROWS: usize = 4096;
+
+/// What the sequencer can be asked.
+pub enum Command {
+    Ingest {
+        source: SourceId,
+        rows: Vec<Decoded>,
+        arrived: EventTime,
+        received: Instant,
+        reply: oneshot::Sender<Result<Ingested, Refusal>>,
+    },
+    Decide {
+        decision: usize,
+        row: Decoded,
+        arrived: EventTime,
+        received: Instant,
+        reply: oneshot::Sender<Result<Decided, Refusal>>,
+    },
+    /// The decision as it would be now; nothing is written.
+    Preview { decision: usize, row: Decoded, reply: oneshot::Sender<Result<Decided, Refusal>> },
+    Features { view: usize, key: EntityKey, at: Option<EventTime>, reply: oneshot::Sender<FeatureRead> },
+    SetChampion { model: usize, version: u32, reason: String, actor: String, reply: oneshot::Sender<Result<Offset, Refusal>> },
+    /// What a training needs to know of the present.
+    Present { model: usize, reply: oneshot::Sender<Present> },
+    Snapshot { reply: oneshot::Sender<Result<Offset, Refusal>> },
+    /// Ends the thread after a snapshot.
+    Stop { reply: oneshot::Sender<Result<Offset, Refusal>> },
+}
+
+/// The fate of an ingest command's rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ingested {
+    pub accepted: u64,
+    pub duplicates: u64,
+    /// Too late for every feature that listens; kept in the log and listed among the dead letters.
+    pub late: u64,
+    /// The offset after the last row; wait until the log is durable up to it before saying "accepted".
+    pub next: Offset,
+}
+
+/// A decision with its names.
+#[derive(Clone, Debug)]
+pub struct Decided {
+    pub decision: Decision,
+    pub layout: Arc<Layout>,
+    /// False for a preview.
+    pub recorded: bool,
+}
+
+/// Features of one entity.
+#[derive(Clone, Debug)]
+pub struct FeatureRead {
+    pub at: EventTime,
+    pub as_of_offset: Offset,
+    pub values: Vec<Value>,
+}
+
+/// The newest end of the stream.
+#[derive(Clone)]
+pub struct Present {
+    pub next: Offset,
+    pub now: Option<EventTime>,
+    pub champion: Option<(u32, Arc<dyn kilter_learn::Model>)>,
+}
+
+/// Why the sequencer could not do it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The event log cannot take the record now.
+    Log { full: bool, detail: String },
+    /// The same event id was seen before, at this offset.
+    Duplicate { first: Offset },
+    /// The decision's model has no champion and the definitions name no fallback.
+    NoModel { model: String },
+    /// No rule of the policy holds.
+    Undecided,
+    Other(String),
+    Stopping,
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Refusal::Log { detail, .. } => write!(f, "the event log does not take records: {detail}"),
+            Refusal::Duplicate { first } => write!(f, "an event with this id was accepted before, at offset {first}"),
+            Refusal::NoModel { model } => write!(f, "model `{model}` has no champion yet and the decision names no `fallback`"),
+            Refusal::Undecided => write!(f, "no rule of the policy holds"),
+            Refusal::Other(detail) => f.write_str(detail),
+            Refusal::Stopping => write!(f, "kilter is shutting down"),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+impl From<&LogError> for Refusal {
+    fn from(e: &LogError) -> Refusal {
+        Refusal::Log { full: e.is_disk_full(), detail: e.to_string() }
+    }
+}
+
+/// When snapshots are taken.
+#[derive(Clone, Copy, Debug)]
+pub struct SnapshotRhythm {
+    pub every: Duration,
+    pub min_events: u64,
+}
+
+/// A training that finished inside the sequencer, for whoever watches.
+pub type TrainListener = Arc<dyn Fn(&Result<TrainReport, String>) + Send + Sync>;
+
+/// Everything the thread owns.
+pub struct Sequencer {
+    pub data: Arc<Data>,
+    pub plan: Arc<Plan>,
+    pub pipeline: Pipeline,
+    pub dedupe: Dedupe,
+    pub status: Arc<Status>,
+    pub clock: Arc<dyn Clock>,
+    pub rhythm: SnapshotRhythm,
+    /// Asks for a training outside this thread (wall clock): model, what triggered it, schedule with the promotion rule.
+    pub background: Arc<dyn Fn(usize, String, Option<usize>) + Send + Sync>,
+    pub on_trained: TrainListener,
+    schema_numbers: Vec<u32>,
+    /// Offset in the decision log of each decision's layout record.
+    layout_offsets: Vec<Option<u64>>,
+    layouts: Vec<Arc<Layout>>,
+    /// Events with a place but not yet written, each with the ticket it belongs to.
+    staged: Vec<(Event, usize)>,
+    staged_now: Option<EventTime>,
+    tickets: Vec<Ticket>,
+    /// The last event offset with a recorded decision, and the decisions recorded at it.
+    decided: Option<(Offset, Vec<String>)>,
+    /// Decision records that the decision log could not take yet.
+    unwritten: Vec<Vec<u8>>,
+    /// Trainings asked for by monitors while the stream is held (event clock).
+    requested: Vec<(usize, String)>,
+    last_snapshot: (Instant, Offset),
+    snapshot_running: Arc<AtomicBool>,
+    buffer: Vec<u8>,
+}
+
+/// One command whose answer is due when its events have been processed.
+struct Ticket {
+    received: Instant,
+    accepted: u64,
+    duplicates: u64,
+    late: u64,
+    error: Option<Refusal>,
+    reply: TicketReply,
+}
+
+enum TicketReply {
+    Ingest(oneshot::Sender<Result<Ingested, Refusal>>),
+    Decide { decision: usize, made: Option<Decision>, reply: oneshot::Sender<Result<Decided, Refusal>> },
+    /// Recovery asks nobody.
+    Nobody,
+}
+
+impl Sequencer {
+    /// Brings state to the end of the log: the newest snapshot, then the log's tail through the same pipeline. Decisions and
+    /// alerts of the tail that were recorded before stay as they are, missing ones are made up for.
+    pub fn recover(
+        data: Arc<Data>,
+        plan: Arc<Plan>,
+        status: Arc<Status>,
+        clock: Arc<dyn Clock>,
+        rhythm: SnapshotRhythm,
+        background: Arc<dyn Fn(usize, String, Option<usize>) + Send + Sync>,
+        on_trained: TrainListener,
+    ) -> anyhow::Result<Sequencer> {
+        let schema_numbers = data.register(&plan)?;
+        let end = data.events.next_offset();
+        let pipeline = data.newest_state(&plan, end)?;
+        let from = pipeline.next_offset();
+        let decided = trim_orphans(&data, end)?;
+        let layouts = (0..plan.decisions.len()).map(|d| Arc::new(plan.layout(d))).collect();
+        let mut sequencer = Sequencer {
+            dedupe: Dedupe::new(plan.sources.iter().map(|s| s.dedupe).collect()),
+            layout_offsets: vec![None; plan.decisions.len()],
+            layouts,
+            data: Arc::clone(&data),
+            plan: Arc::clone(&plan),
+            pipeline,
+            status,
+            clock,
+            rhythm,
+            background,
+            on_trained,
+            schema_numbers,
+            staged: Vec::new(),
+            staged_now: None,
+            tickets: Vec::new(),
+            decided,
+            unwritten: Vec::new(),
+            requested: Vec::new(),
+            last_snapshot: (Instant::now(), from),
+            snapshot_running: Arc::default(),
+            buffer: Vec::new(),
+        };
+        sequencer.tickets.push(Ticket::nobody());
+        data.walk(&plan, from, end, |offset, record| {
+            if let Record::Event(event) = record {
+                sequencer.staged.push((event, 0));
+                if sequencer.staged.len() >= BATCH_ROWS {
+                    sequencer.process_staged();
+                }
+                return Ok(());
+            }
+            sequencer.process_staged();
+            match record {
+                Record::Control(control) => data.control(&mut sequencer.pipeline, offset, &control),
+                _ => sequencer.pipeline.skip(offset),
+            }
+            Ok(())
+        })?;
+        sequencer.process_staged();
+        sequencer.tickets.clear();
+        // A training that was under way when the process ended is asked for again by the next tick, not by the past.
+        sequencer.requested.clear();
+        sequencer.remember_ids(end)?;
+        sequencer.reconcile_aliases()?;
+        sequencer.staged_now = sequencer.pipeline.now();
+        sequencer.publish();
+        Ok(sequencer)
+    }
+
+    /// Serves commands until told to stop or until all senders are gone.
+    pub fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let mut batch = Vec::with_capacity(BATCH_COMMANDS);
+        while let Some(first) = commands.blocking_recv() {
+            batch.push(first);
+            while batch.len() < BATCH_COMMANDS
+                && let Ok(next) = commands.try_recv()
+            {
+                batch.push(next);
+            }
+            for command in batch.drain(..) {
+                if let Command::Stop { reply } = command {
+                    self.settle();
+                    let _ = reply.send(self.snapshot());
+                    commands.close();
+                    continue;
+                }
+                self.take(command);
+                if self.staged.len() >= BATCH_ROWS {
+                    self.settle();
+                }
+            }
+            self.settle();
+            self.snapshot_if_due();
+        }
+    }
+
+    fn take(&mut self, command: Command) {
+        match command {
+            Command::Ingest { source, rows, arrived, received, reply } => {
+                let ticket = self.ticket(received, TicketReply::Ingest(reply));
+                for row in rows {
+                    self.stage(source, row, arrived, ticket);
+                }
+            }
+            Command::Decide { decision, row, arrived, received, reply } => {
+                let source = self.plan.decisions[decision].source;
+                let reply = TicketReply::Decide { decision, made: None, reply };
+                let ticket = self.ticket(received, reply);
+                self.stage(source, row, arrived, ticket);
+            }
+            Command::Preview { decision, row, reply } => {
+                self.settle();
+                let event = Event {
+                    source: self.plan.decisions[decision].source,
+                    offset: self.pipeline.next_offset(),
+                    time: row.time,
+                    arrived: row.time,
+                    id: row.id,
+                    row: row.row,
+                    extra: None,
+                };
+                let made = self.pipeline.preview(decision, &event);
+                let _ = reply.send(self.answer(decision, made, false));
+            }
+            Command::Features { view, key, at, reply } => {
+                self.settle();
+                // "Now" is the stream's own latest time when it runs ahead of the machine's clock, as it does in tests and replays
+                // of the future; otherwise the machine's.
+                let now = match self.plan.clock {
+                    ClockMode::Wall => self.pipeline.now().map_or(self.clock.now(), |t| t.max(self.clock.now())),
+                    ClockMode::Event => self.pipeline.now().unwrap_or(self.clock.now()),
+                };
+                let at = at.unwrap_or(now);
+                let values = self.pipeline.features(view, &key, at);
+                let _ = reply.send(FeatureRead { at, as_of_offset: self.pipeline.next_offset(), values });
+            }
+            Command::SetChampion { model, version, reason, actor, reply } => {
+                self.settle();
+                let _ = reply.send(self.set_champion(model, version, &reason, &actor));
+            }
+            Command::Present { model, reply } => {
+                self.settle();
+                let _ = reply.send(self.present(model));
+            }
+            Command::Snapshot { reply } => {
+                self.settle();
+                let _ = reply.send(self.snapshot());
+            }
+            Command::Stop { reply } => {
+                let _ = reply.send(Err(Refusal::Stopping));
+            }
+        }
+    }
+
+    fn ticket(&mut self, received: Instant, reply: TicketReply) -> usize {
+        self.tickets.push(Ticket { received, accepted: 0, duplicates: 0, late: 0, error: None, reply });
+        self.tickets.len() - 1
+    }
+
+    fn next_staged(&self) -> Offset {
+        self.pipeline.next_offset() + self.staged.len() as Offset
+    }
+
+    /// Gives a row its place in the log, or counts it as seen before. With the event clock, due jobs run right before the first
+    /// event past their tick.
+    fn stage(&mut self, source: SourceId, row: Decoded, arrived: EventTime, ticket: usize) {
+        let crossing = self.plan.clock == ClockMode::Event && self.crosses(row.time);
+        if crossing {
+            self.flush();
+            self.run_due(row.time);
+        }
+        // A batch that could not be written is refused whole.
+        if self.tickets[ticket].error.is_some() {
+            return;
+        }
+        let offset = self.next_staged();
+        if let Some(id) = &row.id
+            && let Some(first) = self.dedupe.check(source.0, id, arrived, offset)
+        {
+            let ticket = &mut self.tickets[ticket];
+            ticket.duplicates += 1;
+            if let TicketReply::Decide { .. } = ticket.reply {
+                ticket.error = Some(Refusal::Duplicate { first });
+            }
+            return;
+        }
+        self.staged_now = Some(self.staged_now.map_or(row.time, |now| now.max(row.time)));
+        let event = Event { source, offset, time: row.time, arrived, id: row.id, row: row.row, extra: row.extra };
+        self.staged.push((event, ticket));
+        if crossing {
+            self.flush();
+            for (model, trigger) in std::mem::take(&mut self.requested) {
+                self.train_here(model, trigger, None);
+            }
+        }
+    }
+
+    /// Whether the stream's time passes a tick of a schedule or the end of a monitor's bucket on its way to `time`.
+    fn crosses(&self, time: EventTime) -> bool {
+        let Some(now) = self.staged_now else { return false };
+        time > now
+            && (self.plan.schedules.iter().any(|s| schedule::is_due(&s.when, now, time))
+                || self.plan.monitors.iter().any(|m| now.bucket(m.every) < time.bucket(m.every)))
+    }
+
+    fn run_due(&mut self, time: EventTime) {
+        let Some(now) = self.staged_now else { return };
+        let plan = Arc::clone(&self.plan);
+        for (index, schedule) in plan.schedules.iter().enumerate() {
+            if schedule::is_due(&schedule.when, now, time) {
+                self.train_here(schedule.model, format!("schedule:{}", schedule.name), Some(index));
+            }
+        }
+    }
+
+    /// Trains in this thread: the stream stands still until the new version is in service or not.
+    fn train_here(&mut self, model: usize, trigger: String, schedule: Option<usize>) {
+        let present = self.present(model);
+        let Some(as_of) = present.now else { return };
+        let rule = schedule.or_else(|| self.plan.schedules.iter().position(|s| s.model == model));
+        let request = TrainRequest {
+            model,
+            from: None,
+            to: None,
+            until: present.next,
+            as_of,
+            trigger: trigger.clone(),
+            promotion: rule.map_or(Promotion::Never, Promotion::Rule),
+        };
+        let result = train(&self.data, &self.plan, &request, self.clock.as_ref(), present.champion);
+        if let Ok(report) = &result
+            && report.promote
+            && let Err(e) = self.set_champion(model, report.version, &report.verdict, &trigger)
+        {
+            tracing::error!(model = report.model, version = report.version, error = %e, "promotion failed");
+        }
+        (self.on_trained)(&result.map_err(|e| format!("{e:#}")));
+    }
+
+    fn present(&self, model: usize) -> Present {
+        Present {
+            next: self.pipeline.next_offset(),
+            now: self.pipeline.now(),
+            champion: self.pipeline.champion(model).map(|c| (c.version, Arc::clone(&c.model))),
+        }
+    }
+
+    /// Writes and processes what is staged, then answers every ticket.
+    fn settle(&mut self) {
+        self.flush();
+        let next = self.pipeline.next_offset();
+        for ticket in std::mem::take(&mut self.tickets) {
+            match ticket.reply {
+                TicketReply::Ingest(reply) => {
+                    let done = Ingested { accepted: ticket.accepted, duplicates: ticket.duplicates, late: ticket.late, next };
+                    let _ = reply.send(ticket.error.map_or(Ok(done), Err));
+                }
+                TicketReply::Decide { decision, made, reply } => {
+                    let answer = match ticket.error {
+                        Some(e) => Err(e),
+                        None => self.answer(decision, made, true),
+                    };
+                    let _ = reply.send(answer);
+                }
+                TicketReply::Nobody => {}
+            }
+        }
+        self.publish();
+    }
+
+    /// Writes the staged events with one write and processes them. When the log refuses, nothing has happened to any state.
+    fn flush(&mut self) {
+        if self.staged.is_empty() {
+            return;
+        }
+        let mut ends = Vec::with_capacity(self.staged.len());
+        self.buffer.clear();
+        for (event, _) in &self.staged {
+            encode(event, self.schema_numbers[event.source.0 as usize], &mut self.buffer);
+            ends.push(self.buffer.len());
+        }
+        let records = cut(&self.buffer, &ends);
+        match self.data.events.append(&records) {
+            Ok(range) => {
+                debug_assert_eq!(range.first, self.staged[0].0.offset, "the sequencer is the log's only writer");
+                self.status.log_broken.store(0, Ordering::Relaxed);
+                self.process_staged();
+            }
+            Err(e) => {
+                tracing::error!(error = %e, events = self.staged.len(), "the event log refused a batch");
+                self.status.log_broken.store(1, Ordering::Relaxed);
+                self.dedupe.withdraw(self.staged[0].0.offset);
+                for (_, ticket) in self.staged.drain(..) {
+                    self.tickets[ticket].error = Some(Refusal::from(&e));
+                }
+                self.staged_now = self.pipeline.now();
+            }
+        }
+    }
+
+    /// Runs the staged events, whose records are in the log, through the pipeline and records what comes of them.
+    fn process_staged(&mut self) {
+        let staged = std::mem::take(&mut self.staged);
+        let mut letters = Vec::new();
+        let mut records = std::mem::take(&mut self.unwritten);
+        let mut counts: BTreeMap<(usize, usize), u64> = BTreeMap::new();
+        for (event, ticket) in &staged {
+            let outcome = self.pipeline.process(event);
+            self.tickets[*ticket].accepted += 1;
+            if outcome.late {
+                self.tickets[*ticket].late += 1;
+                letters.push(self.late_letter(event));
+            }
+            for decision in outcome.decisions {
+                if self.is_recorded(&decision) {
+                    continue;
+                }
+                match self.layout_offset(decision.decision) {
+                    Ok(layout) => {
+                        let mut record = Vec::with_capacity(96 + 8 * decision.inputs.len() + 10 * decision.reasons.len());
+                        decision.encode(layout, &mut record);
+                        records.push(record);
+                    }
+                    Err(e) => self.tickets[*ticket].error = Some(Refusal::from(&e)),
+                }
+                *counts.entry((decision.decision, decision.outcome)).or_default() += 1;
+                if let TicketReply::Decide { decision: asked, made, .. } = &mut self.tickets[*ticket].reply
+                    && *asked == decision.decision
+                {
+                    *made = Some(decision);
+                }
+            }
+            for reading in outcome.readings {
+                self.take_reading(reading);
+            }
+        }
+        if !records.is_empty()
+            && let Err(e) = self.data.decisions.append(&records)
+        {
+            // The events are in the log, so the decisions are not lost: they are written with the next batch, or made up for
+            // by recovery. Whoever waits for one must not act on a decision without a record.
+            tracing::error!(error = %e, decisions = records.len(), "the decision log refused a batch");
+            self.unwritten = records;
+            for ticket in self.tickets.iter_mut().filter(|t| matches!(t.reply, TicketReply::Decide { .. })) {
+                ticket.error = Some(Refusal::from(&e));
+            }
+        }
+        if !letters.is_empty()
+            && let Err(e) = self.data.dead_letters.append(&letters)
+        {
+            tracing::error!(error = %e, letters = letters.len(), "dead letters could not be written");
+        }
+        self.count(&staged, letters.len() as u64, counts);
+    }
+
+    fn count(&mut self, staged: &[(Event, usize)], late: u64, counts: BTreeMap<(usize, usize), u64>) {
+        let done = Instant::now();
+        Status::add(&self.status.events, staged.len() as u64);
+        Status::add(&self.status.late, late);
+        let mut per_ticket: BTreeMap<usize, u64> = BTreeMap::new();
+        for (_, ticket) in staged {
+            *per_ticket.entry(*ticket).or_default() += 1;
+        }
+        let live = per_ticket.iter().filter(|(t, _)| !matches!(self.tickets[**t].reply, TicketReply::Nobody));
+        self.status.freshness.record_all(live.map(|(t, n)| (done.duration_since(self.tickets[*t].received), *n)));
+        if !counts.is_empty() {
+            let mut decisions = lock(&self.status.decisions);
+            for ((decision, outcome), n) in counts {
+                let plan = &self.plan.decisions[decision];
+                *decisions.entry((plan.name.clone(), plan.outcomes[outcome].clone())).or_default() += n;
+            }
+        }
+    }
+
+    fn late_letter(&self, event: &Event) -> DeadLetter {
+        let source = &self.plan.sources[event.source.0 as usize];
+        let watermark = self.pipeline.watermark(event.source).unwrap_or(event.time);
+        DeadLetter {
+            at_micros: event.arrived.0,
+            source: Some(source.name.clone()),
+            code: "late".into(),
+            detail: format!(
+                "the event's time {} lies {} behind the newest event of its source; no window keeps it",
+                event.time,
+                Span(watermark.0 - event.time.0)
+            ),
+            hint: Some(format!("`lateness` of the source is {}; the event is kept in the log", source.lateness)),
+            log_offset: Some(event.offset),
+            payload: Some(kilter_connect::row_to_json(&source.schema, &event.row).to_string()),
+            payload_cut: false,
+        }
+    }
+
+    /// Whether an earlier run of this process recorded the decision.
+    fn is_recorded(&self, decision: &Decision) -> bool {
+        match &self.decided {
+            Some((offset, names)) if decision.offset == *offset => names.contains(&self.plan.decisions[decision.decision].name),
+            Some((offset, _)) => decision.offset < *offset,
+            None => false,
+        }
+    }
+
+    /// The place of a decision's layout in the decision log; written when first needed.
+    fn layout_offset(&mut self, decision: usize) -> Result<u64, LogError> {
+        if let Some(offset) = self.layout_offsets[decision] {
+            return Ok(offset);
+        }
+        let mut bytes = Vec::new();
+        self.layouts[decision].encode(&mut bytes);
+        let offset = self.data.decisions.append(&[bytes])?.first;
+        self.layout_offsets[decision] = Some(offset);
+        Ok(offset)
+    }
+
+    fn answer(&self, decision: usize, made: Option<Decision>, recorded: bool) -> Result<Decided, Refusal> {
+        let plan = &self.plan.decisions[decision];
+        match made {
+            Some(decision_made) => {
+                Ok(Decided { decision: decision_made, layout: Arc::clone(&self.layouts[decision]), recorded })
+            }
+            None => Err(match plan.model.filter(|m| self.pipeline.champion(*m).is_none()) {
+                Some(model) => Refusal::NoModel { model: self.plan.models[model].name.clone() },
+                None => Refusal::Undecided,
+            }),
+        }
+    }
+
+    fn take_reading(&mut self, reading: Reading) {
+        let plan = Arc::clone(&self.plan);
+        let monitor = &plan.monitors[reading.monitor];
+        lock(&self.status.readings).entry(monitor.name.clone()).or_default().push(&reading);
+        let Some(threshold) = reading.crossed else { return };
+        let model = &plan.models[monitor.model].name;
+        tracing::warn!(monitor = monitor.name, model, subject = reading.subject, value = reading.value, threshold, "monitor alert");
+        let alert = Alert {
+            id: 0,
+            at: reading.at.0,
+            monitor: monitor.name.clone(),
+            model: model.clone(),
+            signal: monitor.signal.name().to_string(),
+            subject: reading.subject.clone(),
+            value: reading.value,
+            threshold,
+            action: if reading.retrain { "retrain" } else { "alert" }.to_string(),
+            detail: Some(format!("over {} decisions of {}", reading.rows, monitor.window)),
+        };
+        if let Err(e) = self.data.wait(self.data.metadata.insert_alert(&alert)) {
+            tracing::error!(error = %e, monitor = monitor.name, "alert could not be kept");
+        }
+        if reading.retrain {
+            let trigger = format!("monitor:{}", monitor.name);
+            match plan.clock {
+                ClockMode::Event => self.requested.push((monitor.model, trigger)),
+                ClockMode::Wall => {
+                    let rule = plan.schedules.iter().position(|s| s.model == monitor.model);
+                    (self.background)(monitor.model, trigger, rule);
+                }
+            }
+        }
+    }
+
+    /// Puts a version into service: first into the log, so that every replay swaps at the same place.
+    fn set_champion(&mut self, model: usize, version: u32, reason: &str, actor: &str) -> Result<Offset, Refusal> {
+        let champion = self.data.champion(&self.plan, model, version).map_err(|e| Refusal::Other(format!("{e:#}")))?;
+        let name = self.plan.models[model].name.clone();
+        let mut bytes = Vec::new();
+        Control::Champion { model: name.clone(), version }.encode(&mut bytes);
+        let offset = self.data.events.append(&[bytes]).map_err(|e| Refusal::from(&e))?.first;
+        self.pipeline.set_champion(model, champion);
+        self.pipeline.skip(offset);
+        let aliased = self.data.metadata.set_alias(&name, "champion", version, self.clock.now().0, Some(offset), reason, actor);
+        self.data.wait(aliased).map_err(|e| Refusal::Other(e.to_string()))?;
+        tracing::info!(model = name, version, offset, actor, "champion changed");
+        Ok(offset)
+    }
+
+    fn snapshot_if_due(&mut self) {
+        let (at, offset) = self.last_snapshot;
+        let due = at.elapsed() >= self.rhythm.every && self.pipeline.next_offset() >= offset + self.rhythm.min_events;
+        if !due || self.snapshot_running.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        // The bytes are taken here, between two batches; the slow part, waiting for the disk, happens elsewhere.
+        let write = self.prepare_snapshot();
+        let running = Arc::clone(&self.snapshot_running);
+        let spawned = std::thread::Builder::new().name("snapshot".into()).spawn(move || {
+            if let Err(e) = write() {
+                tracing::error!(error = %e, "snapshot failed; recovery will read more of the log");
+            }
+            running.store(false, Ordering::Release);
+        });
+        if let Err(e) = spawned {
+            tracing::error!(error = %e, "no thread for the snapshot");
+            self.snapshot_running.store(false, Ordering::Release);
+        }
+    }
+
+    fn snapshot(&mut self) -> Result<Offset, Refusal> {
+        let offset = self.pipeline.next_offset();
+        self.prepare_snapshot()().map_err(|e| Refusal::Other(format!("{e:#}")))?;
+        Ok(offset)
+    }
+
+    fn prepare_snapshot(&mut self) -> impl FnOnce() -> anyhow::Result<()> + Send + 'static {
+        let bytes = self.pipeline.snapshot();
+        let offset = self.pipeline.next_offset();
+        let now = self.pipeline.now();
+        self.last_snapshot = (Instant::now(), offset);
+        let (data, status, hash) = (Arc::clone(&self.data), Arc::clone(&self.status), self.plan.hash.clone());
+        move || {
+            // A snapshot must never be ahead of what the log is sure to have, nor the decisions it takes for recorded.
+            data.events.sync()?;
+            data.decisions.sync()?;
+            data.snapshots.write(offset, now.map_or(i64::MIN, |t| t.0), &hash, &bytes)?;
+            Status::add(&status.snapshots, 1);
+            Ok(())
+        }
+    }
+
+    fn publish(&self) {
+        self.status.next_offset.store(self.pipeline.next_offset(), Ordering::Relaxed);
+        self.status.event_time.store(self.pipeline.now().map_or(i64::MIN, |t| t.0), Ordering::Relaxed);
+        self.status.duplicates.store(self.dedupe.duplicates, Ordering::Relaxed);
+    }
+
+    /// Fills the memory of event ids from the part of the log that lies within the longest horizon.
+    fn remember_ids(&mut self, end: Offset) -> anyhow::Result<()> {
+        let since = self.clock.now() - self.dedupe.longest();
+        let decoder = self.data.decoder(&self.plan);
+        let mut reader = self.data.events.reader(first_arrived(&self.data, since, end)?);
+        while let Some((offset, bytes)) = reader.next_record()? {
+            if let Some(header) = kilter_core::record::header(bytes)?
+                && let (Some(id), Some(source)) = (header.id, decoder.source(header.schema))
+            {
+                self.dedupe.check(source.0, id, header.arrived, offset);
+            }
+        }
+        self.dedupe.duplicates = 0;
+        Ok(())
+    }
+
+    /// The registry's aliases follow the log, should a crash have come between the two.
+    fn reconcile_aliases(&self) -> anyhow::Result<()> {
+        for (index, model) in self.plan.models.iter().enumerate() {
+            let Some(champion) = self.pipeline.champion(index) else { continue };
+            let alias = self.data.wait(self.data.metadata.alias(&model.name, "champion"))?;
+            if alias != Some(champion.version) {
+                let now = self.clock.now().0;
+                let set = self.data.metadata.set_alias(&model.name, "champion", champion.version, now, None, "as the log has it", "recovery");
+                self.data.wait(set)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Ticket {
+    fn nobody() -> Ticket {
+        Ticket { received: Instant::now(), accepted: 0, duplicates: 0, late: 0, error: None, reply: TicketReply::Nobody }
+    }
+}
+
+/// Records lie end to end in a buffer.
+fn cut<'a>(buffer: &'a [u8], ends: &[usize]) -> Vec<&'a [u8]> {
+    let mut start = 0;
+    ends.iter()
+        .map(|&end| {
+            let record = &buffer[start..end];
+            start = end;
+            record
+        })
+        .collect()
+}
+
+/// The first offset whose record arrived at or after `since`: arrival times rise with offsets, so halving finds it.
+fn first_arrived(data: &Data, since: EventTime, end: Offset) -> anyhow::Result<Offset> {
+    let (mut low, mut high) = (data.events.start_offset(), end);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        // Records that are no events carry no arrival: the next event speaks for them.
+        let mut reader = data.events.reader(middle);
+        let mut arrived = None;
+        while let Some((_, bytes)) = reader.next_record()? {
+            if let Some(header) = kilter_core::record::header(bytes)? {
+                arrived = Some(header.arrived);
+                break;
+            }
+        }
+        if arrived.is_some_and(|t| t < since) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    Ok(low)
+}
+
+/// Cuts decisions off the decision log whose events did not survive a power failure, and says which event was decided on last.
+fn trim_orphans(data: &Data, end: Offset) -> anyhow::Result<Option<(Offset, Vec<String>)>> {
+    let mut last: Option<(Offset, Vec<String>)> = None;
+    let mut position = data.decisions.next_offset();
+    let mut keep = position;
+    while position > data.decisions.start_offset() {
+        position -= 1;
+        let Some(bytes) = data.decisions.read(position)? else { break };
+        let Entry::Decision(layout, decision) = decode(&bytes)? else { continue };
+        if decision.offset >= end {
+            keep = position;
+            continue;
+        }
+        if last.as_ref().is_some_and(|(offset, _)| *offset != decision.offset) {
+            break;
+        }
+        let name = match data.decisions.read(layout)?.map(|b| decode(&b)).transpose()? {
+            Some(Entry::Layout(layout)) => layout.decision,
+            _ => anyhow::bail!("decision log: record {position} names layout {layout}, which is none"),
+        };
+        last.get_or_insert((decision.offset, Vec::new())).1.push(name);
+    }
+    if keep < data.decisions.next_offset() {
+        tracing::warn!(from = keep, "decisions on events that did not survive are cut off");
+        data.decisions.truncate_from(keep)?;
+    }
+    Ok(last)
+}

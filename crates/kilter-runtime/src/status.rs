@@ -1,0 +1,151 @@
+//! What the running system says of itself: counters and latencies, cheap to write, readable at any time.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use kilter_pipeline::Reading;
+use serde::Serialize;
+
+/// Counters since start, and latency histograms.
+pub struct Status {
+    pub events: AtomicU64,
+    pub duplicates: AtomicU64,
+    pub late: AtomicU64,
+    pub next_offset: AtomicU64,
+    /// Microseconds since 1970; `i64::MIN` before the first event.
+    pub event_time: AtomicI64,
+    pub snapshots: AtomicU64,
+    /// 1 when the log refuses writes.
+    pub log_broken: AtomicU64,
+    /// Dead letters by code.
+    pub dead_letters: Mutex<BTreeMap<String, u64>>,
+    /// Decisions by (decision, outcome).
+    pub decisions: Mutex<BTreeMap<(String, String), u64>>,
+    /// From an event's arrival at the door until its effect is visible to a decision.
+    pub freshness: Latency,
+    /// From a decide request's arrival until its answer is ready.
+    pub decide: Latency,
+    /// The newest values of each monitor.
+    pub readings: Mutex<BTreeMap<String, Readings>>,
+}
+
+/// The newest values of a monitor, oldest first, at most [`Readings::KEPT`].
+#[derive(Clone, Debug, Default)]
+pub struct Readings {
+    pub values: VecDeque<Reading>,
+}
+
+impl Readings {
+    pub const KEPT: usize = 1000;
+
+    pub fn push(&mut self, reading: &Reading) {
+        if self.values.len() == Readings::KEPT {
+            self.values.pop_front();
+        }
+        self.values.push_back(reading.clone());
+    }
+}
+
+/// A latency histogram in microseconds, 3 significant digits, up to 100 s.
+pub struct Latency(Mutex<Histogram<u64>>);
+
+/// Percentiles in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Percentiles {
+    pub count: u64,
+    pub p50_us: u64,
+    pub p99_us: u64,
+    pub p999_us: u64,
+    pub max_us: u64,
+}
+
+impl Latency {
+    fn new() -> Latency {
+        // The bounds are constants that the library accepts.
+        Latency(Mutex::new(Histogram::new_with_bounds(1, 100_000_000, 3).unwrap_or_else(|_| unreachable!("constant bounds"))))
+    }
+
+    pub fn record(&self, took: Duration) {
+        lock(&self.0).saturating_record(took.as_micros().max(1) as u64);
+    }
+
+    pub fn record_all(&self, took: impl Iterator<Item = (Duration, u64)>) {
+        let mut histogram = lock(&self.0);
+        for (duration, times) in took {
+            let micros = (duration.as_micros().max(1) as u64).min(100_000_000);
+            // Within bounds: recording cannot fail.
+            let _ = histogram.record_n(micros, times);
+        }
+    }
+
+    pub fn percentiles(&self) -> Percentiles {
+        let h = lock(&self.0);
+        if h.is_empty() {
+            return Percentiles::default();
+        }
+        Percentiles {
+            count: h.len(),
+            p50_us: h.value_at_quantile(0.5),
+            p99_us: h.value_at_quantile(0.99),
+            p999_us: h.value_at_quantile(0.999),
+            max_us: h.max(),
+        }
+    }
+
+    pub fn reset(&self) {
+        lock(&self.0).reset();
+    }
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        Status {
+            events: AtomicU64::new(0),
+            duplicates: AtomicU64::new(0),
+            late: AtomicU64::new(0),
+            next_offset: AtomicU64::new(0),
+            event_time: AtomicI64::new(i64::MIN),
+            snapshots: AtomicU64::new(0),
+            log_broken: AtomicU64::new(0),
+            dead_letters: Mutex::default(),
+            decisions: Mutex::default(),
+            freshness: Latency::new(),
+            decide: Latency::new(),
+            readings: Mutex::default(),
+        }
+    }
+}
+
+impl Status {
+    pub fn add(counter: &AtomicU64, n: u64) {
+        counter.fetch_add(n, Ordering::Relaxed);
+    }
+
+    pub fn get(counter: &AtomicU64) -> u64 {
+        counter.load(Ordering::Relaxed)
+    }
+
+    pub fn count_dead(&self, code: &str) {
+        *lock(&self.dead_letters).entry(code.to_string()).or_default() += 1;
+    }
+
+    pub fn dead_letters(&self) -> BTreeMap<String, u64> {
+        lock(&self.dead_letters).clone()
+    }
+
+    pub fn decisions(&self) -> BTreeMap<(String, String), u64> {
+        lock(&self.decisions).clone()
+    }
+
+    pub fn readings(&self) -> BTreeMap<String, Readings> {
+        lock(&self.readings).clone()
+    }
+}
+
+/// A panic of another holder leaves counters whole: go on with them.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
