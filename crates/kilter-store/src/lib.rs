@@ -1,4 +1,11 @@
 //! What Kilter keeps on disk: the event log and its siblings, keyed-state snapshots, dead letters, runs and the model
 //! registry, artifacts.
 
+pub mod artifacts;
+pub mod dead_letter;
+mod error;
+mod files;
 pub mod log;
+pub mod snapshot;
+
+pub use error::StoreError;
