@@ -6,6 +6,7 @@ pub mod dead_letter;
 mod error;
 mod files;
 pub mod log;
+pub mod metadata;
 pub mod snapshot;
 
 pub use error::StoreError;
