@@ -1,0 +1,136 @@
+//! The settings of a learner: their names, kinds and defaults are those of the learner's own struct.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use kilter_core::Problem;
+use kilter_learn::{Gbdt, LearnError, Learner, Logistic, Matrix, TrainingSet};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde_json::{Map, Value};
+
+use super::definitions::LearnerKind;
+
+/// Settings that a model gives by keys of its own.
+const ELSEWHERE: [&str; 2] = ["seed", "monotone"];
+
+fn defaults(kind: LearnerKind) -> Map<String, Value> {
+    let value = match kind {
+        LearnerKind::Gbdt => serde_json::to_value(Gbdt::default()),
+        LearnerKind::Logistic => serde_json::to_value(Logistic::default()),
+    };
+    match value {
+        Ok(Value::Object(map)) => map.into_iter().filter(|(name, _)| !ELSEWHERE.contains(&name.as_str())).collect(),
+        _ => Map::new(),
+    }
+}
+
+/// Names of the settings, with their defaults.
+pub(super) fn settings(kind: LearnerKind) -> Vec<(String, Value)> {
+    defaults(kind).into_iter().collect()
+}
+
+/// The learner with these settings; or what is wrong, each with the name of its setting.
+pub(super) fn learner(
+    kind: LearnerKind,
+    params: &BTreeMap<String, Value>,
+    seed: u64,
+    monotone: Vec<i8>,
+) -> Result<Learner, Vec<(String, Problem)>> {
+    let defaults = defaults(kind);
+    let mut values = Map::new();
+    let mut problems = Vec::new();
+    for (name, value) in params {
+        let Some(default) = defaults.get(name) else {
+            let problem = if ELSEWHERE.contains(&name.as_str()) {
+                Problem::new("misplaced", format!("`{name}` is not a setting of the learner"))
+                    .hint(format!("`{name}` is a key of the model itself, beside `params`"))
+            } else {
+                Problem::unknown("unknown_param", "setting", name, defaults.keys().map(String::as_str))
+            };
+            problems.push((name.clone(), problem));
+            continue;
+        };
+        // TOML has no null; `early_stopping = false` says the same.
+        let off = value == &Value::Bool(false) && may_be_off(kind, name);
+        let value = if off { &Value::Null } else { value };
+        match build(kind, &Map::from_iter([(name.clone(), value.clone())])) {
+            Ok(learner) => match out_of_range(&learner) {
+                Some(must) => {
+                    let problem = Problem::new("out_of_range", format!("`{name}` is {value}"))
+                        .hint(format!("it must be {must}; its default is {default}"));
+                    problems.push((name.clone(), problem));
+                }
+                None => {
+                    values.insert(name.clone(), value.clone());
+                }
+            },
+            Err(_) => {
+                let needed = match default {
+                    Value::Bool(_) => "true or false",
+                    Value::Number(n) if n.is_f64() => "a number",
+                    _ => "a whole number, not negative",
+                };
+                let problem =
+                    Problem::new("wrong_type", format!("`{name}` must be {needed}, not {value}")).hint(format!("its default is {default}"));
+                problems.push((name.clone(), problem));
+            }
+        }
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    match build(kind, &values) {
+        Ok(Learner::Gbdt(gbdt)) => Ok(Learner::Gbdt(Gbdt { seed, monotone, ..gbdt })),
+        Ok(learner) => Ok(learner),
+        Err(e) => Err(vec![(String::new(), Problem::new("bad_param", format!("the settings do not fit the learner: {e}")))]),
+    }
+}
+
+fn build(kind: LearnerKind, values: &Map<String, Value>) -> Result<Learner, serde_json::Error> {
+    let values = Value::Object(values.clone());
+    Ok(match kind {
+        LearnerKind::Gbdt => Learner::Gbdt(serde_json::from_value(values)?),
+        LearnerKind::Logistic => Learner::Logistic(serde_json::from_value(values)?),
+    })
+}
+
+/// Whether a setting can be switched off.
+pub(super) fn may_be_off(kind: LearnerKind, name: &str) -> bool {
+    build(kind, &Map::from_iter([(name.to_owned(), Value::Null)])).is_ok()
+}
+
+/// What a setting must be, when the learner refuses it. A learner looks at its settings before its rows, so no rows are enough to ask.
+fn out_of_range(learner: &Learner) -> Option<&'static str> {
+    let nothing = TrainingSet::new(Matrix::with_columns(vec!["x".to_owned()]), Vec::new());
+    match learner.fit(&nothing) {
+        Err(LearnError::BadParameter { must, .. }) => Some(must),
+        _ => None,
+    }
+}
+
+/// The settings of both learners, for the editor.
+pub(super) struct ParamsSchema;
+
+impl JsonSchema for ParamsSchema {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> Cow<'static, str> {
+        "Params".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let mut properties = Map::new();
+        for (kind, learner) in [(LearnerKind::Gbdt, "gbdt"), (LearnerKind::Logistic, "logistic")] {
+            for (name, default) in settings(kind) {
+                let switch_off = may_be_off(kind, &name);
+                let number = if default.is_f64() { "number" } else { "integer" };
+                let kind = if switch_off { serde_json::json!([number, "boolean"]) } else { serde_json::json!(number) };
+                properties.insert(
+                    name,
+                    serde_json::json!({ "type": kind, "description": format!("Of the learner {learner}; default {default}.") }),
+                );
+            }
+        }
+        json_schema!({ "type": "object", "properties": properties, "additionalProperties": false })
+    }
+}

@@ -1,0 +1,360 @@
+//! Models: inputs, learner, label.
+
+use std::collections::BTreeMap;
+
+use kilter_core::{DataType, Problem, SourceId};
+use kilter_features::expr::{self, Expr, Scope};
+use kilter_learn::Learner;
+use kilter_pipeline::{InputPlan, LabelPlan, ModelPlan};
+
+use super::super::definitions::*;
+use super::super::document::At;
+use super::super::params;
+use super::context::Context;
+use super::{Found, Resolver, is_key, type_name};
+
+pub(super) fn resolve(resolver: &mut Resolver<'_>, name: &str, def: &ModelDef, context: Option<&Context>) -> Option<ModelPlan> {
+    let path = format!("model.{name}");
+    let what = format!("model \"{name}\"");
+    let inputs = context.map(|context| Inputs { resolver, path: &path, what: &what, context, found: Vec::new(), sound: true }.read(def));
+    // Without all inputs nothing can be said about a name that is not among them.
+    let names = inputs.as_ref().and_then(|i| i.as_ref()).map(|inputs| inputs.iter().map(|i| i.name.clone()).collect::<Vec<_>>());
+    let learner = learner(resolver, &path, def, names.as_deref());
+    let label = label(resolver, &path, &what, def, context);
+    Some(ModelPlan {
+        name: name.to_owned(),
+        context: context?.plan.clone(),
+        include_self: def.include_self,
+        inputs: inputs??,
+        learner: learner?,
+        label: Some(label?),
+        window: def.window,
+        holdout: def.holdout,
+        min_rows: def.min_rows as usize,
+    })
+}
+
+/// The inputs of one model while they are read.
+struct Inputs<'a, 'd> {
+    resolver: &'a Resolver<'d>,
+    path: &'a str,
+    what: &'a str,
+    context: &'a Context,
+    found: Vec<InputPlan>,
+    sound: bool,
+}
+
+impl Inputs<'_, '_> {
+    fn read(mut self, def: &ModelDef) -> Option<Vec<InputPlan>> {
+        for (i, text) in def.inputs.iter().enumerate() {
+            self.one(&format!("{}.inputs.{i}", self.path), text);
+        }
+        self.sound.then_some(self.found)
+    }
+
+    fn wrong(&mut self, path: &str, offset: usize, text: &str, mut problem: Problem) {
+        self.sound = false;
+        problem.message = format!("{}: {}", self.what, problem.message);
+        self.resolver.document.error_in_text(path, offset, text.len(), problem);
+    }
+
+    fn one(&mut self, path: &str, text: &str) {
+        let trimmed = text.trim();
+        let offset = text.len() - text.trim_start().len();
+        if let Some(view) = trimmed.strip_suffix(".*") {
+            self.all_of(path, offset, view);
+        } else if let Some((name, expression)) = named(trimmed) {
+            let start = offset + (expression.as_ptr() as usize - trimmed.as_ptr() as usize);
+            self.expression(path, start, name, expression);
+        } else if let Some((qualifier, name)) = reference(trimmed) {
+            self.reference(path, offset, trimmed, qualifier, name);
+        } else {
+            let problem = Problem::new("unnamed_input", "an input that is computed needs a name");
+            self.wrong(path, offset, trimmed, problem.hint(format!("name it: \"burden = {trimmed}\"")));
+        }
+    }
+
+    fn all_of(&mut self, path: &str, offset: usize, view: &str) {
+        let views = &self.resolver.views;
+        let found = self.context.plan.lookups.iter().find(|l| views[l.view].name() == view);
+        if let Some(lookup) = found {
+            let features = views[lookup.view].features();
+            let usable = features.iter().enumerate().filter(|(_, f)| usable(Some(f.data_type)));
+            let names: Vec<(usize, String)> = usable.map(|(i, f)| (lookup.first_slot + i, f.name.clone())).collect();
+            if names.is_empty() {
+                let problem = Problem::new("empty", format!("no feature of view \"{view}\" is a number or bool"));
+                self.wrong(
+                    path,
+                    offset,
+                    &format!("{view}.*"),
+                    problem.hint("name expressions over its features: \"is_rent = account.last_kind = 'rent'\""),
+                );
+            }
+            for (_, name) in names {
+                self.add_reference(path, offset, view, &name);
+            }
+            return;
+        }
+        if self.context.is_broken(view) {
+            self.sound = false;
+            return;
+        }
+        if self.resolver.definitions.source.get(view).is_some() {
+            let problem = Problem::new("all_of_source", format!("`{view}.*` would make identifiers and times inputs"));
+            let hint = format!("`.*` is for feature views; name the columns of a source one by one: \"{view}.amount\"");
+            self.wrong(path, offset, &format!("{view}.*"), problem.hint(hint));
+            return;
+        }
+        let problem = match self.context.reason(view) {
+            Some("") => {
+                self.sound = false;
+                return;
+            }
+            Some(reason) => Problem::new("out_of_reach", format!("feature view \"{view}\" is not in reach here")).hint(reason),
+            None => {
+                let in_reach = self.context.plan.lookups.iter().map(|l| views[l.view].name());
+                Problem::unknown("unknown_view", "feature view", view, in_reach)
+            }
+        };
+        self.wrong(path, offset, view, problem);
+    }
+
+    fn reference(&mut self, path: &str, offset: usize, text: &str, qualifier: Option<&str>, name: &str) {
+        match self.context.plan.scope.resolve(qualifier, name) {
+            Ok((slot, data_type)) if usable(Some(data_type)) => {
+                let (qualifier, name) = self.slot_name(slot);
+                self.add_reference(path, offset, &qualifier, &name);
+            }
+            Ok((_, data_type)) => {
+                let problem = Problem::new(
+                    "wrong_type",
+                    format!("input `{text}` is {}, and a model sees numbers and bools", type_name(Some(data_type))),
+                );
+                self.wrong(path, offset, text, problem.hint(remedy(Some(data_type), text)));
+            }
+            Err(problem) => match self.context.explain(text, problem) {
+                Some(problem) => self.wrong(path, offset, text, problem),
+                None => self.sound = false,
+            },
+        }
+    }
+
+    /// The full name of a slot of the context.
+    fn slot_name(&self, slot: usize) -> (String, String) {
+        let plan = &self.context.plan;
+        for lookup in plan.lookups.iter().rev() {
+            if slot >= lookup.first_slot {
+                let view = &self.resolver.views[lookup.view];
+                return (view.name().to_owned(), view.features()[slot - lookup.first_slot].name.clone());
+            }
+        }
+        let source = self.resolver.plan_of(plan.source);
+        (source.name.clone(), source.schema.fields[slot].name.clone())
+    }
+
+    fn add_reference(&mut self, path: &str, offset: usize, qualifier: &str, name: &str) {
+        let full = format!("{qualifier}.{name}");
+        let scope = &self.context.plan.scope;
+        // A name that is a word of SQL needs quotes in an expression, and none here.
+        let expr = expr::compile(&full, scope).or_else(|_| expr::compile(&format!("\"{qualifier}\".\"{name}\""), scope));
+        match expr {
+            Ok(expr) => self.add(path, offset, &full, &full, expr),
+            Err(problem) => self.wrong(path, offset, &full, Problem { at: None, ..problem }),
+        }
+    }
+
+    fn expression(&mut self, path: &str, offset: usize, name: &str, text: &str) {
+        match expr::compile(text, &self.context.plan.scope) {
+            Ok(expr) if usable(expr.data_type()) => self.add(path, offset, name, text, expr),
+            Ok(expr) => {
+                let found = expr.data_type();
+                let problem =
+                    Problem::new("wrong_type", format!("input \"{name}\" is {}, and a model sees numbers and bools", type_name(found)));
+                let column = self.context.plan.scope.resolve(None, name).is_ok();
+                let hint = match expr.as_constant() {
+                    Some(_) if column => format!("to compare the column, name the comparison: \"is_it = {name} = {text}\""),
+                    _ => remedy(found, text),
+                };
+                self.wrong(path, offset, text, problem.hint(hint));
+            }
+            Err(problem) => match self.context.explain(text, problem) {
+                Some(mut problem) => {
+                    problem.message = format!("input \"{name}\": {}", problem.message);
+                    self.wrong(path, offset, text, problem);
+                }
+                None => self.sound = false,
+            },
+        }
+    }
+
+    fn add(&mut self, path: &str, offset: usize, name: &str, text: &str, expr: Expr) {
+        if self.found.iter().any(|i| i.name == name) {
+            let problem = Problem::new("duplicate", format!("input \"{name}\" is there already"));
+            let hint = if name == text { "it is named twice, or a `.*` holds it already" } else { "give it another name" };
+            self.wrong(path, offset, text, problem.hint(hint));
+            return;
+        }
+        self.found.push(InputPlan { name: name.to_owned(), text: text.to_owned(), expr });
+    }
+}
+
+fn usable(data_type: Option<DataType>) -> bool {
+    matches!(data_type, Some(DataType::Bool | DataType::Int64 | DataType::Float64))
+}
+
+fn remedy(data_type: Option<DataType>, text: &str) -> String {
+    match data_type {
+        Some(DataType::String) => format!("compare it: \"is_it = {text} = 'x'\""),
+        Some(DataType::Timestamp) => format!("take a part of it: \"hour_of_day = hour({text})\""),
+        _ => "an input needs values to learn from".to_owned(),
+    }
+}
+
+/// `name = expression`, where the text has that form.
+fn named(text: &str) -> Option<(&str, &str)> {
+    let (name, expression) = text.split_once('=')?;
+    let name = name.trim_end();
+    (is_identifier(name) && !expression.starts_with('=')).then(|| (name, expression.trim_start()))
+}
+
+/// `name` or `qualifier.name`.
+fn reference(text: &str) -> Option<(Option<&str>, &str)> {
+    match text.split_once('.') {
+        Some((qualifier, name)) => (is_identifier(qualifier) && is_identifier(name)).then_some((Some(qualifier), name)),
+        None => is_identifier(text).then_some((None, text)),
+    }
+}
+
+fn is_identifier(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+fn learner(resolver: &Resolver<'_>, path: &str, def: &ModelDef, inputs: Option<&[String]>) -> Option<Learner> {
+    let mut sound = inputs.is_some();
+    if def.learner == LearnerKind::Logistic && !def.monotone.is_empty() {
+        let problem = Problem::new("misplaced", "the learner \"logistic\" keeps no directions");
+        resolver.document.error(At::Key(&format!("{path}.monotone")), problem.hint("use `learner = \"gbdt\"`, or leave `monotone` out"));
+        sound = false;
+    }
+    let mut directions: BTreeMap<usize, i8> = BTreeMap::new();
+    if let Some(inputs) = inputs {
+        for (name, direction) in def.monotone.iter() {
+            match input_position(name, inputs) {
+                Some(position) => {
+                    directions.insert(position, if *direction == Direction::Increasing { 1 } else { -1 });
+                }
+                None => {
+                    let problem = Problem::unknown("unknown_input", "input", name, inputs.iter().map(String::as_str));
+                    resolver.document.error(At::Key(&format!("{path}.monotone.{name}")), problem);
+                    sound = false;
+                }
+            }
+        }
+    }
+    let monotone = match inputs {
+        Some(inputs) if !directions.is_empty() => (0..inputs.len()).map(|i| directions.get(&i).copied().unwrap_or(0)).collect(),
+        _ => Vec::new(),
+    };
+    match params::learner(def.learner, &def.params, def.seed, monotone) {
+        Ok(learner) => sound.then_some(learner),
+        Err(problems) => {
+            for (name, problem) in problems {
+                let place = format!("{path}.params.{name}");
+                let at = if matches!(problem.code, "wrong_type" | "out_of_range") { At::Value(&place) } else { At::Key(&place) };
+                resolver.document.error(at, problem);
+            }
+            None
+        }
+    }
+}
+
+/// An input by its name, or by the part after the point when only one ends so.
+fn input_position(name: &str, inputs: &[String]) -> Option<usize> {
+    inputs.iter().position(|i| i == name).or_else(|| {
+        let mut ending = inputs.iter().enumerate().filter(|(_, i)| i.rsplit_once('.').is_some_and(|(_, last)| last == name));
+        let first = ending.next()?.0;
+        ending.next().is_none().then_some(first)
+    })
+}
+
+fn label(resolver: &mut Resolver<'_>, path: &str, what: &str, def: &ModelDef, context: Option<&Context>) -> Option<LabelPlan> {
+    let label = &def.label;
+    let path = format!("{path}.label");
+    let what = format!("the label of {what}");
+    let Found::Good(source) = resolver.source(&format!("{path}.source"), &what, &label.source)? else { return None };
+    let value = label_value(resolver, &path, &what, label, source);
+    let observed = context?.plan.source;
+    let keys: Vec<Option<(usize, usize)>> =
+        label.on.iter().enumerate().map(|(i, pair)| key_pair(resolver, &path, &what, i, pair, observed, source)).collect();
+    let keys = keys.into_iter().collect::<Option<Vec<_>>>()?;
+    let (observation_key, label_key) = keys.into_iter().unzip();
+    Some(LabelPlan {
+        source,
+        value: value?,
+        value_text: label.value.clone(),
+        observation_key,
+        label_key,
+        within: label.within,
+        absent: label.absent,
+    })
+}
+
+fn label_value(resolver: &Resolver<'_>, path: &str, what: &str, label: &LabelDef, source: SourceId) -> Option<Expr> {
+    let path = format!("{path}.value");
+    let mut scope = Scope::new();
+    for field in &resolver.plan_of(source).schema.fields {
+        scope.add(Some(&label.source), &field.name, field.data_type);
+    }
+    match expr::compile(&label.value, &scope) {
+        Ok(expr) if usable(expr.data_type()) => Some(expr),
+        Ok(expr) => {
+            let problem = Problem::new("wrong_type", format!("the value must be a bool or 0/1, this is {}", type_name(expr.data_type())));
+            let hint = format!("compare it: value = \"{} = 'default'\"", label.value.trim());
+            resolver.text_problem(&path, what, Some(&label.value), problem.hint(hint));
+            None
+        }
+        Err(problem) => {
+            resolver.text_problem(&path, what, Some(&label.value), problem);
+            None
+        }
+    }
+}
+
+fn key_pair(
+    resolver: &Resolver<'_>,
+    path: &str,
+    what: &str,
+    item: usize,
+    (ours, theirs): &(String, String),
+    observed: SourceId,
+    source: SourceId,
+) -> Option<(usize, usize)> {
+    let document = resolver.document;
+    let place = document.first_of(&[format!("{path}.on.{ours}"), format!("{path}.on.{item}"), format!("{path}.on")]);
+    let here = resolver.column(&place, what, observed, ours);
+    let there = resolver.column(&place, what, source, theirs);
+    let (here, there) = (here?, there?);
+    let type_of = |source: SourceId, column: usize| resolver.plan_of(source).schema.fields[column].data_type;
+    let (left, right) = (type_of(observed, here), type_of(source, there));
+    let names = (&resolver.plan_of(observed).name, &resolver.plan_of(source).name);
+    if left != right {
+        let problem = Problem::new(
+            "key_type",
+            format!(
+                "{what}: `{ours}` of \"{}\" is {}, but `{theirs}` of \"{}\" is {}",
+                names.0,
+                type_name(Some(left)),
+                names.1,
+                type_name(Some(right))
+            ),
+        );
+        document.error(At::Value(&place), problem.hint("both must have the same type: change it in one of the sources"));
+        return None;
+    }
+    if !is_key(left) {
+        let problem = Problem::new("key_type", format!("{what}: `{ours}` is {}, which cannot be a key", type_name(Some(left))));
+        document.error(At::Value(&place), problem.hint("keys are int64, string or bool"));
+        return None;
+    }
+    Some((here, there))
+}
