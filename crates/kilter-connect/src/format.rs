@@ -133,6 +133,14 @@ impl RowFormat {
         self
     }
 
+    /// Makes an event of a row that was read elsewhere: its id and time, with the checks that hold for every row.
+    ///
+    /// # Errors
+    /// All problems of the row: required columns that are null, a bad id, a time that is missing or absurd.
+    pub fn complete(&self, row: Vec<Value>, arrived: EventTime) -> Result<Decoded, Vec<FieldProblem>> {
+        self.finish(row, Value::Null, None, arrived, Vec::new()).map_err(|faulty| faulty.problems)
+    }
+
     pub(crate) fn reads_event_id(&self) -> bool {
         self.id == IdOf::Reserved && self.schema.index(EVENT_ID_FIELD).is_none()
     }

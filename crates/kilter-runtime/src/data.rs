@@ -6,12 +6,19 @@ use std::sync::{Arc, Mutex};
 use anyhow::Context;
 use kilter_core::{EventTime, Offset};
 use kilter_pipeline::{Champion, DriftReference, Pipeline, Plan};
-use kilter_store::{Artifacts, DeadLetters, Log, LogOptions, Metadata, SnapshotOptions, Snapshots};
+use kilter_store::artifacts::{ArtifactHash, Artifacts};
+use kilter_store::dead_letter::{DeadLetterOptions, DeadLetters};
+use kilter_store::log::{Log, LogOptions};
+use kilter_store::metadata::Metadata;
+use kilter_store::snapshot::{Snapshot, SnapshotOptions, SnapshotSearch, Snapshots};
 use tokio::runtime::Handle;
 
 use crate::catalog::{Catalog, Control, Decoder, Record};
 use crate::project::Project;
 use crate::status::lock;
+
+/// Bytes of one artifact at most.
+const ARTIFACT_LIMIT: u64 = 1 << 30;
 
 /// Everything a project keeps on disk. One process at a time: the logs are locked.
 pub struct Data {
@@ -44,20 +51,23 @@ impl Data {
         };
         let events = Arc::new(open("events")?);
         let decisions = Arc::new(open("decisions")?);
-        let dead_letters = Arc::new(DeadLetters::new(Arc::new(open("dead-letters")?))?);
+        let (dead_letters, recovery) = DeadLetters::open(dir.join("dead-letters"), DeadLetterOptions::default())?;
+        if let Some(reason) = recovery.truncated_reason {
+            repairs.push(format!("dead-letters: {} bytes of an interrupted write cut off ({reason})", recovery.truncated_bytes));
+        }
         let snapshots = Arc::new(Snapshots::open(
             dir.join("snapshots"),
             SnapshotOptions { keep: project.settings.snapshot.keep, ..SnapshotOptions::default() },
         )?);
         let metadata = Metadata::open(&dir.join("kilter.db")).await?;
-        let artifacts = Artifacts::open(dir.join("artifacts"))?;
+        let artifacts = Artifacts::open(dir.join("artifacts"), ARTIFACT_LIMIT)?;
         let catalog = Mutex::new(Catalog::open(&dir)?);
         keep_definitions(&dir, project)?;
         Ok(Data {
             dir,
             events,
             decisions,
-            dead_letters,
+            dead_letters: Arc::new(dead_letters),
             snapshots,
             metadata,
             artifacts,
@@ -107,16 +117,21 @@ impl Data {
         let record = self
             .wait(self.metadata.get_version(&model_plan.name, version))?
             .with_context(|| format!("model `{}` has no version {version} in the registry", model_plan.name))?;
-        let loaded = kilter_learn::load(&self.artifacts.get(&record.artifact)?)?;
+        let loaded = kilter_learn::load(&self.artifact(&record.spec.artifact)?)?;
         let expected = model_plan.input_names();
         anyhow::ensure!(
             loaded.inputs() == expected,
             "model `{}` version {version} was trained on other inputs than the definitions name today (train it again)",
             model_plan.name
         );
-        let reference_hash = record.inputs["reference"].as_str().unwrap_or_default().to_string();
-        let reference: DriftReference = serde_json::from_slice(&self.artifacts.get(&reference_hash)?)?;
+        let reference = record.spec.inputs["reference"].as_str().unwrap_or_default();
+        let reference: DriftReference = serde_json::from_slice(&self.artifact(reference)?)?;
         Ok(Champion { version, model: loaded.into(), reference: Arc::new(reference) })
+    }
+
+    fn artifact(&self, hash: &str) -> anyhow::Result<Vec<u8>> {
+        let hash = ArtifactHash::try_from(hash.to_string()).map_err(|e| anyhow::anyhow!("artifact `{hash}`: {e}"))?;
+        Ok(self.artifacts.get(&hash)?)
     }
 
     /// Applies one record of the event log other than an event.
@@ -135,21 +150,19 @@ impl Data {
 
     /// The state at the end of the newest usable snapshot at or before `offset`, or the empty state at offset 0.
     pub fn newest_state(&self, plan: &Arc<Plan>, offset: Offset) -> anyhow::Result<Pipeline> {
-        let found = self.snapshots.newest(offset, &plan.hash)?;
-        for skipped in &found.skipped {
-            tracing::warn!(snapshot = %skipped, "damaged snapshot passed over");
-        }
-        self.restore(plan, found.snapshot)
+        self.restore(plan, self.snapshots.newest(offset, &plan.hash)?)
     }
 
     /// The same for the newest snapshot whose event time is not after `time`.
     pub fn state_before(&self, plan: &Arc<Plan>, time: EventTime) -> anyhow::Result<Pipeline> {
-        let found = self.snapshots.newest_before_time(time.0, &plan.hash)?;
-        self.restore(plan, found.snapshot)
+        self.restore(plan, self.snapshots.newest_before_time(time.0, &plan.hash)?)
     }
 
-    fn restore(&self, plan: &Arc<Plan>, snapshot: Option<kilter_store::Snapshot>) -> anyhow::Result<Pipeline> {
-        let Some(snapshot) = snapshot else { return Ok(Pipeline::new(Arc::clone(plan))) };
+    fn restore(&self, plan: &Arc<Plan>, found: SnapshotSearch) -> anyhow::Result<Pipeline> {
+        for (path, reason) in &found.skipped {
+            tracing::warn!(snapshot = %path.display(), reason, "damaged snapshot passed over");
+        }
+        let Some(snapshot): Option<Snapshot> = found.snapshot else { return Ok(Pipeline::new(Arc::clone(plan))) };
         let restored = Pipeline::restore(Arc::clone(plan), &snapshot.bytes, |model, version| {
             self.champion(plan, model, version).map_err(|e| e.to_string())
         });

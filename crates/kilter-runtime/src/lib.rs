@@ -1,1 +1,22 @@
-//! kilter-runtime
+//! A project in operation: definitions loaded, events put in order and taken through the pipeline by one thread, jobs run,
+//! state recovered.
+//!
+//! [`project::load`] reads the definitions, [`Service::start`] runs them.
+
+pub mod audit;
+mod catalog;
+mod data;
+mod dedupe;
+pub mod files;
+pub mod jobs;
+pub mod project;
+mod schedule;
+mod sequencer;
+mod service;
+mod status;
+
+pub use catalog::{Control, Decoder, Record};
+pub use data::Data;
+pub use sequencer::{Decided, FeatureRead, Refusal, TrainListener};
+pub use service::{IngestReport, Recorded, Service, ServiceError, StartOptions, SystemClock, next_tick};
+pub use status::{Latency, Percentiles, Readings, Status};

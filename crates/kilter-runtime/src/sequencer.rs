@@ -14,7 +14,9 @@ use kilter_core::record::encode;
 use kilter_core::{Clock, EntityKey, Event, EventTime, Offset, SourceId, Span, Value};
 use kilter_pipeline::decision::{Entry, decode};
 use kilter_pipeline::{ClockMode, Decision, Layout, Pipeline, Plan, Reading};
-use kilter_store::{Alert, DeadLetter, LogError};
+use kilter_store::dead_letter::DeadLetter;
+use kilter_store::log::LogError;
+use kilter_store::metadata::{AlertFilter, AliasChange, NewAlert};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::catalog::{Control, Record};
@@ -168,6 +170,7 @@ pub struct Sequencer {
     requested: Vec<(usize, String)>,
     last_snapshot: (Instant, Offset),
     snapshot_running: Arc<AtomicBool>,
+    recovering: bool,
     buffer: Vec<u8>,
 }
 
@@ -227,6 +230,7 @@ impl Sequencer {
             requested: Vec::new(),
             last_snapshot: (Instant::now(), from),
             snapshot_running: Arc::default(),
+            recovering: true,
             buffer: Vec::new(),
         };
         sequencer.tickets.push(Ticket::nobody());
@@ -247,6 +251,7 @@ impl Sequencer {
         })?;
         sequencer.process_staged();
         sequencer.tickets.clear();
+        sequencer.recovering = false;
         // A training that was under way when the process ended is asked for again by the next tick, not by the past.
         sequencer.requested.clear();
         sequencer.remember_ids(end)?;
@@ -621,19 +626,18 @@ impl Sequencer {
         let Some(threshold) = reading.crossed else { return };
         let model = &plan.models[monitor.model].name;
         tracing::warn!(monitor = monitor.name, model, subject = reading.subject, value = reading.value, threshold, "monitor alert");
-        let alert = Alert {
-            id: 0,
+        let alert = NewAlert {
             at: reading.at.0,
             monitor: monitor.name.clone(),
-            model: model.clone(),
+            model: Some(model.clone()),
             signal: monitor.signal.name().to_string(),
             subject: reading.subject.clone(),
             value: reading.value,
             threshold,
             action: if reading.retrain { "retrain" } else { "alert" }.to_string(),
-            detail: Some(format!("over {} decisions of {}", reading.rows, monitor.window)),
+            detail: format!("over {} decisions of {}", reading.rows, monitor.window),
         };
-        if let Err(e) = self.data.wait(self.data.metadata.insert_alert(&alert)) {
+        if let Err(e) = self.keep_alert(&alert) {
             tracing::error!(error = %e, monitor = monitor.name, "alert could not be kept");
         }
         if reading.retrain {
@@ -648,6 +652,24 @@ impl Sequencer {
         }
     }
 
+    fn keep_alert(&self, alert: &NewAlert) -> anyhow::Result<()> {
+        if self.recovering {
+            // The tail of the log is run through again: its alerts may be there already.
+            let same = AlertFilter {
+                monitor: Some(alert.monitor.clone()),
+                since: Some(alert.at),
+                before: Some(alert.at + 1),
+                limit: 1,
+                ..AlertFilter::default()
+            };
+            if !self.data.wait(self.data.metadata.list_alerts(&same))?.is_empty() {
+                return Ok(());
+            }
+        }
+        self.data.wait(self.data.metadata.insert_alert(alert))?;
+        Ok(())
+    }
+
     /// Puts a version into service: first into the log, so that every replay swaps at the same place.
     fn set_champion(&mut self, model: usize, version: u32, reason: &str, actor: &str) -> Result<Offset, Refusal> {
         let champion = self.data.champion(&self.plan, model, version).map_err(|e| Refusal::Other(format!("{e:#}")))?;
@@ -657,8 +679,20 @@ impl Sequencer {
         let offset = self.data.events.append(&[bytes]).map_err(|e| Refusal::from(&e))?.first;
         self.pipeline.set_champion(model, champion);
         self.pipeline.skip(offset);
-        let aliased = self.data.metadata.set_alias(&name, "champion", version, self.clock.now().0, Some(offset), reason, actor);
-        self.data.wait(aliased).map_err(|e| Refusal::Other(e.to_string()))?;
+        let change = AliasChange {
+            model: name.clone(),
+            alias: "champion".into(),
+            at: self.clock.now().0,
+            at_offset: Some(offset),
+            reason: reason.into(),
+            actor: actor.into(),
+        };
+        // A rollback has moved the alias already, in its own way.
+        let registry = &self.data.metadata;
+        let current = self.data.wait(registry.alias(&name, "champion")).map_err(|e| Refusal::Other(e.to_string()))?;
+        if current.map(|c| c.version) != Some(version) {
+            self.data.wait(registry.set_alias(&change, version)).map_err(|e| Refusal::Other(e.to_string()))?;
+        }
         tracing::info!(model = name, version, offset, actor, "champion changed");
         Ok(offset)
     }
@@ -733,10 +767,16 @@ impl Sequencer {
         for (index, model) in self.plan.models.iter().enumerate() {
             let Some(champion) = self.pipeline.champion(index) else { continue };
             let alias = self.data.wait(self.data.metadata.alias(&model.name, "champion"))?;
-            if alias != Some(champion.version) {
-                let now = self.clock.now().0;
-                let set = self.data.metadata.set_alias(&model.name, "champion", champion.version, now, None, "as the log has it", "recovery");
-                self.data.wait(set)?;
+            if alias.map(|a| a.version) != Some(champion.version) {
+                let change = AliasChange {
+                    model: model.name.clone(),
+                    alias: "champion".into(),
+                    at: self.clock.now().0,
+                    at_offset: None,
+                    reason: "as the log has it".into(),
+                    actor: "recovery".into(),
+                };
+                self.data.wait(self.data.metadata.set_alias(&change, champion.version))?;
             }
         }
         Ok(())

@@ -9,7 +9,7 @@ use kilter_learn::Model;
 use kilter_learn::metrics::Evaluation;
 use kilter_pipeline::training::{self, Trained, metric, promotion_slots};
 use kilter_pipeline::{Feed, Freshness, PROMOTION_METRICS, Plan, Range, SchedulePlan};
-use kilter_store::{NewVersion, Run, RunStatus};
+use kilter_store::metadata::{AliasChange, MetricPoint, NewModelVersion, NewRun, RunKind, RunStatus};
 
 use crate::catalog::Record;
 use crate::data::Data;
@@ -68,12 +68,17 @@ pub fn train(
 ) -> anyhow::Result<TrainReport> {
     let model = &plan.models[request.model];
     let range = range(plan, request);
-    let mut run = Run::started("train", &model.name, clock.now().0);
-    run.model = Some(model.name.clone());
-    run.definition_hash = Some(plan.hash.clone());
-    run.params = params(plan, request, range);
-    run.tags.insert("trigger".into(), request.trigger.clone());
-    let id = data.wait(data.metadata.start_run(&run))?;
+    let id = data.wait(data.metadata.start_run(&NewRun {
+        kind: RunKind::Train,
+        name: format!("train {}", model.name),
+        model: Some(model.name.clone()),
+        started_at: clock.now().0,
+        definition_hash: Some(plan.hash.clone()),
+        data_fingerprint: None,
+        seed: seed(plan, request.model),
+    }))?;
+    data.wait(data.metadata.log_params(&id, &params(plan, request, range)))?;
+    data.wait(data.metadata.set_tags(&id, &BTreeMap::from([("trigger".to_string(), request.trigger.clone())])))?;
 
     let result = fit_and_register(data, plan, request, range, &id, clock, champion);
     let (status, error) = match &result {
@@ -101,7 +106,10 @@ fn fit_and_register(
     let artifact = data.artifacts.put(&bytes)?;
     let reference = data.artifacts.put(&serde_json::to_vec(&trained.reference)?)?;
     let metrics = metrics(&trained);
-    data.wait(data.metadata.log_metrics(run, &metrics, 0, clock.now().0))?;
+    let at = clock.now().0;
+    let points: Vec<MetricPoint> =
+        metrics.iter().map(|(key, value)| MetricPoint { key: key.clone(), value: *value, step: 0, at }).collect();
+    data.wait(data.metadata.log_metrics(run, &points))?;
     data.wait(data.metadata.set_data_fingerprint(run, &trained.fingerprint))?;
     data.artifacts.put_named(run, "model.kltm", &bytes)?;
     data.artifacts.put_named(run, "model.json", &serde_json::to_vec_pretty(&trained.model.describe())?)?;
@@ -112,21 +120,29 @@ fn fit_and_register(
     data.artifacts.put_named(run, "importance.json", &serde_json::to_vec_pretty(&importance)?)?;
 
     let (promote, verdict) = verdict(plan, request, &trained, champion.is_some());
-    let version = data.wait(data.metadata.register_version(&NewVersion {
+    let version = data.wait(data.metadata.register_version(&NewModelVersion {
         model: model.name.clone(),
         run_id: Some(run.to_string()),
         created_at: clock.now().0,
-        artifact,
+        artifact: artifact.as_str().to_string(),
         kind: trained.model.kind().to_string(),
-        inputs: serde_json::json!({ "names": model.input_names(), "reference": reference }),
+        inputs: serde_json::json!({ "names": model.input_names(), "reference": reference.as_str() }),
         trained_from: Some(trained.trained.from.0),
         trained_to: Some(trained.trained.to.0),
-        metrics: serde_json::to_value(&metrics)?,
-        definition_hash: plan.hash.clone(),
-        notes: Some(verdict.clone()),
+        metrics,
+        definition_hash: Some(plan.hash.clone()),
+        notes: verdict.clone(),
     }))?;
-    let alias_reason = format!("{} ({verdict})", request.trigger);
-    data.wait(data.metadata.set_alias(&model.name, "challenger", version, clock.now().0, Some(request.until), &alias_reason, &request.trigger))?;
+    let version = version.version;
+    let change = AliasChange {
+        model: model.name.clone(),
+        alias: "challenger".into(),
+        at: clock.now().0,
+        at_offset: Some(request.until),
+        reason: verdict.clone(),
+        actor: request.trigger.clone(),
+    };
+    data.wait(data.metadata.set_alias(&change, version))?;
     Ok(TrainReport {
         run: run.to_string(),
         model: model.name.clone(),
@@ -176,6 +192,13 @@ fn range(plan: &Plan, request: &TrainRequest) -> Range {
         None => EventTime::EARLIEST,
     });
     Range { from, to }
+}
+
+fn seed(plan: &Plan, model: usize) -> Option<i64> {
+    match &plan.models[model].learner {
+        kilter_pipeline::Learner::Gbdt(parameters) => Some(parameters.seed as i64),
+        kilter_pipeline::Learner::Logistic(_) => None,
+    }
 }
 
 fn params(plan: &Plan, request: &TrainRequest, range: Range) -> BTreeMap<String, String> {

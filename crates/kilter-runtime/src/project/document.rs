@@ -44,12 +44,17 @@ impl<'t> Document<'t> {
             document.note_table("", table.get_ref());
             return Ok((document, table));
         }
-        // What follows the first slip is often a consequence of it; repeated keys are slips of their own.
+        // What follows the first slip is often a consequence of it; repeated names are slips of their own.
         let duplicate = |e: &toml::de::Error| e.message().contains("duplicate");
         let mut shown: Vec<&toml::de::Error> = errors.iter().filter(|e| duplicate(e)).collect();
         if shown.len() < errors.len() {
-            shown = errors.iter().take(1).collect();
+            shown = errors.iter().filter(|e| !duplicate(e)).take(1).collect();
         }
+        // The keys of a table that is there twice are there twice as well, which says nothing new.
+        let start = |e: &toml::de::Error| e.span().map_or(0, |span| span.start);
+        let header = |at: usize| text[..at].rmatch_indices('\n').map(|(i, _)| i + 1).chain([0]).find(|i| text[*i..].starts_with('['));
+        let repeated: Vec<usize> = shown.iter().filter_map(|e| header(start(e)).filter(|h| !text[*h..start(e)].contains('\n'))).collect();
+        shown.retain(|e| header(start(e)).is_none_or(|h| !repeated.contains(&h) || !text[h..start(e)].contains('\n')));
         for error in shown {
             let problem = if duplicate(error) {
                 Problem::new("duplicate", "the same name is defined twice").hint("keep one of the two, or rename it")

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
-use kilter_core::{Problem, Span, list};
+use kilter_core::{Problem, Span, list, nearest};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -19,6 +19,8 @@ pub(super) struct Reader<'d> {
     what: String,
     entries: Vec<Entry<'d>>,
     asked: Vec<&'static str>,
+    /// Required keys that are not there.
+    missing: Vec<(&'static str, Problem)>,
     sound: bool,
 }
 
@@ -33,7 +35,7 @@ impl<'d> Reader<'d> {
         // The parser sorts keys by name; people mean the order they wrote.
         spanned.sort_by_key(|(key, _)| key.span().start);
         let entries = spanned.into_iter().map(|(k, v)| Entry { key: k.get_ref(), value: v.get_ref() }).collect();
-        Reader { document, path: path.to_owned(), what: what.into(), entries, asked: Vec::new(), sound: true }
+        Reader { document, path: path.to_owned(), what: what.into(), entries, asked: Vec::new(), missing: Vec::new(), sound: true }
     }
 
     pub(super) fn at(&self, key: &str) -> String {
@@ -68,7 +70,7 @@ impl<'d> Reader<'d> {
         if self.ask(key).is_none() {
             self.sound = false;
             let problem = Problem::new("missing", format!("{} needs `{key}`", self.what)).hint(hint);
-            self.document.error(At::Key(&self.path.clone()), problem);
+            self.missing.push((key, problem));
         }
     }
 
@@ -384,17 +386,21 @@ impl<'d> Reader<'d> {
         tables
     }
 
-    /// Reports every key nobody asked for, and says whether the table can be used.
+    /// Reports every key that is not there or that nobody asked for, and says whether the table can be used.
     pub(super) fn finish(self) -> bool {
-        for entry in &self.entries {
-            if !self.asked.contains(&entry.key) {
-                let mut problem = Problem::unknown("unknown_key", "key", entry.key, self.asked.iter().copied());
-                if self.path.is_empty() {
-                    problem = Problem::unknown("unknown_section", "section", entry.key, self.asked.iter().copied());
-                } else {
-                    problem.message = format!("{} in {}", problem.message, self.what);
-                }
-                self.document.error(At::Key(&self.at(entry.key)), problem);
+        let unknown: Vec<&Entry<'_>> = self.entries.iter().filter(|e| !self.asked.contains(&e.key)).collect();
+        for entry in &unknown {
+            let what = if self.path.is_empty() { "section" } else { "key" };
+            let mut problem = Problem::unknown(if self.path.is_empty() { "unknown_section" } else { "unknown_key" }, what, entry.key, self.asked.iter().copied());
+            if !self.path.is_empty() {
+                problem.message = format!("{} in {}", problem.message, self.what);
+            }
+            self.document.error(At::Key(&self.at(entry.key)), problem);
+        }
+        for (key, problem) in self.missing {
+            // A slip of the fingers in the key itself has been reported as such.
+            if !unknown.iter().any(|e| nearest(e.key, self.asked.iter().copied()) == Some(key)) {
+                self.document.error(At::Key(&self.path), problem);
             }
         }
         self.sound

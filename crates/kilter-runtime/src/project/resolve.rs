@@ -86,7 +86,10 @@ pub(super) fn resolve(document: &Document<'_>, reading: &Reading, hash: String) 
     }
     let schedules = by_name(&definitions.schedule).into_iter().filter_map(|(name, def)| resolver.schedule(name, def)).collect();
     let monitors = by_name(&definitions.monitor).into_iter().filter_map(|(name, def)| resolver.monitor(name, def)).collect();
-    resolver.unused_sources();
+    // A source that seems unused may only be misspelt where it is used.
+    if !document.has_errors() {
+        resolver.unused_sources();
+    }
     let plan = Plan {
         project: definitions.project.name.clone(),
         hash,
@@ -187,6 +190,11 @@ impl<'d> Resolver<'d> {
     fn view_problem(&self, path: &str, what: &str, def: &FeaturesDef, location: Location, problem: Problem) {
         match location {
             Location::Entity(column) => {
+                let mut problem = problem;
+                if problem.hint.is_none() {
+                    let keys = self.definitions.source.get(&def.source).map(|s| s.columns.iter().filter(|(_, c)| is_key(c.data_type)).map(|(n, _)| n));
+                    problem = problem.hint(format!("columns that name something: {}", kilter_core::list(keys.into_iter().flatten())));
+                }
                 let item = def.entity.iter().position(|e| *e == column).unwrap_or(0);
                 let place = self.document.first_of(&[format!("{path}.entity.{item}"), format!("{path}.entity")]);
                 self.document.error(At::Value(&place), prefixed(&format!("entity of {what}"), problem));
@@ -202,7 +210,15 @@ impl<'d> Resolver<'d> {
     }
 
     /// A complaint about the expression that is the whole value at `path`.
-    fn text_problem(&self, path: &str, what: &str, text: Option<&str>, problem: Problem) {
+    fn text_problem(&self, path: &str, what: &str, text: Option<&str>, mut problem: Problem) {
+        if problem.hint.is_none() {
+            let hint = if path.starts_with("features.") && !path.ends_with(".where") {
+                "a feature reads: sum(amount) where kind = 'card' over 7d, 30d"
+            } else {
+                "operators and functions are listed in docs/reference/expressions.md"
+            };
+            problem = problem.hint(hint);
+        }
         self.document.error_in_text(path, 0, text.map_or(0, str::len), prefixed(what, problem));
     }
 

@@ -18,12 +18,17 @@ pub(super) fn resolve(
     let what = format!("decision \"{name}\"");
     check_order(resolver, &path, &what, def);
     let Some(model_name) = &def.model else {
-        if def.fallback.is_some() {
+        let context = resolver.context(&path, &what, def.on.as_deref()?, &def.keys)?;
+        let plan = plan(resolver, &path, &what, name, def, None, def.include_self, &context)?;
+        if let Some((rule, text)) = uses_score(&plan) {
+            let problem = Problem::new("no_score", "there is no score without a model");
+            let what = format!("{what}, rule {}", rule + 1);
+            resolver.text_problem(&format!("{path}.policy.{rule}.when"), &what, Some(text), problem.hint("name the `model` of the decision"));
+        } else if def.fallback.is_some() {
             let problem = Problem::new("misplaced", format!("{what} has no model, so it never falls back"));
             resolver.document.error(At::Key(&format!("{path}.fallback")), problem.hint("leave `fallback` out, or name a `model`"));
         }
-        let context = resolver.context(&path, &what, def.on.as_deref()?, &def.keys)?;
-        return plan(resolver, &path, &what, name, def, None, def.include_self, &context);
+        return Some(plan);
     };
     let found = resolver.model(&format!("{path}.model"), &what, model_name);
     for key in ["keys", "include_self"] {
@@ -46,6 +51,13 @@ pub(super) fn resolve(
     }
     let context = contexts.iter().find(|(n, _)| n == model_name)?.1.as_ref()?;
     plan(resolver, &path, &what, name, def, Some(position), model.include_self, context)
+}
+
+/// The first rule that looks at the score.
+fn uses_score(plan: &DecisionPlan) -> Option<(usize, &str)> {
+    let score = plan.context.width;
+    let rules = plan.policy.iter().enumerate();
+    rules.filter(|(_, r)| r.when.as_ref().is_some_and(|w| w.slots().contains(&score))).find_map(|(i, r)| Some((i, r.text.as_deref()?)))
 }
 
 /// The last rule decides whatever is left, and only the last.
@@ -98,13 +110,7 @@ fn plan(
         let path = format!("{path}.policy.{i}.when");
         let what = format!("{what}, rule {}", i + 1);
         match resolver.condition(&path, &what, text, &plan.scope) {
-            Ok(when) => {
-                if model.is_none() && when.slots().contains(&score) {
-                    let problem = Problem::new("no_score", "there is no score without a model");
-                    resolver.text_problem(&path, &what, Some(text), problem.hint("name the `model` of the decision"));
-                }
-                policy.push(Rule { when: Some(when), text: Some(text.clone()), outcome });
-            }
+            Ok(when) => policy.push(Rule { when: Some(when), text: Some(text.clone()), outcome }),
             Err(problem) => {
                 sound = false;
                 if let Some(problem) = context.explain(text, problem) {

@@ -55,6 +55,9 @@ impl Inputs<'_, '_> {
     fn wrong(&mut self, path: &str, offset: usize, text: &str, mut problem: Problem) {
         self.sound = false;
         problem.message = format!("{}: {}", self.what, problem.message);
+        if problem.hint.is_none() {
+            problem = problem.hint("operators and functions are listed in docs/reference/expressions.md");
+        }
         self.resolver.document.error_in_text(path, offset, text.len(), problem);
     }
 

@@ -1,0 +1,193 @@
+//! Would it happen again? Rebuilds state from the log and compares every decision with its record, to the last bit.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use kilter_core::{Event, Offset, Value};
+use kilter_pipeline::decision::{Entry, decode};
+use kilter_pipeline::{Decision, Pipeline, Plan, decision_id, parse_decision_id};
+use serde::Serialize;
+
+use crate::catalog::Record;
+use crate::data::Data;
+use crate::service::{Layouts, Recorded, find_decision};
+
+/// Mismatches kept with their details; all are counted.
+const LISTED: usize = 100;
+
+/// What a replay of many decisions showed.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct AuditReport {
+    pub events: u64,
+    pub checked: u64,
+    pub mismatches: u64,
+    /// Recorded under other definitions, so not comparable with these.
+    pub other_definitions: u64,
+    /// The first mismatches: decision id and the first thing that differs.
+    pub details: Vec<(String, String)>,
+}
+
+/// One decision and its replay.
+pub struct Replayed {
+    pub recorded: Recorded,
+    pub event: Event,
+    pub again: Option<Decision>,
+    /// None: the same to the last bit.
+    pub difference: Option<String>,
+    /// Where the state was taken up: 0 for the start of the log.
+    pub from_offset: Offset,
+    /// The features and fields the decision had before it, by name.
+    pub context: Vec<(String, Value)>,
+}
+
+/// Runs the whole log through a fresh pipeline and compares all decisions made under the plan's definitions.
+pub fn audit_all(data: &Data, plan: &Arc<Plan>, mut progress: impl FnMut(u64, u64)) -> anyhow::Result<AuditReport> {
+    let mut report = AuditReport::default();
+    let mut recorded = RecordedDecisions::new(data, plan);
+    let mut pipeline = Pipeline::new(Arc::clone(plan));
+    let end = data.events.next_offset();
+    data.walk(plan, 0, end, |offset, record| {
+        match record {
+            Record::Event(event) => {
+                report.events += 1;
+                let outcome = pipeline.process(&event);
+                let mut expected = recorded.at(offset, &mut report)?;
+                for decision in outcome.decisions {
+                    report.checked += 1;
+                    let name = &plan.decisions[decision.decision].name;
+                    match expected.remove(name) {
+                        Some(old) => {
+                            if let Some(difference) = old.decision.difference(&decision, &old.layout) {
+                                report.mismatch(name, offset, difference);
+                            }
+                        }
+                        None => report.mismatch(name, offset, "the replay decides where the record has nothing".into()),
+                    }
+                }
+                for name in expected.into_keys() {
+                    report.checked += 1;
+                    report.mismatch(&name, offset, "the record has a decision that the replay does not make".into());
+                }
+            }
+            Record::Control(control) => data.control(&mut pipeline, offset, &control),
+            Record::Foreign => pipeline.skip(offset),
+        }
+        if offset % 8192 == 0 {
+            progress(offset, end);
+        }
+        Ok(())
+    })?;
+    progress(end, end);
+    Ok(report)
+}
+
+/// Replays one decision from the newest snapshot before it, or from the start of the log when `full`.
+/// `plan` must be the definitions it was made under.
+pub fn replay_one(data: &Data, plan: &Arc<Plan>, id: &str, full: bool) -> anyhow::Result<Replayed> {
+    let recorded = recorded(data, id)?;
+    let (name, offset) = (recorded.layout.decision.clone(), recorded.decision.offset);
+    let mut pipeline = if full { Pipeline::new(Arc::clone(plan)) } else { data.newest_state(plan, offset)? };
+    let from_offset = pipeline.next_offset();
+    let mut result = None;
+    data.walk(plan, from_offset, offset + 1, |at, record| {
+        match record {
+            Record::Event(event) if at == offset => {
+                let index = plan.decision(&name);
+                let context = index.map(|i| context_of(plan, i, &event, &mut pipeline)).unwrap_or_default();
+                let outcome = pipeline.process(&event);
+                let again = outcome.decisions.into_iter().find(|d| Some(d.decision) == index);
+                result = Some((event, again, context));
+            }
+            Record::Event(event) => {
+                pipeline.process(&event);
+            }
+            Record::Control(control) => data.control(&mut pipeline, at, &control),
+            Record::Foreign => pipeline.skip(at),
+        }
+        Ok(())
+    })?;
+    let (event, again, context) = result.ok_or_else(|| anyhow::anyhow!("the event log has no event at offset {offset}"))?;
+    let difference = match &again {
+        Some(again) => recorded.decision.difference(again, &recorded.layout),
+        None => Some("the replay makes no decision here".into()),
+    };
+    Ok(Replayed { recorded, event, again, difference, from_offset, context })
+}
+
+/// A decision of the log by its id.
+pub fn recorded(data: &Data, id: &str) -> anyhow::Result<Recorded> {
+    let (name, offset) = parse_decision_id(id).ok_or_else(|| {
+        anyhow::anyhow!("`{id}` is no decision id\n  hint: ids look like `loan-12345`: a decision's name and the offset of its event")
+    })?;
+    find_decision(data, name, offset)?.ok_or_else(|| {
+        anyhow::anyhow!("the decision log has no decision `{id}`\n  hint: `kilter decisions` lists the newest ones")
+    })
+}
+
+fn context_of(plan: &Plan, decision: usize, event: &Event, pipeline: &mut Pipeline) -> Vec<(String, Value)> {
+    let context = &plan.decisions[decision].context;
+    let mut named: Vec<(String, Value)> = plan.sources[context.source.0 as usize]
+        .schema
+        .names()
+        .zip(&event.row)
+        .map(|(name, value)| (name.to_string(), value.clone()))
+        .collect();
+    for lookup in &context.lookups {
+        let view = &plan.views[lookup.view];
+        let Some(key) = kilter_core::EntityKey::from_row(&event.row, &lookup.key) else { continue };
+        let values = pipeline.features(lookup.view, &key, event.time);
+        named.extend(view.features().iter().map(|f| format!("{}.{}", view.name(), f.name)).zip(values));
+    }
+    named
+}
+
+impl AuditReport {
+    fn mismatch(&mut self, decision: &str, offset: Offset, difference: String) {
+        self.mismatches += 1;
+        if self.details.len() < LISTED {
+            self.details.push((decision_id(decision, offset), difference));
+        }
+    }
+}
+
+/// The decision log, read in step with the event log.
+struct RecordedDecisions<'a> {
+    data: &'a Data,
+    plan: &'a Plan,
+    reader: kilter_store::log::LogReader,
+    layouts: Layouts,
+    ahead: Option<Recorded>,
+}
+
+impl<'a> RecordedDecisions<'a> {
+    fn new(data: &'a Data, plan: &'a Plan) -> RecordedDecisions<'a> {
+        let reader = data.decisions.reader(data.decisions.start_offset());
+        RecordedDecisions { data, plan, reader, layouts: Layouts::default(), ahead: None }
+    }
+
+    /// The decisions recorded on the event at `offset`, by name.
+    fn at(&mut self, offset: Offset, report: &mut AuditReport) -> anyhow::Result<BTreeMap<String, Recorded>> {
+        let mut found = BTreeMap::new();
+        loop {
+            if self.ahead.is_none() {
+                self.ahead = self.read()?;
+            }
+            let Some(next) = self.ahead.take_if(|r| r.decision.offset <= offset) else { return Ok(found) };
+            if next.layout.definitions != self.plan.hash {
+                report.other_definitions += 1;
+            } else {
+                found.insert(next.layout.decision.clone(), next);
+            }
+        }
+    }
+
+    fn read(&mut self) -> anyhow::Result<Option<Recorded>> {
+        loop {
+            let Some((_, bytes)) = self.reader.next_record()? else { return Ok(None) };
+            let entry: Entry = decode(bytes)?;
+            if let Some(recorded) = self.layouts.recorded(self.data, entry)? {
+                return Ok(Some(recorded));
+            }
+        }
+    }
+}

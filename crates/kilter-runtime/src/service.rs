@@ -1,0 +1,707 @@
+//! A running project: the face that the HTTP server, the command line and the demo talk to.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use kilter_connect::{Decoded, FieldProblem, Limits, Rejection, RowFormat, TimeOf, UnknownFields, decode_body, decode_object};
+use kilter_core::{Clock, CompactString, EntityKey, EventTime, Offset, SourceId, Value};
+use kilter_pipeline::decision::{Entry, decode};
+use kilter_pipeline::{Decision, Layout, Plan, When, parse_decision_id};
+use kilter_store::dead_letter::DeadLetter;
+use kilter_store::metadata::AliasChange;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::data::Data;
+use crate::jobs::train::{Promotion, TrainReport, TrainRequest, train};
+use crate::project::Project;
+use crate::schedule;
+use crate::sequencer::{CHUNK_ROWS, Command, Decided, FeatureRead, Ingested, Present, Refusal, Sequencer, SnapshotRhythm, TrainListener};
+use crate::status::{Status, lock};
+
+/// Commands that may wait for the sequencer; when the queue is full, senders wait (files) or are told to slow down (HTTP).
+const QUEUE: usize = 1024;
+/// Rejected rows listed in one answer; all of them are dead letters.
+const REJECTIONS_LISTED: usize = 100;
+/// How long HTTP waits for a place in a full queue before it answers "slow down".
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The machine's clock.
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> EventTime {
+        EventTime(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64))
+    }
+}
+
+/// A project in operation.
+pub struct Service {
+    pub project: Arc<Project>,
+    pub plan: Arc<Plan>,
+    pub data: Arc<Data>,
+    pub status: Arc<Status>,
+    pub started: Instant,
+    clock: Arc<dyn Clock>,
+    formats: Vec<Arc<RowFormat>>,
+    /// Per decision: columns a request must hold.
+    required: Vec<Vec<usize>>,
+    commands: mpsc::Sender<Command>,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+    /// Models with a training under way.
+    training: Mutex<BTreeSet<usize>>,
+}
+
+/// How a service is started.
+#[derive(Clone)]
+pub struct StartOptions {
+    pub clock: Arc<dyn Clock>,
+    /// Told of every training that ran by itself.
+    pub on_trained: TrainListener,
+}
+
+impl Default for StartOptions {
+    fn default() -> Self {
+        StartOptions { clock: Arc::new(SystemClock), on_trained: Arc::new(|_| {}) }
+    }
+}
+
+/// The fate of a body of events.
+#[derive(Clone, Debug, Default)]
+pub struct IngestReport {
+    pub accepted: u64,
+    pub duplicates: u64,
+    pub late: u64,
+    /// The log is durable up to here, exclusive; none when nothing was accepted.
+    pub next_offset: Option<Offset>,
+    pub rejected: u64,
+    /// The first of the rejected rows, without their payload.
+    pub rejections: Vec<Rejection>,
+}
+
+/// Why a request was not served.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ServiceError {
+    /// The body as a whole cannot be read.
+    Body(Rejection),
+    /// Fields of a decision request are wrong.
+    Fields(Vec<FieldProblem>),
+    Refused(Refusal),
+    /// The queue to the sequencer is full.
+    SlowDown,
+    NotFound { what: &'static str, name: String, hint: Option<String> },
+    /// The same job is running already, or another reason not to do it now.
+    Conflict(String),
+    Failed(String),
+}
+
+impl std::fmt::Display for ServiceError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ServiceError::Body(r) => write!(f, "{}", r.message),
+            ServiceError::Fields(problems) => {
+                let all: Vec<&str> = problems.iter().map(|p| p.message.as_str()).collect();
+                write!(f, "{}", all.join("; "))
+            }
+            ServiceError::Refused(r) => write!(f, "{r}"),
+            ServiceError::SlowDown => write!(f, "more events are waiting than can be processed; send again in a moment"),
+            ServiceError::NotFound { what, name, .. } => write!(f, "there is no {what} `{name}`"),
+            ServiceError::Conflict(detail) | ServiceError::Failed(detail) => f.write_str(detail),
+        }
+    }
+}
+
+impl std::error::Error for ServiceError {}
+
+impl From<Refusal> for ServiceError {
+    fn from(r: Refusal) -> Self {
+        ServiceError::Refused(r)
+    }
+}
+
+impl From<anyhow::Error> for ServiceError {
+    fn from(e: anyhow::Error) -> Self {
+        ServiceError::Failed(format!("{e:#}"))
+    }
+}
+
+/// Rows in the sequencer's queue.
+pub struct Enqueued {
+    report: IngestReport,
+    waiting: Vec<oneshot::Receiver<Result<Ingested, Refusal>>>,
+}
+
+impl Enqueued {
+    /// What became of them.
+    pub async fn answer(self) -> Result<IngestReport, ServiceError> {
+        let mut report = self.report;
+        for answer in self.waiting {
+            let done = answer.await.map_err(|_| Refusal::Stopping)??;
+            report.accepted += done.accepted;
+            report.duplicates += done.duplicates;
+            report.late += done.late;
+            report.next_offset = Some(report.next_offset.unwrap_or(0).max(done.next));
+        }
+        Ok(report)
+    }
+}
+
+/// A decision as the decision log has it.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    pub decision: Decision,
+    pub layout: Arc<Layout>,
+}
+
+impl Service {
+    /// Opens the data folder, brings state to the end of the log and starts the sequencer and, on the wall clock, the scheduler.
+    pub async fn start(project: Project, options: StartOptions) -> anyhow::Result<Arc<Service>> {
+        let project = Arc::new(project);
+        let plan = Arc::new(project.plan.clone());
+        let data = Arc::new(Data::open(&project).await?);
+        for repair in &data.repairs {
+            tracing::warn!("{repair}");
+        }
+        let killed = data.metadata.mark_orphans(options.clock.now().0).await?;
+        if !killed.is_empty() {
+            tracing::warn!(runs = killed.len(), "runs cut short by the last stop are marked as killed");
+        }
+        let status = Arc::new(Status::default());
+        let (commands, receiver) = mpsc::channel(QUEUE);
+        let rhythm = SnapshotRhythm {
+            every: Duration::from_micros(project.settings.snapshot.every.0 as u64),
+            min_events: project.settings.snapshot.min_events,
+        };
+        let (wanted, wants) = mpsc::unbounded_channel();
+        let background = Arc::new(move |model, trigger, rule| {
+            // The receiver lives as long as the service.
+            let _ = wanted.send((model, trigger, rule));
+        });
+        let sequencer = {
+            let (data, plan, status, clock) = (Arc::clone(&data), Arc::clone(&plan), Arc::clone(&status), Arc::clone(&options.clock));
+            let on_trained = Arc::clone(&options.on_trained);
+            tokio::task::spawn_blocking(move || Sequencer::recover(data, plan, status, clock, rhythm, background, on_trained)).await??
+        };
+        let thread = std::thread::Builder::new().name("sequencer".into()).spawn(move || sequencer.run(receiver))?;
+        let service = Arc::new(Service {
+            formats: project.row_formats().into_iter().map(Arc::new).collect(),
+            required: (0..plan.decisions.len()).map(|d| required_columns(&plan, d)).collect(),
+            project,
+            plan,
+            data,
+            status,
+            started: Instant::now(),
+            clock: options.clock,
+            commands,
+            thread: Mutex::new(Some(thread)),
+            training: Mutex::default(),
+        });
+        tokio::spawn(serve_wishes(Arc::downgrade(&service), wants, Arc::clone(&options.on_trained)));
+        tokio::spawn(tick(Arc::downgrade(&service), options.on_trained));
+        Ok(service)
+    }
+
+    pub fn clock(&self) -> &dyn Clock {
+        self.clock.as_ref()
+    }
+
+    pub fn source(&self, name: &str) -> Result<SourceId, ServiceError> {
+        self.plan.source(name).ok_or_else(|| not_found("source", name, self.plan.sources.iter().map(|s| s.name.as_str())))
+    }
+
+    pub fn decision(&self, name: &str) -> Result<usize, ServiceError> {
+        self.plan.decision(name).ok_or_else(|| not_found("decision", name, self.plan.decisions.iter().map(|d| d.name.as_str())))
+    }
+
+    pub fn model(&self, name: &str) -> Result<usize, ServiceError> {
+        self.plan.model(name).ok_or_else(|| not_found("model", name, self.plan.models.iter().map(|m| m.name.as_str())))
+    }
+
+    pub fn view(&self, name: &str) -> Result<usize, ServiceError> {
+        self.plan.view(name).ok_or_else(|| not_found("feature view", name, self.plan.views.iter().map(|v| v.name())))
+    }
+
+    pub fn format(&self, source: SourceId) -> &Arc<RowFormat> {
+        &self.formats[source.0 as usize]
+    }
+
+    /// Takes in a body of events; returns once every accepted row is durable and its effect visible.
+    pub async fn ingest(
+        &self,
+        source: SourceId,
+        body: &[u8],
+        content_type: Option<&str>,
+        received: Instant,
+    ) -> Result<IngestReport, ServiceError> {
+        let format = self.format(source);
+        let arrived = self.clock.now();
+        let rows = match decode_body(body, content_type, format, arrived, &Limits::default()) {
+            Ok(rows) => rows,
+            Err(rejection) => {
+                self.bury(&format.source, arrived, std::slice::from_ref(&rejection));
+                return Err(ServiceError::Body(rejection));
+            }
+        };
+        self.ingest_rows(source, rows, arrived, received, true).await
+    }
+
+    /// The same for rows decoded elsewhere. Without `durable` the answer comes once the rows are with the operating system.
+    pub async fn ingest_rows(
+        &self,
+        source: SourceId,
+        rows: Vec<Result<Decoded, Rejection>>,
+        arrived: EventTime,
+        received: Instant,
+        durable: bool,
+    ) -> Result<IngestReport, ServiceError> {
+        let report = self.enqueue(source, rows, arrived, received).await?.answer().await?;
+        if durable && let Some(next) = report.next_offset {
+            self.data.events.durable(next).await.map_err(|e| Refusal::from(&e))?;
+        }
+        Ok(report)
+    }
+
+    /// Hands rows to the sequencer and returns as soon as they have their place in its queue.
+    pub async fn enqueue(
+        &self,
+        source: SourceId,
+        rows: Vec<Result<Decoded, Rejection>>,
+        arrived: EventTime,
+        received: Instant,
+    ) -> Result<Enqueued, ServiceError> {
+        let mut report = IngestReport::default();
+        let mut good = Vec::with_capacity(rows.len());
+        let mut bad = Vec::new();
+        for row in rows {
+            match row {
+                Ok(decoded) => good.push(decoded),
+                Err(rejection) => bad.push(rejection),
+            }
+        }
+        if !bad.is_empty() {
+            self.bury(&self.plan.sources[source.0 as usize].name, arrived, &bad);
+            report.rejected = bad.len() as u64;
+            report.rejections = bad.into_iter().take(REJECTIONS_LISTED).map(|r| Rejection { payload: String::new(), ..r }).collect();
+        }
+        let mut waiting = Vec::new();
+        while !good.is_empty() {
+            let rest = good.split_off(good.len().min(CHUNK_ROWS));
+            let rows = std::mem::replace(&mut good, rest);
+            waiting.push(self.send(|reply| Command::Ingest { source, rows, arrived, received, reply }).await?);
+        }
+        Ok(Enqueued { report, waiting })
+    }
+
+    /// Takes in one request as an event of the decision's source and answers with the decision on it.
+    pub async fn decide(
+        &self,
+        decision: usize,
+        body: &[u8],
+        idempotency_key: Option<&str>,
+        received: Instant,
+        preview: bool,
+    ) -> Result<Decided, ServiceError> {
+        let arrived = self.clock.now();
+        let row = self.decode_request(decision, body, idempotency_key, arrived)?;
+        let answer = match preview {
+            true => self.send(|reply| Command::Preview { decision, row, reply }).await?,
+            false => self.send(|reply| Command::Decide { decision, row, arrived, received, reply }).await?,
+        };
+        let decided = answer.await.map_err(|_| Refusal::Stopping)?;
+        self.status.decide.record(received.elapsed());
+        Ok(decided?)
+    }
+
+    fn decode_request(
+        &self,
+        decision: usize,
+        body: &[u8],
+        idempotency_key: Option<&str>,
+        arrived: EventTime,
+    ) -> Result<Decoded, ServiceError> {
+        let source = self.plan.decisions[decision].source;
+        let format = self.format(source);
+        let unknown = match format.unknown {
+            // A misspelt field of a request must not become a missing feature in silence.
+            UnknownFields::Keep | UnknownFields::Reject => UnknownFields::Reject,
+            UnknownFields::Ignore => UnknownFields::Ignore,
+        };
+        let object = decode_object(body, &format.schema, &self.required[decision], unknown, &Limits::default())
+            .map_err(ServiceError::Fields)?;
+        format.request(object.row, idempotency_key, arrived).map_err(ServiceError::Fields)
+    }
+
+    /// Features of one entity, as of now or of a moment that the state still holds.
+    pub async fn features(&self, view: usize, key: EntityKey, at: Option<EventTime>) -> Result<FeatureRead, ServiceError> {
+        let answer = self.send(|reply| Command::Features { view, key, at, reply }).await?;
+        Ok(answer.await.map_err(|_| Refusal::Stopping)?)
+    }
+
+    /// Reads a key of a view from text: its columns' types say how; several columns are separated by `|`.
+    pub fn parse_key(&self, view: usize, text: &str) -> Result<EntityKey, ServiceError> {
+        let view = &self.plan.views[view];
+        let schema = &self.plan.sources[view.source().0 as usize].schema;
+        let parts: Vec<&str> = if view.entity().len() == 1 { vec![text] } else { text.split('|').collect() };
+        let bad = |expected: &str| {
+            ServiceError::Fields(vec![FieldProblem {
+                field: view.entity().join("|"),
+                code: "wrong_type",
+                message: format!("`{text}` is no key of view `{}`", view.name()),
+                expected: Some(expected.to_string()),
+                got: Some(text.to_string()),
+                hint: None,
+            }])
+        };
+        if parts.len() != view.entity().len() {
+            return Err(bad(&view.entity().join("|")));
+        }
+        let keys = view
+            .entity()
+            .iter()
+            .zip(&parts)
+            .map(|(column, part)| {
+                let data_type = schema.index(column).map(|i| schema.fields[i].data_type);
+                match data_type {
+                    Some(kilter_core::DataType::Int64) => part.parse().map(Value::Int).map_err(|_| bad("int64")),
+                    Some(kilter_core::DataType::Bool) => part.parse().map(Value::Bool).map_err(|_| bad("bool")),
+                    _ => Ok(Value::text(part)),
+                }
+            })
+            .collect::<Result<Vec<Value>, ServiceError>>()?;
+        let columns: Vec<usize> = (0..keys.len()).collect();
+        EntityKey::from_row(&keys, &columns).ok_or_else(|| bad("a value"))
+    }
+
+    /// Trains a model on the log as it is now, beside the stream; one training per model at a time.
+    pub async fn train(
+        self: &Arc<Self>,
+        model: usize,
+        from: Option<EventTime>,
+        to: Option<EventTime>,
+        trigger: String,
+        promotion: Promotion,
+    ) -> Result<TrainReport, ServiceError> {
+        if !lock(&self.training).insert(model) {
+            return Err(ServiceError::Conflict(format!("model `{}` is being trained already", self.plan.models[model].name)));
+        }
+        let done = self.train_unguarded(model, from, to, trigger, promotion).await;
+        lock(&self.training).remove(&model);
+        done
+    }
+
+    async fn train_unguarded(
+        self: &Arc<Self>,
+        model: usize,
+        from: Option<EventTime>,
+        to: Option<EventTime>,
+        trigger: String,
+        promotion: Promotion,
+    ) -> Result<TrainReport, ServiceError> {
+        let present: Present = self.send(|reply| Command::Present { model, reply }).await?.await.map_err(|_| Refusal::Stopping)?;
+        let as_of = present.now.ok_or_else(|| ServiceError::Conflict("the event log is empty: there is nothing to learn from".into()))?;
+        let request =
+            TrainRequest { model, from, to, until: present.next, as_of, trigger: trigger.clone(), promotion };
+        let service = Arc::clone(self);
+        let report = tokio::task::spawn_blocking(move || {
+            train(&service.data, &service.plan, &request, service.clock.as_ref(), present.champion)
+        })
+        .await
+        .map_err(|e| ServiceError::Failed(format!("the training ended badly: {e}")))??;
+        if report.promote {
+            self.set_champion(model, report.version, &report.verdict, &trigger).await?;
+        }
+        Ok(report)
+    }
+
+    async fn set_champion(&self, model: usize, version: u32, reason: &str, actor: &str) -> Result<Offset, ServiceError> {
+        let (reason, actor) = (reason.to_string(), actor.to_string());
+        let answer = self.send(|reply| Command::SetChampion { model, version, reason, actor, reply }).await?;
+        let offset = answer.await.map_err(|_| Refusal::Stopping)??;
+        self.data.events.durable(offset + 1).await.map_err(|e| Refusal::from(&e))?;
+        Ok(offset)
+    }
+
+    /// Puts a version into service, between two events. Returns the offset of the swap.
+    pub async fn promote(&self, model: usize, version: u32, reason: &str, actor: &str) -> Result<Offset, ServiceError> {
+        let name = &self.plan.models[model].name;
+        if self.data.metadata.get_version(name, version).await.map_err(anyhow::Error::from)?.is_none() {
+            return Err(ServiceError::NotFound { what: "version", name: format!("{name}@{version}"), hint: None });
+        }
+        self.set_champion(model, version, reason, actor).await
+    }
+
+    /// Goes back to the champion before this one. Returns its version.
+    pub async fn rollback(&self, model: usize, actor: &str) -> Result<(u32, Offset), ServiceError> {
+        let change = AliasChange {
+            model: self.plan.models[model].name.clone(),
+            alias: "champion".into(),
+            at: self.clock.now().0,
+            at_offset: None,
+            reason: "rollback".into(),
+            actor: actor.into(),
+        };
+        let version = self.data.metadata.rollback(&change).await.map_err(|e| ServiceError::Conflict(e.to_string()))?;
+        let offset = self.set_champion(model, version, "rollback", actor).await?;
+        Ok((version, offset))
+    }
+
+    /// One recorded decision by its id.
+    pub fn recorded(&self, id: &str) -> Result<Recorded, ServiceError> {
+        let missing = || ServiceError::NotFound {
+            what: "decision",
+            name: id.to_string(),
+            hint: Some("ids look like `loan-12345`: a decision's name and the offset of its event".into()),
+        };
+        let (name, offset) = parse_decision_id(id).ok_or_else(missing)?;
+        let found = find_decision(&self.data, name, offset).map_err(ServiceError::from)?;
+        found.ok_or_else(missing)
+    }
+
+    /// Recorded decisions, newest first: at most `limit`, before a position in the decision log, that `keep` lets through.
+    /// The second value is the position to go on from.
+    pub fn decisions(
+        &self,
+        before: Option<u64>,
+        limit: usize,
+        keep: impl Fn(&Recorded) -> bool,
+    ) -> Result<(Vec<Recorded>, Option<u64>), ServiceError> {
+        const LOOKED_AT: usize = 100_000;
+        let log = &self.data.decisions;
+        let mut position = before.unwrap_or(u64::MAX).min(log.next_offset());
+        let mut found = Vec::new();
+        let mut layouts = Layouts::default();
+        for _ in 0..LOOKED_AT {
+            if position == log.start_offset() || found.len() == limit {
+                break;
+            }
+            position -= 1;
+            if let Some(recorded) = layouts.read(&self.data, position).map_err(ServiceError::from)?
+                && keep(&recorded)
+            {
+                found.push(recorded);
+            }
+        }
+        Ok((found, (position > log.start_offset()).then_some(position)))
+    }
+
+    /// Takes a snapshot now. Returns the offset it stands at.
+    pub async fn snapshot(&self) -> Result<Offset, ServiceError> {
+        let answer = self.send(|reply| Command::Snapshot { reply }).await?;
+        Ok(answer.await.map_err(|_| Refusal::Stopping)??)
+    }
+
+    /// Stops taking commands, finishes those that wait, writes a snapshot and ends the sequencer.
+    pub async fn shutdown(&self) -> Result<(), ServiceError> {
+        let answer = self.send(|reply| Command::Stop { reply }).await?;
+        answer.await.map_err(|_| Refusal::Stopping)??;
+        let thread = lock(&self.thread).take();
+        if let Some(thread) = thread {
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+        Ok(())
+    }
+
+    /// Writes dead letters for rejected rows.
+    fn bury(&self, source: &str, arrived: EventTime, rejections: &[Rejection]) {
+        let letters: Vec<DeadLetter> = rejections
+            .iter()
+            .map(|r| {
+                self.status.count_dead(r.code);
+                DeadLetter {
+                    at_micros: arrived.0,
+                    source: Some(source.to_string()),
+                    code: r.code.to_string(),
+                    detail: r.message.clone(),
+                    hint: r.hint.clone(),
+                    log_offset: None,
+                    payload: Some(r.payload.clone()),
+                    payload_cut: false,
+                }
+            })
+            .collect();
+        if let Err(e) = self.data.dead_letters.append(&letters) {
+            tracing::error!(error = %e, letters = letters.len(), "dead letters could not be written");
+        }
+    }
+
+    async fn send<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<oneshot::Receiver<T>, ServiceError> {
+        let (reply, answer) = oneshot::channel();
+        match self.commands.send_timeout(command(reply), PATIENCE).await {
+            Ok(()) => Ok(answer),
+            Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(ServiceError::SlowDown),
+            Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(Refusal::Stopping.into()),
+        }
+    }
+}
+
+/// Layout records by position, read once each.
+#[derive(Default)]
+pub(crate) struct Layouts {
+    known: std::collections::HashMap<u64, Arc<Layout>>,
+}
+
+impl Layouts {
+    /// The record at a position of the decision log, when it is a decision.
+    pub(crate) fn read(&mut self, data: &Data, position: u64) -> anyhow::Result<Option<Recorded>> {
+        let Some(bytes) = data.decisions.read(position)? else { return Ok(None) };
+        self.recorded(data, decode(&bytes)?)
+    }
+
+    pub(crate) fn recorded(&mut self, data: &Data, entry: Entry) -> anyhow::Result<Option<Recorded>> {
+        let Entry::Decision(at, decision) = entry else { return Ok(None) };
+        let layout = match self.known.get(&at) {
+            Some(layout) => Arc::clone(layout),
+            None => {
+                let bytes = data.decisions.read(at)?.ok_or_else(|| anyhow::anyhow!("decision log: layout {at} is gone"))?;
+                let Entry::Layout(layout) = decode(&bytes)? else { anyhow::bail!("decision log: record {at} is no layout") };
+                let layout = Arc::new(layout);
+                self.known.insert(at, Arc::clone(&layout));
+                layout
+            }
+        };
+        Ok(Some(Recorded { decision, layout }))
+    }
+}
+
+/// Finds a decision by halving: decisions lie in the order of their events.
+pub(crate) fn find_decision(data: &Data, name: &str, offset: Offset) -> anyhow::Result<Option<Recorded>> {
+    let mut layouts = Layouts::default();
+    let log = &data.decisions;
+    let end = log.next_offset();
+    let (mut low, mut high) = (log.start_offset(), end);
+    // The first decision at or after a position: layout records in between speak for nothing.
+    let mut next_decision = |from: u64| -> anyhow::Result<Option<(u64, Recorded)>> {
+        for position in from..end {
+            if let Some(recorded) = layouts.read(data, position)? {
+                return Ok(Some((position, recorded)));
+            }
+        }
+        Ok(None)
+    };
+    while low < high {
+        let middle = low + (high - low) / 2;
+        match next_decision(middle)? {
+            Some((_, recorded)) if recorded.decision.offset < offset => low = middle + 1,
+            _ => high = middle,
+        }
+    }
+    let mut position = low;
+    while let Some((at, recorded)) = next_decision(position)? {
+        if recorded.decision.offset > offset {
+            break;
+        }
+        if recorded.decision.offset == offset && recorded.layout.decision == name {
+            return Ok(Some(recorded));
+        }
+        position = at + 1;
+    }
+    Ok(None)
+}
+
+/// Columns of the source that a decision reads: its own rules, its model's inputs, the keys of its views.
+fn required_columns(plan: &Plan, decision: usize) -> Vec<usize> {
+    let decision = &plan.decisions[decision];
+    let width = plan.sources[decision.source.0 as usize].schema.len();
+    let mut columns: BTreeSet<usize> = decision.context.lookups.iter().flat_map(|l| l.key.iter().copied()).collect();
+    columns.extend(decision.policy.iter().filter_map(|r| r.when.as_ref()).flat_map(|e| e.slots().iter().copied()));
+    if let Some(model) = decision.model {
+        columns.extend(plan.models[model].inputs.iter().flat_map(|i| i.expr.slots().iter().copied()));
+    }
+    columns.into_iter().filter(|c| *c < width).collect()
+}
+
+fn not_found<'a>(what: &'static str, name: &str, valid: impl Iterator<Item = &'a str>) -> ServiceError {
+    let valid: Vec<&str> = valid.collect();
+    let hint = match kilter_core::nearest(name, valid.iter().copied()) {
+        Some(near) => Some(format!("did you mean `{near}`?")),
+        None if valid.is_empty() => None,
+        None => Some(format!("there are: {}", kilter_core::list(valid))),
+    };
+    ServiceError::NotFound { what, name: name.to_string(), hint }
+}
+
+/// Trainings that monitors ask for on the wall clock.
+async fn serve_wishes(
+    service: std::sync::Weak<Service>,
+    mut wishes: mpsc::UnboundedReceiver<(usize, String, Option<usize>)>,
+    on_trained: TrainListener,
+) {
+    while let Some((model, trigger, rule)) = wishes.recv().await {
+        let Some(service) = service.upgrade() else { return };
+        run_training(&service, model, trigger, rule, &on_trained).await;
+    }
+}
+
+/// Schedules on the wall clock. A tick missed while the process was down is made up for once.
+async fn tick(service: std::sync::Weak<Service>, on_trained: TrainListener) {
+    loop {
+        {
+            let Some(service) = service.upgrade() else { return };
+            if service.plan.clock == kilter_pipeline::ClockMode::Wall {
+                let now = service.clock.now();
+                for (index, plan) in service.plan.schedules.iter().enumerate() {
+                    let last = service.data.metadata.schedule_state(&plan.name).await.ok().flatten();
+                    let due = last.is_some_and(|last| schedule::is_due(&plan.when, EventTime(last), now));
+                    if due || last.is_none() {
+                        if let Err(e) = service.data.metadata.set_schedule_state(&plan.name, now.0).await {
+                            tracing::error!(schedule = plan.name, error = %e, "schedule state could not be kept");
+                        }
+                    }
+                    if due {
+                        run_training(&service, plan.model, format!("schedule:{}", plan.name), Some(index), &on_trained).await;
+                    }
+                }
+            }
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+async fn run_training(service: &Arc<Service>, model: usize, trigger: String, rule: Option<usize>, on_trained: &TrainListener) {
+    let promotion = rule.map_or(Promotion::Never, Promotion::Rule);
+    let result = service.train(model, None, None, trigger, promotion).await;
+    match &result {
+        Ok(report) => tracing::info!(model = report.model, version = report.version, promoted = report.promote, "{}", report.verdict),
+        Err(e) => tracing::warn!(error = %e, "training by itself came to nothing"),
+    }
+    on_trained(&result.map_err(|e| e.to_string()));
+}
+
+/// When a schedule will be due next, for people.
+pub fn next_tick(when: &When, now: EventTime) -> Option<EventTime> {
+    match when {
+        When::Every(span) => Some(EventTime((now.bucket(*span) + 1) * span.0)),
+        When::Cron(text) => schedule::next_cron(text, now),
+    }
+}
+
+/// Makes an event out of a request's fields: time and id, by the format's rules.
+trait Request {
+    fn request(&self, row: Vec<Value>, idempotency_key: Option<&str>, arrived: EventTime) -> Result<Decoded, Vec<FieldProblem>>;
+}
+
+impl Request for RowFormat {
+    fn request(&self, mut row: Vec<Value>, idempotency_key: Option<&str>, arrived: EventTime) -> Result<Decoded, Vec<FieldProblem>> {
+        // A request without a time is about now.
+        if let TimeOf::Column(column) = self.time
+            && row[column].is_null()
+        {
+            row[column] = Value::Time(arrived);
+        }
+        let mut decoded = self.complete(row, arrived)?;
+        if let Some(key) = idempotency_key {
+            if key.is_empty() || key.len() > kilter_core::record::MAX_ID_BYTES {
+                return Err(vec![FieldProblem {
+                    field: "Idempotency-Key".into(),
+                    code: "bad_id",
+                    message: format!("the Idempotency-Key header has {} bytes", key.len()),
+                    expected: Some(format!("1 to {} bytes", kilter_core::record::MAX_ID_BYTES)),
+                    got: None,
+                    hint: None,
+                }]);
+            }
+            decoded.id = Some(CompactString::new(key));
+        }
+        Ok(decoded)
+    }
+}

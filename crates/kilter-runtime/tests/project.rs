@@ -1,0 +1,377 @@
+//! Definitions: what resolves, and what is said about those that do not.
+
+use std::path::Path;
+
+use kilter_core::{DataType, EventTime, Span, Value};
+use kilter_connect::{IdOf, TimeOf};
+use kilter_learn::Learner;
+use kilter_pipeline::{ClockMode, Signal, When};
+use kilter_runtime::project::{
+    FILE_NAME, Project, Report, Severity, SourceTime, TEMPLATES, check_text, graph, json_schema, load, new_project,
+};
+
+const LENDER: &str = r#"
+[project]
+name = "lender"
+clock = "event"
+
+[server]
+listen = "127.0.0.1:9000"
+max_body = "8MiB"
+
+[snapshot]
+every = "30s"
+
+[source.transactions]
+time = "booked_at"
+id = "transaction_id"
+columns = { transaction_id = "string", account_id = "int64", booked_at = "timestamp", amount = "float64", kind = "string" }
+lateness = "1d"
+
+[source.applications]
+time = "applied_at + interval '1 hour'"
+[source.applications.columns]
+application_id = "string"
+account_id = "int64"
+applied_at = "timestamp"
+amount = { type = "float64", required = true }
+months = "int64"
+
+[source.repayments]
+time = "seen_at"
+columns = { loan_id = "string", seen_at = "timestamp", defaulted = "bool", account_id = "string" }
+
+[features.account]
+source = "transactions"
+entity = "account_id"
+where = "kind <> 'test'"
+[features.account.columns]
+txn_count = "count(*) over 1d, 7d"
+turnover = { value = "sum(abs(amount)) over 7d", default = 0 }
+last_kind = "last(kind)"
+
+[features.borrower]
+source = "repayments"
+entity = "account_id"
+columns = { defaults = "count(*) where defaulted" }
+
+[model.default_risk]
+on = "applications"
+learner = "gbdt"
+params = { trees = 50, learning_rate = 0.1 }
+inputs = [
+    "account.*",
+    "amount",
+    "burden = amount / account.turnover_7d",
+    "is_rent = account.last_kind = 'rent'",
+]
+label = { source = "repayments", value = "defaulted", on = { application_id = "loan_id" }, within = "21d" }
+window = "14d"
+monotone = { burden = "increasing" }
+
+[decision.loan]
+model = "default_risk"
+policy = [
+    { when = "score >= 0.20", outcome = "decline" },
+    { when = "score >= 0.08 and amount > 1000", outcome = "review" },
+    { outcome = "approve" },
+]
+fallback = "ask"
+
+[schedule.retrain]
+every = "7d"
+train = "default_risk"
+promote_if = "auc > champion.auc - 0.002"
+
+[monitor.drift]
+model = "default_risk"
+signal = "psi"
+above = 0.2
+then = ["alert", "retrain"]
+"#;
+
+fn check(text: &str) -> Result<Project, Report> {
+    check_text(text, FILE_NAME, Path::new("/nowhere"))
+}
+
+fn sound(text: &str) -> Project {
+    check(text).unwrap_or_else(|report| panic!("{report}"))
+}
+
+/// The definitions with one place changed.
+fn edited(from: &str, to: &str) -> String {
+    assert_eq!(LENDER.matches(from).count(), 1, "`{from}` must be in the definitions once");
+    LENDER.replacen(from, to, 1)
+}
+
+#[test]
+fn sound_definitions_become_a_plan() {
+    let project = sound(LENDER);
+    let plan = &project.plan;
+    assert_eq!((plan.project.as_str(), plan.clock), ("lender", ClockMode::Event));
+    assert_eq!(plan.sources.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["applications", "repayments", "transactions"]);
+    let transactions = plan.source("transactions").unwrap();
+    assert_eq!(plan.sources[transactions.0 as usize].lateness, Span::DAY);
+    assert_eq!(plan.view("account"), Some(0));
+    assert!(project.warnings.is_empty(), "{:?}", project.warnings);
+
+    let model = &plan.models[0];
+    assert_eq!(model.context.source, plan.source("applications").unwrap());
+    // The account is known by a column of the same name and type; the borrower's key is a string, so it is not in reach.
+    assert_eq!(model.context.lookups.len(), 1);
+    assert_eq!((model.context.lookups[0].view, model.context.lookups[0].first_slot), (0, 5));
+    assert_eq!(model.context.lookups[0].key, [1]);
+    assert_eq!(model.context.width, 5 + plan.views[0].features().len());
+    let inputs: Vec<&str> = model.inputs.iter().map(|i| i.name.as_str()).collect();
+    let expected =
+        ["account.txn_count_1d", "account.txn_count_7d", "account.turnover_7d", "applications.amount", "burden", "is_rent"];
+    assert_eq!(inputs, expected);
+    assert_eq!(model.inputs[3].expr.eval(&[Value::Null, Value::Null, Value::Null, Value::Float(7.0)]), Value::Float(7.0));
+    assert_eq!(model.inputs[5].expr.data_type(), Some(DataType::Bool));
+    let Learner::Gbdt(gbdt) = &model.learner else { panic!("gbdt was asked for") };
+    assert_eq!((gbdt.trees, gbdt.learning_rate, gbdt.seed), (50, 0.1, 7));
+    assert_eq!(gbdt.monotone, [0, 0, 0, 0, 1, 0]);
+    assert_eq!((model.window, model.holdout, model.min_rows, model.include_self), (Some(Span(14 * Span::DAY.0)), 0.2, 200, false));
+    let label = model.label.as_ref().unwrap();
+    assert_eq!((label.observation_key.as_slice(), label.label_key.as_slice()), ([0].as_slice(), [0].as_slice()));
+    assert_eq!((label.within, label.absent), (Span(21 * Span::DAY.0), None));
+
+    let decision = &plan.decisions[0];
+    assert_eq!(decision.outcomes, ["decline", "review", "approve", "ask"]);
+    assert_eq!((decision.model, decision.fallback, decision.reasons), (Some(0), Some(3), 4));
+    assert_eq!(decision.context.width, model.context.width);
+    assert_eq!(decision.policy[0].when.as_ref().unwrap().slots(), [decision.context.width]);
+    assert!(decision.policy[2].when.is_none());
+
+    assert!(matches!(plan.schedules[0].when, When::Every(span) if span == Span(7 * Span::DAY.0)));
+    let monitor = &plan.monitors[0];
+    assert_eq!((monitor.signal, monitor.above, monitor.below, monitor.retrain), (Signal::Psi, Some(0.2), None, true));
+}
+
+#[test]
+fn the_door_and_the_process_get_their_settings() {
+    let project = sound(LENDER);
+    assert_eq!(project.settings.server.listen, "127.0.0.1:9000");
+    assert_eq!(project.settings.server.max_body_bytes, 8 << 20);
+    assert_eq!(project.settings.log.segment_bytes, 256 << 20);
+    assert_eq!((project.settings.snapshot.every, project.settings.snapshot.keep), (Span(30_000_000), 3));
+    assert_eq!(project.data_dir(), Path::new("/nowhere/kilter-data"));
+
+    let formats = project.row_formats();
+    let transactions = &formats[2];
+    assert_eq!((transactions.source.as_str(), transactions.id), ("transactions", IdOf::Column(0)));
+    assert!(matches!(transactions.time, TimeOf::Column(2)));
+    let applications = &formats[0];
+    assert_eq!((applications.required.as_slice(), applications.id), ([3].as_slice(), IdOf::Reserved));
+    let TimeOf::Function(time) = &applications.time else { panic!("the time is computed") };
+    let row = [Value::Null, Value::Null, Value::Time(EventTime(5)), Value::Null, Value::Null];
+    assert_eq!(time(&row), Value::Time(EventTime(5) + Span::HOUR));
+
+    let arrival = sound(&edited("time = \"seen_at\"", "time = \"arrival\""));
+    assert!(matches!(arrival.source_settings[1].time, SourceTime::Arrival));
+    let future = sound(&edited("lateness = \"1d\"", "max_future = \"none\""));
+    assert_eq!((future.source_settings[2].max_future, future.source_settings[0].max_future), (None, Some(Span::MINUTE)));
+}
+
+#[test]
+fn a_key_under_another_name_is_said_once() {
+    let text = edited("on = \"applications\"\n", "on = \"applications\"\nkeys = { borrower = \"application_id\" }\n")
+        .replace("\"amount\",", "\"amount\", \"borrower.*\",");
+    let plan = sound(&text).plan;
+    let borrower = plan.view("borrower").unwrap();
+    let lookup = plan.models[0].context.lookups.iter().find(|l| l.view == borrower).unwrap();
+    assert_eq!(lookup.key, [0]);
+    assert!(plan.models[0].inputs.iter().any(|i| i.name == "borrower.defaults"));
+}
+
+#[test]
+fn rules_alone_decide_without_a_model() {
+    let text = format!("{LENDER}\n[decision.limit]\non = \"transactions\"\npolicy = [{{ when = \"abs(amount) > account.turnover_7d\", outcome = \"hold\" }}, {{ outcome = \"pass\" }}]\ninclude_self = true\n");
+    let plan = sound(&text).plan;
+    let limit = &plan.decisions[plan.decision("limit").unwrap()];
+    assert_eq!((limit.model, limit.fallback, limit.include_self), (None, None, true));
+}
+
+#[test]
+fn settings_of_a_learner_can_be_switched_off() {
+    let Learner::Gbdt(gbdt) = sound(&edited("trees = 50", "trees = 50, early_stopping = false, max_depth = 6")).plan.models[0].learner.clone()
+    else {
+        panic!("gbdt was asked for")
+    };
+    assert_eq!((gbdt.early_stopping, gbdt.max_depth), (None, Some(6)));
+    let logistic = edited("learner = \"gbdt\"\nparams = { trees = 50, learning_rate = 0.1 }", "learner = \"logistic\"\nparams = { l2 = 3 }")
+        .replace("monotone = { burden = \"increasing\" }\n", "");
+    assert!(matches!(sound(&logistic).plan.models[0].learner.clone(), Learner::Logistic(l) if l.l2 == 3.0));
+}
+
+#[test]
+fn the_hash_follows_the_meaning() {
+    let hash = |text: &str| sound(text).plan.hash;
+    let plain = hash(LENDER);
+    assert_eq!(plain.len(), 64);
+    for (from, to) in [
+        ("clock = \"event\"", "clock = \"event\" # a comment"),
+        ("time = \"booked_at\"\nid = \"transaction_id\"", "id = \"transaction_id\"\ntime = \"booked_at\""),
+        ("listen = \"127.0.0.1:9000\"", "listen = \"0.0.0.0:80\""),
+        ("every = \"30s\"", "every = \"90s\""),
+        ("window = \"14d\"", "window = \"2w\""),
+        ("holdout = 0.2\n", ""),
+        ("name = \"lender\"", "name = \"other\""),
+        ("lateness = \"1d\"", "lateness = \"24h\"\nmax_future = \"none\"\ndescription = \"x\""),
+    ] {
+        let text = if LENDER.contains(from) { edited(from, to) } else { edited("window = \"14d\"", "window = \"14d\"\nholdout = 0.2") };
+        assert_eq!(hash(&text), plain, "{from} -> {to}");
+    }
+    let (head, monitor) = LENDER.split_at(LENDER.find("[monitor.drift]").unwrap());
+    assert_eq!(hash(&format!("{monitor}{head}")), plain, "the order of sections has no meaning");
+    for (from, to) in [
+        ("window = \"14d\"", "window = \"15d\""),
+        ("score >= 0.20", "score >= 0.21"),
+        ("trees = 50", "trees = 51"),
+        ("clock = \"event\"", "clock = \"wall\""),
+        ("txn_count = \"count(*) over 1d, 7d\"", "txn_count = \"count(*) over 7d, 1d\""),
+        ("lateness = \"1d\"", "lateness = \"2d\""),
+        ("above = 0.2", "above = 0.3"),
+        ("seen_at = \"timestamp\", defaulted = \"bool\"", "defaulted = \"bool\", seen_at = \"timestamp\""),
+    ] {
+        assert_ne!(hash(&edited(from, to)), plain, "{from} -> {to}");
+    }
+}
+
+/// One change of the definitions, and what must be said: the code, the line (a part of it) and a part of the hint.
+type Broken = (&'static str, &'static str, &'static str, &'static str, &'static str);
+
+const BROKEN: &[Broken] = &[
+    // The file.
+    ("[server]", "[server", "syntax", "[server", "quotes"),
+    ("name = \"lender\"", "name = \"lender\"\nname = \"lender\"", "duplicate", "name = \"lender\"", "rename"),
+    ("[features.borrower]", "[features.account]", "duplicate", "[features.account]", "rename"),
+    ("[server]", "[servers]", "unknown_section", "[servers]", "did you mean `server`"),
+    ("[snapshot]", "[kafka]", "unknown_section", "[kafka]", "valid here"),
+    ("[project]\nname = \"lender\"", "[project]", "missing", "[project]", "name = "),
+    ("name = \"lender\"", "name = \"The Lender\"", "bad_name", "The Lender", "lower-case"),
+    ("clock = \"event\"", "clock = \"events\"", "unknown_word", "clock", "did you mean `event`"),
+    ("listen = \"127.0.0.1:9000\"", "listen = \"localhost\"", "bad_address", "listen", "127.0.0.1:8080"),
+    ("max_body = \"8MiB\"", "max_body = 8000000", "bad_size", "max_body", "16MiB"),
+    ("max_body = \"8MiB\"", "max_body = \"8 megs\"", "bad_size", "max_body", "16MiB"),
+    ("max_body = \"8MiB\"", "max_bodi = \"8MiB\"", "unknown_key", "max_bodi", "did you mean `max_body`"),
+    ("every = \"30s\"", "every = 30", "bad_span", "every = 30", "90s"),
+    ("every = \"30s\"", "keep = 0", "out_of_range", "keep = 0", "between 1 and 1000"),
+    // Sources.
+    ("[source.transactions]", "[source.Trans-actions]\ntime = \"arrival\"\ncolumns = { a = \"int64\" }\n[source.transactions]", "bad_name", "[source.Trans-actions]", "trans_actions"),
+    ("time = \"booked_at\"\n", "", "missing", "[source.transactions]", "booked_at"),
+    ("time = \"booked_at\"", "time = \"booked_on\"", "unknown_column", "time = \"booked_on\"", "did you mean `booked_at`"),
+    ("time = \"booked_at\"", "time = \"amount\"", "wrong_type", "time = \"amount\"", "booked_at"),
+    ("time = \"booked_at\"", "time = 7", "wrong_type", "time = 7", "time = \"...\""),
+    ("id = \"transaction_id\"", "id = \"transactionid\"", "unknown_column", "transactionid", "did you mean `transaction_id`"),
+    ("id = \"transaction_id\"", "id = \"booked_at\"", "wrong_type", "id = \"booked_at\"", "text or a whole number"),
+    ("amount = \"float64\", kind", "amount = \"double\", kind", "unknown_type", "\"double\"", "did you mean `float64`"),
+    ("amount = { type = \"float64\", required = true }", "amount = { typ = \"float64\" }", "unknown_key", "typ =", "did you mean `type`"),
+    ("months = \"int64\"", "months = 64", "wrong_type", "months = 64", "int64"),
+    ("lateness = \"1d\"", "lateness = \"1 day\"", "bad_span", "lateness", "7d"),
+    ("lateness = \"1d\"", "latness = \"1d\"", "unknown_key", "latness", "did you mean `lateness`"),
+    ("lateness = \"1d\"", "connector = \"kafka\"", "unknown_word", "kafka", "valid here: http, file"),
+    ("lateness = \"1d\"", "connector = \"file\"", "missing", "[source.transactions]", "path = "),
+    ("lateness = \"1d\"", "connector = \"file\"\npath = \"x.dat\"", "missing", "path = \"x.dat\"", "format = "),
+    ("lateness = \"1d\"", "path = \"x.csv\"", "misplaced", "path = \"x.csv\"", "connector = \"file\""),
+    ("lateness = \"1d\"", "max_future = \"never\"", "bad_span", "never", "90s"),
+    // Views.
+    ("source = \"transactions\"", "source = \"transaction\"", "unknown_source", "source = \"transaction\"", "did you mean `transactions`"),
+    ("entity = \"account_id\"\nwhere", "entity = \"acount_id\"\nwhere", "unknown_column", "acount_id", "did you mean `account_id`"),
+    ("entity = \"account_id\"\nwhere", "entity = \"amount\"\nwhere", "bad_entity", "entity = \"amount\"", "transaction_id, account_id"),
+    ("kind <> 'test'", "kindd <> 'test'", "unknown_column", "kindd", "did you mean `kind`"),
+    ("where = \"kind", "hop = \"1ms\"\nwhere = \"kind", "bad_hop", "hop = \"1ms\"", "1s"),
+    ("sum(abs(amount)) over 7d", "sum(abs(amuont)) over 7d", "unknown_column", "amuont", "did you mean `amount`"),
+    ("sum(abs(amount)) over 7d", "summ(abs(amount)) over 7d", "unknown_aggregate", "summ", "did you mean `sum`"),
+    ("sum(abs(amount)) over 7d", "sum(abs(amount)) over 7", "bad_span", "over 7\"", "7d"),
+    ("count(*) over 1d, 7d", "count(*", "syntax", "count(*", "a feature reads"),
+    ("default = 0 }", "defualt = 0 }", "unknown_key", "defualt", "did you mean `default`"),
+    ("last_kind = \"last(kind)\"", "last_kind = 5", "wrong_type", "last_kind = 5", "count(*)"),
+    ("[features.borrower]", "[features.transactions]", "duplicate", "[features.transactions]", "entity"),
+    // Models.
+    ("on = \"applications\"", "on = \"application\"", "unknown_source", "on = \"application\"", "did you mean `applications`"),
+    ("on = \"applications\"\n", "", "missing", "[model.default_risk]", "on = "),
+    ("learner = \"gbdt\"", "learner = \"gdbt\"", "unknown_word", "gdbt", "did you mean `gbdt`"),
+    ("learner = \"gbdt\"\nparams = { trees = 50, learning_rate = 0.1 }", "learner = \"logistic\"", "misplaced", "monotone", "gbdt"),
+    ("trees = 50", "tree = 50", "unknown_param", "tree = 50", "did you mean `trees`"),
+    ("trees = 50", "trees = 0.5", "wrong_type", "trees = 0.5", "default is 300"),
+    ("trees = 50", "trees = 0", "out_of_range", "trees = 0", "1 to 100000"),
+    ("learning_rate = 0.1", "seed = 5", "misplaced", "seed = 5", "beside `params`"),
+    ("\"account.*\"", "\"acount.*\"", "unknown_view", "acount.*", "did you mean `account`"),
+    ("\"account.*\"", "\"account.turnover_8d\"", "unknown_column", "turnover_8d", "did you mean `account.turnover_7d`"),
+    ("\"account.*\"", "\"applications.*\"", "all_of_source", "applications.*", "applications.amount"),
+    ("\"account.*\"", "\"account.last_kind\"", "wrong_type", "\"account.last_kind\"", "is_it = account.last_kind = 'x'"),
+    ("\"account.*\"", "\"applied_at\"", "wrong_type", "\"applied_at\"", "hour(applied_at)"),
+    ("\"account.*\"", "\"borrower.*\"", "out_of_reach", "borrower.*", "keys = { borrower"),
+    ("\"account.*\"", "\"account.turnover_7d / amount\"", "unnamed_input", "turnover_7d / amount", "burden = account.turnover_7d / amount"),
+    ("\"amount\",", "\"amount\", \"applications.amount\",", "duplicate", "\"applications.amount\"", "twice"),
+    ("burden = amount / account", "burden = amount / acount", "unknown_column", "acount.turnover_7d", "did you mean `account.turnover_7d`"),
+    ("burden = amount / account.turnover_7d", "burden = borrower.defaults * 2", "out_of_reach", "borrower.defaults", "keys = { borrower"),
+    ("inputs = [", "inputs = [7,", "wrong_type", "inputs = [7", "inputs = ["),
+    ("is_rent = account.last_kind = 'rent'", "kind = 'rent'", "wrong_type", "kind = 'rent'", "is_it"),
+    ("source = \"repayments\", value", "source = \"repayment\", value", "unknown_source", "repayment\"", "did you mean `repayments`"),
+    ("value = \"defaulted\"", "value = \"default\"", "unknown_column", "value = \"default\"", "did you mean `repayments.defaulted`"),
+    ("value = \"defaulted\"", "value = \"loan_id\"", "wrong_type", "value = \"loan_id\"", "compare it"),
+    ("{ application_id = \"loan_id\" }", "{ application_id = \"loanid\" }", "unknown_column", "\"loanid\"", "did you mean `loan_id`"),
+    ("{ application_id = \"loan_id\" }", "\"application_id\"", "unknown_column", "on = \"application_id\"", "valid here"),
+    ("{ application_id = \"loan_id\" }", "\"account_id\"", "key_type", "on = \"account_id\"", "same type"),
+    (", within = \"21d\"", "", "missing", "label =", "within = \"30d\""),
+    ("within = \"21d\"", "within = \"0d\"", "out_of_range", "within = \"0d\"", "7d"),
+    ("within = \"21d\"", "within = \"21d\", absent = 2", "out_of_range", "absent = 2", "absent = 0"),
+    ("window = \"14d\"", "holdout = 1.5", "out_of_range", "holdout = 1.5", "between 0 and 0.9"),
+    ("window = \"14d\"", "keys = { acount = \"account_id\" }", "unknown_view", "acount =", "did you mean `account`"),
+    ("window = \"14d\"", "keys = { account = \"acount_id\" }", "unknown_column", "acount_id", "did you mean `account_id`"),
+    ("window = \"14d\"", "keys = { account = \"application_id\" }", "key_type", "\"application_id\" }", "same type"),
+    ("window = \"14d\"", "keys = { account = [\"account_id\", \"amount\"] }", "wrong_key", "keys =", "one column for each"),
+    ("burden = \"increasing\"", "burdn = \"increasing\"", "unknown_input", "burdn", "did you mean `burden`"),
+    ("burden = \"increasing\"", "burden = \"up\"", "unknown_word", "\"up\"", "increasing"),
+    // Decisions.
+    ("model = \"default_risk\"\npolicy", "model = \"default_rsk\"\npolicy", "unknown_model", "default_rsk", "did you mean `default_risk`"),
+    ("score >= 0.20", "scor >= 0.20", "unknown_column", "scor >= 0.20", "did you mean `score`"),
+    ("score >= 0.20", "score", "not_a_condition", "\"score\"", "score >= 0.5"),
+    ("score >= 0.20", "score >= '0.20'", "type_mismatch", "score >= '0.20'", "quotes"),
+    (", outcome = \"decline\"", "", "missing", "score >= 0.20", "outcome"),
+    ("\"decline\"", "\"turn down\"", "bad_name", "turn down", "manual_review"),
+    ("    { outcome = \"approve\" },\n", "", "undecided", "score >= 0.08", "without `when`"),
+    ("{ when = \"score >= 0.20\", outcome = \"decline\" }", "{ outcome = \"decline\" }", "unreachable", "{ outcome = \"decline\" }", "last"),
+    ("fallback = \"ask\"", "on = \"transactions\"", "conflict", "on = \"transactions\"", "on = \"applications\""),
+    ("fallback = \"ask\"", "keys = { account = \"account_id\" }", "misplaced", "keys = ", "[model.default_risk]"),
+    ("model = \"default_risk\"\npolicy", "on = \"applications\"\npolicy", "no_score", "score >= 0.20", "model"),
+    // Schedules and monitors.
+    ("every = \"7d\"\n", "", "missing", "[schedule.retrain]", "cron"),
+    ("every = \"7d\"", "cron = \"every monday\"", "bad_cron", "every monday", "Mondays"),
+    ("every = \"7d\"", "every = \"7d\"\ncron = \"0 3 * * 1\"", "conflict", "cron =", "one of the two"),
+    ("train = \"default_risk\"", "train = \"defaults\"", "unknown_model", "train = \"defaults\"", "default_risk"),
+    ("auc > champion.auc", "auc > champion.au", "unknown_column", "champion.au ", "did you mean `champion.auc`"),
+    ("auc > champion.auc - 0.002", "auc - 1", "not_a_condition", "auc - 1", "compare"),
+    ("signal = \"psi\"", "signal = \"ps\"", "unknown_word", "signal = \"ps\"", "did you mean `psi`"),
+    ("above = 0.2\n", "", "missing", "[monitor.drift]", "below"),
+    ("above = 0.2\n", "above = \"0.2\"\n", "wrong_type", "above = \"0.2\"", "without quotes"),
+    ("above = 0.2\n", "above = 0.2\nbelow = 0.5\n", "conflict", "below = 0.5", "smaller"),
+    ("\"retrain\"]", "\"retrian\"]", "unknown_word", "retrian", "did you mean `retrain`"),
+];
+
+#[test]
+fn every_mistake_is_found_where_it_is_and_says_what_helps() {
+    let mut failures = Vec::new();
+    for (from, to, code, line, hint) in BROKEN {
+        let text = edited(from, to);
+        let Err(report) = check(&text) else {
+            failures.push(format!("`{to}` is accepted, {code} expected"));
+            continue;
+        };
+        if std::env::var_os("SHOW").is_some() {
+            eprintln!("{report}\n");
+        }
+        let found = report.problems.iter().any(|d| {
+            let shown = text.lines().nth(d.line.wrapping_sub(1)).unwrap_or_default();
+            d.code == *code && shown == d.excerpt && shown.contains(line) && d.hint.as_ref().is_some_and(|h| h.contains(hint))
+        });
+        if !found {
+            failures.push(format!("`{to}`: {code} at `{line}` with hint `{hint}` expected, found\n{report}"));
+        } else if report.errors() != 1 {
+            failures.push(format!("`{to}`: one mistake, but\n{report}"));
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
