@@ -15,3 +15,8 @@ mod view;
 
 pub use engine::{Engine, RestoreError, Update, ViewStats};
 pub use view::{ColumnSpec, Equality, FeatureInfo, Location, View, ViewSpec, compile_view};
+
+/// The names a feature line may start with.
+pub fn aggregate_names() -> impl Iterator<Item = &'static str> {
+    aggregators::names()
+}

@@ -223,7 +223,10 @@ impl ViewState {
         }
         update.applied += 1;
         let inputs = Inputs::new(&plan.shared, event);
+        let before = self.entities.len();
         let place = self.find_or_add(plan, key);
+        // A second look for a new entity: with one, the sweep would never come round while every event brings a new one.
+        let looks = 1 + self.entities.len() - before;
         let entity = &mut self.entities[place];
         if !plan.lifetime.is_empty() {
             entity.lifetime.apply(&plan.lifetime, 0, i64::MIN, &inputs);
@@ -234,18 +237,22 @@ impl ViewState {
                 tiles.apply(plan, event.time.0.div_euclid(plan.hop), bounds[level], &inputs);
             }
         }
-        self.sweep_one(plan, &bounds);
+        (0..looks).for_each(|_| self.sweep_one(plan, &bounds));
     }
 
-    /// Looks at one entity per event, so that those without events are forgotten too, at a bounded cost.
+    /// Looks at one more entity, so that those without events are forgotten too, at a bounded cost per event.
     fn sweep_one(&mut self, plan: &Plan, bounds: &[i64]) {
-        self.sweep = if self.sweep + 1 < self.entities.len() { self.sweep + 1 } else { 0 };
-        let entity = &mut self.entities[self.sweep];
+        if self.sweep >= self.entities.len() {
+            self.sweep = 0;
+        }
+        let Some(entity) = self.entities.get_mut(self.sweep) else { return };
         for ((tiles, level), bound) in entity.levels.iter_mut().zip(&plan.levels).zip(bounds) {
             tiles.prune(level, *bound);
         }
         if plan.lifetime.is_empty() && entity.levels.iter().all(Tiles::is_empty) {
             self.remove(self.sweep);
+        } else {
+            self.sweep += 1;
         }
     }
 
