@@ -82,7 +82,7 @@ fn parquet_bytes(rows: &[Vec<Value>], unit: &str) -> Vec<u8> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
     fn every_format_gives_the_same_rows(rows in proptest::collection::vec(row(), 0..10)) {
@@ -135,7 +135,8 @@ proptest! {
         let folder = tempfile::tempdir().unwrap();
         let mut lines = rows.iter().map(|row| row_to_json(&schema(), row).to_string() + "\n").collect::<String>().into_bytes();
         let mut csv = csv_text(&rows);
-        for bytes in [&mut lines, &mut csv] {
+        let mut parquet = parquet_bytes(&rows, "MICROS");
+        for bytes in [&mut lines, &mut csv, &mut parquet] {
             for (at, byte) in &damage {
                 let at = at.index(bytes.len());
                 bytes[at] = *byte;
@@ -144,7 +145,7 @@ proptest! {
                 bytes.truncate(cut.index(bytes.len()));
             }
         }
-        for (name, bytes) in [("t.json", &lines), ("t.ndjson", &lines), ("t.csv", &csv)] {
+        for (name, bytes) in [("t.json", &lines), ("t.ndjson", &lines), ("t.csv", &csv), ("t.parquet", &parquet)] {
             let path = folder.path().join(name);
             std::fs::write(&path, bytes).unwrap();
             if let Ok(reader) = open(&path, None, format(), ARRIVED, Limits::default()) {
