@@ -39,18 +39,16 @@ fn time() {
         model.to_bytes().len(),
         model.describe()["deepest"]
     );
-    let (mut margin, mut explain) = (f64::INFINITY, f64::INFINITY);
     let mut contributions = Vec::new();
     let mut sum = 0.0;
-    for _ in 0..7 {
-        let started = Instant::now();
-        sum += rows.iter().map(|row| model.margin(row)).sum::<f64>();
-        margin = margin.min(started.elapsed().as_secs_f64() / rows.len() as f64);
-        let started = Instant::now();
-        sum += rows[..2000].iter().map(|row| model.explain(row, &mut contributions)).sum::<f64>();
-        explain = explain.min(started.elapsed().as_secs_f64() / 2000.0);
-    }
-    println!("margin {:.3} us, explain {:.2} us a row (best of 7) [{sum:.3}]", margin * 1e6, explain * 1e6);
+    let mut microseconds = |name: &str, repeats: usize, each: &mut dyn FnMut(&[f64]) -> f64| {
+        let cpu = cpu_seconds();
+        (0..repeats).for_each(|_| rows.iter().for_each(|row| sum += each(row)));
+        println!("{name}: {:.2} CPU us a row", (cpu_seconds() - cpu) * 1e6 / (repeats * rows.len()) as f64);
+    };
+    microseconds("margin", 30, &mut |row| model.margin(row));
+    microseconds("explain", 1, &mut |row| model.explain(row, &mut contributions));
+    println!("[{sum:.3}]");
 }
 
 fn judge(train: &TrainingSet, test: &TrainingSet) {

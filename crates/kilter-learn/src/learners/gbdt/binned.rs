@@ -109,8 +109,10 @@ fn bin_column(values: &[f64], cuts: &Cuts) -> Vec<u8> {
     edges[..cuts.edges.len()].copy_from_slice(&cuts.edges);
     let bin = |value: &f64| {
         let mut below = 0usize;
-        for step in [128usize, 64, 32, 16, 8, 4, 2, 1] {
+        let mut step = 128;
+        while step > 0 {
             below += if edges[(below + step - 1) & 255] < *value { step } else { 0 };
+            step >>= 1;
         }
         if value.is_nan() { MISSING } else { below as u8 + 1 }
     };

@@ -199,16 +199,15 @@ fn compute_gradients(training: &Scored<'_>, gradients: &mut [[f32; 2]], entries:
     entries.resize(training.labels.len(), Entry::default());
     let blocks = gradients.par_chunks_mut(BLOCK).zip(entries.par_chunks_mut(BLOCK)).enumerate();
     blocks.for_each(|(block, (gradients, entries))| {
-        let start = block * BLOCK;
-        let rows = start..start + gradients.len();
-        let scored = training.scores[rows.clone()].iter().zip(&training.labels[rows.clone()]);
-        for (((row, (&score, label)), gradient), entry) in rows.zip(scored).zip(gradients).zip(entries) {
+        let first = block * BLOCK;
+        for i in 0..gradients.len() {
+            let row = first + i;
             let weight = training.weight(row);
-            let probability = sigmoid(score);
-            let (g, h) = (weight * (probability - label), weight * probability * (1.0 - probability));
-            *gradient = [g as f32, h as f32];
+            let probability = sigmoid(training.scores[row]);
+            let (g, h) = (weight * (probability - training.labels[row]), weight * probability * (1.0 - probability));
+            gradients[i] = [g as f32, h as f32];
             let (g, h) = scale.words(g, h, row_noise(noise_seed, row as u32));
-            *entry = Entry::new(row as u32, g, h);
+            entries[i] = Entry::new(row as u32, g, h);
         }
     });
 }

@@ -101,10 +101,21 @@ impl Sums {
     }
 }
 
+#[cfg(not(target_arch = "x86_64"))]
 #[inline(always)]
 pub(super) fn add(to: &mut Cell, cell: Cell) {
     to[0] = to[0].wrapping_add(cell[0]);
     to[1] = to[1].wrapping_add(cell[1]);
+}
+
+/// Both words in one addition, which the compiler does not find by itself; every x86-64 processor has it.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(super) fn add(to: &mut Cell, cell: Cell) {
+    use std::arch::x86_64::{__m128i, _mm_add_epi64, _mm_loadu_si128, _mm_storeu_si128};
+    let (to, from) = (std::ptr::from_mut(to).cast::<__m128i>(), std::ptr::from_ref(&cell).cast::<__m128i>());
+    // SAFETY: both pointers come from references to 16 bytes; unaligned loads and stores need no more.
+    unsafe { _mm_storeu_si128(to, _mm_add_epi64(_mm_loadu_si128(to), _mm_loadu_si128(from))) };
 }
 
 /// Sums of a whole node, read off any one column of its histogram.
@@ -195,8 +206,7 @@ fn add_rows(binned: &Binned, columns: &[usize], entries: &[Entry], out: &mut His
             prefetch(&binned.by_row, ahead.row() * binned.width);
             prefetch(&binned.by_row, (ahead.row() + 1) * binned.width - 1);
         }
-        let cell = entry.cell();
-        let bins = binned.row(entry.row());
+        let (cell, bins) = (entry.cell(), binned.row(entry.row()));
         if dense {
             for (cells, &bin) in out.iter_mut().zip(bins) {
                 add(&mut cells[usize::from(bin)], cell);
