@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use kilter_core::{DataType, EventTime, Span, Value};
 use kilter_connect::{IdOf, TimeOf};
+use kilter_core::{DataType, EventTime, Span, Value};
 use kilter_learn::Learner;
 use kilter_pipeline::{ClockMode, Signal, When};
 use kilter_runtime::project::{
@@ -123,8 +123,7 @@ fn sound_definitions_become_a_plan() {
     assert_eq!(model.context.lookups[0].key, [1]);
     assert_eq!(model.context.width, 5 + plan.views[0].features().len());
     let inputs: Vec<&str> = model.inputs.iter().map(|i| i.name.as_str()).collect();
-    let expected =
-        ["account.txn_count_1d", "account.txn_count_7d", "account.turnover_7d", "applications.amount", "burden", "is_rent"];
+    let expected = ["account.txn_count_1d", "account.txn_count_7d", "account.turnover_7d", "applications.amount", "burden", "is_rent"];
     assert_eq!(inputs, expected);
     assert_eq!(model.inputs[3].expr.eval(&[Value::Null, Value::Null, Value::Null, Value::Float(7.0)]), Value::Float(7.0));
     assert_eq!(model.inputs[5].expr.data_type(), Some(DataType::Bool));
@@ -186,7 +185,9 @@ fn a_key_under_another_name_is_said_once() {
 
 #[test]
 fn rules_alone_decide_without_a_model() {
-    let text = format!("{LENDER}\n[decision.limit]\non = \"transactions\"\npolicy = [{{ when = \"abs(amount) > account.turnover_7d\", outcome = \"hold\" }}, {{ outcome = \"pass\" }}]\ninclude_self = true\n");
+    let text = format!(
+        "{LENDER}\n[decision.limit]\non = \"transactions\"\npolicy = [{{ when = \"abs(amount) > account.turnover_7d\", outcome = \"hold\" }}, {{ outcome = \"pass\" }}]\ninclude_self = true\n"
+    );
     let plan = sound(&text).plan;
     let limit = &plan.decisions[plan.decision("limit").unwrap()];
     assert_eq!((limit.model, limit.fallback, limit.include_self), (None, None, true));
@@ -194,13 +195,15 @@ fn rules_alone_decide_without_a_model() {
 
 #[test]
 fn settings_of_a_learner_can_be_switched_off() {
-    let Learner::Gbdt(gbdt) = sound(&edited("trees = 50", "trees = 50, early_stopping = false, max_depth = 6")).plan.models[0].learner.clone()
+    let Learner::Gbdt(gbdt) =
+        sound(&edited("trees = 50", "trees = 50, early_stopping = false, max_depth = 6")).plan.models[0].learner.clone()
     else {
         panic!("gbdt was asked for")
     };
     assert_eq!((gbdt.early_stopping, gbdt.max_depth), (None, Some(6)));
-    let logistic = edited("learner = \"gbdt\"\nparams = { trees = 50, learning_rate = 0.1 }", "learner = \"logistic\"\nparams = { l2 = 3 }")
-        .replace("monotone = { burden = \"increasing\" }\n", "");
+    let logistic =
+        edited("learner = \"gbdt\"\nparams = { trees = 50, learning_rate = 0.1 }", "learner = \"logistic\"\nparams = { l2 = 3 }")
+            .replace("monotone = { burden = \"increasing\" }\n", "");
     assert!(matches!(sound(&logistic).plan.models[0].learner.clone(), Learner::Logistic(l) if l.l2 == 3.0));
 }
 
@@ -258,7 +261,13 @@ const BROKEN: &[Broken] = &[
     ("every = \"30s\"", "every = 30", "bad_span", "every = 30", "90s"),
     ("every = \"30s\"", "keep = 0", "out_of_range", "keep = 0", "between 1 and 1000"),
     // Sources.
-    ("[source.transactions]", "[source.Trans-actions]\ntime = \"arrival\"\ncolumns = { a = \"int64\" }\n[source.transactions]", "bad_name", "[source.Trans-actions]", "trans_actions"),
+    (
+        "[source.transactions]",
+        "[source.Trans-actions]\ntime = \"arrival\"\ncolumns = { a = \"int64\" }\n[source.transactions]",
+        "bad_name",
+        "[source.Trans-actions]",
+        "trans_actions",
+    ),
     ("time = \"booked_at\"\n", "", "missing", "[source.transactions]", "booked_at"),
     ("time = \"booked_at\"", "time = \"booked_on\"", "unknown_column", "time = \"booked_on\"", "did you mean `booked_at`"),
     ("time = \"booked_at\"", "time = \"amount\"", "wrong_type", "time = \"amount\"", "booked_at"),
@@ -333,7 +342,13 @@ const BROKEN: &[Broken] = &[
     (", outcome = \"decline\"", "", "missing", "score >= 0.20", "outcome"),
     ("\"decline\"", "\"turn down\"", "bad_name", "turn down", "manual_review"),
     ("    { outcome = \"approve\" },\n", "", "undecided", "score >= 0.08", "without `when`"),
-    ("{ when = \"score >= 0.20\", outcome = \"decline\" }", "{ outcome = \"decline\" }", "unreachable", "{ outcome = \"decline\" }", "last"),
+    (
+        "{ when = \"score >= 0.20\", outcome = \"decline\" }",
+        "{ outcome = \"decline\" }",
+        "unreachable",
+        "{ outcome = \"decline\" }",
+        "last",
+    ),
     ("fallback = \"ask\"", "on = \"transactions\"", "conflict", "on = \"transactions\"", "on = \"applications\""),
     ("fallback = \"ask\"", "keys = { account = \"account_id\" }", "misplaced", "keys = ", "[model.default_risk]"),
     ("model = \"default_risk\"\npolicy", "on = \"applications\"\npolicy", "no_score", "score >= 0.20", "model"),
@@ -374,4 +389,245 @@ fn every_mistake_is_found_where_it_is_and_says_what_helps() {
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
+/// Six slips in one file; none of them hides another, and nothing is said twice.
+const SIX_SLIPS: &str = r#"[project]
+name = "lender"
+
+[source.transactions]
+time = "booked_at"
+columns = { account_id = "int64", booked_at = "timestamp", amount = "float64" }
+latness = "1d"
+
+[source.applications]
+time = "applied_at"
+columns = { application_id = "string", account_id = "int64", applied_at = "timestamp", amount = "float" }
+
+[source.repayments]
+time = "seen_at"
+columns = { application_id = "string", seen_at = "timestamp", defaulted = "bool" }
+
+[features.account]
+source = "transactions"
+entity = "account_id"
+[features.account.columns]
+txn_count = "count(*) over 7d"
+turnover = "sum(amuont) over 7d"
+
+[model.default_risk]
+on = "applications"
+inputs = ["account.*", "applications.amount", "burden = amount / account.turnover_7d"]
+label = { source = "repayment", value = "defaulted", on = "application_id", within = "21 days" }
+
+[decision.loan]
+model = "default_risk"
+policy = [{ when = "score >= 0.2 and turnover_7d < 100", outcome = "decline" }, { outcome = "approve" }]
+
+[monitor.drift]
+model = "default-risk"
+signal = "psi"
+above = 0.2
+"#;
+
+const SIX_COMPLAINTS: &str = r#"error[unknown_key]: unknown key `latness` in source "transactions"
+ --> kilter.toml:7:1
+  |
+7 | latness = "1d"
+  | ^^^^^^^
+  = hint: did you mean `lateness`?
+
+error[unknown_type]: unknown type `float`
+  --> kilter.toml:11:97
+   |
+11 | columns = { application_id = "string", account_id = "int64", applied_at = "timestamp", amount = "float" }
+   |                                                                                                 ^^^^^^^
+   = hint: did you mean `float64`? The types are bool, int64, float64, string, timestamp
+
+error[unknown_column]: feature view "account", column "turnover": unknown column `amuont`
+  --> kilter.toml:22:17
+   |
+22 | turnover = "sum(amuont) over 7d"
+   |                 ^^^^^^
+   = hint: did you mean `amount`?
+
+error[unknown_source]: the label of model "default_risk": unknown source `repayment`
+  --> kilter.toml:27:20
+   |
+27 | label = { source = "repayment", value = "defaulted", on = "application_id", within = "21 days" }
+   |                    ^^^^^^^^^^^
+   = hint: did you mean `repayments`?
+
+error[bad_span]: `within` of the label is not a length of time: "21 days"
+  --> kilter.toml:27:86
+   |
+27 | label = { source = "repayment", value = "defaulted", on = "application_id", within = "21 days" }
+   |                                                                                      ^^^^^^^^^
+   = hint: a number with a unit in quotes: "90s", "15m", "1h", "7d", "2w", "1d12h"
+
+error[unknown_model]: monitor "drift": unknown model `default-risk`
+  --> kilter.toml:34:9
+   |
+34 | model = "default-risk"
+   |         ^^^^^^^^^^^^^^
+   = hint: did you mean `default_risk`?
+
+6 errors in kilter.toml"#;
+
+#[test]
+fn one_reading_shows_all_mistakes() {
+    let report = check(SIX_SLIPS).unwrap_err();
+    assert_eq!(report.to_string(), SIX_COMPLAINTS, "\n{report}");
+}
+
+#[test]
+fn a_broken_view_does_not_accuse_those_who_use_it() {
+    // `txn_count` cannot be compiled, so nothing is said of account.*, burden and the rest, in whatever way they name it.
+    let text = edited("count(*) over 1d, 7d", "count(*) ove 1d").replace("amount > 1000", "turnover_7d > 1000 and account.turnover_7d > 5");
+    let report = check(&text).unwrap_err();
+    assert_eq!(report.errors(), 1, "{report}");
+}
+
+#[test]
+fn places_inside_strings_are_found_through_escapes_and_lines() {
+    for (definition, line, column, length) in [
+        (r#"turnover = "sum(if(kind = '\u00e9', amuont, 0)) over 7d""#, 0, 37, 6),
+        ("turnover = '''\nsum(amuont)\nover 7d'''", 1, 5, 6),
+        ("turnover = \"\"\"sum( \\\n      amuont) over 7d\"\"\"", 1, 7, 6),
+    ] {
+        let text = edited("turnover = { value = \"sum(abs(amount)) over 7d\", default = 0 }", definition);
+        let report = check(&text).unwrap_err();
+        let start = text.lines().position(|l| l.starts_with("turnover")).unwrap() + 1;
+        let at = report.problems.iter().find(|d| d.message.contains("amuont")).unwrap_or_else(|| panic!("{report}"));
+        assert_eq!((at.line, at.column, at.length), (start + line, column, length), "{report}");
+    }
+}
+
+#[test]
+fn doubts_are_warnings() {
+    let text =
+        format!("{LENDER}\n[source.spare]\nconnector = \"file\"\npath = \"spare.csv\"\ntime = \"t\"\ncolumns = {{ t = \"timestamp\" }}\n");
+    let project = sound(&text);
+    let codes: Vec<(&str, Severity)> = project.warnings.iter().map(|d| (d.code, d.severity)).collect();
+    assert_eq!(codes, [("unused_source", Severity::Warning), ("missing_file", Severity::Warning)]);
+    assert_eq!(project.source_file(project.plan.source("spare").unwrap()).as_deref(), Some(Path::new("/nowhere/spare.csv")));
+}
+
+#[test]
+fn a_folder_without_definitions_says_how_to_get_some() {
+    let dir = tempfile::tempdir().unwrap();
+    let report = load(dir.path()).unwrap_err().to_string();
+    assert!(report.contains("there is no kilter.toml") && report.contains("kilter new"), "{report}");
+    std::fs::write(dir.path().join(FILE_NAME), [0xff, 0xfe]).unwrap();
+    assert!(load(dir.path()).unwrap_err().to_string().contains("UTF-8"));
+    std::fs::write(dir.path().join(FILE_NAME), "").unwrap();
+    assert!(load(dir.path()).unwrap_err().to_string().contains("no section [project]"));
+}
+
+#[test]
+fn every_template_is_sound_and_makes_a_project() {
+    for template in &TEMPLATES {
+        let checked = check_text(template.text, template.name, Path::new("/nowhere"));
+        let project = checked.unwrap_or_else(|report| panic!("{}: {report}", template.name));
+        // A file that is still to be generated is the only thing to doubt.
+        assert!(project.warnings.iter().all(|w| w.code == "missing_file"), "{}: {:?}", template.name, project.warnings);
+        assert_eq!(project.plan.project, template.name);
+
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("My Project");
+        let written = new_project(&folder, template.name).unwrap();
+        assert!(written.iter().all(|path| path.exists()));
+        assert_eq!(load(&folder).unwrap().plan.project, "my-project");
+        let refused = new_project(&folder, template.name).unwrap_err().to_string();
+        assert!(refused.contains("is not empty"), "{refused}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let unknown = new_project(&dir.path().join("x"), "card-frauds").unwrap_err().to_string();
+    assert!(unknown.contains("did you mean `card-fraud`"), "{unknown}");
+    assert!(new_project(&dir.path().join("7up"), "blank").is_err());
+    assert!(!dir.path().join("7up").exists());
+}
+
+#[test]
+fn the_graph_shows_what_the_definitions_come_to() {
+    let text = graph(&sound(LENDER));
+    for line in [
+        "source applications   http, time applied_at + interval '1 hour', lateness 1h, dedupe 1d",
+        "  transaction_id  string",
+        "features account   of transactions per account_id, 4 features, windows at most 0.6% longer than asked",
+        "  txn_count_7d  int64    7d in steps of 1h  count(*)",
+        "  last_kind     string   lifetime           last(kind)",
+        "model default_risk   on applications, gbdt, up to 50 trees of 31 leaves, trained on the newest 14d, 20% held out",
+        "  label defaulted of repayments by application_id within 21d; without one: left out",
+        "  burden                float64  increasing  amount / account.turnover_7d",
+        "decision loan   on applications, model default_risk, up to 4 reasons, ask while there is no champion",
+        "  decline  when score >= 0.20",
+        "schedule retrain   every 7d: train default_risk; promote if auc > champion.auc - 0.002",
+        "monitor drift   psi of default_risk over 7d, every 1d, above 0.2: alert and retrain",
+    ] {
+        assert!(text.lines().any(|l| l == line), "no line `{line}` in\n{text}");
+    }
+}
+
+/// `BLESS=1 cargo test -p kilter-runtime --test project` writes the file anew.
+#[test]
+fn the_schema_for_editors_is_fresh() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/kilter.schema.json");
+    let text = serde_json::to_string_pretty(&json_schema()).unwrap() + "\n";
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text, "stale; BLESS=1 writes it anew");
+}
+
+#[test]
+fn every_key_of_the_schema_is_read_and_explained() {
+    let schema = json_schema();
+    let tables = [
+        ("ProjectDef", "project"),
+        ("ServerDef", "server"),
+        ("LogDef", "log"),
+        ("SnapshotDef", "snapshot"),
+        ("SourceDef", "source.x"),
+        ("FeaturesDef", "features.x"),
+        ("ModelDef", "model.x"),
+        ("LabelDef", "model.x.label"),
+        ("DecisionDef", "decision.x"),
+        ("ScheduleDef", "schedule.x"),
+        ("MonitorDef", "monitor.x"),
+    ];
+    let reference = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/definitions.md")).unwrap();
+    for (definition, table) in tables {
+        let keys: Vec<&String> = schema["definitions"][definition]["properties"].as_object().unwrap().keys().collect();
+        let text = keys.iter().fold(format!("[{table}]\n"), |text, key| format!("{text}{key} = 0\n"));
+        let report = check(&text).unwrap_err();
+        let unread: Vec<_> = report.problems.iter().filter(|d| d.code == "unknown_key").map(|d| &d.message).collect();
+        assert!(unread.is_empty(), "[{table}]: {unread:?}");
+        for key in keys {
+            assert!(reference.contains(&format!("| `{key}`")), "docs/reference/definitions.md does not explain `{key}` of [{table}]");
+        }
+    }
+    let params = schema["definitions"]["ModelDef"]["properties"]["params"]["properties"].as_object().unwrap();
+    for key in params.keys() {
+        assert!(reference.contains(&format!("| `{key}`")), "docs/reference/definitions.md does not explain the setting `{key}`");
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(300))]
+
+    /// Whatever is in the file: an answer, and never a panic.
+    #[test]
+    fn mangled_definitions_are_refused_politely(cut in 0usize..3000, length in 0usize..40, junk in "[\\[\\]{}=\"'.,a-z0-9 \\\\\nü]{0,6}") {
+        let floor = |i: usize| LENDER.char_indices().map(|(i, _)| i).take_while(|at| *at <= i).last().unwrap_or(0);
+        let (start, end) = (floor(cut), floor(cut + length));
+        let text = format!("{}{junk}{}", &LENDER[..start], &LENDER[end..]);
+        if let Err(report) = check(&text) {
+            proptest::prop_assert!(report.errors() > 0);
+            for problem in &report.problems {
+                proptest::prop_assert!(problem.hint.as_ref().is_some_and(|h| !h.is_empty()), "no hint: {}", problem);
+                proptest::prop_assert!(problem.line <= text.lines().count() + 1, "{}", problem);
+            }
+        }
+    }
 }

@@ -387,32 +387,42 @@ pub enum Action {
 
 /// A set of words a value may be one of.
 pub(super) trait Word: Copy + 'static {
+    /// What the words are, in complaints.
+    const WHAT: &'static str;
     const WORDS: &'static [(&'static str, Self)];
 }
 
 impl Word for Clock {
+    const WHAT: &'static str = "clock";
     const WORDS: &'static [(&'static str, Self)] = &[("wall", Clock::Wall), ("event", Clock::Event)];
 }
 impl Word for Connector {
+    const WHAT: &'static str = "connector";
     const WORDS: &'static [(&'static str, Self)] = &[("http", Connector::Http), ("file", Connector::File)];
 }
 impl Word for FileFormat {
+    const WHAT: &'static str = "format";
     const WORDS: &'static [(&'static str, Self)] =
         &[("parquet", FileFormat::Parquet), ("csv", FileFormat::Csv), ("ndjson", FileFormat::Ndjson), ("json", FileFormat::Json)];
 }
 impl Word for Unknown {
+    const WHAT: &'static str = "treatment of unknown fields";
     const WORDS: &'static [(&'static str, Self)] = &[("keep", Unknown::Keep), ("ignore", Unknown::Ignore), ("reject", Unknown::Reject)];
 }
 impl Word for LearnerKind {
+    const WHAT: &'static str = "learner";
     const WORDS: &'static [(&'static str, Self)] = &[("gbdt", LearnerKind::Gbdt), ("logistic", LearnerKind::Logistic)];
 }
 impl Word for Direction {
+    const WHAT: &'static str = "direction";
     const WORDS: &'static [(&'static str, Self)] = &[("increasing", Direction::Increasing), ("decreasing", Direction::Decreasing)];
 }
 impl Word for Action {
+    const WHAT: &'static str = "action";
     const WORDS: &'static [(&'static str, Self)] = &[("alert", Action::Alert), ("retrain", Action::Retrain)];
 }
 impl Word for Signal {
+    const WHAT: &'static str = "signal";
     const WORDS: &'static [(&'static str, Self)] = &Signal::ALL;
 }
 
@@ -520,7 +530,7 @@ impl Size {
 
 impl std::fmt::Display for Size {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (unit, size) = Size::UNITS.into_iter().find(|(_, size)| self.0 != 0 && self.0 % size == 0).unwrap_or(("B", 1));
+        let (unit, size) = Size::UNITS.into_iter().find(|(_, size)| self.0 != 0 && self.0.is_multiple_of(*size)).unwrap_or(("B", 1));
         write!(f, "{}{unit}", self.0 / size)
     }
 }

@@ -201,15 +201,16 @@ fn raw_range(text: &str, value: Range<usize>, inner: Range<usize>) -> Range<usiz
     }
     let mut decoded_at = 0;
     let (mut start, mut end) = (None, None);
-    while raw_at < body_end {
-        if start.is_none() && decoded_at >= inner.start {
+    while raw_at < body_end && end.is_none() {
+        let rest = &raw[raw_at..body_end];
+        let (written, decoded) = if escapes { character(rest) } else { plain(rest) };
+        // Some escapes, such as a line that goes on, stand for nothing.
+        if decoded > 0 && start.is_none() && decoded_at >= inner.start {
             start = Some(raw_at);
         }
-        if end.is_none() && decoded_at >= inner.end {
+        if decoded_at >= inner.end {
             end = Some(raw_at);
-            break;
         }
-        let (written, decoded) = if escapes { character(&raw[raw_at..body_end]) } else { plain(&raw[raw_at..body_end]) };
         raw_at += written;
         decoded_at += decoded;
     }

@@ -68,7 +68,7 @@ pub(super) fn learner(
                 let needed = match default {
                     Value::Bool(_) => "true or false",
                     Value::Number(n) if n.is_f64() => "a number",
-                    _ => "a whole number, not negative",
+                    _ => "a whole number of 0 or more",
                 };
                 let problem =
                     Problem::new("wrong_type", format!("`{name}` must be {needed}, not {value}")).hint(format!("its default is {default}"));

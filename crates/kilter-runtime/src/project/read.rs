@@ -1,8 +1,11 @@
 //! From TOML to definitions: every section, key by key. Names are not looked up yet.
+//!
+//! After a complaint about a value the reading goes on with what was likely meant, or with the default, for one mistake not to hide another.
+//! Only what cannot be guessed at makes a section unusable.
 
 use std::collections::BTreeSet;
 
-use kilter_core::{DataType, Problem};
+use kilter_core::{DataType, Problem, Span, nearest};
 use toml::de::{DeTable, DeValue};
 
 use super::definitions::*;
@@ -116,7 +119,7 @@ fn read_project(mut t: Reader<'_>) -> Option<ProjectDef> {
         }
     }
     let clock = t.word("clock").unwrap_or_else(defaults::clock);
-    t.finish().then_some(())?;
+    t.finish();
     Some(ProjectDef { name: name?, clock })
 }
 
@@ -128,7 +131,8 @@ fn read_server(mut t: Reader<'_>) -> Option<ServerDef> {
     }
     let max_body = t.size("max_body").unwrap_or_else(defaults::max_body);
     let data = t.text("data").unwrap_or_else(defaults::data);
-    t.finish().then_some(ServerDef { listen, max_body, data })
+    t.finish();
+    Some(ServerDef { listen, max_body, data })
 }
 
 fn read_log(mut t: Reader<'_>) -> Option<LogDef> {
@@ -137,14 +141,16 @@ fn read_log(mut t: Reader<'_>) -> Option<LogDef> {
         let problem = Problem::new("out_of_range", format!("a log segment of {segment} is too small"));
         t.wrong("segment", problem.hint("at least \"1MiB\"; the usual size is \"256MiB\""));
     }
-    t.finish().then_some(LogDef { segment })
+    t.finish();
+    Some(LogDef { segment })
 }
 
 fn read_snapshot(mut t: Reader<'_>) -> Option<SnapshotDef> {
     let every = t.span("every").unwrap_or_else(defaults::snapshot_every);
     let min_events = t.integer("min_events", 1, i64::MAX).map_or_else(defaults::snapshot_min_events, |n| n as u64);
     let keep = t.integer("keep", 1, 1000).map_or_else(defaults::snapshot_keep, |n| n as u32);
-    t.finish().then_some(SnapshotDef { every, min_events, keep })
+    t.finish();
+    Some(SnapshotDef { every, min_events, keep })
 }
 
 fn read_source(mut t: Reader<'_>) -> Option<SourceDef> {
@@ -176,7 +182,7 @@ fn read_source(mut t: Reader<'_>) -> Option<SourceDef> {
     let max_future = t.span_or_none("max_future").unwrap_or_else(defaults::max_future);
     let unknown = t.word("unknown").unwrap_or_else(defaults::unknown);
     let description = t.text("description");
-    t.finish().then_some(())?;
+    t.finish();
     let connector = connector.unwrap_or_else(defaults::connector);
     let format = format.or_else(|| path.as_deref().and_then(FileFormat::of_path)).filter(|_| connector == Connector::File);
     Some(SourceDef { connector, path, format, time: time?, id, columns: columns?, lateness, dedupe, max_future, unknown, description })
@@ -215,7 +221,8 @@ fn read_columns(t: &mut Reader<'_>) -> Option<Named<ColumnDef>> {
                 let data_type = type_name.and_then(|n| data_type(t, &join(&path, "type"), &n));
                 let required = inner.boolean("required").unwrap_or(false);
                 let description = inner.text("description");
-                inner.finish().then_some(()).and(data_type).map(|data_type| ColumnDef { data_type, required, description })
+                inner.finish();
+                data_type.map(|data_type| ColumnDef { data_type, required, description })
             }
             _ => {
                 let problem = Problem::new("wrong_type", format!("the type of column `{name}` must be a word in quotes"));
@@ -233,25 +240,27 @@ fn type_names() -> String {
     kilter_core::list(DataType::ALL.into_iter().map(DataType::name))
 }
 
+/// The type of that name; of a name that other systems use, the type that is meant, so that the reading can go on.
 fn data_type(t: &Reader<'_>, path: &str, name: &str) -> Option<DataType> {
     let found = DataType::parse(name);
-    if found.is_none() {
-        // What other systems call these types.
-        let known = match name.to_ascii_lowercase().as_str() {
-            "int" | "integer" | "long" | "bigint" | "int32" | "i64" => Some("int64"),
-            "float" | "double" | "number" | "decimal" | "numeric" | "real" | "float32" | "f64" => Some("float64"),
-            "str" | "text" | "varchar" | "utf8" => Some("string"),
-            "datetime" | "time" | "date" | "timestamptz" => Some("timestamp"),
-            "boolean" => Some("bool"),
-            _ => None,
-        };
-        let mut problem = Problem::unknown("unknown_type", "type", name, DataType::ALL.into_iter().map(DataType::name));
-        if let Some(known) = known {
-            problem = problem.hint(format!("did you mean `{known}`? The types are {}", type_names()));
-        }
-        t.document.error(At::Value(path), problem);
+    if found.is_some() {
+        return found;
     }
-    found
+    let meant = match name.to_ascii_lowercase().as_str() {
+        "int" | "integer" | "long" | "bigint" | "int32" | "i64" => Some(DataType::Int64),
+        "float" | "double" | "number" | "decimal" | "numeric" | "real" | "float32" | "f64" => Some(DataType::Float64),
+        "str" | "text" | "varchar" | "utf8" => Some(DataType::String),
+        "datetime" | "time" | "date" | "timestamptz" => Some(DataType::Timestamp),
+        "boolean" => Some(DataType::Bool),
+        _ => None,
+    };
+    let names = || DataType::ALL.into_iter().map(DataType::name);
+    let mut problem = Problem::unknown("unknown_type", "type", name, names());
+    if let Some(meant) = meant {
+        problem = problem.hint(format!("did you mean `{meant}`? The types are {}", type_names()));
+    }
+    t.document.error(At::Value(path), problem);
+    meant.or_else(|| nearest(name, names()).and_then(DataType::parse))
 }
 
 fn read_features(mut t: Reader<'_>) -> Option<FeaturesDef> {
@@ -283,7 +292,8 @@ fn read_features(mut t: Reader<'_>) -> Option<FeaturesDef> {
                 let value = inner.text("value");
                 let default = inner.scalar("default");
                 let description = inner.text("description");
-                inner.finish().then_some(()).and(value).map(|value| FeatureDef { value, default, description })
+                inner.finish();
+                value.map(|value| FeatureDef { value, default, description })
             }
             _ => {
                 let problem = Problem::new("wrong_type", format!("feature `{name}` must be an aggregate in quotes"));
@@ -294,7 +304,7 @@ fn read_features(mut t: Reader<'_>) -> Option<FeaturesDef> {
         let named_well = check_column_name(&mut t, "columns", name);
         columns.push(column.filter(|_| named_well).map(|c| (name.to_owned(), c)));
     }
-    t.finish().then_some(())?;
+    t.finish();
     let columns = Named(columns.into_iter().collect::<Option<Vec<_>>>()?);
     Some(FeaturesDef { source: source?, entity: entity?, filter, hop, columns, description })
 }
@@ -319,7 +329,7 @@ fn read_model(mut t: Reader<'_>) -> Option<ModelDef> {
     let seed = t.integer("seed", 0, i64::MAX).map_or_else(defaults::seed, |n| n as u64);
     let monotone = t.words_by_name("monotone").unwrap_or_default();
     let description = t.text("description");
-    t.finish().then_some(())?;
+    t.finish();
     let learner = learner.unwrap_or_else(defaults::learner);
     Some(ModelDef {
         on: on?,
@@ -346,7 +356,8 @@ fn read_label(mut t: Reader<'_>) -> Option<LabelDef> {
     t.require("on", "the column that observation and label share: `on = \"application_id\"`");
     let on = t.pairs("on");
     t.require("within", "how long after the observation its label is known: `within = \"30d\"`");
-    let within = t.span("within");
+    // The stand-in is never seen: what is missing has been reported.
+    let within = t.span("within").unwrap_or(Span::DAY);
     let absent = match t.has("absent").then(|| t.scalar("absent")).flatten() {
         None => None,
         Some(Scalar::Bool(b)) => Some(f64::from(u8::from(b))),
@@ -359,8 +370,8 @@ fn read_label(mut t: Reader<'_>) -> Option<LabelDef> {
             None
         }
     };
-    t.finish().then_some(())?;
-    Some(LabelDef { source: source?, value: value?, on: on?, within: within?, absent })
+    t.finish();
+    Some(LabelDef { source: source?, value: value?, on: on?, within, absent })
 }
 
 fn read_decision(mut t: Reader<'_>) -> Option<DecisionDef> {
@@ -386,7 +397,7 @@ fn read_decision(mut t: Reader<'_>) -> Option<DecisionDef> {
     let keys = t.names_by_name("keys").unwrap_or_default();
     let include_self = t.boolean("include_self").unwrap_or(false);
     let description = t.text("description");
-    t.finish().then_some(())?;
+    t.finish();
     let policy = policy?.into_iter().collect::<Option<Vec<_>>>()?;
     Some(DecisionDef { on, model, policy, reasons, fallback, keys, include_self, description })
 }
@@ -398,8 +409,8 @@ fn read_rule(mut t: Reader<'_>) -> Option<RuleDef> {
     if let Some(word) = &outcome {
         check_outcome(&mut t, "outcome", word);
     }
-    t.finish().then_some(())?;
-    Some(RuleDef { when, outcome: outcome? })
+    t.finish();
+    Some(RuleDef { when, outcome: outcome.unwrap_or_default() })
 }
 
 fn check_outcome(t: &mut Reader<'_>, key: &str, word: &str) {
@@ -422,7 +433,7 @@ fn read_schedule(mut t: Reader<'_>) -> Option<ScheduleDef> {
     t.require("train", "the model to train: `train = \"default_risk\"`");
     let train = t.text("train");
     let promote_if = t.text("promote_if");
-    t.finish().then_some(())?;
+    t.finish();
     Some(ScheduleDef { every, cron, train: train?, promote_if })
 }
 
@@ -440,6 +451,6 @@ fn read_monitor(mut t: Reader<'_>) -> Option<MonitorDef> {
     let every = t.span("every").unwrap_or_else(defaults::monitor_every);
     let min_rows = t.integer("min_rows", 1, i64::MAX).map_or_else(defaults::monitor_min_rows, |n| n as u64);
     let then = t.words("then").unwrap_or_else(defaults::then);
-    t.finish().then_some(())?;
+    t.finish();
     Some(MonitorDef { model: model?, signal: signal?, above, below, window, every, min_rows, then })
 }

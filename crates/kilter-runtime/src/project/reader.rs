@@ -21,7 +21,6 @@ pub(super) struct Reader<'d> {
     asked: Vec<&'static str>,
     /// Required keys that are not there.
     missing: Vec<(&'static str, Problem)>,
-    sound: bool,
 }
 
 struct Entry<'d> {
@@ -35,20 +34,19 @@ impl<'d> Reader<'d> {
         // The parser sorts keys by name; people mean the order they wrote.
         spanned.sort_by_key(|(key, _)| key.span().start);
         let entries = spanned.into_iter().map(|(k, v)| Entry { key: k.get_ref(), value: v.get_ref() }).collect();
-        Reader { document, path: path.to_owned(), what: what.into(), entries, asked: Vec::new(), missing: Vec::new(), sound: true }
+        Reader { document, path: path.to_owned(), what: what.into(), entries, asked: Vec::new(), missing: Vec::new() }
     }
 
     pub(super) fn at(&self, key: &str) -> String {
         join(&self.path, key)
     }
 
-    /// Reports at the value of `key` and marks the table as unusable.
-    pub(super) fn wrong(&mut self, key: &str, problem: Problem) {
-        self.sound = false;
+    /// Reports at the value of `key`.
+    pub(super) fn wrong(&self, key: &str, problem: Problem) {
         self.document.error(At::Value(&self.at(key)), problem);
     }
 
-    fn mismatch(&mut self, key: &str, expected: &str, hint: &str) {
+    fn mismatch(&self, key: &str, expected: &str, hint: &str) {
         let found = self.raw(key).map_or("nothing", kind);
         let problem = Problem::new("wrong_type", format!("`{key}` of {} must be {expected}, not {found}", self.what));
         self.wrong(key, problem.hint(hint));
@@ -68,7 +66,6 @@ impl<'d> Reader<'d> {
     /// Complains when `key` is not there at all; what it holds is for another call.
     pub(super) fn require(&mut self, key: &'static str, hint: &str) {
         if self.ask(key).is_none() {
-            self.sound = false;
             let problem = Problem::new("missing", format!("{} needs `{key}`", self.what)).hint(hint);
             self.missing.push((key, problem));
         }
@@ -103,6 +100,7 @@ impl<'d> Reader<'d> {
         }
     }
 
+    /// A length of time; a day, after the complaint, when it is not one.
     pub(super) fn span(&mut self, key: &'static str) -> Option<Span> {
         let parsed = match self.ask(key)? {
             DeValue::String(s) => Span::parse(s),
@@ -114,13 +112,13 @@ impl<'d> Reader<'d> {
             Some(_) => {
                 let problem = Problem::new("out_of_range", format!("`{key}` of {} must be longer than zero", self.what));
                 self.wrong(key, problem.hint(format!("such as `{key} = \"7d\"`")));
-                None
+                Some(Span::DAY)
             }
             None => {
                 let shown = self.raw(key).map(show).unwrap_or_default();
                 let problem = Problem::new("bad_span", format!("`{key}` of {} is not a length of time: {shown}", self.what));
                 self.wrong(key, problem.hint("a number with a unit in quotes: \"90s\", \"15m\", \"1h\", \"7d\", \"2w\", \"1d12h\""));
-                None
+                Some(Span::DAY)
             }
         }
     }
@@ -183,7 +181,7 @@ impl<'d> Reader<'d> {
         }
     }
 
-    fn out_of_range(&mut self, key: &str, found: impl Display, low: f64, high: f64) {
+    fn out_of_range(&self, key: &str, found: impl Display, low: f64, high: f64) {
         let range = match (low.is_finite(), high.is_finite()) {
             (true, true) => format!("between {low} and {high}"),
             (true, false) => format!("at least {low}"),
@@ -205,13 +203,13 @@ impl<'d> Reader<'d> {
         }
     }
 
-    fn word_in<T: Word>(&mut self, key: &str, word: &str) -> Option<T> {
-        let found = T::WORDS.iter().find(|(w, _)| *w == word).map(|(_, t)| *t);
-        if found.is_none() {
-            let what = key.split('.').next().unwrap_or(key);
-            self.wrong(key, Problem::unknown("unknown_word", what, word, T::WORDS.iter().map(|(w, _)| *w)));
-        }
-        found
+    fn word_in<T: Word>(&self, key: &str, word: &str) -> Option<T> {
+        let meaning = |word: &str| T::WORDS.iter().find(|(w, _)| *w == word).map(|(_, t)| *t);
+        meaning(word).or_else(|| {
+            let words = || T::WORDS.iter().map(|(w, _)| *w);
+            self.wrong(key, Problem::unknown("unknown_word", T::WHAT, word, words()));
+            nearest(word, words()).and_then(meaning)
+        })
     }
 
     pub(super) fn words<T: Word>(&mut self, key: &'static str) -> Option<Vec<T>> {
@@ -222,14 +220,22 @@ impl<'d> Reader<'d> {
 
     /// A list of texts.
     pub(super) fn texts(&mut self, key: &'static str) -> Option<Vec<String>> {
-        let items = match self.ask(key)? {
-            DeValue::Array(items) => items.iter().map(|item| text_of(item.get_ref())).collect::<Option<Vec<String>>>(),
-            _ => None,
+        let hint = format!("write `{key} = [\"...\", \"...\"]`");
+        let DeValue::Array(items) = self.ask(key)? else {
+            self.mismatch(key, "a list of texts", &hint);
+            return None;
         };
-        if items.is_none() {
-            self.mismatch(key, "a list of texts", &format!("write `{key} = [\"...\", \"...\"]`"));
+        let mut texts = Vec::new();
+        for (i, item) in items.iter().enumerate() {
+            match text_of(item.get_ref()) {
+                Some(text) => texts.push(text),
+                None => {
+                    let problem = format!("`{key}` of {} must hold texts, this is {}", self.what, kind(item.get_ref()));
+                    self.wrong(&format!("{key}.{i}"), Problem::new("wrong_type", problem).hint(hint.as_str()));
+                }
+            }
         }
-        items
+        (texts.len() == items.len()).then_some(texts)
     }
 
     /// One text or a list of them.
@@ -386,12 +392,17 @@ impl<'d> Reader<'d> {
         tables
     }
 
-    /// Reports every key that is not there or that nobody asked for, and says whether the table can be used.
-    pub(super) fn finish(self) -> bool {
+    /// Reports every key that is not there or that nobody asked for.
+    pub(super) fn finish(self) {
         let unknown: Vec<&Entry<'_>> = self.entries.iter().filter(|e| !self.asked.contains(&e.key)).collect();
         for entry in &unknown {
             let what = if self.path.is_empty() { "section" } else { "key" };
-            let mut problem = Problem::unknown(if self.path.is_empty() { "unknown_section" } else { "unknown_key" }, what, entry.key, self.asked.iter().copied());
+            let mut problem = Problem::unknown(
+                if self.path.is_empty() { "unknown_section" } else { "unknown_key" },
+                what,
+                entry.key,
+                self.asked.iter().copied(),
+            );
             if !self.path.is_empty() {
                 problem.message = format!("{} in {}", problem.message, self.what);
             }
@@ -403,7 +414,6 @@ impl<'d> Reader<'d> {
                 self.document.error(At::Key(&self.path), problem);
             }
         }
-        self.sound
     }
 }
 

@@ -120,7 +120,8 @@ impl<'d> Resolver<'d> {
         if let Some(position) = self.sources.iter().position(|s| s.name == name) {
             return Some(Found::Good(SourceId(position as u16)));
         }
-        let mut problem = Problem::unknown("unknown_source", "source", name, self.definitions.source.names());
+        let names = self.definitions.source.names().chain(self.reading.broken_sources.iter().map(String::as_str));
+        let mut problem = Problem::unknown("unknown_source", "source", name, names);
         problem.message = format!("{what}: {}", problem.message);
         self.document.error(At::Value(path), problem);
         None
@@ -135,7 +136,8 @@ impl<'d> Resolver<'d> {
         if let Some(position) = models.iter().position(|(n, _)| *n == name) {
             return Some(Found::Good(position));
         }
-        let mut problem = Problem::unknown("unknown_model", "model", name, self.definitions.model.names());
+        let names = self.definitions.model.names().chain(self.reading.broken_models.iter().map(String::as_str));
+        let mut problem = Problem::unknown("unknown_model", "model", name, names);
         problem.message = format!("{what}: {}", problem.message);
         self.document.error(At::Value(path), problem);
         None
@@ -192,7 +194,11 @@ impl<'d> Resolver<'d> {
             Location::Entity(column) => {
                 let mut problem = problem;
                 if problem.hint.is_none() {
-                    let keys = self.definitions.source.get(&def.source).map(|s| s.columns.iter().filter(|(_, c)| is_key(c.data_type)).map(|(n, _)| n));
+                    let keys = self
+                        .definitions
+                        .source
+                        .get(&def.source)
+                        .map(|s| s.columns.iter().filter(|(_, c)| is_key(c.data_type)).map(|(n, _)| n));
                     problem = problem.hint(format!("columns that name something: {}", kilter_core::list(keys.into_iter().flatten())));
                 }
                 let item = def.entity.iter().position(|e| *e == column).unwrap_or(0);

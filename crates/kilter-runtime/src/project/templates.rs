@@ -28,7 +28,7 @@ pub static TEMPLATES: [Template; 3] = [
     },
     Template {
         name: "card-fraud",
-        description: "card payments blocked on the history of card and terminal",
+        description: "card payments blocked on the history of customer and terminal",
         text: include_str!("../../templates/card-fraud.toml"),
     },
 ];

@@ -60,7 +60,8 @@ impl Resolver<'_> {
     fn check_key_names(&self, path: &str, what: &str, keys: &Named<Vec<String>>) {
         for view in keys.names() {
             if self.definitions.features.get(view).is_none() && !self.broken_views.contains(view) {
-                let mut problem = Problem::unknown("unknown_view", "feature view", view, self.definitions.features.names());
+                let names = self.definitions.features.names().chain(self.broken_views.iter().map(String::as_str));
+                let mut problem = Problem::unknown("unknown_view", "feature view", view, names);
                 problem.message = format!("`keys` of {what}: {}", problem.message);
                 self.document.error(At::Key(&format!("{path}.keys.{view}")), problem);
             }
@@ -95,7 +96,7 @@ impl Resolver<'_> {
         if columns.len() != def.entity.len() {
             let problem = Problem::new(
                 "wrong_key",
-                format!("{what}: view \"{view}\" has {} entity columns, not {}", def.entity.len(), columns.len()),
+                format!("{what}: the entity of view \"{view}\" has {} column(s), these are {}", def.entity.len(), columns.len()),
             );
             self.document.error(At::Value(&path), problem.hint(format!("one column for each of: {}", def.entity.join(", "))));
             return Ok(None);
@@ -146,6 +147,10 @@ impl Context {
             }
         }
         Some(problem)
+    }
+
+    pub(super) fn broken_views(&self) -> impl Iterator<Item = &str> {
+        self.broken.keys().map(String::as_str)
     }
 
     pub(super) fn is_broken(&self, view: &str) -> bool {

@@ -23,7 +23,12 @@ pub(super) fn resolve(
         if let Some((rule, text)) = uses_score(&plan) {
             let problem = Problem::new("no_score", "there is no score without a model");
             let what = format!("{what}, rule {}", rule + 1);
-            resolver.text_problem(&format!("{path}.policy.{rule}.when"), &what, Some(text), problem.hint("name the `model` of the decision"));
+            resolver.text_problem(
+                &format!("{path}.policy.{rule}.when"),
+                &what,
+                Some(text),
+                problem.hint("name the `model` of the decision"),
+            );
         } else if def.fallback.is_some() {
             let problem = Problem::new("misplaced", format!("{what} has no model, so it never falls back"));
             resolver.document.error(At::Key(&format!("{path}.fallback")), problem.hint("leave `fallback` out, or name a `model`"));

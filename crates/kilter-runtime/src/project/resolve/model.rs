@@ -115,7 +115,7 @@ impl Inputs<'_, '_> {
             }
             Some(reason) => Problem::new("out_of_reach", format!("feature view \"{view}\" is not in reach here")).hint(reason),
             None => {
-                let in_reach = self.context.plan.lookups.iter().map(|l| views[l.view].name());
+                let in_reach = self.context.plan.lookups.iter().map(|l| views[l.view].name()).chain(self.context.broken_views());
                 Problem::unknown("unknown_view", "feature view", view, in_reach)
             }
         };
@@ -173,9 +173,8 @@ impl Inputs<'_, '_> {
                 let found = expr.data_type();
                 let problem =
                     Problem::new("wrong_type", format!("input \"{name}\" is {}, and a model sees numbers and bools", type_name(found)));
-                let column = self.context.plan.scope.resolve(None, name).is_ok();
                 let hint = match expr.as_constant() {
-                    Some(_) if column => format!("to compare the column, name the comparison: \"is_it = {name} = {text}\""),
+                    Some(_) => format!("the first `=` gives a name; a comparison needs one of its own: \"is_it = {name} = {text}\""),
                     _ => remedy(found, text),
                 };
                 self.wrong(path, offset, text, problem.hint(hint));
