@@ -3,8 +3,9 @@
 //! ```text
 //! "KLTM" | version u32 | header length u64 | header JSON | body length u64 | body | FNV-1a checksum u64 of all before
 //! ```
-//! Numbers are little-endian. The header says in words what the model is (kind, input names, parameters, training report); the body holds the learned numbers
-//! in binary, so floats survive bit for bit. A byte changed anywhere changes the checksum: every FNV-1a step is a bijection of its state.
+//! Numbers are little-endian. The header says in words what the model is (kind, input names, parameters, training report); the body holds
+//! the learned numbers in binary, so floats survive bit for bit. A byte changed anywhere changes the checksum: every FNV-1a step is a
+//! bijection of its state.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};

@@ -1,7 +1,7 @@
 //! From a training set to a model that scores, explains itself and survives a file: learners, metrics, the `Model` trait and its format.
 //!
-//! Pure: no clock, no files, no environment, no randomness without a seed. The same training set and parameters give the same model bytes on any number of
-//! threads. Rows are `f64` with NaN for missing; margins and contributions are log-odds (natural logarithm).
+//! Pure: no clock, no files, no environment, no randomness without a seed. The same training set and parameters give the same model bytes
+//! on any number of threads. Rows are `f64` with NaN for missing; margins and contributions are log-odds (natural logarithm).
 
 mod error;
 mod format;

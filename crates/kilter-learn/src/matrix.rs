@@ -1,8 +1,8 @@
 //! The data a learner sees: named columns of `f64`, NaN meaning missing, and labels beside them.
 //!
-//! Values are kept as `f64`, exactly as they were pushed, so that a stored row and the same row online are the same bits and get the same score.
-//! That costs 8 bytes a value (240 MB for a million rows of 30 columns); a learner that needs less keeps its own compact copy. Storage is by column: growing
-//! reallocates one column at a time, and learners read columns.
+//! Values are kept as `f64`, exactly as they were pushed, so that a stored row and the same row online are the same bits and get the same
+//! score. That costs 8 bytes a value (240 MB for a million rows of 30 columns); a learner that needs less keeps its own compact copy.
+//! Storage is by column: growing reallocates one column at a time, and learners read columns.
 
 use std::ops::Range;
 

@@ -4,8 +4,8 @@ use crate::{LearnError, format, learners};
 
 /// A trained binary classifier. Immutable: many threads may score with one at the same time.
 ///
-/// A row has one value for each of [`inputs`](Model::inputs), in that order, NaN meaning missing. A row of another length is a bug of the caller and
-/// panics. Margins are log-odds; everything is deterministic to the bit, for one row or many, before and after saving.
+/// A row has one value for each of [`inputs`](Model::inputs), in that order, NaN meaning missing. A row of another length is a bug of the
+/// caller and panics. Margins are log-odds; everything is deterministic to the bit, for one row or many, before and after saving.
 pub trait Model: Send + Sync {
     /// Name of the learner in the register, such as `"gbdt"`.
     fn kind(&self) -> &'static str;
@@ -21,7 +21,8 @@ pub trait Model: Send + Sync {
         crate::math::sigmoid(self.margin(row))
     }
 
-    /// Fills one contribution (in log-odds) for each input and returns the base value: base + sum of contributions = margin, to rounding (1e-9).
+    /// Fills one contribution (in log-odds) for each input and returns the base value: base + sum of contributions = margin, to rounding
+    /// (1e-9).
     fn explain(&self, row: &[f64], contributions: &mut Vec<f64>) -> f64;
 
     /// The whole model as one checksummed file; see [`load`].

@@ -3,9 +3,9 @@
 //! PSI = sum over bins of (p - q) ln(p / q), the symmetrised Kullback-Leibler divergence of two binned samples, in nats. Bins are quantiles
 //! of the reference plus one for missing values (NaN), so a rise of missing values is drift like any other.
 //!
-//! Without drift PSI is not zero. It is close to (1/n + 1/m) times a chi-square with bins - 1 degrees of freedom (Yurdakul 2018), n and m being
-//! the two sample sizes: its mean is (bins - 1)(1/n + 1/m). The usual rules of thumb (0.1 look, 0.25 act) hold for thousands of rows only;
-//! with 200 rows and ten bins 0.05 is pure chance. [`NoDrift`] gives that scale so that an alert can ask for more than noise.
+//! Without drift PSI is not zero. It is close to (1/n + 1/m) times a chi-square with bins - 1 degrees of freedom (Yurdakul 2018), n and m
+//! being the two sample sizes: its mean is (bins - 1)(1/n + 1/m). The usual rules of thumb (0.1 look, 0.25 act) hold for thousands of rows
+//! only; with 200 rows and ten bins 0.05 is pure chance. [`NoDrift`] gives that scale so that an alert can ask for more than noise.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,8 +1,8 @@
 //! Count, mean and variance of a stream in one pass, mergeable.
 //!
 //! Updates follow Welford (1962) and merges Chan, Golub and LeVeque (1979): the sum of squared deviations is carried instead of the sum of
-//! squares, so a large mean does not eat the digits of a small variance. A merge equals adding the values one by one up to rounding, not bit
-//! for bit; state that must replay bitwise has to see the same values and merges in the same order.
+//! squares, so a large mean does not eat the digits of a small variance. A merge equals adding the values one by one up to rounding, not
+//! bit for bit; state that must replay bitwise has to see the same values and merges in the same order.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,7 @@
 //! Seeded randomness that is equal on every platform.
 //!
-//! The generator is xoshiro256++ (Blackman and Vigna 2019), its state filled from the seed by SplitMix64 (Steele et al. 2014). Distributions use
-//! `libm`, so a seed names one data set for ever. Not for secrets.
+//! The generator is xoshiro256++ (Blackman and Vigna 2019), its state filled from the seed by SplitMix64 (Steele et al. 2014).
+//! Distributions use `libm`, so a seed names one data set for ever. Not for secrets.
 
 /// A seeded generator.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,10 +1,10 @@
 //! Logistic regression with an L2 penalty, fitted by Newton's method (iteratively reweighted least squares).
 //!
-//! Columns are standardised inside the model, so one penalty suits all of them and callers pass raw values. A missing value counts as the column's training
-//! mean: it neither helps nor harms. Infinite values count as missing. A column without variation gets no coefficient.
+//! Columns are standardised inside the model, so one penalty suits all of them and callers pass raw values. A missing value counts as the
+//! column's training mean: it neither helps nor harms. Infinite values count as missing. A column without variation gets no coefficient.
 //!
-//! Each step solves the penalised normal equations by Cholesky and is halved until the loss falls, so the fit cannot diverge. Separable classes have no finite
-//! optimum without a penalty; then the fit stops at `max_iterations` and [`LogisticModel::converged`] says no.
+//! Each step solves the penalised normal equations by Cholesky and is halved until the loss falls, so the fit cannot diverge. Separable
+//! classes have no finite optimum without a penalty; then the fit stops at `max_iterations` and [`LogisticModel::converged`] says no.
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -21,7 +21,8 @@ const BLOCK: usize = 4096;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Logistic {
-    /// Penalty: `l2 / 2 * sum of squared standardised coefficients` beside the summed log loss (scikit-learn's 1 / C). The intercept is free.
+    /// Penalty: `l2 / 2 * sum of squared standardised coefficients` beside the summed log loss (scikit-learn's 1 / C). The intercept is
+    /// free.
     pub l2: f64,
     pub max_iterations: usize,
     /// Stop when no coefficient moves by more than this.
@@ -295,8 +296,8 @@ fn mean_and_scale(column: &[f64], weights: &[f64]) -> (f64, f64) {
 
 /// Solves A x = b by Cholesky for a symmetric positive (semi-)definite A given by its lower triangle.
 ///
-/// A pivot that vanishes marks a direction the data say nothing about (a constant or duplicate column without penalty, or saturated probabilities): it is
-/// raised to a small positive number, and the caller's step halving keeps the outcome a descent.
+/// A pivot that vanishes marks a direction the data say nothing about (a constant or duplicate column without penalty, or saturated
+/// probabilities): it is raised to a small positive number, and the caller's step halving keeps the outcome a descent.
 fn solve_positive(mut a: Vec<f64>, b: &[f64]) -> Vec<f64> {
     let n = b.len();
     let floor = (0..n).map(|i| a[i * n + i]).fold(0.0, f64::max) * 1e-10 + f64::MIN_POSITIVE;

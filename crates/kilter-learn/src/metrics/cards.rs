@@ -1,7 +1,8 @@
 //! Card precision at the top: how many of the k cards (or accounts) an analyst checks each day are worth it.
 //!
-//! The definition is that of the Fraud Detection Handbook (Le Borgne et al. 2022), `card_precision_top_k`: each day the k keys with the highest score of the day are
-//! checked; the precision is the number of those with at least one positive that day, divided by k; a key found so is blocked and gone from later days.
+//! The definition is that of the Fraud Detection Handbook (Le Borgne et al. 2022), `card_precision_top_k`: each day the k keys with the
+//! highest score of the day are checked; the precision is the number of those with at least one positive that day, divided by k; a key
+//! found so is blocked and gone from later days.
 
 use std::collections::{BTreeMap, BTreeSet};
 

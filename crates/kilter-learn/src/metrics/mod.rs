@@ -1,7 +1,8 @@
 //! How good scores are, given what came true.
 //!
-//! `scores` and `labels` run in parallel, labels are 0 or 1, order does not matter. Slices of different length are a bug of the caller and panic. A figure that the
-//! data do not define (AUC with one class only) is NaN, never 0.5 or 0: "not known" must not pass a threshold. Scores must not be NaN themselves.
+//! `scores` and `labels` run in parallel, labels are 0 or 1, order does not matter. Slices of different length are a bug of the caller and
+//! panic. A figure that the data do not define (AUC with one class only) is NaN, never 0.5 or 0: "not known" must not pass a threshold.
+//! Scores must not be NaN themselves.
 
 mod cards;
 mod evaluation;

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Mean negative log-likelihood in nats. Probabilities are kept 1e-15 away from 0 and 1, so one certain mistake costs 34.5 and not infinity. NaN without rows.
+/// Mean negative log-likelihood in nats. Probabilities are kept 1e-15 away from 0 and 1, so one certain mistake costs 34.5 and not
+/// infinity. NaN without rows.
 pub fn log_loss(probabilities: &[f64], labels: &[f64]) -> f64 {
     mean(probabilities, labels, |probability, label| {
         let probability = probability.clamp(1e-15, 1.0 - 1e-15);

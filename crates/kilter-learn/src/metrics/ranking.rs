@@ -19,7 +19,8 @@ pub fn gini(scores: &[f64], labels: &[f64]) -> f64 {
     2.0 * auc(scores, labels) - 1.0
 }
 
-/// Average precision: precision at each distinct score, weighted by the recall gained there (scikit-learn's definition). NaN without positives.
+/// Average precision: precision at each distinct score, weighted by the recall gained there (scikit-learn's definition). NaN without
+/// positives.
 pub fn average_precision(scores: &[f64], labels: &[f64]) -> f64 {
     let steps = steps(scores, labels);
     let (positives, _) = totals(&steps);

@@ -1,7 +1,7 @@
 //! Columns cut into at most 255 ordered bins: one byte a value, all that growing trees looks at.
 //!
-//! Bin 0 holds missing values, bins 1 and up hold values in order. Bin b holds values above edge b - 2, up to and including edge b - 1, so that
-//! `bin <= b` and `value <= upper(b)` are the same question: a tree grown on bins scores raw values exactly alike.
+//! Bin 0 holds missing values, bins 1 and up hold values in order. Bin b holds values above edge b - 2, up to and including edge b - 1, so
+//! that `bin <= b` and `value <= upper(b)` are the same question: a tree grown on bins scores raw values exactly alike.
 
 use std::ops::Range;
 

@@ -1,7 +1,7 @@
 //! Grows one tree, best leaf first.
 //!
-//! The rows of a leaf lie together in one list; a split parts its stretch in place and keeps the order of rows, so a leaf's rows are always in row order.
-//! Only the smaller child's histogram is summed; the larger one's is the difference. Freed histograms are used again.
+//! The rows of a leaf lie together in one list; a split parts its stretch in place and keeps the order of rows, so a leaf's rows are always
+//! in row order. Only the smaller child's histogram is summed; the larger one's is the difference. Freed histograms are used again.
 
 use rayon::prelude::*;
 

@@ -1,14 +1,14 @@
 //! Exact gradient histograms: whole numbers, so no order of additions can change a bit.
 //!
-//! Gradients are rounded once a tree to 16-bit words (see [`Scale`]). A histogram cell then holds the exact sums of the rows in one bin of one column, packed
-//! into two machine words that one 128-bit addition updates:
+//! Gradients are rounded once a tree to 16-bit words (see [`Scale`]). A histogram cell then holds the exact sums of the rows in one bin of
+//! one column, packed into two machine words that one 128-bit addition updates:
 //!
 //! ```text
 //! word 0: gradient, signed             word 1: count (24 bits) | hessian (40 bits)
 //! ```
-//! Whole-number sums commute, hence any number of threads gives the same model, a sibling's histogram is the parent's minus the child's without error, and
-//! counts are counts (LightGBM estimates them from hessians). The idea of quantised gradients is Shi et al. 2022 (arXiv 2207.09682); here the words keep
-//! enough bits that accuracy is not touched.
+//! Whole-number sums commute, hence any number of threads gives the same model, a sibling's histogram is the parent's minus the child's
+//! without error, and counts are counts (LightGBM estimates them from hessians). The idea of quantised gradients is Shi et al. 2022 (arXiv
+//! 2207.09682); here the words keep enough bits that accuracy is not touched.
 
 use rayon::prelude::*;
 
@@ -50,7 +50,8 @@ impl Entry {
     }
 }
 
-/// Powers of two between real gradients and words. Exact both ways but for the one rounding, which is unbiased: a dither decides the last bit.
+/// Powers of two between real gradients and words. Exact both ways but for the one rounding, which is unbiased: a dither decides the last
+/// bit.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scale {
     gradient: f64,

@@ -1,12 +1,13 @@
 //! Gradient-boosted decision trees for a binary label: histogram-based, leaf-wise, logistic loss.
 //!
-//! The method is that of XGBoost (Chen and Guestrin 2016) and LightGBM (Ke et al. 2017); sums are exact whole numbers, so the model's bytes do not depend on the
-//! number of threads. Missing values (NaN) learn a side at every split. Where a split's training rows had no missing value, a missing value later goes to the
-//! side with more training rows. Infinite values are ordinary extremes.
+//! The method is that of XGBoost (Chen and Guestrin 2016) and LightGBM (Ke et al. 2017); sums are exact whole numbers, so the model's bytes
+//! do not depend on the number of threads. Missing values (NaN) learn a side at every split. Where a split's training rows had no missing
+//! value, a missing value later goes to the side with more training rows. Infinite values are ordinary extremes.
 //!
 //! Memory beside the training set: two bytes a value, about 40 bytes a row, and 4 KiB a column for each open leaf.
 //!
-//! `binned` cuts columns into bins, `histogram` sums gradients, `split` finds the best cut of a node, `grow` makes a tree, `boost` makes many, `shap` explains.
+//! `binned` cuts columns into bins, `histogram` sums gradients, `split` finds the best cut of a node, `grow` makes a tree, `boost` makes
+//! many, `shap` explains.
 
 mod binned;
 mod boost;
@@ -52,10 +53,12 @@ pub struct Gbdt {
     pub column_fraction: f64,
     /// Stop after this many trees without a lower validation loss, and keep the best number of trees.
     pub early_stopping: Option<usize>,
-    /// Share of rows, the last ones in time order, held out of training for early stopping. Ignored without it, or with a validation set of one's own.
+    /// Share of rows, the last ones in time order, held out of training for early stopping. Ignored without it, or with a validation set of
+    /// one's own.
     pub validation_fraction: f64,
     pub seed: u64,
-    /// -1, 0 or 1 for each column: the score must not rise, may do anything, must not fall as the value rises. Empty: no constraint.
+    /// -1, 0 or 1 for each column: the score must not rise, may do anything, must not fall as the value rises. Missing
+    /// values are outside the order and free. Empty: no constraint.
     pub monotone: Vec<i8>,
     /// Weight of a positive row against a negative one. Other than 1 it shifts probabilities away from observed rates.
     pub scale_positive: f64,

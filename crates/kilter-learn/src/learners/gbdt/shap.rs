@@ -1,18 +1,19 @@
 //! Exact path-dependent TreeSHAP values in microseconds, by quadrature.
 //!
-//! The values are those of Lundberg et al. 2018/2020: each feature's Shapley value in the game where a coalition S is worth the tree's mean output when only the
-//! features of S are known, and a split on an unknown feature is followed both ways, weighted by training rows.
+//! The values are those of Lundberg et al. 2018/2020: each feature's Shapley value in the game where a coalition S is worth the tree's mean
+//! output when only the features of S are known, and a split on an unknown feature is followed both ways, weighted by training rows.
 //!
-//! For one leaf of value v that game is v times a product over the distinct features j of its path, of o_j (1 if the row agrees with all of the path's splits on
-//! j, else 0) when j is known and of r_j (the product of the row shares along j's splits) when not. Owen's multilinear extension (1972) turns the Shapley value
-//! into an integral over one variable:
+//! For one leaf of value v that game is v times a product over the distinct features j of its path, of o_j (1 if the row agrees with all of
+//! the path's splits on j, else 0) when j is known and of r_j (the product of the row shares along j's splits) when not. Owen's multilinear
+//! extension (1972) turns the Shapley value into an integral over one variable:
 //!
 //! ```text
 //! phi_i = v (o_i - r_i) * integral from 0 to 1 of  prod over j != i of (p o_j + (1 - p) r_j)  dp
 //! ```
-//! The integrand is a polynomial of degree d - 1 for d distinct features, so Gauss-Legendre quadrature with at least d / 2 points is exact (Quadrature TreeSHAP,
-//! 2026). Going down a tree each edge multiplies the factors at every point; going up it collects v times the products. Per edge, what depends on the row is only
-//! whether its feature has agreed before it and still agrees after it: three cases, whose factors are computed once for the model.
+//! The integrand is a polynomial of degree d - 1 for d distinct features, so Gauss-Legendre quadrature with at least d / 2 points is exact
+//! (Quadrature TreeSHAP, 2026). Going down a tree each edge multiplies the factors at every point; going up it collects v times the
+//! products. Per edge, what depends on the row is only whether its feature has agreed before it and still agrees after it: three cases,
+//! whose factors are computed once for the model.
 
 use std::cell::RefCell;
 
@@ -198,7 +199,8 @@ impl TreeTable {
         self.walk_anywhere::<POINTS>(scratch);
     }
 
-    // Plain loops over arrays of fixed size: iterator adapters are not always inlined across codegen units, and here they would cost tenfold.
+    // Plain loops over arrays of fixed size: iterator adapters are not always inlined across codegen units, and here they would cost
+    // tenfold.
     #[inline(always)]
     #[allow(clippy::needless_range_loop)]
     fn walk_anywhere<const POINTS: usize>(&self, scratch: &mut Scratch) {

@@ -1,11 +1,11 @@
 //! The best split of one node, read off its histogram.
 //!
-//! The gain of a split is the second-order reduction of the loss (Chen and Guestrin 2016): the sum over both sides of G^2 / (H + lambda), less that of the node.
-//! Missing values try both sides. Where a node saw none, they are sent to the side with more training rows.
+//! The gain of a split is the second-order reduction of the loss (Chen and Guestrin 2016): the sum over both sides of G^2 / (H + lambda),
+//! less that of the node. Missing values try both sides. Where a node saw none, they are sent to the side with more training rows.
 //!
-//! Monotone constraints are LightGBM's "basic" method: on a constrained column the left value may not exceed the right one (or the reverse), and each side's
-//! later values stay beyond the middle between the two. Sums are whole numbers, columns and bins go upwards and only a strictly larger gain wins, so ties
-//! always fall alike.
+//! Monotone constraints are LightGBM's "basic" method: on a constrained column the left value may not exceed the right one (or the
+//! reverse), and each side's later values stay beyond the middle between the two. Sums are whole numbers, columns and bins go upwards and
+//! only a strictly larger gain wins, so ties always fall alike.
 
 use super::binned::{Cuts, MISSING};
 use super::histogram::{Cells, Histogram, Scale, Sums, add};
