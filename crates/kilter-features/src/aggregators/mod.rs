@@ -104,14 +104,32 @@ pub(crate) trait Fixed {
     /// Adds a later tile's state.
     fn merge(state: &mut [u64], later: &[u64]);
     fn output(state: &[u64], reading: &Reading) -> Value;
+
+    /// Merges the states found at `offset` of every `stride` words, first to last.
+    fn fold(state: &mut [u64], words: &[u64], stride: usize, offset: usize) {
+        for tile in words.chunks_exact(stride) {
+            Self::merge(state, &tile[offset..offset + Self::WORDS]);
+        }
+    }
 }
 
 /// A state that grows. No words is the empty state.
 pub(crate) trait Growing {
+    const FOLD: Fold = Fold::All;
     fn update(state: &mut Vec<u64>, input: &Input<'_>);
     /// Adds a later tile's state.
     fn merge(state: &mut Vec<u64>, later: &[u64]);
     fn output(state: &[u64], reading: &Reading) -> Value;
+}
+
+/// Which tiles of a window a growing state has to look at.
+#[derive(Clone, Copy)]
+pub(crate) enum Fold {
+    All,
+    /// The oldest that has something.
+    Oldest,
+    /// The newest that has something.
+    Newest,
 }
 
 /// The functions of a state, chosen once when a view is compiled.
@@ -128,13 +146,13 @@ pub(crate) const MAX_WORDS: usize = 4;
 pub(crate) struct FixedOps {
     pub words: usize,
     pub update: fn(&mut [u64], &Input<'_>),
-    /// Merges the state found at `offset` of every `stride` words, first to last.
     pub fold: fn(&mut [u64], &[u64], usize, usize),
     pub output: fn(&[u64], &Reading) -> Value,
 }
 
 #[derive(Clone, Copy)]
 pub(crate) struct GrowingOps {
+    pub fold: Fold,
     pub update: fn(&mut Vec<u64>, &Input<'_>),
     pub merge: fn(&mut Vec<u64>, &[u64]),
     pub output: fn(&[u64], &Reading) -> Value,
@@ -143,17 +161,11 @@ pub(crate) struct GrowingOps {
 impl Ops {
     pub(crate) fn fixed<A: Fixed>() -> Ops {
         const { assert!(A::WORDS <= MAX_WORDS) };
-        Ops::Fixed(FixedOps { words: A::WORDS, update: A::update, fold: fold::<A>, output: A::output })
+        Ops::Fixed(FixedOps { words: A::WORDS, update: A::update, fold: A::fold, output: A::output })
     }
 
     pub(crate) fn growing<A: Growing>() -> Ops {
-        Ops::Growing(GrowingOps { update: A::update, merge: A::merge, output: A::output })
-    }
-}
-
-fn fold<A: Fixed>(state: &mut [u64], words: &[u64], stride: usize, offset: usize) {
-    for tile in words.chunks_exact(stride) {
-        A::merge(state, &tile[offset..offset + A::WORDS]);
+        Ops::Growing(GrowingOps { fold: A::FOLD, update: A::update, merge: A::merge, output: A::output })
     }
 }
 

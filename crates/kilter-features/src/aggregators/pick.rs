@@ -2,7 +2,7 @@
 
 use kilter_core::{DataType, EventTime, Value};
 
-use super::{Aggregator, Bound, Equality, Fixed, Growing, Input, Ops, Reading, Takes};
+use super::{Aggregator, Bound, Equality, Fixed, Fold, Growing, Input, Ops, Reading, Takes};
 
 pub(super) static FIRST: Aggregator = Aggregator { names: &["first"], takes: Takes::Value, bind: bind::<false> };
 pub(super) static LAST: Aggregator = Aggregator { names: &["last"], takes: Takes::Value, bind: bind::<true> };
@@ -63,12 +63,23 @@ impl<const LAST: bool, const TYPE: u8> Fixed for Pick<LAST, TYPE> {
             _ => Value::Time(EventTime(state[2] as i64)),
         }
     }
+
+    // Tiles follow one another in time, so the newest (oldest) that has a value has the last (first) one.
+    fn fold(state: &mut [u64], words: &[u64], stride: usize, offset: usize) {
+        let mut tiles = words.chunks_exact(stride).map(|tile| &tile[offset..offset + Self::WORDS]);
+        let found = if LAST { tiles.rfind(|t| t[0] != 0) } else { tiles.find(|t| t[0] != 0) };
+        if let Some(tile) = found {
+            Self::merge(state, tile);
+        }
+    }
 }
 
 /// Event time, length in bytes, then the bytes in words.
 struct PickText<const LAST: bool>;
 
 impl<const LAST: bool> Growing for PickText<LAST> {
+    const FOLD: Fold = if LAST { Fold::Newest } else { Fold::Oldest };
+
     fn update(state: &mut Vec<u64>, input: &Input<'_>) {
         let Value::Text(text) = input.value else { return };
         let time = input.time.0 as u64;

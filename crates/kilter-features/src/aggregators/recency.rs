@@ -41,4 +41,12 @@ impl Fixed for Latest {
             _ => Value::Float(reading.at.0.saturating_sub(state[1] as i64).max(0) as f64 / 1e6),
         }
     }
+
+    // The newest tile that has an event has the latest.
+    fn fold(state: &mut [u64], words: &[u64], stride: usize, offset: usize) {
+        let mut tiles = words.chunks_exact(stride).map(|tile| &tile[offset..offset + Self::WORDS]);
+        if let Some(tile) = tiles.rfind(|t| t[0] != 0) {
+            Self::merge(state, tile);
+        }
+    }
 }

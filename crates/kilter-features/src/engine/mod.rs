@@ -12,10 +12,10 @@ use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::hash::BuildHasher;
 
-use crate::aggregators::{Input, MAX_WORDS, Reading};
+use crate::aggregators::{Fold, Input, MAX_WORDS, Reading};
 use crate::view::{LevelPlan, Output, Place, Plan, Shared, View};
 
-use entity::{Entity, Tiles};
+use entity::{CACHE_FROM, Entity, Steps, Tiles};
 pub use snapshot::RestoreError;
 
 /// Fixed, so that a run can be repeated down to its memory accesses; map order never reaches an output.
@@ -23,12 +23,17 @@ fn hash(key: &EntityKey) -> u64 {
     foldhash::fast::FixedState::with_seed(0x6b69_6c74_6572).hash_one(key)
 }
 
+/// A look at an idle entity is a few cache misses, as much as the event itself: one for every few events.
+const EVENTS_PER_LOOK: u32 = 8;
+
 /// Views and their state.
 pub struct Engine {
     views: Vec<View>,
     states: Vec<ViewState>,
     /// Largest event time so far, by source; none: no event yet.
     watermarks: Vec<Option<EventTime>>,
+    /// Windows with at least this many tiles are read through kept folds of blocks.
+    cache_from: usize,
 }
 
 /// What became of one event.
@@ -65,6 +70,8 @@ struct ViewState {
     entities: Vec<Entity>,
     /// The next entity to look at for tiles that have passed.
     sweep: usize,
+    /// Events taken in since the last look.
+    unswept: u32,
     late: u64,
     no_key: u64,
     filtered: u64,
@@ -73,7 +80,7 @@ struct ViewState {
 impl Engine {
     pub fn new(views: Vec<View>) -> Engine {
         let states = views.iter().map(|_| ViewState::default()).collect();
-        Engine { views, states, watermarks: Vec::new() }
+        Engine { views, states, watermarks: Vec::new(), cache_from: CACHE_FROM }
     }
 
     pub fn views(&self) -> &[View] {
@@ -118,20 +125,32 @@ impl Engine {
         let start = out.len();
         out.resize(start + plan.features.len(), Value::Null);
         let out = &mut out[start..];
-        let entity = state.find(key).map(|i| &state.entities[i]);
+        let mut entity = state.find(key).map(|i| &mut state.entities[i]);
         for group in &plan.groups {
-            let (level, tiles, range) = match group.window {
-                None => (&plan.lifetime, entity.map(|e| &e.lifetime), 0..1),
-                Some((level, window)) => {
-                    let tiles = entity.map(|e| &e.levels[level]);
-                    let level = &plan.levels[level];
-                    let oldest = oldest_tile(at, window, level.hop).max(bound(watermark, window, plan.lateness, level.hop));
-                    let newest = at.0.div_euclid(level.hop);
-                    (level, tiles, tiles.map_or(0..0, |t| t.range(oldest, newest)))
+            let mut held = Held { level: &plan.lifetime, tiles: None, range: 0..1, steps: Steps::default() };
+            match (group.window, &mut entity) {
+                (Some((level, window)), entity) => {
+                    held.level = &plan.levels[level];
+                    let hop = held.level.hop;
+                    if let Some(tiles) = entity.as_mut().map(|e| &mut e.levels[level]) {
+                        let oldest = oldest_tile(at, window, hop).max(bound(watermark, window, plan.lateness, hop));
+                        held.range = tiles.range(oldest, at.0.div_euclid(hop));
+                        let cached = held.range.len() >= self.cache_from;
+                        if cached {
+                            tiles.fold_blocks(held.level);
+                        }
+                        held.steps = tiles.steps(held.range.clone(), cached);
+                        held.tiles = Some(tiles);
+                    }
                 }
-            };
+                (None, Some(entity)) if !entity.lifetime.is_empty() => {
+                    held.steps = entity.lifetime.steps(0..1, false);
+                    held.tiles = Some(&entity.lifetime);
+                }
+                (None, _) => {}
+            }
             for output in &group.outputs {
-                out[output.feature] = value(output, level, tiles, range.clone(), at);
+                out[output.feature] = held.value(output, at);
             }
         }
     }
@@ -154,32 +173,52 @@ fn bound(watermark: Option<EventTime>, window: i64, lateness: Span, hop: i64) ->
     }
 }
 
-fn value(output: &Output, level: &LevelPlan, tiles: Option<&Tiles>, range: std::ops::Range<usize>, at: EventTime) -> Value {
-    let reading = Reading { at, fraction: output.fraction };
-    let value = match output.place {
-        Place::Fixed { ops, offset } => {
-            let mut state = [0; MAX_WORDS];
-            let state = &mut state[..ops.words];
-            if let Some(tiles) = tiles {
-                (ops.fold)(state, tiles.words(level, range), level.stride, offset);
-            }
-            (ops.output)(state, &reading)
-        }
-        Place::Growing { ops, index } => match tiles {
-            Some(tiles) if range.len() == 1 => (ops.output)(tiles.growing(level, range.start, index), &reading),
-            Some(tiles) => {
-                let mut state = Vec::new();
-                for tile in range {
-                    (ops.merge)(&mut state, tiles.growing(level, tile, index));
+/// The tiles that one window of one entity holds at the moment of reading.
+struct Held<'a> {
+    level: &'a LevelPlan,
+    /// None: the entity is unknown.
+    tiles: Option<&'a Tiles>,
+    range: std::ops::Range<usize>,
+    steps: Steps,
+}
+
+impl Held<'_> {
+    fn value(&self, output: &Output, at: EventTime) -> Value {
+        let reading = Reading { at, fraction: output.fraction };
+        let value = match output.place {
+            Place::Fixed { ops, offset } => {
+                let mut state = [0; MAX_WORDS];
+                let state = &mut state[..ops.words];
+                if let Some(tiles) = self.tiles {
+                    tiles.fold(self.level, &self.steps, &ops, offset, state);
                 }
-                (ops.output)(&state, &reading)
+                (ops.output)(state, &reading)
             }
-            None => (ops.output)(&[], &reading),
-        },
-    };
-    match &output.default {
-        Some(default) if value.is_null() => default.clone(),
-        _ => value,
+            Place::Growing { ops, index } => {
+                let tiles = self.tiles;
+                let mut states = self.range.clone().filter_map(|i| Some(tiles?.growing(self.level, i, index)).filter(|s| !s.is_empty()));
+                match ops.fold {
+                    Fold::Oldest => (ops.output)(states.next().unwrap_or(&[]), &reading),
+                    Fold::Newest => (ops.output)(states.next_back().unwrap_or(&[]), &reading),
+                    Fold::All => {
+                        let first = states.next().unwrap_or(&[]);
+                        match states.next() {
+                            None => (ops.output)(first, &reading),
+                            Some(second) => {
+                                let mut state = first.to_vec();
+                                (ops.merge)(&mut state, second);
+                                states.for_each(|later| (ops.merge)(&mut state, later));
+                                (ops.output)(&state, &reading)
+                            }
+                        }
+                    }
+                }
+            }
+        };
+        match &output.default {
+            Some(default) if value.is_null() => default.clone(),
+            _ => value,
+        }
     }
 }
 
@@ -225,8 +264,8 @@ impl ViewState {
         let inputs = Inputs::new(&plan.shared, event);
         let before = self.entities.len();
         let place = self.find_or_add(plan, key);
-        // A second look for a new entity: with one, the sweep would never come round while every event brings a new one.
-        let looks = 1 + self.entities.len() - before;
+        // Two looks for a new entity: with one, the sweep would never come round while every event brings a new one.
+        self.unswept += if self.entities.len() > before { 2 * EVENTS_PER_LOOK } else { 1 };
         let entity = &mut self.entities[place];
         if !plan.lifetime.is_empty() {
             entity.lifetime.apply(&plan.lifetime, 0, i64::MIN, &inputs);
@@ -237,7 +276,10 @@ impl ViewState {
                 tiles.apply(plan, event.time.0.div_euclid(plan.hop), bounds[level], &inputs);
             }
         }
-        (0..looks).for_each(|_| self.sweep_one(plan, &bounds));
+        while self.unswept >= EVENTS_PER_LOOK {
+            self.unswept -= EVENTS_PER_LOOK;
+            self.sweep_one(plan, &bounds);
+        }
     }
 
     /// Looks at one more entity, so that those without events are forgotten too, at a bounded cost per event.
@@ -247,7 +289,7 @@ impl ViewState {
         }
         let Some(entity) = self.entities.get_mut(self.sweep) else { return };
         for ((tiles, level), bound) in entity.levels.iter_mut().zip(&plan.levels).zip(bounds) {
-            tiles.prune(level, *bound);
+            tiles.prune_lazily(level, *bound);
         }
         if plan.lifetime.is_empty() && entity.levels.iter().all(Tiles::is_empty) {
             self.remove(self.sweep);
@@ -321,5 +363,62 @@ impl<'a> Inputs<'a> {
             Some(a) => &*self.args[a],
         };
         Some(Input { time: self.time, value })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ColumnSpec, ViewSpec, compile_view};
+    use kilter_core::{DataType, Schema};
+    use kilter_stats::Rng;
+    use proptest::prelude::*;
+
+    fn engine(cache_from: usize) -> Engine {
+        let aggregates = ["sum(x)", "mean(x)", "stddev(x)", "min(x)", "count(x)", "last(x)", "first(x)", "time_since_last()", "last(s)"];
+        let view = compile_view(&ViewSpec {
+            name: "v".into(),
+            source: SourceId(0),
+            schema: Schema::new([("k", DataType::Int64), ("x", DataType::Float64), ("s", DataType::String)]),
+            entity: vec!["k".into()],
+            filter: None,
+            columns: (0..aggregates.len())
+                .map(|i| ColumnSpec { name: format!("f{i}"), text: format!("{} over 40s, 150s hop 1s", aggregates[i]), default: None })
+                .collect(),
+            hop: None,
+            lateness: Span(20_000_000),
+        });
+        let mut engine = Engine::new(vec![view.unwrap()]);
+        engine.cache_from = cache_from;
+        engine
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+
+        #[test]
+        fn kept_folds_make_no_bit_of_difference(seed: u64, n in 1usize..700, every in 1u64..40, late in 0u64..200) {
+            let mut rng = Rng::seeded(seed);
+            let mut engines = [engine(0), engine(usize::MAX), engine(CACHE_FROM)];
+            let mut now = -60_000_000i64;
+            for _ in 0..n {
+                now += rng.below(1_500_000) as i64;
+                let back = if rng.bernoulli(0.1) { rng.below(late * 1_000_000 + 1) as i64 } else { 0 };
+                let row = vec![Value::Int(rng.below(2) as i64), Value::Float(rng.uniform() * 100.0 - 30.0), Value::text("s")];
+                let event = Event { source: SourceId(0), offset: 0, time: EventTime(now - back), arrived: EventTime(0), id: None, row, extra: None };
+                engines.iter_mut().for_each(|e| { e.update(&event); });
+                if rng.below(every) == 0 {
+                    let at = EventTime(now + rng.below(200_000_000) as i64 - 100_000_000);
+                    let values = engines.each_mut().map(|e| {
+                        let mut out = Vec::new();
+                        e.read(0, &EntityKey::Int(1), at, &mut out);
+                        out
+                    });
+                    for other in &values[1..] {
+                        prop_assert!(values[0].iter().zip(other).all(|(a, b)| a.same_bits(b)), "{:?}\n{:?}", values[0], other);
+                    }
+                }
+            }
+        }
     }
 }
