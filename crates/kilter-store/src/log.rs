@@ -8,7 +8,7 @@
 //! A folder holds `00000000000000000000.klog`, `00000000000000184467.klog`, ... each named by its first offset, and a
 //! `lock`. The bytes are described in `log/frame.rs`. Opening verifies every record of the last segment and cuts off what
 //! an interrupted write left at its end; earlier segments must end with an intact seal and are verified as they are read.
-//! Nothing that could have been acknowledged is ever removed silently.
+//! Nothing that could have been acknowledged is ever removed silently; [`Log::truncate_from`] removes on request.
 
 mod committer;
 mod error;
@@ -22,12 +22,13 @@ pub use reader::LogReader;
 pub use storage::{LogFile, OsStorage, Storage};
 
 use bytes::Bytes;
-use committer::{Commit, Progress};
+use committer::{Commit, Progress, Undurable};
 use frame::{HEADER_BYTES, IndexEntry};
 use segment::{INDEX_EVERY, Segment, SegmentEnd};
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::AcqRel, Ordering::Acquire};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use tokio::sync::watch;
@@ -120,7 +121,15 @@ impl Log {
         let (segments, writer, recovery) = recover(&dir, &options)?;
         let commit = Commit::new(writer.next);
         let appended = watch::Sender::new(writer.next);
-        let shared = Arc::new(Shared { dir, options, writer: Mutex::new(writer), segments: RwLock::new(segments), appended, commit });
+        let shared = Arc::new(Shared {
+            dir,
+            options,
+            writer: Mutex::new(writer),
+            segments: RwLock::new(segments),
+            appended,
+            commit,
+            truncations: AtomicU64::new(0),
+        });
         let committer = Some(committer::spawn(Arc::clone(&shared))?);
         Ok((Self { shared, committer, _lock: lock }, recovery))
     }
@@ -144,19 +153,21 @@ impl Log {
     /// Blocks until every record before `offset` (see [`AppendedRange::next`]) is durable.
     ///
     /// Errors: [`LogError::Poisoned`] when the disk could not be flushed; the records may or may not survive.
+    /// [`LogError::Removed`] when [`Log::truncate_from`] took one of them away meanwhile.
     pub fn wait_durable(&self, offset: u64) -> Result<(), LogError> {
-        self.shared.commit.wait(offset).map_err(|cause| self.shared.poisoned(&cause))
+        self.shared.commit.wait(offset).map_err(|why| self.shared.undurable(&why, offset))
     }
 
     /// [`Log::wait_durable`] for async callers. Needs no particular runtime.
     pub async fn durable(&self, offset: u64) -> Result<(), LogError> {
         let mut progress = self.shared.commit.progress.subscribe();
-        let reached = progress.wait_for(|p| committer::reached(p, offset).is_some()).await;
+        let truncations = progress.borrow().truncations;
+        let reached = progress.wait_for(|p| committer::reached(p, offset, truncations).is_some()).await;
         let outcome = match reached {
-            Ok(progress) => committer::reached(&progress, offset).unwrap_or(Ok(())),
-            Err(_) => Err("the log was closed".into()),
+            Ok(progress) => committer::reached(&progress, offset, truncations).unwrap_or(Ok(())),
+            Err(_) => Err(Undurable::Failed("the log was closed".into())),
         };
-        outcome.map_err(|cause| self.shared.poisoned(&cause))
+        outcome.map_err(|why| self.shared.undurable(&why, offset))
     }
 
     /// Makes everything appended so far durable, and blocks until it is.
@@ -202,6 +213,21 @@ impl Log {
         self.shared.remove_before(offset)
     }
 
+    /// Removes every record at or after `offset`, durably, and answers how many; the next append gets `offset`. At or past
+    /// the end it does nothing.
+    ///
+    /// Meant for start-up, when records turn out to speak of something that did not survive. Safe at any other time too, but
+    /// then [`Log::watch_appended`] and [`Log::durable_offset`] go back, and a waiter for a removed record gets
+    /// [`LogError::Removed`]. A crash on the way leaves a log that ends somewhere between `offset` and its old end, all
+    /// records before there intact; so does [`LogError::Io`], and the call may be repeated.
+    ///
+    /// Errors: [`LogError::OffsetGone`] before the start; [`LogError::Corrupt`] when the place to cut cannot be found for
+    /// damage just before it, and nothing was changed; [`LogError::Io`]; [`LogError::Poisoned`] when the disk could not be
+    /// flushed.
+    pub fn truncate_from(&self, offset: u64) -> Result<u64, LogError> {
+        self.shared.truncate_from(offset)
+    }
+
     /// The log's folder.
     pub fn dir(&self) -> &Path {
         &self.shared.dir
@@ -231,6 +257,8 @@ struct Shared {
     segments: RwLock<Vec<Arc<Segment>>>,
     appended: watch::Sender<u64>,
     commit: Commit,
+    /// How often the end of the log moved back. Changed under the writer lock, the flush right and the segments lock.
+    truncations: AtomicU64,
 }
 
 /// The end of the log, where records are added.
@@ -313,7 +341,7 @@ impl Shared {
                 return Err(LogError::write(&writer.segment.path, seal.len() as u64, source));
             }
             // The new segment must not reach the disk before the end of this one.
-            self.flush_file(&*writer.file, writer.next)?;
+            self.flush_file(&*writer.file, writer.next, self.truncations.load(Acquire))?;
             writer.sealed = true;
         }
         let (file, path) = (self.options.storage.as_ref(), segment::path(&self.dir, writer.next));
@@ -341,31 +369,37 @@ impl Shared {
 
     /// Makes durable what was appended before the call.
     fn flush(&self) -> Result<(), LogError> {
-        let (file, next) = {
+        let (file, next, truncations) = {
             let writer = lock(&self.writer);
-            (Arc::clone(&writer.file), writer.next)
+            (Arc::clone(&writer.file), writer.next, self.truncations.load(Acquire))
         };
         if self.commit.progress.borrow().durable >= next {
             return Ok(());
         }
-        self.flush_file(&*file, next)
+        self.flush_file(&*file, next, truncations)
     }
 
-    fn flush_file(&self, file: &dyn LogFile, next: u64) -> Result<(), LogError> {
+    /// `next` and `file` are the end of the log after so many truncations.
+    fn flush_file(&self, file: &dyn LogFile, next: u64, truncations: u64) -> Result<(), LogError> {
         let _right = self.commit.flush_right();
         // After a failed flush the kernel may have dropped the dirty pages, so a later success would prove nothing.
         self.check_writable()?;
-        match file.sync_data() {
-            Ok(()) => {
-                self.commit.publish(next);
-                Ok(())
-            }
-            Err(error) => {
-                let cause = error.to_string();
-                self.commit.fail(&cause);
-                Err(self.poisoned(&cause))
-            }
+        // A truncation has flushed what it left, and whatever was appended since asks for a flush of its own.
+        if self.truncations.load(Acquire) != truncations {
+            return Ok(());
         }
+        self.flushed(file.sync_data())?;
+        self.commit.publish(next);
+        Ok(())
+    }
+
+    /// Ends all writing after a failed flush.
+    fn flushed(&self, outcome: io::Result<()>) -> Result<(), LogError> {
+        outcome.map_err(|error| {
+            let cause = error.to_string();
+            self.commit.fail(&cause);
+            self.poisoned(&cause)
+        })
     }
 
     fn check_writable(&self) -> Result<(), LogError> {
@@ -375,6 +409,13 @@ impl Shared {
 
     fn poisoned(&self, cause: &str) -> LogError {
         LogError::Poisoned { dir: self.dir.clone(), cause: cause.to_owned() }
+    }
+
+    fn undurable(&self, why: &Undurable, offset: u64) -> LogError {
+        match why {
+            Undurable::Failed(cause) => self.poisoned(cause),
+            Undurable::Removed => LogError::Removed { offset: offset.saturating_sub(1) },
+        }
     }
 
     fn next_offset(&self) -> u64 {
@@ -405,6 +446,62 @@ impl Shared {
             segments.remove(0);
         }
         Ok(segments.first().map_or(0, |s| s.first))
+    }
+
+    /// Every step leaves, on disk and in memory, a log that just ends earlier than before.
+    fn truncate_from(&self, offset: u64) -> Result<u64, LogError> {
+        let mut guard = lock(&self.writer);
+        let writer = &mut *guard;
+        self.check_writable()?;
+        let holder = self.segment_of(offset)?;
+        let end = writer.next;
+        if offset >= end {
+            return Ok(0);
+        }
+        let position = reader::position_of(&*self.options.storage, holder, offset, LOOKUP_CHUNK)?;
+        let _right = self.commit.flush_right();
+        self.check_writable()?;
+        let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+        // The oldest segments may have been removed since the position was looked up.
+        if let Some(start) = segments.first().map(|s| s.first).filter(|start| offset < *start) {
+            return Err(LogError::OffsetGone { offset, start });
+        }
+        while let [.., previous, last] = segments.as_slice()
+            && last.first > offset
+        {
+            let file = self.options.storage.open(&previous.path).map_err(|e| LogError::io("open", &previous.path, e))?;
+            self.options.storage.remove(&last.path).map_err(|e| LogError::io("remove", &last.path, e))?;
+            self.end_with(writer, Arc::clone(previous), Arc::from(file));
+            segments.pop();
+            // A removal that reaches the disk before a newer one would leave a gap, which opening must refuse.
+            self.flushed(self.options.storage.sync_dir(&self.dir))?;
+        }
+        let (file, old) = (Arc::clone(&writer.file), Arc::clone(&writer.segment));
+        file.set_len(position).map_err(|e| LogError::io("cut", &old.path, e))?;
+        let cut = Arc::new(old.cut(SegmentEnd { offset, position, sealed: false }));
+        self.end_with(writer, Arc::clone(&cut), Arc::clone(&file));
+        segments.pop();
+        segments.push(cut);
+        self.flushed(file.sync_data())?;
+        self.commit.publish(offset);
+        Ok(end - offset)
+    }
+
+    /// Makes `segment` the one being written, after everything past its end has been removed.
+    fn end_with(&self, writer: &mut Writer, segment: Arc<Segment>, file: Arc<dyn LogFile>) {
+        let SegmentEnd { offset, position, sealed } = segment.end();
+        (writer.next, writer.position, writer.sealed) = (offset, position, sealed);
+        writer.indexed = segment.last_indexed();
+        (writer.segment, writer.file) = (segment, file);
+        self.truncations.fetch_add(1, AcqRel);
+        self.appended.send_replace(offset);
+        self.commit.truncated(offset);
+    }
+
+    /// The number of truncations once none is under way.
+    fn settled_truncations(&self) -> u64 {
+        let _writer = lock(&self.writer);
+        self.truncations.load(Acquire)
     }
 }
 

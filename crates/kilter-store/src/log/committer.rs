@@ -16,6 +16,17 @@ pub(super) struct Progress {
     pub(super) durable: u64,
     /// The first failure; it ends all writing.
     pub(super) failed: Option<Arc<str>>,
+    /// How often records were removed from the end.
+    pub(super) truncations: u64,
+    /// Where the last of those removals left the end.
+    pub(super) cut_to: u64,
+}
+
+/// Why a wait ended without the records being durable.
+#[derive(Debug)]
+pub(super) enum Undurable {
+    Failed(Arc<str>),
+    Removed,
 }
 
 /// The hand-over between appenders, the committer thread and waiters.
@@ -43,7 +54,7 @@ impl Commit {
             work: Mutex::default(),
             work_changed: Condvar::new(),
             flush: Mutex::default(),
-            progress: watch::Sender::new(Progress { durable, failed: None }),
+            progress: watch::Sender::new(Progress { durable, failed: None, truncations: 0, cut_to: durable }),
             waiters: Mutex::default(),
             progress_changed: Condvar::new(),
         }
@@ -73,6 +84,15 @@ impl Commit {
         self.update(|progress| progress.durable = progress.durable.max(durable));
     }
 
+    /// Takes note that records were removed and that `next` is the new end. What was durable before it stays so.
+    pub(super) fn truncated(&self, next: u64) {
+        self.update(|progress| {
+            progress.durable = progress.durable.min(next);
+            progress.truncations += 1;
+            progress.cut_to = next;
+        });
+    }
+
     pub(super) fn fail(&self, cause: &str) {
         self.update(|progress| {
             progress.failed.get_or_insert_with(|| cause.into());
@@ -86,11 +106,12 @@ impl Commit {
         self.progress_changed.notify_all();
     }
 
-    /// Blocks until everything before `offset` is durable, or writing has failed.
-    pub(super) fn wait(&self, offset: u64) -> Result<(), Arc<str>> {
+    /// Blocks until everything before `offset` is durable, or cannot become so any more.
+    pub(super) fn wait(&self, offset: u64) -> Result<(), Undurable> {
         let mut guard = lock(&self.waiters);
+        let truncations = self.progress.borrow().truncations;
         loop {
-            if let Some(done) = reached(&self.progress.borrow(), offset) {
+            if let Some(done) = reached(&self.progress.borrow(), offset, truncations) {
                 return done;
             }
             guard = self.progress_changed.wait(guard).unwrap_or_else(PoisonError::into_inner);
@@ -98,12 +119,16 @@ impl Commit {
     }
 }
 
-/// Whether `offset` is reached; durable records stay durable after a failure.
-pub(super) fn reached(progress: &Progress, offset: u64) -> Option<Result<(), Arc<str>>> {
+/// Whether `offset` is reached by a wait that began after so many truncations; durable records stay durable after a
+/// failure.
+pub(super) fn reached(progress: &Progress, offset: u64, truncations: u64) -> Option<Result<(), Undurable>> {
     if progress.durable >= offset {
         return Some(Ok(()));
     }
-    progress.failed.clone().map(Err)
+    if let Some(cause) = &progress.failed {
+        return Some(Err(Undurable::Failed(Arc::clone(cause))));
+    }
+    (progress.truncations != truncations && offset > progress.cut_to).then_some(Err(Undurable::Removed))
 }
 
 /// Starts the committer; it ends after [`Commit::stop`] and a last flush.

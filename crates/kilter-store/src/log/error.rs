@@ -88,6 +88,12 @@ pub enum LogError {
         /// The oldest offset kept.
         start: u64,
     },
+    /// The record waited for was removed by [`Log::truncate_from`](super::Log::truncate_from).
+    #[error("record {offset} was removed from the end of the log while its durability was awaited\n  hint: append it again")]
+    Removed {
+        /// The last offset waited for.
+        offset: u64,
+    },
     /// The file was written by a newer format than this program knows.
     #[error("{} has log format {found}, this program knows up to {known}\n  hint: use the kilter release that wrote it, or a newer one", segment.display())]
     UnknownFormat {

@@ -120,6 +120,15 @@ pub(crate) fn push_seal(out: &mut Vec<u8>, index: &[IndexEntry], data_end: u64, 
 /// Reads what stands at the front of `bytes`, where the record `offset` is expected.
 #[inline]
 pub(crate) fn parse(bytes: &[u8], offset: u64) -> Item<'_> {
+    match parse_unchecked(bytes, offset) {
+        Item::Record(payload) if record_crc(payload, offset) != u32_at(bytes, 8) => Item::Bad("checksum of the record differs"),
+        item => item,
+    }
+}
+
+/// [`parse`] without the checksum, for records that are only passed over.
+#[inline]
+pub(crate) fn parse_unchecked(bytes: &[u8], offset: u64) -> Item<'_> {
     if bytes.len() < FRAME_BYTES {
         return Item::Need(FRAME_BYTES);
     }
@@ -137,11 +146,7 @@ pub(crate) fn parse(bytes: &[u8], offset: u64) -> Item<'_> {
     if bytes.len() < whole {
         return Item::Need(whole);
     }
-    let payload = &bytes[FRAME_BYTES..whole];
-    if record_crc(payload, offset) != u32_at(bytes, 8) {
-        return Item::Bad("checksum of the record differs");
-    }
-    Item::Record(payload)
+    Item::Record(&bytes[FRAME_BYTES..whole])
 }
 
 /// The last [`TRAILER_BYTES`] of a file, when they are those of a seal that fits the file's length.

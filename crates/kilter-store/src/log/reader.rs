@@ -2,16 +2,21 @@
 
 use super::Shared;
 use super::error::LogError;
-use super::frame::{FRAME_BYTES, Item, parse};
+use super::frame::{FRAME_BYTES, Item, parse, parse_unchecked};
 use super::segment::{Segment, SegmentEnd, read_damage};
-use super::storage::{LogFile, read_full_at};
+use super::storage::{LogFile, Storage, read_full_at};
 use bytes::Bytes;
+use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Acquire;
+
+const SHORT_SEGMENT: &str = "the segment ends before its last record";
 
 /// A position in the log that moves forward record by record.
 ///
 /// At the end of what is appended it answers `None`; asking again later goes on with records appended since, so a
-/// follower tails the log with one reader. Every record is checked against its checksum.
+/// follower tails the log with one reader. Every record is checked against its checksum. When records are removed from
+/// the end of the log, a reader that was past the new end keeps its place and waits for the log to get there again.
 #[derive(Debug)]
 pub struct LogReader {
     shared: Arc<Shared>,
@@ -19,6 +24,8 @@ pub struct LogReader {
     chunk: usize,
     cursor: Option<Cursor>,
     buffer: Vec<u8>,
+    /// Truncations of the log when the cursor was made; after another one its segment and its buffer are stale.
+    truncations: u64,
 }
 
 /// Where the reader stands in one file. `at..filled` of the buffer are the bytes not consumed yet.
@@ -35,7 +42,7 @@ struct Cursor {
 
 impl LogReader {
     pub(super) fn new(shared: Arc<Shared>, from: u64, chunk: usize) -> Self {
-        Self { shared, next: from, chunk, cursor: None, buffer: Vec::new() }
+        Self { shared, next: from, chunk, cursor: None, buffer: Vec::new(), truncations: 0 }
     }
 
     /// Offset of the record that the next call answers.
@@ -49,6 +56,25 @@ impl LogReader {
     /// [`LogError::Io`]. The reader stays where it was.
     pub fn next_record(&mut self) -> Result<Option<(u64, &[u8])>, LogError> {
         loop {
+            match self.advance() {
+                Ok(None) => return Ok(None),
+                // The payload lies in the buffer; borrowing it here rather than in the loop satisfies the borrow checker.
+                Ok(Some((offset, range))) => return Ok(Some((offset, &self.buffer[range]))),
+                // A truncation may have pulled the bytes away during the read.
+                Err(_) if self.shared.settled_truncations() != self.truncations => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The next record as a range of the buffer.
+    fn advance(&mut self) -> Result<Option<(u64, Range<usize>)>, LogError> {
+        loop {
+            let truncations = self.shared.truncations.load(Acquire);
+            if truncations != self.truncations {
+                self.truncations = truncations;
+                self.cursor = None;
+            }
             let Some(cursor) = self.cursor.as_mut() else {
                 if !self.locate()? {
                     return Ok(None);
@@ -66,18 +92,16 @@ impl LogReader {
                 }
                 continue;
             }
-            match parse(&self.buffer[cursor.at..cursor.filled], cursor.offset) {
+            let bytes = &self.buffer[cursor.at..cursor.filled];
+            // Records between the index entry and the start asked for are only passed over.
+            let wanted = cursor.offset >= self.next;
+            match if wanted { parse(bytes, cursor.offset) } else { parse_unchecked(bytes, cursor.offset) } {
                 Item::Record(payload) => {
-                    let start = cursor.at + FRAME_BYTES;
-                    let end = start + payload.len();
-                    let offset = cursor.offset;
-                    cursor.position += (end - cursor.at) as u64;
-                    cursor.at = end;
-                    cursor.offset += 1;
-                    // Records between the index entry and the start asked for are only passed over.
-                    if offset == self.next {
+                    let len = payload.len();
+                    cursor.pass(len);
+                    if wanted {
                         self.next += 1;
-                        return Ok(Some((offset, &self.buffer[start..end])));
+                        return Ok(Some((cursor.offset - 1, cursor.at - len..cursor.at)));
                     }
                 }
                 Item::Need(need) => {
@@ -86,7 +110,7 @@ impl LogReader {
                         return Err(error);
                     }
                 }
-                Item::Seal => return Err(self.damage("the segment ends before its last record")),
+                Item::Seal => return Err(self.damage(SHORT_SEGMENT)),
                 Item::Bad(detail) => return Err(self.damage(detail)),
             }
         }
@@ -105,15 +129,51 @@ impl LogReader {
             return Ok(false);
         }
         let segment = self.shared.segment_of(self.next)?;
-        let file = self.shared.options.storage.open_read(&segment.path).map_err(|e| LogError::io("open", &segment.path, e))?;
-        let entry = segment.seek(self.next, &*file);
-        let end = segment.end();
-        self.cursor = Some(Cursor { segment, file, end, offset: entry.offset, position: entry.position, at: 0, filled: 0 });
+        self.cursor = Some(Cursor::near(&*self.shared.options.storage, segment, self.next)?);
         Ok(true)
     }
 }
 
+/// Byte position of record `offset` in `segment`. Checks the records on the way there from the nearest index entry, but
+/// not the record itself.
+pub(super) fn position_of(storage: &dyn Storage, segment: Arc<Segment>, offset: u64, chunk: usize) -> Result<u64, LogError> {
+    let mut cursor = Cursor::near(storage, segment, offset)?;
+    let mut buffer = Vec::new();
+    while cursor.offset < offset {
+        let detail = match parse(&buffer[cursor.at..cursor.filled], cursor.offset) {
+            Item::Record(payload) => {
+                cursor.pass(payload.len());
+                continue;
+            }
+            Item::Need(need) => {
+                cursor.fill(&mut buffer, need, chunk)?;
+                continue;
+            }
+            Item::Seal => SHORT_SEGMENT,
+            Item::Bad(detail) => detail,
+        };
+        return Err(read_damage(&cursor.segment.path, cursor.position, cursor.offset, detail));
+    }
+    Ok(cursor.position)
+}
+
 impl Cursor {
+    /// Stands at the last known record boundary at or before `offset`.
+    fn near(storage: &dyn Storage, segment: Arc<Segment>, offset: u64) -> Result<Self, LogError> {
+        let file = storage.open_read(&segment.path).map_err(|e| LogError::io("open", &segment.path, e))?;
+        let entry = segment.seek(offset, &*file);
+        let end = segment.end();
+        Ok(Self { segment, file, end, offset: entry.offset, position: entry.position, at: 0, filled: 0 })
+    }
+
+    /// Moves past the record at the front of the buffer.
+    fn pass(&mut self, payload: usize) {
+        let whole = FRAME_BYTES + payload;
+        self.at += whole;
+        self.position += whole as u64;
+        self.offset += 1;
+    }
+
     /// Brings at least `need` unconsumed bytes into the buffer.
     fn fill(&mut self, buffer: &mut Vec<u8>, need: usize, chunk: usize) -> Result<(), LogError> {
         let available = self.end.position - self.position;

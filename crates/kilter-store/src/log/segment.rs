@@ -55,6 +55,19 @@ impl Segment {
         }
     }
 
+    /// The segment as it is once it ends at `end`, before where it ended so far. Readers of this one are not touched.
+    pub(crate) fn cut(&self, end: SegmentEnd) -> Self {
+        let mut index = self.index_snapshot();
+        index.retain(|e| e.offset < end.offset);
+        Self { first: self.first, path: self.path.clone(), end: Mutex::new(end), index: RwLock::new(Some(index)) }
+    }
+
+    /// The last entry of the index in memory, or the start of the segment.
+    pub(crate) fn last_indexed(&self) -> u64 {
+        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+        index.as_deref().and_then(<[_]>::last).map_or(HEADER_BYTES as u64, |e| e.position)
+    }
+
     pub(crate) fn index_snapshot(&self) -> Vec<IndexEntry> {
         self.index.read().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or_default()
     }

@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod faults;
 mod histories;
+mod truncate;
 
 use kilter_store::log::{Log, LogOptions};
 use std::path::Path;
