@@ -35,8 +35,8 @@ use tokio::sync::watch;
 
 /// Reads of a sequential reader, in bytes.
 const READ_CHUNK: usize = 1 << 20;
-/// Reads of a single-record lookup, in bytes; about the distance of two index entries.
-const LOOKUP_CHUNK: usize = 64 << 10;
+/// Reads of a single-record lookup, in bytes; a quarter of the distance of two index entries, to read little past the record.
+const LOOKUP_CHUNK: usize = 16 << 10;
 /// Batch buffers above this size are given back after use, in bytes.
 const KEEP_BUFFER: usize = 8 << 20;
 
