@@ -111,6 +111,18 @@ impl Data {
         Ok(())
     }
 
+    /// The latest event time in the log, by a walk over the record headers.
+    pub fn latest_event_time(&self) -> anyhow::Result<Option<EventTime>> {
+        let mut latest = None;
+        let mut reader = self.events.reader(self.events.start_offset());
+        while let Some((_, bytes)) = reader.next_record()? {
+            if let Some(header) = kilter_core::record::header(bytes)? {
+                latest = latest.max(Some(header.time));
+            }
+        }
+        Ok(latest)
+    }
+
     /// A model version as the pipeline runs it. Refused when its inputs are not those of today's definitions.
     pub fn champion(&self, plan: &Plan, model: usize, version: u32) -> anyhow::Result<Champion> {
         let model_plan = &plan.models[model];

@@ -57,9 +57,6 @@ impl Dedupe {
         self.order.retain(|(_, source, id)| seen.contains_key(&(*source, *id)));
     }
 
-    pub fn len(&self) -> usize {
-        self.seen.len()
-    }
 
     fn forget(&mut self, now: EventTime) {
         // One queue for all sources: an id leaves when its own horizon has passed and all older ones have left.

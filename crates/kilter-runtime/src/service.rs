@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use kilter_connect::{Decoded, FieldProblem, Limits, Rejection, RowFormat, TimeOf, UnknownFields, decode_body, decode_object};
 use kilter_core::{Clock, CompactString, EntityKey, EventTime, Offset, SourceId, Value};
 use kilter_pipeline::decision::{Entry, decode};
+use kilter_pipeline::training::TrainingError;
 use kilter_pipeline::{Decision, Layout, Plan, When, parse_decision_id};
 use kilter_store::dead_letter::DeadLetter;
 use kilter_store::metadata::AliasChange;
@@ -225,6 +226,11 @@ impl Service {
         &self.formats[source.0 as usize]
     }
 
+    /// Columns that a request to a decision must hold, beyond those its source asks for.
+    pub fn required(&self, decision: usize) -> &[usize] {
+        &self.required[decision]
+    }
+
     /// Takes in a body of events; returns once every accepted row is durable and its effect visible.
     pub async fn ingest(
         &self,
@@ -406,7 +412,12 @@ impl Service {
             train(&service.data, &service.plan, &request, service.clock.as_ref(), present.champion)
         })
         .await
-        .map_err(|e| ServiceError::Failed(format!("the training ended badly: {e}")))??;
+        .map_err(|e| ServiceError::Failed(format!("the training ended badly: {e}")))?
+        .map_err(|e| match e.downcast_ref::<TrainingError>() {
+            // Too little to learn from is the state of the data, not a failure of ours.
+            Some(reason) => ServiceError::Conflict(reason.to_string()),
+            None => e.into(),
+        })?;
         if report.promote {
             self.set_champion(model, report.version, &report.verdict, &trigger).await?;
         }

@@ -1,1 +1,128 @@
-fn main() {}
+//! The kilter program: commands, and the place where the parts are put together.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod api;
+mod commands;
+mod demo;
+mod generate;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Turns a stream of events into fresh, explained decisions, and keeps the model that makes them in kilter.
+#[derive(Parser)]
+#[command(name = "kilter", version, about, max_term_width = 110)]
+struct Cli {
+    /// The project's folder, with its kilter.toml.
+    #[arg(short = 'C', long = "project", global = true, default_value = ".", value_name = "FOLDER")]
+    project: PathBuf,
+    /// What to log: error, warn, info, debug, or a filter such as `kilter_runtime=debug`. KILTER_LOG does the same.
+    #[arg(long, global = true, value_name = "FILTER")]
+    log: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Shows the whole loop on a synthetic lender: events, features, models, decisions, drift, retraining.
+    Demo(demo::Args),
+    /// Makes a new project folder.
+    New(commands::new::Args),
+    /// Reads the definitions and shows everything that is wrong with them, or what they come to.
+    Check(commands::check::Args),
+    /// Runs the project: HTTP server, file sources, schedules and monitors.
+    Up(commands::up::Args),
+    /// Streams the project's file sources into the log and through the pipeline, then stops.
+    Ingest(commands::ingest::Args),
+    /// Trains a model on the past of the log.
+    Train(commands::train::Args),
+    /// Trains and tests a model on one stretch of time after another.
+    Backtest(commands::backtest::Args),
+    /// Lists models and their versions.
+    Models(commands::registry::ModelsArgs),
+    /// Puts a model version into service.
+    Promote(commands::registry::PromoteArgs),
+    /// Goes back to the champion before this one.
+    Rollback(commands::registry::RollbackArgs),
+    /// Lists runs, or shows one with its parameters, metrics and artifacts.
+    Runs(commands::registry::RunsArgs),
+    /// Lists the newest decisions, or shows one with its reasons.
+    Decisions(commands::decisions::Args),
+    /// Rebuilds decisions from the log and compares them with their records, to the last bit.
+    Replay(commands::replay::Args),
+    /// Lists events and bodies that were turned away, with the reason.
+    DeadLetters(commands::dead_letters::Args),
+    /// Lists what the monitors raised.
+    Alerts(commands::registry::AlertsArgs),
+    /// Writes synthetic data: a lender's events or card transactions.
+    Generate(commands::generate::Args),
+    /// Prints the JSON Schema of kilter.toml, for editors.
+    Schema,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_logging(&cli);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            eprintln!("error: cannot start: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(cli)) {
+        Ok(code) => code,
+        Err(e) => {
+            // A closed pipe (`kilter decisions | head`) is no error.
+            if e.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe) {
+                return ExitCode::SUCCESS;
+            }
+            eprintln!("error: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let dir = cli.project;
+    let done = match cli.command {
+        Command::Demo(args) => demo::run(args).await,
+        Command::New(args) => commands::new::run(args),
+        Command::Check(args) => return commands::check::run(&dir, args),
+        Command::Up(args) => commands::up::run(&dir, args).await,
+        Command::Ingest(args) => commands::ingest::run(&dir, args).await,
+        Command::Train(args) => commands::train::run(&dir, args).await,
+        Command::Backtest(args) => commands::backtest::run(&dir, args).await,
+        Command::Models(args) => commands::registry::models(&dir, args).await,
+        Command::Promote(args) => commands::registry::promote(&dir, args).await,
+        Command::Rollback(args) => commands::registry::rollback(&dir, args).await,
+        Command::Runs(args) => commands::registry::runs(&dir, args).await,
+        Command::Decisions(args) => commands::decisions::run(&dir, args).await,
+        Command::Replay(args) => return commands::replay::run(&dir, args).await,
+        Command::DeadLetters(args) => commands::dead_letters::run(&dir, args).await,
+        Command::Alerts(args) => commands::registry::alerts(&dir, args).await,
+        Command::Generate(args) => commands::generate::run(args),
+        Command::Schema => {
+            println!("{}", serde_json::to_string_pretty(&kilter_runtime::project::json_schema())?);
+            Ok(())
+        }
+    };
+    done.map(|()| ExitCode::SUCCESS)
+}
+
+fn start_logging(cli: &Cli) {
+    // Long-running commands tell what happens; the others speak through their output.
+    let default = if matches!(cli.command, Command::Up(_)) { "info" } else { "error" };
+    let filter = cli.log.clone().or_else(|| std::env::var("KILTER_LOG").ok()).unwrap_or_else(|| default.into());
+    let filter = tracing_subscriber::EnvFilter::try_new(&filter).unwrap_or_else(|e| {
+        eprintln!("warning: log filter `{filter}` is not valid ({e}); using `{default}`");
+        tracing_subscriber::EnvFilter::new(default)
+    });
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+}

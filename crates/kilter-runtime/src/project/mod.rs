@@ -107,6 +107,14 @@ impl Project {
     pub fn source_file(&self, source: SourceId) -> Option<PathBuf> {
         self.source_settings.get(usize::from(source.0))?.path.as_ref().map(|path| self.dir.join(path))
     }
+
+    /// Reads a source from another file, whose extension tells its format.
+    pub fn set_source_file(&mut self, source: SourceId, path: PathBuf) {
+        if let Some(settings) = self.source_settings.get_mut(usize::from(source.0)) {
+            settings.format = path.to_str().and_then(FileFormat::of_path).or(settings.format);
+            settings.path = Some(path);
+        }
+    }
 }
 
 /// Reads the project in a folder.

@@ -1,0 +1,132 @@
+//! The command line's way to a project: through its HTTP API, of the server that runs already or of one started for the moment.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use kilter_runtime::project::{self, Project};
+use kilter_runtime::{Service, StartOptions};
+use kilter_store::log::LogError;
+use serde_json::Value;
+
+/// Reads a project or fails with the whole report.
+pub fn load(dir: &Path) -> anyhow::Result<Project> {
+    project::load(dir).map_err(|report| anyhow::anyhow!("the definitions do not hold\n\n{report}"))
+}
+
+/// An HTTP client for one server.
+#[derive(Clone)]
+pub struct Client {
+    agent: ureq::Agent,
+    base: String,
+}
+
+/// A project's API within reach.
+pub struct Api {
+    pub client: Client,
+    /// The service, when it runs in this process.
+    local: Option<(Arc<Service>, tokio::task::JoinHandle<anyhow::Result<()>>, tokio::sync::oneshot::Sender<()>)>,
+}
+
+impl Client {
+    pub fn new(address: SocketAddr) -> Client {
+        let agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_connect(Some(Duration::from_secs(5)))
+            .build()
+            .new_agent();
+        Client { agent, base: format!("http://{address}") }
+    }
+
+    pub fn get(&self, path: &str) -> anyhow::Result<Value> {
+        let response = self.agent.get(format!("{}{path}", self.base)).call().with_context(|| format!("asking {}", self.base))?;
+        read(response)
+    }
+
+    pub fn post(&self, path: &str, body: &[u8]) -> anyhow::Result<Value> {
+        let response = self
+            .agent
+            .post(format!("{}{path}", self.base))
+            .content_type("application/json")
+            .send(body)
+            .with_context(|| format!("asking {}", self.base))?;
+        read(response)
+    }
+
+    /// The status and raw body, for callers that count rather than read.
+    pub fn post_raw(&self, path: &str, content_type: &str, body: &[u8]) -> anyhow::Result<(u16, Vec<u8>)> {
+        let mut response = self.agent.post(format!("{}{path}", self.base)).content_type(content_type).send(body)?;
+        let status = response.status().as_u16();
+        Ok((status, response.body_mut().read_to_vec()?))
+    }
+}
+
+fn read(mut response: ureq::http::Response<ureq::Body>) -> anyhow::Result<Value> {
+    let status = response.status();
+    let bytes = response.body_mut().with_config().limit(256 << 20).read_to_vec()?;
+    let value: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+    if status.is_success() {
+        return Ok(value);
+    }
+    let error = &value["error"];
+    let message = error["message"].as_str().unwrap_or("the server gave no reason");
+    match error["hint"].as_str() {
+        Some(hint) => anyhow::bail!("{message}\n  hint: {hint}"),
+        None => anyhow::bail!("{message} ({status})"),
+    }
+}
+
+impl Api {
+    /// Asks the server that has the project open, or opens the project here for as long as needed.
+    pub async fn open(dir: &Path) -> anyhow::Result<Api> {
+        let project = load(dir)?;
+        let listen = project.settings.server.listen.clone();
+        match Service::start(project, StartOptions::default()).await {
+            Ok(service) => {
+                let (address, task, stop) = serve(&service, "127.0.0.1:0").await?;
+                Ok(Api { client: Client::new(address), local: Some((service, task, stop)) })
+            }
+            Err(e) if is_locked(&e) => {
+                let address = listen.parse().with_context(|| format!("`listen = \"{listen}\"` is no address"))?;
+                let client = Client::new(address);
+                client
+                    .get("/v1/project")
+                    .with_context(|| format!("another process has the project open, but its server does not answer on {listen}"))?;
+                Ok(Api { client, local: None })
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Closes what was opened, with a snapshot.
+    pub async fn close(self) -> anyhow::Result<()> {
+        if let Some((_, task, stop)) = self.local {
+            // The server may be gone already: then there is nothing to stop.
+            let _ = stop.send(());
+            task.await??;
+        }
+        Ok(())
+    }
+}
+
+/// Serves a project in this process until told to stop.
+pub async fn serve(
+    service: &Arc<Service>,
+    listen: &str,
+) -> anyhow::Result<(SocketAddr, tokio::task::JoinHandle<anyhow::Result<()>>, tokio::sync::oneshot::Sender<()>)> {
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let options = kilter_server::ServeOptions { listen: listen.to_string(), ..kilter_server::ServeOptions::default() };
+    let server = kilter_server::bind(Arc::clone(service), options).await?;
+    let address = server.address();
+    let task = tokio::spawn(server.run(async move {
+        let _ = stopped.await;
+    }));
+    Ok((address, task, stop))
+}
+
+/// Whether the data folder is in use by another process.
+pub fn is_locked(e: &anyhow::Error) -> bool {
+    e.chain().any(|cause| matches!(cause.downcast_ref::<LogError>(), Some(LogError::Locked { .. })))
+}

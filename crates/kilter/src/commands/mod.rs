@@ -1,0 +1,62 @@
+//! One file per command.
+
+pub mod backtest;
+pub mod check;
+pub mod dead_letters;
+pub mod decisions;
+pub mod generate;
+pub mod ingest;
+pub mod new;
+pub mod registry;
+pub mod replay;
+pub mod train;
+pub mod up;
+
+use comfy_table::{ContentArrangement, Table, presets};
+use kilter_core::EventTime;
+use serde_json::Value;
+
+/// A table as every command prints it.
+pub fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic).set_header(header.to_vec());
+    table
+}
+
+/// A JSON value as a cell: text bare, floats with four digits, nothing for null.
+pub fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(s) => s.clone(),
+        Value::Number(n) => match n.as_f64() {
+            Some(x) if n.is_f64() => format!("{x:.4}"),
+            _ => n.to_string(),
+        },
+        other => other.to_string(),
+    }
+}
+
+/// Reads a time given on the command line.
+pub fn parse_time(text: &str) -> Result<EventTime, String> {
+    EventTime::parse(text).ok_or_else(|| format!("`{text}` is no time; write 2026-01-31 or 2026-01-31T10:00:00Z"))
+}
+
+/// Reads a span given on the command line.
+pub fn parse_span(text: &str) -> Result<kilter_core::Span, String> {
+    kilter_core::Span::parse(text)
+        .filter(|s| s.0 > 0)
+        .ok_or_else(|| format!("`{text}` is no span; write a number and a unit: 90s, 5m, 1h, 7d"))
+}
+
+/// Whole numbers with thin groups: 1 754 155.
+pub fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(' ');
+        }
+        out.push(c);
+    }
+    out
+}

@@ -1,0 +1,54 @@
+//! `kilter up`: the project in operation, until SIGTERM or Ctrl-C.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use kilter_runtime::files::{Pace, file_sources, stream};
+use kilter_runtime::{Service, StartOptions};
+
+use crate::api::load;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Address to listen on instead of the project's.
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Listen on an address that other machines can reach. There is no authentication yet: only behind a proxy that has it.
+    #[arg(long)]
+    allow_remote: bool,
+    /// Leave the project's file sources alone.
+    #[arg(long)]
+    no_files: bool,
+}
+
+pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
+    let project = load(dir)?;
+    let listen = args.listen.unwrap_or_else(|| project.settings.server.listen.clone());
+    let service = Service::start(project, StartOptions::default()).await?;
+    let options = kilter_server::ServeOptions { listen, allow_remote: args.allow_remote, ..kilter_server::ServeOptions::default() };
+    let server = kilter_server::bind(Arc::clone(&service), options).await?;
+    println!("{} is up on http://{} (docs at /docs)", service.plan.project, server.address());
+    if !args.no_files && !file_sources(&service.project).is_empty() {
+        let service = Arc::clone(&service);
+        tokio::spawn(async move {
+            match stream(&service, &[], Pace::AsFastAsPossible, |_| {}).await {
+                Ok(done) => tracing::info!(rows = done.rows, accepted = done.accepted, rejected = done.rejected, "files are read"),
+                Err(e) => tracing::error!(error = %e, "reading the file sources stopped"),
+            }
+        });
+    }
+    server.run(stop_signal()).await
+}
+
+/// Ends on Ctrl-C and on SIGTERM.
+pub async fn stop_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut term) = signal(SignalKind::terminate()) else {
+        let _ = tokio::signal::ctrl_c().await;
+        return;
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = term.recv() => {}
+    }
+}
