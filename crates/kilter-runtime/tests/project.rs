@@ -260,6 +260,7 @@ const BROKEN: &[Broken] = &[
     ("max_body = \"8MiB\"", "max_bodi = \"8MiB\"", "unknown_key", "max_bodi", "did you mean `max_body`"),
     ("every = \"30s\"", "every = 30", "bad_span", "every = 30", "90s"),
     ("every = \"30s\"", "keep = 0", "out_of_range", "keep = 0", "between 1 and 1000"),
+    ("[snapshot]\nevery = \"30s\"", "[log]\nsegment = \"1KiB\"", "out_of_range", "segment", "1MiB"),
     // Sources.
     (
         "[source.transactions]",
@@ -352,7 +353,10 @@ const BROKEN: &[Broken] = &[
     ("fallback = \"ask\"", "on = \"transactions\"", "conflict", "on = \"transactions\"", "on = \"applications\""),
     ("fallback = \"ask\"", "keys = { account = \"account_id\" }", "misplaced", "keys = ", "[model.default_risk]"),
     ("model = \"default_risk\"\npolicy", "on = \"applications\"\npolicy", "no_score", "score >= 0.20", "model"),
+    ("fallback = \"ask\"", "reasons = 99", "out_of_range", "reasons = 99", "between 0 and 32"),
+    ("model = \"default_risk\"\npolicy", "policy", "missing", "[decision.loan]", "rules alone"),
     // Schedules and monitors.
+    ("auc > champion.auc - 0.002", "auc >", "syntax", "auc >", "expressions.md"),
     ("every = \"7d\"\n", "", "missing", "[schedule.retrain]", "cron"),
     ("every = \"7d\"", "cron = \"every monday\"", "bad_cron", "every monday", "Mondays"),
     ("every = \"7d\"", "every = \"7d\"\ncron = \"0 3 * * 1\"", "conflict", "cron =", "one of the two"),
