@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use comfy_table::{Table, presets};
 use kilter_core::{EventTime, Offset, Span};
 use kilter_learn::metrics::auc;
 use kilter_pipeline::{Feed, Freshness, Observations, Range};
@@ -16,7 +15,7 @@ use serde_json::json;
 use super::Trainings;
 use super::screen::{date, micros};
 use super::stream::Played;
-use crate::commands::grouped;
+use crate::commands::{grouped, table};
 
 /// The closing figures.
 pub struct Report {
@@ -224,7 +223,7 @@ fn percentiles(micros: &[u32]) -> Percentiles {
 
 impl Report {
     pub fn print(&self) {
-        let mut out = plain(&["", ""]);
+        let mut out = table(&[]);
         let mut line = |name: &str, value: String| {
             out.add_row([name.to_string(), value]);
         };
@@ -267,7 +266,7 @@ impl Report {
         line("wall time", format!("{:.1} s", self.total_seconds));
         println!("\n{out}\n");
 
-        let mut out = plain(&["version", "", "trained from", "to", "rows", "AUC held out", "decisions", "AUC of its decisions"]);
+        let mut out = table(&["version", "", "trained from", "to", "rows", "AUC held out", "decisions", "AUC of its decisions"]);
         for m in &self.models {
             out.add_row([
                 m.version.to_string(),
@@ -310,15 +309,6 @@ impl Report {
             "replay": { "checked": self.replay.checked, "mismatches": self.replay.mismatches },
         })
     }
-}
-
-fn plain(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
-    if header.iter().any(|h| !h.is_empty()) {
-        table.set_header(header.to_vec());
-    }
-    table
 }
 
 fn number(x: f64) -> String {
