@@ -1,1 +1,27 @@
-//! kilter-server
+//! Kilter over HTTP: events in, decisions out, and everything a person or a dashboard asks about a running project.
+//!
+//! [`serve`] runs a [`Service`] on an address until told to stop; [`bind`] does the same in two steps, for those who must know
+//! the port first. [`router`] is the same without a socket.
+
+mod app;
+mod error;
+mod input;
+mod observe;
+mod openapi;
+mod routes;
+mod serve;
+mod wire;
+
+use std::sync::Arc;
+
+use kilter_runtime::Service;
+
+pub use error::{ErrorBody, ErrorDetail, FieldError};
+pub use serve::{Bound, ServeOptions, bind, serve};
+
+/// All routes on a service, with the limits of [`ServeOptions::default`]. Requests meant for other hosts are not turned away here:
+/// that is [`bind`]'s matter.
+pub fn router(service: Arc<Service>) -> axum::Router {
+    let options = ServeOptions { allow_remote: true, ..ServeOptions::default() };
+    observe::router(&app::App::new(service, &options))
+}

@@ -1,0 +1,204 @@
+//! The OpenAPI document: the routes as they are, and beside them the project's own sources, views and decisions with their fields.
+
+use bytes::Bytes;
+use kilter_core::DataType;
+use kilter_core::record::MAX_ID_BYTES;
+use kilter_runtime::Service;
+use serde_json::{Map, Value, json};
+use utoipa::openapi::{InfoBuilder, OpenApi};
+
+const ABOUT: &str = "Events in, decisions out. Every refusal has one shape, `ErrorBody`; times are RFC 3339 in UTC. \
+    The paths under *this project* are the general ones with the names and fields of the project that is served.";
+
+/// Finished once, at the start.
+pub fn document(mut routes: OpenApi, service: &Service) -> Bytes {
+    routes.info = InfoBuilder::new()
+        .title(format!("Kilter: {}", service.plan.project))
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(ABOUT))
+        .build();
+    // Made of our own types: all of it is JSON.
+    let mut document = serde_json::to_value(&routes).unwrap_or_default();
+    if let Some(paths) = document["paths"].as_object_mut() {
+        plain_names(paths);
+        every_error(paths);
+        for (path, item) in concrete(service) {
+            paths.insert(path, item);
+        }
+    }
+    Bytes::from(serde_json::to_vec(&document).unwrap_or_default())
+}
+
+/// `{*name}` is the router's way of saying that a segment may hold slashes; OpenAPI has none.
+fn plain_names(paths: &mut Map<String, Value>) {
+    let starred: Vec<String> = paths.keys().filter(|p| p.contains("{*")).cloned().collect();
+    for path in starred {
+        if let Some(item) = paths.remove(&path) {
+            paths.insert(path.replace("{*", "{"), item);
+        }
+    }
+}
+
+/// Any route may be refused for reasons that are not its own: too much at once, a failure inside.
+fn every_error(paths: &mut Map<String, Value>) {
+    for item in paths.values_mut().filter_map(Value::as_object_mut) {
+        for operation in item.values_mut().filter(|o| o.is_object()) {
+            operation["responses"]["default"] = error("any other refusal");
+        }
+    }
+}
+
+fn error(description: &str) -> Value {
+    json!({ "description": description, "content": { "application/json": {
+        "schema": { "$ref": "#/components/schemas/ErrorBody" },
+        "example": { "error": { "code": "invalid_request", "message": "amount: expected a number, got \"lots\"", "fields": [
+            { "field": "amount", "code": "wrong_type", "message": "amount: expected a number, got \"lots\"", "expected": "float64", "got": "\"lots\"" }
+        ] } }
+    } } })
+}
+
+fn concrete(service: &Service) -> Vec<(String, Value)> {
+    let plan = &service.plan;
+    let mut paths = Vec::new();
+    for (index, source) in plan.sources.iter().enumerate() {
+        let settings = &service.project.source_settings[index];
+        let row = row(service, index, &settings.required);
+        let example = row["example"].clone();
+        let body = json!({ "required": true, "content": {
+            "application/json": {
+                "schema": { "oneOf": [row, { "type": "array", "items": row }] },
+                "example": [example]
+            },
+            "application/x-ndjson": { "schema": { "type": "string" }, "example": format!("{example}\n") },
+        } });
+        let responses = json!({
+            "200": answer("at least one row was accepted or known already", "EventsReport"),
+            "422": answer("every row was rejected", "EventsReport"),
+            "default": error("a refusal"),
+        });
+        let summary = format!("Send events of `{}`", source.name);
+        let operation = operation(&format!("post_events_{}", source.name), summary, Vec::new(), Some(body), responses);
+        paths.push((format!("/v1/events/{}", source.name), json!({ "post": operation })));
+    }
+    for view in &plan.views {
+        let features: Map<String, Value> = view
+            .features()
+            .iter()
+            .map(|f| {
+                let mut schema = of_type(f.data_type, true);
+                schema["description"] = json!(f.text);
+                (f.name.clone(), schema)
+            })
+            .collect();
+        let schema = json!({ "allOf": [
+            { "$ref": "#/components/schemas/Features" },
+            { "type": "object", "properties": { "features": { "type": "object", "properties": features } } }
+        ] });
+        let parameters = vec![
+            json!({ "name": "key", "in": "path", "required": true, "schema": { "type": "string" }, "description": view.entity().join("|") }),
+            json!({ "name": "at", "in": "query", "schema": { "type": "string", "format": "date-time" }, "description": "left out: now" }),
+        ];
+        let responses = json!({
+            "200": { "description": "the features", "content": { "application/json": { "schema": schema } } },
+            "default": error("a refusal"),
+        });
+        let operation =
+            operation(&format!("get_features_{}", view.name()), format!("Features of `{}`", view.name()), parameters, None, responses);
+        paths.push((format!("/v1/features/{}/{{key}}", view.name()), json!({ "get": operation })));
+    }
+    for (index, decision) in plan.decisions.iter().enumerate() {
+        let source = decision.source.0 as usize;
+        let mut required = service.project.source_settings[source].required.clone();
+        required.extend_from_slice(service.required(index));
+        let row = row(service, source, &required);
+        let example = row["example"].clone();
+        let body = json!({ "required": true, "content": { "application/json": { "schema": row, "example": example } } });
+        let parameters = vec![
+            json!({ "name": "preview", "in": "query", "schema": { "type": "boolean" }, "description": "decide, but write nothing" }),
+            json!({ "name": "Idempotency-Key", "in": "header", "schema": { "type": "string", "maxLength": MAX_ID_BYTES } }),
+        ];
+        let schema = json!({ "allOf": [
+            { "$ref": "#/components/schemas/Decided" },
+            { "type": "object", "properties": { "outcome": { "type": "string", "enum": decision.outcomes } } }
+        ] });
+        let responses = json!({
+            "200": { "description": "the decision", "content": { "application/json": { "schema": schema } } },
+            "422": error("fields are wrong: all of them are named"),
+            "default": error("a refusal"),
+        });
+        let operation =
+            operation(&format!("post_decide_{}", decision.name), format!("Decide `{}`", decision.name), parameters, Some(body), responses);
+        paths.push((format!("/v1/decide/{}", decision.name), json!({ "post": operation })));
+    }
+    paths
+}
+
+fn operation(id: &str, summary: String, parameters: Vec<Value>, body: Option<Value>, responses: Value) -> Value {
+    let mut operation = json!({ "tags": ["this project"], "operationId": id, "summary": summary, "responses": responses });
+    if !parameters.is_empty() {
+        operation["parameters"] = Value::Array(parameters);
+    }
+    if let Some(body) = body {
+        operation["requestBody"] = body;
+    }
+    operation
+}
+
+fn answer(description: &str, schema: &str) -> Value {
+    let schema = json!({ "$ref": format!("#/components/schemas/{schema}") });
+    json!({ "description": description, "content": { "application/json": { "schema": schema } } })
+}
+
+/// The object that an event of a source is.
+fn row(service: &Service, source: usize, required: &[usize]) -> Value {
+    let plan = &service.plan.sources[source];
+    let definition = service.project.definitions.source.get(&plan.name);
+    let mut properties = Map::new();
+    let mut example = Map::new();
+    let mut needed = Vec::new();
+    for (i, field) in plan.schema.fields.iter().enumerate() {
+        let is_required = required.contains(&i);
+        let mut schema = of_type(field.data_type, !is_required);
+        if let Some(text) = definition.and_then(|d| d.columns.get(&field.name)).and_then(|c| c.description.as_ref()) {
+            schema["description"] = json!(text);
+        }
+        properties.insert(field.name.clone(), schema);
+        example.insert(field.name.clone(), sample(field.data_type));
+        if is_required {
+            needed.push(field.name.clone());
+        }
+    }
+    let mut schema = json!({ "type": "object", "properties": properties, "example": example });
+    if !needed.is_empty() {
+        schema["required"] = json!(needed);
+    }
+    if let Some(text) = definition.and_then(|d| d.description.as_ref()) {
+        schema["description"] = json!(text);
+    }
+    schema
+}
+
+fn of_type(data_type: DataType, nullable: bool) -> Value {
+    let (name, format) = match data_type {
+        DataType::Bool => ("boolean", None),
+        DataType::Int64 => ("integer", Some("int64")),
+        DataType::Float64 => ("number", Some("double")),
+        DataType::String => ("string", None),
+        DataType::Timestamp => ("string", Some("date-time")),
+    };
+    let mut schema = if nullable { json!({ "type": [name, "null"] }) } else { json!({ "type": name }) };
+    if let Some(format) = format {
+        schema["format"] = json!(format);
+    }
+    schema
+}
+
+fn sample(data_type: DataType) -> Value {
+    match data_type {
+        DataType::Bool => json!(true),
+        DataType::Int64 => json!(4711),
+        DataType::Float64 => json!(99.5),
+        DataType::String => json!("text"),
+        DataType::Timestamp => json!("2026-01-31T10:00:00Z"),
+    }
+}

@@ -1,0 +1,48 @@
+//! The routes, one file per subject.
+
+mod dead_letters;
+mod decide;
+mod decisions;
+mod events;
+mod features;
+mod health;
+mod metrics;
+mod models;
+mod monitors;
+pub mod pages;
+mod project;
+mod runs;
+
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::app::App;
+
+/// Every route with its description: what is served is what `/openapi.json` lists.
+pub fn all() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(events::post_events))
+        .routes(routes!(features::get_features))
+        .routes(routes!(decide::post_decide))
+        .routes(routes!(decisions::list_decisions))
+        .routes(routes!(decisions::get_decision))
+        .routes(routes!(decisions::replay_decision))
+        .routes(routes!(models::list_models))
+        .routes(routes!(models::get_model))
+        .routes(routes!(models::train_model))
+        .routes(routes!(models::promote_model))
+        .routes(routes!(models::roll_back_model))
+        .routes(routes!(runs::list_runs))
+        .routes(routes!(runs::get_run))
+        .routes(routes!(runs::get_artifact))
+        .routes(routes!(monitors::list_monitors))
+        .routes(routes!(monitors::list_alerts))
+        .routes(routes!(dead_letters::list_dead_letters))
+        .routes(routes!(project::get_project))
+        .routes(routes!(project::get_status))
+        .routes(routes!(health::get_health))
+        .routes(routes!(health::get_ready))
+        .routes(routes!(metrics::get_metrics))
+        .routes(routes!(pages::get_openapi))
+        .routes(routes!(pages::get_home))
+}

@@ -1,0 +1,309 @@
+//! What is defined, and how it is doing.
+
+use std::collections::BTreeMap;
+
+use axum::extract::State;
+use kilter_core::{EventTime, Span};
+use kilter_pipeline::{ClockMode, When};
+use kilter_runtime::{Percentiles, Status as Counters, next_tick};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::app::{Answer, App, ok};
+use crate::input::Params;
+use crate::wire::Moment;
+
+/// The project's definitions as they run.
+#[derive(Serialize, ToSchema)]
+pub struct Project {
+    #[schema(example = "credit-risk")]
+    name: String,
+    /// Hash of the definitions that influence results.
+    definitions: String,
+    /// `wall` or `event`: what drives schedules.
+    clock: &'static str,
+    sources: Vec<Source>,
+    views: Vec<View>,
+    models: Vec<ModelOfProject>,
+    decisions: Vec<DecisionOfProject>,
+    schedules: Vec<Schedule>,
+    monitors: Vec<String>,
+}
+
+/// A stream of events.
+#[derive(Serialize, ToSchema)]
+pub struct Source {
+    name: String,
+    description: Option<String>,
+    /// Where the event time comes from.
+    time: String,
+    /// Column of the event id.
+    id: Option<String>,
+    #[schema(example = "1d")]
+    lateness: String,
+    dedupe: String,
+    columns: Vec<Column>,
+}
+
+/// A column of a source.
+#[derive(Serialize, ToSchema)]
+pub struct Column {
+    name: String,
+    /// `bool`, `int64`, `float64`, `string` or `timestamp`.
+    #[serde(rename = "type")]
+    #[schema(example = "float64")]
+    data_type: &'static str,
+    required: bool,
+    description: Option<String>,
+}
+
+/// A feature view.
+#[derive(Serialize, ToSchema)]
+pub struct View {
+    name: String,
+    description: Option<String>,
+    source: String,
+    entity: Vec<String>,
+    features: Vec<Feature>,
+}
+
+/// A feature of a view.
+#[derive(Serialize, ToSchema)]
+pub struct Feature {
+    #[schema(example = "turnover_7d")]
+    name: String,
+    #[serde(rename = "type")]
+    data_type: &'static str,
+    /// Null: over the entity's lifetime.
+    window: Option<String>,
+    /// As defined.
+    text: String,
+}
+
+/// A model's definition; `GET /v1/models/{model}` tells where it stands.
+#[derive(Serialize, ToSchema)]
+pub struct ModelOfProject {
+    name: String,
+    on: String,
+    inputs: Vec<Input>,
+}
+
+/// An input of a model.
+#[derive(Serialize, ToSchema)]
+pub struct Input {
+    name: String,
+    /// As defined.
+    text: String,
+}
+
+/// A decision's definition.
+#[derive(Serialize, ToSchema)]
+pub struct DecisionOfProject {
+    name: String,
+    description: Option<String>,
+    source: String,
+    model: Option<String>,
+    outcomes: Vec<String>,
+    policy: Vec<PolicyRule>,
+    /// The outcome while no model is in service.
+    fallback: Option<String>,
+}
+
+/// A rule of a policy; the first whose condition holds decides.
+#[derive(Serialize, ToSchema)]
+pub struct PolicyRule {
+    /// Null: always.
+    when: Option<String>,
+    outcome: String,
+}
+
+/// When a model is trained by itself.
+#[derive(Serialize, ToSchema)]
+pub struct Schedule {
+    name: String,
+    model: String,
+    /// `7d`, or a cron expression.
+    every: String,
+    promote_if: Option<String>,
+    /// By the clock of the project.
+    next: Option<Moment>,
+}
+
+/// How the project is doing.
+#[derive(Serialize, ToSchema)]
+pub struct Status {
+    project: String,
+    /// Kilter's.
+    version: &'static str,
+    uptime_seconds: u64,
+    ready: bool,
+    /// Since the start of the process, as all counts here.
+    events: u64,
+    duplicates: u64,
+    late: u64,
+    dead_letters: BTreeMap<String, u64>,
+    /// By decision and outcome.
+    decisions: BTreeMap<String, BTreeMap<String, u64>>,
+    /// The offset the next event gets.
+    next_offset: u64,
+    /// Records before this offset survive a power cut.
+    durable_offset: u64,
+    /// The latest event time seen; null before the first event.
+    event_time: Option<Moment>,
+    snapshots: u64,
+    /// From an event's arrival until its effect is visible to a decision.
+    freshness: LatencyFigures,
+    /// From a decide request's arrival until its answer is ready.
+    decide: LatencyFigures,
+}
+
+/// Percentiles in microseconds.
+#[derive(Serialize, ToSchema)]
+pub struct LatencyFigures {
+    count: u64,
+    p50_us: u64,
+    p99_us: u64,
+    p999_us: u64,
+    max_us: u64,
+}
+
+impl From<Percentiles> for LatencyFigures {
+    fn from(p: Percentiles) -> Self {
+        LatencyFigures { count: p.count, p50_us: p.p50_us, p99_us: p.p99_us, p999_us: p.p999_us, max_us: p.max_us }
+    }
+}
+
+/// The project
+///
+/// Sources with their columns, feature views, models, decisions and schedules, as they run.
+#[utoipa::path(
+    get, path = "/v1/project", tag = "project",
+    responses((status = 200, description = "the definitions", body = Project))
+)]
+pub async fn get_project(State(app): State<App>, params: Params) -> Answer {
+    params.done()?;
+    let service = &app.service;
+    let (plan, definitions) = (&service.plan, &service.project.definitions);
+    let source_name = |id: kilter_core::SourceId| plan.sources[id.0 as usize].name.clone();
+    let model_name = |index: usize| plan.models[index].name.clone();
+    let sources = plan.sources.iter().zip(&service.project.source_settings).map(|(source, settings)| {
+        let definition = definitions.source.get(&source.name);
+        Source {
+            name: source.name.clone(),
+            description: definition.and_then(|d| d.description.clone()),
+            time: settings.time_text.clone(),
+            id: settings.id.map(|i| source.schema.fields[i].name.clone()),
+            lateness: source.lateness.to_string(),
+            dedupe: source.dedupe.to_string(),
+            columns: source
+                .schema
+                .fields
+                .iter()
+                .enumerate()
+                .map(|(i, field)| Column {
+                    name: field.name.clone(),
+                    data_type: field.data_type.name(),
+                    required: settings.required.contains(&i),
+                    description: definition.and_then(|d| d.columns.get(&field.name)).and_then(|c| c.description.clone()),
+                })
+                .collect(),
+        }
+    });
+    let views = plan.views.iter().map(|view| View {
+        name: view.name().to_string(),
+        description: definitions.features.get(view.name()).and_then(|d| d.description.clone()),
+        source: source_name(view.source()),
+        entity: view.entity().to_vec(),
+        features: view
+            .features()
+            .iter()
+            .map(|f| Feature {
+                name: f.name.clone(),
+                data_type: f.data_type.name(),
+                window: f.window.as_ref().map(Span::to_string),
+                text: f.text.clone(),
+            })
+            .collect(),
+    });
+    let models = plan.models.iter().map(|m| ModelOfProject {
+        name: m.name.clone(),
+        on: source_name(m.context.source),
+        inputs: m.inputs.iter().map(|i| Input { name: i.name.clone(), text: i.text.clone() }).collect(),
+    });
+    let decisions = plan.decisions.iter().map(|d| DecisionOfProject {
+        name: d.name.clone(),
+        description: definitions.decision.get(&d.name).and_then(|d| d.description.clone()),
+        source: source_name(d.source),
+        model: d.model.map(model_name),
+        outcomes: d.outcomes.clone(),
+        policy: d.policy.iter().map(|r| PolicyRule { when: r.text.clone(), outcome: d.outcomes[r.outcome].clone() }).collect(),
+        fallback: d.fallback.map(|f| d.outcomes[f].clone()),
+    });
+    let now = match plan.clock {
+        ClockMode::Wall => Some(service.clock().now()),
+        ClockMode::Event => event_time(&app),
+    };
+    let schedules = plan.schedules.iter().map(|s| Schedule {
+        name: s.name.clone(),
+        model: model_name(s.model),
+        every: match &s.when {
+            When::Every(span) => span.to_string(),
+            When::Cron(text) => text.clone(),
+        },
+        promote_if: s.promote_text.clone(),
+        next: now.and_then(|now| next_tick(&s.when, now)).map(Moment),
+    });
+    ok(&Project {
+        name: plan.project.clone(),
+        definitions: plan.hash.clone(),
+        clock: match plan.clock {
+            ClockMode::Wall => "wall",
+            ClockMode::Event => "event",
+        },
+        sources: sources.collect(),
+        views: views.collect(),
+        models: models.collect(),
+        decisions: decisions.collect(),
+        schedules: schedules.collect(),
+        monitors: plan.monitors.iter().map(|m| m.name.clone()).collect(),
+    })
+}
+
+/// How it is doing
+///
+/// Counts since the start of the process, offsets, latencies. `/metrics` has the same for machines.
+#[utoipa::path(
+    get, path = "/v1/status", tag = "project",
+    responses((status = 200, description = "the state of affairs", body = Status))
+)]
+pub async fn get_status(State(app): State<App>, params: Params) -> Answer {
+    params.done()?;
+    let service = &app.service;
+    let status = &service.status;
+    let mut decisions: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
+    for ((decision, outcome), n) in status.decisions() {
+        decisions.entry(decision).or_default().insert(outcome, n);
+    }
+    ok(&Status {
+        project: service.plan.project.clone(),
+        version: env!("CARGO_PKG_VERSION"),
+        uptime_seconds: service.started.elapsed().as_secs(),
+        ready: !app.is_draining() && Counters::get(&status.log_broken) == 0,
+        events: Counters::get(&status.events),
+        duplicates: Counters::get(&status.duplicates),
+        late: Counters::get(&status.late),
+        dead_letters: status.dead_letters(),
+        decisions,
+        next_offset: service.data.events.next_offset(),
+        durable_offset: service.data.events.durable_offset(),
+        event_time: event_time(&app).map(Moment),
+        snapshots: Counters::get(&status.snapshots),
+        freshness: status.freshness.percentiles().into(),
+        decide: status.decide.percentiles().into(),
+    })
+}
+
+fn event_time(app: &App) -> Option<EventTime> {
+    let micros = app.service.status.event_time.load(std::sync::atomic::Ordering::Relaxed);
+    (micros != i64::MIN).then_some(EventTime(micros))
+}

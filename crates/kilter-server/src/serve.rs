@@ -1,0 +1,191 @@
+//! The socket: connections in, a bounded number of them, and an orderly end.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use kilter_runtime::Service;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::app::App;
+use crate::observe;
+
+/// Where to listen, and every limit of the server.
+#[derive(Clone, Debug)]
+pub struct ServeOptions {
+    /// Address and port; port 0 takes a free one.
+    pub listen: String,
+    /// Listen on addresses that other machines can reach, and answer requests meant for any host. There is no authentication yet:
+    /// something in front must decide who may call.
+    pub allow_remote: bool,
+    /// A request's head must be complete within this, counted from the first moment the connection waits for it: idle
+    /// connections end by it too.
+    pub header_timeout: Duration,
+    /// A request must be answered within this; training and replays are exempt.
+    pub request_timeout: Duration,
+    /// How long the server still takes connections after it was told to stop, so that a load balancer sees `/readyz` turn.
+    pub drain_delay: Duration,
+    /// How long open requests may take after that.
+    pub drain_timeout: Duration,
+    /// Open connections at most; others wait to be accepted.
+    pub max_connections: usize,
+    /// Requests in work at most; others are told to slow down.
+    pub max_requests: usize,
+}
+
+impl Default for ServeOptions {
+    fn default() -> Self {
+        ServeOptions {
+            listen: "127.0.0.1:8080".into(),
+            allow_remote: false,
+            header_timeout: Duration::from_secs(30),
+            request_timeout: Duration::from_secs(30),
+            drain_delay: Duration::ZERO,
+            drain_timeout: Duration::from_secs(30),
+            max_connections: 4096,
+            max_requests: 1024,
+        }
+    }
+}
+
+/// A server with its port open and not yet served.
+pub struct Bound {
+    listener: TcpListener,
+    address: SocketAddr,
+    service: Arc<Service>,
+    options: ServeOptions,
+}
+
+/// Serves until `shutdown` resolves, then drains and stops the service with a snapshot.
+///
+/// # Errors
+/// As [`bind`] and [`Bound::run`].
+pub async fn serve(service: Arc<Service>, options: ServeOptions, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+    bind(service, options).await?.run(shutdown).await
+}
+
+/// Opens the port.
+///
+/// # Errors
+/// When the address cannot be had, or is one that other machines reach and [`ServeOptions::allow_remote`] is not set.
+pub async fn bind(service: Arc<Service>, options: ServeOptions) -> anyhow::Result<Bound> {
+    let listen = &options.listen;
+    let addresses: Vec<SocketAddr> = tokio::net::lookup_host(listen.as_str())
+        .await
+        .with_context(|| format!("`{listen}` is no address to listen on\n  hint: write it like 127.0.0.1:8080"))?
+        .collect();
+    if let Some(open) = addresses.iter().find(|a| !a.ip().is_loopback())
+        && !options.allow_remote
+    {
+        anyhow::bail!(
+            "will not listen on {open}: other machines can reach it, and anyone who can may read and change everything, for there is \
+             no authentication yet\n  hint: listen on 127.0.0.1:{}, or start with `--allow-remote` behind something that decides \
+             who may call",
+            open.port()
+        );
+    }
+    let listener = TcpListener::bind(addresses.as_slice())
+        .await
+        .with_context(|| format!("cannot listen on {listen}\n  hint: another process may hold the port; choose another with `--listen`"))?;
+    let address = listener.local_addr()?;
+    Ok(Bound { listener, address, service, options })
+}
+
+impl Bound {
+    /// The address with the port that was taken.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `shutdown` resolves. Then `/readyz` answers 503 at once, open requests finish, and the service is stopped with
+    /// a snapshot.
+    ///
+    /// # Errors
+    /// When the service cannot write its last snapshot; the log holds everything that was accepted all the same.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let Bound { listener, address, service, options } = self;
+        let app = App::new(Arc::clone(&service), &options);
+        let server = Server {
+            router: observe::router(&app),
+            http: http(&options),
+            graceful: GracefulShutdown::new(),
+            places: Arc::new(Semaphore::new(options.max_connections)),
+            listener,
+        };
+        tracing::info!(%address, "serving");
+        server.accept_until(shutdown).await;
+        app.drain();
+        tracing::info!(open = server.graceful.count(), "draining");
+        if !options.drain_delay.is_zero() {
+            server.accept_until(tokio::time::sleep(options.drain_delay)).await;
+        }
+        let Server { listener, graceful, .. } = server;
+        drop(listener);
+        let open = graceful.count();
+        if tokio::time::timeout(options.drain_timeout, graceful.shutdown()).await.is_err() {
+            tracing::warn!(open, waited = ?options.drain_timeout, "open requests cut off");
+        }
+        service.shutdown().await.context("stopping")?;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+fn http(options: &ServeOptions) -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(options.header_timeout).max_headers(100);
+    http
+}
+
+struct Server {
+    listener: TcpListener,
+    router: axum::Router,
+    http: http1::Builder,
+    graceful: GracefulShutdown,
+    places: Arc<Semaphore>,
+}
+
+impl Server {
+    async fn accept_until(&self, end: impl Future<Output = ()>) {
+        let mut end = pin!(end);
+        loop {
+            tokio::select! {
+                () = &mut end => return,
+                accepted = self.accept() => match accepted {
+                    Ok((stream, place)) => self.take(stream, place),
+                    Err(e) => {
+                        // Out of file descriptors, or a client gone already: others may still be served in a moment.
+                        tracing::warn!(error = %e, "a connection could not be accepted");
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                },
+            }
+        }
+    }
+
+    async fn accept(&self) -> std::io::Result<(TcpStream, OwnedSemaphorePermit)> {
+        let place = Arc::clone(&self.places).acquire_owned().await.map_err(std::io::Error::other)?;
+        let (stream, _) = self.listener.accept().await?;
+        // Answers are small and wait for nothing.
+        stream.set_nodelay(true)?;
+        Ok((stream, place))
+    }
+
+    fn take(&self, stream: TcpStream, place: OwnedSemaphorePermit) {
+        let service = TowerToHyperService::new(self.router.clone());
+        let connection = self.graceful.watch(self.http.serve_connection(TokioIo::new(stream), service));
+        tokio::spawn(async move {
+            if let Err(e) = connection.await {
+                tracing::debug!(error = %e, "connection ended early");
+            }
+            drop(place);
+        });
+    }
+}

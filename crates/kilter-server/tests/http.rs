@@ -1,0 +1,778 @@
+//! The real server over loopback, on a small project: what comes in, what goes out, and what is turned away and how.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kilter_core::{EventTime, Span};
+use kilter_runtime::{Service, StartOptions, project};
+use kilter_server::{ServeOptions, bind};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+const DEFINITIONS: &str = r#"
+[project]
+name = "shop"
+clock = "event"
+[server]
+max_body = "1MiB"
+[source.payments]
+time = "at"
+id = "payment_id"
+lateness = "1h"
+dedupe = "1d"
+max_future = "none"
+[source.payments.columns]
+payment_id = "string"
+card = { type = "int64", required = true }
+at = "timestamp"
+amount = { type = "float64", required = true, description = "in euros" }
+[source.orders]
+time = "at"
+max_future = "none"
+[source.orders.columns]
+at = "timestamp"
+card = { type = "int64", required = true }
+amount = "float64"
+[source.outcomes]
+time = "at"
+max_future = "none"
+[source.outcomes.columns]
+payment_id = { type = "string", required = true }
+at = "timestamp"
+fraud = "bool"
+[features.card]
+source = "payments"
+entity = "card"
+[features.card.columns]
+count = "count(*) over 1h, 1d"
+sum = "sum(amount) over 1d"
+mean = "mean(amount) over 1d"
+[model.fraud]
+on = "payments"
+learner = "gbdt"
+params = { trees = 20, leaves = 7, min_leaf_rows = 5 }
+inputs = ["card.*", "payments.amount"]
+label = { source = "outcomes", value = "fraud", on = "payment_id", within = "1h" }
+min_rows = 50
+[decision.pay]
+model = "fraud"
+policy = [{ when = "score >= 0.5", outcome = "block" }, { outcome = "accept" }]
+reasons = 2
+fallback = "accept"
+[decision.strict]
+on = "payments"
+model = "fraud"
+policy = [{ when = "score >= 0.5", outcome = "block" }, { outcome = "accept" }]
+[schedule.retrain]
+every = "300d"
+train = "fraud"
+promote_if = "auc > champion.auc - 1"
+[monitor.drift]
+model = "fraud"
+signal = "psi"
+above = 0.0001
+window = "6h"
+every = "1h"
+min_rows = 20
+"#;
+
+/// The routes as promised in docs/reference/http.md.
+const ROUTES: [(&str, &str); 24] = [
+    ("post", "/v1/events/{source}"),
+    ("get", "/v1/features/{view}/{key}"),
+    ("post", "/v1/decide/{decision}"),
+    ("get", "/v1/decisions"),
+    ("get", "/v1/decisions/{id}"),
+    ("post", "/v1/decisions/{id}/replay"),
+    ("get", "/v1/models"),
+    ("get", "/v1/models/{model}"),
+    ("post", "/v1/models/{model}/train"),
+    ("post", "/v1/models/{model}/promote"),
+    ("post", "/v1/models/{model}/rollback"),
+    ("get", "/v1/runs"),
+    ("get", "/v1/runs/{id}"),
+    ("get", "/v1/runs/{id}/artifacts/{name}"),
+    ("get", "/v1/monitors"),
+    ("get", "/v1/alerts"),
+    ("get", "/v1/dead-letters"),
+    ("get", "/v1/project"),
+    ("get", "/v1/status"),
+    ("get", "/healthz"),
+    ("get", "/readyz"),
+    ("get", "/metrics"),
+    ("get", "/openapi.json"),
+    ("get", "/"),
+];
+
+const JSON: &str = "application/json";
+const NDJSON: &str = "application/x-ndjson";
+
+/// A server on a port and a folder of its own.
+struct Server {
+    runtime: Runtime,
+    service: Arc<Service>,
+    address: SocketAddr,
+    agent: ureq::Agent,
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<anyhow::Result<()>>,
+    _dir: tempfile::TempDir,
+}
+
+struct Reply {
+    status: u16,
+    headers: ureq::http::HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Reply {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&self.body)))
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |v| v.to_str().unwrap())
+    }
+
+    /// The value of a request that must have gone well.
+    fn ok(&self) -> Value {
+        assert_eq!(self.status, 200, "{}", self.text());
+        self.json()
+    }
+
+    /// Checks the one shape of refusals and answers (code, message, hint).
+    fn refused(&self, status: u16, code: &str) -> Value {
+        assert_eq!(self.status, status, "{}", self.text());
+        let error = self.json()["error"].clone();
+        assert_eq!(error["code"], code, "{error}");
+        assert!(error["message"].as_str().is_some_and(|m| !m.is_empty()), "{error}");
+        error
+    }
+}
+
+impl Server {
+    fn start() -> Server {
+        Server::with(|_| ())
+    }
+
+    fn with(change: impl FnOnce(&mut ServeOptions)) -> Server {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("kilter.toml"), DEFINITIONS).unwrap();
+        let project = project::load(dir.path()).unwrap_or_else(|report| panic!("{report}"));
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let mut options = ServeOptions { listen: "127.0.0.1:0".into(), ..ServeOptions::default() };
+        change(&mut options);
+        let (stop, stopped) = oneshot::channel();
+        let (service, bound) = runtime.block_on(async {
+            let service = Service::start(project, StartOptions::default()).await.unwrap();
+            let bound = bind(Arc::clone(&service), options).await.unwrap();
+            (service, bound)
+        });
+        let address = bound.address();
+        let task = runtime.spawn(bound.run(async move {
+            let _ = stopped.await;
+        }));
+        let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
+        Server { runtime, service, address, agent, stop: Some(stop), task, _dir: dir }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    fn get(&self, path: &str) -> Reply {
+        reply(self.agent.get(self.url(path)).call().unwrap())
+    }
+
+    fn post(&self, path: &str, content_type: &str, body: impl AsRef<[u8]>) -> Reply {
+        reply(self.agent.post(self.url(path)).content_type(content_type).send(body.as_ref()).unwrap())
+    }
+
+    fn post_with(&self, path: &str, header: (&str, &str), body: &str) -> Reply {
+        let request = self.agent.post(self.url(path)).content_type(JSON).header(header.0, header.1);
+        reply(request.send(body).unwrap())
+    }
+
+    /// Plays part of the history: payments, and half an hour after each whether it was fraud.
+    fn play(&self, range: std::ops::Range<u64>) {
+        let payments: Vec<String> = range.clone().map(payment).collect();
+        let outcomes: Vec<String> = range.map(outcome).collect();
+        self.post("/v1/events/payments", NDJSON, payments.join("\n")).ok();
+        self.post("/v1/events/outcomes", NDJSON, outcomes.join("\n")).ok();
+    }
+
+    fn offset(&self) -> u64 {
+        self.service.data.events.next_offset()
+    }
+
+    /// Tells the server to stop and waits for its end.
+    fn end(mut self) {
+        let _ = self.stop.take().unwrap().send(());
+        let Server { runtime, task, .. } = self;
+        runtime.block_on(task).unwrap().unwrap();
+    }
+}
+
+fn reply(mut response: ureq::http::Response<ureq::Body>) -> Reply {
+    let body = response.body_mut().read_to_vec().unwrap();
+    Reply { status: response.status().as_u16(), headers: response.headers().clone(), body }
+}
+
+fn at(minutes: i64) -> EventTime {
+    EventTime(1_700_000_000_000_000) + Span(minutes * 60_000_000)
+}
+
+fn payment(n: u64) -> String {
+    let amount = if n.is_multiple_of(7) { 900.0 + n as f64 % 13.0 } else { 10.0 + n as f64 % 50.0 };
+    format!(r#"{{"payment_id":"p{n}","card":{},"at":"{}","amount":{amount}}}"#, n % 5, at(n as i64 * 3))
+}
+
+fn outcome(n: u64) -> String {
+    format!(r#"{{"payment_id":"p{n}","at":"{}","fraud":{}}}"#, at(n as i64 * 3 + 30), n.is_multiple_of(7))
+}
+
+#[test]
+fn events_come_in_as_json_ndjson_and_csv() {
+    let server = Server::start();
+    let report = server.post("/v1/events/payments", JSON, payment(0)).ok();
+    assert_eq!((&report["accepted"], &report["next_offset"], &report["rejections"]), (&json!(1), &json!(1), &json!([])), "{report}");
+    let report = server.post("/v1/events/payments", JSON, format!("[{},{}]", payment(1), payment(2))).ok();
+    assert_eq!((&report["accepted"], &report["next_offset"]), (&json!(2), &json!(3)));
+    let csv = format!("payment_id,card,at,amount\np3,3,{},12.5\np4,4,{},7\n", at(9), at(12));
+    assert_eq!(server.post("/v1/events/payments", "text/csv", csv).ok()["accepted"], 2);
+
+    // One bad row among good ones: named by its line, kept as a dead letter.
+    let rows = [payment(5), r#"{"card": "x", "amount": 1}"#.to_string(), payment(6)].join("\n");
+    let report = server.post("/v1/events/payments", NDJSON, rows).ok();
+    assert_eq!((&report["accepted"], &report["rejected"]), (&json!(2), &json!(1)), "{report}");
+    let rejection = &report["rejections"][0];
+    assert_eq!((&rejection["row"], &rejection["code"], &rejection["field"]), (&json!(2), &json!("wrong_type"), &json!("card")));
+
+    // All of it again: nothing counts twice.
+    let report = server.post("/v1/events/payments", NDJSON, [payment(5), payment(6)].join("\n")).ok();
+    assert_eq!((&report["accepted"], &report["duplicates"]), (&json!(0), &json!(2)), "{report}");
+    assert_eq!(server.offset(), 7);
+    assert_eq!(server.post("/v1/events/payments", JSON, "[]").ok()["accepted"], 0);
+    server.end();
+}
+
+#[test]
+fn events_that_cannot_be_used_are_told_why() {
+    let server = Server::start();
+    server.post("/v1/events/payments", JSON, "{\"card\": 1,").refused(400, "malformed_json");
+    server.post("/v1/events/payments", JSON, "[{\"card\": 1}").refused(400, "malformed_json");
+    let error = server.post("/v1/events/payments", JSON, "").refused(400, "empty_body");
+    assert!(error["hint"].is_string());
+    let error = server.post("/v1/events/paymnets", JSON, payment(0)).refused(404, "unknown_source");
+    assert_eq!(error["hint"], "did you mean `payments`?");
+    server.post("/v1/events/payments?dry=1", JSON, payment(0)).refused(400, "bad_parameter");
+
+    let missing_key = server.post("/v1/events/payments", JSON, r#"{"amount": 1, "at": "2026-01-01"}"#);
+    missing_key.refused(422, "all_rejected");
+    assert_eq!(missing_key.json()["rejections"][0]["code"], "missing_key");
+    let absurd = server.post("/v1/events/payments", JSON, r#"{"card": 1, "amount": 1, "at": "0001-01-01"}"#);
+    absurd.refused(422, "all_rejected");
+    assert_eq!(absurd.json()["rejections"][0]["code"], "absurd_time");
+    assert_eq!(server.offset(), 0, "nothing of this is in the log");
+
+    let letters = server.get("/v1/dead-letters?source=payments&limit=2").ok();
+    assert_eq!(letters["dead_letters"][0]["code"], "absurd_time");
+    assert!(letters["dead_letters"][0]["payload"].as_str().unwrap().contains("0001-01-01"));
+    let next = letters["next"].as_u64().unwrap();
+    let older = server.get(&format!("/v1/dead-letters?limit=100&before={next}")).ok();
+    assert_eq!(older["dead_letters"].as_array().unwrap().len() as u64, next);
+    assert_eq!(server.get("/v1/dead-letters?code=missing_key").ok()["dead_letters"].as_array().unwrap().len(), 1);
+    server.get("/v1/dead-letters?source=nope").refused(404, "unknown_source");
+    server.end();
+}
+
+#[test]
+fn a_body_that_is_too_large_is_refused_before_it_is_read() {
+    let server = Server::start();
+    let started = Instant::now();
+    let error = server.post("/v1/events/payments", NDJSON, vec![b' '; 100 << 20]).refused(413, "body_too_large");
+    assert!(error["message"].as_str().unwrap().contains("1048576") && error["hint"].as_str().unwrap().contains("NDJSON"), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+
+    // By its announced length alone.
+    let head = "POST /v1/events/payments HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\nConnection: close\r\n\r\n";
+    assert!(raw(&server, head.as_bytes()).starts_with("HTTP/1.1 413"));
+    // Without an announced length: as soon as it has grown too long.
+    let mut chunked =
+        b"POST /v1/events/payments HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n".to_vec();
+    chunked.extend(format!("{:x}\r\n", 2 << 20).bytes());
+    chunked.extend(vec![b' '; 2 << 20]);
+    chunked.extend(b"\r\n0\r\n\r\n");
+    assert!(raw(&server, &chunked).starts_with("HTTP/1.1 413"));
+    server.post("/v1/decide/pay", JSON, vec![b' '; 2 << 20]).refused(413, "body_too_large");
+    server.post("/v1/models/fraud/promote", JSON, vec![b' '; 100_000]).refused(413, "body_too_large");
+    server.end();
+}
+
+/// Sends bytes and reads the head of the answer.
+fn raw(server: &Server, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+    stream.write_all(bytes).unwrap();
+    let mut head = [0; 64];
+    let n = stream.read(&mut head).unwrap();
+    String::from_utf8_lossy(&head[..n]).into_owned()
+}
+
+#[test]
+fn features_of_an_entity_are_read_as_of_a_time() {
+    let server = Server::start();
+    server.play(0..20);
+    let read = server.get(&format!("/v1/features/card/0?at={}", at(57))).ok();
+    assert_eq!((&read["view"], &read["key"], &read["as_of_offset"]), (&json!("card"), &json!("0"), &json!(40)), "{read}");
+    assert_eq!((&read["features"]["count_1d"], &read["features"]["count_1h"]), (&json!(4), &json!(4)), "{read}");
+    assert_eq!(read["at"], at(57).to_string());
+    assert_eq!(server.get("/v1/features/card/999").ok()["features"]["count_1d"], 0);
+
+    let error = server.get("/v1/features/card/zero").refused(422, "invalid_request");
+    assert_eq!((&error["fields"][0]["field"], &error["fields"][0]["expected"]), (&json!("card"), &json!("int64")));
+    let error = server.get("/v1/features/card/1?at=yesterday").refused(400, "bad_parameter");
+    assert_eq!(error["fields"][0]["field"], "at");
+    server.get("/v1/features/card/1?at=99999-01-01").refused(400, "bad_parameter");
+    assert_eq!(server.get("/v1/features/crad/1").refused(404, "unknown_view")["hint"], "did you mean `card`?");
+    server.get("/v1/features/card/%ff").refused(400, "bad_path");
+    server.end();
+}
+
+#[test]
+fn a_request_is_decided_once_however_often_it_is_sent() {
+    let server = Server::start();
+    let request = r#"{"card": 1, "amount": 20, "at": "2026-01-01T10:00:00Z"}"#;
+    let first = server.post_with("/v1/decide/pay", ("Idempotency-Key", "k-1"), request);
+    let decided = first.ok();
+    assert_eq!((&decided["decision_id"], &decided["outcome"], &decided["recorded"]), (&json!("pay-0"), &json!("accept"), &json!(true)));
+    // The fallback: no model yet, so no score, no version, no rule.
+    assert_eq!((&decided["score"], &decided["model_version"], &decided["rule"]), (&Value::Null, &Value::Null, &Value::Null), "{decided}");
+    assert_eq!((&decided["time"], &decided["model"]), (&json!("2026-01-01T10:00:00Z"), &json!("fraud")));
+    assert_eq!(first.header("idempotency-replayed"), "");
+
+    let again = server.post_with("/v1/decide/pay", ("Idempotency-Key", "k-1"), r#"{"card": 1, "amount": 9999}"#);
+    assert_eq!((again.ok(), again.header("idempotency-replayed")), (decided, "true"));
+    assert_eq!(server.offset(), 1);
+    // The source's own id does the same.
+    let own = server.post("/v1/decide/pay", JSON, payment(1)).ok();
+    assert_eq!(server.post("/v1/decide/pay", JSON, payment(1)).ok()["decision_id"], own["decision_id"]);
+    let error = server.post_with("/v1/decide/pay", ("Idempotency-Key", &"k".repeat(1025)), request).refused(422, "invalid_request");
+    assert_eq!(error["fields"][0]["field"], "Idempotency-Key");
+    // `strict` decides on the same events and has nothing on this one: no model, no fallback.
+    server.post_with("/v1/decide/strict", ("Idempotency-Key", "k-1"), request).refused(409, "duplicate");
+    server.end();
+}
+
+#[test]
+fn a_preview_writes_nothing() {
+    let server = Server::start();
+    server.play(0..10);
+    let before = (server.offset(), server.service.data.decisions.next_offset());
+    let preview = server.post("/v1/decide/pay?preview=true", JSON, payment(11)).ok();
+    assert_eq!((&preview["recorded"], &preview["decision_id"], &preview["outcome"]), (&json!(false), &Value::Null, &json!("accept")));
+    assert_eq!((server.offset(), server.service.data.decisions.next_offset()), before);
+    let recorded = server.post("/v1/decide/pay?preview=false", JSON, payment(11)).ok();
+    assert_eq!(recorded["recorded"], true, "the preview did not use up the id");
+    server.post("/v1/decide/pay?preview=maybe", JSON, payment(12)).refused(400, "bad_parameter");
+    server.end();
+}
+
+#[test]
+fn a_wrong_request_names_every_wrong_field() {
+    let server = Server::start();
+    let error = server.post("/v1/decide/pay", JSON, r#"{"card": "one", "amuont": 3, "at": "soon"}"#).refused(422, "invalid_request");
+    let fields: Vec<&str> = error["fields"].as_array().unwrap().iter().map(|f| f["field"].as_str().unwrap()).collect();
+    for field in ["card", "amuont", "at", "amount"] {
+        assert!(fields.contains(&field), "{field} is missing in {error}");
+    }
+    let unknown = error["fields"].as_array().unwrap().iter().find(|f| f["field"] == "amuont").unwrap();
+    assert!(unknown["hint"].as_str().unwrap().contains("amount"), "{unknown}");
+    server.post("/v1/decide/pay", JSON, r#"{"amount": 3}"#).refused(422, "invalid_request");
+    server.post("/v1/decide/pay", JSON, r#"{"card": 1, "amount": 3, "at": 99999999999999999}"#).refused(422, "invalid_request");
+    server.post("/v1/decide/pay", JSON, r#"{"card": 1, "amount": 3, "at": "9999-01-01"}"#).refused(422, "invalid_request");
+    server.post("/v1/decide/pay", JSON, "{").refused(400, "malformed_json");
+    server.post("/v1/decide/pay", JSON, "[1]").refused(400, "not_an_object");
+    server.post("/v1/decide/pay", JSON, "").refused(400, "empty_body");
+    assert_eq!(server.post("/v1/decide/pya", JSON, "{}").refused(404, "unknown_decision")["hint"], "did you mean `pay`?");
+    let error = server.post("/v1/decide/strict", JSON, payment(2)).refused(409, "no_model");
+    assert!(error["hint"].as_str().unwrap().contains("kilter train fraud"), "{error}");
+    server.end();
+}
+
+#[test]
+fn a_model_is_trained_promoted_used_rolled_back_and_every_decision_replays() {
+    let server = Server::start();
+    assert_eq!(server.get("/v1/models/fraud").ok()["in_service"], Value::Null);
+    let error = server.post("/v1/models/fraud/train", JSON, "").refused(409, "conflict");
+    assert!(error["message"].as_str().unwrap().contains("empty"), "{error}");
+    server.play(0..20);
+    let error = server.post("/v1/models/fraud/train", JSON, "{}").refused(409, "conflict");
+    assert!(error["message"].as_str().unwrap().contains("50 are needed"), "{error}");
+    server.post("/v1/models/fraud/rollback", JSON, "").refused(409, "conflict");
+
+    server.play(20..300);
+    let one = server.post("/v1/models/fraud/train", JSON, r#"{"promote": "never"}"#).ok();
+    assert_eq!((&one["version"], &one["promoted"], &one["model"]), (&json!(1), &json!(false), &json!("fraud")), "{one}");
+    assert!(one["holdout"]["auc"].as_f64().unwrap() > 0.9 && one["train_rows"].as_u64().unwrap() > 100, "{one}");
+    let served = server.post("/v1/models/fraud/promote", JSON, r#"{"version": 1, "reason": "first"}"#).ok();
+    assert_eq!((&served["version"], &served["at_offset"]), (&json!(1), &json!(600)));
+
+    let risky = server.post("/v1/decide/pay", JSON, payment(301)).ok();
+    assert_eq!(
+        (&risky["outcome"], &risky["model_version"], &risky["rule"]),
+        (&json!("block"), &json!(1), &json!("score >= 0.5")),
+        "{risky}"
+    );
+    assert!((1..=2).contains(&risky["reasons"].as_array().unwrap().len()), "{risky}");
+    assert_eq!(risky["reasons"][0]["feature"], "payments.amount");
+    assert!(risky["reasons"][0]["value"].as_f64().unwrap() > 899.0);
+    assert_eq!(server.post("/v1/decide/strict", JSON, payment(302)).ok()["outcome"], "accept");
+
+    let two = server.post("/v1/models/fraud/train", JSON, r#"{"promote": "rule", "to": "2023-11-15T09:00:00Z"}"#).ok();
+    assert_eq!((&two["version"], &two["promoted"]), (&json!(2), &json!(true)), "{two}");
+    assert!(two["champion"]["auc"].is_number());
+    assert_eq!(server.post("/v1/decide/pay", JSON, payment(308)).ok()["model_version"], 2);
+    let back = server.post("/v1/models/fraud/rollback", JSON, "").ok();
+    assert_eq!(back["version"], 1);
+    let last = server.post("/v1/decide/pay", JSON, payment(315)).ok();
+    assert_eq!(last["model_version"], 1);
+
+    let model = server.get("/v1/models/fraud").ok();
+    assert_eq!((&model["in_service"], &model["latest"], &model["aliases"]["challenger"]), (&json!(1), &json!(2), &json!(2)), "{model}");
+    assert_eq!((model["versions"].as_array().unwrap().len(), &model["versions"][0]["version"]), (2, &json!(2)));
+    assert!(model["history"].as_array().unwrap().iter().any(|h| h["is_rollback"] == true), "{model}");
+    assert_eq!(server.get("/v1/models").ok()["models"][0]["in_service"], 1);
+
+    replays(&server, &risky, &last);
+    lists_decisions(&server);
+    runs(&server, one["run"].as_str().unwrap());
+    watches(&server);
+    refuses_wrong_management(&server);
+    server.end();
+}
+
+fn replays(server: &Server, first: &Value, last: &Value) {
+    for decided in [first, last] {
+        let id = decided["decision_id"].as_str().unwrap();
+        let replay = server.post(&format!("/v1/decisions/{id}/replay"), JSON, "").ok();
+        assert_eq!((&replay["same"], &replay["difference"], &replay["id"]), (&json!(true), &Value::Null, &json!(id)), "{replay}");
+        assert_eq!(replay["recorded"], replay["again"]);
+        assert_eq!(replay["recorded"]["score"], decided["score"]);
+        assert!(replay["context"]["amount"].is_number() && replay["context"]["card.count_1d"].is_number(), "{replay}");
+        let full = server.get(&format!("/v1/decisions/{id}")).ok();
+        assert_eq!(full, replay["recorded"]);
+        assert_eq!(full["inputs"].as_object().unwrap().len(), 5, "{full}");
+    }
+    let error = server.post("/v1/decisions/pay-99999/replay", JSON, "").refused(404, "unknown_decision");
+    assert!(error["hint"].is_string());
+    server.get("/v1/decisions/nonsense").refused(404, "unknown_decision");
+}
+
+fn lists_decisions(server: &Server) {
+    let page = server.get("/v1/decisions?decision=pay&limit=2").ok();
+    let decisions = page["decisions"].as_array().unwrap();
+    assert_eq!((decisions.len(), &decisions[0]["model_version"]), (2, &json!(1)), "{page}");
+    let older = server.get(&format!("/v1/decisions?decision=pay&limit=2&before={}", page["next"])).ok();
+    assert!(older["decisions"][0]["as_of_offset"].as_u64() < decisions[1]["as_of_offset"].as_u64(), "{older}");
+    let blocked = server.get("/v1/decisions?outcome=block&limit=1000").ok();
+    assert!(blocked["decisions"].as_array().unwrap().iter().all(|d| d["outcome"] == "block"));
+    let error = server.get("/v1/decisions?outcome=blokc").refused(400, "bad_parameter");
+    assert_eq!(error["fields"][0]["hint"], "did you mean `block`?");
+    server.get("/v1/decisions?decision=nope").refused(404, "unknown_decision");
+    for query in ["limit=0", "limit=1001", "limit=x", "before=-1", "colour=red", "limit=1&limit=2"] {
+        server.get(&format!("/v1/decisions?{query}")).refused(400, "bad_parameter");
+    }
+}
+
+fn runs(server: &Server, id: &str) {
+    let runs = server.get("/v1/runs?kind=train&status=finished&model=fraud&limit=1").ok();
+    assert_eq!((runs["runs"].as_array().unwrap().len(), &runs["next"]), (1, &json!(1)), "{runs}");
+    assert_eq!(server.get("/v1/runs?status=failed").ok()["runs"].as_array().unwrap().len(), 1);
+    assert_eq!(server.get("/v1/runs?kind=tarin").refused(400, "bad_parameter")["fields"][0]["hint"], "did you mean `train`?");
+    let run = server.get(&format!("/v1/runs/{id}")).ok();
+    assert!(run["metrics"]["auc"].is_number() && !run["params"].as_object().unwrap().is_empty(), "{run}");
+    let names: Vec<&str> = run["artifacts"].as_array().unwrap().iter().map(|a| a["name"].as_str().unwrap()).collect();
+    assert!(names.contains(&"model.kltm") && names.contains(&"evaluation.json"), "{names:?}");
+    let file = server.get(&format!("/v1/runs/{id}/artifacts/evaluation.json"));
+    assert_eq!((file.header("content-type"), file.header("x-content-type-options")), (JSON, "nosniff"));
+    assert!(file.ok()["calibration"].is_array());
+    let model = server.get(&format!("/v1/runs/{id}/artifacts/model.kltm"));
+    assert_eq!((model.header("content-type"), model.header("content-disposition")), ("application/octet-stream", "attachment"));
+    server.get("/v1/runs/nope").refused(404, "unknown_run");
+    server.get(&format!("/v1/runs/{id}/artifacts/nope")).refused(404, "not_found");
+    server.get(&format!("/v1/runs/{id}/artifacts/..%2F..%2Fkilter.db")).refused(400, "bad_path");
+}
+
+fn watches(server: &Server) {
+    // Enough decisions on the model in service for a reading or more.
+    server.play(320..420);
+    let monitors = server.get("/v1/monitors").ok();
+    let drift = &monitors["monitors"][0];
+    assert_eq!(
+        (&drift["name"], &drift["signal"], &drift["state"], &drift["every"]),
+        (&json!("drift"), &json!("psi"), &json!("alert"), &json!("1h")),
+        "{drift}"
+    );
+    let alerts = server.get("/v1/alerts?monitor=drift&limit=1").ok();
+    assert_eq!(alerts["alerts"][0]["monitor"], "drift");
+    assert_eq!(server.get("/v1/alerts?since=2200-01-01").ok()["alerts"], json!([]));
+    server.get("/v1/alerts?since=never").refused(400, "bad_parameter");
+
+    let project = server.get("/v1/project").ok();
+    assert_eq!(
+        (&project["name"], &project["clock"], &project["definitions"]),
+        (&json!("shop"), &json!("event"), &json!(server.service.plan.hash))
+    );
+    assert_eq!(
+        named(&named(&project["sources"], "payments")["columns"], "amount"),
+        json!({"name": "amount", "type": "float64", "required": true, "description": "in euros"})
+    );
+    assert_eq!(project["decisions"][0]["policy"][0], json!({"when": "score >= 0.5", "outcome": "block"}));
+    assert!(project["schedules"][0]["next"].is_string() && project["views"][0]["features"].as_array().unwrap().len() == 4, "{project}");
+
+    let status = server.get("/v1/status").ok();
+    assert_eq!((&status["events"], &status["ready"]), (&json!(804), &json!(true)), "{status}");
+    assert!(status["decisions"]["pay"]["block"].as_u64() > Some(0) && status["decide"]["count"].as_u64() == Some(4), "{status}");
+    assert!(status["freshness"]["p99_us"].as_u64() > Some(0) && status["event_time"].is_string());
+
+    let metrics = server.get("/metrics");
+    assert!(metrics.header("content-type").starts_with("application/openmetrics-text"));
+    let text = metrics.text();
+    for line in [
+        "kilter_events_total 804",
+        "kilter_duplicates_total 0",
+        "kilter_decisions_total{decision=\"pay\",outcome=\"block\"} ",
+        "kilter_model_version{model=\"fraud\"} 1",
+        "kilter_decide_quantile_seconds{quantile=\"0.99\"} ",
+        "kilter_http_requests_total{route=\"/v1/decide/{decision}\",status=\"200\"} 4",
+        "kilter_http_request_duration_seconds_bucket{le=\"0.001\",route=\"/v1/decide/{decision}\"} ",
+        "kilter_monitor_value{monitor=\"drift\",model=\"fraud\",signal=\"psi\"} ",
+        "kilter_log_next_offset ",
+    ] {
+        assert!(text.contains(line), "{line} is missing in\n{text}");
+    }
+    assert!(text.ends_with("# EOF\n"));
+}
+
+/// The member of a list with that name.
+fn named(list: &Value, name: &str) -> Value {
+    list.as_array().unwrap().iter().find(|member| member["name"] == name).unwrap_or_else(|| panic!("no {name} in {list}")).clone()
+}
+
+fn refuses_wrong_management(server: &Server) {
+    let wrong = |path: &str, body: &str, field: &str| {
+        let error = server.post(path, JSON, body).refused(400, "invalid_request");
+        assert_eq!(error["fields"][0]["field"], field, "{error}");
+    };
+    wrong("/v1/models/fraud/train", r#"{"from": "soon"}"#, "from");
+    wrong("/v1/models/fraud/train", r#"{"promote": "perhaps"}"#, "promote");
+    wrong("/v1/models/fraud/train", r#"{"form": "2026-01-01"}"#, "form");
+    wrong("/v1/models/fraud/promote", r#"{"version": "one"}"#, "version");
+    wrong("/v1/models/fraud/promote", r#"{"version": 0}"#, "version");
+    wrong("/v1/models/fraud/promote", "{}", "version");
+    server.post("/v1/models/fraud/promote", JSON, "{").refused(400, "malformed_json");
+    server.post("/v1/models/fraud/promote", JSON, "1").refused(400, "not_an_object");
+    server.post("/v1/models/fraud/promote", JSON, r#"{"version": 9}"#).refused(404, "unknown_version");
+    assert_eq!(server.post("/v1/models/frud/train", JSON, "").refused(404, "unknown_model")["hint"], "did you mean `fraud`?");
+    server.get("/v1/models/frud").refused(404, "unknown_model");
+}
+
+#[test]
+fn what_is_nowhere_is_refused_in_the_same_shape() {
+    let server = Server::start();
+    let error = server.get("/v1/decision").refused(404, "unknown_route");
+    assert_eq!(error["hint"], "did you mean `/v1/decisions`?");
+    server.get("/nowhere/at/all").refused(404, "unknown_route");
+    let wrong = server.get("/v1/decide/pay");
+    wrong.refused(405, "wrong_method");
+    assert_eq!(wrong.header("allow"), "POST");
+
+    let id = server.get("/healthz").header("x-request-id").to_string();
+    assert!(!id.is_empty() && id != server.get("/healthz").header("x-request-id"));
+    let mine = reply(server.agent.get(server.url("/nope")).header("x-request-id", "mine-1").call().unwrap());
+    assert_eq!((mine.status, mine.header("x-request-id")), (404, "mine-1"));
+
+    // A web page must not borrow the rights of the browser's machine.
+    let foreign = reply(server.agent.get(server.url("/v1/status")).header("origin", "https://evil.example").call().unwrap());
+    foreign.refused(403, "foreign_origin");
+    let rebound = reply(server.agent.get(server.url("/v1/status")).header("host", "evil.example").call().unwrap());
+    rebound.refused(403, "foreign_host");
+    let own = format!("http://{}", server.address);
+    reply(server.agent.get(server.url("/v1/status")).header("origin", &own).call().unwrap()).ok();
+    server.end();
+}
+
+#[test]
+fn the_description_lists_every_route_and_the_projects_own_fields() {
+    let server = Server::start();
+    let document = server.get("/openapi.json").ok();
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1"), "{}", document["openapi"]);
+    let paths = document["paths"].as_object().unwrap();
+    for (method, path) in ROUTES {
+        let operation = &paths.get(path).unwrap_or_else(|| panic!("{path} is not described"))[method];
+        assert!(operation["summary"].is_string() && operation["responses"].is_object(), "{method} {path}: {operation}");
+        assert!(operation["responses"]["200"].is_object(), "{method} {path}");
+        let error = &operation["responses"]["default"]["content"]["application/json"]["schema"]["$ref"];
+        assert_eq!(error, "#/components/schemas/ErrorBody", "{method} {path}");
+    }
+    let known: Vec<&str> = ROUTES.iter().map(|(_, path)| *path).collect();
+    let own: Vec<&String> = paths.keys().filter(|p| !known.contains(&p.as_str())).collect();
+    assert_eq!(
+        own,
+        [
+            "/v1/decide/pay",
+            "/v1/decide/strict",
+            "/v1/events/orders",
+            "/v1/events/outcomes",
+            "/v1/events/payments",
+            "/v1/features/card/{key}"
+        ]
+    );
+    let request = &paths["/v1/decide/pay"]["post"]["requestBody"]["content"]["application/json"]["schema"];
+    assert_eq!(request["properties"]["amount"], json!({"type": "number", "format": "double", "description": "in euros"}));
+    assert_eq!(request["required"], json!(["card", "amount"]));
+    let decided = &paths["/v1/decide/pay"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]["allOf"];
+    assert_eq!(decided[1]["properties"]["outcome"]["enum"], json!(["block", "accept"]));
+    // Every reference leads somewhere.
+    let mut references = Vec::new();
+    collect_references(&document, &mut references);
+    assert!(references.len() > 40);
+    for reference in references {
+        let pointer = reference.strip_prefix('#').unwrap();
+        assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
+    }
+    // What the document shows as an example is accepted.
+    let example = request["example"].to_string();
+    server.post("/v1/decide/pay?preview=true", JSON, example).ok();
+    server.end();
+}
+
+fn collect_references(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Object(members) => {
+            for (name, member) in members {
+                match member.as_str().filter(|_| name == "$ref") {
+                    Some(reference) => found.push(reference.to_string()),
+                    None => collect_references(member, found),
+                }
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| collect_references(item, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn pages_for_people_need_no_internet() {
+    let server = Server::start();
+    let home = server.get("/");
+    assert!(home.header("content-type").starts_with("text/html") && home.text().contains("/docs"), "{}", home.text());
+    let docs = server.get("/docs/");
+    assert_eq!(docs.status, 200);
+    assert!(docs.text().contains("swagger-ui") && !docs.text().contains("https://"), "{}", docs.text());
+    assert!(server.get("/docs/swagger-initializer.js").text().contains("/openapi.json"));
+    assert_eq!(server.get("/docs/swagger-ui.css").header("content-type"), "text/css");
+    assert_eq!(server.get("/healthz").ok()["status"], "ok");
+    assert_eq!(server.get("/readyz").ok()["status"], "ready");
+    server.end();
+}
+
+#[test]
+fn stopping_says_so_first_finishes_what_is_open_and_leaves_a_snapshot() {
+    let mut server = Server::with(|o| o.drain_delay = Duration::from_millis(700));
+    server.play(0..30);
+    // A request whose body is still on its way when the server is told to stop.
+    let body = payment(31);
+    let mut open = TcpStream::connect(server.address).unwrap();
+    let head = format!("POST /v1/decide/pay HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", body.len());
+    open.write_all(head.as_bytes()).unwrap();
+    open.write_all(&body.as_bytes()[..10]).unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    let _ = server.stop.take().unwrap().send(());
+    std::thread::sleep(Duration::from_millis(100));
+    server.get("/readyz").refused(503, "draining");
+    assert_eq!(server.get("/healthz").status, 200);
+    server.post("/v1/decide/pay", JSON, payment(32)).ok();
+    std::thread::sleep(Duration::from_millis(800));
+    assert!(TcpStream::connect(server.address).is_err(), "no new connections");
+    open.write_all(&body.as_bytes()[10..]).unwrap();
+    let mut answer = String::new();
+    open.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"outcome\":\"accept\""), "{answer}");
+    let snapshots = Arc::clone(&server.service.data.snapshots);
+    let Server { runtime, task, service, .. } = server;
+    runtime.block_on(task).unwrap().unwrap();
+    let newest = snapshots.newest(u64::MAX, &service.plan.hash).unwrap().snapshot.unwrap();
+    assert_eq!(newest.offset, 62);
+}
+
+#[test]
+fn slow_and_stuck_clients_are_cut_off() {
+    let server = Server::with(|o| {
+        o.header_timeout = Duration::from_millis(300);
+        o.request_timeout = Duration::from_millis(300);
+    });
+    let mut slow = TcpStream::connect(server.address).unwrap();
+    slow.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+    slow.write_all(b"GET /healthz HTTP/1.1\r\nHo").unwrap();
+    let mut answer = String::new();
+    slow.read_to_string(&mut answer).unwrap();
+    assert!(!answer.contains("200 OK"), "{answer}");
+    // The head is complete, the body never comes.
+    let head = b"POST /v1/decide/pay HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n";
+    assert!(raw(&server, head).starts_with("HTTP/1.1 503"));
+    server.end();
+}
+
+#[test]
+fn other_machines_are_not_served_unless_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("kilter.toml"), DEFINITIONS).unwrap();
+    let project = project::load(dir.path()).unwrap_or_else(|report| panic!("{report}"));
+    let runtime = Runtime::new().unwrap();
+    runtime.block_on(async {
+        let service = Service::start(project, StartOptions::default()).await.unwrap();
+        let open = |listen: &str, allow_remote| ServeOptions { listen: listen.into(), allow_remote, ..ServeOptions::default() };
+        let refused = bind(Arc::clone(&service), open("0.0.0.0:0", false)).await.err().unwrap().to_string();
+        assert!(refused.contains("no authentication") && refused.contains("hint"), "{refused}");
+        assert!(bind(Arc::clone(&service), open("0.0.0.0:0", true)).await.is_ok());
+        let bound = bind(Arc::clone(&service), open("localhost:0", false)).await.unwrap();
+        let taken = bind(Arc::clone(&service), open(&bound.address().to_string(), false)).await.err().unwrap();
+        assert!(format!("{taken:#}").contains("another process may hold the port"), "{taken:#}");
+        assert!(bind(Arc::clone(&service), open("here", false)).await.is_err());
+        service.shutdown().await.unwrap();
+    });
+}
+
+/// Not a check but a measurement: `cargo test --release -p kilter-server -- --ignored --nocapture latency`.
+#[test]
+#[ignore = "a measurement"]
+fn latency_of_decide_over_loopback() {
+    let server = Server::start();
+    server.play(0..300);
+    server.post("/v1/models/fraud/train", JSON, r#"{"promote": "always"}"#).ok();
+    let body = |n: u64| payment(1000 + n);
+    let mut took: Vec<Duration> = Vec::new();
+    for n in 0..20_000 {
+        let body = body(n);
+        let started = Instant::now();
+        server.post("/v1/decide/pay", JSON, body).ok();
+        took.push(started.elapsed());
+    }
+    took.drain(..1000);
+    took.sort();
+    let inside = server.service.status.decide.percentiles();
+    let figure = |q: f64| took[(took.len() as f64 * q) as usize];
+    std::io::stderr()
+        .write_all(format!("p50 {:?} p99 {:?} p99.9 {:?}; inside {inside:?}\n", figure(0.5), figure(0.99), figure(0.999)).as_bytes())
+        .unwrap();
+    server.end();
+}
