@@ -1,7 +1,7 @@
 //! How many events and reads a second one core takes: `cargo run --release -p kilter-features --example engine_rate`.
 //!
 //! 20 lines over 3 windows each (60 features), 1 000 and then 100 000 entities with skewed activity.
-#![allow(clippy::print_stdout, reason = "an example prints what it measures")]
+#![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "an example prints what it measures")]
 
 use kilter_core::{DataType, EntityKey, Event, EventTime, Schema, SourceId, Span, Value};
 use kilter_features::{ColumnSpec, Engine, ViewSpec, compile_view};

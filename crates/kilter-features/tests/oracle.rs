@@ -7,7 +7,7 @@
 mod common;
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use common::{schema, view};
 use kilter_core::{EntityKey, Event, EventTime, SourceId, Span, Value};
@@ -82,7 +82,7 @@ impl TestView {
 
 fn eval(text: &'static str, row: &[Value]) -> Value {
     thread_local! {
-        static COMPILED: RefCell<HashMap<&'static str, Expr>> = RefCell::default();
+        static COMPILED: RefCell<BTreeMap<&'static str, Expr>> = RefCell::default();
     }
     COMPILED.with_borrow_mut(|compiled| {
         let expr = compiled.entry(text).or_insert_with(|| {

@@ -4,7 +4,7 @@
 //! cargo run --release -p kilter-learn --example measure                           120k rows x 30 columns
 //! cargo run --release -p kilter-learn --example measure -- train.csv test.csv     label in the last column, empty cells missing
 //! ```
-#![allow(clippy::print_stdout)]
+#![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::time::Instant;
 
