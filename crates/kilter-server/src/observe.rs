@@ -201,3 +201,39 @@ impl HttpMetrics {
         registry.register_with_unit("kilter_http_request_duration", help, Unit::Seconds, self.durations.clone());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_told_in_the_house_shape_and_keeps_its_words_to_itself() {
+        let response = panicked(Box::new("the secret of the handler"));
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let body = axum::body::to_bytes(response.into_body(), 4096).await.unwrap();
+        let text = String::from_utf8_lossy(&body);
+        assert!(text.starts_with(r#"{"error":{"code":"internal","message":"#) && !text.contains("secret"), "{text}");
+    }
+
+    #[test]
+    fn only_this_machine_is_served_and_only_its_own_pages() {
+        let check = |host: &'static str, origin: Option<&'static str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, HeaderValue::from_static(host));
+            if let Some(origin) = origin {
+                headers.insert(ORIGIN, HeaderValue::from_static(origin));
+            }
+            guard(&headers, &Uri::from_static("/v1/status")).is_ok()
+        };
+        for host in ["localhost", "LOCALHOST:8080", "127.0.0.1:1", "127.9.9.9", "[::1]", "[::1]:8080"] {
+            assert!(check(host, None), "{host}");
+        }
+        for host in ["kilter.example", "10.0.0.1:8080", "localhost.evil.example:8080", "[2001:db8::1]:80", ""] {
+            assert!(!check(host, None), "{host}");
+        }
+        assert!(check("localhost:8080", Some("http://localhost:8080")));
+        for origin in ["http://localhost:3000", "https://localhost:8080", "null", "http://evil.example"] {
+            assert!(!check("localhost:8080", Some(origin)), "{origin}");
+        }
+    }
+}

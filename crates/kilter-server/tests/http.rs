@@ -372,6 +372,23 @@ fn a_request_is_decided_once_however_often_it_is_sent() {
 }
 
 #[test]
+fn the_same_request_from_many_at_once_is_decided_once() {
+    let server = Server::start();
+    for round in 0..20 {
+        let body = format!(r#"{{"card": 1, "amount": {round}, "at": "2026-01-01T10:00:00Z"}}"#);
+        let ids: std::collections::BTreeSet<String> = std::thread::scope(|scope| {
+            let ask =
+                || server.post_with("/v1/decide/pay", ("Idempotency-Key", &format!("r{round}")), &body).ok()["decision_id"].to_string();
+            let asked: Vec<_> = (0..8).map(|_| scope.spawn(ask)).collect();
+            asked.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(ids.into_iter().collect::<Vec<_>>(), [format!("\"pay-{round}\"")]);
+    }
+    assert_eq!(server.offset(), 20);
+    server.end();
+}
+
+#[test]
 fn a_preview_writes_nothing() {
     let server = Server::start();
     server.play(0..10);
@@ -420,10 +437,10 @@ fn a_model_is_trained_promoted_used_rolled_back_and_every_decision_replays() {
 
     server.play(20..300);
     let one = server.post("/v1/models/fraud/train", JSON, r#"{"promote": "never"}"#).ok();
-    assert_eq!((&one["version"], &one["promoted"], &one["model"]), (&json!(1), &json!(false), &json!("fraud")), "{one}");
+    assert_eq!((&one["version"], &one["promote"], &one["model"]), (&json!(1), &json!(false), &json!("fraud")), "{one}");
     assert!(one["holdout"]["auc"].as_f64().unwrap() > 0.9 && one["train_rows"].as_u64().unwrap() > 100, "{one}");
     let served = server.post("/v1/models/fraud/promote", JSON, r#"{"version": 1, "reason": "first"}"#).ok();
-    assert_eq!((&served["version"], &served["at_offset"]), (&json!(1), &json!(600)));
+    assert_eq!((&served["version"], &served["offset"]), (&json!(1), &json!(600)));
 
     let risky = server.post("/v1/decide/pay", JSON, payment(301)).ok();
     assert_eq!(
@@ -437,7 +454,7 @@ fn a_model_is_trained_promoted_used_rolled_back_and_every_decision_replays() {
     assert_eq!(server.post("/v1/decide/strict", JSON, payment(302)).ok()["outcome"], "accept");
 
     let two = server.post("/v1/models/fraud/train", JSON, r#"{"promote": "rule", "to": "2023-11-15T09:00:00Z"}"#).ok();
-    assert_eq!((&two["version"], &two["promoted"]), (&json!(2), &json!(true)), "{two}");
+    assert_eq!((&two["version"], &two["promote"]), (&json!(2), &json!(true)), "{two}");
     assert!(two["champion"]["auc"].is_number());
     assert_eq!(server.post("/v1/decide/pay", JSON, payment(308)).ok()["model_version"], 2);
     let back = server.post("/v1/models/fraud/rollback", JSON, "").ok();
@@ -448,6 +465,7 @@ fn a_model_is_trained_promoted_used_rolled_back_and_every_decision_replays() {
     let model = server.get("/v1/models/fraud").ok();
     assert_eq!((&model["in_service"], &model["latest"], &model["aliases"]["challenger"]), (&json!(1), &json!(2), &json!(2)), "{model}");
     assert_eq!((model["versions"].as_array().unwrap().len(), &model["versions"][0]["version"]), (2, &json!(2)));
+    assert_eq!(model["versions"][1]["aliases"], json!(["champion"]));
     assert!(model["history"].as_array().unwrap().iter().any(|h| h["is_rollback"] == true), "{model}");
     assert_eq!(server.get("/v1/models").ok()["models"][0]["in_service"], 1);
 
@@ -682,6 +700,8 @@ fn pages_for_people_need_no_internet() {
     assert_eq!(server.get("/docs/swagger-ui.css").header("content-type"), "text/css");
     assert_eq!(server.get("/healthz").ok()["status"], "ok");
     assert_eq!(server.get("/readyz").ok()["status"], "ready");
+    server.service.status.log_broken.store(1, std::sync::atomic::Ordering::Relaxed);
+    server.get("/readyz").refused(503, "log_broken");
     server.end();
 }
 

@@ -21,13 +21,15 @@ pub struct DeadLetters {
 /// One unusable row or event and why.
 #[derive(Serialize, ToSchema)]
 pub struct DeadLetter {
-    id: u64,
+    /// Its place in the stream of dead letters.
+    offset: u64,
     /// When it arrived.
     at: Moment,
     source: Option<String>,
     #[schema(example = "wrong_type")]
     code: String,
-    message: String,
+    /// What is wrong.
+    detail: String,
     hint: Option<String>,
     /// Its offset in the event log, when it got that far.
     log_offset: Option<u64>,
@@ -62,12 +64,12 @@ pub async fn list_dead_letters(State(app): State<App>, mut params: Params) -> An
     }
     let query = DeadLetterQuery { before, limit, source, code };
     let page = app.blocking(move |service| Ok(service.data.dead_letters.list(&query)?)).await?;
-    let letters = page.letters.into_iter().map(|(id, letter)| DeadLetter {
-        id,
+    let letters = page.letters.into_iter().map(|(offset, letter)| DeadLetter {
+        offset,
         at: Moment::micros(letter.at_micros),
         source: letter.source,
         code: letter.code,
-        message: letter.detail,
+        detail: letter.detail,
         hint: letter.hint,
         log_offset: letter.log_offset,
         payload: letter.payload,

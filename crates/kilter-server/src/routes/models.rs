@@ -61,6 +61,8 @@ pub struct FullModel {
 #[derive(Serialize, ToSchema)]
 pub struct Version {
     version: u32,
+    /// Those that point at it, such as `champion`.
+    aliases: Vec<String>,
     created_at: Moment,
     /// The run that made it.
     run: Option<String>,
@@ -100,7 +102,7 @@ pub struct Trained {
     model: String,
     version: u32,
     /// Whether it went into service.
-    promoted: bool,
+    promote: bool,
     /// Why, or why not.
     verdict: String,
     trained_from: Moment,
@@ -128,10 +130,19 @@ pub struct Evaluation {
     log_loss: f64,
     #[schema(value_type = Option<f64>)]
     brier: f64,
-    #[schema(value_type = Option<f64>)]
-    ks: f64,
+    ks: KolmogorovSmirnov,
     #[schema(value_type = Option<f64>)]
     gini: f64,
+}
+
+/// The most that the true positive rate exceeds the false positive rate.
+#[derive(Serialize, ToSchema)]
+pub struct KolmogorovSmirnov {
+    #[schema(value_type = Option<f64>)]
+    value: f64,
+    /// The score at which it does.
+    #[schema(value_type = Option<f64>)]
+    threshold: f64,
 }
 
 /// What to train on and whether it takes over.
@@ -142,7 +153,7 @@ pub struct TrainBody {
     from: Option<Moment>,
     /// Observations before this; left out: as late as labels are known.
     to: Option<Moment>,
-    /// `never` (default), `always`, or `rule`: by `promote_if` of the model's schedule.
+    /// `never` (default), `always`, or `rule`: the first version, then by `promote_if` of the model's schedule.
     #[schema(example = "rule")]
     promote: Option<String>,
 }
@@ -162,7 +173,7 @@ pub struct InService {
     model: String,
     version: u32,
     /// Events from this offset on are decided by it.
-    at_offset: u64,
+    offset: u64,
 }
 
 async fn model(app: &App, index: usize) -> Result<(Model, Vec<ModelVersion>), ApiError> {
@@ -185,10 +196,11 @@ async fn model(app: &App, index: usize) -> Result<(Model, Vec<ModelVersion>), Ap
     Ok((model, versions))
 }
 
-impl From<ModelVersion> for Version {
-    fn from(v: ModelVersion) -> Self {
+impl Version {
+    fn new(v: ModelVersion, aliases: &BTreeMap<String, u32>) -> Version {
         Version {
             version: v.version,
+            aliases: aliases.iter().filter(|(_, version)| **version == v.version).map(|(alias, _)| alias.clone()).collect(),
             created_at: Moment::micros(v.spec.created_at),
             run: v.spec.run_id,
             kind: v.spec.kind,
@@ -228,7 +240,7 @@ impl From<TrainReport> for Trained {
                     average_precision: e.average_precision,
                     log_loss: e.log_loss,
                     brier: e.brier,
-                    ks: e.ks.value,
+                    ks: KolmogorovSmirnov { value: e.ks.value, threshold: e.ks.threshold },
                     gini: e.gini,
                 })
             };
@@ -237,7 +249,7 @@ impl From<TrainReport> for Trained {
             run: r.run,
             model: r.model,
             version: r.version,
-            promoted: r.promote,
+            promote: r.promote,
             verdict: r.verdict,
             trained_from: Moment(r.trained.from),
             trained_to: Moment(r.trained.to),
@@ -283,8 +295,8 @@ pub async fn get_model(State(app): State<App>, Segments(name): Segments<String>,
     }
     history.sort_by_key(|r| std::cmp::Reverse(r.change.at));
     ok(&FullModel {
+        versions: versions.into_iter().map(|v| Version::new(v, &model.aliases)).collect(),
         model,
-        versions: versions.into_iter().map(Version::from).collect(),
         history: history.into_iter().map(AliasMove::from).collect(),
     })
 }
@@ -313,20 +325,16 @@ pub async fn train_model(State(app): State<App>, Segments(name): Segments<String
     members.done()?;
     let promotion = match promote {
         Some(1) => Promotion::Always,
-        Some(2) => {
-            let rule = app.service.plan.schedules.iter().position(|s| s.model == model);
-            Promotion::Rule(rule.ok_or_else(|| no_rule(&name))?)
-        }
+        Some(2) => match app.service.plan.schedules.iter().position(|s| s.model == model) {
+            Some(rule) => Promotion::Rule(rule),
+            // Without a rule only the first version has nobody to be compared with.
+            None if app.service.data.metadata.alias(&name, CHAMPION).await?.is_none() => Promotion::Always,
+            None => Promotion::Never,
+        },
         _ => Promotion::Never,
     };
     let report = app.to_the_end(move |service| async move { service.train(model, from, to, ACTOR.into(), promotion).await }).await?;
     ok(&Trained::from(report))
-}
-
-fn no_rule(model: &str) -> ApiError {
-    let message = format!("promote: model `{model}` has no schedule, and so no rule of promotion");
-    ApiError::new(axum::http::StatusCode::CONFLICT, "no_rule", message)
-        .hint("add a [schedule] with `promote_if`, or ask for `always` or `never`".to_string())
 }
 
 /// Put a version into service
@@ -356,8 +364,8 @@ pub async fn promote_model(State(app): State<App>, Segments(name): Segments<Stri
     members.done()?;
     let version = version.unwrap_or_default() as u32;
     let work = move |service: std::sync::Arc<kilter_runtime::Service>| async move { service.promote(model, version, &reason, ACTOR).await };
-    let at_offset = app.to_the_end(work).await?;
-    ok(&InService { model: name, version, at_offset })
+    let offset = app.to_the_end(work).await?;
+    ok(&InService { model: name, version, offset })
 }
 
 /// Go back to the version in service before this one
@@ -373,6 +381,6 @@ pub async fn promote_model(State(app): State<App>, Segments(name): Segments<Stri
 pub async fn roll_back_model(State(app): State<App>, Segments(name): Segments<String>, params: Params) -> Answer {
     params.done()?;
     let model = app.service.model(&name)?;
-    let (version, at_offset) = app.to_the_end(move |service| async move { service.rollback(model, ACTOR).await }).await?;
-    ok(&InService { model: name, version, at_offset })
+    let (version, offset) = app.to_the_end(move |service| async move { service.rollback(model, ACTOR).await }).await?;
+    ok(&InService { model: name, version, offset })
 }
