@@ -102,7 +102,7 @@ impl<'a> Decided<'a> {
 
 /// Decide
 ///
-/// Takes in one event of the decision's source and answers with the decision on it, recorded before the answer is sent. With an
+/// Takes in one event of the decision's source and answers with the decision on it, written to the log before the answer is sent. With an
 /// `Idempotency-Key` (or an event id of the source's own) a repeated request is answered with the first decision again. A preview
 /// decides as of now and writes nothing.
 #[utoipa::path(
