@@ -197,7 +197,15 @@ impl MonitorState {
             Signal::Brier => metrics::brier(&scores, &labels),
             Signal::Psi => return None,
         };
-        value.is_finite().then(|| Reading { monitor: 0, at, subject: plan.signal.name().to_string(), value, rows, crossed: None, retrain: false })
+        value.is_finite().then(|| Reading {
+            monitor: 0,
+            at,
+            subject: plan.signal.name().to_string(),
+            value,
+            rows,
+            crossed: None,
+            retrain: false,
+        })
     }
 
     /// Counts one decision of the watched model.

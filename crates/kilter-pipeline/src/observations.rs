@@ -219,8 +219,7 @@ impl Observations {
 
     /// Rows in `range` whose label is known at `as_of`, by time.
     pub fn matured(&self, range: Range, as_of: EventTime) -> Vec<usize> {
-        let mut rows: Vec<usize> =
-            (0..self.len()).filter(|&r| range.holds(self.times[r]) && self.label(r, as_of).is_some()).collect();
+        let mut rows: Vec<usize> = (0..self.len()).filter(|&r| range.holds(self.times[r]) && self.label(r, as_of).is_some()).collect();
         // Log order breaks ties, so the sort must be stable.
         rows.sort_by_key(|&r| self.times[r]);
         rows

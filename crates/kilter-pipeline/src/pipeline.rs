@@ -350,12 +350,8 @@ fn strongest(model: &dyn Model, row: &[f64], most: usize, contributions: &mut Ve
         return Vec::new();
     }
     model.explain(row, contributions);
-    let mut reasons: Vec<Reason> = contributions
-        .iter()
-        .enumerate()
-        .filter(|(_, c)| **c > 0.0)
-        .map(|(input, &contribution)| Reason { input, contribution })
-        .collect();
+    let mut reasons: Vec<Reason> =
+        contributions.iter().enumerate().filter(|(_, c)| **c > 0.0).map(|(input, &contribution)| Reason { input, contribution }).collect();
     reasons.sort_by(|a, b| b.contribution.total_cmp(&a.contribution).then(a.input.cmp(&b.input)));
     reasons.truncate(most);
     reasons

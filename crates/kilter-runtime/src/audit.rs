@@ -119,9 +119,8 @@ pub fn recorded(data: &Data, id: &str) -> anyhow::Result<Recorded> {
     let (name, offset) = parse_decision_id(id).ok_or_else(|| {
         anyhow::anyhow!("`{id}` is no decision id\n  hint: ids look like `loan-12345`: a decision's name and the offset of its event")
     })?;
-    find_decision(data, name, offset)?.ok_or_else(|| {
-        anyhow::anyhow!("the decision log has no decision `{id}`\n  hint: `kilter decisions` lists the newest ones")
-    })
+    find_decision(data, name, offset)?
+        .ok_or_else(|| anyhow::anyhow!("the decision log has no decision `{id}`\n  hint: `kilter decisions` lists the newest ones"))
 }
 
 fn context_of(plan: &Plan, decision: usize, event: &Event, pipeline: &mut Pipeline) -> Vec<(String, Value)> {

@@ -66,7 +66,10 @@ impl Catalog {
         let path = dir.join("catalog.json");
         let entries = match fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| {
-                anyhow::anyhow!("{} is damaged: {e}\n  hint: restore it from a backup; the event log cannot be read without it", path.display())
+                anyhow::anyhow!(
+                    "{} is damaged: {e}\n  hint: restore it from a backup; the event log cannot be read without it",
+                    path.display()
+                )
             })?,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(e) => return Err(anyhow::anyhow!("cannot read {}: {e}", path.display())),

@@ -57,7 +57,6 @@ impl Dedupe {
         self.order.retain(|(_, source, id)| seen.contains_key(&(*source, *id)));
     }
 
-
     fn forget(&mut self, now: EventTime) {
         // One queue for all sources: an id leaves when its own horizon has passed and all older ones have left.
         while let Some((arrived, source, _)) = self.order.front()

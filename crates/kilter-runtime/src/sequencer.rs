@@ -50,14 +50,36 @@ pub enum Command {
         reply: oneshot::Sender<Result<Decided, Refusal>>,
     },
     /// The decision as it would be now; nothing is written.
-    Preview { decision: usize, row: Decoded, reply: oneshot::Sender<Result<Decided, Refusal>> },
-    Features { view: usize, key: EntityKey, at: Option<EventTime>, reply: oneshot::Sender<FeatureRead> },
-    SetChampion { model: usize, version: u32, reason: String, actor: String, reply: oneshot::Sender<Result<Offset, Refusal>> },
+    Preview {
+        decision: usize,
+        row: Decoded,
+        reply: oneshot::Sender<Result<Decided, Refusal>>,
+    },
+    Features {
+        view: usize,
+        key: EntityKey,
+        at: Option<EventTime>,
+        reply: oneshot::Sender<FeatureRead>,
+    },
+    SetChampion {
+        model: usize,
+        version: u32,
+        reason: String,
+        actor: String,
+        reply: oneshot::Sender<Result<Offset, Refusal>>,
+    },
     /// What a training needs to know of the present.
-    Present { model: usize, reply: oneshot::Sender<Present> },
-    Snapshot { reply: oneshot::Sender<Result<Offset, Refusal>> },
+    Present {
+        model: usize,
+        reply: oneshot::Sender<Present>,
+    },
+    Snapshot {
+        reply: oneshot::Sender<Result<Offset, Refusal>>,
+    },
     /// Ends the thread after a snapshot.
-    Stop { reply: oneshot::Sender<Result<Offset, Refusal>> },
+    Stop {
+        reply: oneshot::Sender<Result<Offset, Refusal>>,
+    },
 }
 
 /// The fate of an ingest command's rows.
@@ -100,11 +122,18 @@ pub struct Present {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// The event log cannot take the record now.
-    Log { full: bool, detail: String },
+    Log {
+        full: bool,
+        detail: String,
+    },
     /// The same event id was seen before, at this offset.
-    Duplicate { first: Offset },
+    Duplicate {
+        first: Offset,
+    },
     /// The decision's model has no champion and the definitions name no fallback.
-    NoModel { model: String },
+    NoModel {
+        model: String,
+    },
     /// No rule of the policy holds.
     Undecided,
     Other(String),
@@ -186,7 +215,11 @@ struct Ticket {
 
 enum TicketReply {
     Ingest(oneshot::Sender<Result<Ingested, Refusal>>),
-    Decide { decision: usize, made: Option<Decision>, reply: oneshot::Sender<Result<Decided, Refusal>> },
+    Decide {
+        decision: usize,
+        made: Option<Decision>,
+        reply: oneshot::Sender<Result<Decided, Refusal>>,
+    },
     /// Recovery asks nobody.
     Nobody,
 }
@@ -609,9 +642,7 @@ impl Sequencer {
     fn answer(&self, decision: usize, made: Option<Decision>, recorded: bool) -> Result<Decided, Refusal> {
         let plan = &self.plan.decisions[decision];
         match made {
-            Some(decision_made) => {
-                Ok(Decided { decision: decision_made, layout: Arc::clone(&self.layouts[decision]), recorded })
-            }
+            Some(decision_made) => Ok(Decided { decision: decision_made, layout: Arc::clone(&self.layouts[decision]), recorded }),
             None => Err(match plan.model.filter(|m| self.pipeline.champion(*m).is_none()) {
                 Some(model) => Refusal::NoModel { model: self.plan.models[model].name.clone() },
                 None => Refusal::Undecided,
@@ -644,6 +675,8 @@ impl Sequencer {
             let trigger = format!("monitor:{}", monitor.name);
             match plan.clock {
                 ClockMode::Event => self.requested.push((monitor.model, trigger)),
+                // What the tail of the log once asked for is not asked for again by a restart.
+                ClockMode::Wall if self.recovering => {}
                 ClockMode::Wall => {
                     let rule = plan.schedules.iter().position(|s| s.model == monitor.model);
                     (self.background)(monitor.model, trigger, rule);

@@ -90,7 +90,11 @@ pub enum ServiceError {
     Refused(Refusal),
     /// The queue to the sequencer is full.
     SlowDown,
-    NotFound { what: &'static str, name: String, hint: Option<String> },
+    NotFound {
+        what: &'static str,
+        name: String,
+        hint: Option<String>,
+    },
     /// The same job is running already, or another reason not to do it now.
     Conflict(String),
     Failed(String),
@@ -285,15 +289,25 @@ impl Service {
             }
         }
         if !bad.is_empty() {
-            self.bury(&self.plan.sources[source.0 as usize].name, arrived, &bad);
             report.rejected = bad.len() as u64;
-            report.rejections = bad.into_iter().take(REJECTIONS_LISTED).map(|r| Rejection { payload: String::new(), ..r }).collect();
+            report.rejections = bad.iter().take(REJECTIONS_LISTED).map(|r| Rejection { payload: String::new(), ..r.clone() }).collect();
         }
         let mut waiting = Vec::new();
         while !good.is_empty() {
             let rest = good.split_off(good.len().min(CHUNK_ROWS));
             let rows = std::mem::replace(&mut good, rest);
-            waiting.push(self.send(|reply| Command::Ingest { source, rows, arrived, received, reply }).await?);
+            let (reply, answer) = oneshot::channel();
+            let command = Command::Ingest { source, rows, arrived, received, reply };
+            match waiting.is_empty() {
+                true => self.send_in_time(command).await?,
+                // A body whose first part has been taken is taken whole, however long that takes.
+                false => self.commands.send(command).await.map_err(|_| Refusal::Stopping)?,
+            }
+            waiting.push(answer);
+        }
+        // Only now: a body that was told to come again has left no letters behind.
+        if !bad.is_empty() {
+            self.bury(&self.plan.sources[source.0 as usize].name, arrived, &bad);
         }
         Ok(Enqueued { report, waiting })
     }
@@ -332,8 +346,8 @@ impl Service {
             UnknownFields::Keep | UnknownFields::Reject => UnknownFields::Reject,
             UnknownFields::Ignore => UnknownFields::Ignore,
         };
-        let object = decode_object(body, &format.schema, &self.required[decision], unknown, &Limits::default())
-            .map_err(ServiceError::Fields)?;
+        let object =
+            decode_object(body, &format.schema, &self.required[decision], unknown, &Limits::default()).map_err(ServiceError::Fields)?;
         format.request(object.row, idempotency_key, arrived).map_err(ServiceError::Fields)
     }
 
@@ -405,19 +419,17 @@ impl Service {
     ) -> Result<TrainReport, ServiceError> {
         let present: Present = self.send(|reply| Command::Present { model, reply }).await?.await.map_err(|_| Refusal::Stopping)?;
         let as_of = present.now.ok_or_else(|| ServiceError::Conflict("the event log is empty: there is nothing to learn from".into()))?;
-        let request =
-            TrainRequest { model, from, to, until: present.next, as_of, trigger: trigger.clone(), promotion };
+        let request = TrainRequest { model, from, to, until: present.next, as_of, trigger: trigger.clone(), promotion };
         let service = Arc::clone(self);
-        let report = tokio::task::spawn_blocking(move || {
-            train(&service.data, &service.plan, &request, service.clock.as_ref(), present.champion)
-        })
-        .await
-        .map_err(|e| ServiceError::Failed(format!("the training ended badly: {e}")))?
-        .map_err(|e| match e.downcast_ref::<TrainingError>() {
-            // Too little to learn from is the state of the data, not a failure of ours.
-            Some(reason) => ServiceError::Conflict(reason.to_string()),
-            None => e.into(),
-        })?;
+        let report =
+            tokio::task::spawn_blocking(move || train(&service.data, &service.plan, &request, service.clock.as_ref(), present.champion))
+                .await
+                .map_err(|e| ServiceError::Failed(format!("the training ended badly: {e}")))?
+                .map_err(|e| match e.downcast_ref::<TrainingError>() {
+                    // Too little to learn from is the state of the data, not a failure of ours.
+                    Some(reason) => ServiceError::Conflict(reason.to_string()),
+                    None => e.into(),
+                })?;
         if report.promote {
             self.set_champion(model, report.version, &report.verdict, &trigger).await?;
         }
@@ -537,8 +549,13 @@ impl Service {
 
     async fn send<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<oneshot::Receiver<T>, ServiceError> {
         let (reply, answer) = oneshot::channel();
-        match self.commands.send_timeout(command(reply), PATIENCE).await {
-            Ok(()) => Ok(answer),
+        self.send_in_time(command(reply)).await?;
+        Ok(answer)
+    }
+
+    async fn send_in_time(&self, command: Command) -> Result<(), ServiceError> {
+        match self.commands.send_timeout(command, PATIENCE).await {
+            Ok(()) => Ok(()),
             Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(ServiceError::SlowDown),
             Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(Refusal::Stopping.into()),
         }

@@ -32,11 +32,8 @@ pub struct Api {
 
 impl Client {
     pub fn new(address: SocketAddr) -> Client {
-        let agent = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_connect(Some(Duration::from_secs(5)))
-            .build()
-            .new_agent();
+        let agent =
+            ureq::Agent::config_builder().http_status_as_error(false).timeout_connect(Some(Duration::from_secs(5))).build().new_agent();
         Client { agent, base: format!("http://{address}") }
     }
 

@@ -158,13 +158,7 @@ fn fit_and_register(
 }
 
 /// Observations of a model in `range`, with the labels known at `until`, by replay from the newest snapshot that is old enough.
-pub fn observe(
-    data: &Data,
-    plan: &Arc<Plan>,
-    model: usize,
-    range: Range,
-    until: Offset,
-) -> anyhow::Result<kilter_pipeline::Observations> {
+pub fn observe(data: &Data, plan: &Arc<Plan>, model: usize, range: Range, until: Offset) -> anyhow::Result<kilter_pipeline::Observations> {
     let pipeline = data.state_before(plan, range.from - Span(1))?;
     let from = pipeline.next_offset();
     let mut feed = if from == 0 {

@@ -94,7 +94,10 @@ fn backtest(data: &Data, plan: &Arc<Plan>, args: &Args) -> anyhow::Result<()> {
     let observations = observe(data, plan, model, whole, freshness, group, args.json)?;
     let read = started.elapsed().as_secs_f64();
     let (Some(first), Some(last)) = (observations.times.iter().min().copied(), observations.times.iter().max().copied()) else {
-        anyhow::bail!("the log holds no event of source `{}`\n  hint: kilter ingest", plan.sources[model_plan.context.source.0 as usize].name);
+        anyhow::bail!(
+            "the log holds no event of source `{}`\n  hint: kilter ingest",
+            plan.sources[model_plan.context.source.0 as usize].name
+        );
     };
     let day = |t: EventTime| EventTime(t.bucket(Span::DAY) * Span::DAY.0);
     let spec = Rolling {

@@ -81,12 +81,7 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
         println!("{}", serde_json::to_string_pretty(&figures)?);
         return Ok(());
     }
-    println!(
-        "{} events in {seconds:.1} s ({} a second), {} decisions",
-        grouped(done.accepted),
-        grouped(rate as u64),
-        grouped(decisions)
-    );
+    println!("{} events in {seconds:.1} s ({} a second), {} decisions", grouped(done.accepted), grouped(rate as u64), grouped(decisions));
     for (n, what) in [
         (done.resumed, "were in the log already"),
         (done.duplicates, "duplicates"),

@@ -65,6 +65,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     };
     let folder = Folder::make(args.dir.clone())?;
     let text = TEMPLATES.iter().find(|t| t.name == "credit-risk").map_or("", |t| t.text);
+    // The example asks for two weeks of 4000 accounts' applications before it trains; a smaller lender has as many weeks, not as many rows.
+    let rows = (3000 * u64::from(args.customers) / u64::from(LenderOptions::default().customers)).max(50);
+    let text = text.replace("min_rows = 3000", &format!("min_rows = {rows}"));
     let definitions = folder.path.join(project::FILE_NAME);
     if !definitions.exists() {
         std::fs::write(&definitions, text).with_context(|| format!("cannot write {}", definitions.display()))?;

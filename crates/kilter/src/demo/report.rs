@@ -64,13 +64,7 @@ struct Judged {
     lost: f64,
 }
 
-pub fn make(
-    service: &Service,
-    trainings: &Trainings,
-    played: &Played,
-    shift_at: EventTime,
-    total: Duration,
-) -> anyhow::Result<Report> {
+pub fn make(service: &Service, trainings: &Trainings, played: &Played, shift_at: EventTime, total: Duration) -> anyhow::Result<Report> {
     let judged = judge(service)?;
     let scores = |pick: fn(&Judged) -> f64| judged.iter().map(pick).collect::<Vec<f64>>();
     let labels = scores(|j| j.label);
@@ -227,7 +221,10 @@ impl Report {
         let mut line = |name: &str, value: String| {
             out.add_row([name.to_string(), value]);
         };
-        line("events", format!("{} in {:.1} s, {} a second", grouped(self.events), self.seconds, grouped((self.events as f64 / self.seconds) as u64)));
+        line(
+            "events",
+            format!("{} in {:.1} s, {} a second", grouped(self.events), self.seconds, grouped((self.events as f64 / self.seconds) as u64)),
+        );
         let decided: u64 = self.decisions.values().sum();
         let parts: Vec<String> = self.decisions.iter().map(|(o, n)| format!("{o} {}", grouped(*n))).collect();
         line("decisions", format!("{}: {}", grouped(decided), parts.join(", ")));

@@ -42,6 +42,8 @@ struct Bars {
 }
 
 const LINE_EVERY: Duration = Duration::from_secs(5);
+/// Over how long the rate of now is taken.
+const RATE_OVER: Duration = Duration::from_secs(3);
 
 impl Screen {
     pub fn new(headless: bool, service: Arc<Service>, trainings: Trainings, options: &LenderOptions, shift_at: EventTime) -> Screen {
@@ -68,7 +70,7 @@ impl Screen {
         let Ok(mut state) = self.state.lock() else { return };
         let day = (played.event_time - self.start).0 / Span::DAY.0;
         let (events, at) = state.before;
-        if played.elapsed - at > Duration::from_millis(500) {
+        if played.elapsed - at > RATE_OVER {
             state.rate = (played.events - events) as f64 / (played.elapsed - at).as_secs_f64();
             state.before = (played.events, played.elapsed);
         }
