@@ -6,7 +6,7 @@ use std::ops::Range;
 /// A mistake in a piece of text (an expression, a definition), with the bytes it concerns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Stable short code, such as `unknown_column`; listed in docs/reference/problems.md.
+    /// Stable short code, such as `unknown_column`.
     pub code: &'static str,
     pub message: String,
     pub hint: Option<String>,

@@ -56,6 +56,8 @@ struct Scored {
 pub struct MonitorState {
     /// Bucket in progress; none before the first event.
     current: Option<i64>,
+    /// First decision counted under the reference in service.
+    since: Option<EventTime>,
     drift: VecDeque<Bucket>,
     /// Decisions whose labels are not yet due, in the order made.
     waiting: VecDeque<Scored>,
@@ -79,6 +81,7 @@ impl MonitorState {
     pub fn new() -> MonitorState {
         MonitorState {
             current: None,
+            since: None,
             drift: VecDeque::new(),
             waiting: VecDeque::new(),
             left: 0,
@@ -112,6 +115,7 @@ impl MonitorState {
     /// Forgets the window of the model that has just left.
     pub fn model_changed(&mut self) {
         self.drift.clear();
+        self.since = None;
     }
 
     /// Closes buckets that end at or before `now`; gives the value of the last one closed.
@@ -156,6 +160,10 @@ impl MonitorState {
         let first = (at - plan.window).bucket(plan.every);
         while self.drift.front().is_some_and(|b| b.index < first) {
             self.drift.pop_front();
+        }
+        // Half a window says nothing about the whole: a week without its weekend looks like drift.
+        if self.since.is_none_or(|since| since.bucket(plan.every) > first) {
+            return None;
         }
         let mut total: Vec<Counts> = reference.references.iter().map(Reference::counts).collect();
         let mut rows = 0;
@@ -214,6 +222,7 @@ impl MonitorState {
         match plan.signal {
             Signal::Psi => {
                 let Some(reference) = reference else { return };
+                self.since.get_or_insert(decision.time);
                 // An event from behind counts in the bucket in progress: closed buckets do not change.
                 let index = decision.time.bucket(plan.every).max(self.current.unwrap_or(i64::MIN));
                 if self.drift.back().is_none_or(|b| b.index < index) {

@@ -433,6 +433,10 @@ impl Sequencer {
     fn run_due(&mut self, time: EventTime) {
         let Some(now) = self.staged_now else { return };
         let plan = Arc::clone(&self.plan);
+        if plan.schedules.iter().any(|s| schedule::is_due(&s.when, now, time)) {
+            // A later training over a rolling window starts from here instead of from the start of the log.
+            self.snapshot_beside();
+        }
         for (index, schedule) in plan.schedules.iter().enumerate() {
             if schedule::is_due(&schedule.when, now, time) {
                 self.train_here(schedule.model, format!("schedule:{}", schedule.name), Some(index));
@@ -732,8 +736,14 @@ impl Sequencer {
 
     fn snapshot_if_due(&mut self) {
         let (at, offset) = self.last_snapshot;
-        let due = at.elapsed() >= self.rhythm.every && self.pipeline.next_offset() >= offset + self.rhythm.min_events;
-        if !due || self.snapshot_running.swap(true, Ordering::AcqRel) {
+        if at.elapsed() >= self.rhythm.every && self.pipeline.next_offset() >= offset + self.rhythm.min_events {
+            self.snapshot_beside();
+        }
+    }
+
+    /// Takes a snapshot and leaves its writing to another thread, unless one is being written already.
+    fn snapshot_beside(&mut self) {
+        if self.snapshot_running.swap(true, Ordering::AcqRel) {
             return;
         }
         // The bytes are taken here, between two batches; the slow part, waiting for the disk, happens elsewhere.

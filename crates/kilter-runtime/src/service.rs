@@ -670,10 +670,10 @@ async fn tick(service: std::sync::Weak<Service>, on_trained: TrainListener) {
                 for (index, plan) in service.plan.schedules.iter().enumerate() {
                     let last = service.data.metadata.schedule_state(&plan.name).await.ok().flatten();
                     let due = last.is_some_and(|last| schedule::is_due(&plan.when, EventTime(last), now));
-                    if due || last.is_none() {
-                        if let Err(e) = service.data.metadata.set_schedule_state(&plan.name, now.0).await {
-                            tracing::error!(schedule = plan.name, error = %e, "schedule state could not be kept");
-                        }
+                    if (due || last.is_none())
+                        && let Err(e) = service.data.metadata.set_schedule_state(&plan.name, now.0).await
+                    {
+                        tracing::error!(schedule = plan.name, error = %e, "schedule state could not be kept");
                     }
                     if due {
                         run_training(&service, plan.model, format!("schedule:{}", plan.name), Some(index), &on_trained).await;

@@ -1,4 +1,5 @@
 //! Definitions: what resolves, and what is said about those that do not.
+#![allow(clippy::print_stderr)]
 
 use std::path::Path;
 

@@ -132,7 +132,7 @@ impl From<Refusal> for ApiError {
             Refusal::Log { full: true, .. } => ApiError::new(StatusCode::INSUFFICIENT_STORAGE, "disk_full", message)
                 .hint("free space on the disk of the data folder; kilter goes on by itself then".to_string()),
             Refusal::Log { full: false, .. } => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "log_broken", message)
-                .hint("look at kilter's own log; `kilter doctor` checks the data folder".to_string()),
+                .hint("look at kilter's own log (standard error), which has the cause".to_string()),
             Refusal::Duplicate { .. } => ApiError::new(StatusCode::CONFLICT, "duplicate", message)
                 .hint("the first event with this id led to no decision: send the request under a new id".to_string()),
             Refusal::NoModel { model } => ApiError::new(StatusCode::CONFLICT, "no_model", message)

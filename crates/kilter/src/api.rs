@@ -27,7 +27,23 @@ pub struct Client {
 pub struct Api {
     pub client: Client,
     /// The service, when it runs in this process.
-    local: Option<(Arc<Service>, tokio::task::JoinHandle<anyhow::Result<()>>, tokio::sync::oneshot::Sender<()>)>,
+    local: Option<Server>,
+}
+
+/// A server in this process.
+pub struct Server {
+    pub address: SocketAddr,
+    task: tokio::task::JoinHandle<anyhow::Result<()>>,
+    stop: tokio::sync::oneshot::Sender<()>,
+}
+
+impl Server {
+    /// Drains, takes a snapshot and ends the service.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        // The server may have ended by itself: then there is nothing to tell it.
+        let _ = self.stop.send(());
+        self.task.await?
+    }
 }
 
 impl Client {
@@ -82,8 +98,8 @@ impl Api {
         let listen = project.settings.server.listen.clone();
         match Service::start(project, StartOptions::default()).await {
             Ok(service) => {
-                let (address, task, stop) = serve(&service, "127.0.0.1:0").await?;
-                Ok(Api { client: Client::new(address), local: Some((service, task, stop)) })
+                let server = serve(&service, "127.0.0.1:0").await?;
+                Ok(Api { client: Client::new(server.address), local: Some(server) })
             }
             Err(e) if is_locked(&e) => {
                 let address = listen.parse().with_context(|| format!("`listen = \"{listen}\"` is no address"))?;
@@ -99,28 +115,23 @@ impl Api {
 
     /// Closes what was opened, with a snapshot.
     pub async fn close(self) -> anyhow::Result<()> {
-        if let Some((_, task, stop)) = self.local {
-            // The server may be gone already: then there is nothing to stop.
-            let _ = stop.send(());
-            task.await??;
+        match self.local {
+            Some(server) => server.stop().await,
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
 /// Serves a project in this process until told to stop.
-pub async fn serve(
-    service: &Arc<Service>,
-    listen: &str,
-) -> anyhow::Result<(SocketAddr, tokio::task::JoinHandle<anyhow::Result<()>>, tokio::sync::oneshot::Sender<()>)> {
+pub async fn serve(service: &Arc<Service>, listen: &str) -> anyhow::Result<Server> {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let options = kilter_server::ServeOptions { listen: listen.to_string(), ..kilter_server::ServeOptions::default() };
-    let server = kilter_server::bind(Arc::clone(service), options).await?;
-    let address = server.address();
-    let task = tokio::spawn(server.run(async move {
+    let bound = kilter_server::bind(Arc::clone(service), options).await?;
+    let address = bound.address();
+    let task = tokio::spawn(bound.run(async move {
         let _ = stopped.await;
     }));
-    Ok((address, task, stop))
+    Ok(Server { address, task, stop })
 }
 
 /// Whether the data folder is in use by another process.

@@ -6,6 +6,7 @@ mod commands;
 mod demo;
 mod generate;
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -124,5 +125,10 @@ fn start_logging(cli: &Cli) {
         eprintln!("warning: log filter `{filter}` is not valid ({e}); using `{default}`");
         tracing_subscriber::EnvFilter::new(default)
     });
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
 }

@@ -83,7 +83,7 @@ pub async fn models(dir: &Path, args: ModelsArgs) -> anyhow::Result<()> {
         }
         let mut out = table(&["model", "latest", "champion", "challenger"]);
         for m in rows(&answer, "models") {
-            out.add_row([cell(&m["name"]), cell(&m["latest"]), cell(&m["aliases"]["champion"]), cell(&m["aliases"]["challenger"])]);
+            out.add_row([cell(&m["model"]), cell(&m["latest"]), cell(&m["aliases"]["champion"]), cell(&m["aliases"]["challenger"])]);
         }
         println!("{out}");
         return Ok(());

@@ -91,7 +91,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         folder.path.display()
     );
     let listen = args.listen.clone().unwrap_or_else(|| if args.serve { "127.0.0.1:8080" } else { "127.0.0.1:0" }.into());
-    let (address, server, stop) = serve(&service, &listen).await?;
+    let server = serve(&service, &listen).await?;
+    let address = server.address;
     println!(
         "kilter demo: a lender with {} accounts, {} days, a recession on day {}; project in {}, API on http://{address}",
         args.customers,
@@ -122,9 +123,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         println!("\nserving on http://{address} (docs at /docs); Ctrl-C ends it");
         crate::commands::up::stop_signal().await;
     }
-    // The server may have ended by itself: then there is nothing to stop.
-    let _ = stop.send(());
-    server.await??;
+    server.stop().await?;
     anyhow::ensure!(report.replay.mismatches == 0, "{} decisions did not come out the same in the replay", report.replay.mismatches);
     Ok(())
 }

@@ -15,7 +15,9 @@ use std::collections::VecDeque;
 use std::fmt::Write;
 use std::vec::IntoIter;
 
-use kilter_core::{DataType, EventTime, Schema, Span, Value};
+#[cfg(test)]
+use kilter_core::{DataType, Schema, Value};
+use kilter_core::{EventTime, Span};
 use kilter_stats::Rng;
 
 /// The choices of the simulator; the defaults are the Handbook's.
@@ -55,6 +57,7 @@ pub struct CardTransaction {
 }
 
 /// The columns, named as in the published data.
+#[cfg(test)]
 pub fn schema() -> Schema {
     use DataType::*;
     Schema::new([
@@ -237,11 +240,13 @@ impl Grid {
 
 impl CardTransaction {
     /// The amount in units of the currency.
+    #[cfg(test)]
     pub fn amount(&self) -> f64 {
         self.amount as f64 / 100.0
     }
 
     /// The row by [`schema`].
+    #[cfg(test)]
     pub fn row(&self) -> Vec<Value> {
         vec![
             Value::Int(self.id),
@@ -265,6 +270,7 @@ impl CardTransaction {
     }
 
     /// Appends the transaction as a JSON object.
+    #[cfg(test)]
     pub fn write_json(&self, out: &mut String) {
         let CardTransaction { id, time, customer, terminal, amount, seconds, scenario } = self;
         let (units, cents, day, fraud) = (amount / 100, amount % 100, seconds / SECONDS, u8::from(*scenario > 0));

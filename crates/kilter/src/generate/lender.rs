@@ -35,7 +35,9 @@ use std::collections::VecDeque;
 use std::fmt::Write;
 use std::vec::IntoIter;
 
-use kilter_core::{DataType, EventTime, Schema, Span, Value};
+#[cfg(test)]
+use kilter_core::{DataType, Schema, Value};
+use kilter_core::{EventTime, Span};
 use kilter_stats::Rng;
 
 /// The choices of a synthetic lender.
@@ -112,6 +114,7 @@ pub enum What {
 pub const SOURCES: [&str; 3] = ["transactions", "applications", "repayments"];
 
 /// The columns of a source, in the order of [`LenderEvent::row`]; none for another name.
+#[cfg(test)]
 pub fn schema(source: &str) -> Option<Schema> {
     use DataType::*;
     match source {
@@ -559,6 +562,7 @@ fn exp(x: f64) -> f64 {
 
 impl Cents {
     /// In units of the currency: the float nearest to the decimal number.
+    #[cfg(test)]
     pub fn amount(self) -> f64 {
         self.0 as f64 / 100.0
     }
@@ -596,6 +600,7 @@ impl LenderEvent {
     }
 
     /// The row by the [`schema`] of its source.
+    #[cfg(test)]
     pub fn row(&self) -> Vec<Value> {
         let (account, time) = (Value::Int(self.account), Value::Time(self.time));
         match &self.what {
