@@ -290,6 +290,7 @@ impl Sequencer {
         sequencer.remember_ids(end)?;
         sequencer.reconcile_aliases()?;
         sequencer.staged_now = sequencer.pipeline.now();
+        *lock(&sequencer.status.views) = sequencer.pipeline.engine().stats();
         sequencer.publish();
         Ok(sequencer)
     }
@@ -769,6 +770,7 @@ impl Sequencer {
 
     fn prepare_snapshot(&mut self) -> impl FnOnce() -> anyhow::Result<()> + Send + 'static {
         let bytes = self.pipeline.snapshot();
+        *lock(&self.status.views) = self.pipeline.engine().stats();
         let offset = self.pipeline.next_offset();
         let now = self.pipeline.now();
         self.last_snapshot = (Instant::now(), offset);

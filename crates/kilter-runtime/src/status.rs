@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use kilter_features::ViewStats;
 use kilter_pipeline::Reading;
 use serde::Serialize;
 
@@ -28,6 +29,8 @@ pub struct Status {
     pub freshness: Latency,
     /// From a decide request's arrival until its answer is ready.
     pub decide: Latency,
+    /// Size of each view's state, as of the last snapshot: counting walks over all entities.
+    pub views: Mutex<Vec<ViewStats>>,
     /// The newest values of each monitor.
     pub readings: Mutex<BTreeMap<String, Readings>>,
 }
@@ -114,6 +117,7 @@ impl Default for Status {
             decisions: Mutex::default(),
             freshness: Latency::new(),
             decide: Latency::new(),
+            views: Mutex::default(),
             readings: Mutex::default(),
         }
     }
@@ -138,6 +142,10 @@ impl Status {
 
     pub fn decisions(&self) -> BTreeMap<(String, String), u64> {
         lock(&self.decisions).clone()
+    }
+
+    pub fn views(&self) -> Vec<ViewStats> {
+        lock(&self.views).clone()
     }
 
     pub fn readings(&self) -> BTreeMap<String, Readings> {

@@ -398,6 +398,30 @@ fn without_its_catalog_the_log_is_not_guessed_at() {
 }
 
 #[test]
+fn without_its_catalog_no_column_is_taken_for_another() {
+    let with = |columns: &str| SHOP.replace("amount = { type = \"float64\", required = true }", columns);
+    let project = Project::new(&with("amount = \"float64\"\nfee = \"float64\""));
+    let server = project.up();
+    let row = |n: i64| json!({ "payment_id": format!("p{n}"), "card": 1, "at": at(n), "amount": 100.0, "fee": 1.0 }).to_string();
+    server.send("payments", &(0..10).map(row).collect::<Vec<_>>());
+    server.kill();
+    project.write("kilter.toml", with("fee = \"float64\"\namount = \"float64\""));
+    let server = project.up();
+    assert_eq!(server.features("card", 1)["spent"], 1000.0, "the order of columns may change");
+    server.kill();
+    std::fs::remove_file(project.data("catalog.json")).unwrap();
+    match project.start(&["--listen", "127.0.0.1:0"]).ready() {
+        Err(output) => {
+            output.failed(1, &["catalog.json", "hint"]);
+        }
+        Ok(server) => {
+            let spent = server.features("card", 1)["spent"].clone();
+            panic!("it came up without its catalog, and finds {spent} spent where 1000 were");
+        }
+    }
+}
+
+#[test]
 fn a_damaged_snapshot_is_passed_over_and_the_features_are_the_same() {
     let project = stopped(300);
     let features = |server: &Server| (0..10).map(|card| server.features("card", card)).collect::<Vec<_>>();
@@ -513,7 +537,7 @@ fn a_file_source_that_cannot_be_read_is_told_with_what_is_there() {
     for (name, text, parts) in [
         ("broken.parquet", "hello", &["broken.parquet", "not a readable Parquet file", "hint"][..]),
         ("other.csv", "a,b\n1,2\n", &["no column `payment_id`", "columns of the file: a, b"]),
-        ("data.xlsx", "hello", &["`xlsx` names no known format", "name the format"]),
+        ("data.xlsx", "hello", &["the name \"data.xlsx\" does not tell the form of the file", "add `format"]),
     ] {
         project.write("kilter.toml", file(name));
         project.write(name, text);

@@ -151,10 +151,26 @@ pub struct Status {
     /// The latest event time seen; null before the first event.
     event_time: Option<Moment>,
     snapshots: u64,
+    /// Size of each view's state, as of the last snapshot.
+    state: Vec<ViewState>,
     /// From an event's arrival until its effect is visible to a decision.
     freshness: LatencyFigures,
     /// From a decide request's arrival until its answer is ready.
     decide: LatencyFigures,
+}
+
+/// How much one feature view holds.
+#[derive(Serialize, ToSchema)]
+pub struct ViewState {
+    view: String,
+    entities: usize,
+    tiles: usize,
+    /// An estimate.
+    bytes: usize,
+    /// Events that came too late for the view, since the start of the log.
+    late: u64,
+    /// Events without a key.
+    no_key: u64,
 }
 
 /// Percentiles in microseconds.
@@ -298,6 +314,18 @@ pub async fn get_status(State(app): State<App>, params: Params) -> Answer {
         durable_offset: service.data.events.durable_offset(),
         event_time: event_time(&app).map(Moment),
         snapshots: Counters::get(&status.snapshots),
+        state: status
+            .views()
+            .into_iter()
+            .map(|v| ViewState {
+                view: v.view,
+                entities: v.entities,
+                tiles: v.tiles,
+                bytes: v.state_bytes,
+                late: v.late,
+                no_key: v.no_key,
+            })
+            .collect(),
         freshness: status.freshness.percentiles().into(),
         decide: status.decide.percentiles().into(),
     })
