@@ -32,7 +32,7 @@ pub struct Reading {
     pub rows: u64,
     /// The threshold that was crossed, when one was.
     pub crossed: Option<f64>,
-    /// Whether this crossing asks for a training: the first one, then once per window while it lasts.
+    /// Whether this crossing asks for a training: the first one, then after each rest while it lasts.
     pub retrain: bool,
 }
 
@@ -147,7 +147,7 @@ impl MonitorState {
             (_, Some(limit)) if reading.value < limit => Some(limit),
             _ => None,
         };
-        let rested = self.asked.is_none_or(|asked| asked + plan.window <= at);
+        let rested = self.asked.is_none_or(|asked| asked + plan.rest <= at);
         if plan.retrain && reading.crossed.is_some() && rested {
             reading.retrain = true;
             self.asked = Some(at);

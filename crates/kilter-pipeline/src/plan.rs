@@ -148,7 +148,9 @@ pub struct MonitorPlan {
     pub every: Span,
     /// Fewer rows in the window than this: no value, no alert.
     pub min_rows: u64,
+    /// Whether an alert asks for a training, and how long after that it does not ask again.
     pub retrain: bool,
+    pub rest: Span,
 }
 
 /// What is measured.

@@ -393,9 +393,10 @@ impl Sequencer {
     /// event past their tick.
     fn stage(&mut self, source: SourceId, row: Decoded, arrived: EventTime, ticket: usize) {
         let crossing = self.plan.clock == ClockMode::Event && self.crosses(row.time);
+        let mut trained = Vec::new();
         if crossing {
             self.flush();
-            self.run_due(row.time);
+            trained = self.run_due(row.time);
         }
         // A batch that could not be written is refused whole.
         if self.tickets[ticket].error.is_some() {
@@ -418,7 +419,11 @@ impl Sequencer {
         if crossing {
             self.flush();
             for (model, trigger) in std::mem::take(&mut self.requested) {
-                self.train_here(model, trigger, None);
+                // What a schedule has just trained on the same rows need not be trained again.
+                if !trained.contains(&model) {
+                    self.train_here(model, trigger, None);
+                    trained.push(model);
+                }
             }
         }
     }
@@ -431,18 +436,22 @@ impl Sequencer {
                 || self.plan.monitors.iter().any(|m| now.bucket(m.every) < time.bucket(m.every)))
     }
 
-    fn run_due(&mut self, time: EventTime) {
-        let Some(now) = self.staged_now else { return };
+    /// Runs the trainings whose ticks lie between the stream's time and `time`; gives the models trained.
+    fn run_due(&mut self, time: EventTime) -> Vec<usize> {
+        let Some(now) = self.staged_now else { return Vec::new() };
         let plan = Arc::clone(&self.plan);
         if plan.schedules.iter().any(|s| schedule::is_due(&s.when, now, time)) {
             // A later training over a rolling window starts from here instead of from the start of the log.
             self.snapshot_beside();
         }
+        let mut trained = Vec::new();
         for (index, schedule) in plan.schedules.iter().enumerate() {
             if schedule::is_due(&schedule.when, now, time) {
                 self.train_here(schedule.model, format!("schedule:{}", schedule.name), Some(index));
+                trained.push(schedule.model);
             }
         }
+        trained
     }
 
     /// Trains in this thread: the stream stands still until the new version is in service or not.

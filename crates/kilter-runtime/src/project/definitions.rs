@@ -315,6 +315,10 @@ pub struct MonitorDef {
     /// Fewer decisions in the window than this: no value, no alert.
     #[schemars(default = "defaults::monitor_min_rows")]
     pub min_rows: u64,
+    /// After an alert has asked for a training, the next one may do so this much later.
+    #[serde(serialize_with = "span")]
+    #[schemars(with = "SpanText", default = "defaults::monitor_rest")]
+    pub rest: Span,
     /// What an alert sets off.
     #[schemars(default = "defaults::then")]
     pub then: Vec<Action>,
@@ -605,6 +609,10 @@ pub(super) mod defaults {
     pub fn monitor_every() -> Span {
         Span::DAY
     }
+    pub fn monitor_rest() -> Span {
+        Span(7 * Span::DAY.0)
+    }
+
     pub fn monitor_min_rows() -> u64 {
         200
     }

@@ -450,7 +450,8 @@ fn read_monitor(mut t: Reader<'_>) -> Option<MonitorDef> {
     let window = t.span("window").unwrap_or_else(defaults::monitor_window);
     let every = t.span("every").unwrap_or_else(defaults::monitor_every);
     let min_rows = t.integer("min_rows", 1, i64::MAX).map_or_else(defaults::monitor_min_rows, |n| n as u64);
+    let rest = t.span("rest").unwrap_or_else(defaults::monitor_rest);
     let then = t.words("then").unwrap_or_else(defaults::then);
     t.finish();
-    Some(MonitorDef { model: model?, signal: signal?, above, below, window, every, min_rows, then })
+    Some(MonitorDef { model: model?, signal: signal?, above, below, window, every, min_rows, rest, then })
 }

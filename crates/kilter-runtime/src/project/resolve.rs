@@ -292,6 +292,7 @@ impl<'d> Resolver<'d> {
             window: def.window,
             every: def.every,
             min_rows: def.min_rows,
+            rest: def.rest,
             retrain: def.then.contains(&Action::Retrain),
         })
     }

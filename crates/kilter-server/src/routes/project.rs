@@ -317,14 +317,7 @@ pub async fn get_status(State(app): State<App>, params: Params) -> Answer {
         state: status
             .views()
             .into_iter()
-            .map(|v| ViewState {
-                view: v.view,
-                entities: v.entities,
-                tiles: v.tiles,
-                bytes: v.state_bytes,
-                late: v.late,
-                no_key: v.no_key,
-            })
+            .map(|v| ViewState { view: v.view, entities: v.entities, tiles: v.tiles, bytes: v.state_bytes, late: v.late, no_key: v.no_key })
             .collect(),
         freshness: status.freshness.percentiles().into(),
         decide: status.decide.percentiles().into(),
