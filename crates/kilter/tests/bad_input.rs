@@ -1,4 +1,5 @@
 //! Whatever is sent, broken or taken away: the answer says what is wrong, where, and what to do, and nothing else suffers.
+#![allow(clippy::print_stderr, reason = "what was seen or passed over is told with --nocapture")]
 
 mod common;
 

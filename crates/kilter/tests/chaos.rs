@@ -1,4 +1,5 @@
 //! Killed at any moment, the program forgets nothing it acknowledged, counts nothing twice, and decides as if nothing had happened.
+#![allow(clippy::print_stderr, reason = "what was seen or passed over is told with --nocapture")]
 
 mod common;
 
@@ -498,6 +499,53 @@ fn a_kill_while_a_model_is_trained_leaves_the_old_one_or_the_new_one_in_service(
     assert_eq!(server.get("/v1/models/fraud").ok()["in_service"], trained["version"]);
     server.stop();
     assert_eq!(project.kilter(&["replay", "--all", "--json"]).json()["mismatches"], 0);
+}
+
+#[test]
+fn a_retraining_that_a_monitor_asked_for_is_not_forgotten_by_a_kill() {
+    // On the event clock the same events lead to the same trainings: a reading past its threshold holds the stream and trains.
+    let slow = SHOP.replace("trees = 20", "trees = 400, early_stopping = false").replace("above = 0.05", "above = 0.000001");
+    let definitions = slow.replace("min_rows = 20\n", "min_rows = 20\nthen = [\"retrain\"]\n");
+    let story = Story::tell(150, false);
+    let begin = || {
+        let project = Project::new(&definitions);
+        let server = project.up();
+        for request in &story.requests {
+            send(&server, request, false, false).unwrap();
+        }
+        server.post("/v1/models/fraud/train", JSON, r#"{"promote":"always"}"#).ok();
+        (project, server)
+    };
+    let payment = |n: i64| {
+        let at = at((story.events as i64 + n) * 60);
+        json!({ "payment_id": format!("m{n}"), "card": n % 40, "at": at, "amount": 12.5 }).to_string()
+    };
+    let latest = |server: &Server| server.get("/v1/models/fraud").ok()["latest"].as_u64().unwrap();
+
+    let (_calm, server) = begin();
+    let mut n = 0;
+    let takes = loop {
+        let started = Instant::now();
+        server.send("payments", &[payment(n)]);
+        if latest(&server) == 2 {
+            break started.elapsed();
+        }
+        n += 1;
+        assert!(n < 500, "the monitor asks for nothing");
+    };
+
+    let (shaken, mut server) = begin();
+    for n in 0..n {
+        server.send("payments", &[payment(n)]);
+    }
+    server.kill_in(takes / 2);
+    let struck = server.try_post("/v1/events/payments", JSON, payment(n)).is_err();
+    server.end();
+    let server = shaken.up();
+    server.post("/v1/events/payments", JSON, payment(n)).ok();
+    server.send("payments", &[payment(n + 1)]);
+    assert!(struck, "the kill was to strike within the {takes:?} of training");
+    assert_eq!(latest(&server), 2, "undisturbed, the same events have trained a second version by now");
 }
 
 #[test]

@@ -1,4 +1,5 @@
 //! Every command, as a person or a script meets it: what it prints, what it ends with, and that it works beside a running server.
+#![allow(clippy::print_stderr, reason = "what was seen or passed over is told with --nocapture")]
 
 mod common;
 
