@@ -152,6 +152,7 @@ fn what_is_not_there_is_answered_with_the_nearest_that_is() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
 fn a_hundred_megabytes_are_refused_at_once_and_not_held_in_memory() {
     let project = Project::new(SHOP);
     let server = project.up();
@@ -178,6 +179,7 @@ fn the_hint_on_a_large_decision_request_helps() {
 }
 
 /// The most memory a process has had, in bytes.
+#[cfg(target_os = "linux")]
 fn peak_memory(pid: i32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|l| l.starts_with("VmHWM:")).unwrap();
@@ -185,6 +187,7 @@ fn peak_memory(pid: i32) -> u64 {
 }
 
 /// Fills the disk through the API, frees it by `free`, and checks that nothing was lost on the way.
+#[cfg(target_os = "linux")]
 fn full_and_freed(server: &Server, free: impl FnOnce()) {
     let mut sent = 0;
     let refused = loop {
@@ -216,6 +219,7 @@ fn full_and_freed(server: &Server, free: impl FnOnce()) {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
 fn a_full_disk_is_told_and_got_over() {
     let project = Project::new(SHOP);
     let data = project.data("");
@@ -246,6 +250,7 @@ fn a_full_disk_is_told_and_got_over() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
 fn a_limit_on_file_sizes_counts_as_a_full_disk() {
     let project = Project::new(SHOP);
     let mut command = Command::new(env!("CARGO_BIN_EXE_kilter"));
