@@ -17,7 +17,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Turns a stream of events into fresh, explained decisions, and keeps the model that makes them in kilter.
 #[derive(Parser)]
-#[command(name = "kilter", version, about, max_term_width = 110)]
+#[command(name = "kilter", version, max_term_width = 110)]
 struct Cli {
     /// The project's folder, with its kilter.toml.
     #[arg(short = 'C', long = "project", global = true, default_value = ".", value_name = "FOLDER")]
@@ -68,6 +68,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    end_quietly_with_the_pipe();
     let cli = Cli::parse();
     start_logging(&cli);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -80,14 +81,22 @@ fn main() -> ExitCode {
     match runtime.block_on(run(cli)) {
         Ok(code) => code,
         Err(e) => {
-            // A closed pipe (`kilter decisions | head`) is no error.
-            if e.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe) {
-                return ExitCode::SUCCESS;
-            }
             eprintln!("error: {e:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// `kilter decisions | head` closes the pipe while there is more to print: that is the reader's choice, not an error.
+fn end_quietly_with_the_pipe() {
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let text = panic.payload_as_str().unwrap_or_default();
+        if text.starts_with("failed printing to stdout") && text.contains("Broken pipe") {
+            std::process::exit(0);
+        }
+        default(panic);
+    }));
 }
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {

@@ -112,7 +112,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     println!("\nThe stream has ended. Comparing with nightly-batch features and replaying every decision ...");
     let report = {
         let (service, trainings) = (Arc::clone(&service), Arc::clone(&trainings));
-        tokio::task::spawn_blocking(move || report::make(&service, &trainings, &played, shift_at, started.elapsed())).await??
+        tokio::task::spawn_blocking(move || report::make(&service, &trainings, &played, shift_at, started)).await??
     };
     report.print();
     if let Some(path) = &args.json {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
 use anyhow::Context;
 use kilter_core::{EventTime, Offset, Span};
@@ -82,7 +82,6 @@ pub fn make(service: &Service, trainings: &Trainings, played: &Played, shift_at:
         events: played.events,
         applications: played.applications,
         seconds: played.elapsed.as_secs_f64(),
-        total_seconds: total.as_secs_f64(),
         freshness: service.status.freshness.percentiles(),
         decide: service.status.decide.percentiles(),
         client: percentiles(&played.decision_micros),
@@ -100,6 +99,7 @@ pub fn make(service: &Service, trainings: &Trainings, played: &Played, shift_at:
         first_alarm_at: first.map(|(_, r)| r.at),
         first_alarm: first.map(|(m, r)| format!("{m}: {} at {:.3}", r.subject, r.value)).unwrap_or_default(),
         replay,
+        total_seconds: started.elapsed().as_secs_f64(),
     })
 }
 
