@@ -64,7 +64,7 @@ struct Judged {
     lost: f64,
 }
 
-pub fn make(service: &Service, trainings: &Trainings, played: &Played, shift_at: EventTime, total: Duration) -> anyhow::Result<Report> {
+pub fn make(service: &Service, trainings: &Trainings, played: &Played, shift_at: EventTime, started: Instant) -> anyhow::Result<Report> {
     let judged = judge(service)?;
     let scores = |pick: fn(&Judged) -> f64| judged.iter().map(pick).collect::<Vec<f64>>();
     let labels = scores(|j| j.label);
