@@ -158,13 +158,6 @@ impl RowFormat {
             TimeOf::Column(column) => Some(column),
             _ => None,
         };
-        for problem in &mut problems {
-            if time_column.is_some_and(|c| self.schema.fields.get(c).is_some_and(|f| f.name == problem.field))
-                && problem.code == "wrong_type"
-            {
-                problem.code = "missing_time";
-            }
-        }
         for &column in &self.required {
             if Some(column) != time_column && row.get(column).is_none_or(Value::is_null) {
                 let name = self.schema.fields.get(column).map_or("", |f| f.name.as_str());

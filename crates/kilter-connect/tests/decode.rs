@@ -110,7 +110,7 @@ fn times_that_cannot_be_meant_are_turned_away_with_their_likely_cause() {
     check(r#"{"account_id":1}"#, missing);
     check(
         &at(r#""tomorrow""#),
-        r#"missing_time@0 at: expected timestamp, got string "tomorrow" (send RFC 3339 such as 2026-01-31T10:00:00Z, or a number of seconds or milliseconds since 1970)"#,
+        r#"wrong_type@0 at: expected timestamp, got string "tomorrow" (send RFC 3339 such as 2026-01-31T10:00:00Z, or a number of seconds or milliseconds since 1970)"#,
     );
     check(
         &at(r#""2026-01-01T14:30:00Z""#),

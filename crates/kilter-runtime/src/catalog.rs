@@ -61,8 +61,8 @@ struct Mapping {
 }
 
 impl Catalog {
-    /// Reads the catalog of a data folder; an absent file is an empty catalog.
-    pub fn open(dir: &Path) -> anyhow::Result<Catalog> {
+    /// Reads the catalog of a data folder. Only beside an empty event log may it be absent: records without it cannot be read.
+    pub fn open(dir: &Path, log_is_empty: bool) -> anyhow::Result<Catalog> {
         let path = dir.join("catalog.json");
         let entries = match fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| {
@@ -71,7 +71,12 @@ impl Catalog {
                     path.display()
                 )
             })?,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && log_is_empty => Vec::new(),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => anyhow::bail!(
+                "{} is missing, which names the columns of every record in the event log\n  \
+                 hint: restore it from a backup; without it no record can be read for what it is",
+                path.display()
+            ),
             Err(e) => return Err(anyhow::anyhow!("cannot read {}: {e}", path.display())),
         };
         Ok(Catalog { path, entries })

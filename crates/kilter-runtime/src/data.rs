@@ -61,7 +61,7 @@ impl Data {
         )?);
         let metadata = Metadata::open(&dir.join("kilter.db")).await?;
         let artifacts = Artifacts::open(dir.join("artifacts"), ARTIFACT_LIMIT)?;
-        let catalog = Mutex::new(Catalog::open(&dir)?);
+        let catalog = Mutex::new(Catalog::open(&dir, events.next_offset() == 0)?);
         keep_definitions(&dir, project)?;
         Ok(Data {
             dir,

@@ -74,7 +74,7 @@ impl Dedupe {
 }
 
 /// 128 bits of BLAKE3: two different ids meet with probability 2^-64 only after 2^32 of them.
-fn hash(id: &str) -> u128 {
+pub fn hash(id: &str) -> u128 {
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&blake3::hash(id.as_bytes()).as_bytes()[..16]);
     u128::from_le_bytes(bytes)

@@ -1,6 +1,6 @@
 //! Streams file sources into the log: merged by event time, as fast as they can be processed or at a multiple of real time.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -43,10 +43,10 @@ pub async fn stream(
 ) -> Result<Progress, ServiceError> {
     let project = &service.project;
     let sources: Vec<SourceId> = file_sources(project).into_iter().filter(|s| only.is_empty() || only.contains(s)).collect();
-    let known = last_ids(service, &sources)?;
+    let known = known(service, &sources)?;
     let mut readers = Vec::new();
     for source in &sources {
-        readers.push(numbered(service, *source, known.get(source).cloned())?);
+        readers.push(numbered(service, *source, known.get(source).cloned().unwrap_or_default())?);
     }
     let mut done = Progress::default();
     let mut merge = Merge::new(readers);
@@ -140,13 +140,38 @@ pub fn file_sources(project: &Project) -> Vec<SourceId> {
     (0..project.plan.sources.len() as u16).map(SourceId).filter(|s| project.source_file(*s).is_some()).collect()
 }
 
-/// A file's rows with ids: the source's own id column, or else the row's number, so that a stopped run can be taken up.
+/// A file's rows with ids, so that a stopped run can be taken up: the source's own id column, or else the file's name and the row's number.
 struct Numbered {
     inner: FileReader,
+    file: String,
     row: u64,
-    /// Id of the last row that an earlier run brought into the log; rows up to it are passed over.
-    after: Option<CompactString>,
+    /// Ids that earlier runs brought into the log: such rows are passed over.
+    known: Known,
     passed: u64,
+    /// Rejected rows wait for the next good one: before one that is known, an earlier run has buried them.
+    held: VecDeque<Rejection>,
+    ready: VecDeque<Result<Decoded, Rejection>>,
+}
+
+/// What earlier runs have read of a source.
+#[derive(Clone, Default)]
+enum Known {
+    #[default]
+    Nothing,
+    /// Rows of each file, for sources without an id column.
+    Rows(BTreeMap<String, u64>),
+    /// Hashes of all ids.
+    Ids(HashSet<u128>),
+}
+
+impl Known {
+    fn has(&self, file: &str, row: u64, id: &str) -> bool {
+        match self {
+            Known::Nothing => false,
+            Known::Rows(rows) => rows.get(file).is_some_and(|last| row <= *last),
+            Known::Ids(ids) => ids.contains(&crate::dedupe::hash(id)),
+        }
+    }
 }
 
 impl Iterator for Numbered {
@@ -154,27 +179,36 @@ impl Iterator for Numbered {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let mut item = self.inner.next()?;
-            self.row += 1;
-            if let Ok(decoded) = &mut item {
-                let id = decoded.id.get_or_insert_with(|| CompactString::new(format!("row-{}", self.row)));
-                if let Some(after) = &self.after {
-                    self.passed += 1;
-                    if id == after {
-                        self.after = None;
-                    }
-                    continue;
-                }
-            } else if self.after.is_some() {
-                // Its dead letter was written by the earlier run.
-                continue;
+            if let Some(item) = self.ready.pop_front() {
+                return Some(item);
             }
-            return Some(item);
+            match self.inner.next() {
+                Some(Ok(mut decoded)) => {
+                    self.row += 1;
+                    let id = decoded.id.get_or_insert_with(|| CompactString::new(format!("{}#{}", self.file, self.row)));
+                    if self.known.has(&self.file, self.row, id) {
+                        self.passed += 1;
+                        self.held.clear();
+                    } else {
+                        self.ready.extend(self.held.drain(..).map(Err));
+                        self.ready.push_back(Ok(decoded));
+                    }
+                }
+                Some(Err(rejection)) => {
+                    self.row += 1;
+                    match self.known {
+                        Known::Nothing => return Some(Err(rejection)),
+                        _ => self.held.push_back(rejection),
+                    }
+                }
+                None if self.held.is_empty() => return None,
+                None => self.ready.extend(self.held.drain(..).map(Err)),
+            }
         }
     }
 }
 
-fn numbered(service: &Service, source: SourceId, after: Option<CompactString>) -> Result<Numbered, ServiceError> {
+fn numbered(service: &Service, source: SourceId, known: Known) -> Result<Numbered, ServiceError> {
     let project = &service.project;
     let failed = |e: ConnectError| {
         let hint = e.hint.map(|h| format!("\n  hint: {h}")).unwrap_or_default();
@@ -187,21 +221,40 @@ fn numbered(service: &Service, source: SourceId, after: Option<CompactString>) -
     for note in inner.notes() {
         tracing::warn!("{note}");
     }
-    Ok(Numbered { inner, row: 0, after, passed: 0 })
+    let file = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    Ok(Numbered { inner, file, row: 0, known, passed: 0, held: VecDeque::new(), ready: VecDeque::new() })
 }
 
-/// The id of the newest event of each source in the log, found by one walk over the headers.
-fn last_ids(service: &Service, sources: &[SourceId]) -> Result<BTreeMap<SourceId, CompactString>, ServiceError> {
+/// What the log has of each source, found by one walk over the headers.
+fn known(service: &Service, sources: &[SourceId]) -> Result<BTreeMap<SourceId, Known>, ServiceError> {
     let failed = |e: &dyn std::fmt::Display| ServiceError::Failed(e.to_string());
     let decoder = service.data.decoder(&service.plan);
-    let mut found: BTreeMap<SourceId, CompactString> = BTreeMap::new();
+    let mut found: BTreeMap<SourceId, Known> = BTreeMap::new();
     let mut reader = service.data.events.reader(service.data.events.start_offset());
     while let Some((_, bytes)) = reader.next_record().map_err(|e| failed(&e))? {
-        if let Some(header) = kilter_core::record::header(bytes).map_err(|e| failed(&e))?
-            && let (Some(id), Some(source)) = (header.id, decoder.source(header.schema))
-            && sources.contains(&source)
-        {
-            found.insert(source, CompactString::new(id));
+        let Some(header) = kilter_core::record::header(bytes).map_err(|e| failed(&e))? else { continue };
+        let (Some(id), Some(source)) = (header.id, decoder.source(header.schema)) else { continue };
+        if !sources.contains(&source) {
+            continue;
+        }
+        let has_ids = service.project.source_settings[source.0 as usize].id.is_some();
+        let entry = found.entry(source).or_insert_with(|| match has_ids {
+            true => Known::Ids(HashSet::new()),
+            false => Known::Rows(BTreeMap::new()),
+        });
+        match entry {
+            Known::Ids(ids) => {
+                ids.insert(crate::dedupe::hash(id));
+            }
+            Known::Rows(rows) => {
+                if let Some((file, row)) = id.rsplit_once('#')
+                    && let Ok(row) = row.parse::<u64>()
+                {
+                    let last = rows.entry(file.to_string()).or_default();
+                    *last = row.max(*last);
+                }
+            }
+            Known::Nothing => {}
         }
     }
     Ok(found)

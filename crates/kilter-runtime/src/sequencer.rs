@@ -196,11 +196,18 @@ pub struct Sequencer {
     /// Decision records that the decision log could not take yet.
     unwritten: Vec<Vec<u8>>,
     /// Trainings asked for by monitors while the stream is held (event clock).
-    requested: Vec<(usize, String)>,
+    requested: Vec<Wish>,
     last_snapshot: (Instant, Offset),
     snapshot_running: Arc<AtomicBool>,
     recovering: bool,
     buffer: Vec<u8>,
+}
+
+/// A training that a monitor asked for, with the event at which it did.
+struct Wish {
+    model: usize,
+    trigger: String,
+    at: Offset,
 }
 
 /// One command whose answer is due when its events have been processed.
@@ -285,11 +292,15 @@ impl Sequencer {
         sequencer.process_staged();
         sequencer.tickets.clear();
         sequencer.recovering = false;
-        // A training that was under way when the process ended is asked for again by the next tick, not by the past.
-        sequencer.requested.clear();
         sequencer.remember_ids(end)?;
         sequencer.reconcile_aliases()?;
         sequencer.staged_now = sequencer.pipeline.now();
+        // Before the next event is taken, a training that an event asked for has ended. Only the last event's can have been cut short.
+        for wish in std::mem::take(&mut sequencer.requested) {
+            if wish.at + 1 == end {
+                sequencer.train_here(wish.model, wish.trigger, None);
+            }
+        }
         *lock(&sequencer.status.views) = sequencer.pipeline.engine().stats();
         sequencer.publish();
         Ok(sequencer)
@@ -418,11 +429,11 @@ impl Sequencer {
         self.staged.push((event, ticket));
         if crossing {
             self.flush();
-            for (model, trigger) in std::mem::take(&mut self.requested) {
+            for wish in std::mem::take(&mut self.requested) {
                 // What a schedule has just trained on the same rows need not be trained again.
-                if !trained.contains(&model) {
-                    self.train_here(model, trigger, None);
-                    trained.push(model);
+                if !trained.contains(&wish.model) {
+                    self.train_here(wish.model, wish.trigger, None);
+                    trained.push(wish.model);
                 }
             }
         }
@@ -572,7 +583,7 @@ impl Sequencer {
                 }
             }
             for reading in outcome.readings {
-                self.take_reading(reading);
+                self.take_reading(reading, event.offset);
             }
         }
         if !records.is_empty()
@@ -664,7 +675,7 @@ impl Sequencer {
         }
     }
 
-    fn take_reading(&mut self, reading: Reading) {
+    fn take_reading(&mut self, reading: Reading, at: Offset) {
         let plan = Arc::clone(&self.plan);
         let monitor = &plan.monitors[reading.monitor];
         lock(&self.status.readings).entry(monitor.name.clone()).or_default().push(&reading);
@@ -688,7 +699,7 @@ impl Sequencer {
         if reading.retrain {
             let trigger = format!("monitor:{}", monitor.name);
             match plan.clock {
-                ClockMode::Event => self.requested.push((monitor.model, trigger)),
+                ClockMode::Event => self.requested.push(Wish { model: monitor.model, trigger, at }),
                 // What the tail of the log once asked for is not asked for again by a restart.
                 ClockMode::Wall if self.recovering => {}
                 ClockMode::Wall => {

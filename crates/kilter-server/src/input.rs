@@ -76,7 +76,7 @@ impl Params {
 
     /// The body of a management call; an empty one is an empty object.
     pub async fn of_body(headers: &HeaderMap, body: Body) -> Result<Params, ApiError> {
-        let bytes = read(headers, body, SMALL_BODY).await?;
+        let bytes = read(headers, body, SMALL_BODY, "a few members suffice; see /docs").await?;
         if bytes.trim_ascii().is_empty() {
             return Ok(Params::new(Vec::new(), false));
         }
@@ -244,13 +244,13 @@ impl Params {
     }
 }
 
-/// Reads a body of at most `limit` bytes. A larger one is refused by its announced length before any of it is read, or as soon
-/// as it has grown too long.
-pub async fn read(headers: &HeaderMap, mut body: Body, limit: usize) -> Result<Bytes, ApiError> {
+/// Reads a body of at most `limit` bytes. A larger one is refused, with `hint`, by its announced length before any of it is read, or as
+/// soon as it has grown too long.
+pub async fn read(headers: &HeaderMap, mut body: Body, limit: usize, hint: &str) -> Result<Bytes, ApiError> {
     let announced = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
     if announced.is_some_and(|length| length > limit as u64) {
         discard(headers, body);
-        return Err(too_large(limit));
+        return Err(too_large(limit, hint));
     }
     let Some(first) = next(&mut body).await? else { return Ok(Bytes::new()) };
     if body.is_end_stream() && first.len() <= limit {
@@ -261,7 +261,7 @@ pub async fn read(headers: &HeaderMap, mut body: Body, limit: usize) -> Result<B
     while let Some(bytes) = chunk {
         if whole.len() + bytes.len() > limit {
             discard(headers, body);
-            return Err(too_large(limit));
+            return Err(too_large(limit, hint));
         }
         whole.extend_from_slice(&bytes);
         chunk = next(&mut body).await?;
@@ -297,7 +297,6 @@ fn discard(headers: &HeaderMap, mut body: Body) {
     });
 }
 
-fn too_large(limit: usize) -> ApiError {
-    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", format!("the body is larger than {limit} bytes"))
-        .hint("send NDJSON in several parts, or raise `max_body` under [server]".to_string())
+fn too_large(limit: usize, hint: &str) -> ApiError {
+    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", format!("the body is larger than {limit} bytes")).hint(hint.to_string())
 }

@@ -140,7 +140,7 @@ pub async fn post_decide(
     let (parts, body) = request.into_parts();
     let key = parts.headers.get(IDEMPOTENCY_KEY).map(|v| v.to_str()).transpose().map_err(|_| not_text())?;
     let limit = DECIDE_BODY.min(app.service.project.settings.server.max_body_bytes);
-    let body = read(&parts.headers, body, limit).await?;
+    let body = read(&parts.headers, body, limit, "a request holds the fields of one decision and nothing else").await?;
     match app.service.decide(decision, &body, key, received, preview).await {
         Ok(decided) => ok(&Decided::new(&decided.decision, &decided.layout, decided.recorded)),
         Err(ServiceError::Refused(Refusal::Duplicate { first })) => again(&app, name, first).await,

@@ -105,7 +105,13 @@ pub async fn post_events(
     params.done()?;
     let source = app.service.source(&source)?;
     let (parts, body) = request.into_parts();
-    let body = read(&parts.headers, body, app.service.project.settings.server.max_body_bytes).await?;
+    let body = read(
+        &parts.headers,
+        body,
+        app.service.project.settings.server.max_body_bytes,
+        "send NDJSON in several parts, or raise `max_body` under [server]",
+    )
+    .await?;
     let content_type = parts.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
     let report = EventsReport::from(app.service.ingest(source, &body, content_type, received).await?);
     let status = if report.error.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };

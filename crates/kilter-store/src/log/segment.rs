@@ -13,7 +13,7 @@ const SUFFIX: &str = ".klog";
 const SCAN_CHUNK: usize = 1 << 20;
 const RESTORE_HINT: &str = "restore this file from a backup or a replica; nothing was changed on disk";
 const DAMAGE_HINT: &str = "valid data exist after the damage, so nothing was removed; restore the file from a backup, \
-     or open once with on_damage = SetAside to keep the damaged rest in a file beside the log and go on from before it";
+     or give up what follows: move this file and all later ones out of the folder, then start again";
 
 /// A segment as readers and the writer share it.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use kilter_core::SourceId;
 use kilter_runtime::files::{Pace, Progress, file_sources, stream};
-use kilter_runtime::{Service, StartOptions};
+use kilter_runtime::{Service, ServiceError, StartOptions};
 
 use crate::api::load;
 use crate::commands::grouped;
@@ -52,7 +52,10 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
     let service = Service::start(project, StartOptions::default()).await?;
     let mut only: Vec<SourceId> = Vec::new();
     for name in &args.sources {
-        let source = service.source(name)?;
+        let source = service.source(name).map_err(|e| match &e {
+            ServiceError::NotFound { hint: Some(hint), .. } => anyhow::anyhow!("{e}\n  hint: {hint}"),
+            _ => e.into(),
+        })?;
         anyhow::ensure!(known.contains(&source), "source `{name}` is not read from a file");
         only.push(source);
     }

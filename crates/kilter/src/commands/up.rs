@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use kilter_runtime::files::{Pace, file_sources, stream};
 use kilter_runtime::{Service, StartOptions};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::api::load;
 
@@ -22,6 +23,8 @@ pub struct Args {
 }
 
 pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
+    // From here on a stop is an orderly one, however early it comes.
+    let stop = StopSignal::listen()?;
     let project = load(dir)?;
     let listen = args.listen.unwrap_or_else(|| project.settings.server.listen.clone());
     let service = Service::start(project, StartOptions::default()).await?;
@@ -37,18 +40,25 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
             }
         });
     }
-    server.run(stop_signal()).await
+    server.run(stop.wait()).await
 }
 
-/// Ends on Ctrl-C and on SIGTERM.
-pub async fn stop_signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut term) = signal(SignalKind::terminate()) else {
-        let _ = tokio::signal::ctrl_c().await;
-        return;
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = term.recv() => {}
+/// Ctrl-C and SIGTERM, noticed from the moment this exists.
+pub struct StopSignal {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl StopSignal {
+    pub fn listen() -> std::io::Result<StopSignal> {
+        Ok(StopSignal { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    /// Ends with the first of them.
+    pub async fn wait(mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
     }
 }

@@ -121,7 +121,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
     if args.serve {
         println!("\nserving on http://{address} (docs at /docs); Ctrl-C ends it");
-        crate::commands::up::stop_signal().await;
+        crate::commands::up::StopSignal::listen()?.wait().await;
     }
     server.stop().await?;
     anyhow::ensure!(report.replay.mismatches == 0, "{} decisions did not come out the same in the replay", report.replay.mismatches);
