@@ -1,6 +1,6 @@
 //! Would it happen again? Rebuilds state from the log and compares every decision with its record, to the last bit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use kilter_core::{Event, Offset, Value};
@@ -45,16 +45,24 @@ pub fn audit_all(data: &Data, plan: &Arc<Plan>, mut progress: impl FnMut(u64, u6
     let mut report = AuditReport::default();
     let mut recorded = RecordedDecisions::new(data, plan);
     let mut pipeline = Pipeline::new(Arc::clone(plan));
+    // Decisions of which a record under these definitions has been met: from there on every one must be recorded.
+    let mut began: BTreeSet<String> = BTreeSet::new();
     let end = data.events.next_offset();
     data.walk(plan, 0, end, |offset, record| {
         match record {
             Record::Event(event) => {
                 report.events += 1;
                 let outcome = pipeline.process(&event);
-                let mut expected = recorded.at(offset, &mut report)?;
+                let (mut expected, elsewhere) = recorded.at(offset)?;
+                report.other_definitions += elsewhere.len() as u64;
+                began.extend(expected.keys().cloned());
                 for decision in outcome.decisions {
-                    report.checked += 1;
                     let name = &plan.decisions[decision.decision].name;
+                    // Made under other definitions, or from before this decision was defined: nothing to compare with.
+                    if elsewhere.contains(name) || !(began.contains(name) || expected.contains_key(name)) {
+                        continue;
+                    }
+                    report.checked += 1;
                     match expected.remove(name) {
                         Some(old) => {
                             if let Some(difference) = old.decision.difference(&decision, &old.layout) {
@@ -69,7 +77,7 @@ pub fn audit_all(data: &Data, plan: &Arc<Plan>, mut progress: impl FnMut(u64, u6
                     report.mismatch(&name, offset, "the record has a decision that the replay does not make".into());
                 }
             }
-            Record::Control(control) => data.control(&mut pipeline, offset, &control),
+            Record::Control(control) => data.control(&mut pipeline, offset, &control)?,
             Record::Foreign => pipeline.skip(offset),
         }
         if offset % 8192 == 0 {
@@ -101,7 +109,7 @@ pub fn replay_one(data: &Data, plan: &Arc<Plan>, id: &str, full: bool) -> anyhow
             Record::Event(event) => {
                 pipeline.process(&event);
             }
-            Record::Control(control) => data.control(&mut pipeline, at, &control),
+            Record::Control(control) => data.control(&mut pipeline, at, &control)?,
             Record::Foreign => pipeline.skip(at),
         }
         Ok(())
@@ -164,16 +172,17 @@ impl<'a> RecordedDecisions<'a> {
         RecordedDecisions { data, plan, reader, layouts: Layouts::default(), ahead: None }
     }
 
-    /// The decisions recorded on the event at `offset`, by name.
-    fn at(&mut self, offset: Offset, report: &mut AuditReport) -> anyhow::Result<BTreeMap<String, Recorded>> {
+    /// The decisions recorded on the event at `offset`, by name, and the names of those made under other definitions.
+    fn at(&mut self, offset: Offset) -> anyhow::Result<(BTreeMap<String, Recorded>, BTreeSet<String>)> {
         let mut found = BTreeMap::new();
+        let mut elsewhere = BTreeSet::new();
         loop {
             if self.ahead.is_none() {
                 self.ahead = self.read()?;
             }
-            let Some(next) = self.ahead.take_if(|r| r.decision.offset <= offset) else { return Ok(found) };
+            let Some(next) = self.ahead.take_if(|r| r.decision.offset <= offset) else { return Ok((found, elsewhere)) };
             if next.layout.definitions != self.plan.hash {
-                report.other_definitions += 1;
+                elsewhere.insert(next.layout.decision.clone());
             } else {
                 found.insert(next.layout.decision.clone(), next);
             }

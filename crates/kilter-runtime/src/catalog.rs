@@ -38,8 +38,10 @@ pub enum Record {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Control {
-    /// A model version goes into service.
-    Champion { model: String, version: u32 },
+    /// A model version goes into service. The hashes name its bytes, so that the log needs no registry to be read.
+    Champion { model: String, version: u32, artifact: String, reference: String, meaning: String },
+    /// A training inside the stream has ended, for better or worse: what asked for it, and the stream's time then.
+    Trained { trigger: String, now: EventTime },
 }
 
 const CONTROL: u8 = 1;

@@ -1,5 +1,6 @@
 //! A project's data folder, opened: logs, snapshots, metadata, artifacts, and the walk over the event log.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -19,6 +20,50 @@ use crate::status::lock;
 
 /// Bytes of one artifact at most.
 const ARTIFACT_LIMIT: u64 = 1 << 30;
+
+/// Where a model version's bytes lie, and what its inputs meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChampionRecord {
+    pub version: u32,
+    /// Content hashes of the model and of its drift reference.
+    pub artifact: String,
+    pub reference: String,
+    /// [`meaning`] under the definitions it was trained by.
+    pub meaning: String,
+}
+
+/// A hash of everything that says what a model's inputs are: their expressions, and the views and columns behind them.
+pub fn meaning(plan: &Plan, model: usize) -> String {
+    let model = &plan.models[model];
+    let source = &plan.sources[model.context.source.0 as usize];
+    let mut text = format!("{} {:?} self {}", source.name, source.schema, model.include_self);
+    for input in &model.inputs {
+        text.push_str(&format!("\ninput {} = {}", input.name, input.text));
+    }
+    for lookup in &model.context.lookups {
+        let view = &plan.views[lookup.view];
+        // Only features that an input reads say something of the model.
+        let used = |slot: usize| model.inputs.iter().any(|i| i.expr.slots().contains(&slot));
+        let features = view.features().iter().enumerate().filter(|(i, _)| used(lookup.first_slot + i));
+        for (_, f) in features {
+            let of = &plan.sources[view.source().0 as usize];
+            text.push_str(&format!(
+                "\nview {} of {} by {:?} at {:?} where {:?}: {} {} {:?} {:?} {:?}",
+                view.name(),
+                of.name,
+                view.entity(),
+                lookup.key,
+                view.filter(),
+                f.name,
+                f.text,
+                f.window,
+                f.hop,
+                f.default
+            ));
+        }
+    }
+    blake3::hash(text.as_bytes()).to_hex()[..32].to_string()
+}
 
 /// Everything a project keeps on disk. One process at a time: the logs are locked.
 pub struct Data {
@@ -123,41 +168,52 @@ impl Data {
         Ok(latest)
     }
 
-    /// A model version as the pipeline runs it. Refused when its inputs are not those of today's definitions.
-    pub fn champion(&self, plan: &Plan, model: usize, version: u32) -> anyhow::Result<Champion> {
-        let model_plan = &plan.models[model];
+    /// Where the bytes of a model version lie, from the registry.
+    pub fn version(&self, model: &str, version: u32) -> anyhow::Result<ChampionRecord> {
         let record = self
-            .wait(self.metadata.get_version(&model_plan.name, version))?
-            .with_context(|| format!("model `{}` has no version {version} in the registry", model_plan.name))?;
-        let loaded = kilter_learn::load(&self.artifact(&record.spec.artifact)?)?;
-        let expected = model_plan.input_names();
-        anyhow::ensure!(
-            loaded.inputs() == expected,
-            "model `{}` version {version} was trained on other inputs than the definitions name today (train it again)",
-            model_plan.name
-        );
-        let reference = record.spec.inputs["reference"].as_str().unwrap_or_default();
-        let reference: DriftReference = serde_json::from_slice(&self.artifact(reference)?)?;
-        Ok(Champion { version, model: loaded.into(), reference: Arc::new(reference) })
+            .wait(self.metadata.get_version(model, version))?
+            .with_context(|| format!("model `{model}` has no version {version} in the registry"))?;
+        let text = |key: &str| record.spec.inputs[key].as_str().unwrap_or_default().to_string();
+        Ok(ChampionRecord { version, artifact: record.spec.artifact, reference: text("reference"), meaning: text("meaning") })
+    }
+
+    /// A model version as the pipeline runs it; none when it was trained on other inputs than the definitions name today, or on inputs
+    /// that meant something else.
+    pub fn champion(&self, plan: &Plan, model: usize, record: &ChampionRecord) -> anyhow::Result<Option<Champion>> {
+        let model_plan = &plan.models[model];
+        let loaded = kilter_learn::load(&self.artifact(&record.artifact)?)
+            .with_context(|| format!("model `{}` version {}", model_plan.name, record.version))?;
+        if loaded.inputs() != model_plan.input_names() || record.meaning != meaning(plan, model) {
+            return Ok(None);
+        }
+        let reference: DriftReference = serde_json::from_slice(&self.artifact(&record.reference)?)?;
+        Ok(Some(Champion { version: record.version, model: loaded.into(), reference: Arc::new(reference) }))
     }
 
     fn artifact(&self, hash: &str) -> anyhow::Result<Vec<u8>> {
-        let hash = ArtifactHash::try_from(hash.to_string()).map_err(|e| anyhow::anyhow!("artifact `{hash}`: {e}"))?;
-        Ok(self.artifacts.get(&hash)?)
+        let parsed = ArtifactHash::try_from(hash.to_string()).map_err(|e| anyhow::anyhow!("artifact `{hash}`: {e}"))?;
+        Ok(self.artifacts.get(&parsed)?)
     }
 
     /// Applies one record of the event log other than an event.
-    pub fn control(&self, pipeline: &mut Pipeline, offset: Offset, control: &Control) {
-        let Control::Champion { model, version } = control;
-        if let Some(index) = pipeline.plan().model(model) {
-            match self.champion(&Arc::clone(pipeline.plan()), index, *version) {
-                Ok(champion) => {
+    ///
+    /// A version whose inputs are not today's is left out of service with a warning; one that cannot be read is an error: deciding on
+    /// without it would write down decisions that no replay could repeat.
+    pub fn control(&self, pipeline: &mut Pipeline, offset: Offset, control: &Control) -> anyhow::Result<()> {
+        if let Control::Champion { model, version, artifact, reference, meaning } = control
+            && let Some(index) = pipeline.plan().model(model)
+        {
+            let record =
+                ChampionRecord { version: *version, artifact: artifact.clone(), reference: reference.clone(), meaning: meaning.clone() };
+            match self.champion(&Arc::clone(pipeline.plan()), index, &record)? {
+                Some(champion) => {
                     pipeline.set_champion(index, champion);
                 }
-                Err(e) => tracing::warn!(model, version, error = %e, "champion left out of service"),
+                None => tracing::warn!(model, version, "trained on other inputs than today's: left out of service, train again"),
             }
         }
         pipeline.skip(offset);
+        Ok(())
     }
 
     /// The state at the end of the newest usable snapshot at or before `offset`, or the empty state at offset 0.
@@ -176,7 +232,9 @@ impl Data {
         }
         let Some(snapshot): Option<Snapshot> = found.snapshot else { return Ok(Pipeline::new(Arc::clone(plan))) };
         let restored = Pipeline::restore(Arc::clone(plan), &snapshot.bytes, |model, version| {
-            self.champion(plan, model, version).map_err(|e| e.to_string())
+            let record = self.version(&plan.models[model].name, version).map_err(|e| format!("{e:#}"))?;
+            let champion = self.champion(plan, model, &record).map_err(|e| format!("{e:#}"))?;
+            champion.ok_or_else(|| format!("version {version} was trained on other inputs"))
         });
         match restored {
             Ok(pipeline) => Ok(pipeline),
@@ -200,7 +258,11 @@ fn keep_definitions(dir: &Path, project: &Project) -> anyhow::Result<()> {
     std::fs::create_dir_all(&folder)?;
     let path = folder.join(format!("{}.toml", project.plan.hash));
     if !path.exists() {
-        std::fs::write(path, &project.toml_text)?;
+        let new = path.with_extension("new");
+        let mut file = std::fs::File::create(&new)?;
+        file.write_all(project.toml_text.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(new, path)?;
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ pub const LIMIT: usize = 20_000_000;
 /// Ids seen, by source, with the offset of the event that had them first.
 #[derive(Default)]
 pub struct Dedupe {
-    seen: HashMap<(u16, u128), Offset>,
+    seen: HashMap<(u16, u128), (Offset, EventTime)>,
     /// In order of arrival.
     order: VecDeque<(EventTime, u16, u128)>,
     horizons: Vec<Span>,
@@ -36,23 +36,30 @@ impl Dedupe {
             return None;
         }
         self.forget(arrived);
-        let key = (source, hash(id));
-        if let Some(first) = self.seen.get(&key) {
+        if let Some(first) = self.first(source, id, arrived) {
             self.duplicates += 1;
-            return Some(*first);
+            return Some(first);
         }
+        let key = (source, hash(id));
         if self.seen.len() >= LIMIT {
             self.evicted += 1;
             self.pop();
         }
-        self.seen.insert(key, offset);
+        self.seen.insert(key, (offset, arrived));
         self.order.push_back((arrived, key.0, key.1));
         None
     }
 
+    /// The offset of the event that had this id within the source's horizon; nothing is remembered.
+    pub fn first(&self, source: u16, id: &str, arrived: EventTime) -> Option<Offset> {
+        let (first, at) = self.seen.get(&(source, hash(id)))?;
+        // Another source's longer horizon may have kept the entry beyond its own.
+        (*at + *self.horizons.get(source as usize)? >= arrived).then_some(*first)
+    }
+
     /// Takes back ids whose events were not written after all.
     pub fn withdraw(&mut self, from: Offset) {
-        self.seen.retain(|_, offset| *offset < from);
+        self.seen.retain(|_, (offset, _)| *offset < from);
         let seen = &self.seen;
         self.order.retain(|(_, source, id)| seen.contains_key(&(*source, *id)));
     }
@@ -67,7 +74,10 @@ impl Dedupe {
     }
 
     fn pop(&mut self) {
-        if let Some((_, source, id)) = self.order.pop_front() {
+        if let Some((arrived, source, id)) = self.order.pop_front()
+            // A later event may have had the id again, after its horizon.
+            && self.seen.get(&(source, id)).is_some_and(|(_, at)| *at == arrived)
+        {
             self.seen.remove(&(source, id));
         }
     }

@@ -43,10 +43,10 @@ pub async fn stream(
 ) -> Result<Progress, ServiceError> {
     let project = &service.project;
     let sources: Vec<SourceId> = file_sources(project).into_iter().filter(|s| only.is_empty() || only.contains(s)).collect();
-    let known = known(service, &sources)?;
+    let mut known = known(service, &sources)?;
     let mut readers = Vec::new();
     for source in &sources {
-        readers.push(numbered(service, *source, known.get(source).cloned().unwrap_or_default())?);
+        readers.push(numbered(service, *source, known.remove(source).unwrap_or_default())?);
     }
     let mut done = Progress::default();
     let mut merge = Merge::new(readers);
@@ -108,7 +108,7 @@ async fn send(
 ) -> Result<(), ServiceError> {
     let Some(source) = source.filter(|_| !batch.is_empty()) else { return Ok(()) };
     let rows = std::mem::replace(batch, Vec::with_capacity(CHUNK_ROWS));
-    pending.push_back(service.enqueue(source, rows, service.clock().now(), Instant::now()).await?);
+    pending.push_back(service.enqueue(source, rows, service.clock().now(), Instant::now(), true).await?);
     Ok(())
 }
 
@@ -154,23 +154,20 @@ struct Numbered {
 }
 
 /// What earlier runs have read of a source.
-#[derive(Clone, Default)]
-enum Known {
-    #[default]
-    Nothing,
-    /// Rows of each file, for sources without an id column.
-    Rows(BTreeMap<String, u64>),
-    /// Hashes of all ids.
-    Ids(HashSet<u128>),
+#[derive(Default)]
+struct Known {
+    /// Rows of each file whose rows have no ids of their own.
+    rows: BTreeMap<String, u64>,
+    /// Hashes of the ids that rows came with.
+    ids: HashSet<u128>,
 }
 
+/// Rejected rows that may wait for the next good one; beyond that they are told of again rather than kept.
+const HELD: usize = 10_000;
+
 impl Known {
-    fn has(&self, file: &str, row: u64, id: &str) -> bool {
-        match self {
-            Known::Nothing => false,
-            Known::Rows(rows) => rows.get(file).is_some_and(|last| row <= *last),
-            Known::Ids(ids) => ids.contains(&crate::dedupe::hash(id)),
-        }
+    fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.ids.is_empty()
     }
 }
 
@@ -185,8 +182,14 @@ impl Iterator for Numbered {
             match self.inner.next() {
                 Some(Ok(mut decoded)) => {
                     self.row += 1;
-                    let id = decoded.id.get_or_insert_with(|| CompactString::new(format!("{}#{}", self.file, self.row)));
-                    if self.known.has(&self.file, self.row, id) {
+                    let known = match &decoded.id {
+                        Some(id) => self.known.ids.contains(&crate::dedupe::hash(id)),
+                        None => {
+                            decoded.id = Some(CompactString::new(format!("{}#{}", self.file, self.row)));
+                            self.known.rows.get(&self.file).is_some_and(|last| self.row <= *last)
+                        }
+                    };
+                    if known {
                         self.passed += 1;
                         self.held.clear();
                     } else {
@@ -196,10 +199,13 @@ impl Iterator for Numbered {
                 }
                 Some(Err(rejection)) => {
                     self.row += 1;
-                    match self.known {
-                        Known::Nothing => return Some(Err(rejection)),
-                        _ => self.held.push_back(rejection),
+                    if self.known.is_empty() {
+                        return Some(Err(rejection));
                     }
+                    if self.held.len() == HELD {
+                        self.ready.extend(self.held.drain(..).map(Err));
+                    }
+                    self.held.push_back(rejection);
                 }
                 None if self.held.is_empty() => return None,
                 None => self.ready.extend(self.held.drain(..).map(Err)),
@@ -221,7 +227,8 @@ fn numbered(service: &Service, source: SourceId, known: Known) -> Result<Numbere
     for note in inner.notes() {
         tracing::warn!("{note}");
     }
-    let file = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    // Within the project's folder by its place there, so that the folder may move.
+    let file = path.strip_prefix(&project.dir).unwrap_or(&path).to_string_lossy().into_owned();
     Ok(Numbered { inner, file, row: 0, known, passed: 0, held: VecDeque::new(), ready: VecDeque::new() })
 }
 
@@ -237,24 +244,17 @@ fn known(service: &Service, sources: &[SourceId]) -> Result<BTreeMap<SourceId, K
         if !sources.contains(&source) {
             continue;
         }
-        let has_ids = service.project.source_settings[source.0 as usize].id.is_some();
-        let entry = found.entry(source).or_insert_with(|| match has_ids {
-            true => Known::Ids(HashSet::new()),
-            false => Known::Rows(BTreeMap::new()),
-        });
-        match entry {
-            Known::Ids(ids) => {
-                ids.insert(crate::dedupe::hash(id));
+        let entry = found.entry(source).or_default();
+        let has_column = service.project.source_settings[source.0 as usize].id.is_some();
+        let numbered = id.rsplit_once('#').and_then(|(file, row)| Some((file, row.parse::<u64>().ok()?)));
+        match numbered.filter(|_| !has_column) {
+            Some((file, row)) => {
+                let last = entry.rows.entry(file.to_string()).or_default();
+                *last = row.max(*last);
             }
-            Known::Rows(rows) => {
-                if let Some((file, row)) = id.rsplit_once('#')
-                    && let Ok(row) = row.parse::<u64>()
-                {
-                    let last = rows.entry(file.to_string()).or_default();
-                    *last = row.max(*last);
-                }
+            None => {
+                entry.ids.insert(crate::dedupe::hash(id));
             }
-            Known::Nothing => {}
         }
     }
     Ok(found)

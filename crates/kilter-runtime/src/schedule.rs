@@ -14,6 +14,14 @@ pub fn is_due(when: &When, before: EventTime, now: EventTime) -> bool {
     }
 }
 
+/// When a schedule is due next after `now`.
+pub fn next(when: &When, now: EventTime) -> Option<EventTime> {
+    match when {
+        When::Every(span) => Some(EventTime((now.bucket(*span) + 1).saturating_mul(span.0))),
+        When::Cron(text) => next_cron(text, now),
+    }
+}
+
 /// The first moment a cron expression names after `after` (UTC).
 pub fn next_cron(text: &str, after: EventTime) -> Option<EventTime> {
     let cron: Cron = text.parse().ok()?;

@@ -14,13 +14,13 @@ use kilter_core::record::encode;
 use kilter_core::{Clock, EntityKey, Event, EventTime, Offset, SourceId, Span, Value};
 use kilter_pipeline::decision::{Entry, decode};
 use kilter_pipeline::{ClockMode, Decision, Layout, Pipeline, Plan, Reading};
-use kilter_store::dead_letter::DeadLetter;
+use kilter_store::dead_letter::{DeadLetter, DeadLetterQuery};
 use kilter_store::log::LogError;
 use kilter_store::metadata::{AlertFilter, AliasChange, NewAlert};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::catalog::{Control, Record};
-use crate::data::Data;
+use crate::data::{ChampionRecord, Data};
 use crate::dedupe::Dedupe;
 use crate::jobs::train::{Promotion, TrainReport, TrainRequest, train};
 use crate::schedule;
@@ -193,8 +193,14 @@ pub struct Sequencer {
     tickets: Vec<Ticket>,
     /// The last event offset with a recorded decision, and the decisions recorded at it.
     decided: Option<(Offset, Vec<String>)>,
-    /// Decision records that the decision log could not take yet.
-    unwritten: Vec<Vec<u8>>,
+    /// Decisions that the decision log could not take yet; while there are any, no event is taken and no snapshot written.
+    pending: Vec<Decision>,
+    /// The newest event that was buried as late.
+    buried: Option<Offset>,
+    /// By what asked for it: the stream's time at which a training inside the stream last ended.
+    trained: BTreeMap<String, EventTime>,
+    /// The next event time at which a schedule or monitor is due (event clock); none: to be found out.
+    boundary: Option<EventTime>,
     /// Trainings asked for by monitors while the stream is held (event clock).
     requested: Vec<Wish>,
     last_snapshot: (Instant, Offset),
@@ -248,6 +254,8 @@ impl Sequencer {
         let pipeline = data.newest_state(&plan, end)?;
         let from = pipeline.next_offset();
         let decided = trim_orphans(&data, end)?;
+        let late = DeadLetterQuery { limit: 1, code: Some("late".into()), ..DeadLetterQuery::default() };
+        let buried = data.dead_letters.list(&late)?.letters.first().and_then(|(_, letter)| letter.log_offset);
         let layouts = (0..plan.decisions.len()).map(|d| Arc::new(plan.layout(d))).collect();
         let mut sequencer = Sequencer {
             dedupe: Dedupe::new(plan.sources.iter().map(|s| s.dedupe).collect()),
@@ -266,7 +274,10 @@ impl Sequencer {
             staged_now: None,
             tickets: Vec::new(),
             decided,
-            unwritten: Vec::new(),
+            pending: Vec::new(),
+            buried,
+            trained: BTreeMap::new(),
+            boundary: None,
             requested: Vec::new(),
             last_snapshot: (Instant::now(), from),
             snapshot_running: Arc::default(),
@@ -284,7 +295,12 @@ impl Sequencer {
             }
             sequencer.process_staged();
             match record {
-                Record::Control(control) => data.control(&mut sequencer.pipeline, offset, &control),
+                Record::Control(control) => {
+                    if let Control::Trained { trigger, now } = &control {
+                        sequencer.trained.insert(trigger.clone(), *now);
+                    }
+                    data.control(&mut sequencer.pipeline, offset, &control)?;
+                }
                 _ => sequencer.pipeline.skip(offset),
             }
             Ok(())
@@ -403,10 +419,11 @@ impl Sequencer {
     /// Gives a row its place in the log, or counts it as seen before. With the event clock, due jobs run right before the first
     /// event past their tick.
     fn stage(&mut self, source: SourceId, row: Decoded, arrived: EventTime, ticket: usize) {
-        let crossing = self.plan.clock == ClockMode::Event && self.crosses(row.time);
+        // A row that was seen before moves no time and sets off nothing.
+        let seen = row.id.as_deref().is_some_and(|id| self.dedupe.first(source.0, id, arrived).is_some());
+        let crossing = !seen && self.plan.clock == ClockMode::Event && self.crosses(row.time);
         let mut trained = Vec::new();
-        if crossing {
-            self.flush();
+        if crossing && self.flush() {
             trained = self.run_due(row.time);
         }
         // A batch that could not be written is refused whole.
@@ -417,14 +434,21 @@ impl Sequencer {
         if let Some(id) = &row.id
             && let Some(first) = self.dedupe.check(source.0, id, arrived, offset)
         {
+            let on_the_way = self.pending.iter().any(|d| d.offset == first);
             let ticket = &mut self.tickets[ticket];
             ticket.duplicates += 1;
             if let TicketReply::Decide { .. } = ticket.reply {
-                ticket.error = Some(Refusal::Duplicate { first });
+                ticket.error = Some(match on_the_way {
+                    true => Refusal::Log { full: true, detail: "the decision is made, its record waits for the decision log".into() },
+                    false => Refusal::Duplicate { first },
+                });
             }
             return;
         }
         self.staged_now = Some(self.staged_now.map_or(row.time, |now| now.max(row.time)));
+        if crossing {
+            self.boundary = None;
+        }
         let event = Event { source, offset, time: row.time, arrived, id: row.id, row: row.row, extra: row.extra };
         self.staged.push((event, ticket));
         if crossing {
@@ -440,11 +464,15 @@ impl Sequencer {
     }
 
     /// Whether the stream's time passes a tick of a schedule or the end of a monitor's bucket on its way to `time`.
-    fn crosses(&self, time: EventTime) -> bool {
+    fn crosses(&mut self, time: EventTime) -> bool {
         let Some(now) = self.staged_now else { return false };
-        time > now
-            && (self.plan.schedules.iter().any(|s| schedule::is_due(&s.when, now, time))
-                || self.plan.monitors.iter().any(|m| now.bucket(m.every) < time.bucket(m.every)))
+        let plan = &self.plan;
+        let boundary = *self.boundary.get_or_insert_with(|| {
+            let schedules = plan.schedules.iter().filter_map(|s| schedule::next(&s.when, now));
+            let monitors = plan.monitors.iter().map(|m| EventTime((now.bucket(m.every) + 1).saturating_mul(m.every.0)));
+            schedules.chain(monitors).min().unwrap_or(EventTime(i64::MAX))
+        });
+        time >= boundary
     }
 
     /// Runs the trainings whose ticks lie between the stream's time and `time`; gives the models trained.
@@ -457,8 +485,10 @@ impl Sequencer {
         }
         let mut trained = Vec::new();
         for (index, schedule) in plan.schedules.iter().enumerate() {
-            if schedule::is_due(&schedule.when, now, time) {
-                self.train_here(schedule.model, format!("schedule:{}", schedule.name), Some(index));
+            let trigger = format!("schedule:{}", schedule.name);
+            // The process may have ended between a training and the event that set it off, which then comes again.
+            if schedule::is_due(&schedule.when, now, time) && self.trained.get(&trigger) != Some(&now) {
+                self.train_here(schedule.model, trigger, Some(index));
                 trained.push(schedule.model);
             }
         }
@@ -487,6 +517,13 @@ impl Sequencer {
             tracing::error!(model = report.model, version = report.version, error = %e, "promotion failed");
         }
         (self.on_trained)(&result.map_err(|e| format!("{e:#}")));
+        let mut bytes = Vec::new();
+        Control::Trained { trigger: trigger.clone(), now: as_of }.encode(&mut bytes);
+        match self.data.events.append(&[bytes]) {
+            Ok(range) => self.pipeline.skip(range.first),
+            Err(e) => tracing::error!(error = %e, "the end of a training could not be written; a restart may repeat it"),
+        }
+        self.trained.insert(trigger, as_of);
     }
 
     fn present(&self, model: usize) -> Present {
@@ -520,10 +557,19 @@ impl Sequencer {
         self.publish();
     }
 
-    /// Writes the staged events with one write and processes them. When the log refuses, nothing has happened to any state.
-    fn flush(&mut self) {
+    /// Writes the staged events with one write and processes them. When a log refuses, nothing has happened to any state; then the
+    /// answer is false.
+    fn flush(&mut self) -> bool {
+        self.record_decisions();
         if self.staged.is_empty() {
-            return;
+            return true;
+        }
+        if !self.pending.is_empty() {
+            self.refuse_staged(Refusal::Log {
+                full: true,
+                detail: "the decision log does not take records; events wait until it does".into(),
+            });
+            return false;
         }
         let mut ends = Vec::with_capacity(self.staged.len());
         self.buffer.clear();
@@ -535,66 +581,66 @@ impl Sequencer {
         match self.data.events.append(&records) {
             Ok(range) => {
                 debug_assert_eq!(range.first, self.staged[0].0.offset, "the sequencer is the log's only writer");
-                self.status.log_broken.store(0, Ordering::Relaxed);
                 self.process_staged();
+                if self.pending.is_empty() {
+                    self.status.log_works();
+                }
+                true
             }
             Err(e) => {
                 tracing::error!(error = %e, events = self.staged.len(), "the event log refused a batch");
-                self.status.log_broken.store(1, Ordering::Relaxed);
-                self.dedupe.withdraw(self.staged[0].0.offset);
-                for (_, ticket) in self.staged.drain(..) {
-                    self.tickets[ticket].error = Some(Refusal::from(&e));
-                }
-                self.staged_now = self.pipeline.now();
+                self.refuse_staged(Refusal::from(&e));
+                false
             }
         }
+    }
+
+    /// Gives the staged events their places back, as if they had never come.
+    fn refuse_staged(&mut self, refusal: Refusal) {
+        self.status.log_refused();
+        self.dedupe.withdraw(self.staged[0].0.offset);
+        for (_, ticket) in self.staged.drain(..) {
+            self.tickets[ticket].error = Some(refusal.clone());
+        }
+        self.staged_now = self.pipeline.now();
+        self.boundary = None;
     }
 
     /// Runs the staged events, whose records are in the log, through the pipeline and records what comes of them.
     fn process_staged(&mut self) {
         let staged = std::mem::take(&mut self.staged);
         let mut letters = Vec::new();
-        let mut records = std::mem::take(&mut self.unwritten);
         let mut counts: BTreeMap<(usize, usize), u64> = BTreeMap::new();
         for (event, ticket) in &staged {
             let outcome = self.pipeline.process(event);
             self.tickets[*ticket].accepted += 1;
             if outcome.late {
                 self.tickets[*ticket].late += 1;
-                letters.push(self.late_letter(event));
+                // A recovery meets late events again whose letters were written at their time.
+                if self.buried.is_none_or(|buried| event.offset > buried) {
+                    letters.push(self.late_letter(event));
+                }
             }
             for decision in outcome.decisions {
                 if self.is_recorded(&decision) {
                     continue;
                 }
-                match self.layout_offset(decision.decision) {
-                    Ok(layout) => {
-                        let mut record = Vec::with_capacity(96 + 8 * decision.inputs.len() + 10 * decision.reasons.len());
-                        decision.encode(layout, &mut record);
-                        records.push(record);
-                    }
-                    Err(e) => self.tickets[*ticket].error = Some(Refusal::from(&e)),
-                }
                 *counts.entry((decision.decision, decision.outcome)).or_default() += 1;
                 if let TicketReply::Decide { decision: asked, made, .. } = &mut self.tickets[*ticket].reply
                     && *asked == decision.decision
                 {
-                    *made = Some(decision);
+                    *made = Some(decision.clone());
                 }
+                self.pending.push(decision);
             }
             for reading in outcome.readings {
                 self.take_reading(reading, event.offset);
             }
         }
-        if !records.is_empty()
-            && let Err(e) = self.data.decisions.append(&records)
-        {
-            // The events are in the log, so the decisions are not lost: they are written with the next batch, or made up for
-            // by recovery. Whoever waits for one must not act on a decision without a record.
-            tracing::error!(error = %e, decisions = records.len(), "the decision log refused a batch");
-            self.unwritten = records;
+        if let Some(refusal) = self.record_decisions() {
+            // Whoever waits for a decision must not act on one without a record.
             for ticket in self.tickets.iter_mut().filter(|t| matches!(t.reply, TicketReply::Decide { .. })) {
-                ticket.error = Some(Refusal::from(&e));
+                ticket.error = Some(refusal.clone());
             }
         }
         if !letters.is_empty()
@@ -605,8 +651,52 @@ impl Sequencer {
         self.count(&staged, letters.len() as u64, counts);
     }
 
+    /// Writes the pending decisions with one write. When the decision log refuses, they stay pending: their events are in the event
+    /// log, so they are not lost, only late.
+    fn record_decisions(&mut self) -> Option<Refusal> {
+        if self.pending.is_empty() {
+            return None;
+        }
+        let written = self.layouts_of_pending().and_then(|()| {
+            self.buffer.clear();
+            let mut ends = Vec::with_capacity(self.pending.len());
+            for decision in &self.pending {
+                decision.encode(self.layout_offsets[decision.decision].unwrap_or_default(), &mut self.buffer);
+                ends.push(self.buffer.len());
+            }
+            self.data.decisions.append(&cut(&self.buffer, &ends))
+        });
+        match written {
+            Ok(_) => {
+                self.pending.clear();
+                None
+            }
+            Err(e) => {
+                tracing::error!(error = %e, decisions = self.pending.len(), "the decision log refused a batch");
+                self.status.log_refused();
+                Some(Refusal::from(&e))
+            }
+        }
+    }
+
+    /// Writes the layouts that the pending decisions are the first to need.
+    fn layouts_of_pending(&mut self) -> Result<(), LogError> {
+        for i in 0..self.pending.len() {
+            let decision = self.pending[i].decision;
+            if self.layout_offsets[decision].is_none() {
+                let mut bytes = Vec::new();
+                self.layouts[decision].encode(&mut bytes);
+                self.layout_offsets[decision] = Some(self.data.decisions.append(&[bytes])?.first);
+            }
+        }
+        Ok(())
+    }
+
     fn count(&mut self, staged: &[(Event, usize)], late: u64, counts: BTreeMap<(usize, usize), u64>) {
         let done = Instant::now();
+        if self.recovering {
+            return;
+        }
         Status::add(&self.status.events, staged.len() as u64);
         Status::add(&self.status.late, late);
         let mut per_ticket: BTreeMap<usize, u64> = BTreeMap::new();
@@ -652,18 +742,6 @@ impl Sequencer {
         }
     }
 
-    /// The place of a decision's layout in the decision log; written when first needed.
-    fn layout_offset(&mut self, decision: usize) -> Result<u64, LogError> {
-        if let Some(offset) = self.layout_offsets[decision] {
-            return Ok(offset);
-        }
-        let mut bytes = Vec::new();
-        self.layouts[decision].encode(&mut bytes);
-        let offset = self.data.decisions.append(&[bytes])?.first;
-        self.layout_offsets[decision] = Some(offset);
-        Ok(offset)
-    }
-
     fn answer(&self, decision: usize, made: Option<Decision>, recorded: bool) -> Result<Decided, Refusal> {
         let plan = &self.plan.decisions[decision];
         match made {
@@ -693,7 +771,7 @@ impl Sequencer {
             action: if reading.retrain { "retrain" } else { "alert" }.to_string(),
             detail: format!("over {} decisions of {}", reading.rows, monitor.window),
         };
-        if let Err(e) = self.keep_alert(&alert) {
+        if let Err(e) = self.keep_alert(&alert, at) {
             tracing::error!(error = %e, monitor = monitor.name, "alert could not be kept");
         }
         if reading.retrain {
@@ -710,8 +788,12 @@ impl Sequencer {
         }
     }
 
-    fn keep_alert(&self, alert: &NewAlert) -> anyhow::Result<()> {
+    fn keep_alert(&self, alert: &NewAlert, at: Offset) -> anyhow::Result<()> {
         if self.recovering {
+            // What was decided on before is the past, whatever today's thresholds would have said of it.
+            if self.decided.as_ref().is_some_and(|(offset, _)| at < *offset) {
+                return Ok(());
+            }
             // The tail of the log is run through again: its alerts may be there already.
             let same = AlertFilter {
                 monitor: Some(alert.monitor.clone()),
@@ -730,10 +812,17 @@ impl Sequencer {
 
     /// Puts a version into service: first into the log, so that every replay swaps at the same place.
     fn set_champion(&mut self, model: usize, version: u32, reason: &str, actor: &str) -> Result<Offset, Refusal> {
-        let champion = self.data.champion(&self.plan, model, version).map_err(|e| Refusal::Other(format!("{e:#}")))?;
         let name = self.plan.models[model].name.clone();
+        let failed = |e: anyhow::Error| Refusal::Other(format!("{e:#}"));
+        let record = self.data.version(&name, version).map_err(failed)?;
+        let champion = self.data.champion(&self.plan, model, &record).map_err(failed)?.ok_or_else(|| {
+            Refusal::Other(format!(
+                "version {version} of model `{name}` was trained on other inputs than the definitions name today (train it again)"
+            ))
+        })?;
         let mut bytes = Vec::new();
-        Control::Champion { model: name.clone(), version }.encode(&mut bytes);
+        let ChampionRecord { artifact, reference, meaning, .. } = record;
+        Control::Champion { model: name.clone(), version, artifact, reference, meaning }.encode(&mut bytes);
         let offset = self.data.events.append(&[bytes]).map_err(|e| Refusal::from(&e))?.first;
         self.pipeline.set_champion(model, champion);
         self.pipeline.skip(offset);
@@ -745,11 +834,16 @@ impl Sequencer {
             reason: reason.into(),
             actor: actor.into(),
         };
-        // A rollback has moved the alias already, in its own way.
+        // The swap has happened: the registry only follows, by recovery if not now. A rollback has moved the alias already, in its own way.
         let registry = &self.data.metadata;
-        let current = self.data.wait(registry.alias(&name, "champion")).map_err(|e| Refusal::Other(e.to_string()))?;
-        if current.map(|c| c.version) != Some(version) {
-            self.data.wait(registry.set_alias(&change, version)).map_err(|e| Refusal::Other(e.to_string()))?;
+        let follow = || -> anyhow::Result<()> {
+            if self.data.wait(registry.alias(&name, "champion"))?.map(|c| c.version) != Some(version) {
+                self.data.wait(registry.set_alias(&change, version))?;
+            }
+            Ok(())
+        };
+        if let Err(e) = follow() {
+            tracing::error!(model = name, version, error = %e, "the registry could not follow the swap");
         }
         tracing::info!(model = name, version, offset, actor, "champion changed");
         Ok(offset)
@@ -764,7 +858,8 @@ impl Sequencer {
 
     /// Takes a snapshot and leaves its writing to another thread, unless one is being written already.
     fn snapshot_beside(&mut self) {
-        if self.snapshot_running.swap(true, Ordering::AcqRel) {
+        // A snapshot takes all decisions before it for recorded.
+        if !self.pending.is_empty() || self.snapshot_running.swap(true, Ordering::AcqRel) {
             return;
         }
         // The bytes are taken here, between two batches; the slow part, waiting for the disk, happens elsewhere.
@@ -784,6 +879,9 @@ impl Sequencer {
 
     fn snapshot(&mut self) -> Result<Offset, Refusal> {
         let offset = self.pipeline.next_offset();
+        if let Some(refusal) = self.record_decisions() {
+            return Err(refusal);
+        }
         self.prepare_snapshot()().map_err(|e| Refusal::Other(format!("{e:#}")))?;
         Ok(offset)
     }

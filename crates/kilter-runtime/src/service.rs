@@ -59,11 +59,13 @@ pub struct StartOptions {
     pub clock: Arc<dyn Clock>,
     /// Told of every training that ran by itself.
     pub on_trained: TrainListener,
+    /// Whether wall-clock schedules run; not in a process that only answers a question.
+    pub schedules: bool,
 }
 
 impl Default for StartOptions {
     fn default() -> Self {
-        StartOptions { clock: Arc::new(SystemClock), on_trained: Arc::new(|_| {}) }
+        StartOptions { clock: Arc::new(SystemClock), on_trained: Arc::new(|_| {}), schedules: true }
     }
 }
 
@@ -202,7 +204,9 @@ impl Service {
             training: Mutex::default(),
         });
         tokio::spawn(serve_wishes(Arc::downgrade(&service), wants, Arc::clone(&options.on_trained)));
-        tokio::spawn(tick(Arc::downgrade(&service), options.on_trained));
+        if options.schedules {
+            tokio::spawn(tick(Arc::downgrade(&service), options.on_trained));
+        }
         Ok(service)
     }
 
@@ -264,20 +268,22 @@ impl Service {
         received: Instant,
         durable: bool,
     ) -> Result<IngestReport, ServiceError> {
-        let report = self.enqueue(source, rows, arrived, received).await?.answer().await?;
+        let report = self.enqueue(source, rows, arrived, received, false).await?.answer().await?;
         if durable && let Some(next) = report.next_offset {
             self.data.events.durable(next).await.map_err(|e| Refusal::from(&e))?;
         }
         Ok(report)
     }
 
-    /// Hands rows to the sequencer and returns as soon as they have their place in its queue.
+    /// Hands rows to the sequencer and returns as soon as they have their place in its queue. Who is `patient` waits for it however
+    /// long the queue is full; others are told to slow down.
     pub async fn enqueue(
         &self,
         source: SourceId,
         rows: Vec<Result<Decoded, Rejection>>,
         arrived: EventTime,
         received: Instant,
+        patient: bool,
     ) -> Result<Enqueued, ServiceError> {
         let mut report = IngestReport::default();
         let mut good = Vec::with_capacity(rows.len());
@@ -299,9 +305,9 @@ impl Service {
             let (reply, answer) = oneshot::channel();
             let command = Command::Ingest { source, rows, arrived, received, reply };
             match waiting.is_empty() {
-                true => self.send_in_time(command).await?,
+                true if !patient => self.send_in_time(command).await?,
                 // A body whose first part has been taken is taken whole, however long that takes.
-                false => self.commands.send(command).await.map_err(|_| Refusal::Stopping)?,
+                _ => self.commands.send(command).await.map_err(|_| Refusal::Stopping)?,
             }
             waiting.push(answer);
         }
@@ -438,7 +444,7 @@ impl Service {
 
     async fn set_champion(&self, model: usize, version: u32, reason: &str, actor: &str) -> Result<Offset, ServiceError> {
         let (reason, actor) = (reason.to_string(), actor.to_string());
-        let answer = self.send(|reply| Command::SetChampion { model, version, reason, actor, reply }).await?;
+        let answer = self.send_whenever(|reply| Command::SetChampion { model, version, reason, actor, reply }).await?;
         let offset = answer.await.map_err(|_| Refusal::Stopping)??;
         self.data.events.durable(offset + 1).await.map_err(|e| Refusal::from(&e))?;
         Ok(offset)
@@ -463,9 +469,20 @@ impl Service {
             reason: "rollback".into(),
             actor: actor.into(),
         };
-        let version = self.data.metadata.rollback(&change).await.map_err(|e| ServiceError::Conflict(e.to_string()))?;
-        let offset = self.set_champion(model, version, "rollback", actor).await?;
-        Ok((version, offset))
+        let registry = &self.data.metadata;
+        let before = registry.alias(&change.model, "champion").await.map_err(anyhow::Error::from)?;
+        let version = registry.rollback(&change).await.map_err(|e| ServiceError::Conflict(e.to_string()))?;
+        match self.set_champion(model, version, "rollback", actor).await {
+            Ok(offset) => Ok((version, offset)),
+            Err(e) => {
+                // The old version cannot serve: the registry goes on naming the one that does.
+                if let Some(before) = before {
+                    let back = AliasChange { reason: "rollback refused".into(), ..change };
+                    registry.set_alias(&back, before.version).await.map_err(anyhow::Error::from)?;
+                }
+                Err(e)
+            }
+        }
     }
 
     /// One recorded decision by its id.
@@ -515,7 +532,7 @@ impl Service {
 
     /// Stops taking commands, finishes those that wait, writes a snapshot and ends the sequencer.
     pub async fn shutdown(&self) -> Result<(), ServiceError> {
-        let answer = self.send(|reply| Command::Stop { reply }).await?;
+        let answer = self.send_whenever(|reply| Command::Stop { reply }).await?;
         answer.await.map_err(|_| Refusal::Stopping)??;
         let thread = lock(&self.thread).take();
         if let Some(thread) = thread {
@@ -550,6 +567,13 @@ impl Service {
     async fn send<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<oneshot::Receiver<T>, ServiceError> {
         let (reply, answer) = oneshot::channel();
         self.send_in_time(command(reply)).await?;
+        Ok(answer)
+    }
+
+    /// For what must not be turned away: waits for a place however long the queue is full.
+    async fn send_whenever<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<oneshot::Receiver<T>, ServiceError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.map_err(|_| Refusal::Stopping)?;
         Ok(answer)
     }
 
@@ -670,13 +694,14 @@ async fn tick(service: std::sync::Weak<Service>, on_trained: TrainListener) {
                 for (index, plan) in service.plan.schedules.iter().enumerate() {
                     let last = service.data.metadata.schedule_state(&plan.name).await.ok().flatten();
                     let due = last.is_some_and(|last| schedule::is_due(&plan.when, EventTime(last), now));
+                    if due {
+                        run_training(&service, plan.model, format!("schedule:{}", plan.name), Some(index), &on_trained).await;
+                    }
+                    // Kept after the training: one that the end of the process cuts short is made up for.
                     if (due || last.is_none())
                         && let Err(e) = service.data.metadata.set_schedule_state(&plan.name, now.0).await
                     {
                         tracing::error!(schedule = plan.name, error = %e, "schedule state could not be kept");
-                    }
-                    if due {
-                        run_training(&service, plan.model, format!("schedule:{}", plan.name), Some(index), &on_trained).await;
                     }
                 }
             }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use kilter_features::ViewStats;
@@ -19,8 +19,9 @@ pub struct Status {
     /// Microseconds since 1970; `i64::MIN` before the first event.
     pub event_time: AtomicI64,
     pub snapshots: AtomicU64,
-    /// 1 when the log refuses writes.
-    pub log_broken: AtomicU64,
+    /// When a log last refused a write, in milliseconds since `started`; 0 while writes succeed.
+    refused_at: AtomicU64,
+    started: Instant,
     /// Dead letters by code.
     pub dead_letters: Mutex<BTreeMap<String, u64>>,
     /// Decisions by (decision, outcome).
@@ -112,7 +113,8 @@ impl Default for Status {
             next_offset: AtomicU64::new(0),
             event_time: AtomicI64::new(i64::MIN),
             snapshots: AtomicU64::new(0),
-            log_broken: AtomicU64::new(0),
+            refused_at: AtomicU64::new(0),
+            started: Instant::now(),
             dead_letters: Mutex::default(),
             decisions: Mutex::default(),
             freshness: Latency::new(),
@@ -130,6 +132,22 @@ impl Status {
 
     pub fn get(counter: &AtomicU64) -> u64 {
         counter.load(Ordering::Relaxed)
+    }
+
+    /// Whether a log refused a write within the last seconds. Not longer: somebody must be let through to find out that it works again.
+    pub fn is_log_broken(&self) -> bool {
+        match self.refused_at.load(Ordering::Relaxed) {
+            0 => false,
+            at => self.started.elapsed().as_millis() as u64 - at.min(self.started.elapsed().as_millis() as u64) < 5_000,
+        }
+    }
+
+    pub fn log_refused(&self) {
+        self.refused_at.store((self.started.elapsed().as_millis() as u64).max(1), Ordering::Relaxed);
+    }
+
+    pub fn log_works(&self) {
+        self.refused_at.store(0, Ordering::Relaxed);
     }
 
     pub fn count_dead(&self, code: &str) {

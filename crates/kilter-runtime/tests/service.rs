@@ -265,3 +265,76 @@ async fn decisions_on_events_that_a_power_failure_took_are_cut_off() {
     let (left, _) = service.decisions(None, 100, |_| true).unwrap();
     assert_eq!(left.len(), 9);
 }
+
+fn changed(dir: &Path, from: &str, to: &str) -> project::Project {
+    let text = std::fs::read_to_string(dir.join("kilter.toml")).unwrap();
+    assert!(text.contains(from), "{from}");
+    std::fs::write(dir.join("kilter.toml"), text.replace(from, to)).unwrap();
+    project::load(dir).unwrap_or_else(|report| panic!("{report}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_decisions_are_judged_by_the_definitions_of_their_day() {
+    let dir = tempfile::tempdir().unwrap();
+    let service = start(dir.path()).await;
+    play(&service, 0..120).await;
+    service.train(0, None, None, "test".into(), Promotion::Always).await.unwrap();
+    play(&service, 120..140).await;
+    crash(service).await;
+
+    let service = Service::start(changed(dir.path(), "score >= 0.5", "score >= 0.4"), StartOptions::default()).await.unwrap();
+    play(&service, 140..150).await;
+    let (data, plan) = (Arc::clone(&service.data), Arc::clone(&service.plan));
+    let report = tokio::task::spawn_blocking(move || audit_all(&data, &plan, |_, _| {}).unwrap()).await.unwrap();
+    assert_eq!((report.checked, report.mismatches, report.other_definitions), (10, 0, 140), "{:?}", report.details);
+    let kept = service.data.definitions(&service.recorded("pay-0").unwrap().layout.definitions).unwrap();
+    assert!(kept.contains("score >= 0.5"), "the old definitions are kept beside the data");
+    let (newest, _) = service.decisions(None, 1, |_| true).unwrap();
+    assert_eq!(newest[0].decision.version, Some(1), "a new threshold does not retire the model");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_whose_inputs_mean_something_else_today_is_left_out_of_service() {
+    let dir = tempfile::tempdir().unwrap();
+    let service = start(dir.path()).await;
+    play(&service, 0..120).await;
+    service.train(0, None, None, "test".into(), Promotion::Always).await.unwrap();
+    crash(service).await;
+
+    let project = changed(dir.path(), "sum(amount) over 1d", "sum(abs(amount)) over 1d");
+    let service = Service::start(project, StartOptions::default()).await.unwrap();
+    play(&service, 120..122).await;
+    let (newest, _) = service.decisions(None, 1, |_| true).unwrap();
+    assert_eq!(newest[0].decision.version, None, "the fallback decides until there is a model of these inputs");
+    let refused = service.promote(0, 1, "test", "test").await.unwrap_err();
+    assert!(refused.to_string().contains("other inputs"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_that_cannot_serve_leaves_the_registry_with_the_one_that_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let service = start(dir.path()).await;
+    play(&service, 0..120).await;
+    service.train(0, None, None, "test".into(), Promotion::Always).await.unwrap();
+    crash(service).await;
+    let project = changed(dir.path(), "mean(amount) over 1d", "mean(amount) over 2d");
+    let service = Service::start(project, StartOptions::default()).await.unwrap();
+    service.train(0, None, None, "test".into(), Promotion::Always).await.unwrap();
+    service.rollback(0, "tester").await.unwrap_err();
+    let alias = service.data.metadata.alias("fraud", "champion").await.unwrap();
+    assert_eq!(alias.map(|a| a.version), Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_event_is_buried_once_whatever_restarts_come() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut service = start(dir.path()).await;
+    play(&service, 0..1000).await;
+    send(&service, "payments", &[payment(1).replace("\"p1\"", "\"late\"")]).await;
+    for _ in 0..2 {
+        crash(service).await;
+        service = start(dir.path()).await;
+    }
+    let query = kilter_store::dead_letter::DeadLetterQuery { limit: 10, code: Some("late".into()), ..Default::default() };
+    assert_eq!(service.data.dead_letters.list(&query).unwrap().letters.len(), 1);
+}

@@ -700,7 +700,7 @@ fn pages_for_people_need_no_internet() {
     assert_eq!(server.get("/docs/swagger-ui.css").header("content-type"), "text/css");
     assert_eq!(server.get("/healthz").ok()["status"], "ok");
     assert_eq!(server.get("/readyz").ok()["status"], "ready");
-    server.service.status.log_broken.store(1, std::sync::atomic::Ordering::Relaxed);
+    server.service.status.log_refused();
     server.get("/readyz").refused(503, "log_broken");
     server.end();
 }

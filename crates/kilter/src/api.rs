@@ -96,13 +96,16 @@ impl Api {
     pub async fn open(dir: &Path) -> anyhow::Result<Api> {
         let project = load(dir)?;
         let listen = project.settings.server.listen.clone();
-        match Service::start(project, StartOptions::default()).await {
+        let data = project.data_dir();
+        match Service::start(project, StartOptions { schedules: false, ..StartOptions::default() }).await {
             Ok(service) => {
                 let server = serve(&service, "127.0.0.1:0").await?;
                 Ok(Api { client: Client::new(server.address), local: Some(server) })
             }
             Err(e) if is_locked(&e) => {
-                let address = listen.parse().with_context(|| format!("`listen = \"{listen}\"` is no address"))?;
+                // The server that holds the project has written down where it listens.
+                let listen = std::fs::read_to_string(data.join(ADDRESS_FILE)).unwrap_or(listen);
+                let address = listen.trim().parse().with_context(|| format!("`{listen}` is no address"))?;
                 let client = Client::new(address);
                 client
                     .get("/v1/project")
@@ -133,6 +136,9 @@ pub async fn serve(service: &Arc<Service>, listen: &str) -> anyhow::Result<Serve
     }));
     Ok(Server { address, task, stop })
 }
+
+/// Where `kilter up` writes down the address it listens on, in the data folder.
+pub const ADDRESS_FILE: &str = "server.address";
 
 /// Whether the data folder is in use by another process.
 pub fn is_locked(e: &anyhow::Error) -> bool {

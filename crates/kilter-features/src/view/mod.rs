@@ -103,6 +103,11 @@ impl View {
         &self.plan.features
     }
 
+    /// The condition that an event must meet to count in the view, as written.
+    pub fn filter(&self) -> Option<&str> {
+        self.plan.filter.as_ref().map(|f| f.text())
+    }
+
     /// The position of a feature.
     pub fn feature(&self, name: &str) -> Option<usize> {
         self.plan.features.iter().position(|f| f.name == name)

@@ -12,7 +12,7 @@ use kilter_pipeline::{Feed, Freshness, PROMOTION_METRICS, Plan, Range, ScheduleP
 use kilter_store::metadata::{AliasChange, MetricPoint, NewModelVersion, NewRun, RunKind, RunStatus};
 
 use crate::catalog::Record;
-use crate::data::Data;
+use crate::data::{Data, meaning};
 
 /// What to train, on which part of the log, and what for.
 #[derive(Clone, Debug)]
@@ -126,7 +126,11 @@ fn fit_and_register(
         created_at: clock.now().0,
         artifact: artifact.as_str().to_string(),
         kind: trained.model.kind().to_string(),
-        inputs: serde_json::json!({ "names": model.input_names(), "reference": reference.as_str() }),
+        inputs: serde_json::json!({
+            "names": model.input_names(),
+            "reference": reference.as_str(),
+            "meaning": meaning(plan, request.model),
+        }),
         trained_from: Some(trained.trained.from.0),
         trained_to: Some(trained.trained.to.0),
         metrics,

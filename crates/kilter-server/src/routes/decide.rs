@@ -152,6 +152,7 @@ pub async fn post_decide(
 async fn again(app: &App, name: String, first: u64) -> Answer {
     let found = app
         .blocking(move |service| match service.recorded(&kilter_pipeline::decision_id(&name, first)) {
+            // Taken, but its record is still on the way (or the event came in without a decision).
             Err(ServiceError::NotFound { .. }) => Err(Refusal::Duplicate { first }.into()),
             found => Ok(found?),
         })

@@ -2,7 +2,6 @@
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use kilter_runtime::Status;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -39,8 +38,8 @@ pub async fn get_ready(State(app): State<App>) -> Answer {
     if app.is_draining() {
         return refuse("draining", "kilter is shutting down");
     }
-    if Status::get(&app.service.status.log_broken) != 0 {
-        return refuse("log_broken", "the event log refused the last write");
+    if app.service.status.is_log_broken() {
+        return refuse("log_broken", "a log refused a write within the last five seconds");
     }
     ok(&Health { status: "ready" })
 }

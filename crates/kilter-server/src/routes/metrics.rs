@@ -65,7 +65,7 @@ async fn gather(app: &App) -> Result<Registry, ApiError> {
     gauge(r, "kilter_log_next_offset", "Offset of the next record of the event log", events.next_offset());
     gauge(r, "kilter_log_durable_offset", "Records of the event log before this survive a power cut", events.durable_offset());
     gauge(r, "kilter_decision_log_next_offset", "Offset of the next record of the decision log", log.next_offset());
-    gauge(r, "kilter_log_broken", "1 while the event log refuses writes", Status::get(&status.log_broken));
+    gauge(r, "kilter_log_broken", "1 when a log has refused a write within the last five seconds", u64::from(status.is_log_broken()));
     gauge(r, "kilter_draining", "1 while shutting down", u64::from(app.is_draining()));
     let uptime = Float::default();
     uptime.set(service.started.elapsed().as_secs_f64());

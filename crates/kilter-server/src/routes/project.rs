@@ -304,7 +304,7 @@ pub async fn get_status(State(app): State<App>, params: Params) -> Answer {
         project: service.plan.project.clone(),
         version: env!("CARGO_PKG_VERSION"),
         uptime_seconds: service.started.elapsed().as_secs(),
-        ready: !app.is_draining() && Counters::get(&status.log_broken) == 0,
+        ready: !app.is_draining() && !status.is_log_broken(),
         events: Counters::get(&status.events),
         duplicates: Counters::get(&status.duplicates),
         late: Counters::get(&status.late),

@@ -13,7 +13,7 @@ const SUFFIX: &str = ".klog";
 const SCAN_CHUNK: usize = 1 << 20;
 const RESTORE_HINT: &str = "restore this file from a backup or a replica; nothing was changed on disk";
 const DAMAGE_HINT: &str = "valid data exist after the damage, so nothing was removed; restore the file from a backup, \
-     or give up what follows: move this file and all later ones out of the folder, then start again";
+     or run `kilter repair`, which keeps what lies before the damage and sets the rest aside in a file of its own";
 
 /// A segment as readers and the writer share it.
 #[derive(Debug)]

@@ -8,6 +8,7 @@ pub mod generate;
 pub mod ingest;
 pub mod new;
 pub mod registry;
+pub mod repair;
 pub mod replay;
 pub mod train;
 pub mod up;

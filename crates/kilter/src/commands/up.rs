@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use anyhow::Context;
 use kilter_runtime::files::{Pace, file_sources, stream};
 use kilter_runtime::{Service, StartOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::api::load;
+use crate::api::{ADDRESS_FILE, load};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -24,23 +25,31 @@ pub struct Args {
 
 pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
     // From here on a stop is an orderly one, however early it comes.
-    let stop = StopSignal::listen()?;
+    let mut stop = StopSignal::listen()?;
     let project = load(dir)?;
     let listen = args.listen.unwrap_or_else(|| project.settings.server.listen.clone());
-    let service = Service::start(project, StartOptions::default()).await?;
+    let data = project.data_dir();
+    let service = tokio::select! {
+        service = Service::start(project, StartOptions::default()) => service?,
+        () = stop.wait() => return Ok(()),
+    };
     let options = kilter_server::ServeOptions { listen, allow_remote: args.allow_remote, ..kilter_server::ServeOptions::default() };
     let server = kilter_server::bind(Arc::clone(&service), options).await?;
+    std::fs::write(data.join(ADDRESS_FILE), server.address().to_string())
+        .with_context(|| format!("cannot write {}", data.join(ADDRESS_FILE).display()))?;
     println!("{} is up on http://{} (docs at /docs)", service.plan.project, server.address());
     if !args.no_files && !file_sources(&service.project).is_empty() {
         let service = Arc::clone(&service);
-        tokio::spawn(async move {
-            match stream(&service, &[], Pace::AsFastAsPossible, |_| {}).await {
+        let runtime = tokio::runtime::Handle::current();
+        // Decoding files is work for a thread of its own: the server answers meanwhile.
+        std::thread::Builder::new().name("files".into()).spawn(move || {
+            match runtime.block_on(stream(&service, &[], Pace::AsFastAsPossible, |_| {})) {
                 Ok(done) => tracing::info!(rows = done.rows, accepted = done.accepted, rejected = done.rejected, "files are read"),
                 Err(e) => tracing::error!(error = %e, "reading the file sources stopped"),
             }
-        });
+        })?;
     }
-    server.run(stop.wait()).await
+    server.run(async move { stop.wait().await }).await
 }
 
 /// Ctrl-C and SIGTERM, noticed from the moment this exists.
@@ -55,7 +64,7 @@ impl StopSignal {
     }
 
     /// Ends with the first of them.
-    pub async fn wait(mut self) {
+    pub async fn wait(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}

@@ -62,6 +62,7 @@ struct Judged {
     nightly: f64,
     label: f64,
     lost: f64,
+    approved: bool,
 }
 
 pub fn make(service: &Service, trainings: &Trainings, played: &Played, shift_at: EventTime, started: Instant) -> anyhow::Result<Report> {
@@ -69,15 +70,20 @@ pub fn make(service: &Service, trainings: &Trainings, played: &Played, shift_at:
     let scores = |pick: fn(&Judged) -> f64| judged.iter().map(pick).collect::<Vec<f64>>();
     let labels = scores(|j| j.label);
     let outcomes = service.status.decisions();
-    let decided: u64 = outcomes.values().sum();
-    let approved = outcomes.iter().filter(|((_, o), _)| o == "approve").map(|(_, n)| *n).sum::<u64>() as f64;
-    let approved_share = if decided == 0 { 0.0 } else { approved / decided as f64 };
+    // The policy's own share, among the decisions compared.
+    let approved_share = judged.iter().filter(|j| j.approved).count() as f64 / judged.len().max(1) as f64;
     let replay = audit_all(&service.data, &service.plan, |_, _| {})?;
     let readings = service.status.readings();
     let mut crossings: Vec<_> = readings.iter().flat_map(|(m, r)| r.values.iter().map(move |r| (m, r))).collect();
     crossings.retain(|(_, r)| r.crossed.is_some());
     crossings.sort_by_key(|(_, r)| r.at);
-    let first = crossings.iter().find(|(_, r)| r.at >= shift_at);
+    // An alarm that was on before the shift says nothing of it: the first that goes on after it counts.
+    let first = readings
+        .iter()
+        .flat_map(|(m, r)| r.values.iter().zip(r.values.iter().skip(1)).map(move |(before, r)| (m, before, r)))
+        .filter(|(_, before, r)| r.at >= shift_at && r.crossed.is_some() && before.crossed.is_none())
+        .map(|(m, _, r)| (m, r))
+        .min_by_key(|(_, r)| r.at);
     Ok(Report {
         events: played.events,
         applications: played.applications,
@@ -145,11 +151,15 @@ fn judge(service: &Service) -> anyhow::Result<Vec<Judged>> {
             let Some(label) = nightly.label(index, as_of) else { continue };
             let champion = match versions.entry(version) {
                 std::collections::btree_map::Entry::Occupied(e) => e.into_mut(),
-                std::collections::btree_map::Entry::Vacant(e) => e.insert(service.data.champion(plan, model, version)?),
+                std::collections::btree_map::Entry::Vacant(e) => {
+                    let record = service.data.version("default_risk", version)?;
+                    e.insert(service.data.champion(plan, model, &record)?.context("a version of the demo has other inputs")?)
+                }
             };
             nightly.matrix.row(index, &mut row);
             let lost = names.get(&d.offset).and_then(|n| losses.get(n)).copied().unwrap_or(0.0);
-            judged.push(Judged { version, live, nightly: champion.model.probability(&row), label, lost });
+            let approved = recorded.layout.outcomes.get(d.outcome).is_some_and(|o| o == "approve");
+            judged.push(Judged { version, live, nightly: champion.model.probability(&row), label, lost, approved });
         }
         match next {
             Some(position) => before = Some(position),
@@ -241,9 +251,9 @@ impl Report {
             ),
         );
         line(
-            "losses on approved loans",
+            "losses if the best scores are approved",
             format!(
-                "{} live, {} with last night's features: {} avoided at the same {:.0} % approved",
+                "{} by live scores, {} by last night's: {} avoided at the policy's {:.0} % approved",
                 grouped(self.lost_live as u64),
                 grouped(self.lost_nightly as u64),
                 signed(self.lost_nightly - self.lost_live),
