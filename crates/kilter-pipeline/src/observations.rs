@@ -1,9 +1,8 @@
 //! Training rows by replay: the engine of the live path, fed the past of the log, read at each observation.
 //!
 //! A row is point-in-time by construction: when it is read, the engine has seen no later event. Its label is joined from the
-//! label source when the label event passes; a row is *matured* once its horizon has ended, and only then has a label.
+//! label source whichever of the two comes first in the log; a row is *matured* once its horizon has ended, and only then has a label.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
@@ -34,6 +33,8 @@ pub struct Observations {
     labels: Vec<f64>,
     within: Option<Span>,
     absent: Option<f64>,
+    /// The latest event time fed; what happens later is not known here.
+    seen: Option<EventTime>,
 }
 
 /// Feeds a log's events into [`Observations`].
@@ -45,12 +46,21 @@ pub struct Feed {
     freshness: Freshness,
     group: Option<usize>,
     /// Events held back from the engine until their batch is due; empty when live.
-    held: VecDeque<Event>,
+    held: Vec<Event>,
     boundary: EventTime,
-    rows_by_key: HashMap<EntityKey, Vec<u32>, FixedState>,
+    joins: HashMap<EntityKey, Join, FixedState>,
+    labels_seen: u64,
     slots: Vec<Value>,
     row: Vec<f64>,
     out: Observations,
+}
+
+/// What meets under one key, both sides by time: neither has to come first, and late ones find their place.
+#[derive(Default)]
+struct Join {
+    rows: Vec<u32>,
+    /// Time, truth and how many label events came before it in the log.
+    labels: Vec<(EventTime, f64, u64)>,
 }
 
 impl Feed {
@@ -87,6 +97,7 @@ impl Feed {
             labels: Vec::new(),
             within: model.label.as_ref().map(|l| l.within),
             absent: model.label.as_ref().and_then(|l| l.absent),
+            seen: None,
         };
         Feed {
             plan,
@@ -95,9 +106,10 @@ impl Feed {
             range,
             freshness,
             group,
-            held: VecDeque::new(),
+            held: Vec::new(),
             boundary: EventTime(i64::MIN),
-            rows_by_key: HashMap::default(),
+            joins: HashMap::default(),
+            labels_seen: 0,
             slots: Vec::new(),
             row: Vec::new(),
             out,
@@ -110,6 +122,7 @@ impl Feed {
 
     /// Takes the next event of the log.
     pub fn feed(&mut self, event: &Event) {
+        self.out.seen = self.out.seen.max(Some(event.time));
         self.release_batch(event.time);
         let observed = event.source == self.model.context.source && self.range.holds(event.time);
         if observed && !self.model.include_self {
@@ -119,7 +132,7 @@ impl Feed {
             Freshness::Live => {
                 self.engine.update(event);
             }
-            Freshness::Batch(_) => self.held.push_back(event.clone()),
+            Freshness::Batch(_) => self.held.push(event.clone()),
         }
         if observed && self.model.include_self {
             self.observe(event);
@@ -129,29 +142,24 @@ impl Feed {
 
     fn release_batch(&mut self, now: EventTime) {
         let Freshness::Batch(every) = self.freshness else { return };
-        let boundary = EventTime(now.bucket(every) * every.0);
+        let boundary = start_of(now, every);
         if boundary > self.boundary {
             self.boundary = boundary;
-            // A batch job takes all that had arrived and happened before its boundary; the rest waits for the next run.
-            let mut later = VecDeque::new();
+            // A batch job takes all that had arrived before it ran. None of that happened after its boundary: such an event would
+            // have moved the boundary itself.
             for event in self.held.drain(..) {
-                if event.time < boundary {
-                    self.engine.update(&event);
-                } else {
-                    later.push_back(event);
-                }
+                self.engine.update(&event);
             }
-            self.held = later;
         }
     }
 
     fn observe(&mut self, event: &Event) {
         match self.freshness {
             Freshness::Live => self.model.context.fill(event, &mut self.engine, &mut self.slots),
-            Freshness::Batch(_) => {
-                // Features stand as of the boundary; the request's own fields are fresh in any design. One microsecond before
-                // the boundary lies in the last tile the batch has filled.
-                let at = Event { time: self.boundary - Span(1), ..event.clone() };
+            Freshness::Batch(every) => {
+                // Features stand as of the boundary before the observation, for a late one too; the request's own fields are fresh
+                // in any design. One microsecond before the boundary lies in the last tile the batch has filled.
+                let at = Event { time: start_of(event.time, every) - Span(1), ..event.clone() };
                 self.model.context.fill(&at, &mut self.engine, &mut self.slots);
             }
         }
@@ -164,10 +172,16 @@ impl Feed {
         if let Some(group) = self.group {
             self.out.groups.push(event.row.get(group).and_then(EntityKey::from_value));
         }
-        if let Some(label) = &self.model.label
-            && let Some(key) = EntityKey::from_row(&event.row, &label.observation_key)
-        {
-            self.rows_by_key.entry(key).or_default().push(index);
+        let Some(label) = &self.model.label else { return };
+        let Some(key) = EntityKey::from_row(&event.row, &label.observation_key) else { return };
+        let join = self.joins.entry(key).or_default();
+        let times = &self.out.times;
+        join.rows.insert(join.rows.partition_point(|&r| times[r as usize] <= event.time), index);
+        // Label events that stand before their observation in the log: few, unless the labels were taken in first.
+        let from = join.labels.partition_point(|(t, ..)| *t < event.time);
+        let to = join.labels.partition_point(|(t, ..)| *t <= event.time + label.within);
+        if let Some((_, truth, _)) = join.labels[from..to].iter().max_by_key(|(.., place)| *place) {
+            self.out.labels[index as usize] = *truth;
         }
     }
 
@@ -177,15 +191,19 @@ impl Feed {
             return;
         }
         let Some(key) = EntityKey::from_row(&event.row, &label.label_key) else { return };
-        let Some(truth) = label.value.eval(&event.row).as_f64().filter(|x| !x.is_nan()) else { return };
-        let Some(rows) = self.rows_by_key.get_mut(&key) else { return };
-        // Rows whose horizon has passed can get no label any more.
-        rows.retain(|&row| event.time <= self.out.times[row as usize] + label.within);
-        for &row in rows.iter() {
-            if self.out.times[row as usize] <= event.time {
-                self.out.labels[row as usize] = f64::from(u8::from(truth != 0.0));
-            }
+        let Some(truth) = label.truth(event) else { return };
+        let join = self.joins.entry(key).or_default();
+        let times = &self.out.times;
+        let from = join.rows.partition_point(|&r| times[r as usize] + label.within < event.time);
+        let to = join.rows.partition_point(|&r| times[r as usize] <= event.time);
+        for &row in &join.rows[from..to] {
+            self.out.labels[row as usize] = truth;
         }
+        if event.time < self.range.from || event.time > self.range.to + label.within {
+            return;
+        }
+        join.labels.insert(join.labels.partition_point(|(t, ..)| *t <= event.time), (event.time, truth, self.labels_seen));
+        self.labels_seen += 1;
     }
 
     pub fn finish(self) -> Observations {
@@ -202,19 +220,27 @@ impl Observations {
         self.times.is_empty()
     }
 
+    /// The value of a row's grouping column; none: it is null, or no column was asked for.
+    pub fn group(&self, row: usize) -> Option<&EntityKey> {
+        self.groups.get(row)?.as_ref()
+    }
+
     /// How long after an observation its label is final.
     pub fn within(&self) -> Option<Span> {
         self.within
     }
 
+    /// The latest event time fed: the last moment as of which anything can be said here.
+    pub fn seen(&self) -> Option<EventTime> {
+        self.seen
+    }
+
     /// The label of a row as known at `as_of`: none while its horizon runs, none if no label event came and absence says nothing.
+    /// In the horizon's last instant an event may still come: absence is known only after it.
     pub fn label(&self, row: usize, as_of: EventTime) -> Option<f64> {
-        let within = self.within?;
-        if self.times[row] + within > as_of {
-            return None;
-        }
+        let end = self.times[row] + self.within?;
         let label = self.labels[row];
-        if label.is_nan() { self.absent } else { Some(label) }
+        if label.is_nan() { self.absent.filter(|_| end < as_of) } else { Some(label).filter(|_| end <= as_of) }
     }
 
     /// Rows in `range` whose label is known at `as_of`, by time.
@@ -230,4 +256,9 @@ impl Observations {
         let labels = rows.iter().map(|&r| self.label(r, as_of).unwrap_or(f64::NAN)).collect();
         TrainingSet::new(self.matrix.select(rows), labels)
     }
+}
+
+/// The last full multiple of a span before or at a time.
+fn start_of(time: EventTime, every: Span) -> EventTime {
+    EventTime(time.bucket(every) * every.0)
 }

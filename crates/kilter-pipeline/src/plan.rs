@@ -2,7 +2,7 @@
 //!
 //! A [`Plan`] is made by project loading from `kilter.toml` and never changes while a pipeline runs.
 
-use kilter_core::{EventTime, Offset, Schema, SourceId, Span};
+use kilter_core::{Event, EventTime, Offset, Schema, SourceId, Span};
 use kilter_features::View;
 use kilter_features::expr::{Expr, Scope};
 use kilter_learn::Learner;
@@ -103,6 +103,14 @@ pub struct LabelPlan {
     pub within: Span,
     /// The label of a matured observation without any label event; none: such rows are left out.
     pub absent: Option<f64>,
+}
+
+impl LabelPlan {
+    /// What an event of the label source says, 0 or 1; none: nothing.
+    pub fn truth(&self, event: &Event) -> Option<f64> {
+        let value = self.value.eval(&event.row).as_f64().filter(|x| !x.is_nan())?;
+        Some(f64::from(u8::from(value != 0.0)))
+    }
 }
 
 /// A model version and a policy, applied to every event of a source.
