@@ -10,6 +10,7 @@ mod observations;
 mod pipeline;
 mod plan;
 pub mod training;
+mod waiting;
 
 pub use decision::{Decision, Layout, Reason};
 pub use kilter_learn::Learner;

@@ -3,13 +3,14 @@
 //! Everything runs on event time in buckets of the monitor's rhythm, so that a replay raises the same alerts at the same events.
 //! PSI compares the decisions of the window with the model's training rows, bin by bin (see `kilter_stats::Reference`).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use kilter_core::{EntityKey, EventTime};
 use kilter_learn::metrics;
 use kilter_stats::{Counts, Reference, psi};
 use serde::{Deserialize, Serialize};
 
+use crate::waiting::{Scored, Waiting};
 use crate::{Decision, LabelPlan, MonitorPlan, Signal};
 
 /// What a model's inputs and scores looked like in training.
@@ -43,30 +44,17 @@ struct Bucket {
     rows: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Scored {
-    key: String,
-    time: EventTime,
-    score: f64,
-    label: Option<f64>,
-}
-
 /// The running state of one monitor.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct MonitorState {
     /// Bucket in progress; none before the first event.
     current: Option<i64>,
     /// First decision counted under the reference in service.
     since: Option<EventTime>,
     drift: VecDeque<Bucket>,
-    /// Decisions whose labels are not yet due, in the order made.
-    waiting: VecDeque<Scored>,
-    /// How many have left `waiting` since the start.
-    left: u64,
-    /// Numbers (counted from the start) of the waiting decisions of each key; made anew after a restore.
-    #[serde(skip)]
-    by_key: BTreeMap<String, Vec<u64>>,
-    /// Decisions with a matured label, by the time it matured.
+    /// Decisions whose labels are not yet due.
+    waiting: Waiting,
+    /// Decisions with a matured label (score and truth), by the time it matured.
     matured: VecDeque<(EventTime, f64, f64)>,
     /// When the monitor last asked for a training.
     asked: Option<EventTime>,
@@ -79,37 +67,7 @@ const WAITING_LIMIT: usize = 1_000_000;
 
 impl MonitorState {
     pub fn new() -> MonitorState {
-        MonitorState {
-            current: None,
-            since: None,
-            drift: VecDeque::new(),
-            waiting: VecDeque::new(),
-            left: 0,
-            by_key: BTreeMap::new(),
-            matured: VecDeque::new(),
-            asked: None,
-            last: None,
-        }
-    }
-
-    /// Makes the index that snapshots leave out.
-    pub fn restored(&mut self) {
-        self.by_key.clear();
-        for (i, scored) in self.waiting.iter().enumerate() {
-            self.by_key.entry(scored.key.clone()).or_default().push(self.left + i as u64);
-        }
-    }
-
-    fn leave(&mut self) -> Option<Scored> {
-        let scored = self.waiting.pop_front()?;
-        if let Some(numbers) = self.by_key.get_mut(&scored.key) {
-            numbers.retain(|n| *n != self.left);
-            if numbers.is_empty() {
-                self.by_key.remove(&scored.key);
-            }
-        }
-        self.left += 1;
-        Some(scored)
+        MonitorState::default()
     }
 
     /// Forgets the window of the model that has just left.
@@ -180,15 +138,16 @@ impl MonitorState {
         let (subject, value) = names
             .zip(reference.references.iter().zip(&total).map(|(r, c)| psi(r, c)))
             .fold(("score", f64::NEG_INFINITY), |worst, next| if next.1 > worst.1 { next } else { worst });
-        Some(Reading { monitor: 0, at, subject: subject.to_string(), value, rows, crossed: None, retrain: false })
+        value.is_finite().then(|| Reading { monitor: 0, at, subject: subject.to_string(), value, rows, crossed: None, retrain: false })
     }
 
     fn quality_value(&mut self, plan: &MonitorPlan, label: &LabelPlan, at: EventTime) -> Option<Reading> {
-        while self.waiting.front().is_some_and(|s| s.time + label.within <= at) {
-            if let Some(scored) = self.leave()
-                && let Some(truth) = scored.label.or(label.absent)
-            {
-                self.matured.push_back((scored.time + label.within, scored.score, truth));
+        // An event at `at` itself may still come, and its label would count: a horizon must have ended before.
+        while let Some(scored) = self.waiting.pop_before(at - label.within) {
+            let due = scored.time + label.within;
+            if let Some(truth) = scored.label.or(label.absent) {
+                let place = self.matured.partition_point(|(t, _, _)| *t <= due);
+                self.matured.insert(place, (due, scored.score, truth));
             }
         }
         while self.matured.front().is_some_and(|(t, _, _)| *t < at - plan.window) {
@@ -222,9 +181,9 @@ impl MonitorState {
         match plan.signal {
             Signal::Psi => {
                 let Some(reference) = reference else { return };
-                self.since.get_or_insert(decision.time);
                 // An event from behind counts in the bucket in progress: closed buckets do not change.
                 let index = decision.time.bucket(plan.every).max(self.current.unwrap_or(i64::MIN));
+                self.since.get_or_insert(decision.time.max(EventTime(index.saturating_mul(plan.every.0))));
                 if self.drift.back().is_none_or(|b| b.index < index) {
                     let counts = reference.references.iter().map(Reference::counts).collect();
                     self.drift.push_back(Bucket { index, counts, rows: 0 });
@@ -239,41 +198,31 @@ impl MonitorState {
             Signal::Auc | Signal::LogLoss | Signal::Brier => {
                 let Some(key) = key else { return };
                 if self.waiting.len() == WAITING_LIMIT {
-                    self.leave();
+                    self.waiting.pop_before(EventTime(i64::MAX));
                 }
-                let key = key_text(&key);
-                self.by_key.entry(key.clone()).or_default().push(self.left + self.waiting.len() as u64);
-                self.waiting.push_back(Scored { key, time: decision.time, score, label: None });
+                self.waiting.push(Scored { key: key_text(&key).into(), time: decision.time, score, label: None });
             }
         }
     }
 
     /// Joins one label event to the decisions that wait for it.
     pub fn label(&mut self, label: &LabelPlan, key: &EntityKey, at: EventTime, truth: f64) {
-        let Some(numbers) = self.by_key.get(&key_text(key)) else { return };
-        for number in numbers {
-            if let Some(scored) = self.waiting.get_mut((number - self.left) as usize)
-                && scored.time <= at
-                && at <= scored.time + label.within
-            {
-                scored.label = Some(truth);
-            }
-        }
+        self.waiting.label(&key_text(key).into(), at - label.within, at, truth);
     }
 }
 
-impl Default for MonitorState {
-    fn default() -> Self {
-        MonitorState::new()
-    }
-}
-
-/// Keys of different types never meet: `i7` and `t7`.
+/// Different keys never meet: neither `i7` and `t7`, nor two composites whose texts hold the mark between them.
 fn key_text(key: &EntityKey) -> String {
     match key {
         EntityKey::Int(i) => format!("i{i}"),
         EntityKey::Text(t) => format!("t{t}"),
         EntityKey::Bool(b) => format!("b{b}"),
-        EntityKey::Composite(keys) => keys.iter().map(key_text).collect::<Vec<_>>().join("|"),
+        EntityKey::Composite(keys) => {
+            let part = |key: &EntityKey| match key {
+                EntityKey::Text(t) => format!("t{}:{t}", t.len()),
+                other => key_text(other),
+            };
+            keys.iter().map(part).collect::<Vec<_>>().join("|")
+        }
     }
 }

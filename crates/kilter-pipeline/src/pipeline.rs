@@ -233,7 +233,7 @@ impl Pipeline {
             if let Some(label) = &model.label
                 && label.source == event.source
                 && let Some(key) = EntityKey::from_row(&event.row, &label.label_key)
-                && let Some(truth) = label.value.eval(&event.row).as_f64().filter(|x| !x.is_nan())
+                && let Some(truth) = label.truth(event)
             {
                 state.label(label, &key, event.time, truth);
             }
@@ -306,7 +306,6 @@ impl Pipeline {
             }
         }
         pipeline.monitors = side.monitors;
-        pipeline.monitors.iter_mut().for_each(MonitorState::restored);
         pipeline.next = side.next;
         pipeline.now = side.now;
         pipeline.late = side.late;
