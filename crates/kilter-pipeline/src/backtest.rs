@@ -43,7 +43,7 @@ pub struct Fold {
     pub labels: Vec<f64>,
 }
 
-/// Runs every fold the range holds. Folds without both classes in training are skipped with their reason.
+/// Runs every fold the range holds. Folds without both classes in training are skipped with their reason. A step of nothing makes one fold.
 pub fn rolling(observations: &Observations, learner: &Learner, spec: &Rolling) -> Vec<Result<Fold, (Range, LearnError)>> {
     let mut folds = Vec::new();
     let mut start = spec.range.from;
@@ -51,6 +51,10 @@ pub fn rolling(observations: &Observations, learner: &Learner, spec: &Rolling) -
         let train = Range { from: start, to: start + spec.train };
         let test = Range { from: train.to + spec.delay, to: train.to + spec.delay + spec.test };
         folds.push(fold(observations, learner, spec, train, test).map_err(|e| (train, e)));
+        // Also the way out where times end.
+        if start + spec.step <= start {
+            break;
+        }
         start = start + spec.step;
     }
     folds
@@ -62,7 +66,8 @@ fn fold(observations: &Observations, learner: &Learner, spec: &Rolling, train: R
     let training_set = observations.training_set(&train_rows, test.from);
     let model = learner.fit(&training_set)?;
 
-    let end = EventTime(i64::MAX);
+    // Judged by all that is known today; a row whose horizon still runs at the end of the log has no label to be judged by.
+    let end = observations.seen().unwrap_or(test.from);
     let candidates = observations.matured(test, end);
     let all = candidates.len();
     let rows = if spec.exclude_known { without_known(observations, train, candidates) } else { candidates };
@@ -70,15 +75,16 @@ fn fold(observations: &Observations, learner: &Learner, spec: &Rolling, train: R
     let scores = probabilities(model.as_ref(), &test_set.matrix);
     let evaluation = evaluate(&scores, &test_set.labels);
     let top_precision = spec.top.map(|k| {
-        let mut keys: Vec<&Option<EntityKey>> = rows.iter().map(|&r| &observations.groups[r]).collect();
+        let mut keys: Vec<&EntityKey> = rows.iter().filter_map(|&r| observations.group(r)).collect();
         keys.sort();
         keys.dedup();
+        // A row without a group is nobody an analyst could look at.
         let daily: Vec<Scored> = rows
             .iter()
             .enumerate()
-            .map(|(i, &r)| {
-                let key = keys.binary_search(&&observations.groups[r]).unwrap_or_default() as u64;
-                Scored { day: observations.times[r].bucket(Span::DAY), key, score: scores[i], label: test_set.labels[i] }
+            .filter_map(|(i, &r)| {
+                let key = keys.binary_search(&observations.group(r)?).ok()? as u64;
+                Some(Scored { day: observations.times[r].bucket(Span::DAY), key, score: scores[i], label: test_set.labels[i] })
             })
             .collect();
         precision_at_top(&daily, k).precision
@@ -99,7 +105,7 @@ fn fold(observations: &Observations, learner: &Learner, spec: &Rolling, train: R
 /// Drops test rows of groups with a positive observation since training began whose label was known before the row's day.
 fn without_known(observations: &Observations, train: Range, candidates: Vec<usize>) -> Vec<usize> {
     let within = observations.within().unwrap_or(Span::ZERO);
-    let end = EventTime(i64::MAX);
+    let end = observations.seen().unwrap_or(train.from);
     let mut positives: Vec<usize> = (0..observations.len())
         .filter(|&r| observations.times[r] >= train.from && observations.label(r, end).is_some_and(|l| l > 0.0))
         .collect();
@@ -111,9 +117,9 @@ fn without_known(observations: &Observations, train: Range, candidates: Vec<usiz
         .filter(|&row| {
             let day = EventTime(observations.times[row].bucket(Span::DAY) * Span::DAY.0);
             while let Some(p) = positives.next_if(|&p| observations.times[p] + within < day) {
-                known.extend(&observations.groups[p]);
+                known.extend(observations.group(p));
             }
-            observations.groups[row].as_ref().is_none_or(|g| !known.contains(g))
+            observations.group(row).is_none_or(|g| !known.contains(g))
         })
         .collect()
 }
