@@ -560,15 +560,13 @@ impl Sequencer {
     /// Writes the staged events with one write and processes them. When a log refuses, nothing has happened to any state; then the
     /// answer is false.
     fn flush(&mut self) -> bool {
-        self.record_decisions();
+        let refused = self.record_decisions();
         if self.staged.is_empty() {
             return true;
         }
-        if !self.pending.is_empty() {
-            self.refuse_staged(Refusal::Log {
-                full: true,
-                detail: "the decision log does not take records; events wait until it does".into(),
-            });
+        // While decisions wait for their log, no event is taken that would add to them.
+        if let Some(refusal) = refused {
+            self.refuse_staged(refusal);
             return false;
         }
         let mut ends = Vec::with_capacity(self.staged.len());

@@ -240,10 +240,10 @@ fn while_a_server_has_the_project_open_commands_go_through_it() {
 }
 
 #[test]
-fn a_server_that_holds_the_project_elsewhere_is_told_as_such() {
+fn a_server_that_listens_elsewhere_than_the_definitions_say_is_found() {
     let project = bank();
     let _server = project.up_with(&["--no-files", "--listen", "127.0.0.1:0"]);
-    project.kilter(&["models"]).failed(1, &["another process has the project open", "does not answer on 127.0.0.1:"]);
+    project.kilter(&["models"]).ok();
 }
 
 #[test]
