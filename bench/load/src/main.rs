@@ -121,7 +121,6 @@ fn drive(options: &Options) -> Report {
     let start = Instant::now();
     let end = start + options.duration;
     let (mut next, mut idle): (usize, Vec<usize>) = (0, (0..connections.len()).rev().collect());
-    let mut ready = vec![false; connections.len()];
     loop {
         let now = Instant::now();
         let mut wait = end.saturating_duration_since(now);
@@ -151,9 +150,8 @@ fn drive(options: &Options) -> Report {
             break;
         }
         let wait = if all_sent { Duration::from_millis(200) } else { wait };
-        wait_for(&connections, &mut ready, wait);
-        for (at, connection) in connections.iter_mut().enumerate().filter(|(at, _)| ready[*at]) {
-            let Some(status) = connection.receive() else { continue };
+        for at in answering(&connections, &flights, wait) {
+            let Some(status) = connections[at].receive() else { continue };
             let Some(flight) = flights[at].take() else { continue };
             report.answered(status, flight.due.elapsed(), flight.lines);
             idle.push(at);
@@ -235,13 +233,15 @@ impl Writers<'_> {
     }
 }
 
-fn wait_for(connections: &[Connection], ready: &mut [bool], wait: Duration) {
-    let mut fds: Vec<PollFd<'_>> = connections.iter().map(|c| PollFd::new(c.stream(), PollFlags::IN)).collect();
+/// The connections with a request on their way that have something to read, after `wait` at most.
+fn answering(connections: &[Connection], flights: &[Option<Flight>], wait: Duration) -> Vec<usize> {
+    let mut waiting: Vec<usize> = (0..connections.len()).filter(|at| flights[*at].is_some()).collect();
+    let mut fds: Vec<PollFd<'_>> = waiting.iter().map(|at| PollFd::new(connections[*at].stream(), PollFlags::IN)).collect();
     let timeout = Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: i64::from(wait.subsec_nanos()) };
     let _ = poll(&mut fds, Some(&timeout));
-    for (fd, ready) in fds.iter().zip(ready) {
-        *ready = !fd.revents().is_empty();
-    }
+    let mut ready = fds.iter().map(|fd| !fd.revents().is_empty());
+    waiting.retain(|_| ready.next() == Some(true));
+    waiting
 }
 
 fn memfind(text: &[u8], part: &[u8]) -> bool {
