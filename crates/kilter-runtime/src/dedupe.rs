@@ -7,10 +7,14 @@ use kilter_core::{EventTime, Offset, Span};
 /// At most this many ids are remembered over all sources; the oldest leave first, and that is counted.
 pub const LIMIT: usize = 20_000_000;
 
+const SHARDS: usize = 256;
+
 /// Ids seen, by source, with the offset of the event that had them first.
 #[derive(Default)]
 pub struct Dedupe {
-    seen: HashMap<(u16, u128), (Offset, EventTime)>,
+    /// In shards, so that growing one of them stops the stream for a moment only.
+    seen: Vec<HashMap<(u16, u128), (Offset, EventTime)>>,
+    count: usize,
     /// In order of arrival.
     order: VecDeque<(EventTime, u16, u128)>,
     horizons: Vec<Span>,
@@ -22,7 +26,7 @@ pub struct Dedupe {
 impl Dedupe {
     /// `horizons`: one per source, measured in arrival time.
     pub fn new(horizons: Vec<Span>) -> Dedupe {
-        Dedupe { horizons, ..Dedupe::default() }
+        Dedupe { horizons, seen: (0..SHARDS).map(|_| HashMap::new()).collect(), ..Dedupe::default() }
     }
 
     /// The longest horizon: how far back the log must be read to fill the memory after a start.
@@ -41,27 +45,33 @@ impl Dedupe {
             return Some(first);
         }
         let key = (source, hash(id));
-        if self.seen.len() >= LIMIT {
+        if self.count >= LIMIT {
             self.evicted += 1;
             self.pop();
         }
-        self.seen.insert(key, (offset, arrived));
+        if self.seen[shard(key.1)].insert(key, (offset, arrived)).is_none() {
+            self.count += 1;
+        }
         self.order.push_back((arrived, key.0, key.1));
         None
     }
 
     /// The offset of the event that had this id within the source's horizon; nothing is remembered.
     pub fn first(&self, source: u16, id: &str, arrived: EventTime) -> Option<Offset> {
-        let (first, at) = self.seen.get(&(source, hash(id)))?;
+        let hash = hash(id);
+        let (first, at) = self.seen.get(shard(hash))?.get(&(source, hash))?;
         // Another source's longer horizon may have kept the entry beyond its own.
         (*at + *self.horizons.get(source as usize)? >= arrived).then_some(*first)
     }
 
     /// Takes back ids whose events were not written after all.
     pub fn withdraw(&mut self, from: Offset) {
-        self.seen.retain(|_, (offset, _)| *offset < from);
+        for shard in &mut self.seen {
+            shard.retain(|_, (offset, _)| *offset < from);
+        }
         let seen = &self.seen;
-        self.order.retain(|(_, source, id)| seen.contains_key(&(*source, *id)));
+        self.order.retain(|(_, source, id)| seen[shard(*id)].contains_key(&(*source, *id)));
+        self.count = self.seen.iter().map(HashMap::len).sum();
     }
 
     fn forget(&mut self, now: EventTime) {
@@ -76,11 +86,17 @@ impl Dedupe {
     fn pop(&mut self) {
         if let Some((arrived, source, id)) = self.order.pop_front()
             // A later event may have had the id again, after its horizon.
-            && self.seen.get(&(source, id)).is_some_and(|(_, at)| *at == arrived)
+            && self.seen[shard(id)].get(&(source, id)).is_some_and(|(_, at)| *at == arrived)
         {
-            self.seen.remove(&(source, id));
+            self.seen[shard(id)].remove(&(source, id));
+            self.count -= 1;
         }
     }
+}
+
+fn shard(hash: u128) -> usize {
+    // The map takes other bits of the hash.
+    (hash >> 120) as usize % SHARDS
 }
 
 /// 128 bits of BLAKE3: two different ids meet with probability 2^-64 only after 2^32 of them.

@@ -162,6 +162,9 @@ impl Log {
     pub async fn durable(&self, offset: u64) -> Result<(), LogError> {
         let mut progress = self.shared.commit.progress.subscribe();
         let truncations = progress.borrow().truncations;
+        if committer::reached(&progress.borrow(), offset, truncations).is_none() {
+            self.shared.commit.hurry();
+        }
         let reached = progress.wait_for(|p| committer::reached(p, offset, truncations).is_some()).await;
         let outcome = match reached {
             Ok(progress) => committer::reached(&progress, offset, truncations).unwrap_or(Ok(())),

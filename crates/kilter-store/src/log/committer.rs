@@ -1,13 +1,18 @@
 //! Group commit: one thread that flushes whatever is not durable yet, one flush at a time.
 //!
 //! While a flush runs, further appends gather; the next flush makes all of them durable together. So the more callers
-//! wait, the fewer flushes each of them costs.
+//! wait, the fewer flushes each of them costs. Records that nobody waits for linger a few milliseconds and are flushed
+//! together: a flush costs more than writing the record did.
 
 use super::Shared;
 use super::error::LogError;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
+
+/// How long a record may stay in memory only when nobody waits for it to be durable.
+const LINGER: Duration = Duration::from_millis(5);
 
 /// What waiters wait for.
 #[derive(Debug, Clone)]
@@ -43,7 +48,10 @@ pub(super) struct Commit {
 
 #[derive(Debug, Default)]
 struct Work {
-    pending: bool,
+    /// When the oldest record that no flush has been begun for was appended.
+    pending: Option<Instant>,
+    /// Somebody waits.
+    urgent: bool,
     stopping: bool,
     idle: bool,
 }
@@ -63,9 +71,18 @@ impl Commit {
     /// Tells the committer that there is something to flush.
     pub(super) fn request(&self) {
         let mut work = lock(&self.work);
-        work.pending = true;
+        work.pending.get_or_insert_with(Instant::now);
         if work.idle {
             work.idle = false;
+            self.work_changed.notify_one();
+        }
+    }
+
+    /// Tells the committer that somebody waits.
+    pub(super) fn hurry(&self) {
+        let mut work = lock(&self.work);
+        if !work.urgent {
+            work.urgent = true;
             self.work_changed.notify_one();
         }
     }
@@ -108,6 +125,7 @@ impl Commit {
 
     /// Blocks until everything before `offset` is durable, or cannot become so any more.
     pub(super) fn wait(&self, offset: u64) -> Result<(), Undurable> {
+        self.hurry();
         let mut guard = lock(&self.waiters);
         let truncations = self.progress.borrow().truncations;
         loop {
@@ -153,16 +171,24 @@ pub(super) fn spawn(shared: Arc<Shared>) -> Result<JoinHandle<()>, LogError> {
 fn wait_for_work(commit: &Commit) -> bool {
     let mut work = lock(&commit.work);
     loop {
-        if work.pending {
-            work.pending = false;
+        let Some(since) = work.pending else {
+            if work.stopping {
+                return false;
+            }
+            // Whoever waits for what is durable already is served by the last flush's news.
+            work.urgent = false;
+            work.idle = true;
+            work = commit.work_changed.wait(work).unwrap_or_else(PoisonError::into_inner);
+            continue;
+        };
+        let left = LINGER.saturating_sub(since.elapsed());
+        if work.urgent || work.stopping || left.is_zero() {
+            work.pending = None;
+            work.urgent = false;
             work.idle = false;
             return true;
         }
-        if work.stopping {
-            return false;
-        }
-        work.idle = true;
-        work = commit.work_changed.wait(work).unwrap_or_else(PoisonError::into_inner);
+        work = commit.work_changed.wait_timeout(work, left).unwrap_or_else(PoisonError::into_inner).0;
     }
 }
 
