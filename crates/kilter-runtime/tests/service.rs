@@ -71,10 +71,12 @@ async fn start(dir: &Path) -> Arc<Service> {
 /// Ends the process's hold on the data without a snapshot or a word, as a crash would.
 async fn crash(service: Arc<Service>) {
     let weak = Arc::downgrade(&service.data);
+    let dir = service.data.dir.clone();
     drop(service);
-    // The sequencer thread and the ticker let go within moments.
+    // The sequencer thread and the ticker let go within moments, and the logs once their last flush is done.
+    let free = |log: &str| kilter_store::log::Log::open(dir.join(log), Default::default()).is_ok();
     for _ in 0..500 {
-        if weak.strong_count() == 0 {
+        if weak.strong_count() == 0 && ["events", "decisions", "dead-letters"].into_iter().all(free) {
             return;
         }
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
