@@ -73,15 +73,15 @@ fn the_same_seed_tells_the_same_story() {
 #[test]
 #[ignore = "slow: a minute in a dev build"]
 fn the_demo_trains_decides_and_sees_the_recession() {
-    let (a, first) = played(600, 70, 45);
+    let (a, first) = played(600, 85, 60);
     check(&a);
     assert!(!a["models"].as_array().unwrap().is_empty(), "no model was trained: {a:#}");
     let champions = a["models"].as_array().unwrap().iter().filter(|m| m["alias"] == "champion").count();
     assert_eq!(champions, 1, "{a:#}");
     assert!(number(&a, "auc.kilter") > 0.55, "the models are better than a coin: {a:#}");
-    assert_eq!(a["drift"]["shift_at"], "2025-02-15T00:00:00Z");
+    assert_eq!(a["drift"]["shift_at"], "2025-03-02T00:00:00Z");
     assert!(a["drift"]["first_alarm_at"].as_str() >= a["drift"]["shift_at"].as_str(), "the recession is seen: {a:#}");
-    let (b, second) = played(600, 70, 45);
+    let (b, second) = played(600, 85, 60);
     same_story((&a, &first), (&b, &second));
 }
 

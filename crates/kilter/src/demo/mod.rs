@@ -68,6 +68,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     // The example asks for two weeks of 4000 accounts' applications before it trains; a smaller lender has as many weeks, not as many rows.
     let rows = (3000 * u64::from(args.customers) / u64::from(LenderOptions::default().customers)).max(50);
     let text = text.replace("min_rows = 3000", &format!("min_rows = {rows}"));
+    // And it needs more days to make as many decisions to compare, though fewer than lie between two weekly trainings.
+    let days = (2 * LenderOptions::default().customers).div_ceil(args.customers).clamp(2, 5);
+    let text = text.replace("window = \"2d\"", &format!("window = \"{days}d\""));
     let definitions = folder.path.join(project::FILE_NAME);
     if !definitions.exists() {
         std::fs::write(&definitions, text).with_context(|| format!("cannot write {}", definitions.display()))?;
