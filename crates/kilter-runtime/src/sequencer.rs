@@ -5,8 +5,8 @@
 //! work to come. State, log position and decisions therefore move together, and a snapshot between two batches holds all of them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use kilter_connect::Decoded;
@@ -40,6 +40,8 @@ pub enum Command {
         rows: Vec<Decoded>,
         arrived: EventTime,
         received: Instant,
+        /// Shared by the parts of one body: once the log has refused a row, none behind it is taken.
+        refused: Arc<OnceLock<Refusal>>,
         reply: oneshot::Sender<Result<Ingested, Refusal>>,
     },
     Decide {
@@ -227,7 +229,10 @@ struct Ticket {
 }
 
 enum TicketReply {
-    Ingest(oneshot::Sender<Result<Ingested, Refusal>>),
+    Ingest {
+        refused: Arc<OnceLock<Refusal>>,
+        reply: oneshot::Sender<Result<Ingested, Refusal>>,
+    },
     Decide {
         decision: usize,
         made: Option<Decision>,
@@ -351,8 +356,10 @@ impl Sequencer {
 
     fn take(&mut self, command: Command) {
         match command {
-            Command::Ingest { source, rows, arrived, received, reply } => {
-                let ticket = self.ticket(received, TicketReply::Ingest(reply));
+            Command::Ingest { source, rows, arrived, received, refused, reply } => {
+                let error = refused.get().cloned();
+                let ticket = self.ticket(received, TicketReply::Ingest { refused, reply });
+                self.tickets[ticket].error = error;
                 for row in rows {
                     self.stage(source, row, arrived, ticket);
                 }
@@ -419,6 +426,10 @@ impl Sequencer {
     /// Gives a row its place in the log, or counts it as seen before. With the event clock, due jobs run right before the first
     /// event past their tick.
     fn stage(&mut self, source: SourceId, row: Decoded, arrived: EventTime, ticket: usize) {
+        // What was refused in part is refused to its end.
+        if self.tickets[ticket].error.is_some() {
+            return;
+        }
         // A row that was seen before moves no time and sets off nothing.
         let seen = row.id.as_deref().is_some_and(|id| self.dedupe.first(source.0, id, arrived).is_some());
         let crossing = !seen && self.plan.clock == ClockMode::Event && self.crosses(row.time);
@@ -426,7 +437,7 @@ impl Sequencer {
         if crossing && self.flush() {
             trained = self.run_due(row.time);
         }
-        // A batch that could not be written is refused whole.
+        // The flush may just have failed.
         if self.tickets[ticket].error.is_some() {
             return;
         }
@@ -540,7 +551,7 @@ impl Sequencer {
         let next = self.pipeline.next_offset();
         for ticket in std::mem::take(&mut self.tickets) {
             match ticket.reply {
-                TicketReply::Ingest(reply) => {
+                TicketReply::Ingest { reply, .. } => {
                     let done = Ingested { accepted: ticket.accepted, duplicates: ticket.duplicates, late: ticket.late, next };
                     let _ = reply.send(ticket.error.map_or(Ok(done), Err));
                 }
@@ -598,7 +609,11 @@ impl Sequencer {
         self.status.log_refused();
         self.dedupe.withdraw(self.staged[0].0.offset);
         for (_, ticket) in self.staged.drain(..) {
-            self.tickets[ticket].error = Some(refusal.clone());
+            let ticket = &mut self.tickets[ticket];
+            ticket.error = Some(refusal.clone());
+            if let TicketReply::Ingest { refused, .. } = &ticket.reply {
+                let _ = refused.set(refusal.clone());
+            }
         }
         self.staged_now = self.pipeline.now();
         self.boundary = None;

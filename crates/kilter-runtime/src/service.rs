@@ -1,7 +1,7 @@
 //! A running project: the face that the HTTP server, the command line and the demo talk to.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kilter_connect::{Decoded, FieldProblem, Limits, Rejection, RowFormat, TimeOf, UnknownFields, decode_body, decode_object};
@@ -142,14 +142,22 @@ impl Enqueued {
     /// What became of them.
     pub async fn answer(self) -> Result<IngestReport, ServiceError> {
         let mut report = self.report;
+        // All parts are waited for, so whoever is told of a failure finds nothing still on its way in.
+        let mut failed = None;
         for answer in self.waiting {
-            let done = answer.await.map_err(|_| Refusal::Stopping)??;
+            let done = match answer.await.unwrap_or(Err(Refusal::Stopping)) {
+                Ok(done) => done,
+                Err(refusal) => {
+                    failed.get_or_insert(refusal);
+                    continue;
+                }
+            };
             report.accepted += done.accepted;
             report.duplicates += done.duplicates;
             report.late += done.late;
             report.next_offset = Some(report.next_offset.unwrap_or(0).max(done.next));
         }
-        Ok(report)
+        failed.map_or(Ok(report), |refusal| Err(refusal.into()))
     }
 }
 
@@ -299,11 +307,12 @@ impl Service {
             report.rejections = bad.iter().take(REJECTIONS_LISTED).map(|r| Rejection { payload: String::new(), ..r.clone() }).collect();
         }
         let mut waiting = Vec::new();
+        let refused = Arc::new(OnceLock::new());
         while !good.is_empty() {
             let rest = good.split_off(good.len().min(CHUNK_ROWS));
             let rows = std::mem::replace(&mut good, rest);
             let (reply, answer) = oneshot::channel();
-            let command = Command::Ingest { source, rows, arrived, received, reply };
+            let command = Command::Ingest { source, rows, arrived, received, refused: Arc::clone(&refused), reply };
             match waiting.is_empty() {
                 true if !patient => self.send_in_time(command).await?,
                 // A body whose first part has been taken is taken whole, however long that takes.

@@ -204,6 +204,11 @@ fn full_and_freed(server: &Server, free: impl FnOnce()) {
     let there = server.next_offset();
     assert!((sent as u64..sent as u64 + 1000).contains(&there), "{there} events of {sent} acknowledged ones and a cut off body");
     assert_eq!(counted(server), there);
+    // What was taken of the refused body is its beginning: nothing was taken from behind the first row refused.
+    if there > sent as u64 {
+        let again = server.post("/v1/events/payments", NDJSON, payments(sent..there as _).join("\n")).ok();
+        assert_eq!(again["duplicates"], there - sent as u64, "{again}");
+    }
     let decided = server.post("/v1/decide/pay", JSON, payment(sent + 5000));
     assert!(matches!(decided.status, 200 | 507), "{}", decided.text());
     assert_eq!(server.get("/healthz").status, 200);
