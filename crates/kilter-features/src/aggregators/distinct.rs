@@ -12,7 +12,10 @@ use crate::hash::{hash_bytes, hash_u64};
 pub(super) static APPROX_DISTINCT: Aggregator = Aggregator {
     names: &["approx_distinct"],
     takes: Takes::Value,
-    bind: |_| {
+    bind: |t| {
+        if t.is_some_and(DataType::is_nested) {
+            return Err("a plain value");
+        }
         Ok(Bound {
             state: "distinct",
             ops: Ops::growing::<Distinct>(),
@@ -35,7 +38,8 @@ struct Distinct;
 
 fn hash(value: &Value) -> u64 {
     match value {
-        Value::Null => 0,
+        // Lists and maps are refused when the view is compiled.
+        Value::Null | Value::List(_) | Value::Map(_) => 0,
         Value::Bool(b) => hash_u64(u64::from(*b)),
         Value::Int(i) => hash_u64(*i as u64),
         // 0.0 and -0.0 are equal, so they are one value.
@@ -180,6 +184,13 @@ mod tests {
         for n in [129, 500, 3_000, 20_000, 300_000] {
             let error = (count(n) - n) as f64 / n as f64;
             assert!(error.abs() < 0.05, "{n}: {error}");
+        }
+    }
+
+    #[test]
+    fn lists_and_maps_are_not_counted() {
+        for t in DataType::ALL {
+            assert_eq!((APPROX_DISTINCT.bind)(Some(t)).is_err(), t.is_nested(), "{t}");
         }
     }
 

@@ -15,6 +15,7 @@ fn bind<const LAST: bool>(t: Option<DataType>) -> Result<Bound, &'static str> {
         DataType::Float64 => Ops::fixed::<Pick<LAST, FLOAT>>(),
         DataType::Timestamp => Ops::fixed::<Pick<LAST, TIME>>(),
         DataType::String => Ops::growing::<PickText<LAST>>(),
+        DataType::NumberList | DataType::TextList | DataType::NumberMap => return Err("a plain value"),
     };
     let state = if LAST { "last" } else { "first" };
     Ok(Bound { state, ops, result, equality: Equality::Bitwise, order_sensitive: true, error: 0.0 })
@@ -43,7 +44,7 @@ impl<const LAST: bool, const TYPE: u8> Fixed for Pick<LAST, TYPE> {
             Value::Int(i) => *i as u64,
             Value::Float(x) => x.to_bits(),
             Value::Time(t) => t.0 as u64,
-            Value::Text(_) | Value::Null => return,
+            Value::Text(_) | Value::Null | Value::List(_) | Value::Map(_) => return,
         };
         Self::merge(state, &[1, input.time.0 as u64, bits]);
     }
@@ -108,5 +109,22 @@ impl<const LAST: bool> Growing for PickText<LAST> {
         let mut bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
         bytes.truncate(*len as usize);
         std::str::from_utf8(&bytes).map_or(Value::Null, Value::text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_plain_type_has_a_state_and_lists_and_maps_have_none() {
+        for t in DataType::ALL {
+            for pick in [&FIRST, &LAST] {
+                match (pick.bind)(Some(t)) {
+                    Ok(bound) => assert_eq!(bound.result, t),
+                    Err(needs) => assert!(t.is_nested() && needs == "a plain value", "{t}"),
+                }
+            }
+        }
     }
 }

@@ -147,7 +147,7 @@ impl<'a> Builder<'a> {
             match self.spec.schema.index(name) {
                 None => self.problems.push((at(), Problem::unknown("unknown_column", "column", name, self.spec.schema.names()))),
                 Some(slot) => match self.spec.schema.fields[slot].data_type {
-                    t @ (DataType::Float64 | DataType::Timestamp) => self.problems.push((
+                    t if t.is_nested() || matches!(t, DataType::Float64 | DataType::Timestamp) => self.problems.push((
                         at(),
                         Problem::new("bad_entity", format!("`{name}` is {t}; an entity is named by an int64, string or bool")),
                     )),
@@ -467,7 +467,7 @@ fn default_value(column: &ColumnSpec, bound: &Bound) -> Result<Option<Value>, Pr
     };
     match widened.map(Cow::into_owned) {
         None | Some(Value::Null) => Ok(None),
-        Some(value) if value.data_type() == Some(bound.result) => Ok(Some(value)),
+        Some(value) if value.fits(bound.result) => Ok(Some(value)),
         Some(value) => Err(Problem::new(
             "bad_default",
             format!("default {value} is {}; the feature is {}", value.data_type().map_or("null", DataType::name), bound.result),
