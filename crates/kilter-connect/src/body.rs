@@ -5,7 +5,28 @@ use kilter_core::EventTime;
 use crate::codecs::csv::CsvRows;
 use crate::codecs::json::{JsonRows, Place, position, strip_bom, value_end};
 use crate::error::Rejection;
-use crate::format::{Decoded, Limits, RowFormat};
+use crate::format::{Decoded, Limits, OperationOf, RowFormat};
+
+/// What a body holds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Body {
+    pub rows: Vec<Result<Decoded, Rejection>>,
+    /// Messages that tell of no row, passed over: tombstones, heartbeats and the like, in an envelope only.
+    pub ignored: u64,
+}
+
+impl Body {
+    fn push(&mut self, row: Result<Option<Decoded>, Rejection>) {
+        match row.transpose() {
+            Some(row) => self.rows.push(row),
+            None => self.ignored += 1,
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.rows.len() + self.ignored as usize
+    }
+}
 
 /// Decodes every row of a body; one bad row does not spoil the others.
 ///
@@ -20,43 +41,53 @@ pub fn decode_body(
     format: &RowFormat,
     arrived: EventTime,
     limits: &Limits,
-) -> Result<Vec<Result<Decoded, Rejection>>, Rejection> {
+) -> Result<Body, Rejection> {
     let content_type = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let text = strip_bom(body);
     if text.trim_ascii().is_empty() {
         return Err(Rejection::new("empty_body", "the body is empty", b"", 0)
             .hint("send a JSON object, an array of objects or one object per line"));
     }
+    let is_enveloped = format.operation == OperationOf::Debezium;
     match content_type.as_str() {
+        "text/csv" | "application/csv" if is_enveloped => {
+            let message = format!("source `{}` takes changes in Debezium's envelope, which is JSON", format.source);
+            Err(Rejection::new("wrong_format", message, text, 0).hint("send application/json or application/x-ndjson"))
+        }
         "text/csv" | "application/csv" => csv(text, format, arrived, limits),
         "application/x-ndjson" | "application/ndjson" | "application/jsonl" | "application/x-jsonlines" | "application/jsonlines" => {
             lines(text, format, arrived, limits)
         }
         _ if text.trim_ascii_start().starts_with(b"[") => array(text, format, arrived, limits),
-        _ if holds_lines_of_objects(text) => lines(text, format, arrived, limits),
+        _ if holds_lines_of_objects(text, is_enveloped) => lines(text, format, arrived, limits),
         _ => object(text, format, arrived, limits),
     }
 }
 
-/// Whether the second line that is not empty begins an object: within one object a line begins with a name or a bracket that closes.
-fn holds_lines_of_objects(text: &[u8]) -> bool {
+/// Whether the second line that is not empty begins an object: within one object a line begins with a name or a bracket that closes. Among
+/// messages in an envelope a line may also be a tombstone.
+fn holds_lines_of_objects(text: &[u8], is_enveloped: bool) -> bool {
     let mut lines = text.split(|b| *b == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
-    let first = lines.next();
-    first.is_some_and(|line| line.starts_with(b"{")) && lines.next().is_some_and(|line| line.starts_with(b"{"))
+    let begins = |line: &[u8]| line.starts_with(b"{") || (is_enveloped && line == b"null");
+    lines.next().is_some_and(begins) && lines.next().is_some_and(begins)
 }
 
-fn object(text: &[u8], format: &RowFormat, arrived: EventTime, limits: &Limits) -> Result<Vec<Result<Decoded, Rejection>>, Rejection> {
+fn object(text: &[u8], format: &RowFormat, arrived: EventTime, limits: &Limits) -> Result<Body, Rejection> {
     match JsonRows::new(format, arrived, limits).decode(text, Place::Body(text, 0), 0) {
-        Err(unreadable) if unreadable.code == "malformed_json" || unreadable.code == "not_an_object" => {
+        Err(unreadable) if unreadable.field.is_none() && matches!(unreadable.code, "malformed_json" | "not_an_object") => {
             Err(unreadable.hint("send a JSON object, an array of objects, or one object per line"))
         }
-        row => Ok(vec![row]),
+        row => {
+            let mut decoded = Body::default();
+            decoded.push(row);
+            Ok(decoded)
+        }
     }
 }
 
-fn array(text: &[u8], format: &RowFormat, arrived: EventTime, limits: &Limits) -> Result<Vec<Result<Decoded, Rejection>>, Rejection> {
+fn array(text: &[u8], format: &RowFormat, arrived: EventTime, limits: &Limits) -> Result<Body, Rejection> {
     let mut rows = JsonRows::new(format, arrived, limits);
-    let mut decoded = Vec::new();
+    let mut decoded = Body::default();
     for element in Elements::new(text) {
         let (start, end) = element?;
         if decoded.len() == limits.max_rows {
@@ -68,9 +99,9 @@ fn array(text: &[u8], format: &RowFormat, arrived: EventTime, limits: &Limits) -
     Ok(decoded)
 }
 
-fn lines(text: &[u8], format: &RowFormat, arrived: EventTime, limits: &Limits) -> Result<Vec<Result<Decoded, Rejection>>, Rejection> {
+fn lines(text: &[u8], format: &RowFormat, arrived: EventTime, limits: &Limits) -> Result<Body, Rejection> {
     let mut rows = JsonRows::new(format, arrived, limits);
-    let mut decoded = Vec::new();
+    let mut decoded = Body::default();
     let mut start = 0;
     for (line, bytes) in text.split(|b| *b == b'\n').enumerate() {
         if !bytes.trim_ascii().is_empty() {
@@ -84,15 +115,15 @@ fn lines(text: &[u8], format: &RowFormat, arrived: EventTime, limits: &Limits) -
     Ok(decoded)
 }
 
-fn csv(text: &[u8], format: &RowFormat, arrived: EventTime, limits: &Limits) -> Result<Vec<Result<Decoded, Rejection>>, Rejection> {
+fn csv(text: &[u8], format: &RowFormat, arrived: EventTime, limits: &Limits) -> Result<Body, Rejection> {
     let mut rows =
         CsvRows::new(text, format, "body").map_err(|e| Rejection { hint: e.hint, ..Rejection::new(e.code, e.message, text, 0) })?;
-    let mut decoded = Vec::new();
+    let mut decoded = Body::default();
     while let Some(row) = rows.next_row(format, arrived) {
         if decoded.len() == limits.max_rows {
             return Err(too_many(limits));
         }
-        decoded.push(row);
+        decoded.push(row.map(Some));
     }
     Ok(decoded)
 }

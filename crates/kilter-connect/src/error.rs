@@ -10,7 +10,8 @@ pub struct FieldProblem {
     /// The field's name; empty when the whole object is at fault.
     pub field: String,
     /// Stable short code: `wrong_type`, `out_of_range`, `missing_key`, `missing_time`, `absurd_time`, `unknown_field`, `duplicate_field`,
-    /// `bad_id`, `too_deep`, `too_many_fields`, `malformed_json`, `not_an_object`.
+    /// `bad_id`, `too_deep`, `too_many_fields`, `malformed_json`, `not_an_object`; of changes `unknown_operation`, `truncate`, `bad_envelope`,
+    /// `missing_row`, `unavailable_value`.
     pub code: &'static str,
     pub message: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -25,7 +26,7 @@ pub struct FieldProblem {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Rejection {
     /// A code of [`FieldProblem`], or of the row or body as a whole: `empty_body`, `too_many_rows`, `row_too_long`, `wrong_column_count`,
-    /// `not_utf8`, `bad_header`, `unreadable_file` (the file ends here: a disk error or damage).
+    /// `not_utf8`, `bad_header`, `wrong_format`, `unreadable_file` (the file ends here: a disk error or damage).
     pub code: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
@@ -41,7 +42,7 @@ pub struct Rejection {
 /// A file that cannot be read at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectError {
-    /// Stable short code: `file_not_found`, `unreadable_file`, `unknown_format`, `bad_header`, `missing_column`, `column_type`, `not_parquet`.
+    /// Stable short code: `file_not_found`, `unreadable_file`, `unknown_format`, `wrong_format`, `bad_header`, `missing_column`, `column_type`, `not_parquet`.
     pub code: &'static str,
     pub message: String,
     pub hint: Option<String>,

@@ -12,7 +12,7 @@ use crate::codecs::csv::CsvRows;
 use crate::codecs::json::{JsonRows, Place, strip_bom};
 use crate::codecs::parquet::ParquetRows;
 use crate::error::{ConnectError, Rejection};
-use crate::format::{Decoded, Limits, RowFormat, UnknownFields};
+use crate::format::{Decoded, Limits, OperationOf, RowFormat, UnknownFields};
 
 /// The formats a file may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +54,7 @@ struct Lines {
     line: usize,
     bytes: u64,
     ready: VecDeque<Result<Decoded, Rejection>>,
+    ignored: u64,
     over: bool,
 }
 
@@ -63,6 +64,7 @@ struct Array {
     at: usize,
     row: usize,
     ready: VecDeque<Result<Decoded, Rejection>>,
+    ignored: u64,
     over: bool,
 }
 
@@ -96,7 +98,7 @@ impl FileFormat {
 /// Opens a file; without `file_format` its extension tells it. `arrived`: when its rows count as arrived.
 ///
 /// # Errors
-/// `file_not_found` (with the nearest name in the folder), `unknown_format`, `unreadable_file`, and for tables `bad_header`, `missing_column`,
+/// `file_not_found` (with the nearest name in the folder), `unknown_format`, `unreadable_file`, `wrong_format` (an envelope is JSON), and for tables `bad_header`, `missing_column`,
 /// `column_type`, `not_parquet`.
 pub fn open(
     path: &Path,
@@ -118,18 +120,22 @@ pub fn open(
         let hint = if packed { "unpack it first".to_owned() } else { format!("name the format: {names}") };
         return Err(ConnectError::new("unknown_format", format!("{what}: the extension `{extension}` names no known format")).hint(hint));
     };
+    if format.operation == OperationOf::Debezium && matches!(file_format, FileFormat::Csv | FileFormat::Parquet) {
+        let message = format!("{what}: Debezium's envelope, in which source `{}` takes its changes, is JSON", format.source);
+        return Err(ConnectError::new("wrong_format", message).hint("write the messages as NDJSON, one on each line"));
+    }
     let bytes = Total::Bytes(metadata.len());
     let mut notes = Vec::new();
     let (rows, total) = match file_format {
         FileFormat::Ndjson => {
             let input = BufReader::with_capacity(1 << 16, file);
-            (Rows::Lines(Lines { input, limits, line: 0, bytes: 0, ready: VecDeque::new(), over: false }), bytes)
+            (Rows::Lines(Lines { input, limits, line: 0, bytes: 0, ready: VecDeque::new(), ignored: 0, over: false }), bytes)
         }
         FileFormat::Json => {
             let mut text = Vec::new();
             let mut file = file;
             file.read_to_end(&mut text).map_err(|e| cannot_open(path, &e))?;
-            (Rows::Array(Array { text, limits, at: 0, row: 0, ready: VecDeque::new(), over: false }), bytes)
+            (Rows::Array(Array { text, limits, at: 0, row: 0, ready: VecDeque::new(), ignored: 0, over: false }), bytes)
         }
         FileFormat::Csv => {
             let rows = CsvRows::new(file, &format, &what)?;
@@ -163,6 +169,15 @@ impl FileReader {
             Rows::Array(array) => array.at as u64,
             Rows::Csv(rows) => rows.position(),
             Rows::Parquet(rows) => rows.position(),
+        }
+    }
+
+    /// Messages so far that tell of no row: see [`crate::Body::ignored`].
+    pub fn ignored(&self) -> u64 {
+        match &self.rows {
+            Rows::Lines(lines) => lines.ignored,
+            Rows::Array(array) => array.ignored,
+            Rows::Csv(_) | Rows::Parquet(_) => 0,
         }
     }
 
@@ -227,7 +242,10 @@ impl Lines {
             let text = if self.line == 1 { strip_bom(&line) } else { &line };
             let text = text.trim_ascii_end();
             if !text.trim_ascii().is_empty() {
-                self.ready.push_back(rows.decode(text, Place::Line(self.line), self.line));
+                match rows.decode(text, Place::Line(self.line), self.line).transpose() {
+                    Some(row) => self.ready.push_back(row),
+                    None => self.ignored += 1,
+                }
             }
         }
     }
@@ -265,7 +283,10 @@ impl Array {
             self.over = true;
             self.at = self.text.len();
             if !text.trim_ascii().is_empty() {
-                self.ready.push_back(rows.decode(text, Place::Body(text, 0), 0));
+                match rows.decode(text, Place::Body(text, 0), 0).transpose() {
+                    Some(row) => self.ready.push_back(row),
+                    None => self.ignored += 1,
+                }
             }
             return;
         }
@@ -282,7 +303,10 @@ impl Array {
                     break;
                 }
                 Some(Ok((start, end))) => {
-                    self.ready.push_back(rows.decode(&text[start..end], Place::Body(text, start), self.row));
+                    match rows.decode(&text[start..end], Place::Body(text, start), self.row).transpose() {
+                        Some(row) => self.ready.push_back(row),
+                        None => self.ignored += 1,
+                    }
                     self.row += 1;
                 }
             }

@@ -4,9 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use kilter_core::record::MAX_ID_BYTES;
-use kilter_core::{CompactString, EventTime, Schema, Span, Value};
+use kilter_core::{CompactString, EventTime, Operation, Schema, Span, Value};
 
+use crate::codecs::debezium;
 use crate::error::FieldProblem;
+use crate::operation;
 
 /// The field that carries a client's event id when the schema names no column for it.
 pub const EVENT_ID_FIELD: &str = "event_id";
@@ -46,6 +48,32 @@ pub enum IdOf {
     Nothing,
 }
 
+/// Where it stands what an event does to the row of its key.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum OperationOf {
+    /// Nowhere: every event is an upsert.
+    #[default]
+    Nothing,
+    /// A column of type string.
+    Column(usize),
+    /// A field that is no column.
+    Field(String),
+    /// The row lies in the envelope of Debezium, which says it.
+    Debezium,
+}
+
+impl OperationOf {
+    /// Whether the column of that name takes its value from the envelope instead of the row.
+    pub fn gives(&self, column: &str) -> bool {
+        *self == OperationOf::Debezium && debezium::is_metadata(column)
+    }
+
+    /// The field the codecs hand in beside the row.
+    pub(crate) fn is_field(&self, name: &str) -> bool {
+        matches!(self, OperationOf::Field(field) if field == name)
+    }
+}
+
 /// How to read the rows of one source.
 #[derive(Clone, Debug)]
 pub struct RowFormat {
@@ -56,6 +84,9 @@ pub struct RowFormat {
     /// What to call the time in messages: the column's name or the expression's text.
     pub time_name: String,
     pub id: IdOf,
+    /// Columns of the primary key, which may never be null; of a delete nothing else is asked for.
+    pub key: Vec<usize>,
+    pub operation: OperationOf,
     /// Columns that may not be null: entity keys and the like.
     pub required: Vec<usize>,
     pub unknown: UnknownFields,
@@ -83,8 +114,23 @@ pub struct Decoded {
     pub row: Vec<Value>,
     pub time: EventTime,
     pub id: Option<CompactString>,
+    pub operation: Operation,
     /// Fields the schema does not name, as a JSON object.
     pub extra: Option<Box<str>>,
+}
+
+/// A row as its codec read it, before the checks that hold for every row.
+#[derive(Debug, Default)]
+pub(crate) struct Unchecked {
+    pub row: Vec<Value>,
+    /// The field [`EVENT_ID_FIELD`], where the format reads it.
+    pub event_id: Value,
+    /// The operation, where no column holds it.
+    pub operation: Value,
+    /// When its envelope says that it happened: the time of a delete whose row tells none.
+    pub happened: Option<EventTime>,
+    pub extra: Option<Box<str>>,
+    pub problems: Vec<FieldProblem>,
 }
 
 /// A row that did not pass, for its dead letter.
@@ -118,6 +164,8 @@ impl RowFormat {
             time: TimeOf::Arrival,
             time_name: "arrival".into(),
             id: IdOf::default(),
+            key: Vec::new(),
+            operation: OperationOf::default(),
             required: Vec::new(),
             unknown: UnknownFields::default(),
             max_future: None,
@@ -138,27 +186,36 @@ impl RowFormat {
     /// # Errors
     /// All problems of the row: required columns that are null, a bad id, a time that is missing or absurd.
     pub fn complete(&self, row: Vec<Value>, arrived: EventTime) -> Result<Decoded, Vec<FieldProblem>> {
-        self.finish(row, Value::Null, None, arrived, Vec::new()).map_err(|faulty| faulty.problems)
+        self.finish(Unchecked { row, ..Unchecked::default() }, arrived).map_err(|faulty| faulty.problems)
     }
 
     pub(crate) fn reads_event_id(&self) -> bool {
-        self.id == IdOf::Reserved && self.schema.index(EVENT_ID_FIELD).is_none()
+        self.reserves_event_id() && self.schema.index(EVENT_ID_FIELD).is_none()
     }
 
-    /// Checks that hold for a whole row: required columns, the id, the time. Problems already found are handed in and come back with the new ones.
-    pub(crate) fn finish(
-        &self,
-        row: Vec<Value>,
-        reserved_id: Value,
-        extra: Option<Box<str>>,
-        arrived: EventTime,
-        mut problems: Vec<FieldProblem>,
-    ) -> Result<Decoded, Faulty> {
+    /// A row out of a table has no id beside its columns: a column of that name is the table's own, the same in every change of the row.
+    fn reserves_event_id(&self) -> bool {
+        self.id == IdOf::Reserved && self.operation != OperationOf::Debezium
+    }
+
+    /// Checks that hold for a whole row: the operation, required columns, the id, the time. Problems already found come back with the new ones.
+    pub(crate) fn finish(&self, read: Unchecked, arrived: EventTime) -> Result<Decoded, Faulty> {
+        let Unchecked { row, event_id, operation, happened, extra, mut problems } = read;
+        let operation = match &self.operation {
+            OperationOf::Nothing => Operation::Upsert,
+            OperationOf::Column(column) => {
+                let name = self.schema.fields.get(*column).map_or("", |f| f.name.as_str());
+                operation::parse(row.get(*column).unwrap_or(&Value::Null), name, &mut problems)
+            }
+            OperationOf::Field(name) => operation::parse(&operation, name, &mut problems),
+            OperationOf::Debezium => operation::parse(&operation, "op", &mut problems),
+        };
+        let needed = self.required.iter().filter(|c| operation == Operation::Upsert && !self.key.contains(c));
         let time_column = match self.time {
             TimeOf::Column(column) => Some(column),
             _ => None,
         };
-        for &column in &self.required {
+        for &column in self.key.iter().chain(needed) {
             if Some(column) != time_column && row.get(column).is_none_or(Value::is_null) {
                 let name = self.schema.fields.get(column).map_or("", |f| f.name.as_str());
                 if !problems.iter().any(|p| p.field == name) {
@@ -168,7 +225,8 @@ impl RowFormat {
         }
         let id = match self.id {
             IdOf::Nothing => None,
-            IdOf::Reserved if self.reads_event_id() => id(&reserved_id, EVENT_ID_FIELD, &mut problems),
+            IdOf::Reserved if !self.reserves_event_id() => None,
+            IdOf::Reserved if self.reads_event_id() => id(&event_id, EVENT_ID_FIELD, &mut problems),
             IdOf::Reserved => self.id_of_column(&row, self.schema.index(EVENT_ID_FIELD).unwrap_or(usize::MAX), &mut problems),
             IdOf::Column(column) => self.id_of_column(&row, column, &mut problems),
         };
@@ -176,10 +234,10 @@ impl RowFormat {
             // An expression over a row that is already known to be wrong would only add noise.
             (TimeOf::Function(_), false) => None,
             (TimeOf::Column(_), _) if problems.iter().any(|p| p.field == self.time_name) => None,
-            _ => self.time_of(&row, arrived, &mut problems),
+            _ => self.time_of(&row, arrived, happened.filter(|_| operation == Operation::Delete), &mut problems),
         };
         match time {
-            Some(time) if problems.is_empty() => Ok(Decoded { row, time, id, extra }),
+            Some(time) if problems.is_empty() => Ok(Decoded { row, time, id, operation, extra }),
             _ => Err(Faulty { problems, row }),
         }
     }
@@ -188,7 +246,14 @@ impl RowFormat {
         id(row.get(column)?, &self.schema.fields.get(column)?.name, problems)
     }
 
-    fn time_of(&self, row: &[Value], arrived: EventTime, problems: &mut Vec<FieldProblem>) -> Option<EventTime> {
+    /// `otherwise`: the time where the row tells none.
+    fn time_of(
+        &self,
+        row: &[Value],
+        arrived: EventTime,
+        otherwise: Option<EventTime>,
+        problems: &mut Vec<FieldProblem>,
+    ) -> Option<EventTime> {
         let computed;
         let value = match &self.time {
             TimeOf::Arrival => return Some(arrived),
@@ -198,15 +263,16 @@ impl RowFormat {
                 &computed
             }
         };
-        let time = match value {
-            Value::Time(time) => *time,
-            Value::Int(n) => EventTime::from_number(*n),
-            Value::Null => {
+        let time = match (value, otherwise) {
+            (Value::Time(time), _) => *time,
+            (Value::Int(n), _) => EventTime::from_number(*n),
+            (Value::Null, Some(time)) => time,
+            (Value::Null, None) => {
                 let hint = format!("every event of `{}` needs its time, RFC 3339 such as 2026-01-31T10:00:00Z", self.source);
                 problems.push(missing(&self.time_name, "missing_time").hint(hint));
                 return None;
             }
-            other => {
+            (other, _) => {
                 problems.push(FieldProblem::new("missing_time", &self.time_name, format!("{}: `{other}` is not a time", self.time_name)));
                 return None;
             }

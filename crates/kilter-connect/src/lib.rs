@@ -11,12 +11,13 @@ mod error;
 mod files;
 mod format;
 mod merge;
+mod operation;
 mod typed;
 
-pub use body::decode_body;
+pub use body::{Body, decode_body};
 pub use codecs::json::{Object, decode_object};
 pub use encode::row_to_json;
 pub use error::{ConnectError, FieldProblem, Rejection};
 pub use files::{FileFormat, FileReader, Total, open};
-pub use format::{Decoded, EVENT_ID_FIELD, IdOf, Limits, RowFormat, TimeFunction, TimeOf, UnknownFields};
+pub use format::{Decoded, EVENT_ID_FIELD, IdOf, Limits, OperationOf, RowFormat, TimeFunction, TimeOf, UnknownFields};
 pub use merge::Merge;

@@ -59,6 +59,8 @@ impl<I: Iterator<Item = Result<Decoded, Rejection>>> Iterator for Merge<I> {
 
 #[cfg(test)]
 mod tests {
+    use kilter_core::Operation;
+
     use super::*;
 
     fn check(readers: &[&[i64]], expected: &str) {
@@ -66,7 +68,7 @@ mod tests {
             let rows: Vec<_> = times
                 .iter()
                 .map(|&t| {
-                    let decoded = Decoded { row: vec![], time: EventTime(t), id: None, extra: None };
+                    let decoded = Decoded { row: vec![], time: EventTime(t), id: None, operation: Operation::Upsert, extra: None };
                     if t == 0 { Err(Rejection::new("wrong_type", "bad", b"", 0)) } else { Ok(decoded) }
                 })
                 .collect();

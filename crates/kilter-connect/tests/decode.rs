@@ -23,8 +23,8 @@ fn show(body: &[u8], content_type: Option<&str>, format: &RowFormat) -> String {
     let rejection = |r: kilter_connect::Rejection| format!("{}@{} {}", r.code, r.row, r);
     match decode_body(body, content_type, format, arrived(), &Limits::default()) {
         Err(whole) => format!("!{}", rejection(whole)),
-        Ok(rows) => {
-            let rows = rows.into_iter().map(|row| match row {
+        Ok(body) => {
+            let rows = body.rows.into_iter().map(|row| match row {
                 Ok(d) => {
                     let id = d.id.map(|id| format!(" id={id}")).unwrap_or_default();
                     let extra = d.extra.map(|e| format!(" extra={e}")).unwrap_or_default();
@@ -136,7 +136,7 @@ fn times_that_cannot_be_meant_are_turned_away_with_their_likely_cause() {
          (it looks like milliseconds read as seconds: send RFC 3339 text or whole seconds)"
     );
     let on_arrival = RowFormat { time: TimeOf::Arrival, ..payments() };
-    let rows = decode_body(br#"{"account_id":1}"#, None, &on_arrival, arrived(), &Limits::default()).unwrap();
+    let rows = decode_body(br#"{"account_id":1}"#, None, &on_arrival, arrived(), &Limits::default()).unwrap().rows;
     assert_eq!(rows[0].as_ref().map(|d| d.time), Ok(arrived()));
 }
 
@@ -180,7 +180,7 @@ fn a_body_that_is_no_body_is_refused_as_a_whole() {
     let few = Limits { max_rows: 1, max_depth: 3, max_fields: 2, ..Limits::default() };
     let code = |body: &str| match decode_body(body.as_bytes(), None, &payments(), arrived(), &few) {
         Err(whole) => whole.code,
-        Ok(rows) => rows.into_iter().next().map_or("none", |r| r.map_or_else(|r| r.code, |_| "ok")),
+        Ok(body) => body.rows.into_iter().next().map_or("none", |r| r.map_or_else(|r| r.code, |_| "ok")),
     };
     assert_eq!(code("[{}, {}]"), "too_many_rows");
     assert_eq!(code(r#"{"account_id":1,"at":1767265200}"#), "ok");
@@ -199,7 +199,7 @@ fn a_csv_row_keeps_its_line_and_its_text() {
          wrong_column_count@3 line 3: 2 cells where the header has 4 (put a cell that holds a comma or a line break in double quotes)\n\
          {\"account_id\":2,\"amount\":2.5,\"at\":\"2026-01-01T11:00:00Z\",\"flagged\":null,\"kind\":null} extra={\"note\":\"007\"}"
     );
-    let rows = decode_body(csv.as_bytes(), Some("text/csv"), &payments(), arrived(), &Limits::default()).unwrap();
+    let rows = decode_body(csv.as_bytes(), Some("text/csv"), &payments(), arrived(), &Limits::default()).unwrap().rows;
     assert_eq!(rows[0].as_ref().map_err(|r| r.payload.as_str()), Err("1,1767265200,\"1,5\",x"));
 }
 

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use kilter_connect::{Decoded, FileFormat, IdOf, Limits, RowFormat, Total, UnknownFields, decode_body, open, row_to_json};
-use kilter_core::{DataType, EventTime, Schema, Span, Value};
+use kilter_connect::{Decoded, FileFormat, IdOf, Limits, OperationOf, RowFormat, Total, UnknownFields, decode_body, open, row_to_json};
+use kilter_core::{DataType, EventTime, Operation, Schema, Span, Value};
 use parquet::data_type::{BoolType, ByteArrayType, DoubleType, Int64Type};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
@@ -95,7 +95,7 @@ proptest! {
         let expected: Vec<_> = rows.iter().map(|row| {
             let Value::Time(time) = row[4] else { unreachable!() };
             let id = match &row[1] { Value::Int(n) => Some(n.to_string().into()), _ => None };
-            Ok(Decoded { row: row.clone(), time, id, extra: None })
+            Ok(Decoded { row: row.clone(), time, id, operation: Operation::Upsert, extra: None })
         }).collect();
         let parquet = parquet_bytes(&rows, "MICROS");
         for (name, bytes) in [("t.json", array.as_bytes()), ("t.jsonl", lines.as_bytes()), ("t.csv", &csv), ("t.parquet", &parquet)] {
@@ -106,7 +106,7 @@ proptest! {
         if !rows.is_empty() {
             for (body, content_type) in [(array.as_bytes(), "application/json"), (lines.as_bytes(), "application/x-ndjson"), (&csv, "text/csv")] {
                 let decoded = decode_body(body, Some(content_type), &format(), ARRIVED, &Limits::default());
-                prop_assert_eq!(decoded.as_ref(), Ok(&expected), "{}", content_type);
+                prop_assert_eq!(decoded.as_ref().map(|body| &body.rows), Ok(&expected), "{}", content_type);
             }
         }
     }
@@ -116,10 +116,15 @@ proptest! {
         bytes in prop_oneof![proptest::collection::vec(any::<u8>(), 0..200), "[\\[\\]{}\",:a0-9.e\\\\ \n-]{0,120}".prop_map(String::into_bytes)],
     ) {
         for content_type in ["application/json", "application/x-ndjson", "text/csv"] {
-            for unknown in [UnknownFields::Keep, UnknownFields::Ignore, UnknownFields::Reject] {
-                let format = RowFormat { unknown, max_future: Some(Span::DAY), ..format() };
+            for (unknown, operation) in [
+                (UnknownFields::Keep, OperationOf::Nothing),
+                (UnknownFields::Keep, OperationOf::Debezium),
+                (UnknownFields::Ignore, OperationOf::Field("a".into())),
+                (UnknownFields::Reject, OperationOf::Column(3)),
+            ] {
+                let format = RowFormat { unknown, operation, max_future: Some(Span::DAY), ..format() };
                 let decoded = decode_body(&bytes, Some(content_type), &format, ARRIVED, &Limits::default());
-                for rejection in decoded.into_iter().flatten().filter_map(Result::err) {
+                for rejection in decoded.into_iter().flat_map(|body| body.rows).filter_map(Result::err) {
                     prop_assert!(!rejection.message.is_empty());
                 }
             }
@@ -276,4 +281,23 @@ fn lines_that_are_too_long_are_passed_over_and_counted() {
         reader.by_ref().map(|r| r.map_or_else(|r| format!("{} line {}", r.code, r.row), |d| d.time.to_string())).collect();
     assert_eq!(shown, ["1970-01-01T00:00:00Z", "row_too_long line 2", "malformed_json line 4", "1970-01-01T00:00:02Z"]);
     assert_eq!((reader.total(), reader.position()), (Total::Bytes(text.len() as u64), text.len() as u64));
+}
+
+#[test]
+fn a_parquet_file_may_tell_operations() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.parquet");
+    let row = |n: i64, kind: Value| vec![Value::Null, Value::Int(n), Value::Null, kind, Value::Time(EventTime(n))];
+    let rows = [row(1, Value::Null), row(2, Value::text("D")), row(3, Value::text("u")), row(4, Value::text("gone"))];
+    std::fs::write(&path, parquet_bytes(&rows, "MICROS")).unwrap();
+    // Once as a column of the source, once as a field that is none.
+    let field = Schema { fields: schema().fields.into_iter().filter(|f| f.name != "kind").collect() };
+    for (schema, operation) in [(schema(), OperationOf::Column(3)), (field.clone(), OperationOf::Field("kind".into()))] {
+        let format = RowFormat { key: vec![1], operation, ..RowFormat::new("things", schema).time_column("at") };
+        let read: Vec<_> = read(&path, format).into_iter().map(|row| row.map(|d| d.operation).map_err(|r| r.code)).collect();
+        assert_eq!(read, [Ok(Operation::Upsert), Ok(Operation::Delete), Ok(Operation::Upsert), Err("unknown_operation")]);
+    }
+    let format = RowFormat { operation: OperationOf::Field("op".into()), ..RowFormat::new("things", field).time_column("at") };
+    let error = open(&path, None, format, ARRIVED, Limits::default()).map(|_| ()).unwrap_err();
+    assert!(error.code == "missing_column" && error.message.contains("no column `op`"), "{error}");
 }

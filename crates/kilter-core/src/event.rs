@@ -11,6 +11,16 @@ pub type Offset = u64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SourceId(pub u16);
 
+/// What an event does to the row of its key, in a source that describes a changing table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Operation {
+    /// The row is as the event says from now on. What events of sources without a key do, too.
+    #[default]
+    Upsert,
+    /// The row is gone. Only the key's columns are sure to be there.
+    Delete,
+}
+
 /// A typed row of one source with its two times: when it happened and when it arrived.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
@@ -20,6 +30,7 @@ pub struct Event {
     pub arrived: EventTime,
     /// The client's identifier, when it gave one: the same id within the horizon is the same event.
     pub id: Option<CompactString>,
+    pub operation: Operation,
     /// One value per column of the source's schema.
     pub row: Vec<Value>,
     /// Fields the schema does not name, as a JSON object: kept so that a column declared later finds its history.

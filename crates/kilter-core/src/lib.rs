@@ -12,7 +12,7 @@ mod time;
 mod value;
 
 pub use compact_str::CompactString;
-pub use event::{Event, Offset, SourceId};
+pub use event::{Event, Offset, Operation, SourceId};
 pub use key::EntityKey;
 pub use nearest::{list, nearest};
 pub use problem::Problem;

@@ -4,7 +4,7 @@
 //! older definitions is read under newer ones: columns are matched by name, a column that is new looks into the record's
 //! undeclared fields, a column that is gone is skipped.
 //!
-//! Layout, little endian: kind u8 (0), schema u32, time i64, arrived i64, id length u16 + bytes (0xffff: none),
+//! Layout, little endian: kind u8 (0: upsert, 2: delete; 1 is not an event), schema u32, time i64, arrived i64, id length u16 + bytes (0xffff: none),
 //! extra length u32 + bytes (0xffffffff: none), then per column a tag u8 and its value
 //! (0 null; 1 false; 2 true; 3 int i64; 4 float f64; 5 text u32 length + bytes; 6 time i64; 7 list u32 length, then its
 //! elements as values, all floats or all texts; 8 map u32 length, then per entry u32 length + bytes and f64, ascending by key).
@@ -12,9 +12,11 @@
 
 use compact_str::CompactString;
 
-use crate::{Event, EventTime, Offset, SourceId, Value};
+use crate::{Event, EventTime, Offset, Operation, SourceId, Value};
 
-const EVENT: u8 = 0;
+// Kind 1 marks control records, which are not of this file.
+const UPSERT: u8 = 0;
+const DELETE: u8 = 2;
 const NO_ID: u16 = u16::MAX;
 const NO_EXTRA: u32 = u32::MAX;
 
@@ -41,6 +43,7 @@ impl std::error::Error for RecordError {}
 /// The first fields of a record, readable without its schema.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Header<'a> {
+    pub operation: Operation,
     pub schema: u32,
     pub time: EventTime,
     pub arrived: EventTime,
@@ -51,7 +54,10 @@ pub struct Header<'a> {
 
 /// Appends the record of `event` to `out`.
 pub fn encode(event: &Event, schema: u32, out: &mut Vec<u8>) {
-    out.push(EVENT);
+    out.push(match event.operation {
+        Operation::Upsert => UPSERT,
+        Operation::Delete => DELETE,
+    });
     out.extend_from_slice(&schema.to_le_bytes());
     out.extend_from_slice(&event.time.0.to_le_bytes());
     out.extend_from_slice(&event.arrived.0.to_le_bytes());
@@ -121,9 +127,11 @@ fn encode_text(text: &str, out: &mut Vec<u8>) {
 /// Reads the fields before the row. `Ok(None)`: not an event (a record kind of a newer or control kind).
 pub fn header(bytes: &[u8]) -> Result<Option<Header<'_>>, RecordError> {
     let mut cursor = Cursor { rest: bytes };
-    if cursor.u8()? != EVENT {
-        return Ok(None);
-    }
+    let operation = match cursor.u8()? {
+        UPSERT => Operation::Upsert,
+        DELETE => Operation::Delete,
+        _ => return Ok(None),
+    };
     let schema = cursor.u32()?;
     let time = EventTime(cursor.i64()?);
     let arrived = EventTime(cursor.i64()?);
@@ -135,7 +143,7 @@ pub fn header(bytes: &[u8]) -> Result<Option<Header<'_>>, RecordError> {
         NO_EXTRA => None,
         n => Some(cursor.str(n as usize)?),
     };
-    Ok(Some(Header { schema, time, arrived, id, extra, body: cursor.rest }))
+    Ok(Some(Header { operation, schema, time, arrived, id, extra, body: cursor.rest }))
 }
 
 impl Header<'_> {
@@ -158,6 +166,7 @@ impl Header<'_> {
             time: self.time,
             arrived: self.arrived,
             id: self.id.map(CompactString::new),
+            operation: self.operation,
             row,
             extra: self.extra.map(Into::into),
         })
@@ -309,13 +318,15 @@ mod tests {
             proptest::option::of(".{0,30}"),
             proptest::collection::vec(value(), 0..8),
             proptest::option::of(".{0,30}"),
+            prop_oneof![Just(Operation::Upsert), Just(Operation::Delete)],
         )
-            .prop_map(|(t, a, id, row, extra)| Event {
+            .prop_map(|(t, a, id, row, extra, operation)| Event {
                 source: SourceId(3),
                 offset: 9,
                 time: EventTime(t),
                 arrived: EventTime(a),
                 id: id.map(CompactString::from),
+                operation,
                 row,
                 extra: extra.map(Into::into),
             })
@@ -403,6 +414,38 @@ mod tests {
         }
     }
 
+    /// A record as the first release wrote it, byte by byte.
+    #[test]
+    fn records_written_before_there_were_operations_are_upserts() {
+        let mut bytes = vec![0];
+        bytes.extend(7u32.to_le_bytes());
+        bytes.extend(1_000i64.to_le_bytes());
+        bytes.extend(2_000i64.to_le_bytes());
+        bytes.extend(b"\x02\0id");
+        bytes.extend(u32::MAX.to_le_bytes());
+        bytes.extend(b"\x00\x02\x03\x05\0\0\0\0\0\0\0\x05\x01\0\0\0x");
+        let event = Event {
+            source: SourceId(1),
+            offset: 5,
+            time: EventTime(1_000),
+            arrived: EventTime(2_000),
+            id: Some("id".into()),
+            operation: Operation::Upsert,
+            row: vec![Value::Null, Value::Bool(true), Value::Int(5), Value::text("x")],
+            extra: None,
+        };
+        let columns = (0..4).map(Some).collect();
+        assert_eq!(header(&bytes).unwrap().unwrap().event(SourceId(1), 5, &columns, 4), Ok(event.clone()));
+        let mut written = Vec::new();
+        encode(&event, 7, &mut written);
+        assert_eq!(written, bytes, "and they are still written so");
+        bytes[0] = 2;
+        let deleted = header(&bytes).unwrap().unwrap().event(SourceId(1), 5, &columns, 4);
+        assert_eq!(deleted, Ok(Event { operation: Operation::Delete, ..event }));
+        bytes[0] = 1;
+        assert_eq!(header(&bytes), Ok(None), "a control record is no event");
+    }
+
     #[test]
     fn columns_are_matched_by_name_across_schemas() {
         let event = Event {
@@ -411,6 +454,7 @@ mod tests {
             time: EventTime(1),
             arrived: EventTime(2),
             id: None,
+            operation: Operation::Upsert,
             row: vec![Value::Int(1), Value::text("gone"), Value::Bool(true)],
             extra: None,
         };

@@ -3,7 +3,7 @@
 //! 20 lines over 3 windows each (60 features), 1 000 and then 100 000 entities with skewed activity.
 #![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "an example prints what it measures")]
 
-use kilter_core::{DataType, EntityKey, Event, EventTime, Schema, SourceId, Span, Value};
+use kilter_core::{DataType, EntityKey, Event, EventTime, Operation, Schema, SourceId, Span, Value};
 use kilter_features::{ColumnSpec, Engine, ViewSpec, compile_view};
 use kilter_stats::Rng;
 
@@ -20,6 +20,7 @@ fn main() {
                     time: EventTime(1_767_268_800_000_000 + i as i64 * spacing - rng.below(20_000_000) as i64),
                     arrived: EventTime(0),
                     id: None,
+                    operation: Operation::Upsert,
                     row: vec![
                         Value::Int((u * u * entities as f64) as i64),
                         Value::Float(rng.uniform() * 200.0 - 50.0),

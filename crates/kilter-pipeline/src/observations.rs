@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
-use kilter_core::{EntityKey, Event, EventTime, Offset, Span, Value};
+use kilter_core::{EntityKey, Event, EventTime, Offset, Operation, Span, Value};
 use kilter_features::Engine;
 use kilter_learn::{Matrix, TrainingSet};
 
@@ -124,7 +124,8 @@ impl Feed {
     pub fn feed(&mut self, event: &Event) {
         self.out.seen = self.out.seen.max(Some(event.time));
         self.release_batch(event.time);
-        let observed = event.source == self.model.context.source && self.range.holds(event.time);
+        let is_row = event.operation == Operation::Upsert;
+        let observed = is_row && event.source == self.model.context.source && self.range.holds(event.time);
         if observed && !self.model.include_self {
             self.observe(event);
         }
@@ -137,7 +138,9 @@ impl Feed {
         if observed && self.model.include_self {
             self.observe(event);
         }
-        self.join_label(event);
+        if is_row {
+            self.join_label(event);
+        }
     }
 
     fn release_batch(&mut self, now: EventTime) {

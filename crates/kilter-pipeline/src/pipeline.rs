@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use kilter_core::{EntityKey, Event, EventTime, Offset, SourceId, Value};
+use kilter_core::{EntityKey, Event, EventTime, Offset, Operation, SourceId, Value};
 use kilter_features::{Engine, Update};
 use kilter_learn::Model;
 use serde::{Deserialize, Serialize};
@@ -150,14 +150,17 @@ impl Pipeline {
         let mut outcome = Outcome::default();
 
         self.close_monitors(&plan, event.time, &mut outcome);
+        // A row that goes away asks for no decision and tells no outcome; time passes all the same.
+        if event.operation == Operation::Delete {
+            outcome.late = self.update(event);
+            return outcome;
+        }
         for (index, decision) in plan.decisions.iter().enumerate() {
             if decision.source == event.source && !decision.include_self {
                 outcome.decisions.extend(self.decide(&plan, index, event));
             }
         }
-        let update = self.engine.update(event);
-        outcome.late = is_late(&update);
-        self.late += u64::from(outcome.late);
+        outcome.late = self.update(event);
         for (index, decision) in plan.decisions.iter().enumerate() {
             if decision.source == event.source && decision.include_self {
                 outcome.decisions.extend(self.decide(&plan, index, event));
@@ -165,6 +168,13 @@ impl Pipeline {
         }
         self.observe(&plan, event, &outcome.decisions);
         outcome
+    }
+
+    /// Updates the features; whether the event was too late for all of them.
+    fn update(&mut self, event: &Event) -> bool {
+        let late = is_late(&self.engine.update(event));
+        self.late += u64::from(late);
+        late
     }
 
     /// The decision on `event` with today's state, without taking the event in: for questions of the kind "what if".

@@ -41,6 +41,9 @@ pub struct SourcePlan {
     pub lateness: Span,
     /// How long a client-supplied event id is remembered.
     pub dedupe: Span,
+    /// Columns of the primary key, where the events tell the changes of a table's rows: each replaces the row of its key, or takes it
+    /// away. Empty: every event stands for itself.
+    pub key: Vec<usize>,
 }
 
 /// The values in reach at an observation: the columns of its own row, then the features of every view whose key the row holds.

@@ -273,6 +273,21 @@ fn a_label_counts_once_its_horizon_has_ended_and_leaves_with_the_window() {
     check(World { absent: Some(1.0), ..World::default() }, &[report(at(30), 1, 1, false)], &both(!truth));
 }
 
+#[test]
+fn a_deleted_row_is_no_label_and_no_decision_and_time_passes_with_it() {
+    let both = |fraud| [(180, 1, fraud), (240, 1, fraud), (300, 1, fraud)];
+    let truth = champion_says_low();
+    check(World::default(), &[deleted(report(at(30), 1, 1, true))], &[]);
+    check(World::default(), &[report(at(30), 1, 1, true), deleted(report(at(40), 1, 1, false))], &both(truth));
+    check(World { absent: Some(1.0), ..World::default() }, &[deleted(payment(at(10), 2, 1, 20.0))], &both(truth));
+
+    let mut story = Story::new(World { absent: Some(1.0), ..World::default() }, monitor(RISK, Signal::Brier));
+    story.tell(payment(at(1), 1, 1, 20.0));
+    let reading = story.tell(deleted(payment(at(181), 2, 1, 20.0)));
+    assert_eq!(reading.map(|r| r.rows), Some(1), "the delete's time closes the bucket");
+    assert_eq!(story.pipeline.now(), Some(at(181)));
+}
+
 /// Whether the score of the payment in `check` is below a half, so that a fraud is the larger miss.
 fn champion_says_low() -> bool {
     let mut story = Story::new(World::default(), monitor(RISK, Signal::Brier));

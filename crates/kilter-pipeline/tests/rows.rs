@@ -5,7 +5,7 @@ mod common;
 use std::sync::Arc;
 
 use common::*;
-use kilter_core::{EntityKey, Event, EventTime, Offset, Span};
+use kilter_core::{EntityKey, Event, EventTime, Offset, Operation, Span};
 use kilter_features::Engine;
 use kilter_pipeline::{Feed, Freshness, LabelPlan, Observations, Pipeline, Plan, Range};
 use kilter_stats::Rng;
@@ -30,6 +30,19 @@ fn naive_label(label: &LabelPlan, log: &[Event], observation: &Event, as_of: Eve
     }
 }
 
+/// A log in which some rows go away again, right after their event or after later ones.
+fn with_deletes(rng: &mut Rng, events: &[Event]) -> Vec<Event> {
+    let mut all: Vec<Event> = Vec::new();
+    for event in events {
+        all.push(event.clone());
+        if rng.bernoulli(0.3) {
+            let gone = &events[rng.below(events.len() as u64) as usize];
+            all.push(deleted(Event { time: event.time, ..gone.clone() }));
+        }
+    }
+    numbered(all)
+}
+
 fn by_offset(events: &[Event], offset: Offset) -> &Event {
     &events[events.binary_search_by_key(&offset, |e| e.offset).unwrap()]
 }
@@ -48,6 +61,31 @@ fn some_time(rng: &mut Rng, events: &[Event]) -> EventTime {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(600))]
+
+    #[test]
+    fn a_deleted_row_is_neither_decided_on_nor_learned_from_nor_a_label(seed: u64) {
+        let mut rng = Rng::seeded(seed);
+        let plan = World::random(&mut rng).plan();
+        let shape = Shape::random(&mut rng);
+        let plain = events(&log(&mut rng, shape));
+        let events = with_deletes(&mut rng, &plain);
+        let upserts: Vec<Event> = events.iter().filter(|e| e.operation == Operation::Upsert).cloned().collect();
+        let observed: Vec<Offset> = upserts.iter().filter(|e| e.source == PAYMENTS).map(|e| e.offset).collect();
+        let mut pipeline = Pipeline::new(Arc::clone(&plan));
+        let outcomes: Vec<_> = events.iter().map(|e| (e, pipeline.process(e))).collect();
+        // The decision by rules alone has an answer to everything.
+        let by_rules: Vec<Offset> =
+            outcomes.iter().flat_map(|(_, o)| &o.decisions).filter(|d| plan.decisions[d.decision].model.is_none()).map(|d| d.offset).collect();
+        prop_assert_eq!(&by_rules, &observed);
+        prop_assert!(outcomes.iter().all(|(e, o)| e.operation == Operation::Upsert || o.decisions.is_empty()));
+        for model in [RISK, SIMPLE] {
+            for freshness in [Freshness::Live, Freshness::Batch(Span::HOUR)] {
+                let rows = rows_in(&plan, model, &events, EVER, freshness);
+                prop_assert_eq!(&rows.offsets, &observed);
+                check_labels(&plan, model, &rows, &upserts, EventTime(i64::MAX));
+            }
+        }
+    }
 
     #[test]
     fn rows_are_the_inputs_decided_with(seed: u64) {

@@ -27,6 +27,8 @@ pub struct Progress {
     pub duplicates: u64,
     pub late: u64,
     pub rejected: u64,
+    /// Messages that tell of no row: heartbeats, tombstones and the like.
+    pub ignored: u64,
     /// Rows passed over because an earlier run has them in the log.
     pub resumed: u64,
     pub event_time: Option<EventTime>,
@@ -88,6 +90,7 @@ pub async fn stream(
     if done.accepted > 0 {
         service.data.events.sync().map_err(|e| ServiceError::Failed(e.to_string()))?;
     }
+    done.ignored = merge.readers().iter().map(|r| r.inner.ignored()).sum();
     done.resumed = merge.readers().iter().map(|r| r.passed).sum();
     done.share = 1.0;
     progress(&done);

@@ -378,6 +378,7 @@ impl Sequencer {
                     time: row.time,
                     arrived: row.time,
                     id: row.id,
+                    operation: row.operation,
                     row: row.row,
                     extra: None,
                 };
@@ -460,7 +461,8 @@ impl Sequencer {
         if crossing {
             self.boundary = None;
         }
-        let event = Event { source, offset, time: row.time, arrived, id: row.id, row: row.row, extra: row.extra };
+        let Decoded { row, time, id, operation, extra } = row;
+        let event = Event { source, offset, time, arrived, id, operation, row, extra };
         self.staged.push((event, ticket));
         if crossing {
             self.flush();

@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use kilter_connect::{Decoded, FieldProblem, Limits, Rejection, RowFormat, TimeOf, UnknownFields, decode_body, decode_object};
-use kilter_core::{Clock, CompactString, EntityKey, EventTime, Offset, SourceId, Value};
+use kilter_connect::{
+    Body, Decoded, FieldProblem, Limits, OperationOf, Rejection, RowFormat, TimeOf, UnknownFields, decode_body, decode_object,
+};
+use kilter_core::{Clock, CompactString, EntityKey, EventTime, Offset, Operation, SourceId, Value};
 use kilter_pipeline::decision::{Entry, decode};
 use kilter_pipeline::training::TrainingError;
 use kilter_pipeline::{Decision, Layout, Plan, When, parse_decision_id};
@@ -77,6 +79,8 @@ pub struct IngestReport {
     pub late: u64,
     /// The log is durable up to here, exclusive; none when nothing was accepted.
     pub next_offset: Option<Offset>,
+    /// Messages that tell of no row, passed over: heartbeats, tombstones and the like.
+    pub ignored: u64,
     pub rejected: u64,
     /// The first of the rejected rows, without their payload.
     pub rejections: Vec<Rejection>,
@@ -257,14 +261,15 @@ impl Service {
     ) -> Result<IngestReport, ServiceError> {
         let format = self.format(source);
         let arrived = self.clock.now();
-        let rows = match decode_body(body, content_type, format, arrived, &Limits::default()) {
-            Ok(rows) => rows,
+        let Body { rows, ignored } = match decode_body(body, content_type, format, arrived, &Limits::default()) {
+            Ok(body) => body,
             Err(rejection) => {
                 self.bury(&format.source, arrived, std::slice::from_ref(&rejection));
                 return Err(ServiceError::Body(rejection));
             }
         };
-        self.ingest_rows(source, rows, arrived, received, true).await
+        let report = self.ingest_rows(source, rows, arrived, received, true).await?;
+        Ok(IngestReport { ignored, ..report })
     }
 
     /// The same for rows decoded elsewhere. Without `durable` the answer comes once the rows are with the operating system.
@@ -751,6 +756,15 @@ impl Request for RowFormat {
             row[column] = Value::Time(arrived);
         }
         let mut decoded = self.complete(row, arrived)?;
+        if decoded.operation == Operation::Delete {
+            let field = match &self.operation {
+                OperationOf::Column(column) => self.schema.fields[*column].name.clone(),
+                OperationOf::Nothing | OperationOf::Field(_) | OperationOf::Debezium => String::new(),
+            };
+            let message = format!("{field}: a row that is deleted asks for no decision");
+            let hint = Some(format!("send the delete to /v1/events/{}", self.source));
+            return Err(vec![FieldProblem { field, code: "delete", message, expected: None, got: None, hint }]);
+        }
         if let Some(key) = idempotency_key {
             if key.is_empty() || key.len() > kilter_core::record::MAX_ID_BYTES {
                 return Err(vec![FieldProblem {

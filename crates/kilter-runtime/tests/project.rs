@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use kilter_connect::{IdOf, TimeOf};
+use kilter_connect::{IdOf, OperationOf, TimeOf};
 use kilter_core::{DataType, EventTime, Span, Value};
 use kilter_learn::Learner;
 use kilter_pipeline::{ClockMode, Signal, When};
@@ -236,10 +236,56 @@ fn the_hash_follows_the_meaning() {
         ("txn_count = \"count(*) over 1d, 7d\"", "txn_count = \"count(*) over 7d, 1d\""),
         ("lateness = \"1d\"", "lateness = \"2d\""),
         ("above = 0.2", "above = 0.3"),
+        ("lateness = \"1d\"", "lateness = \"1d\"\nkey = \"account_id\""),
         ("seen_at = \"timestamp\", defaulted = \"bool\"", "defaulted = \"bool\", seen_at = \"timestamp\""),
     ] {
         assert_ne!(hash(&edited(from, to)), plain, "{from} -> {to}");
     }
+    let changes = |more: &str| hash(&edited("lateness = \"1d\"", &format!("lateness = \"1d\"\nkey = {more}")));
+    let told = [
+        "\"account_id\"",
+        "[\"account_id\", \"kind\"]",
+        "[\"kind\", \"account_id\"]",
+        "\"account_id\"\noperation = \"op\"",
+        "\"account_id\"\noperation = \"kind\"",
+        "\"account_id\"\nenvelope = \"debezium\"",
+    ];
+    let hashes: std::collections::BTreeSet<String> = told.into_iter().map(changes).collect();
+    assert_eq!(hashes.len(), told.len(), "key, operation and envelope are part of the meaning");
+    assert_eq!(changes("[\"account_id\"]"), changes("\"account_id\""));
+}
+
+#[test]
+fn a_source_may_tell_the_changes_of_a_table() {
+    let of = |more: &str| {
+        let project = sound(&edited("lateness = \"1d\"", more));
+        let source = project.plan.source("transactions").unwrap().0 as usize;
+        let plan = &project.plan.sources[source];
+        let format = project.source_settings[source].row_format(&plan.schema);
+        let line = graph(&project).lines().find(|l| l.starts_with("source transactions")).unwrap().to_owned();
+        assert_eq!(plan.key, format.key);
+        (format.key, format.required, format.operation, line)
+    };
+    let rest = "time booked_at, lateness 1h, dedupe 1d";
+    assert_eq!(of("# nothing"), (vec![], vec![], OperationOf::Nothing, format!("source transactions   http, {rest}")));
+    assert_eq!(
+        of("key = \"account_id\""),
+        (vec![1], vec![1], OperationOf::Nothing, format!("source transactions   http, changes per account_id, {rest}"))
+    );
+    assert_eq!(
+        of("key = [\"kind\", \"account_id\"]\noperation = \"op\""),
+        (
+            vec![4, 1],
+            vec![1, 4],
+            OperationOf::Field("op".into()),
+            format!("source transactions   http, changes per kind, account_id by op, {rest}")
+        )
+    );
+    let (.., operation, line) = of("key = \"account_id\"\noperation = \"kind\"");
+    assert_eq!((operation, line), (OperationOf::Column(4), format!("source transactions   http, changes per account_id by kind, {rest}")));
+    let (.., operation, line) = of("key = \"account_id\"\nenvelope = \"debezium\"");
+    assert_eq!(operation, OperationOf::Debezium);
+    assert_eq!(line, format!("source transactions   http, changes per account_id in debezium's envelope, {rest}"));
 }
 
 /// One change of the definitions, and what must be said: the code, the line (a part of it) and a part of the hint.
@@ -288,6 +334,30 @@ const BROKEN: &[Broken] = &[
     ("lateness = \"1d\"", "connector = \"file\"\npath = \"x.dat\"", "missing", "path = \"x.dat\"", "format = "),
     ("lateness = \"1d\"", "path = \"x.csv\"", "misplaced", "path = \"x.csv\"", "connector = \"file\""),
     ("lateness = \"1d\"", "max_future = \"never\"", "bad_span", "never", "90s"),
+    ("lateness = \"1d\"", "key = \"acount_id\"", "unknown_column", "acount_id", "did you mean `account_id`"),
+    ("lateness = \"1d\"", "key = [\"account_id\", \"booked_at\"]", "wrong_type", "booked_at", "transaction_id, account_id, kind"),
+    ("lateness = \"1d\"", "key = [\"account_id\", \"account_id\"]", "duplicate", "key =", "once"),
+    ("lateness = \"1d\"", "key = 7", "wrong_type", "key = 7", "key = "),
+    ("lateness = \"1d\"", "key = \"transaction_id\"", "misplaced", "id = \"transaction_id\"", "different in every change"),
+    ("lateness = \"1d\"", "operation = \"kind\"", "missing", "operation =", "key = \"account_id\""),
+    ("lateness = \"1d\"", "envelope = \"debezium\"", "missing", "envelope =", "key = \"account_id\""),
+    ("lateness = \"1d\"", "key = \"account_id\"\noperation = \"amount\"", "wrong_type", "operation =", "insert, update and delete"),
+    ("lateness = \"1d\"", "key = \"account_id\"\noperation = \"\"", "empty", "operation =", "leave the line out"),
+    ("lateness = \"1d\"", "key = \"account_id\"\nenvelope = \"debesium\"", "unknown_word", "debesium", "did you mean `debezium`"),
+    (
+        "lateness = \"1d\"",
+        "key = \"account_id\"\noperation = \"kind\"\nenvelope = \"debezium\"",
+        "misplaced",
+        "operation =",
+        "leave `operation` out",
+    ),
+    (
+        "lateness = \"1d\"",
+        "connector = \"file\"\npath = \"x.csv\"\nkey = \"account_id\"\nenvelope = \"debezium\"",
+        "misplaced",
+        "envelope =",
+        "NDJSON",
+    ),
     // Views.
     ("source = \"transactions\"", "source = \"transaction\"", "unknown_source", "source = \"transaction\"", "did you mean `transactions`"),
     ("entity = \"account_id\"\nwhere", "entity = \"acount_id\"\nwhere", "unknown_column", "acount_id", "did you mean `account_id`"),

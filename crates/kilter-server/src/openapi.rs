@@ -1,6 +1,7 @@
 //! The OpenAPI document: the routes as they are, and beside them the project's own sources, views and decisions with their fields.
 
 use bytes::Bytes;
+use kilter_connect::OperationOf;
 use kilter_core::DataType;
 use kilter_core::record::MAX_ID_BYTES;
 use kilter_runtime::Service;
@@ -62,7 +63,7 @@ fn concrete(service: &Service) -> Vec<(String, Value)> {
     let mut paths = Vec::new();
     for (index, source) in plan.sources.iter().enumerate() {
         let settings = &service.project.source_settings[index];
-        let row = row(service, index, &settings.required);
+        let row = change(row(service, index, &settings.required), &settings.operation);
         let example = row["example"].clone();
         let body = json!({ "required": true, "content": {
             "application/json": {
@@ -176,6 +177,43 @@ fn row(service: &Service, source: usize, required: &[usize]) -> Value {
         schema["description"] = json!(text);
     }
     schema
+}
+
+/// What is sent of a row: itself, with the word for what happened to it, or the envelope around it.
+fn change(mut row: Value, operation: &OperationOf) -> Value {
+    match operation {
+        OperationOf::Nothing | OperationOf::Column(_) => row,
+        OperationOf::Field(name) => {
+            let description = "what happened to the row: c, r, u, i, insert, create, read, update, upsert; d, delete; null is an upsert";
+            row["properties"][name] = json!({ "type": ["string", "null"], "description": description });
+            row["example"][name] = json!("u");
+            row
+        }
+        OperationOf::Debezium => {
+            let mut example = row["example"].take();
+            // What the envelope gives to the row is not sent in it.
+            let fields = [&mut row["properties"], &mut example].map(|v| v.as_object_mut());
+            fields.into_iter().flatten().for_each(|v| v.retain(|name, _| !operation.gives(name)));
+            if let Some(required) = row["required"].as_array_mut() {
+                required.retain(|name| !name.as_str().is_some_and(|name| operation.gives(name)));
+            }
+            let example = json!({ "before": null, "after": example, "op": "c", "ts_ms": 1_769_853_600_000_i64, "source": { "ts_ms": 1_769_853_600_000_i64 } });
+            row.as_object_mut().map(|row| row.remove("example"));
+            json!({
+                "type": "object",
+                "description": "a change in Debezium's envelope, alone or as `payload`; messages that tell of no row are passed over",
+                "properties": {
+                    "before": { "type": ["object", "null"], "description": "the row that a delete takes away; its key is enough" },
+                    "after": { "oneOf": [row, { "type": "null" }] },
+                    "op": { "type": "string", "enum": ["c", "r", "u", "d"] },
+                    "ts_ms": of_type(DataType::Int64, true),
+                    "source": { "type": ["object", "null"] }
+                },
+                "required": ["op"],
+                "example": example
+            })
+        }
+    }
 }
 
 fn of_type(data_type: DataType, nullable: bool) -> Value {

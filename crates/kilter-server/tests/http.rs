@@ -37,6 +37,15 @@ max_future = "none"
 at = "timestamp"
 card = { type = "int64", required = true }
 amount = "float64"
+[source.accounts]
+time = "__source_ts_ms"
+key = "id"
+envelope = "debezium"
+max_future = "none"
+[source.accounts.columns]
+id = "int64"
+owner = { type = "string", required = true }
+__source_ts_ms = "timestamp"
 [source.outcomes]
 time = "at"
 max_future = "none"
@@ -290,6 +299,24 @@ fn events_that_cannot_be_used_are_told_why() {
     assert_eq!(older["dead_letters"].as_array().unwrap().len() as u64, next);
     assert_eq!(server.get("/v1/dead-letters?code=missing_key").ok()["dead_letters"].as_array().unwrap().len(), 1);
     server.get("/v1/dead-letters?source=nope").refused(404, "unknown_source");
+    server.end();
+}
+
+#[test]
+fn changes_of_a_table_come_in_and_what_tells_of_no_row_is_counted() {
+    let server = Server::start();
+    let change = json!({ "before": null, "after": { "id": 1, "owner": "ann" }, "op": "c", "source": { "ts_ms": 1_767_225_600_000_i64 } });
+    let delete = json!({ "before": { "id": 1 }, "after": null, "op": "d", "source": { "ts_ms": 1_767_225_601_000_i64 } });
+    let report = server.post("/v1/events/accounts", JSON, json!([change, { "payload": delete }, null, { "ts_ms": 1 }]).to_string()).ok();
+    assert_eq!((&report["accepted"], &report["ignored"], &report["rejected"]), (&json!(2), &json!(2), &json!(0)), "{report}");
+    // A heartbeat alone is no failure, and a report of plain rows does not speak of such things.
+    let quiet = server.post("/v1/events/accounts", JSON, r#"{"ts_ms":1767225600000}"#).ok();
+    assert_eq!((&quiet["accepted"], &quiet["ignored"], &quiet["next_offset"]), (&json!(0), &json!(1), &json!(null)), "{quiet}");
+    assert_eq!(server.post("/v1/events/payments", JSON, payment(1)).ok().get("ignored"), None);
+    let truncate = server.post("/v1/events/accounts", JSON, r#"{"op":"t","source":{}}"#);
+    assert_eq!(truncate.json()["rejections"][0]["code"], "truncate");
+    server.post("/v1/events/accounts", "text/csv", "id,owner\n1,ann\n").refused(400, "wrong_format");
+    assert_eq!(named(&server.get("/v1/project").ok()["sources"], "accounts")["key"], json!(["id"]));
     server.end();
 }
 
@@ -648,6 +675,7 @@ fn the_description_lists_every_route_and_the_projects_own_fields() {
         [
             "/v1/decide/pay",
             "/v1/decide/strict",
+            "/v1/events/accounts",
             "/v1/events/orders",
             "/v1/events/outcomes",
             "/v1/events/payments",
@@ -670,6 +698,10 @@ fn the_description_lists_every_route_and_the_projects_own_fields() {
     // What the document shows as an example is accepted.
     let example = request["example"].to_string();
     server.post("/v1/decide/pay?preview=true", JSON, example).ok();
+    let change = &paths["/v1/events/accounts"]["post"]["requestBody"]["content"]["application/json"];
+    let row = &change["schema"]["oneOf"][0]["properties"]["after"]["oneOf"][0];
+    assert_eq!((row["required"].clone(), row["properties"].get("__source_ts_ms")), (json!(["id", "owner"]), None));
+    assert_eq!(server.post("/v1/events/accounts", JSON, change["example"].to_string()).ok()["accepted"], 1);
     server.end();
 }
 

@@ -7,13 +7,14 @@ use kilter_core::{EventTime, Value};
 
 use super::json::push_json_string;
 use crate::error::{ConnectError, FieldProblem, Rejection};
-use crate::format::{Decoded, EVENT_ID_FIELD, IdOf, RowFormat, TimeOf, UnknownFields};
+use crate::format::{Decoded, EVENT_ID_FIELD, IdOf, OperationOf, RowFormat, TimeOf, Unchecked, UnknownFields};
 use crate::typed::from_text;
 
 /// Where a column of the file goes.
 pub(crate) enum Target {
     Column(usize),
     EventId,
+    Operation,
     Extra,
     Nowhere,
 }
@@ -33,6 +34,7 @@ pub(crate) fn targets(names: &[String], format: &RowFormat, what: &str) -> Resul
                 taken[column] = true;
                 Target::Column(column)
             }
+            None if format.operation.is_field(name) => Target::Operation,
             None if format.reads_event_id() && name == EVENT_ID_FIELD => Target::EventId,
             None => match format.unknown {
                 UnknownFields::Keep => Target::Extra,
@@ -51,11 +53,20 @@ pub(crate) fn targets(names: &[String], format: &RowFormat, what: &str) -> Resul
         });
     }
     let needed = |column: usize| {
-        format.required.contains(&column) || matches!(format.time, TimeOf::Column(c) if c == column) || format.id == IdOf::Column(column)
+        format.required.contains(&column)
+            || format.key.contains(&column)
+            || matches!(format.time, TimeOf::Column(c) if c == column)
+            || format.id == IdOf::Column(column)
+            || format.operation == OperationOf::Column(column)
     };
     let absent: Vec<usize> = (0..format.schema.len()).filter(|&c| !taken[c]).collect();
-    if let Some(&column) = absent.iter().find(|&&c| needed(c)) {
-        let name = &format.schema.fields[column].name;
+    let missing = absent.iter().find(|&&c| needed(c)).map(|&column| &format.schema.fields[column].name);
+    // A table without it would make upserts of all its deletes.
+    let operation = match &format.operation {
+        OperationOf::Field(name) if !names.contains(name) => Some(name),
+        _ => None,
+    };
+    if let Some(name) = missing.or(operation) {
         let hint = match kilter_core::nearest(name, names.iter().map(String::as_str)) {
             Some(near) => format!("the file has `{near}`: rename it, or the column in the definitions"),
             None => format!("columns of the file: {}", kilter_core::list(names.iter().map(String::as_str))),
@@ -138,14 +149,15 @@ impl<R: Read> CsvRows<R> {
             let rejection = Rejection::new("wrong_column_count", message, &self.payload(), line);
             return Err(rejection.hint("put a cell that holds a comma or a line break in double quotes"));
         }
-        let mut row = vec![Value::Null; format.schema.len()];
-        let (mut event_id, mut extra, mut problems) = (Value::Null, String::new(), Vec::new());
+        let mut read = Unchecked { row: vec![Value::Null; format.schema.len()], ..Unchecked::default() };
+        let mut extra = String::new();
         for ((cell, target), name) in record.iter().zip(&self.targets).zip(&self.names) {
             let text = match (target, std::str::from_utf8(cell)) {
                 (Target::Nowhere, _) => continue,
                 (_, Ok(text)) => text,
                 (_, Err(_)) => {
-                    problems.push(FieldProblem::new("not_utf8", name, format!("{name}: not UTF-8 text")).hint("save the file as UTF-8"));
+                    read.problems
+                        .push(FieldProblem::new("not_utf8", name, format!("{name}: not UTF-8 text")).hint("save the file as UTF-8"));
                     continue;
                 }
             };
@@ -153,19 +165,18 @@ impl<R: Read> CsvRows<R> {
                 Target::Column(column) => {
                     let field = &format.schema.fields[*column];
                     match from_text(text, field.data_type) {
-                        Ok(value) => row[*column] = value,
-                        Err(mismatch) => problems.push(mismatch.at(&field.name)),
+                        Ok(value) => read.row[*column] = value,
+                        Err(mismatch) => read.problems.push(mismatch.at(&field.name)),
                     }
                 }
-                Target::EventId if !text.is_empty() => event_id = Value::text(text),
+                Target::EventId if !text.is_empty() => read.event_id = Value::text(text),
+                Target::Operation if !text.is_empty() => read.operation = Value::text(text),
                 Target::Extra if !text.is_empty() => push_extra(&mut extra, name, text),
-                Target::EventId | Target::Extra | Target::Nowhere => {}
+                Target::EventId | Target::Operation | Target::Extra | Target::Nowhere => {}
             }
         }
-        let extra = (!extra.is_empty()).then(|| format!("{{{extra}}}").into_boxed_str());
-        format
-            .finish(row, event_id, extra, arrived, problems)
-            .map_err(|faulty| Rejection::from_problems(faulty.problems, &self.payload(), line))
+        read.extra = (!extra.is_empty()).then(|| format!("{{{extra}}}").into_boxed_str());
+        format.finish(read, arrived).map_err(|faulty| Rejection::from_problems(faulty.problems, &self.payload(), line))
     }
 
     /// The record as one line of CSV.

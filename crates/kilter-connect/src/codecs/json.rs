@@ -8,8 +8,9 @@ use kilter_core::{CompactString, DataType, EventTime, Schema, Value};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::debezium::{self, Metadata, Refused};
 use crate::error::{FieldProblem, Rejection};
-use crate::format::{Decoded, EVENT_ID_FIELD, Limits, RowFormat, UnknownFields, missing};
+use crate::format::{Decoded, EVENT_ID_FIELD, Limits, OperationOf, RowFormat, Unchecked, UnknownFields, missing};
 use crate::typed::{Mismatch, Raw, Rules, typed};
 
 /// What [`decode_object`] read.
@@ -29,11 +30,11 @@ pub fn decode_object(
     unknown: UnknownFields,
     limits: &Limits,
 ) -> Result<Object, Vec<FieldProblem>> {
-    let mut slots = Slots::new(schema, unknown, false, limits);
+    let mut slots = Slots::new(schema, unknown, false, None, limits);
     if let Err(problem) = slots.read(strip_bom(bytes)) {
         return Err(vec![problem.field_problem(bytes)]);
     }
-    let (row, _, extra, mut problems) = slots.take();
+    let Unchecked { row, extra, mut problems, .. } = slots.take();
     for &column in required {
         if row.get(column).is_none_or(Value::is_null) {
             let name = schema.fields.get(column).map_or("", |f| f.name.as_str());
@@ -51,22 +52,59 @@ pub(crate) struct JsonRows<'f> {
     format: &'f RowFormat,
     arrived: EventTime,
     slots: Slots<'f>,
+    /// What the envelope gives to the row, where the format has one.
+    metadata: Option<Metadata>,
 }
 
 impl<'f> JsonRows<'f> {
     pub(crate) fn new(format: &'f RowFormat, arrived: EventTime, limits: &Limits) -> JsonRows<'f> {
-        JsonRows { format, arrived, slots: Slots::new(&format.schema, format.unknown, format.reads_event_id(), limits) }
+        let operation = match &format.operation {
+            OperationOf::Field(name) => Some(name.as_str()),
+            OperationOf::Nothing | OperationOf::Column(_) | OperationOf::Debezium => None,
+        };
+        let metadata = (format.operation == OperationOf::Debezium).then(|| Metadata::of(&format.schema));
+        let slots = Slots::new(&format.schema, format.unknown, format.reads_event_id(), operation, limits);
+        JsonRows { format, arrived, slots, metadata }
     }
 
-    /// Decodes one object. `whole` and `start`: the text it lies in and where, to tell the place of a mistake.
-    pub(crate) fn decode(&mut self, bytes: &[u8], place: Place<'_>, row: usize) -> Result<Decoded, Rejection> {
-        if let Err(problem) = self.slots.read(bytes) {
-            return Err(problem.rejection(bytes, place, row));
+    /// Decodes one object; none: a message that tells of no row. `place`: where it lies, to tell the place of a mistake.
+    pub(crate) fn decode(&mut self, bytes: &[u8], place: Place<'_>, row: usize) -> Result<Option<Decoded>, Rejection> {
+        let read = match self.metadata {
+            Some(_) => match self.open_envelope(bytes, place, row)? {
+                Some(read) => read,
+                None => return Ok(None),
+            },
+            None => {
+                self.slots.read(bytes).map_err(|problem| problem.rejection(bytes, place, row))?;
+                self.slots.take()
+            }
+        };
+        let decoded = self.format.finish(read, self.arrived);
+        decoded.map(Some).map_err(|faulty| Rejection::from_problems(faulty.problems, bytes, row))
+    }
+
+    fn open_envelope(&mut self, bytes: &[u8], place: Place<'_>, row: usize) -> Result<Option<Unchecked>, Rejection> {
+        let of_problem = |problem: FieldProblem| Rejection::from_problems(vec![problem], bytes, row);
+        let change = match debezium::read(bytes) {
+            Ok(Some(change)) => change,
+            Ok(None) => return Ok(None),
+            Err(Refused::Syntax(_)) if bytes.trim_ascii().is_empty() => return Err(Unreadable::Empty.rejection(bytes, place, row)),
+            Err(Refused::Syntax(e)) => return Err(Unreadable::Syntax(e).rejection(bytes, place, row)),
+            Err(Refused::Problem(problem)) => return Err(of_problem(*problem)),
+        };
+        // The text was found to be JSON; only an escape that is no character can still be wrong. Its place is counted from the row's start.
+        if let Err(broken) = self.slots.read(change.row.as_bytes()) {
+            let problem = broken.field_problem(change.row.as_bytes());
+            let (field, message) = (change.row_name().to_owned(), format!("{}: {}", change.row_name(), problem.message));
+            return Err(of_problem(FieldProblem { field, message, ..problem }));
         }
-        let (values, id, extra, problems) = self.slots.take();
-        self.format
-            .finish(values, id, extra, self.arrived, problems)
-            .map_err(|faulty| Rejection::from_problems(faulty.problems, bytes, row))
+        let mut read = self.slots.take();
+        if let Some(metadata) = &self.metadata {
+            metadata.fill(&change, &self.format.schema, &mut read.row, &mut read.problems);
+        }
+        read.operation = Value::Text(change.op);
+        read.happened = change.happened;
+        Ok(Some(read))
     }
 }
 
@@ -146,11 +184,14 @@ struct Slots<'f> {
     schema: &'f Schema,
     unknown: UnknownFields,
     reads_event_id: bool,
+    /// The field that tells the operation, where no column does.
+    operation_field: Option<&'f str>,
     max_depth: usize,
     max_fields: usize,
     row: Vec<Value>,
     seen: Vec<bool>,
     event_id: Option<Value>,
+    operation: Option<Value>,
     /// Undeclared fields as the inside of a JSON object, and their names to tell duplicates.
     extra: String,
     strangers: Vec<CompactString>,
@@ -161,16 +202,24 @@ struct Slots<'f> {
 }
 
 impl<'f> Slots<'f> {
-    fn new(schema: &'f Schema, unknown: UnknownFields, reads_event_id: bool, limits: &Limits) -> Slots<'f> {
+    fn new(
+        schema: &'f Schema,
+        unknown: UnknownFields,
+        reads_event_id: bool,
+        operation_field: Option<&'f str>,
+        limits: &Limits,
+    ) -> Slots<'f> {
         Slots {
             schema,
             unknown,
             reads_event_id,
+            operation_field,
             max_depth: limits.max_depth,
             max_fields: limits.max_fields,
             row: Vec::new(),
             seen: Vec::new(),
             event_id: None,
+            operation: None,
             extra: String::new(),
             strangers: Vec::new(),
             problems: Vec::new(),
@@ -186,6 +235,7 @@ impl<'f> Slots<'f> {
         self.seen.clear();
         self.seen.resize(width, false);
         self.event_id = None;
+        self.operation = None;
         self.extra.clear();
         self.strangers.clear();
         self.problems.clear();
@@ -204,9 +254,15 @@ impl<'f> Slots<'f> {
         json.deserialize_map(&mut *self).and_then(|()| json.end()).map_err(Unreadable::Syntax)
     }
 
-    fn take(&mut self) -> (Vec<Value>, Value, Option<Box<str>>, Vec<FieldProblem>) {
-        let extra = (!self.extra.is_empty()).then(|| format!("{{{}}}", self.extra).into_boxed_str());
-        (std::mem::take(&mut self.row), self.event_id.take().unwrap_or_default(), extra, std::mem::take(&mut self.problems))
+    fn take(&mut self) -> Unchecked {
+        Unchecked {
+            row: std::mem::take(&mut self.row),
+            event_id: self.event_id.take().unwrap_or_default(),
+            operation: self.operation.take().unwrap_or_default(),
+            happened: None,
+            extra: (!self.extra.is_empty()).then(|| format!("{{{}}}", self.extra).into_boxed_str()),
+            problems: std::mem::take(&mut self.problems),
+        }
     }
 
     fn column(&mut self, name: &str) -> Option<usize> {
@@ -379,6 +435,17 @@ impl<'de> Visitor<'de> for &mut Slots<'_> {
                         }
                     }
                 }
+                Key::Operation(name) => {
+                    let value = map.next_value_seed(ValueSeed(DataType::String))?;
+                    if self.operation.is_some() {
+                        self.duplicate(name);
+                        continue;
+                    }
+                    self.operation = Some(value.unwrap_or_else(|mismatch| {
+                        self.problems.push(mismatch.at(name));
+                        Value::Null
+                    }));
+                }
                 Key::Stranger(name) => self.stranger(name, &mut map)?,
             }
         }
@@ -386,40 +453,42 @@ impl<'de> Visitor<'de> for &mut Slots<'_> {
     }
 }
 
-enum Key {
+enum Key<'f> {
     Column(usize),
     EventId,
+    Operation(&'f str),
     Stranger(CompactString),
 }
 
 struct KeySeed<'a, 'f>(&'a mut Slots<'f>);
 
-impl<'de> DeserializeSeed<'de> for KeySeed<'_, '_> {
-    type Value = Key;
+impl<'de, 'f> DeserializeSeed<'de> for KeySeed<'_, 'f> {
+    type Value = Key<'f>;
 
-    fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<Key, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<Key<'f>, D::Error> {
         d.deserialize_str(self)
     }
 }
 
-impl Visitor<'_> for KeySeed<'_, '_> {
-    type Value = Key;
+impl<'f> Visitor<'_> for KeySeed<'_, 'f> {
+    type Value = Key<'f>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a field name")
     }
 
-    fn visit_str<E>(self, name: &str) -> Result<Key, E> {
-        Ok(match self.0.column(name) {
-            Some(column) => Key::Column(column),
-            None if self.0.reads_event_id && name == EVENT_ID_FIELD => Key::EventId,
-            None => Key::Stranger(CompactString::new(name)),
+    fn visit_str<E>(self, name: &str) -> Result<Key<'f>, E> {
+        Ok(match (self.0.column(name), self.0.operation_field) {
+            (Some(column), _) => Key::Column(column),
+            (None, Some(field)) if field == name => Key::Operation(field),
+            (None, _) if self.0.reads_event_id && name == EVENT_ID_FIELD => Key::EventId,
+            (None, _) => Key::Stranger(CompactString::new(name)),
         })
     }
 }
 
 /// Reads one plain value by its declared type; a mismatch is a result, not an error, so that reading goes on.
-struct ValueSeed(DataType);
+pub(crate) struct ValueSeed(pub DataType);
 
 impl<'de> DeserializeSeed<'de> for ValueSeed {
     type Value = Result<Value, Mismatch>;
@@ -492,7 +561,7 @@ impl<'de> DeserializeSeed<'de> for IdSeed {
     }
 }
 
-struct CompactStr(CompactString);
+pub(crate) struct CompactStr(pub CompactString);
 
 impl<'de> serde::Deserialize<'de> for CompactStr {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<CompactStr, D::Error> {

@@ -13,8 +13,8 @@ use parquet::schema::types::ColumnDescriptor;
 use super::csv::{Target, targets};
 use super::json::push_json_string;
 use crate::encode::row_to_json;
-use crate::error::{ConnectError, FieldProblem, Rejection};
-use crate::format::{Decoded, RowFormat, UnknownFields};
+use crate::error::{ConnectError, Rejection};
+use crate::format::{Decoded, RowFormat, Unchecked, UnknownFields};
 use crate::typed::{Mismatch, Raw, Rules, typed};
 
 const BATCH: usize = 2048;
@@ -99,7 +99,7 @@ impl ParquetRows {
                 Target::Nowhere => continue,
                 Target::Column(column) => format.schema.fields[*column].data_type,
                 Target::EventId if natural(kind, physical) == DataType::Int64 => DataType::Int64,
-                Target::EventId => DataType::String,
+                Target::EventId | Target::Operation => DataType::String,
                 Target::Extra => natural(kind, physical),
             };
             let stored = natural(kind, physical);
@@ -162,24 +162,25 @@ impl ParquetRows {
         let (at, row) = (self.at, self.row);
         self.at += 1;
         self.row += 1;
-        let mut values = vec![Value::Null; format.schema.len()];
-        let (mut event_id, mut extra, mut problems) = (Value::Null, String::new(), Vec::<FieldProblem>::new());
+        let mut read = Unchecked { row: vec![Value::Null; format.schema.len()], ..Unchecked::default() };
+        let mut extra = String::new();
         for column in &mut self.columns {
             let value = std::mem::take(&mut column.values[at]);
             if !column.wrong.is_empty()
                 && let Ok(found) = column.wrong.binary_search_by_key(&at, |(row, _)| *row)
             {
-                problems.push(column.wrong[found].1.clone().at(&column.name));
+                read.problems.push(column.wrong[found].1.clone().at(&column.name));
             }
             match column.target {
-                Target::Column(slot) => values[slot] = value,
-                Target::EventId => event_id = value,
+                Target::Column(slot) => read.row[slot] = value,
+                Target::EventId => read.event_id = value,
+                Target::Operation => read.operation = value,
                 Target::Extra => push_extra(&mut extra, &column.name, &value),
                 Target::Nowhere => {}
             }
         }
-        let extra = (!extra.is_empty()).then(|| format!("{{{extra}}}").into_boxed_str());
-        Some(format.finish(values, event_id, extra, arrived, problems).map_err(|faulty| {
+        read.extra = (!extra.is_empty()).then(|| format!("{{{extra}}}").into_boxed_str());
+        Some(format.finish(read, arrived).map_err(|faulty| {
             let payload = row_to_json(&format.schema, &faulty.row).to_string();
             Rejection::from_problems(faulty.problems, payload.as_bytes(), row)
         }))

@@ -1,7 +1,7 @@
 //! What the tests of this crate share: small views and events.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
-use kilter_core::{DataType, Event, EventTime, Schema, SourceId, Span, Value};
+use kilter_core::{DataType, Event, EventTime, Operation, Schema, SourceId, Span, Value};
 use kilter_features::{ColumnSpec, View, ViewSpec, compile_view};
 
 pub fn schema() -> Schema {
@@ -33,5 +33,5 @@ pub fn view(spec: &ViewSpec) -> View {
 }
 
 pub fn event(time: EventTime, row: Vec<Value>) -> Event {
-    Event { source: SourceId(0), offset: 0, time, arrived: time, id: None, row, extra: None }
+    Event { source: SourceId(0), offset: 0, time, arrived: time, id: None, operation: Operation::Upsert, row, extra: None }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
-use kilter_core::{CompactString, DataType, Event, EventTime, Offset, Schema, SourceId, Span, Value};
+use kilter_core::{CompactString, DataType, Event, EventTime, Offset, Operation, Schema, SourceId, Span, Value};
 use kilter_features::expr::{Scope, compile};
 use kilter_features::{ColumnSpec, View, ViewSpec, compile_view};
 use kilter_learn::{Gbdt, Logistic};
@@ -144,7 +144,7 @@ impl World {
             sources: ["payments", "reports", "logins"]
                 .into_iter()
                 .zip(schemas())
-                .map(|(name, schema)| SourcePlan { name: name.into(), schema, lateness: Span::HOUR, dedupe: Span::DAY })
+                .map(|(name, schema)| SourcePlan { name: name.into(), schema, lateness: Span::HOUR, dedupe: Span::DAY, key: vec![] })
                 .collect(),
             views,
             models,
@@ -276,7 +276,7 @@ fn views() -> Vec<View> {
 }
 
 pub fn event(source: SourceId, time: EventTime, row: Vec<Value>) -> Event {
-    Event { source, offset: 0, time, arrived: time, id: None, row, extra: None }
+    Event { source, offset: 0, time, arrived: time, id: None, operation: Operation::Upsert, row, extra: None }
 }
 
 pub fn payment(time: EventTime, id: i64, card: i64, amount: f64) -> Event {
@@ -285,6 +285,11 @@ pub fn payment(time: EventTime, id: i64, card: i64, amount: f64) -> Event {
 
 pub fn report(time: EventTime, id: i64, card: i64, fraud: bool) -> Event {
     event(REPORTS, time, vec![Value::Int(id), Value::Int(card), Value::Bool(fraud)])
+}
+
+/// The same row, going away.
+pub fn deleted(event: Event) -> Event {
+    Event { operation: Operation::Delete, ..event }
 }
 
 /// Events get the offsets of their places.

@@ -110,6 +110,14 @@ pub struct SourceDef {
     pub time: String,
     /// Column that identifies an event: one that comes twice within `dedupe` counts once.
     pub id: Option<String>,
+    /// Column of the primary key, or several, where events tell the changes of a table's rows: each replaces the row of its key or takes it away.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Option<OneOrMore>")]
+    pub key: Vec<String>,
+    /// With `key`: the column or field that says what happened to the row; null is an upsert. Left out: every event is an upsert.
+    pub operation: Option<String>,
+    /// With `key`: the form in which the changes come.
+    pub envelope: Option<Envelope>,
     /// Name and type of every column.
     pub columns: Named<ColumnDef>,
     /// How far behind the newest event an event may be and still enter every window.
@@ -352,6 +360,14 @@ pub enum FileFormat {
     Json,
 }
 
+/// The form in which changes of a table's rows come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Envelope {
+    /// `{"before": .., "after": .., "op": .., "source": ..}`, alone or as `payload`.
+    Debezium,
+}
+
 /// What happens to fields that no column names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -408,6 +424,10 @@ impl Word for FileFormat {
     const WHAT: &'static str = "format";
     const WORDS: &'static [(&'static str, Self)] =
         &[("parquet", FileFormat::Parquet), ("csv", FileFormat::Csv), ("ndjson", FileFormat::Ndjson), ("json", FileFormat::Json)];
+}
+impl Word for Envelope {
+    const WHAT: &'static str = "envelope";
+    const WORDS: &'static [(&'static str, Self)] = &[("debezium", Envelope::Debezium)];
 }
 impl Word for Unknown {
     const WHAT: &'static str = "treatment of unknown fields";

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use kilter_connect::OperationOf;
 use kilter_core::SourceId;
 use kilter_features::View;
 use kilter_learn::Learner;
@@ -20,7 +21,24 @@ pub fn graph(project: &Project) -> String {
             None => "http, ".to_owned(),
         });
         let time = settings.map_or("", |s| s.time_text.as_str());
-        let _ = writeln!(out, "\nsource {}   {origin}time {time}, lateness {}, dedupe {}", source.name, source.lateness, source.dedupe);
+        let changes = match source.key.as_slice() {
+            [] => String::new(),
+            key => {
+                let names: Vec<&str> = key.iter().map(|c| source.schema.fields[*c].name.as_str()).collect();
+                let told = match settings.map(|s| &s.operation) {
+                    Some(OperationOf::Column(c)) => format!(" by {}", source.schema.fields[*c].name),
+                    Some(OperationOf::Field(field)) => format!(" by {field}"),
+                    Some(OperationOf::Debezium) => " in debezium's envelope".to_owned(),
+                    Some(OperationOf::Nothing) | None => String::new(),
+                };
+                format!("changes per {}{told}, ", names.join(", "))
+            }
+        };
+        let _ = writeln!(
+            out,
+            "\nsource {}   {origin}{changes}time {time}, lateness {}, dedupe {}",
+            source.name, source.lateness, source.dedupe
+        );
         let rows = source.schema.fields.iter().map(|f| vec![f.name.clone(), f.data_type.to_string()]).collect();
         table(&mut out, rows);
     }

@@ -175,6 +175,7 @@ fn read_source(mut t: Reader<'_>) -> Option<SourceDef> {
     t.require("time", "the column that holds the event's time: `time = \"booked_at\"`; or \"arrival\"");
     let time = t.text("time");
     let id = t.text("id");
+    let changes = read_changes(&mut t, connector, format.or_else(|| path.as_deref().and_then(FileFormat::of_path)));
     t.require("columns", "name and type of each: `columns = { account_id = \"int64\", booked_at = \"timestamp\" }`");
     let columns = read_columns(&mut t);
     let lateness = t.span("lateness").unwrap_or_else(defaults::lateness);
@@ -185,7 +186,55 @@ fn read_source(mut t: Reader<'_>) -> Option<SourceDef> {
     t.finish();
     let connector = connector.unwrap_or_else(defaults::connector);
     let format = format.or_else(|| path.as_deref().and_then(FileFormat::of_path)).filter(|_| connector == Connector::File);
-    Some(SourceDef { connector, path, format, time: time?, id, columns: columns?, lateness, dedupe, max_future, unknown, description })
+    Some(SourceDef {
+        connector,
+        path,
+        format,
+        time: time?,
+        id,
+        key: changes.key,
+        operation: changes.operation,
+        envelope: changes.envelope,
+        columns: columns?,
+        lateness,
+        dedupe,
+        max_future,
+        unknown,
+        description,
+    })
+}
+
+/// What makes of a source the changes of a table.
+#[derive(Default)]
+struct Changes {
+    key: Vec<String>,
+    operation: Option<String>,
+    envelope: Option<Envelope>,
+}
+
+fn read_changes(t: &mut Reader<'_>, connector: Option<Connector>, format: Option<FileFormat>) -> Changes {
+    let has_key = t.has("key");
+    let key = t.one_or_more("key").unwrap_or_default();
+    let operation = t.text("operation");
+    let envelope = t.word("envelope");
+    for name in ["operation", "envelope"] {
+        if t.has(name) && !has_key {
+            let problem = Problem::new("missing", format!("`{name}` is about the rows of a table, and no `key` says what names a row"));
+            t.document.error(At::Key(&t.at(name)), problem.hint("add the primary key: `key = \"account_id\"`, or a list of columns"));
+            return Changes { key, ..Changes::default() };
+        }
+    }
+    if t.has("operation") && t.has("envelope") {
+        let problem = Problem::new("misplaced", "the envelope says itself what happened to a row");
+        t.document.error(At::Key(&t.at("operation")), problem.hint("leave `operation` out, or `envelope` where the rows come flat"));
+        return Changes { key, operation: None, envelope };
+    }
+    if envelope.is_some() && connector == Some(Connector::File) && matches!(format, Some(FileFormat::Csv | FileFormat::Parquet)) {
+        let problem = Problem::new("misplaced", "an envelope is JSON, and the file is not");
+        let hint = "write the messages as NDJSON; of a table of flat rows name the `operation` instead";
+        t.document.error(At::Value(&t.at("envelope")), problem.hint(hint));
+    }
+    Changes { key, operation, envelope }
 }
 
 impl FileFormat {

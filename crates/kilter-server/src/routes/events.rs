@@ -26,6 +26,10 @@ pub struct EventsReport {
     duplicates: u64,
     /// Of the accepted: too late for every window; kept in the log and listed among the dead letters.
     late: u64,
+    /// Messages of Debezium that tell of no row, passed over: heartbeats, tombstones and the like. Left out when there were none.
+    #[serde(skip_serializing_if = "is_zero")]
+    #[schema(required = false)]
+    ignored: u64,
     /// Listed among the dead letters with their text.
     rejected: u64,
     /// The log is durable up to here, exclusive; null when nothing was accepted.
@@ -44,6 +48,10 @@ pub struct RowRejection {
     field: Option<String>,
     message: String,
     hint: Option<String>,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 impl From<Rejection> for RowRejection {
@@ -66,6 +74,7 @@ impl From<IngestReport> for EventsReport {
             accepted: r.accepted,
             duplicates: r.duplicates,
             late: r.late,
+            ignored: r.ignored,
             rejected: r.rejected,
             next_offset: r.next_offset,
             rejections: r.rejections.into_iter().map(RowRejection::from).collect(),

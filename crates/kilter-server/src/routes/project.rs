@@ -39,6 +39,8 @@ pub struct Source {
     time: String,
     /// Column of the event id.
     id: Option<String>,
+    /// Columns of the primary key, where the events tell the changes of a table's rows; else none.
+    key: Vec<String>,
     #[schema(example = "1d")]
     lateness: String,
     dedupe: String,
@@ -209,6 +211,7 @@ pub async fn get_project(State(app): State<App>, params: Params) -> Answer {
             description: definition.and_then(|d| d.description.clone()),
             time: settings.time_text.clone(),
             id: settings.id.map(|i| source.schema.fields[i].name.clone()),
+            key: source.key.iter().map(|i| source.schema.fields[*i].name.clone()).collect(),
             lateness: source.lateness.to_string(),
             dedupe: source.dedupe.to_string(),
             columns: source

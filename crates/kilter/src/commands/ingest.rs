@@ -78,7 +78,7 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
     if args.json {
         let figures = serde_json::json!({
             "rows": done.rows, "accepted": done.accepted, "duplicates": done.duplicates, "late": done.late,
-            "rejected": done.rejected, "resumed": done.resumed, "decisions": decisions,
+            "rejected": done.rejected, "ignored": done.ignored, "resumed": done.resumed, "decisions": decisions,
             "seconds": seconds, "events_per_second": rate,
         });
         println!("{}", serde_json::to_string_pretty(&figures)?);
@@ -90,6 +90,7 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
         (done.duplicates, "duplicates"),
         (done.late, "too late for any window (kept in the log, listed by `kilter dead-letters`)"),
         (done.rejected, "rejected (listed by `kilter dead-letters`)"),
+        (done.ignored, "messages that tell of no row (heartbeats, tombstones and the like)"),
     ] {
         if n > 0 {
             println!("{} {what}", grouped(n));

@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use kilter_connect::{IdOf, RowFormat, TimeOf, UnknownFields};
+use kilter_connect::{IdOf, OperationOf, RowFormat, TimeOf, UnknownFields};
 use kilter_core::{DataType, Field, Problem, Schema, Span};
 use kilter_features::expr::{self, Expr, Scope};
 use kilter_pipeline::SourcePlan;
 
 use super::super::definitions::*;
 use super::super::document::At;
-use super::{Resolver, prefixed, type_name};
+use super::{Resolver, is_key, prefixed, type_name};
 
 /// How the events of one source are fetched and read; what the pipeline does not need to know.
 #[derive(Clone, Debug)]
@@ -25,6 +25,9 @@ pub struct SourceSettings {
     pub time_text: String,
     /// Column of the event id.
     pub id: Option<usize>,
+    /// Columns of the primary key, where events tell the changes of a table's rows.
+    pub key: Vec<usize>,
+    pub operation: OperationOf,
     /// Columns that may not be null.
     pub required: Vec<usize>,
     pub unknown: Unknown,
@@ -68,6 +71,8 @@ impl SourceSettings {
             },
             time_name: self.time_text.clone(),
             id: self.id.map_or(IdOf::Reserved, IdOf::Column),
+            key: self.key.clone(),
+            operation: self.operation.clone(),
             required: self.required.clone(),
             unknown: match self.unknown {
                 Unknown::Keep => UnknownFields::Keep,
@@ -81,13 +86,16 @@ impl SourceSettings {
 
 pub(super) fn plan(name: &str, def: &SourceDef) -> SourcePlan {
     let fields = def.columns.iter().map(|(name, column)| Field { name: name.to_owned(), data_type: column.data_type }).collect();
-    SourcePlan { name: name.to_owned(), schema: Schema { fields }, lateness: def.lateness, dedupe: def.dedupe }
+    let schema = Schema { fields };
+    let key = def.key.iter().filter_map(|column| schema.index(column)).collect();
+    SourcePlan { name: name.to_owned(), schema, lateness: def.lateness, dedupe: def.dedupe, key }
 }
 
 pub(super) fn settings(resolver: &Resolver<'_>, name: &str, def: &SourceDef) -> SourceSettings {
-    let schema = plan(name, def).schema;
+    let SourcePlan { schema, key, .. } = plan(name, def);
     let time = time(resolver, name, def, &schema).unwrap_or(SourceTime::Arrival);
     let id = def.id.as_deref().and_then(|column| id(resolver, name, column, &schema));
+    check_key(resolver, name, def, &schema);
     SourceSettings {
         name: name.to_owned(),
         connector: def.connector,
@@ -96,7 +104,9 @@ pub(super) fn settings(resolver: &Resolver<'_>, name: &str, def: &SourceDef) -> 
         time,
         time_text: def.time.clone(),
         id,
-        required: def.columns.iter().enumerate().filter(|(_, (_, c))| c.required).map(|(i, _)| i).collect(),
+        required: def.columns.iter().enumerate().filter(|(i, (_, c))| c.required || key.contains(i)).map(|(i, _)| i).collect(),
+        operation: operation(resolver, name, def, &schema),
+        key,
         unknown: def.unknown,
         max_future: def.max_future,
     }
@@ -150,4 +160,60 @@ fn id(resolver: &Resolver<'_>, name: &str, column: &str, schema: &Schema) -> Opt
         resolver.document.error(At::Value(&path), problem.hint("an id is a text or a whole number that no other event has"));
     }
     Some(position)
+}
+
+/// Every column of the key must be there and name something, and the changes of one row must not look like one event.
+fn check_key(resolver: &Resolver<'_>, name: &str, def: &SourceDef, schema: &Schema) {
+    let path = format!("source.{name}.key");
+    let what = format!("`key` of source \"{name}\"");
+    for (item, column) in def.key.iter().enumerate() {
+        let place = resolver.document.first_of(&[format!("{path}.{item}"), path.clone()]);
+        let problem = match schema.index(column).map(|i| schema.fields[i].data_type) {
+            None => Problem::unknown("unknown_column", "column", column, schema.names()),
+            Some(found) if !is_key(found) => {
+                let names = schema.fields.iter().filter(|f| is_key(f.data_type)).map(|f| f.name.as_str());
+                Problem::new("wrong_type", format!("`{column}` is {}, which names no row", type_name(Some(found))))
+                    .hint(format!("columns that name something: {}", kilter_core::list(names)))
+            }
+            Some(_) if def.key[..item].contains(column) => {
+                Problem::new("duplicate", format!("`{column}` is named twice")).hint("name each column once")
+            }
+            Some(_) => continue,
+        };
+        resolver.document.error(At::Value(&place), prefixed(&what, problem));
+    }
+    if let (Some(id), [key]) = (&def.id, def.key.as_slice())
+        && id == key
+    {
+        let path = format!("source.{name}.id");
+        let problem = Problem::new(
+            "misplaced",
+            format!("`{id}` is the `key` of source \"{name}\": the second change of a row would be taken for a repetition of the first"),
+        );
+        resolver.document.error(At::Value(&path), problem.hint("leave `id` out, or name a column that is different in every change"));
+    }
+}
+
+fn operation(resolver: &Resolver<'_>, name: &str, def: &SourceDef, schema: &Schema) -> OperationOf {
+    let path = format!("source.{name}.operation");
+    match (&def.operation, def.envelope) {
+        (_, Some(Envelope::Debezium)) => OperationOf::Debezium,
+        (None, None) => OperationOf::Nothing,
+        (Some(field), None) => match schema.index(field) {
+            None => OperationOf::Field(field.clone()),
+            Some(column) => {
+                let found = schema.fields[column].data_type;
+                if found != DataType::String {
+                    let problem = Problem::new(
+                        "wrong_type",
+                        format!("`operation` of source \"{name}\" must be a string, `{field}` is {}", type_name(Some(found))),
+                    );
+                    resolver
+                        .document
+                        .error(At::Value(&path), problem.hint("its values are words such as c, u and d, or insert, update and delete"));
+                }
+                OperationOf::Column(column)
+            }
+        },
+    }
 }
