@@ -246,6 +246,11 @@ where
     pub fn new(events: E, rows: R, include_self: bool) -> ByTime<E, R> {
         ByTime { events: events.peekable(), rows: rows.peekable(), include_self }
     }
+
+    /// Whether no event is left.
+    pub fn events_are_over(&mut self) -> bool {
+        self.events.peek().is_none()
+    }
 }
 
 impl<X, E, R> Iterator for ByTime<E, R>
