@@ -43,6 +43,8 @@ enum Command {
     Ingest(commands::ingest::Args),
     /// Trains a model on the past of the log.
     Train(commands::train::Args),
+    /// Writes features as they were known at each row of a spine, for training elsewhere: Parquet, CSV, NDJSON.
+    TrainingSet(commands::training_set::Args),
     /// Trains and tests a model on one stretch of time after another.
     Backtest(commands::backtest::Args),
     /// Lists models and their versions.
@@ -110,6 +112,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Up(args) => commands::up::run(&dir, args).await,
         Command::Ingest(args) => commands::ingest::run(&dir, args).await,
         Command::Train(args) => commands::train::run(&dir, args).await,
+        Command::TrainingSet(args) => commands::training_set::run(&dir, args).await,
         Command::Backtest(args) => commands::backtest::run(&dir, args).await,
         Command::Models(args) => commands::registry::models(&dir, args).await,
         Command::Promote(args) => commands::registry::promote(&dir, args).await,

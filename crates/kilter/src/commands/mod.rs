@@ -11,6 +11,7 @@ pub mod registry;
 pub mod repair;
 pub mod replay;
 pub mod train;
+pub mod training_set;
 pub mod up;
 
 use comfy_table::{ContentArrangement, LineStyle, Table, TableStyle};
