@@ -118,12 +118,9 @@ fn naive(plan: &Arc<SetPlan>, views: &Plan, events: &[(EventTime, Event)], rows:
     let mut out = Vec::new();
     for row in rows {
         let mut engine = Engine::new(views.views.clone());
-        events
-            .iter()
-            .filter(|(known, _)| if plan.include_self { *known <= row.time } else { *known < row.time })
-            .for_each(|(_, event)| {
-                engine.update(event);
-            });
+        events.iter().filter(|(known, _)| if plan.include_self { *known <= row.time } else { *known < row.time }).for_each(|(_, event)| {
+            engine.update(event);
+        });
         let (mut slots, mut values) = (Vec::new(), Vec::new());
         plan.start(row.row.clone(), &mut slots);
         for (place, (view, key)) in plan.views().enumerate() {

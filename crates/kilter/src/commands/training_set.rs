@@ -158,7 +158,10 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
 fn request(args: Args) -> anyhow::Result<Request> {
     let extension = args.out.extension().and_then(|e| e.to_str()).unwrap_or_default();
     let format = args.format.or_else(|| TableFormat::parse(extension)).with_context(|| {
-        format!("the extension of {} names no format\n  hint: end the name with .parquet, .csv or .ndjson, or say --format", args.out.display())
+        format!(
+            "the extension of {} names no format\n  hint: end the name with .parquet, .csv or .ndjson, or say --format",
+            args.out.display()
+        )
     })?;
     let SpineArgs { spine, events, decision, time, condition, from, to, sample, sample_by, seed } = args.spine;
     let pick = Pick { condition, from, to, sample: sample.map(|share| Sample { share, seed, by: sample_by }) };
@@ -282,7 +285,9 @@ fn show(request: &Request, report: &Report) {
     if counts.before_log > 0 {
         println!("{} rows lie before anything was known: their features are those of an empty history", grouped(counts.before_log));
         if matches!(request.mode, Mode::Replay) {
-            println!("  hint: replay goes by when events arrived here; for history taken in later, --mode event-time goes by the events' own times");
+            println!(
+                "  hint: replay goes by when events arrived here; for history taken in later, --mode event-time goes by the events' own times"
+            );
         }
     }
 }

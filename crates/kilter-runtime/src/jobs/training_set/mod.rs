@@ -57,10 +57,9 @@ pub fn write(data: &Data, project: &Project, request: &Request, progress: &mut d
     let started = Instant::now();
     check_places(request)?;
     write_here(data, project, request, progress, started).map_err(|error| {
-        let full = error.chain().any(|cause| {
-            cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::StorageFull)
-        });
-        match full {
+        use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        let is_full = |e: &std::io::Error| matches!(e.kind(), StorageFull | QuotaExceeded | FileTooLarge);
+        match error.chain().any(|cause| cause.downcast_ref().is_some_and(is_full)) {
             true => anyhow::anyhow!(
                 "the disk of {} is full\n  hint: free some space and run the same command again: it goes on from the last finished part",
                 request.out.display()
@@ -83,9 +82,9 @@ fn check_places(request: &Request) -> anyhow::Result<()> {
     anyhow::ensure!(folder.is_dir(), "there is no folder {}\n  hint: make it first", folder.display());
     match (&request.mode, &request.spine) {
         (Mode::AsLogged, Spine::Decisions { .. }) => {}
-        (Mode::AsLogged, _) => anyhow::bail!(
-            "--mode as-logged gives what was recorded with decisions, and needs them as its spine\n  hint: --decision NAME"
-        ),
+        (Mode::AsLogged, _) => {
+            anyhow::bail!("--mode as-logged gives what was recorded with decisions, and needs them as its spine\n  hint: --decision NAME")
+        }
         _ => {}
     }
     if let Spine::Events { pick, .. } | Spine::Decisions { pick, .. } = &request.spine
@@ -130,7 +129,13 @@ fn write_here(
         fs::remove_dir_all(&partial)?;
     }
     fs::create_dir_all(&partial)?;
-    let mut manifest = match Manifest::read(&partial)? {
+    let found = Manifest::read(&partial)?;
+    anyhow::ensure!(
+        found.is_some() || fs::read_dir(&partial)?.next().is_none(),
+        "{} is no unfinished training set, and stands where one would be\n  hint: name another file, or remove that folder",
+        partial.display()
+    );
+    let mut manifest = match found {
         Some(manifest) => {
             check_same(&manifest.made_of, &made_of, &partial)?;
             anyhow::ensure!(
@@ -140,7 +145,11 @@ fn write_here(
             );
             manifest
         }
-        None => Manifest { made_of: made_of.clone(), until: data.events.next_offset(), ..Manifest::default() },
+        None => {
+            let manifest = Manifest { made_of: made_of.clone(), until: data.events.next_offset(), ..Manifest::default() };
+            manifest.write(&partial)?;
+            manifest
+        }
     };
     let resumed = manifest.position.rows;
     let set = Arc::new(resolved.set);
@@ -157,7 +166,8 @@ fn write_here(
     };
     if !manifest.done {
         if manifest.sorted.is_none() {
-            manifest.sorted = job.sort(facts.as_ref(), &mut |done, total| progress(&Progress { phase: "sorting", done, total, rows: 0 }))?;
+            manifest.sorted =
+                job.sort(facts.as_ref(), &mut |done, total| progress(&Progress { phase: "sorting", done, total, rows: 0 }))?;
             manifest.write(&partial)?;
         }
         let total = match (&request.mode, &manifest.sorted) {
@@ -209,7 +219,10 @@ fn made_of(project: &Project, request: &Request, resolved: &Resolved, facts: Opt
         ("spine".to_string(), spine),
         ("keys".to_string(), keys.collect::<Vec<_>>().join(", ")),
         ("features".to_string(), serde_json::Value::Object(features).to_string()),
-        ("spine_columns".to_string(), resolved.set.columns[..resolved.spine_columns].iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(", ")),
+        (
+            "spine_columns".to_string(),
+            resolved.set.columns[..resolved.spine_columns].iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(", "),
+        ),
         ("include_self".to_string(), resolved.set.include_self.to_string()),
         ("threads".to_string(), request.threads.to_string()),
     ])

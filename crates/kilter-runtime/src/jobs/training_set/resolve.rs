@@ -83,7 +83,8 @@ pub fn resolve(plan: &Plan, request: &Request, recorded: &[String]) -> anyhow::R
             log_spine(plan, request, source, None, pick, &[])?
         }
         Spine::Decisions { decision, pick } => {
-            let index = plan.decision(decision).ok_or_else(|| unknown("decision", decision, plan.decisions.iter().map(|d| d.name.as_str())))?;
+            let index =
+                plan.decision(decision).ok_or_else(|| unknown("decision", decision, plan.decisions.iter().map(|d| d.name.as_str())))?;
             let recorded = if matches!(request.mode, Mode::AsLogged) { recorded } else { &[] };
             log_spine(plan, request, plan.decisions[index].source, Some(index), pick, recorded)?
         }
@@ -244,19 +245,11 @@ fn log_spine<'a>(
 fn condition(text: &str, scope: &Scope) -> anyhow::Result<Expr> {
     let wrong = |problem: Problem| complaint(&Problem { message: format!("--where: {}", problem.message), ..problem });
     let expr = expr::compile(text, scope).map_err(wrong)?;
-    anyhow::ensure!(
-        expr.data_type() == Some(DataType::Bool),
-        "--where: `{text}` is no condition\n  hint: compare it, as in `{text} > 0`"
-    );
+    anyhow::ensure!(expr.data_type() == Some(DataType::Bool), "--where: `{text}` is no condition\n  hint: compare it, as in `{text} > 0`");
     Ok(expr)
 }
 
-fn file_spine<'a>(
-    plan: &'a Plan,
-    request: &Request,
-    path: &std::path::Path,
-    time: Option<&str>,
-) -> anyhow::Result<(Reach<'a>, SpinePlan)> {
+fn file_spine<'a>(plan: &'a Plan, request: &Request, path: &std::path::Path, time: Option<&str>) -> anyhow::Result<(Reach<'a>, SpinePlan)> {
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
     let file_format = FileFormat::parse(extension).unwrap_or(FileFormat::Csv);
     let mut schema = columns_of(path, file_format).map_err(|e| connect(&e))?;
@@ -298,7 +291,14 @@ fn file_spine<'a>(
     anyhow::ensure!(
         !reach.context.lookups.is_empty(),
         "{shown} has no column that is the key of a feature view\n  hint: {}; say which column holds it: --keys VIEW=COLUMN",
-        list(plan.views.iter().map(|v| format!("view `{}` asks for {}", v.name(), v.entity().join(", "))).collect::<Vec<_>>().iter().map(String::as_str))
+        list(
+            plan.views
+                .iter()
+                .map(|v| format!("view `{}` asks for {}", v.name(), v.entity().join(", ")))
+                .collect::<Vec<_>>()
+                .iter()
+                .map(String::as_str)
+        )
     );
     let format = RowFormat {
         time: TimeOf::Column(time),
@@ -337,13 +337,7 @@ fn time_column(schema: &Schema, named: Option<&str>, shown: &str) -> anyhow::Res
 }
 
 impl<'a> Reach<'a> {
-    fn new(
-        plan: &'a Plan,
-        what: String,
-        qualifier: String,
-        own: Schema,
-        further: Vec<(&'static str, String, DataType)>,
-    ) -> Reach<'a> {
+    fn new(plan: &'a Plan, what: String, qualifier: String, own: Schema, further: Vec<(&'static str, String, DataType)>) -> Reach<'a> {
         let mut scope = Scope::new();
         for field in &own.fields {
             scope.add(Some(&qualifier), &field.name, field.data_type);
@@ -490,7 +484,9 @@ impl<'a> Reach<'a> {
                 let (slot, _) = self.context.scope.resolve(qualifier, name).map_err(|p| complaint(&p))?;
                 let lookup = self.context.lookups.iter().rev().find(|l| slot >= l.first_slot && slot < self.context.width);
                 let Some(lookup) = lookup else {
-                    anyhow::bail!("`{text}` is a column of the spine, which the training set has anyhow\n  hint: leave it out of --features");
+                    anyhow::bail!(
+                        "`{text}` is a column of the spine, which the training set has anyhow\n  hint: leave it out of --features"
+                    );
                 };
                 let view = &self.plan.views[lookup.view];
                 let feature = &view.features()[slot - lookup.first_slot].name;

@@ -54,9 +54,9 @@ impl Manifest {
     pub fn read(partial: &Path) -> anyhow::Result<Option<Manifest>> {
         let path = Manifest::path(partial);
         match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| {
-                anyhow::anyhow!("{} is damaged: {e}\n  hint: begin anew with --restart", path.display())
-            }),
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map(Some)
+                .map_err(|e| anyhow::anyhow!("{} is damaged: {e}\n  hint: begin anew with --restart", path.display())),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e).with_context(|| format!("cannot read {}", path.display())),
         }
