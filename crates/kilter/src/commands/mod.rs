@@ -4,6 +4,7 @@ pub mod backtest;
 pub mod check;
 pub mod dead_letters;
 pub mod decisions;
+pub mod features;
 pub mod generate;
 pub mod ingest;
 pub mod new;
