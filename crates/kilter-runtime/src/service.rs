@@ -17,7 +17,9 @@ use crate::data::Data;
 use crate::jobs::train::{Promotion, TrainReport, TrainRequest, train};
 use crate::project::Project;
 use crate::schedule;
-use crate::sequencer::{CHUNK_ROWS, Command, Decided, FeatureRead, FeatureRows, Ingested, Present, Refusal, Sequencer, SnapshotRhythm, TrainListener};
+use crate::sequencer::{
+    CHUNK_ROWS, Command, Decided, FeatureRead, FeatureRows, Ingested, Present, Refusal, Sequencer, SnapshotRhythm, TrainListener,
+};
 use crate::status::{Status, lock};
 
 /// Commands that may wait for the sequencer; when the queue is full, senders wait (files) or are told to slow down (HTTP).

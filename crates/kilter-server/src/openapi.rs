@@ -109,8 +109,13 @@ fn concrete(service: &Service) -> Vec<(String, Value)> {
             "200": { "description": "the features", "content": { "application/json": { "schema": schema } } },
             "default": error("a refusal"),
         });
-        let operation =
-            self::operation(&format!("get_features_{}", view.name()), format!("Features of `{}`", view.name()), parameters, None, responses);
+        let operation = self::operation(
+            &format!("get_features_{}", view.name()),
+            format!("Features of `{}`", view.name()),
+            parameters,
+            None,
+            responses,
+        );
         paths.push((format!("/v1/features/{}/{{key}}", view.name()), json!({ "get": operation })));
         let body = json!({ "required": true, "content": { "application/json": { "schema": query } } });
         let responses = json!({

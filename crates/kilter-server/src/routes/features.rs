@@ -131,10 +131,10 @@ pub async fn read_features(State(app): State<App>, Segments(view): Segments<Stri
     let entities = keys.iter().enumerate().map(|(place, key)| entity(&app, index, place, key)).collect::<Result<Vec<_>, _>>()?;
     let read = app.service.feature_rows(index, entities, at).await?;
     let wanted = wanted.unwrap_or_else(|| (0..names.len()).collect());
-    let rows = keys.into_iter().zip(&read.rows).map(|(key, values)| FeatureRow {
-        key,
-        features: wanted.iter().filter_map(|&f| Some((names[f], values.get(f)?))).collect(),
-    });
+    let rows = keys
+        .into_iter()
+        .zip(&read.rows)
+        .map(|(key, values)| FeatureRow { key, features: wanted.iter().filter_map(|&f| Some((names[f], values.get(f)?))).collect() });
     ok(&FeatureTable { view: &view, at: Moment(read.at), as_of_offset: read.as_of_offset, rows: rows.collect() })
 }
 
