@@ -48,7 +48,7 @@ pub struct TableWriter<W: Write + Send> {
 
 enum Form<W: Write + Send> {
     Parquet(Box<ParquetWriter<W>>),
-    Csv(CsvWriter<W>),
+    Csv(Box<CsvWriter<W>>),
     Ndjson(NdjsonWriter<W>),
 }
 
@@ -57,7 +57,7 @@ impl<W: Write + Send> TableWriter<W> {
     pub fn create(out: W, format: TableFormat, columns: &Schema, metadata: &[(String, String)]) -> io::Result<TableWriter<W>> {
         let form = match format {
             TableFormat::Parquet => Form::Parquet(Box::new(ParquetWriter::create(out, columns, metadata)?)),
-            TableFormat::Csv => Form::Csv(CsvWriter::create(out, columns)?),
+            TableFormat::Csv => Form::Csv(Box::new(CsvWriter::create(out, columns)?)),
             TableFormat::Ndjson => Form::Ndjson(NdjsonWriter::create(out, columns)),
         };
         Ok(TableWriter { columns: columns.clone(), form })

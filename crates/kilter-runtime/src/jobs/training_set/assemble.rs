@@ -65,7 +65,7 @@ pub fn assemble(
         }
         set.finish(&slots, &mut row);
         table.push(&row)?;
-        if counts.rows % 4096 == 0 {
+        if counts.rows.is_multiple_of(4096) {
             progress(counts.rows, manifest.position.rows);
         }
     }

@@ -14,7 +14,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use kilter_core::record::encode_value;
@@ -122,7 +122,17 @@ pub fn work(job: &Job<'_>, manifest: &mut Manifest, threads: usize, progress: &m
         }
         let from = manifest.position;
         let sorted = manifest.sorted.clone();
-        let mut hand = Hand { job, manifest, queues, answers, bundle: Vec::new(), since: 0, last_part: Instant::now(), progress };
+        let mut hand = Hand {
+            job,
+            manifest,
+            queues,
+            answers,
+            bundle: Vec::new(),
+            since: 0,
+            last_part: Instant::now(),
+            cost: Duration::ZERO,
+            progress,
+        };
         let made = job.steps(from, sorted.as_ref(), &mut hand).and_then(|()| hand.send_bundle());
         // Closed queues end the workers.
         drop(hand);
@@ -163,6 +173,8 @@ struct Hand<'a, 'j> {
     /// Steps since the last part.
     since: u64,
     last_part: Instant,
+    /// How long the last part took.
+    cost: Duration,
     progress: &'a mut dyn FnMut(&Position),
 }
 
@@ -180,7 +192,8 @@ impl Sink for Hand<'_, '_> {
             (self.progress)(&position);
         }
         let limits = &self.job.limits;
-        if self.since >= limits.part_steps && self.last_part.elapsed() >= limits.part_every {
+        // A large state takes long to write: at most about a tenth of the time goes there.
+        if self.since >= limits.part_steps && self.last_part.elapsed() >= limits.part_every.max(10 * self.cost) {
             self.send_bundle()?;
             self.finish_part(position)?;
         }
@@ -206,6 +219,7 @@ impl Hand<'_, '_> {
     }
 
     fn finish_part(&mut self, position: Position) -> anyhow::Result<()> {
+        let began = Instant::now();
         let part = self.manifest.part + 1;
         self.send(|| Message::Part(part))?;
         for (runs, answer) in self.manifest.parts.iter_mut().zip(&self.answers) {
@@ -217,6 +231,8 @@ impl Hand<'_, '_> {
         remove_states(&self.job.partial, self.queues.len(), Some(part));
         self.since = 0;
         self.last_part = Instant::now();
+        // Without a pause between parts, as in tests, none is made for their cost either.
+        self.cost = if self.job.limits.part_every.is_zero() { Duration::ZERO } else { began.elapsed() };
         Ok(())
     }
 }
