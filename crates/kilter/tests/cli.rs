@@ -320,8 +320,8 @@ fn a_training_set_is_what_was_decided_with_and_the_same_after_kills() {
     let args = |out: &str| {
         let spine = project.path("labels.csv");
         let out = project.path(out);
-        ["training-set", out.to_str().unwrap(), "--mode", "event-time", "--lag", "5m", "--spine", spine.to_str().unwrap()]
-            .map(str::to_owned)
+        let (out, spine) = (out.to_str().unwrap(), spine.to_str().unwrap());
+        ["training-set", out, "--mode", "event-time", "--lag", "5m", "--spine", spine, "--time", "time"].map(str::to_owned)
     };
     let run = |args: &[String]| project.kilter(&args.iter().map(String::as_str).collect::<Vec<_>>());
     let told = run(&args("calm.parquet")).ok();
@@ -332,7 +332,7 @@ fn a_training_set_is_what_was_decided_with_and_the_same_after_kills() {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kilter"));
         command.arg("-C").arg(project.dir()).args(args("shaken.parquet")).stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(30) + dice.millis(150));
+        std::thread::sleep(Duration::from_millis(20) + dice.millis(100));
         child.kill().unwrap();
         cut += usize::from(child.wait().unwrap().code().is_none());
         if project.path("shaken.parquet").exists() {
@@ -345,6 +345,16 @@ fn a_training_set_is_what_was_decided_with_and_the_same_after_kills() {
     }
     assert!(std::fs::read(project.path("calm.parquet")).unwrap() == std::fs::read(project.path("shaken.parquet")).unwrap());
     run(&args("calm.parquet")).failed(1, &["is there already", "--overwrite"]);
+    let picked = project.path("picked.csv");
+    let picked = ["training-set", picked.to_str().unwrap(), "--events", "applications", "--json"];
+    let some = [&picked[..], &["--where", "amount > 1000", "--from", "2020-01-01", "--sample", "0.5"]].concat();
+    let some = project.kilter(&some).json()["rows"].as_u64().unwrap();
+    assert!(some > 0 && some < applications * 2 / 3, "{some} of {applications}");
+    let none = project.kilter(&[&picked[..], &["--where", "amount > 1e12", "--overwrite"]].concat()).json();
+    assert_eq!(none["rows"], 0, "{none}");
+    project.kilter(&["training-set", "x.csv"]).failed(2, &["--spine", "--events", "--decision"]);
+    project.kilter(&["training-set", "x.csv", "--events", "applications", "--decision", "loan"]).failed(2, &["cannot be used with"]);
+    project.kilter(&["training-set", "x.csv", "--events", "applications", "--lag", "5m"]).failed(1, &["--mode event-time"]);
     project.kilter(&["training-set", "x.orc", "--events", "applications"]).failed(1, &["names no format", "--format"]);
 
     let server = up(&project);

@@ -66,16 +66,16 @@ pub struct Args {
 }
 
 #[derive(clap::Args)]
-#[group(id = "rows", required = true, multiple = false, args = ["spine", "events", "decision"])]
+#[command(group(clap::ArgGroup::new("rows").required(true)))]
 struct SpineArgs {
     /// A file of rows (CSV, NDJSON, Parquet): keys, a time and whatever is to be carried along, such as a label.
-    #[arg(long, value_name = "FILE", help_heading = "Rows")]
+    #[arg(long, group = "rows", value_name = "FILE", help_heading = "Rows")]
     spine: Option<PathBuf>,
     /// The events of a source.
-    #[arg(long, value_name = "SOURCE", help_heading = "Rows")]
+    #[arg(long, group = "rows", value_name = "SOURCE", help_heading = "Rows")]
     events: Option<String>,
     /// The events that a decision was made on, with outcome and score.
-    #[arg(long, value_name = "NAME", help_heading = "Rows")]
+    #[arg(long, group = "rows", value_name = "NAME", help_heading = "Rows")]
     decision: Option<String>,
     /// Column of the file that holds a row's time; needed when it is not plain.
     #[arg(long, value_name = "COLUMN", requires = "spine", help_heading = "Rows")]
