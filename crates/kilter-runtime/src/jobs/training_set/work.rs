@@ -186,18 +186,17 @@ impl Sink for Hand<'_, '_> {
     }
 
     fn at(&mut self, position: Position) -> anyhow::Result<()> {
-        if self.bundle.len() >= BUNDLE {
-            self.send_bundle()?;
-            self.manifest.position = position;
-            (self.progress)(&position);
+        self.manifest.position = position;
+        if self.bundle.len() < BUNDLE {
+            return Ok(());
         }
+        self.send_bundle()?;
+        (self.progress)(&position);
         let limits = &self.job.limits;
         // A large state takes long to write: at most about a tenth of the time goes there.
         if self.since >= limits.part_steps && self.last_part.elapsed() >= limits.part_every.max(10 * self.cost) {
-            self.send_bundle()?;
             self.finish_part(position)?;
         }
-        self.manifest.position = position;
         Ok(())
     }
 }
