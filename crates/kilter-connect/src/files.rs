@@ -322,7 +322,7 @@ fn note_absent(notes: &mut Vec<String>, what: &str, absent: &[usize], format: &R
     }
 }
 
-fn cannot_open(path: &Path, error: &std::io::Error) -> ConnectError {
+pub(crate) fn cannot_open(path: &Path, error: &std::io::Error) -> ConnectError {
     if error.kind() != std::io::ErrorKind::NotFound {
         return ConnectError::new("unreadable_file", format!("{}: {error}", path.display()));
     }

@@ -1,9 +1,19 @@
 //! The values in reach at an observation, gathered in one place: its own row, then the features of each view it has a key for.
 
-use kilter_core::{EntityKey, Event, Value};
+use kilter_core::{EntityKey, Event, EventTime, Value};
 use kilter_features::Engine;
 
-use crate::{ContextPlan, ModelPlan};
+use crate::{ContextPlan, Lookup, ModelPlan};
+
+impl Lookup {
+    /// Appends the features of the entity that `row` names, as of `at`; where it names none, nulls.
+    pub fn read(&self, row: &[Value], at: EventTime, engine: &mut Engine, slots: &mut Vec<Value>) {
+        match EntityKey::from_row(row, &self.key) {
+            Some(key) => engine.read(self.view, &key, at, slots),
+            None => slots.extend(std::iter::repeat_n(Value::Null, engine.views()[self.view].features().len())),
+        }
+    }
+}
 
 impl ContextPlan {
     /// Fills `slots` for `event`: its row, then one read per lookup at the event's own time.
@@ -11,10 +21,7 @@ impl ContextPlan {
         slots.clear();
         slots.extend_from_slice(&event.row);
         for lookup in &self.lookups {
-            match EntityKey::from_row(&event.row, &lookup.key) {
-                Some(key) => engine.read(lookup.view, &key, event.time, slots),
-                None => slots.extend(std::iter::repeat_n(Value::Null, engine.views()[lookup.view].features().len())),
-            }
+            lookup.read(&event.row, event.time, engine, slots);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Features, model, policy and monitors as one pure step; training sets and backtests by replay of the same step.
 //!
-//! [`Pipeline::process`] is the step. [`Observations`] gathers training rows by the same engine over the past.
+//! [`Pipeline::process`] is the step. [`Observations`] gathers a model's training rows by the same engine over the past;
+//! [`training_set`] reads features at any spine.
 
 pub mod backtest;
 mod context;
@@ -10,6 +11,7 @@ mod observations;
 mod pipeline;
 mod plan;
 pub mod training;
+pub mod training_set;
 mod waiting;
 
 pub use decision::{Decision, Layout, Reason};

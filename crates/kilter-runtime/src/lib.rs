@@ -17,6 +17,7 @@ mod status;
 
 pub use catalog::{Control, Decoder, Record};
 pub use data::Data;
-pub use sequencer::{Decided, FeatureRead, Refusal, TrainListener};
+pub use kilter_connect::TableFormat;
+pub use sequencer::{Decided, FeatureRead, FeatureRows, Refusal, TrainListener};
 pub use service::{IngestReport, Recorded, Service, ServiceError, StartOptions, SystemClock, next_tick};
 pub use status::{Latency, Percentiles, Readings, Status};

@@ -59,9 +59,9 @@ pub enum Command {
     },
     Features {
         view: usize,
-        key: EntityKey,
+        keys: Vec<EntityKey>,
         at: Option<EventTime>,
-        reply: oneshot::Sender<FeatureRead>,
+        reply: oneshot::Sender<FeatureRows>,
     },
     SetChampion {
         model: usize,
@@ -110,6 +110,14 @@ pub struct FeatureRead {
     pub at: EventTime,
     pub as_of_offset: Offset,
     pub values: Vec<Value>,
+}
+
+/// Features of several entities at one moment and one place of the log, in the order asked.
+#[derive(Clone, Debug)]
+pub struct FeatureRows {
+    pub at: EventTime,
+    pub as_of_offset: Offset,
+    pub rows: Vec<Vec<Value>>,
 }
 
 /// The newest end of the stream.
@@ -385,7 +393,7 @@ impl Sequencer {
                 let made = self.pipeline.preview(decision, &event);
                 let _ = reply.send(self.answer(decision, made, false));
             }
-            Command::Features { view, key, at, reply } => {
+            Command::Features { view, keys, at, reply } => {
                 self.settle();
                 // "Now" is the stream's own latest time when it runs ahead of the machine's clock, as it does in tests and replays
                 // of the future; otherwise the machine's.
@@ -394,8 +402,8 @@ impl Sequencer {
                     ClockMode::Event => self.pipeline.now().unwrap_or(self.clock.now()),
                 };
                 let at = at.unwrap_or(now);
-                let values = self.pipeline.features(view, &key, at);
-                let _ = reply.send(FeatureRead { at, as_of_offset: self.pipeline.next_offset(), values });
+                let rows = keys.iter().map(|key| self.pipeline.features(view, key, at)).collect();
+                let _ = reply.send(FeatureRows { at, as_of_offset: self.pipeline.next_offset(), rows });
             }
             Command::SetChampion { model, version, reason, actor, reply } => {
                 self.settle();

@@ -19,7 +19,9 @@ use crate::data::Data;
 use crate::jobs::train::{Promotion, TrainReport, TrainRequest, train};
 use crate::project::Project;
 use crate::schedule;
-use crate::sequencer::{CHUNK_ROWS, Command, Decided, FeatureRead, Ingested, Present, Refusal, Sequencer, SnapshotRhythm, TrainListener};
+use crate::sequencer::{
+    CHUNK_ROWS, Command, Decided, FeatureRead, FeatureRows, Ingested, Present, Refusal, Sequencer, SnapshotRhythm, TrainListener,
+};
 use crate::status::{Status, lock};
 
 /// Commands that may wait for the sequencer; when the queue is full, senders wait (files) or are told to slow down (HTTP).
@@ -373,22 +375,34 @@ impl Service {
 
     /// Features of one entity, as of now or of a moment that the state still holds.
     pub async fn features(&self, view: usize, key: EntityKey, at: Option<EventTime>) -> Result<FeatureRead, ServiceError> {
-        let answer = self.send(|reply| Command::Features { view, key, at, reply }).await?;
+        let FeatureRows { at, as_of_offset, rows } = self.feature_rows(view, vec![key], at).await?;
+        Ok(FeatureRead { at, as_of_offset, values: rows.into_iter().next().unwrap_or_default() })
+    }
+
+    /// The same for several entities, all as of one moment and one place of the log.
+    pub async fn feature_rows(&self, view: usize, keys: Vec<EntityKey>, at: Option<EventTime>) -> Result<FeatureRows, ServiceError> {
+        let answer = self.send(|reply| Command::Features { view, keys, at, reply }).await?;
         Ok(answer.await.map_err(|_| Refusal::Stopping)?)
     }
 
     /// Reads a key of a view from text: its columns' types say how; several columns are separated by `|`.
     pub fn parse_key(&self, view: usize, text: &str) -> Result<EntityKey, ServiceError> {
+        let parts: Vec<&str> = if self.plan.views[view].entity().len() == 1 { vec![text] } else { text.split('|').collect() };
+        self.parse_key_parts(view, &parts)
+    }
+
+    /// The same from one text for each column.
+    pub fn parse_key_parts(&self, view: usize, parts: &[&str]) -> Result<EntityKey, ServiceError> {
         let view = &self.plan.views[view];
         let schema = &self.plan.sources[view.source().0 as usize].schema;
-        let parts: Vec<&str> = if view.entity().len() == 1 { vec![text] } else { text.split('|').collect() };
+        let text = parts.join("|");
         let bad = |expected: &str| {
             ServiceError::Fields(vec![FieldProblem {
                 field: view.entity().join("|"),
                 code: "wrong_type",
                 message: format!("`{text}` is no key of view `{}`", view.name()),
                 expected: Some(expected.to_string()),
-                got: Some(text.to_string()),
+                got: Some(text.clone()),
                 hint: None,
             }])
         };
@@ -398,7 +412,7 @@ impl Service {
         let keys = view
             .entity()
             .iter()
-            .zip(&parts)
+            .zip(parts)
             .map(|(column, part)| {
                 let data_type = schema.index(column).map(|i| schema.fields[i].data_type);
                 match data_type {

@@ -76,7 +76,12 @@ impl Params {
 
     /// The body of a management call; an empty one is an empty object.
     pub async fn of_body(headers: &HeaderMap, body: Body) -> Result<Params, ApiError> {
-        let bytes = read(headers, body, SMALL_BODY, "a few members suffice; see /docs").await?;
+        Params::of_body_within(headers, body, SMALL_BODY, "a few members suffice; see /docs").await
+    }
+
+    /// The same for a body of another size at most.
+    pub async fn of_body_within(headers: &HeaderMap, body: Body, limit: usize, hint: &str) -> Result<Params, ApiError> {
+        let bytes = read(headers, body, limit, hint).await?;
         if bytes.trim_ascii().is_empty() {
             return Ok(Params::new(Vec::new(), false));
         }
@@ -124,6 +129,44 @@ impl Params {
         }
     }
 
+    /// An array of one to so many items.
+    pub fn list(&mut self, name: &'static str, most: usize) -> Option<Vec<Value>> {
+        let value = self.take(name)?;
+        match value {
+            Value::Array(items) if !items.is_empty() && items.len() <= most => Some(items),
+            Value::Array(items) => {
+                self.wrong(name, format!("1 to {most} items"), &Value::String(format!("{} items", items.len())));
+                None
+            }
+            other => {
+                self.wrong(name, "an array".into(), &other);
+                None
+            }
+        }
+    }
+
+    /// Several of a few words; their positions.
+    pub fn all_of(&mut self, name: &'static str, words: &[&str]) -> Option<Vec<usize>> {
+        let items = self.list(name, words.len().max(1))?;
+        let mut positions = Vec::new();
+        for item in items {
+            match item.as_str().and_then(|text| words.iter().position(|w| *w == text)) {
+                Some(position) => positions.push(position),
+                None => self.not_among(name, words, &item),
+            }
+        }
+        Some(positions)
+    }
+
+    fn not_among(&mut self, name: &'static str, words: &[&str], value: &Value) {
+        self.wrong(name, format!("one of {}", list(words.iter().copied())), value);
+        if let Some(near) = value.as_str().and_then(|text| nearest(text, words.iter().copied()))
+            && let Some(problem) = self.problems.last_mut()
+        {
+            problem.hint = Some(format!("did you mean `{near}`?"));
+        }
+    }
+
     /// A whole number within bounds.
     pub fn number(&mut self, name: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
         let value = self.take(name)?;
@@ -154,12 +197,7 @@ impl Params {
         let value = self.take(name)?;
         let found = value.as_str().and_then(|text| words.iter().position(|w| *w == text));
         if found.is_none() {
-            self.wrong(name, format!("one of {}", list(words.iter().copied())), &value);
-            if let Some(near) = value.as_str().and_then(|text| nearest(text, words.iter().copied()))
-                && let Some(problem) = self.problems.last_mut()
-            {
-                problem.hint = Some(format!("did you mean `{near}`?"));
-            }
+            self.not_among(name, words, &value);
         }
         found
     }

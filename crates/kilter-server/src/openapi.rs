@@ -91,9 +91,16 @@ fn concrete(service: &Service) -> Vec<(String, Value)> {
                 (f.name.clone(), schema)
             })
             .collect();
-        let schema = json!({ "allOf": [
-            { "$ref": "#/components/schemas/Features" },
-            { "type": "object", "properties": { "features": { "type": "object", "properties": features } } }
+        let names: Vec<&String> = features.keys().collect();
+        let query = json!({ "allOf": [
+            { "$ref": "#/components/schemas/FeatureQuery" },
+            { "type": "object", "properties": { "features": { "type": "array", "items": { "type": "string", "enum": names } } } }
+        ] });
+        let row = json!({ "type": "object", "properties": { "features": { "type": "object", "properties": features } } });
+        let schema = json!({ "allOf": [{ "$ref": "#/components/schemas/Features" }, row] });
+        let table = json!({ "allOf": [
+            { "$ref": "#/components/schemas/FeatureTable" },
+            { "type": "object", "properties": { "rows": { "type": "array", "items": row } } }
         ] });
         let parameters = vec![
             json!({ "name": "key", "in": "path", "required": true, "schema": { "type": "string" }, "description": view.entity().join("|") }),
@@ -103,9 +110,22 @@ fn concrete(service: &Service) -> Vec<(String, Value)> {
             "200": { "description": "the features", "content": { "application/json": { "schema": schema } } },
             "default": error("a refusal"),
         });
-        let operation =
-            operation(&format!("get_features_{}", view.name()), format!("Features of `{}`", view.name()), parameters, None, responses);
+        let operation = self::operation(
+            &format!("get_features_{}", view.name()),
+            format!("Features of `{}`", view.name()),
+            parameters,
+            None,
+            responses,
+        );
         paths.push((format!("/v1/features/{}/{{key}}", view.name()), json!({ "get": operation })));
+        let body = json!({ "required": true, "content": { "application/json": { "schema": query } } });
+        let responses = json!({
+            "200": { "description": "a row for each key", "content": { "application/json": { "schema": table } } },
+            "default": error("a refusal"),
+        });
+        let summary = format!("Features of many of `{}`", view.name());
+        let operation = self::operation(&format!("read_features_{}", view.name()), summary, Vec::new(), Some(body), responses);
+        paths.push((format!("/v1/features/{}", view.name()), json!({ "post": operation })));
     }
     for (index, decision) in plan.decisions.iter().enumerate() {
         let source = decision.source.0 as usize;

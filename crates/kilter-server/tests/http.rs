@@ -90,9 +90,10 @@ min_rows = 20
 "#;
 
 /// The routes as promised in docs/reference/http.md.
-const ROUTES: [(&str, &str); 24] = [
+const ROUTES: [(&str, &str); 25] = [
     ("post", "/v1/events/{source}"),
     ("get", "/v1/features/{view}/{key}"),
+    ("post", "/v1/features/{view}"),
     ("post", "/v1/decide/{decision}"),
     ("get", "/v1/decisions"),
     ("get", "/v1/decisions/{id}"),
@@ -351,6 +352,45 @@ fn raw(server: &Server, bytes: &[u8]) -> String {
     let mut head = [0; 64];
     let n = stream.read(&mut head).unwrap();
     String::from_utf8_lossy(&head[..n]).into_owned()
+}
+
+#[test]
+fn features_of_many_entities_are_read_at_one_moment() {
+    let server = Server::start();
+    server.play(0..20);
+    let body = json!({ "keys": [0, "1", 999, 0], "at": at(57).to_string(), "features": ["sum_1d", "count_1d"] });
+    let read = server.post("/v1/features/card", JSON, body.to_string()).ok();
+    assert_eq!((&read["view"], &read["as_of_offset"], &read["at"]), (&json!("card"), &json!(40), &json!(at(57).to_string())), "{read}");
+    let rows = read["rows"].as_array().unwrap();
+    assert_eq!(rows.iter().map(|r| r["key"].clone()).collect::<Vec<_>>(), [json!(0), json!("1"), json!(999), json!(0)]);
+    assert_eq!(rows[0]["features"].as_object().unwrap().len(), 2);
+    for (row, key) in rows.iter().zip(["0", "1", "999", "0"]) {
+        let single = server.get(&format!("/v1/features/card/{key}?at={}", at(57))).ok();
+        for name in ["sum_1d", "count_1d"] {
+            assert_eq!(row["features"][name], single["features"][name], "{key} {name}");
+        }
+    }
+    let all = server.post("/v1/features/card", JSON, r#"{"keys": [0]}"#).ok();
+    assert_eq!(all["rows"][0]["features"].as_object().unwrap().len(), 4);
+
+    let refused = |body: Value, status, code: &str| server.post("/v1/features/card", JSON, body.to_string()).refused(status, code);
+    let error = refused(json!({ "keys": [1, "zero"] }), 422, "invalid_request");
+    assert_eq!((&error["fields"][0]["field"], &error["fields"][0]["expected"]), (&json!("keys[1]"), &json!("int64")));
+    for bad in [json!(null), json!({}), json!([1, 2]), json!([null]), json!(1.5)] {
+        refused(json!({ "keys": [bad] }), 422, "invalid_request");
+    }
+    assert_eq!(refused(json!({}), 400, "invalid_request")["fields"][0]["code"], "missing_field");
+    assert_eq!(refused(json!({ "keys": [] }), 400, "invalid_request")["fields"][0]["expected"], "1 to 1000 items");
+    refused(json!({ "keys": vec![1; 1001] }), 400, "invalid_request");
+    assert_eq!(server.post("/v1/features/card", JSON, json!({ "keys": vec![1; 1000] }).to_string()).ok()["rows"][999]["key"], 1);
+    let error = refused(json!({ "keys": [1], "features": ["cuont_1d"] }), 400, "invalid_request");
+    assert_eq!(error["fields"][0]["hint"], "did you mean `count_1d`?");
+    refused(json!({ "keys": [1], "at": "yesterday" }), 400, "invalid_request");
+    refused(json!({ "keys": [1], "kyes": 1 }), 400, "invalid_request");
+    server.post("/v1/features/card", JSON, "[").refused(400, "malformed_json");
+    server.post("/v1/features/card", JSON, format!("{{\"keys\": [{}1]}}", " ".repeat(1 << 20))).refused(413, "body_too_large");
+    assert_eq!(server.post("/v1/features/crad", JSON, r#"{"keys": [1]}"#).refused(404, "unknown_view")["hint"], "did you mean `card`?");
+    server.end();
 }
 
 #[test]
@@ -679,6 +719,7 @@ fn the_description_lists_every_route_and_the_projects_own_fields() {
             "/v1/events/orders",
             "/v1/events/outcomes",
             "/v1/events/payments",
+            "/v1/features/card",
             "/v1/features/card/{key}"
         ]
     );

@@ -41,8 +41,12 @@ enum Command {
     Up(commands::up::Args),
     /// Streams the project's file sources into the log and through the pipeline, then stops.
     Ingest(commands::ingest::Args),
+    /// Shows what is known of entities, now or at a moment of the past.
+    Features(commands::features::Args),
     /// Trains a model on the past of the log.
     Train(commands::train::Args),
+    /// Writes features as they were known at each row of a spine, for training elsewhere: Parquet, CSV, NDJSON.
+    TrainingSet(commands::training_set::Args),
     /// Trains and tests a model on one stretch of time after another.
     Backtest(commands::backtest::Args),
     /// Lists models and their versions.
@@ -109,7 +113,9 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Check(args) => return commands::check::run(&dir, args),
         Command::Up(args) => commands::up::run(&dir, args).await,
         Command::Ingest(args) => commands::ingest::run(&dir, args).await,
+        Command::Features(args) => commands::features::run(&dir, args).await,
         Command::Train(args) => commands::train::run(&dir, args).await,
+        Command::TrainingSet(args) => commands::training_set::run(&dir, args).await,
         Command::Backtest(args) => commands::backtest::run(&dir, args).await,
         Command::Models(args) => commands::registry::models(&dir, args).await,
         Command::Promote(args) => commands::registry::promote(&dir, args).await,

@@ -297,6 +297,78 @@ fn an_ingest_that_is_killed_and_taken_up_again_comes_to_the_same() {
 }
 
 #[test]
+fn a_training_set_is_what_was_decided_with_and_the_same_after_kills() {
+    let project = bank();
+    project.kilter(&["ingest"]).ok();
+    let applications = lines(&project.path("applications.ndjson"));
+    let (seen, again) = (project.path("seen.csv"), project.path("again.csv"));
+    let told = project.kilter(&["training-set", seen.to_str().unwrap(), "--decision", "loan", "--mode", "as-logged", "--json"]).json();
+    assert_eq!((&told["rows"], &told["beyond_log"]), (&json!(applications), &json!(0)), "{told}");
+    project.kilter(&["training-set", again.to_str().unwrap(), "--decision", "loan"]).ok();
+    let table = |path: &Path| -> Vec<Vec<String>> {
+        std::fs::read_to_string(path).unwrap().lines().map(|l| l.split(',').map(str::to_owned).collect()).collect()
+    };
+    let (seen, again) = (table(&seen), table(&again));
+    assert_eq!((seen.len() as u64, &seen[0]), (applications + 1, &again[0]));
+    for (a, b) in seen.iter().flatten().zip(again.iter().flatten()) {
+        // Recorded inputs are floats.
+        assert!(a == b || a.parse::<f64>().unwrap().to_bits() == b.parse::<f64>().unwrap().to_bits(), "{a} against {b}");
+    }
+
+    let labels: String = (0..4000).map(|n| format!("{},{},{}\n", n % CUSTOMERS, 1_700_000_000 + n * 977, n % 2)).collect();
+    project.write("labels.csv", format!("account_id,time,label\n{labels}"));
+    let args = |out: &str| {
+        let spine = project.path("labels.csv");
+        let out = project.path(out);
+        let (out, spine) = (out.to_str().unwrap(), spine.to_str().unwrap());
+        ["training-set", out, "--mode", "event-time", "--lag", "5m", "--spine", spine, "--time", "time"].map(str::to_owned)
+    };
+    let run = |args: &[String]| project.kilter(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    let told = run(&args("calm.parquet")).ok();
+    assert!(told.contains("4 000 rows"), "{told}");
+    let mut dice = Dice(5);
+    let mut cut = 0;
+    for _ in 0..12 {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kilter"));
+        command.arg("-C").arg(project.dir()).args(args("shaken.parquet")).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(20) + dice.millis(100));
+        child.kill().unwrap();
+        cut += usize::from(child.wait().unwrap().code().is_none());
+        if project.path("shaken.parquet").exists() {
+            break;
+        }
+    }
+    eprintln!("{cut} runs were cut short");
+    if !project.path("shaken.parquet").exists() {
+        run(&args("shaken.parquet")).ok();
+    }
+    assert!(std::fs::read(project.path("calm.parquet")).unwrap() == std::fs::read(project.path("shaken.parquet")).unwrap());
+    run(&args("calm.parquet")).failed(1, &["is there already", "--overwrite"]);
+    let picked = project.path("picked.csv");
+    let picked = ["training-set", picked.to_str().unwrap(), "--events", "applications", "--json"];
+    let some = [&picked[..], &["--where", "amount > 1000", "--from", "2020-01-01", "--sample", "0.5"]].concat();
+    let some = project.kilter(&some).json()["rows"].as_u64().unwrap();
+    assert!(some > 0 && some < applications * 2 / 3, "{some} of {applications}");
+    let none = project.kilter(&[&picked[..], &["--where", "amount > 1e12", "--overwrite"]].concat()).json();
+    assert_eq!(none["rows"], 0, "{none}");
+    project.kilter(&["training-set", "x.csv"]).failed(2, &["--spine", "--events", "--decision"]);
+    project.kilter(&["training-set", "x.csv", "--events", "applications", "--decision", "loan"]).failed(2, &["cannot be used with"]);
+    project.kilter(&["training-set", "x.csv", "--events", "applications", "--lag", "5m"]).failed(1, &["--mode event-time"]);
+    project.kilter(&["training-set", "x.orc", "--events", "applications"]).failed(1, &["names no format", "--format"]);
+
+    let server = up(&project);
+    project.kilter(&["training-set", "x.csv", "--events", "applications"]).failed(1, &["a running kilter has the project open"]);
+    let read = project.kilter(&["features", "read", "account", "1", "2", "--features", "total"]).ok();
+    assert!(read.contains("total") && read.contains("after the events before offset"), "{read}");
+    let read = project.kilter(&["features", "read", "account", "2", "--json"]).json();
+    assert_eq!(read["rows"][0]["features"], server.get("/v1/features/account/2").ok()["features"]);
+    project.kilter(&["features", "read", "acount", "2"]).failed(1, &["did you mean `account`?"]);
+    project.kilter(&["features", "read", "account", "x"]).failed(1, &["is no key of view `account`"]);
+    server.stop();
+}
+
+#[test]
 fn speed_paces_the_files_by_their_own_time() {
     let project = bank();
     let start = "2025-01-01T00:00:00Z";

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use kilter_core::{CompactString, DataType, EventTime, Span, Value};
+use kilter_core::{CompactString, DataType, EventTime, Schema, Span, Value};
 use parquet::basic::{ConvertedType, LogicalType, TimeUnit, Type as Physical};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::{ByteArray, DataType as ParquetType, FixedLenByteArray, Int96};
@@ -65,10 +65,7 @@ enum Kind {
 
 impl ParquetRows {
     pub(crate) fn new(file: File, format: &RowFormat, what: &str) -> Result<ParquetRows, ConnectError> {
-        let reader = guarded(|| SerializedFileReader::new(file)).map_err(|e| {
-            ConnectError::new("not_parquet", format!("{what}: not a readable Parquet file: {e}"))
-                .hint("is the file complete, and is it Parquet?")
-        })?;
+        let reader = guarded(|| SerializedFileReader::new(file)).map_err(|e| not_parquet(what, &e))?;
         let descriptor = reader.metadata().file_metadata().schema_descr_ptr();
         let total = u64::try_from(reader.metadata().file_metadata().num_rows()).unwrap_or(0);
         let (mut names, mut leaves, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
@@ -205,6 +202,19 @@ impl ParquetRows {
         (self.at, self.filled) = (0, n);
         Ok(true)
     }
+}
+
+/// The columns of a Parquet file that hold plain values, with the types they would be declared as.
+pub(crate) fn plain_columns(file: File, what: &str) -> Result<Schema, ConnectError> {
+    let reader = guarded(|| SerializedFileReader::new(file)).map_err(|e| not_parquet(what, &e))?;
+    let descriptor = reader.metadata().file_metadata().schema_descr_ptr();
+    let plain = descriptor.columns().iter().filter(|c| c.max_rep_level() == 0);
+    Ok(Schema::new(plain.filter_map(|c| Some((c.path().string(), natural(kind(c)?, c.physical_type()))))))
+}
+
+fn not_parquet(what: &str, error: &ParquetError) -> ConnectError {
+    ConnectError::new("not_parquet", format!("{what}: not a readable Parquet file: {error}"))
+        .hint("is the file complete, and is it Parquet?")
 }
 
 /// The parquet crate panics on some damaged files (an index out of range, an assertion); here that is an error like any other. What it left half

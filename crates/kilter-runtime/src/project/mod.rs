@@ -28,6 +28,7 @@ pub use definitions::*;
 pub use graph::graph;
 pub use report::{Diagnostic, Report, Severity};
 pub use resolve::{SourceSettings, SourceTime};
+pub(crate) use resolve::{named, reference};
 pub use templates::{NewProjectError, TEMPLATES, Template, new_project};
 
 use document::{At, Document};

@@ -20,6 +20,7 @@ use super::document::{At, Document};
 use super::read::Reading;
 use context::Context;
 
+pub(crate) use model::{named, reference};
 pub use source::{SourceSettings, SourceTime};
 
 /// What the definitions come to.

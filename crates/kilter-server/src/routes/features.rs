@@ -1,16 +1,22 @@
-//! Features of one entity.
+//! Features of one entity, or of many at one moment.
 
 use std::collections::BTreeMap;
 
+use axum::body::Body;
 use axum::extract::State;
-use kilter_core::Value;
+use axum::http::HeaderMap;
+use kilter_core::{EntityKey, Value};
+use kilter_runtime::ServiceError;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::app::{Answer, App, ok};
-use crate::error::ErrorBody;
-use crate::input::{Params, Segments};
+use crate::error::{ApiError, ErrorBody};
+use crate::input::{DECIDE_BODY, Params, Segments};
 use crate::wire::Moment;
+
+/// Most keys of one read.
+const KEYS: usize = 1000;
 
 /// The features of one entity at one moment.
 #[derive(Serialize, ToSchema)]
@@ -56,5 +62,109 @@ pub async fn get_features(State(app): State<App>, Segments((view, key)): Segment
         at: Moment(read.at),
         as_of_offset: read.as_of_offset,
         features: names.zip(&read.values).collect(),
+    })
+}
+
+/// What to read of several entities.
+#[derive(serde::Deserialize, ToSchema)]
+#[allow(dead_code, reason = "describes the body, which is read member by member so that every mistake is named")]
+pub struct FeatureQuery {
+    /// One to 1000 entities: each a text, number or bool; of several key columns an array, or a text with `|` between them.
+    #[schema(example = json!([4711, 4712]))]
+    keys: Vec<serde_json::Value>,
+    /// Left out: now.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    at: Option<String>,
+    /// Left out: all of the view.
+    #[schema(example = json!(["turnover_7d"]))]
+    features: Option<Vec<String>>,
+}
+
+/// The features of several entities, all at one moment and after the same events.
+#[derive(Serialize, ToSchema)]
+pub struct FeatureTable<'a> {
+    #[schema(example = "account")]
+    view: &'a str,
+    at: Moment,
+    /// Every event of the log before this offset has been taken into account.
+    as_of_offset: u64,
+    /// One per key, in the order of the keys.
+    rows: Vec<FeatureRow<'a>>,
+}
+
+/// One entity's features.
+#[derive(Serialize, ToSchema)]
+pub struct FeatureRow<'a> {
+    /// As it was asked for.
+    key: serde_json::Value,
+    #[schema(value_type = BTreeMap<String, serde_json::Value>)]
+    features: BTreeMap<&'a str, &'a Value>,
+}
+
+/// Features of many entities
+///
+/// All as of one moment and one place of the log. A key that fits no entity refuses the whole read, naming its place.
+#[utoipa::path(
+    post, path = "/v1/features/{view}", tag = "features",
+    params(("view" = String, Path, description = "a feature view of the project")),
+    request_body = FeatureQuery,
+    responses(
+        (status = 200, description = "a row for each key, in order", body = FeatureTable),
+        (status = 400, description = "a member of the body is wrong", body = ErrorBody),
+        (status = 404, description = "no such view", body = ErrorBody),
+        (status = 413, description = "the body is larger than 1 MiB", body = ErrorBody),
+        (status = 422, description = "a key does not fit the view's key columns", body = ErrorBody),
+    )
+)]
+pub async fn read_features(State(app): State<App>, Segments(view): Segments<String>, headers: HeaderMap, body: Body) -> Answer {
+    let index = app.service.view(&view)?;
+    let names: Vec<&str> = app.service.plan.views[index].features().iter().map(|f| f.name.as_str()).collect();
+    let mut params = Params::of_body_within(&headers, body, DECIDE_BODY, "read fewer keys at once").await?;
+    let keys = params.list("keys", KEYS);
+    let at = params.time("at");
+    let wanted = params.all_of("features", &names);
+    if keys.is_none() {
+        params.missing("keys", "an array of entities");
+    }
+    params.done()?;
+    let keys = keys.unwrap_or_default();
+    let entities = keys.iter().enumerate().map(|(place, key)| entity(&app, index, place, key)).collect::<Result<Vec<_>, _>>()?;
+    let read = app.service.feature_rows(index, entities, at).await?;
+    let wanted = wanted.unwrap_or_else(|| (0..names.len()).collect());
+    let rows = keys
+        .into_iter()
+        .zip(&read.rows)
+        .map(|(key, values)| FeatureRow { key, features: wanted.iter().filter_map(|&f| Some((names[f], values.get(f)?))).collect() });
+    ok(&FeatureTable { view: &view, at: Moment(read.at), as_of_offset: read.as_of_offset, rows: rows.collect() })
+}
+
+/// The entity that an item of `keys` names.
+fn entity(app: &App, view: usize, place: usize, key: &serde_json::Value) -> Result<EntityKey, ApiError> {
+    let text = |value: &serde_json::Value| match value {
+        serde_json::Value::String(text) => Some(text.clone()),
+        serde_json::Value::Number(_) | serde_json::Value::Bool(_) => Some(value.to_string()),
+        _ => None,
+    };
+    let parsed = match key {
+        serde_json::Value::Array(parts) => {
+            // An item that names nothing leaves too few parts.
+            let parts: Vec<String> = parts.iter().map_while(text).collect();
+            app.service.parse_key_parts(view, &parts.iter().map(String::as_str).collect::<Vec<_>>())
+        }
+        plain => text(plain).map_or_else(|| app.service.parse_key_parts(view, &[]), |text| app.service.parse_key(view, &text)),
+    };
+    let name = app.service.plan.views[view].name();
+    parsed.map_err(|error| match error {
+        ServiceError::Fields(problems) => {
+            let field = format!("keys[{place}]");
+            let named = problems.into_iter().map(|p| kilter_connect::FieldProblem {
+                message: format!("{field}: `{key}` is no key of view `{name}`"),
+                field: field.clone(),
+                got: Some(key.to_string()),
+                ..p
+            });
+            ServiceError::Fields(named.collect()).into()
+        }
+        other => other.into(),
     })
 }

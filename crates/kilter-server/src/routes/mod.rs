@@ -23,6 +23,7 @@ pub fn all() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(events::post_events))
         .routes(routes!(features::get_features))
+        .routes(routes!(features::read_features))
         .routes(routes!(decide::post_decide))
         .routes(routes!(decisions::list_decisions))
         .routes(routes!(decisions::get_decision))

@@ -4,6 +4,7 @@ pub mod backtest;
 pub mod check;
 pub mod dead_letters;
 pub mod decisions;
+pub mod features;
 pub mod generate;
 pub mod ingest;
 pub mod new;
@@ -11,6 +12,7 @@ pub mod registry;
 pub mod repair;
 pub mod replay;
 pub mod train;
+pub mod training_set;
 pub mod up;
 
 use comfy_table::{ContentArrangement, LineStyle, Table, TableStyle};

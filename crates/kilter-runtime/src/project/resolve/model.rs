@@ -218,14 +218,14 @@ fn remedy(data_type: Option<DataType>, text: &str) -> String {
 }
 
 /// `name = expression`, where the text has that form.
-fn named(text: &str) -> Option<(&str, &str)> {
+pub(crate) fn named(text: &str) -> Option<(&str, &str)> {
     let (name, expression) = text.split_once('=')?;
     let name = name.trim_end();
     (is_identifier(name) && !expression.starts_with('=')).then(|| (name, expression.trim_start()))
 }
 
 /// `name` or `qualifier.name`.
-fn reference(text: &str) -> Option<(Option<&str>, &str)> {
+pub(crate) fn reference(text: &str) -> Option<(Option<&str>, &str)> {
     match text.split_once('.') {
         Some((qualifier, name)) => (is_identifier(qualifier) && is_identifier(name)).then_some((Some(qualifier), name)),
         None => is_identifier(text).then_some((None, text)),

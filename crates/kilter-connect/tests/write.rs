@@ -1,0 +1,119 @@
+//! What is written is read back, value by value, whatever the format.
+
+use std::io::{self, Write};
+
+use kilter_connect::{FileFormat, Limits, RowFormat, TableFormat, TableWriter, columns_of, open};
+use kilter_core::{DataType, EventTime, Schema, Value};
+use proptest::prelude::*;
+
+fn value(data_type: DataType) -> BoxedStrategy<Value> {
+    let plain = match data_type {
+        DataType::Bool => any::<bool>().prop_map(Value::Bool).boxed(),
+        DataType::Int64 => any::<i64>().prop_map(Value::Int).boxed(),
+        DataType::Float64 => any::<f64>().prop_filter("finite", |x| x.is_finite()).prop_map(Value::Float).boxed(),
+        // An empty text cannot be told from null in CSV.
+        DataType::String => "[ -~äß\n\"]{1,20}".prop_map(|s| Value::text(&s)).boxed(),
+        DataType::Timestamp => (EventTime::EARLIEST.0..EventTime::LATEST.0).prop_map(|t| Value::Time(EventTime(t))).boxed(),
+    };
+    prop_oneof![1 => Just(Value::Null), 5 => plain].boxed()
+}
+
+fn table() -> impl Strategy<Value = (Schema, Vec<Vec<Value>>)> {
+    proptest::collection::vec(proptest::sample::select(DataType::ALL.to_vec()), 2..7).prop_flat_map(|types| {
+        let schema = Schema::new(types.iter().enumerate().map(|(i, t)| (format!("c.{i}"), *t)));
+        let row = types.into_iter().map(value).collect::<Vec<_>>();
+        (Just(schema), proptest::collection::vec(row, 0..40))
+    })
+}
+
+fn written(schema: &Schema, rows: &[Vec<Value>], format: TableFormat) -> Vec<u8> {
+    let metadata = [("kilter.mode".to_string(), "replay".to_string())];
+    let mut writer = TableWriter::create(Vec::new(), format, schema, &metadata).unwrap();
+    rows.iter().for_each(|row| writer.push(row).unwrap());
+    writer.finish().unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn what_is_written_is_read_back((schema, rows) in table()) {
+        for format in TableFormat::ALL {
+            let bytes = written(&schema, &rows, format);
+            prop_assert_eq!(&bytes, &written(&schema, &rows, format), "the same rows, other bytes");
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join(format!("table.{}", format.name()));
+            std::fs::write(&path, &bytes).unwrap();
+            let reader = open(&path, None, RowFormat::new("table", schema.clone()), EventTime(0), Limits::default()).unwrap();
+            let read: Vec<Vec<Value>> = reader.map(|row| row.unwrap().row).collect();
+            prop_assert_eq!(read.len(), rows.len());
+            for (a, b) in read.iter().flatten().zip(rows.iter().flatten()) {
+                prop_assert!(a.same_bits(b), "{}: {a:?} against {b:?}", format.name());
+            }
+            if format == TableFormat::Parquet {
+                prop_assert_eq!(columns_of(&path, FileFormat::Parquet).unwrap(), schema.clone());
+            }
+        }
+    }
+}
+
+#[test]
+fn row_groups_are_bounded_by_rows_and_by_bytes() {
+    let groups = |schema: &Schema, row: Vec<Value>, rows: usize| {
+        let mut out = TableWriter::create(Vec::new(), TableFormat::Parquet, schema, &[]).unwrap();
+        (0..rows).for_each(|_| out.push(&row).unwrap());
+        let file = bytes_as_file(&out.finish().unwrap());
+        use parquet::file::reader::FileReader;
+        parquet::file::reader::SerializedFileReader::new(file).unwrap().num_row_groups()
+    };
+    let narrow = Schema::new([("x", DataType::Int64)]);
+    assert_eq!(groups(&narrow, vec![Value::Int(1)], 128 * 1024), 1);
+    assert_eq!(groups(&narrow, vec![Value::Int(1)], 128 * 1024 + 1), 2);
+    // Texts of a mebibyte: a group of 64 MiB holds not quite 64 of them.
+    let wide = Schema::new([("s", DataType::String)]);
+    assert_eq!(groups(&wide, vec![Value::text(&"x".repeat(1 << 20))], 65), 2);
+}
+
+fn bytes_as_file(bytes: &[u8]) -> std::fs::File {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(bytes).unwrap();
+    file
+}
+
+/// A disk with room for so many bytes.
+struct Disk(usize);
+
+impl Write for Disk {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0 == 0 {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let n = bytes.len().min(self.0);
+        self.0 -= n;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_as_such_and_a_row_of_another_shape_is_refused() {
+    let schema = Schema::new([("x", DataType::Float64), ("s", DataType::String)]);
+    for format in TableFormat::ALL {
+        for room in [0, 10, 300] {
+            let fill = || -> io::Result<()> {
+                let mut out = TableWriter::create(Disk(room), format, &schema, &[])?;
+                for i in 0..20_000 {
+                    out.push(&[Value::Float(f64::from(i).sqrt()), Value::text(&i.to_string())])?;
+                }
+                out.finish().map(|_| ())
+            };
+            assert_eq!(fill().unwrap_err().kind(), io::ErrorKind::StorageFull, "{} with {room} bytes", format.name());
+        }
+        let mut out = TableWriter::create(Vec::new(), format, &schema, &[]).unwrap();
+        assert!(out.push(&[Value::Null]).is_err());
+        assert!(out.push(&[Value::text("x"), Value::Null]).unwrap_err().to_string().contains("column `x` is float64"));
+    }
+}

@@ -1,0 +1,104 @@
+//! What is asked for, in names; [`super::resolve`] turns them into positions.
+
+use std::path::PathBuf;
+
+use kilter_connect::TableFormat;
+use kilter_core::{EventTime, Span};
+
+/// A training set to be written.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub out: PathBuf,
+    pub format: TableFormat,
+    pub spine: Spine,
+    pub mode: Mode,
+    pub features: Features,
+    /// Which columns of the spine hold the key of a view, where the names differ.
+    pub keys: Vec<(String, Vec<String>)>,
+    /// None: as the model or decision says, else false.
+    pub include_self: Option<bool>,
+    /// Worker threads, each with the state of a part of the entities.
+    pub threads: usize,
+    /// Whether a file that is there already may be replaced.
+    pub overwrite: bool,
+    /// Whether what an interrupted run left is thrown away.
+    pub restart: bool,
+    pub limits: Limits,
+}
+
+/// The rows, before any feature.
+#[derive(Clone, Debug)]
+pub enum Spine {
+    /// The rows of a CSV, NDJSON or Parquet file; `time` names the column of the moment.
+    File { path: PathBuf, time: Option<String> },
+    /// The events of a source.
+    Events { source: String, pick: Pick },
+    /// The events that a decision was made on, with what was decided.
+    Decisions { decision: String, pick: Pick },
+}
+
+/// Which events of the log.
+#[derive(Clone, Debug, Default)]
+pub struct Pick {
+    /// A condition over the event's columns.
+    pub condition: Option<String>,
+    pub from: Option<EventTime>,
+    pub to: Option<EventTime>,
+    pub sample: Option<Sample>,
+}
+
+/// A share of the events, the same with the same seed.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// Above 0, at most 1.
+    pub share: f64,
+    pub seed: u64,
+    /// All or none of the events with one value of this column; none: event by event.
+    pub by: Option<String>,
+}
+
+/// What counts as known at a row.
+#[derive(Clone, Debug)]
+pub enum Mode {
+    /// What the decision's record says the model saw.
+    AsLogged,
+    /// What had arrived.
+    Replay,
+    /// What had happened, by the events' own times, at least a lag before.
+    EventTime(Lags),
+}
+
+/// How long after its time an event is known.
+#[derive(Clone, Debug, Default)]
+pub struct Lags {
+    pub all: Span,
+    pub by_source: Vec<(String, Span)>,
+}
+
+/// The columns after the spine's.
+#[derive(Clone, Debug)]
+pub enum Features {
+    /// The inputs of the decision's model where the spine is a decision, else all features in reach.
+    Default,
+    /// `account.*`, `account.amount_14d`, `burden = payment / account.income_14d`.
+    List(Vec<String>),
+    /// The inputs of a model.
+    Model(String),
+}
+
+/// Bounds of memory, and how much work an interruption may cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of rows held before they are written to disk, by all threads together; as many once more while events or a spine are sorted.
+    pub buffer: usize,
+    /// No part is finished before this much time since the last one ...
+    pub part_every: std::time::Duration,
+    /// ... nor before so many steps.
+    pub part_steps: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { buffer: 64 << 20, part_every: std::time::Duration::from_secs(30), part_steps: 10_000 }
+    }
+}

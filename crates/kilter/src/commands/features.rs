@@ -1,0 +1,71 @@
+//! `kilter features read`: what is known of entities, now or at a moment of the past.
+
+use std::path::Path;
+
+use clap::Subcommand;
+use kilter_core::EventTime;
+use serde_json::{Value, json};
+
+use crate::api::Api;
+use crate::commands::{cell, parse_time, table};
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Shows the features of one or several entities of a view.
+    Read(Read),
+}
+
+#[derive(clap::Args)]
+struct Read {
+    /// The feature view.
+    view: String,
+    /// Entities, such as account numbers; of several key columns with `|` between them.
+    #[arg(required = true, num_args = 1.., value_name = "KEY")]
+    keys: Vec<String>,
+    /// As of this time, which the windows must still hold; now otherwise.
+    #[arg(long, value_parser = parse_time)]
+    at: Option<EventTime>,
+    /// Only these features, separated by commas.
+    #[arg(long, value_delimiter = ',', value_name = "LIST")]
+    features: Vec<String>,
+    /// The answer as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
+    let Command::Read(args) = args.command;
+    let api = Api::open(dir).await?;
+    let client = api.client.clone();
+    let features = (!args.features.is_empty()).then_some(&args.features);
+    let body = json!({ "keys": args.keys, "at": args.at.map(|t| t.to_string()), "features": features });
+    let path = format!("/v1/features/{}", args.view);
+    let answer = tokio::task::spawn_blocking(move || client.post(&path, body.to_string().as_bytes())).await?;
+    api.close().await?;
+    let answer = answer?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&answer)?);
+        return Ok(());
+    }
+    println!("{} at {}, after the events before offset {}", args.view, cell(&answer["at"]), cell(&answer["as_of_offset"]));
+    let rows = answer["rows"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let mut header = vec!["feature"];
+    header.extend(args.keys.iter().map(String::as_str));
+    let mut out = table(&header);
+    let names = rows.first().and_then(|row| row["features"].as_object()).into_iter().flat_map(|features| features.keys());
+    for name in names {
+        let values = rows.iter().map(|row| match &row["features"][name] {
+            Value::Null => "null".to_string(),
+            value => cell(value),
+        });
+        out.add_row([name.clone()].into_iter().chain(values));
+    }
+    println!("{out}");
+    Ok(())
+}
