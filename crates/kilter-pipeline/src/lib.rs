@@ -1,8 +1,9 @@
 //! Features, model, policy and monitors as one pure step; training sets and backtests by replay of the same step.
 //!
-//! [`Pipeline::process`] is the step. [`Observations`] gathers training rows by the same engine over the past.
+//! [`Pipeline::process`] is the step. [`Change`] leads from one plan to another over the same log. [`Observations`] gathers training rows by the same engine over the past.
 
 pub mod backtest;
+mod change;
 mod context;
 pub mod decision;
 mod monitor;
@@ -12,6 +13,7 @@ mod plan;
 pub mod training;
 mod waiting;
 
+pub use change::{Change, Misfit, label_of};
 pub use decision::{Decision, Layout, Reason};
 pub use kilter_learn::Learner;
 pub use monitor::{DriftReference, MonitorState, Reading};

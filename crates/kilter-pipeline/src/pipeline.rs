@@ -30,17 +30,16 @@ pub struct Outcome {
 
 /// The whole state between two events.
 pub struct Pipeline {
-    plan: Arc<Plan>,
-    engine: Engine,
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) engine: Engine,
     /// One per model.
-    champions: Vec<Option<Champion>>,
+    pub(crate) champions: Vec<Option<Champion>>,
     /// One per monitor.
-    monitors: Vec<MonitorState>,
+    pub(crate) monitors: Vec<MonitorState>,
     /// The next offset to process.
-    next: Offset,
+    pub(crate) next: Offset,
     /// The latest event time seen on any source.
-    now: Option<EventTime>,
-    late: u64,
+    pub(crate) now: Option<EventTime>,
     slots: Vec<Value>,
     row: Vec<f64>,
     contributions: Vec<f64>,
@@ -51,7 +50,6 @@ pub struct Pipeline {
 struct Side {
     next: Offset,
     now: Option<EventTime>,
-    late: u64,
     monitors: Vec<MonitorState>,
     /// Model name and version, for each champion in service.
     champions: Vec<(String, u32)>,
@@ -76,7 +74,7 @@ impl Pipeline {
         Pipeline::with_engine(plan, engine)
     }
 
-    fn with_engine(plan: Arc<Plan>, engine: Engine) -> Pipeline {
+    pub(crate) fn with_engine(plan: Arc<Plan>, engine: Engine) -> Pipeline {
         Pipeline {
             champions: vec![None; plan.models.len()],
             monitors: plan.monitors.iter().map(|_| MonitorState::new()).collect(),
@@ -84,7 +82,6 @@ impl Pipeline {
             plan,
             next: 0,
             now: None,
-            late: 0,
             slots: Vec::new(),
             row: Vec::new(),
             contributions: Vec::new(),
@@ -97,11 +94,6 @@ impl Pipeline {
 
     pub fn engine(&self) -> &Engine {
         &self.engine
-    }
-
-    /// Events that came too late for every view that listens to their source.
-    pub fn late(&self) -> u64 {
-        self.late
     }
 
     /// The offset the next event must have.
@@ -157,7 +149,6 @@ impl Pipeline {
         }
         let update = self.engine.update(event);
         outcome.late = is_late(&update);
-        self.late += u64::from(outcome.late);
         for (index, decision) in plan.decisions.iter().enumerate() {
             if decision.source == event.source && decision.include_self {
                 outcome.decisions.extend(self.decide(&plan, index, event));
@@ -268,14 +259,7 @@ impl Pipeline {
             .zip(&self.champions)
             .filter_map(|(plan, champion)| Some((plan.name.clone(), champion.as_ref()?.version)))
             .collect();
-        let side = Side {
-            next: self.next,
-            now: self.now,
-            late: self.late,
-            monitors: self.monitors.clone(),
-            champions,
-            engine_bytes: engine.len(),
-        };
+        let side = Side { next: self.next, now: self.now, monitors: self.monitors.clone(), champions, engine_bytes: engine.len() };
         // Plain data: serialising it cannot fail; an empty side is refused on restore.
         let mut bytes = serde_json::to_vec(&side).unwrap_or_default();
         let length = bytes.len() as u64;
@@ -308,7 +292,6 @@ impl Pipeline {
         pipeline.monitors = side.monitors;
         pipeline.next = side.next;
         pipeline.now = side.now;
-        pipeline.late = side.late;
         Ok(pipeline)
     }
 }
