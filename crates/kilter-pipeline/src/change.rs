@@ -111,10 +111,15 @@ impl Change {
         Pipeline::new(Arc::clone(&self.reduced))
     }
 
-    /// Puts the old state and what was filled together. Both must have come to the same place of the log, unless the log is not needed.
-    pub fn finish(&self, mut old: Pipeline, mut filled: Pipeline) -> Result<Pipeline, Misfit> {
+    /// Whether the two are what this change was made for, and have come to the same place of the log, unless the log is not needed.
+    pub fn fits(&self, old: &Pipeline, filled: &Pipeline) -> bool {
         let together = !self.needs_log || old.next == filled.next;
-        if !together || !Arc::ptr_eq(&old.plan, &self.old) || !Arc::ptr_eq(&filled.plan, &self.reduced) {
+        together && Arc::ptr_eq(&old.plan, &self.old) && Arc::ptr_eq(&filled.plan, &self.reduced)
+    }
+
+    /// Puts the old state and what was filled together, when they fit.
+    pub fn finish(&self, mut old: Pipeline, mut filled: Pipeline) -> Result<Pipeline, Misfit> {
+        if !self.fits(&old, &filled) {
             return Err(Misfit { old: Box::new(old), filled: Box::new(filled) });
         }
         const FILLED: usize = 0;

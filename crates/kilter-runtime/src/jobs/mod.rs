@@ -1,3 +1,4 @@
 //! The jobs a project can run, one file each.
 
+pub mod apply;
 pub mod train;
