@@ -1,5 +1,6 @@
 //! One file per command.
 
+pub mod apply;
 pub mod backtest;
 pub mod check;
 pub mod dead_letters;
@@ -7,6 +8,7 @@ pub mod decisions;
 pub mod generate;
 pub mod ingest;
 pub mod new;
+pub mod plan;
 pub mod registry;
 pub mod repair;
 pub mod replay;
