@@ -247,7 +247,27 @@ fn compare(path: &str, old: Option<&Value>, new: Option<&Value>, found: &mut Vec
                 found.push(Difference { what: path.to_owned(), old: Some("in another order".to_owned()), new: None });
             }
         }
-        _ => found.push(Difference { what: path.to_owned(), old: old.map(shown), new: new.map(shown) }),
+        _ => match (old.and_then(Value::as_array), new.and_then(Value::as_array)) {
+            (Some(was), Some(is)) => lists(path, was, is, found),
+            _ => found.push(Difference { what: path.to_owned(), old: old.map(shown), new: new.map(shown) }),
+        },
+    }
+}
+
+/// Lists of one length place by place; else what has gone and what has come.
+fn lists(path: &str, was: &[Value], is: &[Value], found: &mut Vec<Difference>) {
+    let mut push = |old: Option<&Value>, new: Option<&Value>| {
+        found.push(Difference { what: path.to_owned(), old: old.map(shown), new: new.map(shown) });
+    };
+    if was.len() == is.len() {
+        was.iter().zip(is).filter(|(was, is)| was != is).for_each(|(was, is)| push(Some(was), Some(is)));
+        return;
+    }
+    was.iter().filter(|v| !is.contains(v)).for_each(|gone| push(Some(gone), None));
+    is.iter().filter(|v| !was.contains(v)).for_each(|come| push(None, Some(come)));
+    if was.iter().all(|v| is.contains(v)) && is.iter().all(|v| was.contains(v)) {
+        let all = |of: &[Value]| Value::Array(of.to_vec());
+        push(Some(&all(was)), Some(&all(is)));
     }
 }
 
@@ -275,7 +295,8 @@ fn shown(value: &Value) -> String {
     };
     match value {
         Value::String(text) => text.clone(),
-        Value::Array(items) => items.iter().map(|v| rule(v).unwrap_or_else(|| shown(v))).collect::<Vec<_>>().join("; "),
+        Value::Array(items) => items.iter().map(shown).collect::<Vec<_>>().join("; "),
+        Value::Object(_) if rule(value).is_some() => rule(value).unwrap_or_default(),
         Value::Object(map) => match map.get("type").filter(|_| map.len() == 1) {
             Some(only) => shown(only),
             None => map.iter().map(|(k, v)| format!("{k} {}", shown(v))).collect::<Vec<_>>().join(", "),

@@ -76,9 +76,11 @@ async fn plan(new: Project, against: Option<Project>, quick: bool) -> anyhow::Re
     let data = match Data::open(&new).await {
         Ok(data) => data,
         Err(e) if is_locked(&e) && against.is_none() => return Ok(Planned::Plan(asked(&folder, &new, quick).await?)),
-        Err(e) if is_locked(&e) => anyhow::bail!(
-            "a running kilter has the log open, which only it can compare with what it runs\n  hint: leave `--against` out, or stop it first"
-        ),
+        Err(e) if is_locked(&e) => {
+            eprintln!("a running kilter has the log open: what the log would say (sizes, times, versions, decisions) is left out");
+            let old = against.as_ref().unwrap_or(&new);
+            return Ok(Planned::Plan(serde_json::to_value(ChangePlan::of(old, &new))?));
+        }
         Err(e) => return Err(e),
     };
     let bar = bar();
@@ -188,7 +190,10 @@ fn effect(object: &Value) -> String {
             Some(1) | None => String::new(),
             Some(k) => format!(", from 1 entity in {}", grouped(k)),
         };
-        parts.push(format!("about {} ({} entities of {each} bytes{sample})", size(bytes), grouped(entities)));
+        parts.push(match entities {
+            0 => "no event in the log names such an entity".to_string(),
+            _ => format!("about {} ({} entities of {each} bytes{sample})", size(bytes), grouped(entities)),
+        });
     }
     let champion = &object["champion"];
     if let Some(version) = champion["version"].as_u64() {
@@ -216,13 +221,13 @@ fn difference(d: &Value, object: &Value) -> String {
     let is_hash = |v: &str| v.len() == 16 && v.chars().all(|c| c.is_ascii_hexdigit());
     match (d["old"].as_str(), d["new"].as_str()) {
         // What a thing rests on is told by a hash: the digits say nothing to people.
-        (Some(old), Some(new)) if is_hash(old) && is_hash(new) => format!("{what} is not what it was"),
-        (None, Some(new)) if is_hash(new) => format!("{what} is new to it"),
-        (Some(old), None) if is_hash(old) => format!("{what} is gone"),
+        (Some(old), Some(new)) if is_hash(old) && is_hash(new) => format!("{what}: changed"),
+        (None, Some(new)) if is_hash(new) => format!("{what}: added"),
+        (Some(old), None) if is_hash(old) => format!("{what}: gone"),
         (Some(old), Some(new)) => format!("{what}: {old} -> {new}"),
-        (None, Some(new)) => format!("{what}: {new} is new"),
+        (None, Some(new)) => format!("{what}: added {new}"),
         (Some(old), None) if old == "in another order" => format!("{}: {old}", if what.is_empty() { "all" } else { what }),
-        (Some(old), None) => format!("{what}: {old} is gone"),
+        (Some(old), None) => format!("{what}: dropped {old}"),
         (None, None) => object["name"].as_str().unwrap_or_default().to_string(),
     }
 }
@@ -236,7 +241,7 @@ fn show_backfill(backfill: &Value) {
     print!("\nthe log is read from offset {}: {} records, {}", number("from_offset"), grouped(number("events")), size(number("bytes")));
     if number("sampled") > 0 {
         let seconds = backfill["seconds"].as_f64().unwrap_or(0.0);
-        print!(", about {} (by the rate of the first {})", duration(seconds), grouped(number("sampled")));
+        print!(", {} (by the rate of the first {})", duration(seconds), grouped(number("sampled")));
     }
     println!("{}", if views.is_empty() { String::new() } else { format!("\n  for {}", views.join(", ")) });
 }
@@ -275,8 +280,8 @@ fn size(bytes: u64) -> String {
 fn duration(seconds: f64) -> String {
     match seconds {
         s if s < 1.0 => "less than a second".to_string(),
-        s if s < 120.0 => format!("{s:.0} s"),
-        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
-        s => format!("{:.1} h", s / 3600.0),
+        s if s < 120.0 => format!("about {s:.0} s"),
+        s if s < 7200.0 => format!("about {:.0} min", s / 60.0),
+        s => format!("about {:.1} h", s / 3600.0),
     }
 }
