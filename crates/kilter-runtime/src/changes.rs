@@ -331,5 +331,5 @@ fn is_sampled(key: &EntityKey, one_in: u64) -> bool {
     // This hasher starts from fixed keys: the same entities every time.
     let mut hasher = DefaultHasher::new();
     key.hash(&mut hasher);
-    hasher.finish() % one_in == 0
+    hasher.finish().is_multiple_of(one_in)
 }

@@ -202,6 +202,17 @@ pub struct SnapshotRhythm {
 /// A training that finished inside the sequencer, for whoever watches.
 pub type TrainListener = Arc<dyn Fn(&Result<TrainReport, String>) + Send + Sync>;
 
+/// What the sequencer tells, asks and keeps to, whatever the definitions.
+#[derive(Clone)]
+pub struct Around {
+    pub status: Arc<Status>,
+    pub clock: Arc<dyn Clock>,
+    pub rhythm: SnapshotRhythm,
+    /// Asks for a training outside the sequencer's thread (wall clock).
+    pub background: Arc<dyn Fn(Wanted) + Send + Sync>,
+    pub on_trained: TrainListener,
+}
+
 /// Everything the thread owns.
 pub struct Sequencer {
     pub data: Arc<Data>,
@@ -276,16 +287,8 @@ enum TicketReply {
 impl Sequencer {
     /// Brings state to the end of the log: the newest snapshot, then the log's tail through the same pipeline. Decisions and
     /// alerts of the tail that were recorded before stay as they are, missing ones from `since` on are made up for.
-    pub fn recover(
-        data: Arc<Data>,
-        plan: Arc<Plan>,
-        status: Arc<Status>,
-        clock: Arc<dyn Clock>,
-        rhythm: SnapshotRhythm,
-        background: Arc<dyn Fn(Wanted) + Send + Sync>,
-        on_trained: TrainListener,
-        since: Offset,
-    ) -> anyhow::Result<Sequencer> {
+    pub fn recover(data: Arc<Data>, plan: Arc<Plan>, around: Around, since: Offset) -> anyhow::Result<Sequencer> {
+        let Around { status, clock, rhythm, background, on_trained } = around;
         let schema_numbers = data.register(&plan)?;
         let end = data.events.next_offset();
         let pipeline = data.newest_state(&plan, end)?;

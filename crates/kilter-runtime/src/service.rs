@@ -19,7 +19,7 @@ use crate::jobs::train::{Promotion, TrainReport, TrainRequest, train};
 use crate::project::{Project, Report};
 use crate::schedule;
 use crate::sequencer::{
-    CHUNK_ROWS, Call, Command, Decided, FeatureRead, Ingested, Present, Refusal, Sequencer, SnapshotRhythm, TrainListener, Wanted,
+    Around, CHUNK_ROWS, Call, Command, Decided, FeatureRead, Ingested, Present, Refusal, Sequencer, SnapshotRhythm, TrainListener, Wanted,
 };
 use crate::status::{Status, lock};
 
@@ -220,14 +220,12 @@ impl Service {
             let _ = wanted.send(wish);
         });
         let sequencer = {
-            let (data, plan, status, clock) = (Arc::clone(&data), Arc::clone(&plan), Arc::clone(&status), Arc::clone(&options.clock));
-            let (on_trained, project) = (Arc::clone(&options.on_trained), Arc::clone(&project));
+            let (data, plan, project) = (Arc::clone(&data), Arc::clone(&plan), Arc::clone(&project));
+            let (status, clock, on_trained) = (Arc::clone(&status), Arc::clone(&options.clock), Arc::clone(&options.on_trained));
+            let around = Around { status, clock, rhythm, background, on_trained };
             tokio::task::spawn_blocking(move || {
                 data.keep_definitions(&project)?;
-                Sequencer::start(data, plan, |data, plan, since| {
-                    let (status, clock) = (Arc::clone(&status), Arc::clone(&clock));
-                    Sequencer::recover(data, plan, status, clock, rhythm, Arc::clone(&background), Arc::clone(&on_trained), since)
-                })
+                Sequencer::start(data, plan, around)
             })
             .await??
         };

@@ -1,4 +1,5 @@
 //! Definitions that change under a running server, seen from outside: the plan, the apply, kills around the swap.
+#![allow(clippy::print_stderr, reason = "what was seen is told with --nocapture")]
 
 mod common;
 

@@ -1,6 +1,7 @@
 //! Other definitions come into force, between two events.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use kilter_connect::Decoded;
 use kilter_core::record::encode;
@@ -8,11 +9,12 @@ use kilter_core::{Event, EventTime, Offset, SourceId};
 use kilter_pipeline::{Pipeline, Plan};
 use kilter_store::log::LogError;
 
-use super::{Command, Present, Refusal, Sequencer, first_arrived};
+use super::{Around, Command, Present, Refusal, Sequencer, first_arrived};
 use crate::backfill::{Backfill, same_inputs};
 use crate::catalog::{Control, Record};
 use crate::data::Data;
 use crate::dedupe::Dedupe;
+use crate::eras::short;
 use crate::status::lock;
 
 /// The next definitions with all the state they need, filled beside the stream.
@@ -82,28 +84,24 @@ pub(super) fn remember_ids(data: &Data, plan: &Plan, dedupe: &mut Dedupe, from: 
 impl Sequencer {
     /// The sequencer at the end of the log under `plan`. When the log ended under other definitions, these see it to its end and then
     /// give way as they would have in flight.
-    pub(crate) fn start(
-        data: Arc<Data>,
-        plan: Arc<Plan>,
-        recover: impl Fn(Arc<Data>, Arc<Plan>, Offset) -> anyhow::Result<Sequencer>,
-    ) -> anyhow::Result<Sequencer> {
+    pub(crate) fn start(data: Arc<Data>, plan: Arc<Plan>, around: Around) -> anyhow::Result<Sequencer> {
         let Some(in_force) = data.in_force()? else {
             data.note_in_force(&plan.hash)?;
-            return recover(data, plan, 0);
+            return Sequencer::recover(data, plan, around, 0);
         };
         if in_force.hash == plan.hash {
-            return recover(data, plan, in_force.since);
+            return Sequencer::recover(data, plan, around, in_force.since);
         }
         let old = match data.kept_plan(&in_force.hash) {
             Ok(old) => old,
             Err(e) => {
                 tracing::warn!(error = %format!("{e:#}"), "the log is read from its start under the new definitions");
-                let mut sequencer = recover(Arc::clone(&data), Arc::clone(&plan), in_force.since)?;
+                let mut sequencer = Sequencer::recover(Arc::clone(&data), Arc::clone(&plan), around, in_force.since)?;
                 sequencer.record_change(&in_force.hash, &plan.hash)?;
                 return Ok(sequencer);
             }
         };
-        let mut sequencer = recover(Arc::clone(&data), Arc::clone(&old), in_force.since)?;
+        let mut sequencer = Sequencer::recover(Arc::clone(&data), Arc::clone(&old), around, in_force.since)?;
         let mut candidate = Box::new(Candidate::new(&data, old, plan, sequencer.clock.now())?);
         candidate.advance(&data, data.events.next_offset(), |_| true)?;
         match sequencer.swap(candidate, u64::MAX) {
@@ -128,6 +126,7 @@ impl Sequencer {
 
     /// Brings a candidate into force at the end of the log, if no more than `tail` records are missing from it. Nothing may be staged.
     pub(crate) fn swap(&mut self, mut candidate: Box<Candidate>, tail: u64) -> Swapped {
+        let began = Instant::now();
         let here = self.pipeline.next_offset();
         if here.saturating_sub(candidate.reached()) > tail {
             return Swapped::Behind(candidate);
@@ -175,8 +174,7 @@ impl Sequencer {
             wish.model = plan.model(&self.plan.models[wish.model].name).unwrap_or(usize::MAX);
         }
         self.requested.retain(|wish| wish.model != usize::MAX);
-        tracing::info!(from = self.plan.hash, to = plan.hash, offset = place, "other definitions in force");
-        self.plan = plan;
+        let from = std::mem::replace(&mut self.plan, plan);
         if let Err(e) = self.reconcile_aliases() {
             tracing::error!(error = %e, "the registry could not follow the change of definitions");
         }
@@ -184,6 +182,8 @@ impl Sequencer {
         // So that a restart need not fill again what has just been filled.
         self.snapshot_beside();
         self.publish();
+        let stood_ms = began.elapsed().as_millis() as u64;
+        tracing::info!(from = short(&from.hash), to = short(&self.plan.hash), offset = place, stood_ms, "other definitions in force");
         Swapped::Done(place)
     }
 
