@@ -1,9 +1,10 @@
 //! Features, model, policy and monitors as one pure step; training sets and backtests by replay of the same step.
 //!
-//! [`Pipeline::process`] is the step. [`Observations`] gathers a model's training rows by the same engine over the past;
-//! [`training_set`] reads features at any spine.
+//! [`Pipeline::process`] is the step. [`Change`] leads from one plan to another over the same log. [`Observations`] gathers a model's training
+//! rows by the same engine over the past; [`training_set`] reads features at any spine.
 
 pub mod backtest;
+mod change;
 mod context;
 pub mod decision;
 mod monitor;
@@ -14,6 +15,7 @@ pub mod training;
 pub mod training_set;
 mod waiting;
 
+pub use change::{Change, Misfit, label_of};
 pub use decision::{Decision, Layout, Reason};
 pub use kilter_learn::Learner;
 pub use monitor::{DriftReference, MonitorState, Reading};

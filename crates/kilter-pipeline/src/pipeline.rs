@@ -30,17 +30,16 @@ pub struct Outcome {
 
 /// The whole state between two events.
 pub struct Pipeline {
-    plan: Arc<Plan>,
-    engine: Engine,
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) engine: Engine,
     /// One per model.
-    champions: Vec<Option<Champion>>,
+    pub(crate) champions: Vec<Option<Champion>>,
     /// One per monitor.
-    monitors: Vec<MonitorState>,
+    pub(crate) monitors: Vec<MonitorState>,
     /// The next offset to process.
-    next: Offset,
+    pub(crate) next: Offset,
     /// The latest event time seen on any source.
-    now: Option<EventTime>,
-    late: u64,
+    pub(crate) now: Option<EventTime>,
     slots: Vec<Value>,
     row: Vec<f64>,
     contributions: Vec<f64>,
@@ -51,7 +50,6 @@ pub struct Pipeline {
 struct Side {
     next: Offset,
     now: Option<EventTime>,
-    late: u64,
     monitors: Vec<MonitorState>,
     /// Model name and version, for each champion in service.
     champions: Vec<(String, u32)>,
@@ -76,7 +74,7 @@ impl Pipeline {
         Pipeline::with_engine(plan, engine)
     }
 
-    fn with_engine(plan: Arc<Plan>, engine: Engine) -> Pipeline {
+    pub(crate) fn with_engine(plan: Arc<Plan>, engine: Engine) -> Pipeline {
         Pipeline {
             champions: vec![None; plan.models.len()],
             monitors: plan.monitors.iter().map(|_| MonitorState::new()).collect(),
@@ -84,7 +82,6 @@ impl Pipeline {
             plan,
             next: 0,
             now: None,
-            late: 0,
             slots: Vec::new(),
             row: Vec::new(),
             contributions: Vec::new(),
@@ -97,11 +94,6 @@ impl Pipeline {
 
     pub fn engine(&self) -> &Engine {
         &self.engine
-    }
-
-    /// Events that came too late for every view that listens to their source.
-    pub fn late(&self) -> u64 {
-        self.late
     }
 
     /// The offset the next event must have.
@@ -152,7 +144,7 @@ impl Pipeline {
         self.close_monitors(&plan, event.time, &mut outcome);
         // A row that goes away asks for no decision and tells no outcome; time passes all the same.
         if event.operation == Operation::Delete {
-            outcome.late = self.update(event);
+            outcome.late = is_late(&self.engine.update(event));
             return outcome;
         }
         for (index, decision) in plan.decisions.iter().enumerate() {
@@ -160,7 +152,7 @@ impl Pipeline {
                 outcome.decisions.extend(self.decide(&plan, index, event));
             }
         }
-        outcome.late = self.update(event);
+        outcome.late = is_late(&self.engine.update(event));
         for (index, decision) in plan.decisions.iter().enumerate() {
             if decision.source == event.source && decision.include_self {
                 outcome.decisions.extend(self.decide(&plan, index, event));
@@ -168,13 +160,6 @@ impl Pipeline {
         }
         self.observe(&plan, event, &outcome.decisions);
         outcome
-    }
-
-    /// Updates the features; whether the event was too late for all of them.
-    fn update(&mut self, event: &Event) -> bool {
-        let late = is_late(&self.engine.update(event));
-        self.late += u64::from(late);
-        late
     }
 
     /// The decision on `event` with today's state, without taking the event in: for questions of the kind "what if".
@@ -278,14 +263,7 @@ impl Pipeline {
             .zip(&self.champions)
             .filter_map(|(plan, champion)| Some((plan.name.clone(), champion.as_ref()?.version)))
             .collect();
-        let side = Side {
-            next: self.next,
-            now: self.now,
-            late: self.late,
-            monitors: self.monitors.clone(),
-            champions,
-            engine_bytes: engine.len(),
-        };
+        let side = Side { next: self.next, now: self.now, monitors: self.monitors.clone(), champions, engine_bytes: engine.len() };
         // Plain data: serialising it cannot fail; an empty side is refused on restore.
         let mut bytes = serde_json::to_vec(&side).unwrap_or_default();
         let length = bytes.len() as u64;
@@ -318,7 +296,6 @@ impl Pipeline {
         pipeline.monitors = side.monitors;
         pipeline.next = side.next;
         pipeline.now = side.now;
-        pipeline.late = side.late;
         Ok(pipeline)
     }
 }

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::catalog::Record;
 use crate::data::Data;
+use crate::project::Project;
 use crate::service::{Layouts, Recorded, find_decision};
 
 /// Mismatches kept with their details; all are counted.
@@ -21,8 +22,12 @@ pub struct AuditReport {
     pub events: u64,
     pub checked: u64,
     pub mismatches: u64,
-    /// Recorded under other definitions, so not comparable with these.
+    /// Recorded under definitions that the replay was not made under, so not compared.
     pub other_definitions: u64,
+    /// Definitions under which the log was run through.
+    pub definitions: u64,
+    /// Why decisions under other definitions cannot be replayed.
+    pub not_replayable: Vec<String>,
     /// The first mismatches: decision id and the first thing that differs.
     pub details: Vec<(String, String)>,
 }
@@ -40,26 +45,92 @@ pub struct Replayed {
     pub context: Vec<(String, Value)>,
 }
 
-/// Runs the whole log through a fresh pipeline and compares all decisions made under the plan's definitions.
-pub fn audit_all(data: &Data, plan: &Arc<Plan>, mut progress: impl FnMut(u64, u64)) -> anyhow::Result<AuditReport> {
+/// Every decision of the log, each under the definitions of its day: one run through the log for each of them that is kept in the data
+/// folder and still holds. `progress` is told how far the run is and of how many.
+pub fn audit_log(data: &Data, project: &Project, mut progress: impl FnMut(u64, u64)) -> anyhow::Result<AuditReport> {
+    let recorded = recorded_under(data)?;
     let mut report = AuditReport::default();
+    let runs = recorded.len() as u64;
+    for (run, (hash, decisions)) in recorded.into_iter().enumerate() {
+        let plan = match hash == project.plan.hash {
+            true => Arc::new(project.plan.clone()),
+            false => match data.kept_plan(&hash) {
+                Ok(plan) => plan,
+                Err(e) => {
+                    report.other_definitions += decisions.values().sum::<u64>();
+                    report.not_replayable.push(format!("{e:#}"));
+                    continue;
+                }
+            },
+        };
+        let one = audit_all(data, &plan, |done, total| progress(run as u64 * total + done, runs * total))?;
+        report.definitions += 1;
+        report.events = report.events.max(one.events);
+        report.checked += one.checked;
+        report.mismatches += one.mismatches;
+        let room = LISTED.saturating_sub(report.details.len());
+        report.details.extend(one.details.into_iter().take(room));
+    }
+    Ok(report)
+}
+
+/// How many decisions are recorded under which definitions, by the decision's name.
+pub fn recorded_under(data: &Data) -> anyhow::Result<BTreeMap<String, BTreeMap<String, u64>>> {
+    let mut layouts: BTreeMap<u64, (String, String)> = BTreeMap::new();
+    let mut counts: BTreeMap<u64, u64> = BTreeMap::new();
+    let mut reader = data.decisions.reader(data.decisions.start_offset());
+    while let Some((position, bytes)) = reader.next_record()? {
+        match decode(bytes)? {
+            Entry::Layout(layout) => {
+                layouts.insert(position, (layout.definitions, layout.decision));
+            }
+            Entry::Decision(layout, _) => *counts.entry(layout).or_default() += 1,
+        }
+    }
+    let mut found: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
+    for (layout, n) in counts {
+        let (definitions, decision) = layouts.remove(&layout).ok_or_else(|| anyhow::anyhow!("decision log: layout {layout} is gone"))?;
+        *found.entry(definitions.clone()).or_default().entry(decision.clone()).or_default() += n;
+        layouts.insert(layout, (definitions, decision));
+    }
+    Ok(found)
+}
+
+/// Runs the log through a fresh pipeline and compares all decisions made under the plan's definitions.
+pub fn audit_all(data: &Data, plan: &Arc<Plan>, mut progress: impl FnMut(u64, u64)) -> anyhow::Result<AuditReport> {
+    let mut report = AuditReport { definitions: 1, ..AuditReport::default() };
     let mut recorded = RecordedDecisions::new(data, plan);
     let mut pipeline = Pipeline::new(Arc::clone(plan));
     // Decisions of which a record under these definitions has been met: from there on every one must be recorded.
     let mut began: BTreeSet<String> = BTreeSet::new();
     let end = data.events.next_offset();
-    data.walk(plan, 0, end, |offset, record| {
+    let swaps = data.swaps(data.events.start_offset(), end)?;
+    let mut in_force = swaps.first().map(|swap| swap.from.clone());
+    let mut rest = swaps.iter().peekable();
+    // Behind the last stretch under these definitions there is nothing to compare.
+    let until = match swaps.last() {
+        Some(last) if last.to != plan.hash => swaps.iter().filter(|s| s.from == plan.hash).map(|s| s.offset).max().unwrap_or(0),
+        _ => end,
+    };
+    data.walk(plan, 0, until, |offset, record| {
+        while let Some(swap) = rest.next_if(|s| s.offset <= offset) {
+            in_force = Some(swap.to.clone());
+        }
         match record {
             Record::Event(event) => {
                 report.events += 1;
                 let outcome = pipeline.process(&event);
                 let (mut expected, elsewhere) = recorded.at(offset)?;
                 report.other_definitions += elsewhere.len() as u64;
+                if in_force.as_ref().is_some_and(|hash| *hash != plan.hash) {
+                    return Ok(());
+                }
                 began.extend(expected.keys().cloned());
                 for decision in outcome.decisions {
                     let name = &plan.decisions[decision.decision].name;
-                    // Made under other definitions, or from before this decision was defined: nothing to compare with.
-                    if elsewhere.contains(name) || !(began.contains(name) || expected.contains_key(name)) {
+                    // Made under other definitions, or (in a log that does not say which were in force) before this decision was defined.
+                    let known = in_force.is_some() || began.contains(name) || expected.contains_key(name);
+                    if elsewhere.contains(name) || !known {
                         continue;
                     }
                     report.checked += 1;

@@ -42,6 +42,8 @@ pub enum Control {
     Champion { model: String, version: u32, artifact: String, reference: String, meaning: String },
     /// A training inside the stream has ended, for better or worse: what asked for it, and the stream's time then.
     Trained { trigger: String, now: EventTime },
+    /// Other definitions come into force: hashes of those before and after.
+    Definitions { from: String, to: String },
 }
 
 const CONTROL: u8 = 1;
@@ -155,6 +157,14 @@ impl Control {
         // Strings and numbers: serialising them cannot fail.
         out.extend_from_slice(&serde_json::to_vec(self).unwrap_or_default());
     }
+
+    /// The record, if it is one of these and no event.
+    pub fn decode(bytes: &[u8]) -> Result<Option<Control>, RecordError> {
+        match bytes {
+            [CONTROL, json @ ..] => serde_json::from_slice(json).map(Some).map_err(|e| RecordError { detail: e.to_string() }),
+            _ => Ok(None),
+        }
+    }
 }
 
 impl Decoder {
@@ -166,12 +176,8 @@ impl Decoder {
     /// Reads one record of the event log.
     pub fn decode(&self, offset: u64, bytes: &[u8]) -> Result<Record, RecordError> {
         let Some(header) = record::header(bytes)? else {
-            return match bytes {
-                [CONTROL, json @ ..] => {
-                    serde_json::from_slice(json).map(Record::Control).map_err(|e| RecordError { detail: e.to_string() })
-                }
-                _ => Err(RecordError { detail: "unknown kind of record; was it written by a newer kilter?".into() }),
-            };
+            let control = Control::decode(bytes)?.map(Record::Control);
+            return control.ok_or_else(|| RecordError { detail: "unknown kind of record; was it written by a newer kilter?".into() });
         };
         let map = self
             .maps

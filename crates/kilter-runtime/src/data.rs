@@ -1,17 +1,19 @@
 //! A project's data folder, opened: logs, snapshots, metadata, artifacts, and the walk over the event log.
 
+use std::collections::BTreeSet;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
 use kilter_core::{EventTime, Offset};
+use kilter_features::FeatureInfo;
 use kilter_pipeline::{Champion, DriftReference, Pipeline, Plan};
 use kilter_store::artifacts::{ArtifactHash, Artifacts};
 use kilter_store::dead_letter::{DeadLetterOptions, DeadLetters};
 use kilter_store::log::{Log, LogOptions};
 use kilter_store::metadata::Metadata;
-use kilter_store::snapshot::{Snapshot, SnapshotOptions, SnapshotSearch, Snapshots};
+use kilter_store::snapshot::{Snapshot, SnapshotInfo, SnapshotOptions, SnapshotSearch, Snapshots};
 use tokio::runtime::Handle;
 
 use crate::catalog::{Catalog, Control, Decoder, Record};
@@ -32,37 +34,44 @@ pub struct ChampionRecord {
     pub meaning: String,
 }
 
-/// A hash of everything that says what a model's inputs are: their expressions, and the views and columns behind them.
+/// A hash of everything that says what a model's inputs are: their expressions, and the features and columns that they read.
 pub fn meaning(plan: &Plan, model: usize) -> String {
     let model = &plan.models[model];
     let source = &plan.sources[model.context.source.0 as usize];
-    let mut text = format!("{} {:?} self {}", source.name, source.schema, model.include_self);
-    for input in &model.inputs {
-        text.push_str(&format!("\ninput {} = {}", input.name, input.text));
-    }
+    let column = |c: &usize| source.schema.fields.get(*c).map(|f| format!("column {}: {}", f.name, f.data_type));
+    let used = |slot: usize| model.inputs.iter().any(|i| i.expr.slots().contains(&slot));
+    let mut behind: BTreeSet<String> = model.inputs.iter().flat_map(|i| i.expr.slots()).filter_map(column).collect();
     for lookup in &model.context.lookups {
         let view = &plan.views[lookup.view];
-        // Only features that an input reads say something of the model.
-        let used = |slot: usize| model.inputs.iter().any(|i| i.expr.slots().contains(&slot));
-        let features = view.features().iter().enumerate().filter(|(i, _)| used(lookup.first_slot + i));
-        for (_, f) in features {
-            let of = &plan.sources[view.source().0 as usize];
-            text.push_str(&format!(
-                "\nview {} of {} by {:?} at {:?} where {:?}: {} {} {:?} {:?} {:?}",
+        for (_, f) in view.features().iter().enumerate().filter(|(i, _)| used(lookup.first_slot + i)) {
+            let key: Vec<_> = lookup.key.iter().filter_map(column).collect();
+            behind.extend(key.iter().cloned());
+            behind.insert(format!(
+                "view {} of {} by {:?} at {key:?} where {:?}: {} {} {} {:?} {:?} {:?}",
                 view.name(),
-                of.name,
+                plan.sources[view.source().0 as usize].name,
                 view.entity(),
-                lookup.key,
                 view.filter(),
                 f.name,
-                f.text,
+                f.data_type,
+                line_of(f),
                 f.window,
                 f.hop,
                 f.default
             ));
         }
     }
+    let inputs: Vec<String> = model.inputs.iter().map(|i| format!("{} = {}", i.name, i.text)).collect();
+    let text = format!("{} self {} {inputs:?} {behind:?}", source.name, model.include_self);
     blake3::hash(text.as_bytes()).to_hex()[..32].to_string()
+}
+
+/// A feature's line without its windows: what one window means does not depend on the others beside it.
+pub fn line_of(feature: &FeatureInfo) -> &str {
+    let text = feature.text.as_str();
+    // Case folding ASCII keeps every byte in its place.
+    let cut = feature.window.and_then(|_| text.to_ascii_lowercase().rfind(" over "));
+    cut.map_or(text, |at| text[..at].trim_end())
 }
 
 /// Everything a project keeps on disk. One process at a time: the logs are locked.
@@ -107,7 +116,6 @@ impl Data {
         let metadata = Metadata::open(&dir.join("kilter.db")).await?;
         let artifacts = Artifacts::open(dir.join("artifacts"), ARTIFACT_LIMIT)?;
         let catalog = Mutex::new(Catalog::open(&dir, events.next_offset() == 0)?);
-        keep_definitions(&dir, project)?;
         Ok(Data {
             dir,
             events,
@@ -144,6 +152,17 @@ impl Data {
         until: Offset,
         mut visit: impl FnMut(Offset, Record) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
+        self.walk_while(plan, from, until, |offset, record| visit(offset, record).map(|()| true))
+    }
+
+    /// The same, until `visit` says `false`.
+    pub fn walk_while(
+        &self,
+        plan: &Plan,
+        from: Offset,
+        until: Offset,
+        mut visit: impl FnMut(Offset, Record) -> anyhow::Result<bool>,
+    ) -> anyhow::Result<()> {
         let decoder = self.decoder(plan);
         let mut reader = self.events.reader(from);
         while let Some((offset, bytes)) = reader.next_record()? {
@@ -151,7 +170,9 @@ impl Data {
                 break;
             }
             let record = decoder.decode(offset, bytes).with_context(|| format!("event log, offset {offset}"))?;
-            visit(offset, record)?;
+            if !visit(offset, record)? {
+                break;
+            }
         }
         Ok(())
     }
@@ -216,33 +237,53 @@ impl Data {
         Ok(())
     }
 
-    /// The state at the end of the newest usable snapshot at or before `offset`, or the empty state at offset 0.
+    /// The state at the end of the newest usable snapshot at or before `offset`, or the empty state at offset 0. Without a snapshot of
+    /// these definitions, one of others serves as far as they agree.
     pub fn newest_state(&self, plan: &Arc<Plan>, offset: Offset) -> anyhow::Result<Pipeline> {
-        self.restore(plan, self.snapshots.newest(offset, &plan.hash)?)
+        self.restore(plan, self.snapshots.newest(offset, &plan.hash)?, |s| s.offset <= offset)
     }
 
     /// The same for the newest snapshot whose event time is not after `time`.
     pub fn state_before(&self, plan: &Arc<Plan>, time: EventTime) -> anyhow::Result<Pipeline> {
-        self.restore(plan, self.snapshots.newest_before_time(time.0, &plan.hash)?)
+        self.restore(plan, self.snapshots.newest_before_time(time.0, &plan.hash)?, |s| s.event_time <= time.0)
     }
 
-    fn restore(&self, plan: &Arc<Plan>, found: SnapshotSearch) -> anyhow::Result<Pipeline> {
+    fn restore(&self, plan: &Arc<Plan>, found: SnapshotSearch, fits: impl Fn(&SnapshotInfo) -> bool) -> anyhow::Result<Pipeline> {
+        let state = match self.restored(plan, found) {
+            Some(state) => Some(state),
+            None => self.state_of_others(plan, fits)?,
+        };
+        Ok(state.unwrap_or_else(|| Pipeline::new(Arc::clone(plan))))
+    }
+
+    /// A snapshot taken up; none: there is none, or it cannot be used.
+    pub(crate) fn restored(&self, plan: &Arc<Plan>, found: SnapshotSearch) -> Option<Pipeline> {
         for (path, reason) in &found.skipped {
             tracing::warn!(snapshot = %path.display(), reason, "damaged snapshot passed over");
         }
-        let Some(snapshot): Option<Snapshot> = found.snapshot else { return Ok(Pipeline::new(Arc::clone(plan))) };
+        let snapshot: Snapshot = found.snapshot?;
         let restored = Pipeline::restore(Arc::clone(plan), &snapshot.bytes, |model, version| {
             let record = self.version(&plan.models[model].name, version).map_err(|e| format!("{e:#}"))?;
             let champion = self.champion(plan, model, &record).map_err(|e| format!("{e:#}"))?;
             champion.ok_or_else(|| format!("version {version} was trained on other inputs"))
         });
-        match restored {
-            Ok(pipeline) => Ok(pipeline),
-            Err(e) => {
-                tracing::warn!(offset = snapshot.offset, error = %e, "snapshot passed over; the log is read from its start");
-                Ok(Pipeline::new(Arc::clone(plan)))
-            }
+        restored.inspect_err(|e| tracing::warn!(offset = snapshot.offset, error = %e, "snapshot passed over")).ok()
+    }
+
+    /// Keeps the definitions beside the data they are going to shape, so that an old decision can be replayed under the rules of its day.
+    pub fn keep_definitions(&self, project: &Project) -> anyhow::Result<()> {
+        let folder = self.dir.join("definitions");
+        std::fs::create_dir_all(&folder)?;
+        let path = folder.join(format!("{}.toml", project.plan.hash));
+        if !path.exists() {
+            let new = path.with_extension("new");
+            let mut file = std::fs::File::create(&new)?;
+            file.write_all(project.toml_text.as_bytes())?;
+            file.sync_all()?;
+            std::fs::rename(new, path)?;
+            std::fs::File::open(folder)?.sync_all()?;
         }
+        Ok(())
     }
 
     /// The text of the definitions with this hash, if this data folder has run under them.
@@ -250,19 +291,4 @@ impl Data {
         let safe = hash.chars().all(|c| c.is_ascii_hexdigit());
         safe.then(|| std::fs::read_to_string(self.dir.join("definitions").join(format!("{hash}.toml"))).ok()).flatten()
     }
-}
-
-/// Keeps the definitions beside the data they shaped, so that an old decision can be replayed under the rules of its day.
-fn keep_definitions(dir: &Path, project: &Project) -> anyhow::Result<()> {
-    let folder = dir.join("definitions");
-    std::fs::create_dir_all(&folder)?;
-    let path = folder.join(format!("{}.toml", project.plan.hash));
-    if !path.exists() {
-        let new = path.with_extension("new");
-        let mut file = std::fs::File::create(&new)?;
-        file.write_all(project.toml_text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(new, path)?;
-    }
-    Ok(())
 }

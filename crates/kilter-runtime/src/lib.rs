@@ -4,9 +4,12 @@
 //! [`project::load`] reads the definitions, [`Service::start`] runs them.
 
 pub mod audit;
+pub mod backfill;
 mod catalog;
+pub mod changes;
 mod data;
 mod dedupe;
+pub mod eras;
 pub mod files;
 pub mod jobs;
 pub mod project;

@@ -4,6 +4,8 @@
 //! event log with one write, events processed in order, decisions written with one write, answers sent. Nothing waits for more
 //! work to come. State, log position and decisions therefore move together, and a snapshot between two batches holds all of them.
 
+mod swap;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -12,6 +14,7 @@ use std::time::{Duration, Instant};
 use kilter_connect::Decoded;
 use kilter_core::record::encode;
 use kilter_core::{Clock, EntityKey, Event, EventTime, Offset, SourceId, Span, Value};
+use kilter_features::View;
 use kilter_pipeline::decision::{Entry, decode};
 use kilter_pipeline::{ClockMode, Decision, Layout, Pipeline, Plan, Reading};
 use kilter_store::dead_letter::{DeadLetter, DeadLetterQuery};
@@ -25,6 +28,7 @@ use crate::dedupe::Dedupe;
 use crate::jobs::train::{Promotion, TrainReport, TrainRequest, train};
 use crate::schedule;
 use crate::status::{Status, lock};
+pub use swap::{Candidate, Swapped};
 
 /// Rows of one ingest command at most; larger bodies are cut up so that a decision never waits behind one.
 pub const CHUNK_ROWS: usize = 512;
@@ -32,6 +36,21 @@ pub const CHUNK_ROWS: usize = 512;
 const BATCH_COMMANDS: usize = 256;
 /// Rows written and processed as one batch at most.
 const BATCH_ROWS: usize = 4096;
+
+/// A command with the definitions that its positions and rows belong to.
+pub struct Call {
+    pub under: Arc<Plan>,
+    pub command: Command,
+}
+
+/// A training asked for outside the sequencer's thread: model, what triggered it, the schedule with the promotion rule. By name, for
+/// the definitions may change before it begins.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    pub model: String,
+    pub trigger: String,
+    pub schedule: Option<String>,
+}
 
 /// What the sequencer can be asked.
 pub enum Command {
@@ -61,7 +80,7 @@ pub enum Command {
         view: usize,
         keys: Vec<EntityKey>,
         at: Option<EventTime>,
-        reply: oneshot::Sender<FeatureRows>,
+        reply: oneshot::Sender<Result<FeatureRows, Refusal>>,
     },
     SetChampion {
         model: usize,
@@ -77,6 +96,12 @@ pub enum Command {
     },
     Snapshot {
         reply: oneshot::Sender<Result<Offset, Refusal>>,
+    },
+    /// Other definitions come into force, if at most `tail` records are missing from them.
+    Swap {
+        candidate: Box<Candidate>,
+        tail: u64,
+        reply: oneshot::Sender<Swapped>,
     },
     /// Ends the thread after a snapshot.
     Stop {
@@ -109,6 +134,8 @@ pub struct Decided {
 pub struct FeatureRead {
     pub at: EventTime,
     pub as_of_offset: Offset,
+    /// The view as it was when read: names of the values.
+    pub view: View,
     pub values: Vec<Value>,
 }
 
@@ -117,6 +144,8 @@ pub struct FeatureRead {
 pub struct FeatureRows {
     pub at: EventTime,
     pub as_of_offset: Offset,
+    /// The view as it was then: its features name the values.
+    pub view: View,
     pub rows: Vec<Vec<Value>>,
 }
 
@@ -146,6 +175,8 @@ pub enum Refusal {
     },
     /// No rule of the policy holds.
     Undecided,
+    /// The definitions changed while the request was on its way, and it has no meaning under the new ones.
+    Changed(String),
     Other(String),
     Stopping,
 }
@@ -157,7 +188,7 @@ impl std::fmt::Display for Refusal {
             Refusal::Duplicate { first } => write!(f, "an event with this id was accepted before, at offset {first}"),
             Refusal::NoModel { model } => write!(f, "model `{model}` has no champion yet and the decision names no `fallback`"),
             Refusal::Undecided => write!(f, "no rule of the policy holds"),
-            Refusal::Other(detail) => f.write_str(detail),
+            Refusal::Changed(detail) | Refusal::Other(detail) => f.write_str(detail),
             Refusal::Stopping => write!(f, "kilter is shutting down"),
         }
     }
@@ -181,6 +212,17 @@ pub struct SnapshotRhythm {
 /// A training that finished inside the sequencer, for whoever watches.
 pub type TrainListener = Arc<dyn Fn(&Result<TrainReport, String>) + Send + Sync>;
 
+/// What the sequencer tells, asks and keeps to, whatever the definitions.
+#[derive(Clone)]
+pub struct Around {
+    pub status: Arc<Status>,
+    pub clock: Arc<dyn Clock>,
+    pub rhythm: SnapshotRhythm,
+    /// Asks for a training outside the sequencer's thread (wall clock).
+    pub background: Arc<dyn Fn(Wanted) + Send + Sync>,
+    pub on_trained: TrainListener,
+}
+
 /// Everything the thread owns.
 pub struct Sequencer {
     pub data: Arc<Data>,
@@ -190,8 +232,8 @@ pub struct Sequencer {
     pub status: Arc<Status>,
     pub clock: Arc<dyn Clock>,
     pub rhythm: SnapshotRhythm,
-    /// Asks for a training outside this thread (wall clock): model, what triggered it, schedule with the promotion rule.
-    pub background: Arc<dyn Fn(usize, String, Option<usize>) + Send + Sync>,
+    /// Asks for a training outside this thread (wall clock).
+    pub background: Arc<dyn Fn(Wanted) + Send + Sync>,
     pub on_trained: TrainListener,
     schema_numbers: Vec<u32>,
     /// Offset in the decision log of each decision's layout record.
@@ -203,6 +245,8 @@ pub struct Sequencer {
     tickets: Vec<Ticket>,
     /// The last event offset with a recorded decision, and the decisions recorded at it.
     decided: Option<(Offset, Vec<String>)>,
+    /// Where the definitions in force came into force: no decision before is made up for.
+    since: Offset,
     /// Decisions that the decision log could not take yet; while there are any, no event is taken and no snapshot written.
     pending: Vec<Decision>,
     /// The newest event that was buried as late.
@@ -252,16 +296,9 @@ enum TicketReply {
 
 impl Sequencer {
     /// Brings state to the end of the log: the newest snapshot, then the log's tail through the same pipeline. Decisions and
-    /// alerts of the tail that were recorded before stay as they are, missing ones are made up for.
-    pub fn recover(
-        data: Arc<Data>,
-        plan: Arc<Plan>,
-        status: Arc<Status>,
-        clock: Arc<dyn Clock>,
-        rhythm: SnapshotRhythm,
-        background: Arc<dyn Fn(usize, String, Option<usize>) + Send + Sync>,
-        on_trained: TrainListener,
-    ) -> anyhow::Result<Sequencer> {
+    /// alerts of the tail that were recorded before stay as they are, missing ones from `since` on are made up for.
+    pub fn recover(data: Arc<Data>, plan: Arc<Plan>, around: Around, since: Offset) -> anyhow::Result<Sequencer> {
+        let Around { status, clock, rhythm, background, on_trained } = around;
         let schema_numbers = data.register(&plan)?;
         let end = data.events.next_offset();
         let pipeline = data.newest_state(&plan, end)?;
@@ -287,6 +324,7 @@ impl Sequencer {
             staged_now: None,
             tickets: Vec::new(),
             decided,
+            since,
             pending: Vec::new(),
             buried,
             trained: BTreeMap::new(),
@@ -336,7 +374,7 @@ impl Sequencer {
     }
 
     /// Serves commands until told to stop or until all senders are gone.
-    pub fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+    pub fn run(mut self, mut commands: mpsc::Receiver<Call>) {
         let mut batch = Vec::with_capacity(BATCH_COMMANDS);
         while let Some(first) = commands.blocking_recv() {
             batch.push(first);
@@ -345,14 +383,17 @@ impl Sequencer {
             {
                 batch.push(next);
             }
-            for command in batch.drain(..) {
+            for Call { under, command } in batch.drain(..) {
                 if let Command::Stop { reply } = command {
                     self.settle();
                     let _ = reply.send(self.snapshot());
                     commands.close();
                     continue;
                 }
-                self.take(command);
+                let command = if Arc::ptr_eq(&under, &self.plan) { Some(command) } else { self.told_anew(&under, command) };
+                if let Some(command) = command {
+                    self.take(command);
+                }
                 if self.staged.len() >= BATCH_ROWS {
                     self.settle();
                 }
@@ -403,7 +444,8 @@ impl Sequencer {
                 };
                 let at = at.unwrap_or(now);
                 let rows = keys.iter().map(|key| self.pipeline.features(view, key, at)).collect();
-                let _ = reply.send(FeatureRows { at, as_of_offset: self.pipeline.next_offset(), rows });
+                let view = self.plan.views[view].clone();
+                let _ = reply.send(Ok(FeatureRows { at, as_of_offset: self.pipeline.next_offset(), view, rows }));
             }
             Command::SetChampion { model, version, reason, actor, reply } => {
                 self.settle();
@@ -416,6 +458,10 @@ impl Sequencer {
             Command::Snapshot { reply } => {
                 self.settle();
                 let _ = reply.send(self.snapshot());
+            }
+            Command::Swap { candidate, tail, reply } => {
+                self.settle();
+                let _ = reply.send(self.swap(candidate, tail));
             }
             Command::Stop { reply } => {
                 let _ = reply.send(Err(Refusal::Stopping));
@@ -756,8 +802,11 @@ impl Sequencer {
         }
     }
 
-    /// Whether an earlier run of this process recorded the decision.
+    /// Whether an earlier run of this process recorded the decision, or other definitions were in force at its event.
     fn is_recorded(&self, decision: &Decision) -> bool {
+        if decision.offset < self.since {
+            return true;
+        }
         match &self.decided {
             Some((offset, names)) if decision.offset == *offset => names.contains(&self.plan.decisions[decision.decision].name),
             Some((offset, _)) => decision.offset < *offset,
@@ -805,7 +854,8 @@ impl Sequencer {
                 ClockMode::Wall if self.recovering => {}
                 ClockMode::Wall => {
                     let rule = plan.schedules.iter().position(|s| s.model == monitor.model);
-                    (self.background)(monitor.model, trigger, rule);
+                    let schedule = rule.map(|rule| plan.schedules[rule].name.clone());
+                    (self.background)(Wanted { model: model.clone(), trigger, schedule });
                 }
             }
         }
@@ -814,7 +864,7 @@ impl Sequencer {
     fn keep_alert(&self, alert: &NewAlert, at: Offset) -> anyhow::Result<()> {
         if self.recovering {
             // What was decided on before is the past, whatever today's thresholds would have said of it.
-            if self.decided.as_ref().is_some_and(|(offset, _)| at < *offset) {
+            if at < self.since || self.decided.as_ref().is_some_and(|(offset, _)| at < *offset) {
                 return Ok(());
             }
             // The tail of the log is run through again: its alerts may be there already.
@@ -934,17 +984,8 @@ impl Sequencer {
 
     /// Fills the memory of event ids from the part of the log that lies within the longest horizon.
     fn remember_ids(&mut self, end: Offset) -> anyhow::Result<()> {
-        let since = self.clock.now() - self.dedupe.longest();
-        let decoder = self.data.decoder(&self.plan);
-        let mut reader = self.data.events.reader(first_arrived(&self.data, since, end)?);
-        while let Some((offset, bytes)) = reader.next_record()? {
-            if let Some(header) = kilter_core::record::header(bytes)?
-                && let (Some(id), Some(source)) = (header.id, decoder.source(header.schema))
-            {
-                self.dedupe.check(source.0, id, header.arrived, offset);
-            }
-        }
-        self.dedupe.duplicates = 0;
+        let from = first_arrived(&self.data, self.clock.now() - self.dedupe.longest(), end)?;
+        swap::remember_ids(&self.data, &self.plan, &mut self.dedupe, from, end)?;
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! A running project: the face that the HTTP server, the command line and the demo talk to.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kilter_connect::{
@@ -16,11 +16,12 @@ use kilter_store::metadata::AliasChange;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::data::Data;
+use crate::jobs::apply::{self, Applying};
 use crate::jobs::train::{Promotion, TrainReport, TrainRequest, train};
-use crate::project::Project;
+use crate::project::{Project, Report};
 use crate::schedule;
 use crate::sequencer::{
-    CHUNK_ROWS, Command, Decided, FeatureRead, FeatureRows, Ingested, Present, Refusal, Sequencer, SnapshotRhythm, TrainListener,
+    Around, CHUNK_ROWS, Call, Command, Decided, FeatureRead, FeatureRows, Ingested, Present, Refusal, Sequencer, SnapshotRhythm, TrainListener, Wanted,
 };
 use crate::status::{Status, lock};
 
@@ -40,21 +41,42 @@ impl Clock for SystemClock {
     }
 }
 
-/// A project in operation.
+/// A project in operation, under one set of definitions. Positions (of sources, decisions and so on) are those of its own plan; what it is
+/// asked after other definitions came into force is told anew to the sequencer, by names.
 pub struct Service {
     pub project: Arc<Project>,
     pub plan: Arc<Plan>,
     pub data: Arc<Data>,
     pub status: Arc<Status>,
     pub started: Instant,
-    clock: Arc<dyn Clock>,
     formats: Vec<Arc<RowFormat>>,
     /// Per decision: columns a request must hold.
     required: Vec<Vec<usize>>,
-    commands: mpsc::Sender<Command>,
+    shared: Arc<Shared>,
+    /// The service under the definitions that came after these; whoever holds an old one keeps the newest alive.
+    next: OnceLock<Arc<Service>>,
+}
+
+/// What outlives a change of definitions.
+struct Shared {
+    clock: Arc<dyn Clock>,
+    commands: mpsc::Sender<Call>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     /// Models with a training under way.
-    training: Mutex<BTreeSet<usize>>,
+    training: Mutex<BTreeSet<String>>,
+    /// The service under the definitions in force.
+    current: Mutex<Weak<Service>>,
+}
+
+/// A way to the service in force that does not keep it alive.
+#[derive(Clone)]
+pub(crate) struct Reach(Weak<Shared>);
+
+impl Reach {
+    /// None: the service has ended.
+    pub(crate) fn current(&self) -> Option<Arc<Service>> {
+        lock(&self.0.upgrade()?.current).upgrade()
+    }
 }
 
 /// How a service is started.
@@ -103,6 +125,8 @@ pub enum ServiceError {
         name: String,
         hint: Option<String>,
     },
+    /// The definitions file does not hold.
+    Definitions(Report),
     /// The same job is running already, or another reason not to do it now.
     Conflict(String),
     Failed(String),
@@ -119,6 +143,7 @@ impl std::fmt::Display for ServiceError {
             ServiceError::Refused(r) => write!(f, "{r}"),
             ServiceError::SlowDown => write!(f, "more events are waiting than can be processed; send again in a moment"),
             ServiceError::NotFound { what, name, .. } => write!(f, "there is no {what} `{name}`"),
+            ServiceError::Definitions(report) => write!(f, "the definitions do not hold\n\n{report}"),
             ServiceError::Conflict(detail) | ServiceError::Failed(detail) => f.write_str(detail),
         }
     }
@@ -194,16 +219,46 @@ impl Service {
             min_events: project.settings.snapshot.min_events,
         };
         let (wanted, wants) = mpsc::unbounded_channel();
-        let background = Arc::new(move |model, trigger, rule| {
+        let background: Arc<dyn Fn(Wanted) + Send + Sync> = Arc::new(move |wish| {
             // The receiver lives as long as the service.
-            let _ = wanted.send((model, trigger, rule));
+            let _ = wanted.send(wish);
         });
         let sequencer = {
-            let (data, plan, status, clock) = (Arc::clone(&data), Arc::clone(&plan), Arc::clone(&status), Arc::clone(&options.clock));
-            let on_trained = Arc::clone(&options.on_trained);
-            tokio::task::spawn_blocking(move || Sequencer::recover(data, plan, status, clock, rhythm, background, on_trained)).await??
+            let (data, plan, project) = (Arc::clone(&data), Arc::clone(&plan), Arc::clone(&project));
+            let (status, clock, on_trained) = (Arc::clone(&status), Arc::clone(&options.clock), Arc::clone(&options.on_trained));
+            let around = Around { status, clock, rhythm, background, on_trained };
+            tokio::task::spawn_blocking(move || {
+                data.keep_definitions(&project)?;
+                Sequencer::start(data, plan, around)
+            })
+            .await??
         };
         let thread = std::thread::Builder::new().name("sequencer".into()).spawn(move || sequencer.run(receiver))?;
+        let shared = Arc::new(Shared {
+            clock: options.clock,
+            commands,
+            thread: Mutex::new(Some(thread)),
+            training: Mutex::default(),
+            current: Mutex::default(),
+        });
+        let service = Service::under(project, plan, data, status, Instant::now(), shared);
+        let reach = service.reach();
+        tokio::spawn(serve_wishes(reach.clone(), wants, Arc::clone(&options.on_trained)));
+        if options.schedules {
+            tokio::spawn(tick(reach, options.on_trained));
+        }
+        Ok(service)
+    }
+
+    /// The face of one set of definitions, which is the current one from now on.
+    fn under(
+        project: Arc<Project>,
+        plan: Arc<Plan>,
+        data: Arc<Data>,
+        status: Arc<Status>,
+        started: Instant,
+        shared: Arc<Shared>,
+    ) -> Arc<Service> {
         let service = Arc::new(Service {
             formats: project.row_formats().into_iter().map(Arc::new).collect(),
             required: (0..plan.decisions.len()).map(|d| required_columns(&plan, d)).collect(),
@@ -211,21 +266,45 @@ impl Service {
             plan,
             data,
             status,
-            started: Instant::now(),
-            clock: options.clock,
-            commands,
-            thread: Mutex::new(Some(thread)),
-            training: Mutex::default(),
+            started,
+            shared,
+            next: OnceLock::new(),
         });
-        tokio::spawn(serve_wishes(Arc::downgrade(&service), wants, Arc::clone(&options.on_trained)));
-        if options.schedules {
-            tokio::spawn(tick(Arc::downgrade(&service), options.on_trained));
+        *lock(&service.shared.current) = Arc::downgrade(&service);
+        service
+    }
+
+    /// The service under the definitions in force.
+    pub fn current(self: &Arc<Self>) -> Arc<Service> {
+        let mut newest = self;
+        while let Some(next) = newest.next.get() {
+            newest = next;
         }
-        Ok(service)
+        Arc::clone(newest)
+    }
+
+    pub(crate) fn reach(&self) -> Reach {
+        Reach(Arc::downgrade(&self.shared))
+    }
+
+    /// Other definitions have come into force after these.
+    pub(crate) fn succeed(self: &Arc<Self>, project: Project, plan: Arc<Plan>) {
+        let (data, status, shared) = (Arc::clone(&self.data), Arc::clone(&self.status), Arc::clone(&self.shared));
+        let next = Service::under(Arc::new(project), plan, data, status, self.started, shared);
+        // One apply at a time: nobody else has set it.
+        let _ = self.current().next.set(next);
+    }
+
+    /// Begins to take up the definitions file as it is now, while the definitions in force go on serving; `Status::applying` says how far
+    /// it has come.
+    pub async fn apply(self: &Arc<Self>) -> Result<Applying, ServiceError> {
+        let service = Arc::clone(self);
+        let begun = tokio::task::spawn_blocking(move || apply::begin(&service)).await;
+        begun.map_err(|e| ServiceError::Failed(format!("the apply ended badly: {e}")))?
     }
 
     pub fn clock(&self) -> &dyn Clock {
-        self.clock.as_ref()
+        self.shared.clock.as_ref()
     }
 
     pub fn source(&self, name: &str) -> Result<SourceId, ServiceError> {
@@ -262,7 +341,7 @@ impl Service {
         received: Instant,
     ) -> Result<IngestReport, ServiceError> {
         let format = self.format(source);
-        let arrived = self.clock.now();
+        let arrived = self.shared.clock.now();
         let Body { rows, ignored } = match decode_body(body, content_type, format, arrived, &Limits::default()) {
             Ok(body) => body,
             Err(rejection) => {
@@ -323,7 +402,7 @@ impl Service {
             match waiting.is_empty() {
                 true if !patient => self.send_in_time(command).await?,
                 // A body whose first part has been taken is taken whole, however long that takes.
-                _ => self.commands.send(command).await.map_err(|_| Refusal::Stopping)?,
+                _ => self.shared.commands.send(self.call(command)).await.map_err(|_| Refusal::Stopping)?,
             }
             waiting.push(answer);
         }
@@ -343,7 +422,7 @@ impl Service {
         received: Instant,
         preview: bool,
     ) -> Result<Decided, ServiceError> {
-        let arrived = self.clock.now();
+        let arrived = self.shared.clock.now();
         let row = self.decode_request(decision, body, idempotency_key, arrived)?;
         let answer = match preview {
             true => self.send(|reply| Command::Preview { decision, row, reply }).await?,
@@ -375,14 +454,14 @@ impl Service {
 
     /// Features of one entity, as of now or of a moment that the state still holds.
     pub async fn features(&self, view: usize, key: EntityKey, at: Option<EventTime>) -> Result<FeatureRead, ServiceError> {
-        let FeatureRows { at, as_of_offset, rows } = self.feature_rows(view, vec![key], at).await?;
-        Ok(FeatureRead { at, as_of_offset, values: rows.into_iter().next().unwrap_or_default() })
+        let FeatureRows { at, as_of_offset, view, rows } = self.feature_rows(view, vec![key], at).await?;
+        Ok(FeatureRead { at, as_of_offset, view, values: rows.into_iter().next().unwrap_or_default() })
     }
 
     /// The same for several entities, all as of one moment and one place of the log.
     pub async fn feature_rows(&self, view: usize, keys: Vec<EntityKey>, at: Option<EventTime>) -> Result<FeatureRows, ServiceError> {
         let answer = self.send(|reply| Command::Features { view, keys, at, reply }).await?;
-        Ok(answer.await.map_err(|_| Refusal::Stopping)?)
+        Ok(answer.await.map_err(|_| Refusal::Stopping)??)
     }
 
     /// Reads a key of a view from text: its columns' types say how; several columns are separated by `|`.
@@ -435,11 +514,12 @@ impl Service {
         trigger: String,
         promotion: Promotion,
     ) -> Result<TrainReport, ServiceError> {
-        if !lock(&self.training).insert(model) {
-            return Err(ServiceError::Conflict(format!("model `{}` is being trained already", self.plan.models[model].name)));
+        let name = &self.plan.models[model].name;
+        if !lock(&self.shared.training).insert(name.clone()) {
+            return Err(ServiceError::Conflict(format!("model `{name}` is being trained already")));
         }
         let done = self.train_unguarded(model, from, to, trigger, promotion).await;
-        lock(&self.training).remove(&model);
+        lock(&self.shared.training).remove(name);
         done
     }
 
@@ -455,15 +535,14 @@ impl Service {
         let as_of = present.now.ok_or_else(|| ServiceError::Conflict("the event log is empty: there is nothing to learn from".into()))?;
         let request = TrainRequest { model, from, to, until: present.next, as_of, trigger: trigger.clone(), promotion };
         let service = Arc::clone(self);
-        let report =
-            tokio::task::spawn_blocking(move || train(&service.data, &service.plan, &request, service.clock.as_ref(), present.champion))
-                .await
-                .map_err(|e| ServiceError::Failed(format!("the training ended badly: {e}")))?
-                .map_err(|e| match e.downcast_ref::<TrainingError>() {
-                    // Too little to learn from is the state of the data, not a failure of ours.
-                    Some(reason) => ServiceError::Conflict(reason.to_string()),
-                    None => e.into(),
-                })?;
+        let report = tokio::task::spawn_blocking(move || train(&service.data, &service.plan, &request, service.clock(), present.champion))
+            .await
+            .map_err(|e| ServiceError::Failed(format!("the training ended badly: {e}")))?
+            .map_err(|e| match e.downcast_ref::<TrainingError>() {
+                // Too little to learn from is the state of the data, not a failure of ours.
+                Some(reason) => ServiceError::Conflict(reason.to_string()),
+                None => e.into(),
+            })?;
         if report.promote {
             self.set_champion(model, report.version, &report.verdict, &trigger).await?;
         }
@@ -492,7 +571,7 @@ impl Service {
         let change = AliasChange {
             model: self.plan.models[model].name.clone(),
             alias: "champion".into(),
-            at: self.clock.now().0,
+            at: self.shared.clock.now().0,
             at_offset: None,
             reason: "rollback".into(),
             actor: actor.into(),
@@ -562,7 +641,7 @@ impl Service {
     pub async fn shutdown(&self) -> Result<(), ServiceError> {
         let answer = self.send_whenever(|reply| Command::Stop { reply }).await?;
         answer.await.map_err(|_| Refusal::Stopping)??;
-        let thread = lock(&self.thread).take();
+        let thread = lock(&self.shared.thread).take();
         if let Some(thread) = thread {
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
@@ -601,12 +680,21 @@ impl Service {
     /// For what must not be turned away: waits for a place however long the queue is full.
     async fn send_whenever<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<oneshot::Receiver<T>, ServiceError> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(command(reply)).await.map_err(|_| Refusal::Stopping)?;
+        self.shared.commands.send(self.call(command(reply))).await.map_err(|_| Refusal::Stopping)?;
         Ok(answer)
     }
 
+    fn call(&self, command: Command) -> Call {
+        Call { under: Arc::clone(&self.plan), command }
+    }
+
+    /// For a thread that is not one of the runtime's.
+    pub(crate) fn send_blocking(&self, call: Call) -> Result<(), Refusal> {
+        self.shared.commands.blocking_send(call).map_err(|_| Refusal::Stopping)
+    }
+
     async fn send_in_time(&self, command: Command) -> Result<(), ServiceError> {
-        match self.commands.send_timeout(command, PATIENCE).await {
+        match self.shared.commands.send_timeout(self.call(command), PATIENCE).await {
             Ok(()) => Ok(()),
             Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(ServiceError::SlowDown),
             Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(Refusal::Stopping.into()),
@@ -701,24 +789,23 @@ fn not_found<'a>(what: &'static str, name: &str, valid: impl Iterator<Item = &'a
 }
 
 /// Trainings that monitors ask for on the wall clock.
-async fn serve_wishes(
-    service: std::sync::Weak<Service>,
-    mut wishes: mpsc::UnboundedReceiver<(usize, String, Option<usize>)>,
-    on_trained: TrainListener,
-) {
-    while let Some((model, trigger, rule)) = wishes.recv().await {
-        let Some(service) = service.upgrade() else { return };
+async fn serve_wishes(reach: Reach, mut wishes: mpsc::UnboundedReceiver<Wanted>, on_trained: TrainListener) {
+    while let Some(Wanted { model, trigger, schedule }) = wishes.recv().await {
+        let Some(service) = reach.current() else { return };
+        // The definitions may have changed since the monitor asked.
+        let Some(model) = service.plan.model(&model) else { continue };
+        let rule = schedule.and_then(|name| service.plan.schedules.iter().position(|s| s.name == name));
         run_training(&service, model, trigger, rule, &on_trained).await;
     }
 }
 
 /// Schedules on the wall clock. A tick missed while the process was down is made up for once.
-async fn tick(service: std::sync::Weak<Service>, on_trained: TrainListener) {
+async fn tick(reach: Reach, on_trained: TrainListener) {
     loop {
         {
-            let Some(service) = service.upgrade() else { return };
+            let Some(service) = reach.current() else { return };
             if service.plan.clock == kilter_pipeline::ClockMode::Wall {
-                let now = service.clock.now();
+                let now = service.clock().now();
                 for (index, plan) in service.plan.schedules.iter().enumerate() {
                     let last = service.data.metadata.schedule_state(&plan.name).await.ok().flatten();
                     let due = last.is_some_and(|last| schedule::is_due(&plan.when, EventTime(last), now));

@@ -10,6 +10,8 @@ use kilter_features::ViewStats;
 use kilter_pipeline::Reading;
 use serde::Serialize;
 
+use crate::jobs::apply::Applying;
+
 /// Counters since start, and latency histograms.
 pub struct Status {
     pub events: AtomicU64,
@@ -34,6 +36,8 @@ pub struct Status {
     pub views: Mutex<Vec<ViewStats>>,
     /// The newest values of each monitor.
     pub readings: Mutex<BTreeMap<String, Readings>>,
+    /// The newest apply of changed definitions.
+    pub apply: Mutex<Option<Applying>>,
 }
 
 /// The newest values of a monitor, oldest first, at most [`Readings::KEPT`].
@@ -121,6 +125,7 @@ impl Default for Status {
             decide: Latency::new(),
             views: Mutex::default(),
             readings: Mutex::default(),
+            apply: Mutex::default(),
         }
     }
 }
@@ -164,6 +169,10 @@ impl Status {
 
     pub fn views(&self) -> Vec<ViewStats> {
         lock(&self.views).clone()
+    }
+
+    pub fn applying(&self) -> Option<Applying> {
+        lock(&self.apply).clone()
     }
 
     pub fn readings(&self) -> BTreeMap<String, Readings> {

@@ -1,13 +1,15 @@
 //! What every handler can reach.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use axum::extract::FromRef;
 use axum::response::Response;
 use bytes::Bytes;
 use kilter_runtime::{Service, ServiceError};
 use tokio::sync::Semaphore;
+use utoipa::openapi::OpenApi;
 
 use crate::error::ApiError;
 use crate::observe::HttpMetrics;
@@ -17,16 +19,26 @@ use crate::{openapi, routes, wire};
 /// Replays that may run at once: each reads the log from a snapshot on.
 const REPLAYS: usize = 2;
 
-/// Handed to every handler; clones share it.
+/// The state of the router; clones share it.
 #[derive(Clone)]
-pub struct App(Arc<Shared>);
+pub struct Host(Arc<Shared>);
 
-/// The one instance behind all clones of [`App`].
-pub struct Shared {
+/// Handed to every handler: what all requests share, and the service under the definitions in force when the request came. A handler
+/// works under these to its end, so that positions it has looked up mean what they meant.
+#[derive(Clone)]
+pub struct App {
+    host: Host,
     pub service: Arc<Service>,
+}
+
+/// The one instance behind all clones of [`Host`].
+pub struct Shared {
+    newest: RwLock<Arc<Service>>,
     pub metrics: HttpMetrics,
-    /// The OpenAPI document, ready to send.
-    pub openapi: Bytes,
+    /// The routes' part of the OpenAPI document.
+    routes: OpenApi,
+    /// The whole document, ready to send, and the service that it describes.
+    document: Mutex<Option<(Arc<Service>, Bytes)>>,
     pub allow_remote: bool,
     pub request_timeout: Duration,
     /// Places for requests in work.
@@ -37,7 +49,7 @@ pub struct Shared {
     request_prefix: String,
 }
 
-impl std::ops::Deref for App {
+impl std::ops::Deref for Host {
     type Target = Shared;
 
     fn deref(&self) -> &Shared {
@@ -45,13 +57,28 @@ impl std::ops::Deref for App {
     }
 }
 
-impl App {
-    pub fn new(service: Arc<Service>, options: &ServeOptions) -> App {
-        let (_, document) = routes::all().split_for_parts();
-        let paths = document.paths.paths.keys().cloned().collect();
-        App(Arc::new(Shared {
+impl std::ops::Deref for App {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.host
+    }
+}
+
+impl FromRef<Host> for App {
+    fn from_ref(host: &Host) -> App {
+        App { service: host.service(), host: host.clone() }
+    }
+}
+
+impl Host {
+    pub fn new(service: Arc<Service>, options: &ServeOptions) -> Host {
+        let (_, routes) = routes::all().split_for_parts();
+        let paths = routes.paths.paths.keys().cloned().collect();
+        Host(Arc::new(Shared {
             metrics: HttpMetrics::new(paths),
-            openapi: openapi::document(document, &service),
+            routes,
+            document: Mutex::default(),
             allow_remote: options.allow_remote,
             request_timeout: options.request_timeout,
             requests: Semaphore::new(options.max_requests),
@@ -59,8 +86,18 @@ impl App {
             draining: AtomicBool::new(false),
             request_ids: AtomicU64::new(0),
             request_prefix: format!("{:x}", service.clock().now().0),
-            service,
+            newest: RwLock::new(service),
         }))
+    }
+
+    /// The service under the definitions in force.
+    fn service(&self) -> Arc<Service> {
+        let known = Arc::clone(&self.newest.read().unwrap_or_else(PoisonError::into_inner));
+        let current = known.current();
+        if !Arc::ptr_eq(&known, &current) {
+            *self.newest.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&current);
+        }
+        current
     }
 }
 
@@ -78,11 +115,26 @@ impl Shared {
     pub fn request_id(&self) -> String {
         format!("{}-{}", self.request_prefix, self.request_ids.fetch_add(1, Ordering::Relaxed))
     }
+}
+
+impl App {
+    /// The OpenAPI document of the definitions in force, made when they are first asked for.
+    pub fn openapi(&self) -> Bytes {
+        let mut known = self.document.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*known {
+            Some((of, bytes)) if Arc::ptr_eq(of, &self.service) => bytes.clone(),
+            _ => {
+                let bytes = openapi::document(self.routes.clone(), &self.service);
+                *known = Some((Arc::clone(&self.service), bytes.clone()));
+                bytes
+            }
+        }
+    }
 
     /// Runs something that reads files outside the threads that serve requests.
     pub async fn blocking<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Service) -> Result<T, ApiError> + Send + 'static,
+        work: impl FnOnce(&Arc<Service>) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
         let service = Arc::clone(&self.service);
         joined(tokio::task::spawn_blocking(move || work(&service)).await)?

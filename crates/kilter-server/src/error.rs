@@ -140,6 +140,8 @@ impl From<Refusal> for ApiError {
             Refusal::Undecided => {
                 ApiError::new(StatusCode::CONFLICT, "undecided", message).hint("end the policy with a rule that has no `when`".to_string())
             }
+            Refusal::Changed(_) => ApiError::new(StatusCode::CONFLICT, "definitions_changed", message)
+                .hint("`/v1/project` has the definitions in force".to_string()),
             Refusal::Other(_) => ApiError::new(StatusCode::CONFLICT, "refused", message),
             Refusal::Stopping => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", message).retry_after(5),
         }
@@ -158,6 +160,8 @@ impl From<ServiceError> for ApiError {
             ServiceError::Refused(refusal) => refusal.into(),
             ServiceError::SlowDown => ApiError::new(StatusCode::TOO_MANY_REQUESTS, "slow_down", message).retry_after(1),
             ServiceError::NotFound { what, name, hint } => ApiError::not_found(what, &name, hint),
+            ServiceError::Definitions(_) => ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_definitions", message)
+                .hint("`kilter check` shows the same".to_string()),
             ServiceError::Conflict(detail) => ApiError::new(StatusCode::CONFLICT, "conflict", detail),
             ServiceError::Failed(detail) => ApiError::internal(&detail),
         }

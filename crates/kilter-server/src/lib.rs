@@ -23,5 +23,5 @@ pub use serve::{Bound, ServeOptions, bind, serve};
 /// that is [`bind`]'s matter.
 pub fn router(service: Arc<Service>) -> axum::Router {
     let options = ServeOptions { allow_remote: true, ..ServeOptions::default() };
-    observe::router(&app::App::new(service, &options))
+    observe::router(&app::Host::new(service, &options))
 }

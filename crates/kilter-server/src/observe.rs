@@ -18,7 +18,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::app::App;
+use crate::app::{App, Host};
 use crate::error::ApiError;
 use crate::routes;
 
@@ -26,20 +26,20 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest request id taken over from a client.
 const REQUEST_ID_BYTES: usize = 128;
 /// Routes whose work takes as long as it takes.
-const UNHURRIED: [&str; 2] = ["/v1/models/{model}/train", "/v1/decisions/{id}/replay"];
+const UNHURRIED: [&str; 3] = ["/v1/models/{model}/train", "/v1/decisions/{id}/replay", "/v1/project/plan"];
 /// Seconds.
 const BUCKETS: [f64; 17] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
 /// All routes with everything around them.
-pub fn router(app: &App) -> Router {
+pub fn router(host: &Host) -> Router {
     let (router, _) = routes::all().split_for_parts();
     router
         .merge(routes::pages::swagger())
         .fallback(nowhere)
         .method_not_allowed_fallback(wrong_method)
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn_with_state(app.clone(), observe))
-        .with_state(app.clone())
+        .layer(from_fn_with_state(host.clone(), observe))
+        .with_state(host.clone())
 }
 
 async fn observe(State(app): State<App>, request: Request, next: Next) -> Response {

@@ -14,7 +14,7 @@ use kilter_runtime::Service;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::app::App;
+use crate::app::Host;
 use crate::observe;
 
 /// Where to listen, and every limit of the server.
@@ -111,9 +111,9 @@ impl Bound {
     /// When the service cannot write its last snapshot; the log holds everything that was accepted all the same.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
         let Bound { listener, address, service, options } = self;
-        let app = App::new(Arc::clone(&service), &options);
+        let host = Host::new(Arc::clone(&service), &options);
         let server = Server {
-            router: observe::router(&app),
+            router: observe::router(&host),
             http: http(&options),
             graceful: GracefulShutdown::new(),
             places: Arc::new(Semaphore::new(options.max_connections)),
@@ -121,7 +121,7 @@ impl Bound {
         };
         tracing::info!(%address, "serving");
         server.accept_until(shutdown).await;
-        app.drain();
+        host.drain();
         tracing::info!(open = server.graceful.count(), "draining");
         if !options.drain_delay.is_zero() {
             server.accept_until(tokio::time::sleep(options.drain_delay)).await;

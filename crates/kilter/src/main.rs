@@ -37,6 +37,10 @@ enum Command {
     New(commands::new::Args),
     /// Reads the definitions and shows everything that is wrong with them, or what they come to.
     Check(commands::check::Args),
+    /// Shows what the changed definitions would do: added, changed and dropped, to be filled from the log, how large and how long.
+    Plan(commands::plan::Args),
+    /// Makes the running server take up the changed definitions without a stop.
+    Apply(commands::apply::Args),
     /// Runs the project: HTTP server, file sources, schedules and monitors.
     Up(commands::up::Args),
     /// Streams the project's file sources into the log and through the pipeline, then stops.
@@ -111,6 +115,8 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => demo::run(args).await,
         Command::New(args) => commands::new::run(args),
         Command::Check(args) => return commands::check::run(&dir, args),
+        Command::Plan(args) => return commands::plan::run(&dir, args).await,
+        Command::Apply(args) => commands::apply::run(&dir, args).await,
         Command::Up(args) => commands::up::run(&dir, args).await,
         Command::Ingest(args) => commands::ingest::run(&dir, args).await,
         Command::Features(args) => commands::features::run(&dir, args).await,

@@ -3,6 +3,7 @@
 //! The only truth about values is the formula of docs/reference/windows.md. What is physically kept (pruned tiles, forgotten entities) is
 //! never visible in a value or a snapshot: both look only at tiles the formula still admits.
 
+mod carry;
 mod entity;
 mod snapshot;
 

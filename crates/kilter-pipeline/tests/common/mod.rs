@@ -43,6 +43,8 @@ pub struct World {
     pub fallback: bool,
     pub label: LabelBy,
     pub monitors: Vec<MonitorPlan>,
+    /// Steps and lateness of each view; none: the usual ones.
+    pub views: [(Option<Span>, Span); 5],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -57,7 +59,15 @@ pub enum LabelBy {
 
 impl Default for World {
     fn default() -> World {
-        World { include_self: false, within: minutes(120), absent: None, fallback: true, label: LabelBy::Payment, monitors: Vec::new() }
+        World {
+            include_self: false,
+            within: minutes(120),
+            absent: None,
+            fallback: true,
+            label: LabelBy::Payment,
+            monitors: Vec::new(),
+            views: [(None, Span::HOUR); 5],
+        }
     }
 }
 
@@ -70,11 +80,12 @@ impl World {
             fallback: rng.bernoulli(0.5),
             label: [LabelBy::Payment, LabelBy::Card, LabelBy::Itself][rng.below(3) as usize],
             monitors: (0..2).flat_map(|model| Signal::ALL.map(|(_, signal)| (model, signal))).map(|m| random_monitor(rng, m)).collect(),
+            views: [(None, Span::HOUR); 5],
         }
     }
 
     pub fn plan(&self) -> Arc<Plan> {
-        let views = views();
+        let views = views(&self.views);
         let (mut scope, mut lookups) = (Scope::new(), Vec::new());
         let schema = &schemas()[0];
         for f in &schema.fields {
@@ -194,6 +205,7 @@ pub fn monitor(model: usize, signal: Signal) -> MonitorPlan {
 
 fn random_monitor(rng: &mut Rng, (model, signal): (usize, Signal)) -> MonitorPlan {
     MonitorPlan {
+        name: format!("{model}_{}", signal.name()),
         above: rng.bernoulli(0.6).then(|| rng.uniform()),
         below: rng.bernoulli(0.4).then_some(-1.0 + rng.uniform()),
         // Not always a multiple of the rhythm.
@@ -249,8 +261,8 @@ pub fn schemas() -> [Schema; 3] {
     ]
 }
 
-fn views() -> Vec<View> {
-    let view = |name: &str, source: SourceId, entity: &[&str], columns: &[(&str, &str)]| {
+fn views(shapes: &[(Option<Span>, Span); 5]) -> Vec<View> {
+    let view = |place: usize, name: &str, source: SourceId, entity: &[&str], columns: &[(&str, &str)]| {
         compile_view(&ViewSpec {
             name: name.into(),
             source,
@@ -261,17 +273,17 @@ fn views() -> Vec<View> {
                 .iter()
                 .map(|(name, text)| ColumnSpec { name: name.to_string(), text: text.to_string(), default: None })
                 .collect(),
-            hop: None,
-            lateness: Span::HOUR,
+            hop: shapes[place].0,
+            lateness: shapes[place].1,
         })
         .unwrap()
     };
     vec![
-        view("card", PAYMENTS, &["card"], &[("n", "count(*) over 1h, 6h"), ("mean", "mean(amount) over 6h"), ("total", "sum(amount)")]),
-        view("merchant", PAYMENTS, &["merchant"], &[("spread", "stddev(amount) over 6h")]),
-        view("login", LOGINS, &["card"], &[("failed", "count(*) where not ok over 1h")]),
-        view("reported", REPORTS, &["card"], &[("rate", "mean(case when fraud then 1 else 0 end) over 6h")]),
-        view("pair", PAYMENTS, &["card", "merchant"], &[("last", "last(amount) over 1h")]),
+        view(0, "card", PAYMENTS, &["card"], &[("n", "count(*) over 1h, 6h"), ("mean", "mean(amount) over 6h"), ("total", "sum(amount)")]),
+        view(1, "merchant", PAYMENTS, &["merchant"], &[("spread", "stddev(amount) over 6h")]),
+        view(2, "login", LOGINS, &["card"], &[("failed", "count(*) where not ok over 1h")]),
+        view(3, "reported", REPORTS, &["card"], &[("rate", "mean(case when fraud then 1 else 0 end) over 6h")]),
+        view(4, "pair", PAYMENTS, &["card", "merchant"], &[("last", "last(amount) over 1h")]),
     ]
 }
 

@@ -1,4 +1,5 @@
 //! The jobs a project can run, one file each.
 
+pub mod apply;
 pub mod train;
 pub mod training_set;

@@ -22,9 +22,25 @@ pub(super) fn of(definitions: &Definitions) -> String {
         "schedule": section(&definitions.schedule, |_| None),
         "monitor": section(&definitions.monitor, |_| None),
     });
+    blake3::hash(written(&meaning).as_bytes()).to_hex().to_string()
+}
+
+/// JSON with its keys in order.
+pub(super) fn written(value: &Value) -> String {
     let mut text = String::new();
-    write(&meaning, &mut text);
-    blake3::hash(text.as_bytes()).to_hex().to_string()
+    write(value, &mut text);
+    text
+}
+
+/// What of a source only the door and people look at.
+pub(super) fn door<T: Serialize>(item: &T) -> Value {
+    match serde_json::to_value(item).unwrap_or_default() {
+        Value::Object(map) => {
+            let kept = |(key, value): &(String, Value)| !value.is_null() && WITHOUT_EFFECT.contains(&key.as_str());
+            Value::Object(map.into_iter().filter(kept).collect::<Map<_, _>>())
+        }
+        other => other,
+    }
 }
 
 /// A section as a table by name; `columns` gives the ordered form of a table whose order has a meaning.
@@ -39,12 +55,12 @@ fn section<T: Serialize>(named: &Named<T>, columns: impl Fn(&T) -> Option<Value>
     Value::Object(named.iter().map(entry).collect())
 }
 
-fn columns<T: Serialize>(columns: &Named<T>) -> Option<Value> {
+pub(super) fn columns<T: Serialize>(columns: &Named<T>) -> Option<Value> {
     Some(Value::Array(columns.iter().map(|(name, def)| json!([name, plain(def)])).collect()))
 }
 
 /// As JSON, without what has no effect and what is left out.
-fn plain<T: Serialize>(item: &T) -> Value {
+pub(super) fn plain<T: Serialize>(item: &T) -> Value {
     // Nothing in the definitions can fail to be JSON: keys are texts and numbers are finite.
     match serde_json::to_value(item).unwrap_or_default() {
         Value::Object(map) => {

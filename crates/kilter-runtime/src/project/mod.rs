@@ -11,6 +11,7 @@ mod definitions;
 mod document;
 mod graph;
 mod hash;
+mod objects;
 mod params;
 mod read;
 mod reader;
@@ -26,6 +27,7 @@ use kilter_pipeline::Plan;
 
 pub use definitions::*;
 pub use graph::graph;
+pub use objects::{Difference, Kind, Object, beside, differences, objects};
 pub use report::{Diagnostic, Report, Severity};
 pub use resolve::{SourceSettings, SourceTime};
 pub(crate) use resolve::{named, reference};

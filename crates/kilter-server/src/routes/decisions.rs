@@ -128,7 +128,7 @@ pub async fn get_decision(State(app): State<App>, Segments(id): Segments<String>
 
 /// Make a decision again
 ///
-/// Rebuilds the state from the newest snapshot before the decision's event, runs the same events through the same code and
+/// Rebuilds the state from the newest snapshot before the decision's event, under the definitions of its day, runs the same events through the same code and
 /// compares to the last bit. Writes nothing.
 #[utoipa::path(
     post, path = "/v1/decisions/{id}/replay", tag = "decisions",
@@ -136,7 +136,7 @@ pub async fn get_decision(State(app): State<App>, Segments(id): Segments<String>
     responses(
         (status = 200, description = "both decisions and whether they are the same", body = Replay),
         (status = 404, description = "no such decision", body = ErrorBody),
-        (status = 409, description = "made under other definitions", body = ErrorBody),
+        (status = 409, description = "made under definitions that are not kept or no longer hold", body = ErrorBody),
         (status = 429, description = "other replays are under way", body = ErrorBody),
     )
 )]
@@ -148,12 +148,13 @@ pub async fn replay_decision(State(app): State<App>, Segments(id): Segments<Stri
     let replayed = app
         .blocking(move |service| {
             let recorded = service.recorded(&id)?;
-            if recorded.layout.definitions != service.plan.hash {
-                let message = format!("decision `{id}` was made under other definitions than those in service");
-                return Err(ApiError::new(StatusCode::CONFLICT, "other_definitions", message)
-                    .hint(format!("`kilter replay {id}` replays it under the definitions of its day")));
-            }
-            let plan = Arc::clone(&service.plan);
+            // A decision is judged by the rules of its day.
+            let plan = match recorded.layout.definitions == service.plan.hash {
+                true => Arc::clone(&service.plan),
+                false => service.data.kept_plan(&recorded.layout.definitions).map_err(|e| {
+                    ApiError::new(StatusCode::CONFLICT, "other_definitions", format!("decision `{id}` cannot be replayed: {e:#}"))
+                })?,
+            };
             audit::replay_one(&service.data, &plan, &id, false).map_err(|e| ApiError::internal(&format!("replay of {id}: {e:#}")))
         })
         .await?;

@@ -55,7 +55,7 @@ pub async fn get_features(State(app): State<App>, Segments((view, key)): Segment
     let index = app.service.view(&view)?;
     let entity = app.service.parse_key(index, &key)?;
     let read = app.service.features(index, entity, at).await?;
-    let names = app.service.plan.views[index].features().iter().map(|f| f.name.as_str());
+    let names = read.view.features().iter().map(|f| f.name.as_str());
     ok(&Features {
         view: &view,
         key: &key,

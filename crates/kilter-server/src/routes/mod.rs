@@ -1,5 +1,6 @@
 //! The routes, one file per subject.
 
+mod changes;
 mod dead_letters;
 mod decide;
 mod decisions;
@@ -16,10 +17,10 @@ mod runs;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::app::App;
+use crate::app::Host;
 
 /// Every route with its description: what is served is what `/openapi.json` lists.
-pub fn all() -> OpenApiRouter<App> {
+pub fn all() -> OpenApiRouter<Host> {
     OpenApiRouter::new()
         .routes(routes!(events::post_events))
         .routes(routes!(features::get_features))
@@ -41,6 +42,8 @@ pub fn all() -> OpenApiRouter<App> {
         .routes(routes!(dead_letters::list_dead_letters))
         .routes(routes!(project::get_project))
         .routes(routes!(project::get_status))
+        .routes(routes!(changes::get_plan))
+        .routes(routes!(changes::post_apply))
         .routes(routes!(health::get_health))
         .routes(routes!(health::get_ready))
         .routes(routes!(metrics::get_metrics))

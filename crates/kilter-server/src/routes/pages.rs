@@ -8,10 +8,10 @@ use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::response::Response;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use crate::app::{Answer, App};
+use crate::app::{Answer, App, Host};
 
 /// The API browser, from assets inside the binary.
-pub fn swagger() -> Router<App> {
+pub fn swagger() -> Router<Host> {
     let config = Config::new(["/openapi.json"]).validator_url("none").try_it_out_enabled(true).display_request_duration(true);
     SwaggerUi::new("/docs").config(config).into()
 }
@@ -22,7 +22,7 @@ pub fn swagger() -> Router<App> {
     responses((status = 200, description = "OpenAPI 3.1, with the project's own sources, views and decisions", body = serde_json::Value))
 )]
 pub async fn get_openapi(State(app): State<App>) -> Answer {
-    Ok(page("application/json", Body::from(app.openapi.clone())))
+    Ok(page("application/json", Body::from(app.openapi())))
 }
 
 /// The door sign

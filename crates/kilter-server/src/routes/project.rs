@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use axum::extract::State;
 use kilter_core::{EventTime, Span};
 use kilter_pipeline::{ClockMode, When};
-use kilter_runtime::{Percentiles, Status as Counters, next_tick};
+use kilter_runtime::{Percentiles, Status as Counters, next_tick, project};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::app::{Answer, App, ok};
 use crate::input::Params;
+use crate::routes::changes::Apply;
 use crate::wire::Moment;
 
 /// The project's definitions as they run.
@@ -28,6 +29,30 @@ pub struct Project {
     decisions: Vec<DecisionOfProject>,
     schedules: Vec<Schedule>,
     monitors: Vec<String>,
+    /// Everything defined, each with a hash of what gives it meaning.
+    objects: Vec<ObjectHash>,
+}
+
+/// One defined thing.
+#[derive(Serialize, ToSchema)]
+pub struct ObjectHash {
+    /// `source`, `view`, `feature`, `model`, `decision`, `schedule` or `monitor`.
+    #[schema(value_type = String, example = "view")]
+    kind: project::Kind,
+    name: String,
+    /// The same as long as what it does is the same: comments, descriptions and the order of sections do not count.
+    #[schema(example = "9a3c1f0be2d47788")]
+    hash: String,
+    /// Of a view.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(no_recursion)]
+    features: Vec<ObjectHash>,
+}
+
+impl From<project::Object> for ObjectHash {
+    fn from(o: project::Object) -> Self {
+        ObjectHash { kind: o.kind, name: o.name, hash: o.hash, features: o.features.into_iter().map(ObjectHash::from).collect() }
+    }
 }
 
 /// A stream of events.
@@ -159,6 +184,10 @@ pub struct Status {
     freshness: LatencyFigures,
     /// From a decide request's arrival until its answer is ready.
     decide: LatencyFigures,
+    /// The hash of the definitions in force.
+    definitions: String,
+    /// The newest apply of changed definitions since the start of the process; null: none.
+    apply: Option<Apply>,
 }
 
 /// How much one feature view holds.
@@ -285,6 +314,7 @@ pub async fn get_project(State(app): State<App>, params: Params) -> Answer {
         decisions: decisions.collect(),
         schedules: schedules.collect(),
         monitors: plan.monitors.iter().map(|m| m.name.clone()).collect(),
+        objects: project::objects(&service.project).into_iter().map(ObjectHash::from).collect(),
     })
 }
 
@@ -324,6 +354,8 @@ pub async fn get_status(State(app): State<App>, params: Params) -> Answer {
             .collect(),
         freshness: status.freshness.percentiles().into(),
         decide: status.decide.percentiles().into(),
+        definitions: service.plan.hash.clone(),
+        apply: status.applying().map(Apply::from),
     })
 }
 

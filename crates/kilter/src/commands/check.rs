@@ -22,7 +22,12 @@ pub fn run(dir: &Path, args: Args) -> anyhow::Result<ExitCode> {
             Ok(project) => project.warnings.clone(),
             Err(report) => report.problems.clone(),
         };
-        println!("{}", serde_json::to_string_pretty(&serde_json::json!({ "ok": result.is_ok(), "problems": problems }))?);
+        let mut answer = serde_json::json!({ "ok": result.is_ok(), "problems": problems });
+        if let Ok(project) = &result {
+            answer["definitions"] = serde_json::json!(project.plan.hash);
+            answer["objects"] = serde_json::to_value(project::objects(project))?;
+        }
+        println!("{}", serde_json::to_string_pretty(&answer)?);
         return Ok(if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     match result {

@@ -1,5 +1,6 @@
 //! One file per command.
 
+pub mod apply;
 pub mod backtest;
 pub mod check;
 pub mod dead_letters;
@@ -8,6 +9,7 @@ pub mod features;
 pub mod generate;
 pub mod ingest;
 pub mod new;
+pub mod plan;
 pub mod registry;
 pub mod repair;
 pub mod replay;

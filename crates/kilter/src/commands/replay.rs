@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
+use anyhow::Context;
 use indicatif::ProgressBar;
-use kilter_runtime::audit::{audit_all, recorded, replay_one};
-use kilter_runtime::project::{self, Project};
+use kilter_runtime::audit::{audit_log, recorded, replay_one};
+use kilter_runtime::project::Project;
 use kilter_runtime::{Data, audit::Replayed};
 
 use crate::api::{is_locked, load};
@@ -45,7 +46,7 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<ExitCode> {
 fn all(data: &Data, project: &Project, args: &Args) -> anyhow::Result<ExitCode> {
     let bar = if std::io::stderr().is_terminal() && !args.json { ProgressBar::new(1) } else { ProgressBar::hidden() };
     let started = Instant::now();
-    let report = audit_all(data, &Arc::new(project.plan.clone()), |done, total| {
+    let report = audit_log(data, project, |done, total| {
         bar.set_length(total);
         bar.set_position(done);
     })?;
@@ -54,17 +55,16 @@ fn all(data: &Data, project: &Project, args: &Args) -> anyhow::Result<ExitCode> 
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
         println!(
-            "{} decisions replayed over {} events in {:.1} s: {} differ",
+            "{} decisions replayed over {} events{} in {:.1} s: {} differ",
             grouped(report.checked),
             grouped(report.events),
+            if report.definitions > 1 { format!(" under {} definitions, each of its day,", report.definitions) } else { String::new() },
             started.elapsed().as_secs_f64(),
             grouped(report.mismatches)
         );
         if report.other_definitions > 0 {
-            println!(
-                "{} decisions were made under other definitions: replay them one by one with `kilter replay ID`",
-                grouped(report.other_definitions)
-            );
+            println!("{} decisions were made under definitions that cannot be replayed:", grouped(report.other_definitions));
+            report.not_replayable.iter().for_each(|reason| println!("  {reason}"));
         }
         for (id, difference) in &report.details {
             println!("  {id}: {difference}");
@@ -81,11 +81,7 @@ fn one(data: &Data, project: &Project, args: &Args) -> anyhow::Result<ExitCode> 
     let plan = if old.layout.definitions == project.plan.hash {
         &project.plan
     } else {
-        let text = data.definitions(&old.layout.definitions).ok_or_else(|| {
-            anyhow::anyhow!("the definitions {} that `{id}` was made under are not kept in the data folder", old.layout.definitions)
-        })?;
-        own = project::check_text(&text, "kilter.toml (of the decision's day)", &project.dir)
-            .map_err(|report| anyhow::anyhow!("the definitions of the decision's day no longer hold\n\n{report}"))?;
+        own = data.kept_project(&old.layout.definitions, &project.dir).with_context(|| format!("`{id}` cannot be replayed"))?;
         &own.plan
     };
     let replayed = replay_one(data, &Arc::new(plan.clone()), id, args.full)?;
