@@ -11,6 +11,7 @@ mod error;
 mod files;
 mod format;
 mod merge;
+mod moment;
 mod typed;
 
 pub use body::decode_body;

@@ -1,6 +1,9 @@
 //! JSON objects straight into the slots of a row: no tree is built for declared columns.
 //!
+//! [`plain`] takes the rows that nearly all are; the general reader here takes every row and tells what is wrong with it.
 //! A wrong value does not end the reading of its object, so that all problems of one object are known at its end; only text that is not JSON does.
+
+mod plain;
 
 use std::fmt;
 
@@ -180,6 +183,15 @@ impl<'f> Slots<'f> {
     }
 
     fn read(&mut self, bytes: &[u8]) -> Result<(), Unreadable> {
+        self.clear();
+        if self.read_plain(bytes) {
+            return Ok(());
+        }
+        self.clear();
+        self.read_any(bytes)
+    }
+
+    fn clear(&mut self) {
         let width = self.schema.len();
         self.row.clear();
         self.row.resize(width, Value::Null);
@@ -190,6 +202,9 @@ impl<'f> Slots<'f> {
         self.strangers.clear();
         self.problems.clear();
         (self.expected, self.fields) = (0, 0);
+    }
+
+    fn read_any(&mut self, bytes: &[u8]) -> Result<(), Unreadable> {
         match bytes.iter().find(|b| !b.is_ascii_whitespace()) {
             Some(b'{') => {}
             Some(b'[') => return Err(Unreadable::Kind("an array")),
@@ -205,7 +220,7 @@ impl<'f> Slots<'f> {
     }
 
     fn take(&mut self) -> (Vec<Value>, Value, Option<Box<str>>, Vec<FieldProblem>) {
-        let extra = (!self.extra.is_empty()).then(|| format!("{{{}}}", self.extra).into_boxed_str());
+        let extra = (!self.extra.is_empty()).then(|| ["{", &self.extra, "}"].concat().into_boxed_str());
         (std::mem::take(&mut self.row), self.event_id.take().unwrap_or_default(), extra, std::mem::take(&mut self.problems))
     }
 
