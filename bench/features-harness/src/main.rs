@@ -1,7 +1,7 @@
 //! The feature engine in process, without log and HTTP: JSON bytes in, features updated and read. Prints one line of JSON a run.
 //!
 //!   kilter-features-harness generate FILE --events N --entities E --seed S
-//!   kilter-features-harness run      FILE --set a|b|wide --threads T [--limit N]
+//!   kilter-features-harness run      FILE --set a|b|wide --threads T [--answers yes] [--limit N]
 //!   kilter-features-harness read     FILE --set a|b|wide|wide_b --reads N [--limit N]
 //!   kilter-features-harness values   FILE --set a|b --keys 17,4711 [--limit N]
 //!
@@ -43,6 +43,8 @@ pub struct Options {
     pub threads: usize,
     /// Events taken from the file; 0: all.
     pub limit: usize,
+    /// A read after each event.
+    pub answers: bool,
     pub reads: usize,
     pub keys: Vec<i64>,
 }
@@ -56,6 +58,7 @@ impl Options {
             set: "a".into(),
             threads: 1,
             limit: 0,
+            answers: false,
             reads: 200_000,
             keys: Vec::new(),
         };
@@ -69,6 +72,7 @@ impl Options {
                 "--set" => options.set = value.clone(),
                 "--threads" => options.threads = number().max(1) as usize,
                 "--limit" => options.limit = number() as usize,
+                "--answers" => options.answers = value == "yes",
                 "--reads" => options.reads = number().max(1) as usize,
                 "--keys" => {
                     let key = |text: &str| text.parse().unwrap_or_else(|_| fail(&format!("--keys: {text} is no account")));

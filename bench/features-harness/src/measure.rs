@@ -83,11 +83,12 @@ struct Worked {
     second_half_events: usize,
 }
 
-fn work(bodies: &[Vec<u8>], set: &str) -> Worked {
+/// `answers`: the entity's features are read after each of its events.
+fn work(bodies: &[Vec<u8>], set: &str, answers: bool) -> Worked {
     let (format, limits) = (format(), Limits::default());
     let mut worked =
         Worked { engine: Engine::new(vec![view(set)]), all: Spent::default(), second_half: Spent::default(), second_half_events: 0 };
-    let mut offset = 0;
+    let (mut offset, mut features) = (0, Vec::new());
     for (i, body) in bodies.iter().enumerate() {
         let start = cpu_seconds();
         let rows = decode_body(body, Some("application/x-ndjson"), &format, ARRIVED, &limits);
@@ -97,8 +98,13 @@ fn work(bodies: &[Vec<u8>], set: &str) -> Worked {
         for row in rows {
             let Decoded { row, time, id, extra } =
                 row.unwrap_or_else(|rejection| fail(&format!("an event was refused: {}", rejection.message)));
-            worked.engine.update(&Event { source: SOURCE, offset, time, arrived: ARRIVED, id, row, extra });
+            let event = Event { source: SOURCE, offset, time, arrived: ARRIVED, id, row, extra };
+            worked.engine.update(&event);
             offset += 1;
+            if answers && let Some(key) = EntityKey::from_value(&event.row[0]) {
+                features.clear();
+                worked.engine.read(0, &key, time, &mut features);
+            }
         }
         let spent = Spent { decode: decoded - start, engine: cpu_seconds() - decoded };
         worked.all.add(spent);
@@ -125,7 +131,7 @@ pub fn run(input: Input, options: &Options) -> serde_json::Value {
     let before = resident();
     let start = Instant::now();
     let workers: Vec<Worked> = std::thread::scope(|scope| {
-        let handles: Vec<_> = input.partitions.iter().map(|bodies| scope.spawn(|| work(bodies, &options.set))).collect();
+        let handles: Vec<_> = input.partitions.iter().map(|bodies| scope.spawn(|| work(bodies, &options.set, options.answers))).collect();
         handles.into_iter().map(|h| h.join().unwrap_or_else(|_| fail("a thread failed"))).collect()
     });
     let wall = start.elapsed().as_secs_f64();
@@ -153,7 +159,7 @@ pub fn run(input: Input, options: &Options) -> serde_json::Value {
 }
 
 pub fn read(input: Input, options: &Options) -> serde_json::Value {
-    let mut engine = work(&input.partitions[0], &options.set).engine;
+    let mut engine = work(&input.partitions[0], &options.set, false).engine;
     let at = engine.watermark(SOURCE).unwrap_or_default();
     let mut out: Vec<Value> = Vec::new();
     let mut nanos: Vec<u64> = Vec::with_capacity(options.reads);
@@ -172,7 +178,7 @@ pub fn read(input: Input, options: &Options) -> serde_json::Value {
 }
 
 pub fn values(input: Input, options: &Options) -> serde_json::Value {
-    let mut engine = work(&input.partitions[0], &options.set).engine;
+    let mut engine = work(&input.partitions[0], &options.set, false).engine;
     let at = engine.watermark(SOURCE).unwrap_or_default();
     let names: Vec<String> = engine.views()[0].features().iter().map(|f| f.name.clone()).collect();
     let mut rows = serde_json::Map::new();
