@@ -27,16 +27,20 @@ TICKS = os.sysconf("SC_CLK_TCK")
 def begin(title):
     """Sets up, says what is measured on which machine, and gives a folder that is gone at the end."""
     subprocess.run([str(BENCH / "setup")], check=True)
+    return begin_with(title, subprocess.run([KILTER, "--version"], capture_output=True, text=True, check=True).stdout.strip())
+
+
+def begin_with(title, version):
+    """The same for a measurement that has set up what it needs."""
     # A server must not outlive an interrupted measurement.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    print(f"# {title}\n\n{machine()}\n", flush=True)
+    print(f"# {title}\n\n{machine(version)}\n", flush=True)
     return tempfile.TemporaryDirectory(prefix="kilter-bench-", dir=os.environ.get("BENCH_TMP") or CACHE)
 
 
-def machine():
+def machine(version):
     cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.processor())
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    version = subprocess.run([KILTER, "--version"], capture_output=True, text=True, check=True).stdout.strip()
     load = "/".join(f"{x:.1f}" for x in os.getloadavg())
     return (f"{time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())} · {CORES} cores of {cpu}, {memory:.0f} GiB · "
             f"Linux {platform.release().split('-')[0]} · {version} · load before {load}")

@@ -101,16 +101,19 @@ fn array(text: &[u8], format: &RowFormat, arrived: EventTime, limits: &Limits) -
 
 fn lines(text: &[u8], format: &RowFormat, arrived: EventTime, limits: &Limits) -> Result<Body, Rejection> {
     let mut rows = JsonRows::new(format, arrived, limits);
+    let ends = memchr::memchr_iter(b'\n', text);
     let mut decoded = Body::default();
+    decoded.rows.reserve((ends.clone().count() + 1).min(limits.max_rows));
     let mut start = 0;
-    for (line, bytes) in text.split(|b| *b == b'\n').enumerate() {
+    for (line, end) in ends.chain([text.len()]).enumerate() {
+        let bytes = &text[start..end];
         if !bytes.trim_ascii().is_empty() {
             if decoded.len() == limits.max_rows {
                 return Err(too_many(limits));
             }
             decoded.push(rows.decode(bytes, Place::Body(text, start), line + 1));
         }
-        start += bytes.len() + 1;
+        start = end + 1;
     }
     Ok(decoded)
 }

@@ -13,6 +13,7 @@ mod error;
 mod files;
 mod format;
 mod merge;
+mod moment;
 mod operation;
 mod typed;
 mod write;

@@ -3,6 +3,7 @@
 use kilter_core::{CompactString, DataType, EventTime, Value};
 
 use crate::error::FieldProblem;
+use crate::moment;
 
 /// A value as its format gives it, before its declared type is known.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -60,7 +61,7 @@ pub(crate) fn typed(raw: Raw<'_>, declared: DataType, rules: Rules) -> Result<Va
         (DataType::Timestamp, Raw::Time(t)) => Value::Time(t),
         (DataType::Timestamp, Raw::Int(n)) => Value::Time(EventTime::from_number(n)),
         (DataType::Timestamp, Raw::Float(x)) if x.is_finite() && x.abs() < 9e18 => Value::Time(time_from_float(x)),
-        (DataType::Timestamp, Raw::Text(s)) => match EventTime::parse(s) {
+        (DataType::Timestamp, Raw::Text(s)) => match moment::parse(s.as_bytes()).or_else(|| EventTime::parse(s)) {
             Some(t) => Value::Time(t),
             None => return Err(mismatch(declared, raw)),
         },

@@ -1,6 +1,9 @@
 //! JSON objects straight into the slots of a row: no tree is built for declared columns.
 //!
+//! [`plain`] takes the rows that nearly all are; the general reader here takes every row and tells what is wrong with it.
 //! A wrong value does not end the reading of its object, so that all problems of one object are known at its end; only text that is not JSON does.
+
+mod plain;
 
 use std::fmt;
 
@@ -229,6 +232,15 @@ impl<'f> Slots<'f> {
     }
 
     fn read(&mut self, bytes: &[u8]) -> Result<(), Unreadable> {
+        self.clear();
+        if self.read_plain(bytes) {
+            return Ok(());
+        }
+        self.clear();
+        self.read_any(bytes)
+    }
+
+    fn clear(&mut self) {
         let width = self.schema.len();
         self.row.clear();
         self.row.resize(width, Value::Null);
@@ -240,6 +252,9 @@ impl<'f> Slots<'f> {
         self.strangers.clear();
         self.problems.clear();
         (self.expected, self.fields) = (0, 0);
+    }
+
+    fn read_any(&mut self, bytes: &[u8]) -> Result<(), Unreadable> {
         match bytes.iter().find(|b| !b.is_ascii_whitespace()) {
             Some(b'{') => {}
             Some(b'[') => return Err(Unreadable::Kind("an array")),
@@ -260,7 +275,7 @@ impl<'f> Slots<'f> {
             event_id: self.event_id.take().unwrap_or_default(),
             operation: self.operation.take().unwrap_or_default(),
             happened: None,
-            extra: (!self.extra.is_empty()).then(|| format!("{{{}}}", self.extra).into_boxed_str()),
+            extra: (!self.extra.is_empty()).then(|| ["{", &self.extra, "}"].concat().into_boxed_str()),
             problems: std::mem::take(&mut self.problems),
         }
     }

@@ -226,10 +226,10 @@ impl Sequencer {
                     None
                 }
             },
-            Command::Features { view, key, at, reply } => {
+            Command::Features { view, keys, at, reply } => {
                 let was = &under.views[view];
                 match self.plan.view(was.name()).filter(|v| self.plan.views[*v].entity() == was.entity()) {
-                    Some(view) => Some(Command::Features { view, key, at, reply }),
+                    Some(view) => Some(Command::Features { view, keys, at, reply }),
                     None => {
                         let _ = reply.send(Err(gone("feature view", was.name())));
                         None
