@@ -75,7 +75,8 @@ pub(crate) fn from_text(text: &str, declared: DataType) -> Result<Value, Mismatc
     }
     let trimmed = text.trim();
     let raw = match declared {
-        DataType::String => Raw::Text(text),
+        // No column is declared a list or map: what stands there is refused as text.
+        DataType::String | DataType::NumberList | DataType::TextList | DataType::NumberMap => Raw::Text(text),
         DataType::Bool => match trimmed {
             "true" | "True" | "TRUE" | "1" => Raw::Bool(true),
             "false" | "False" | "FALSE" | "0" => Raw::Bool(false),
@@ -145,7 +146,7 @@ pub(crate) fn mismatch(declared: DataType, raw: Raw<'_>) -> Mismatch {
         Raw::Float(x) => match declared {
             DataType::Int64 => whole_but_too_large(x),
             DataType::Float64 | DataType::Timestamp => true,
-            DataType::Bool | DataType::String => false,
+            DataType::Bool | DataType::String | DataType::NumberList | DataType::TextList | DataType::NumberMap => false,
         },
         _ => false,
     };

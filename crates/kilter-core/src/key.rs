@@ -17,13 +17,13 @@ pub enum EntityKey {
 }
 
 impl EntityKey {
-    /// The key held by one value; none for null, and for floats and times, which name nothing.
+    /// The key held by one value; none for null, and for floats, times, lists and maps, which name nothing.
     pub fn from_value(value: &Value) -> Option<EntityKey> {
         match value {
             Value::Int(i) => Some(EntityKey::Int(*i)),
             Value::Text(s) => Some(EntityKey::Text(s.clone())),
             Value::Bool(b) => Some(EntityKey::Bool(*b)),
-            Value::Null | Value::Float(_) | Value::Time(_) => None,
+            Value::Null | Value::Float(_) | Value::Time(_) | Value::List(_) | Value::Map(_) => None,
         }
     }
 

@@ -6,7 +6,9 @@
 //!
 //! Layout, little endian: kind u8 (0), schema u32, time i64, arrived i64, id length u16 + bytes (0xffff: none),
 //! extra length u32 + bytes (0xffffffff: none), then per column a tag u8 and its value
-//! (0 null; 1 false; 2 true; 3 int i64; 4 float f64; 5 text u32 length + bytes; 6 time i64).
+//! (0 null; 1 false; 2 true; 3 int i64; 4 float f64; 5 text u32 length + bytes; 6 time i64; 7 list u32 length, then its
+//! elements as values, all floats or all texts; 8 map u32 length, then per entry u32 length + bytes and f64, ascending by key).
+//! Columns hold no lists and maps; snapshots may.
 
 use compact_str::CompactString;
 
@@ -89,14 +91,31 @@ pub fn encode_value(value: &Value, out: &mut Vec<u8>) {
         }
         Value::Text(s) => {
             out.push(5);
-            out.extend_from_slice(&(s.len() as u32).to_le_bytes());
-            out.extend_from_slice(s.as_bytes());
+            encode_text(s, out);
         }
         Value::Time(t) => {
             out.push(6);
             out.extend_from_slice(&t.0.to_le_bytes());
         }
+        Value::List(items) => {
+            out.push(7);
+            out.extend_from_slice(&(items.len() as u32).to_le_bytes());
+            items.iter().for_each(|item| encode_value(item, out));
+        }
+        Value::Map(entries) => {
+            out.push(8);
+            out.extend_from_slice(&(entries.len() as u32).to_le_bytes());
+            for (key, x) in entries.iter() {
+                encode_text(key, out);
+                out.extend_from_slice(&x.to_bits().to_le_bytes());
+            }
+        }
     }
+}
+
+fn encode_text(text: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(&(text.len() as u32).to_le_bytes());
+    out.extend_from_slice(text.as_bytes());
 }
 
 /// Reads the fields before the row. `Ok(None)`: not an event (a record kind of a newer or control kind).
@@ -198,6 +217,56 @@ impl<'a> Cursor<'a> {
         std::str::from_utf8(self.take(n)?).map_err(|_| RecordError { detail: "text is not UTF-8".into() })
     }
 
+    fn text(&mut self) -> Result<CompactString, RecordError> {
+        let n = self.u32()? as usize;
+        Ok(CompactString::new(self.str(n)?))
+    }
+
+    /// A length that the bytes left can hold at `least` bytes an item, so that damage never asks for much memory.
+    fn count(&mut self, least: usize) -> Result<usize, RecordError> {
+        let n = self.u32()? as usize;
+        match n.checked_mul(least) {
+            Some(bytes) if bytes <= self.rest.len() => Ok(n),
+            _ => Err(RecordError { detail: format!("{n} items in {} bytes", self.rest.len()) }),
+        }
+    }
+
+    /// A number inside a list or map, where NaN has no place.
+    fn item(&mut self) -> Result<f64, RecordError> {
+        let x = self.f64()?;
+        if x.is_nan() { Err(RecordError { detail: "NaN inside a list or map".into() }) } else { Ok(x) }
+    }
+
+    fn list(&mut self) -> Result<Value, RecordError> {
+        let n = self.count(5)?;
+        let mut items: Vec<Value> = Vec::with_capacity(n);
+        for _ in 0..n {
+            let item = match self.u8()? {
+                4 => Value::Float(self.item()?),
+                5 => Value::Text(self.text()?),
+                tag => return Err(RecordError { detail: format!("tag {tag} inside a list") }),
+            };
+            if items.first().is_some_and(|first| first.data_type() != item.data_type()) {
+                return Err(RecordError { detail: "numbers and texts in one list".into() });
+            }
+            items.push(item);
+        }
+        Ok(Value::List(items.into()))
+    }
+
+    fn map(&mut self) -> Result<Value, RecordError> {
+        let n = self.count(12)?;
+        let mut entries: Vec<(CompactString, f64)> = Vec::with_capacity(n);
+        for _ in 0..n {
+            let key = self.text()?;
+            if entries.last().is_some_and(|(before, _)| *before >= key) {
+                return Err(RecordError { detail: "keys of a map are out of order".into() });
+            }
+            entries.push((key, self.item()?));
+        }
+        Ok(Value::Map(entries.into()))
+    }
+
     pub fn value(&mut self) -> Result<Value, RecordError> {
         Ok(match self.u8()? {
             0 => Value::Null,
@@ -205,11 +274,10 @@ impl<'a> Cursor<'a> {
             2 => Value::Bool(true),
             3 => Value::Int(self.i64()?),
             4 => Value::Float(self.f64()?),
-            5 => {
-                let n = self.u32()? as usize;
-                Value::Text(CompactString::new(self.str(n)?))
-            }
+            5 => Value::Text(self.text()?),
             6 => Value::Time(EventTime(self.i64()?)),
+            7 => self.list()?,
+            8 => self.map()?,
             tag => return Err(RecordError { detail: format!("unknown value tag {tag}") }),
         })
     }
@@ -228,6 +296,9 @@ mod tests {
             any::<f64>().prop_map(Value::float),
             ".{0,40}".prop_map(|s| Value::text(&s)),
             any::<i64>().prop_map(|t| Value::Time(EventTime(t))),
+            proptest::collection::vec(any::<f64>(), 0..5).prop_map(Value::numbers),
+            proptest::collection::vec(".{0,30}", 0..5).prop_map(Value::texts),
+            proptest::collection::vec((".{0,30}", any::<f64>()), 0..5).prop_map(Value::map),
         ]
     }
 
@@ -270,6 +341,65 @@ mod tests {
             if let Ok(Some(h)) = header(&bytes[..cut]) {
                 prop_assert!(h.event(SourceId(3), 9, &columns, event.row.len()).is_err());
             }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        /// What damaged bytes still say is a value that is written as exactly these bytes, or an error.
+        #[test]
+        fn damaged_bytes_are_an_error_or_another_value(value in value(), flips in proptest::collection::vec((0usize..200, any::<u8>()), 1..4)) {
+            let mut bytes = Vec::new();
+            encode_value(&value, &mut bytes);
+            for (at, byte) in flips {
+                let at = at % bytes.len();
+                bytes[at] = byte;
+            }
+            let mut cursor = Cursor::new(&bytes);
+            if let Ok(read) = cursor.value() {
+                let mut again = Vec::new();
+                encode_value(&read, &mut again);
+                prop_assert_eq!(&again, &bytes[..bytes.len() - cursor.rest.len()]);
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..60), tag in 0u8..10) {
+            let _ = header(&bytes);
+            let _ = Cursor::new(&[&[tag][..], &bytes].concat()).value();
+        }
+    }
+
+    fn refused(bytes: &[u8]) -> String {
+        Cursor::new(bytes).value().expect_err("damaged").detail
+    }
+
+    #[test]
+    fn a_length_that_the_bytes_cannot_hold_is_refused_before_memory_is_asked_for() {
+        for tag in [7, 8] {
+            for n in [u32::MAX, 1 << 30, 13] {
+                let bytes = [&[tag][..], &n.to_le_bytes(), &[0; 60]].concat();
+                assert_eq!(refused(&bytes), format!("{n} items in 60 bytes"), "tag {tag}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_list_holds_one_kind_of_plain_value_and_a_map_is_in_order() {
+        let list = |items: &[Value]| {
+            let mut bytes = Vec::new();
+            encode_value(&Value::List(items.into()), &mut bytes);
+            refused(&bytes)
+        };
+        assert_eq!(list(&[Value::Float(1.0), Value::text("x")]), "numbers and texts in one list");
+        assert_eq!(list(&[Value::Int(1)]), "tag 3 inside a list");
+        assert_eq!(list(&[Value::Float(f64::NAN)]), "NaN inside a list or map");
+        assert_eq!(list(&[Value::List([Value::numbers([]), Value::numbers([])].into())]), "tag 7 inside a list");
+        for keys in [["b", "a"], ["a", "a"]] {
+            let mut bytes = Vec::new();
+            encode_value(&Value::Map(keys.map(|k| (k.into(), 1.0)).into()), &mut bytes);
+            assert_eq!(refused(&bytes), "keys of a map are out of order");
         }
     }
 

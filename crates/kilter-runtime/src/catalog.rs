@@ -201,8 +201,9 @@ fn cast(value: Value, to: DataType) -> Value {
         (Value::Int(i), DataType::Timestamp) => Value::Time(EventTime::from_number(i)),
         (Value::Float(x), DataType::Int64) if x.fract() == 0.0 && x.abs() < 9e15 => Value::Int(x as i64),
         (Value::Text(t), DataType::Timestamp) => EventTime::parse(&t).map_or(Value::Null, Value::Time),
-        (Value::Null, _) | (_, DataType::Bool | DataType::Float64 | DataType::Int64 | DataType::Timestamp) => Value::Null,
+        (Value::Null, _) => Value::Null,
         (value, DataType::String) => Value::text(&value.to_string()),
+        _ => Value::Null,
     }
 }
 

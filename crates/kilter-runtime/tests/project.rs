@@ -278,6 +278,8 @@ const BROKEN: &[Broken] = &[
     ("id = \"transaction_id\"", "id = \"booked_at\"", "wrong_type", "id = \"booked_at\"", "text or a whole number"),
     ("amount = \"float64\", kind", "amount = \"double\", kind", "unknown_type", "\"double\"", "did you mean `float64`"),
     ("amount = { type = \"float64\", required = true }", "amount = { typ = \"float64\" }", "unknown_key", "typ =", "did you mean `type`"),
+    ("amount = \"float64\", kind", "amount = \"list<float64>\", kind", "unknown_type", "list<float64>", "one column per value"),
+    ("months = \"int64\"", "months = \"map<string, float64>\"", "unknown_type", "map<string", "leave the field undeclared"),
     ("months = \"int64\"", "months = 64", "wrong_type", "months = 64", "int64"),
     ("lateness = \"1d\"", "lateness = \"1 day\"", "bad_span", "lateness", "7d"),
     ("lateness = \"1d\"", "latness = \"1d\"", "unknown_key", "latness", "did you mean `lateness`"),

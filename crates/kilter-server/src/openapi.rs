@@ -179,16 +179,18 @@ fn row(service: &Service, source: usize, required: &[usize]) -> Value {
 }
 
 fn of_type(data_type: DataType, nullable: bool) -> Value {
-    let (name, format) = match data_type {
-        DataType::Bool => ("boolean", None),
-        DataType::Int64 => ("integer", Some("int64")),
-        DataType::Float64 => ("number", Some("double")),
-        DataType::String => ("string", None),
-        DataType::Timestamp => ("string", Some("date-time")),
+    let mut schema = match data_type {
+        DataType::Bool => json!({ "type": "boolean" }),
+        DataType::Int64 => json!({ "type": "integer", "format": "int64" }),
+        DataType::Float64 => json!({ "type": "number", "format": "double" }),
+        DataType::String => json!({ "type": "string" }),
+        DataType::Timestamp => json!({ "type": "string", "format": "date-time" }),
+        DataType::NumberList => json!({ "type": "array", "items": of_type(DataType::Float64, false) }),
+        DataType::TextList => json!({ "type": "array", "items": of_type(DataType::String, false) }),
+        DataType::NumberMap => json!({ "type": "object", "additionalProperties": of_type(DataType::Float64, false) }),
     };
-    let mut schema = if nullable { json!({ "type": [name, "null"] }) } else { json!({ "type": name }) };
-    if let Some(format) = format {
-        schema["format"] = json!(format);
+    if nullable {
+        schema["type"] = json!([schema["type"].take(), "null"]);
     }
     schema
 }
@@ -200,5 +202,44 @@ fn sample(data_type: DataType) -> Value {
         DataType::Float64 => json!(99.5),
         DataType::String => json!("text"),
         DataType::Timestamp => json!("2026-01-31T10:00:00Z"),
+        DataType::NumberList => json!([99.5, 12.0]),
+        DataType::TextList => json!(["text"]),
+        DataType::NumberMap => json!({ "text": 99.5 }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_type_has_the_schema_of_its_json() {
+        assert_eq!(of_type(DataType::Int64, true), json!({ "type": ["integer", "null"], "format": "int64" }));
+        assert_eq!(of_type(DataType::TextList, true), json!({ "type": ["array", "null"], "items": { "type": "string" } }));
+        let map = json!({ "type": "object", "additionalProperties": { "type": "number", "format": "double" } });
+        assert_eq!(of_type(DataType::NumberMap, false), map);
+        let samples = [
+            ("boolean", DataType::Bool),
+            ("integer", DataType::Int64),
+            ("number", DataType::Float64),
+            ("string", DataType::String),
+            ("string", DataType::Timestamp),
+            ("array", DataType::NumberList),
+            ("array", DataType::TextList),
+            ("object", DataType::NumberMap),
+        ];
+        for (name, data_type) in samples {
+            assert_eq!(of_type(data_type, false)["type"], name);
+            let sample = match sample(data_type) {
+                Value::Bool(_) => "boolean",
+                Value::Number(n) if n.is_i64() => "integer",
+                Value::Number(_) => "number",
+                Value::String(_) => "string",
+                Value::Array(_) => "array",
+                Value::Object(_) => "object",
+                Value::Null => "null",
+            };
+            assert_eq!(sample, name, "{data_type}");
+        }
     }
 }

@@ -395,7 +395,7 @@ impl Compiler<'_> {
                     TEXT if *op == B::Plus => problem.hint("strings are joined with ||"),
                     TEXT => problem.hint("cast it: x::float64"),
                     BOOL => problem.hint("count with if(condition, 1, 0)"),
-                    _ => problem,
+                    ty => hinted(problem, taking_out(ty)),
                 });
             }
         }
@@ -432,7 +432,8 @@ impl Compiler<'_> {
     }
 
     fn comparable(&self, sign: &str, a: Ty, b: Ty, left: &Expr, right: &Expr) -> Result<(), Problem> {
-        if a == Ty::Null || b == Ty::Null || a == b || (a.is_number() && b.is_number()) {
+        let nested = [a, b].into_iter().find_map(taking_out);
+        if nested.is_none() && (a == Ty::Null || b == Ty::Null || a == b || (a.is_number() && b.is_number())) {
             return Ok(());
         }
         let mut problem = self.problem("type_mismatch", format!("{sign} compares {} with {}", a.name(), b.name()), left);
@@ -448,7 +449,7 @@ impl Compiler<'_> {
             (other, TEXT) if other.is_number() => problem.hint(format!("cast one side: {right}::float64")),
             (BOOL, INT) | (INT, BOOL) => problem.hint("write true or false"),
             (TIME, other) | (other, TIME) if other.is_number() => problem.hint("epoch(t) gives a timestamp in seconds"),
-            _ => problem,
+            _ => hinted(problem, nested),
         })
     }
 
@@ -506,7 +507,11 @@ impl Compiler<'_> {
             "float64" | "double" | "double precision" | "float" | "float8" => DataType::Float64,
             "string" | "text" | "varchar" => DataType::String,
             "timestamp" | "datetime" => DataType::Timestamp,
-            other => return Err(Problem::unknown("unknown_type", "type", other, DataType::ALL.map(DataType::name))),
+            other if other.starts_with("list") || other.starts_with("map") || other.starts_with("array") => {
+                let problem = self.problem("type_mismatch", format!("a cast to {other}; lists and maps come from aggregates alone"), e);
+                return Err(problem.hint(format!("valid here: {}", kilter_core::list(DataType::COLUMNS.map(DataType::name)))));
+            }
+            other => return Err(Problem::unknown("unknown_type", "type", other, DataType::COLUMNS.map(DataType::name))),
         };
         let ty = Ty::Of(target);
         let eval: Eval = match (value.ty, target) {
@@ -527,7 +532,7 @@ impl Compiler<'_> {
                 "false" => Value::Bool(false),
                 _ => Value::Null,
             },
-            (_, DataType::String) => |v| Value::Text(CompactString::from(v[0].to_string())),
+            (INT | FLOAT | BOOL | TIME, DataType::String) => |v| Value::Text(CompactString::from(v[0].to_string())),
             (TEXT, DataType::Timestamp) => |v| EventTime::parse(functions::text(&v[0])).map_or(Value::Null, Value::Time),
             (INT, DataType::Timestamp) => |v| match *v[0] {
                 Value::Int(i) => Value::Time(EventTime::from_number(i)),
@@ -535,7 +540,10 @@ impl Compiler<'_> {
             },
             (from, _) => {
                 let problem = self.problem("type_mismatch", format!("{} cannot be cast to {target}", from.name()), e);
-                return Err(if from == TIME { problem.hint("epoch(t) gives a timestamp in seconds") } else { problem });
+                return Err(match from {
+                    TIME => problem.hint("epoch(t) gives a timestamp in seconds"),
+                    from => hinted(problem, taking_out(from)),
+                });
             }
         };
         Ok(Typed::new(Node::Strict(eval, Box::new([value.node])), ty))
@@ -621,6 +629,9 @@ impl Compiler<'_> {
             "least" | "greatest" => {
                 count(!args.is_empty(), "at least one argument")?;
                 let (nodes, ty) = self.unified(&name, parts(d)?)?;
+                if let Some(hint) = taking_out(ty) {
+                    return Err(self.problem("type_mismatch", format!("{name} compares values, not a {}", ty.name()), e).hint(hint));
+                }
                 let wanted = if name == "least" { Ordering::Less } else { Ordering::Greater };
                 Ok(Typed::new(Node::Extreme(wanted, nodes.into()), ty))
             }
@@ -656,12 +667,19 @@ impl Compiler<'_> {
         let mut first = Ty::Null;
         for (i, (arg, param)) in args.iter().zip(f.params).enumerate() {
             let typed = self.plain(arg, d)?;
+            let whole = match first {
+                Ty::Of(t) => Some(t),
+                _ => None,
+            };
             match typed.ty {
-                Ty::Of(t) if !param.accepts(t) => {
-                    let problem = self.needs(f.name, param.needs(), arg, typed.ty);
+                Ty::Of(t) if !param.accepts(t, whole) => {
+                    let problem = self.needs(f.name, param.needs(whole), arg, typed.ty);
                     return Err(match (param, t) {
                         (Param::Number, DataType::String) => problem.hint("cast it: x::float64"),
-                        (Param::Text, _) => problem.hint("cast it: x::string"),
+                        (Param::Map, DataType::NumberList | DataType::TextList) => problem.hint("element(list, n) takes a value out of it"),
+                        (Param::List, DataType::NumberMap) => problem.hint("get(map, 'key') takes a value out of it"),
+                        (Param::Text, t) if !t.is_nested() => problem.hint("cast it: x::string"),
+                        (Param::Number | Param::Int | Param::Text | Param::Time, _) => hinted(problem, taking_out(typed.ty)),
                         _ => problem,
                     });
                 }
@@ -685,9 +703,30 @@ impl Compiler<'_> {
         let ty = match f.returns {
             // Rounding to digits gives a float of a float and an int of an int: the first argument decides.
             Returns::Same => first,
+            Returns::Element => match first {
+                Ty::Of(DataType::NumberList) => FLOAT,
+                Ty::Of(DataType::TextList) => TEXT,
+                _ => Ty::Null,
+            },
             Returns::Is(t) => Ty::Of(t),
         };
         Ok(Typed::new(Node::Strict(f.eval, nodes.into()), ty))
+    }
+}
+
+/// How to get at a plain value, where a list or map was given instead.
+fn taking_out(ty: Ty) -> Option<&'static str> {
+    match ty {
+        Ty::Of(DataType::NumberList | DataType::TextList) => Some("element(list, n) takes a value out of it"),
+        Ty::Of(DataType::NumberMap) => Some("get(map, 'key') takes a value out of it"),
+        _ => None,
+    }
+}
+
+fn hinted(problem: Problem, hint: Option<&str>) -> Problem {
+    match hint {
+        Some(hint) => problem.hint(hint),
+        None => problem,
     }
 }
 

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use kilter_core::{CompactString, DataType, EventTime, Value};
 
 use super::calendar::{self, Unit};
+use super::lists;
 use super::node::Eval;
 
 /// What an argument must be.
@@ -16,24 +17,50 @@ pub(crate) enum Param {
     Int,
     Text,
     Time,
+    List,
+    Numbers,
+    Map,
+    /// What has a length.
+    Countable,
+    /// What may contain something.
+    Container,
+    /// What the first argument, a `Container`, may contain.
+    Content,
 }
 
 impl Param {
-    pub(crate) fn accepts(self, t: DataType) -> bool {
+    /// Whether a value of type `t` will do, beside a first argument of type `first`.
+    pub(crate) fn accepts(self, t: DataType, first: Option<DataType>) -> bool {
         match self {
             Param::Number => t.is_numeric(),
             Param::Int => t == DataType::Int64,
             Param::Text => t == DataType::String,
             Param::Time => t == DataType::Timestamp,
+            Param::List => matches!(t, DataType::NumberList | DataType::TextList),
+            Param::Numbers => t == DataType::NumberList,
+            Param::Map => t == DataType::NumberMap,
+            Param::Countable => t == DataType::String || t.is_nested(),
+            Param::Container => matches!(t, DataType::String | DataType::NumberList | DataType::TextList),
+            Param::Content => match first {
+                Some(DataType::NumberList) => t.is_numeric(),
+                _ => t == DataType::String,
+            },
         }
     }
 
-    pub(crate) fn needs(self) -> &'static str {
+    pub(crate) fn needs(self, first: Option<DataType>) -> &'static str {
         match self {
             Param::Number => "a number",
             Param::Int => "an int64",
             Param::Text => "a string",
             Param::Time => "a timestamp",
+            Param::List => "a list",
+            Param::Numbers => "a list<float64>",
+            Param::Map => "a map",
+            Param::Countable => "a string, list or map",
+            Param::Container => "a string or list",
+            Param::Content if first == Some(DataType::NumberList) => "a number",
+            Param::Content => "a string",
         }
     }
 }
@@ -43,6 +70,8 @@ impl Param {
 pub(crate) enum Returns {
     /// The type of the first argument.
     Same,
+    /// The type of what the first argument, a list, holds.
+    Element,
     Is(DataType),
 }
 
@@ -60,8 +89,8 @@ const fn function(name: &'static str, params: &'static [Param], returns: Returns
 }
 
 use DataType::{Bool, Float64, Int64, String as Str, Timestamp};
-use Param::{Int, Number, Text, Time};
-use Returns::{Is, Same};
+use Param::{Container, Content, Countable, Int, List, Map, Number, Numbers, Text, Time};
+use Returns::{Element, Is, Same};
 
 pub(crate) static FUNCTIONS: &[Function] = &[
     function("abs", &[Number], Same, |a| match *a[0] {
@@ -87,10 +116,16 @@ pub(crate) static FUNCTIONS: &[Function] = &[
     function("pow", &[Number, Number], Is(Float64), |a| float(libm::pow(number(&a[0]), number(&a[1])))),
     function("lower", &[Text], Is(Str), |a| Value::Text(CompactString::from(text(&a[0]).to_lowercase()))),
     function("upper", &[Text], Is(Str), |a| Value::Text(CompactString::from(text(&a[0]).to_uppercase()))),
-    function("length", &[Text], Is(Int64), |a| Value::Int(text(&a[0]).chars().count() as i64)),
+    function("length", &[Countable], Is(Int64), lists::length),
     function("trim", &[Text], Is(Str), |a| Value::text(text(&a[0]).trim())),
     function("starts_with", &[Text, Text], Is(Bool), |a| Value::Bool(text(&a[0]).starts_with(text(&a[1])))),
-    function("contains", &[Text, Text], Is(Bool), |a| Value::Bool(text(&a[0]).contains(text(&a[1])))),
+    function("contains", &[Container, Content], Is(Bool), lists::contains),
+    function("element", &[List, Int], Element, lists::element),
+    function("get", &[Map, Text], Is(Float64), lists::get),
+    function("list_sum", &[Numbers], Is(Float64), lists::sum),
+    function("list_mean", &[Numbers], Is(Float64), lists::mean),
+    function("list_min", &[Numbers], Is(Float64), lists::min),
+    function("list_max", &[Numbers], Is(Float64), lists::max),
     function("year", &[Time], Is(Int64), |a| Value::Int(calendar::date(calendar::days(time(&a[0]))).year)),
     function("month", &[Time], Is(Int64), |a| Value::Int(calendar::date(calendar::days(time(&a[0]))).month)),
     function("day", &[Time], Is(Int64), |a| Value::Int(calendar::date(calendar::days(time(&a[0]))).day)),

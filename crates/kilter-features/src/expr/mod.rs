@@ -5,6 +5,7 @@
 mod calendar;
 mod compile;
 pub(crate) mod functions;
+mod lists;
 mod node;
 
 use std::fmt;

@@ -67,7 +67,7 @@ impl Call {
             let expr = expr::compile(piece.text, scope).map_err(|p| shifted(p, piece.start))?;
             match expr.data_type() {
                 None => Err(Problem::new("type_mismatch", format!("`{}` is always null", piece.text)).at(piece.range())),
-                Some(t) if t.is_collection() => Err(Problem::new("type_mismatch", format!("`{}` is {t}", piece.text))
+                Some(t) if t.is_nested() => Err(Problem::new("type_mismatch", format!("`{}` is {t}", piece.text))
                     .hint("take one number of it, with element() or get()")
                     .at(piece.range())),
                 Some(_) => Ok(expr),

@@ -593,7 +593,7 @@ fn default_value(column: &ColumnSpec, result: DataType) -> Result<Option<Value>,
     };
     match widened.map(Cow::into_owned) {
         None | Some(Value::Null) => Ok(None),
-        Some(value) if value.data_type() == Some(result) => Ok(Some(value)),
+        Some(value) if value.fits(result) => Ok(Some(value)),
         Some(value) => Err(Problem::new(
             "bad_default",
             format!("default {value} is {}; the feature is {}", value.data_type().map_or("null", DataType::name), result),

@@ -701,7 +701,7 @@ impl JsonSchema for ColumnDef {
         "ColumnDef".into()
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let types: Vec<&str> = DataType::ALL.into_iter().map(DataType::name).collect();
+        let types: Vec<&str> = DataType::COLUMNS.into_iter().map(DataType::name).collect();
         json_schema!({
             "description": "The type of a column, or a table that says more about it.",
             "anyOf": [{ "enum": types }, {

@@ -237,14 +237,20 @@ fn read_columns(t: &mut Reader<'_>) -> Option<Named<ColumnDef>> {
 }
 
 fn type_names() -> String {
-    kilter_core::list(DataType::ALL.into_iter().map(DataType::name))
+    kilter_core::list(DataType::COLUMNS.into_iter().map(DataType::name))
 }
 
 /// The type of that name; of a name that other systems use, the type that is meant, so that the reading can go on.
 fn data_type(t: &Reader<'_>, path: &str, name: &str) -> Option<DataType> {
-    let found = DataType::parse(name);
+    let found = DataType::parse(name).filter(|t| !t.is_nested());
     if found.is_some() {
         return found;
+    }
+    if ["list", "map", "array"].iter().any(|nested| name.trim().to_ascii_lowercase().starts_with(nested)) {
+        let problem = Problem::new("unknown_type", format!("a column cannot be a {name}: lists and maps are for features"));
+        let hint = format!("one column per value, or leave the field undeclared; the types are {}", type_names());
+        t.document.error(At::Value(path), problem.hint(hint));
+        return None;
     }
     let meant = match name.to_ascii_lowercase().as_str() {
         "int" | "integer" | "long" | "bigint" | "int32" | "i64" => Some(DataType::Int64),
@@ -254,7 +260,7 @@ fn data_type(t: &Reader<'_>, path: &str, name: &str) -> Option<DataType> {
         "boolean" => Some(DataType::Bool),
         _ => None,
     };
-    let names = || DataType::ALL.into_iter().map(DataType::name);
+    let names = || DataType::COLUMNS.into_iter().map(DataType::name);
     let mut problem = Problem::unknown("unknown_type", "type", name, names());
     if let Some(meant) = meant {
         problem = problem.hint(format!("did you mean `{meant}`? The types are {}", type_names()));

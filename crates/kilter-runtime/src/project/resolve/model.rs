@@ -208,6 +208,11 @@ fn remedy(data_type: Option<DataType>, text: &str) -> String {
     match data_type {
         Some(DataType::String) => format!("compare it: \"is_it = {text} = 'x'\""),
         Some(DataType::Timestamp) => format!("take a part of it: \"hour_of_day = hour({text})\""),
+        Some(DataType::NumberList) => format!("take a value out of it: \"first = element({text}, 1)\", \"average = list_mean({text})\""),
+        Some(DataType::TextList) => {
+            format!("take a value out of it: \"is_it = element({text}, 1) = 'x'\", \"has_it = contains({text}, 'x')\"")
+        }
+        Some(DataType::NumberMap) => format!("take a value out of it: \"x = get({text}, 'x')\""),
         _ => "an input needs values to learn from".to_owned(),
     }
 }
@@ -359,4 +364,34 @@ fn key_pair(
         return None;
     }
     Some((here, there))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_input_comes_with_a_way_to_make_one_of_it() {
+        let mut scope = Scope::new();
+        for (i, data_type) in DataType::ALL.into_iter().enumerate() {
+            scope.add(None, &format!("x{i}"), data_type);
+        }
+        for (i, data_type) in DataType::ALL.into_iter().enumerate() {
+            let name = format!("x{i}");
+            let numeric = matches!(data_type, DataType::Bool | DataType::Int64 | DataType::Float64);
+            assert_eq!(usable(Some(data_type)), numeric, "{data_type}");
+            if numeric {
+                continue;
+            }
+            // Every example of the hint can be taken over as it stands.
+            let hint = remedy(Some(data_type), &name);
+            let examples: Vec<&str> = hint.split('"').skip(1).step_by(2).collect();
+            assert!(!examples.is_empty(), "{hint}");
+            for example in examples {
+                let (_, expression) = named(example).unwrap_or_else(|| panic!("{example} has no name"));
+                let expr = expr::compile(expression, &scope).unwrap_or_else(|e| panic!("{example}: {e}"));
+                assert!(usable(expr.data_type()), "{example}");
+            }
+        }
+    }
 }
