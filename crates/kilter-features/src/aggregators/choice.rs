@@ -6,8 +6,10 @@ use kilter_core::{DataType, Value};
 use super::extreme::rank;
 use super::{Aggregator, Bound, Growing, Input, Ops, Reading, Takes, number, words};
 
-pub(super) static ARGMIN: Aggregator = Aggregator::new(&["argmin"], Takes::ValueAndOrder, |t| bind(t, "argmin", Ops::growing::<Choice<false>>()));
-pub(super) static ARGMAX: Aggregator = Aggregator::new(&["argmax"], Takes::ValueAndOrder, |t| bind(t, "argmax", Ops::growing::<Choice<true>>()));
+pub(super) static ARGMIN: Aggregator =
+    Aggregator::new(&["argmin"], Takes::ValueAndOrder, |t| bind(t, "argmin", Ops::growing::<Choice<false>>()));
+pub(super) static ARGMAX: Aggregator =
+    Aggregator::new(&["argmax"], Takes::ValueAndOrder, |t| bind(t, "argmax", Ops::growing::<Choice<true>>()));
 
 fn bind(t: Option<DataType>, state: &'static str, ops: Ops) -> Result<Bound, &'static str> {
     t.filter(|t| words::list_type(*t).is_some()).map(|t| Bound::new(state, ops, t).ordered()).ok_or("a value of a column")

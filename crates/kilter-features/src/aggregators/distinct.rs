@@ -156,7 +156,7 @@ mod tests {
         for i in 0..n {
             insert(&mut state, hash(&Value::Int(i * 7)));
         }
-        match Distinct::output(&state, &Reading { at: kilter_core::EventTime(0), fraction: 0.0 }) {
+        match Distinct::output(&state, &Reading { at: kilter_core::EventTime(0), constants: &[], span: None }) {
             Value::Int(i) => i,
             other => panic!("{other}"),
         }

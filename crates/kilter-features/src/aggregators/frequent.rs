@@ -42,20 +42,22 @@ fn order(a: &[u64], b: &[u64]) -> Ordering {
 }
 
 fn add(state: &mut Vec<u64>, count: u64, value: &[u64]) {
-    let mut place = 0;
+    let (mut place, mut found) = (0, None);
     for range in words::entries(state, 1) {
-        // The words say whether values are equal; their order, which takes decoding, only where they are not.
+        // Equal words are equal values; their order takes decoding.
         if state[range.start + 1..range.end] == *value {
-            state[range.start] = state[range.start].saturating_add(count);
-            return;
-        }
-        if order(&state[range.start + 1..range.end], value) == Ordering::Less {
-            place = range.end;
-        } else {
+            found = Some(range.start);
             break;
         }
+        if order(&state[range.start + 1..range.end], value) == Ordering::Greater {
+            break;
+        }
+        place = range.end;
     }
-    state.splice(place..place, std::iter::once(count).chain(value.iter().copied()));
+    match found {
+        Some(held) => state[held] = state[held].saturating_add(count),
+        None => drop(state.splice(place..place, std::iter::once(count).chain(value.iter().copied()))),
+    }
 }
 
 /// Takes the largest count that may go from every counter, so that at most [`COUNTERS`] are left.

@@ -20,7 +20,7 @@ impl<A: Fixed> Replay for OfFixed<A> {
         let mut state = [0; MAX_WORDS];
         let state = &mut state[..A::WORDS];
         for (time, value, other) in inputs {
-            A::update(state, &Input { time, value: &value, other: &other, constants: reading.constants });
+            A::update(state, &Input { offset: 0, time, value: &value, other: &other, constants: reading.constants });
         }
         A::output(state, reading)
     }
@@ -30,13 +30,13 @@ impl<A: Growing> Replay for OfGrowing<A> {
     fn value(inputs: &mut dyn Iterator<Item = (EventTime, Value, Value)>, reading: &Reading<'_>) -> Value {
         let mut state = Vec::new();
         for (time, value, other) in inputs {
-            A::update(&mut state, &Input { time, value: &value, other: &other, constants: reading.constants });
+            A::update(&mut state, &Input { offset: 0, time, value: &value, other: &other, constants: reading.constants });
         }
         A::output(&state, reading)
     }
 }
 
-/// Entries of an event time, a value and the value behind it, in the order in which they came.
+/// Entries of an event's offset and time, its value and the value behind it, in the order in which they came.
 struct Kept<R>(PhantomData<R>);
 
 /// The kept form of a fixed aggregate.
@@ -50,7 +50,7 @@ pub(super) fn of_growing<A: Growing>() -> GrowingOps {
 }
 
 fn entry(input: &Input<'_>) -> Vec<u64> {
-    let mut entry = vec![input.time.0 as u64];
+    let mut entry = vec![input.offset, input.time.0 as u64];
     words::put(&mut entry, input.value);
     words::put(&mut entry, input.other);
     entry
@@ -61,9 +61,9 @@ fn entries(state: &[u64]) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
     let mut at = 0;
     std::iter::from_fn(move || {
         let start = at;
-        let value = state.get(start + 1..)?;
+        let value = state.get(start + 2..)?;
         let other = value.get(words::len(value)..).filter(|o| !o.is_empty())?;
-        at = start + 1 + words::len(value) + words::len(other);
+        at = start + 2 + words::len(value) + words::len(other);
         Some(start..at)
     })
 }
@@ -75,10 +75,9 @@ impl<R: Replay> Growing for Kept<R> {
         state.extend(entry(input));
     }
 
-    /// Strikes out the newest of equal inputs: of those before it nothing changes.
     fn retract(state: &mut Vec<u64>, input: &Input<'_>) {
-        let entry = entry(input);
-        if let Some(range) = entries(state).filter(|range| state[range.clone()] == entry).last() {
+        let found = entries(state).find(|range| state[range.start] == input.offset);
+        if let Some(range) = found {
             state.drain(range);
         }
     }
@@ -89,8 +88,8 @@ impl<R: Replay> Growing for Kept<R> {
 
     fn output(state: &[u64], reading: &Reading<'_>) -> Value {
         let mut inputs = entries(state).map(|range| {
-            let value = &state[range.start + 1..range.end];
-            (EventTime(state[range.start] as i64), words::get(value), words::get(&value[words::len(value)..]))
+            let value = &state[range.start + 2..range.end];
+            (EventTime(state[range.start + 1] as i64), words::get(value), words::get(&value[words::len(value)..]))
         });
         R::value(&mut inputs, reading)
     }

@@ -37,7 +37,7 @@ mod variance;
 mod words;
 mod zscore;
 
-use kilter_core::{DataType, EventTime, Value};
+use kilter_core::{DataType, EventTime, Offset, Value};
 
 pub(crate) use by::{DEFAULT_MOST as DEFAULT_CATEGORIES, LIMIT as MAX_CATEGORIES};
 pub(crate) use gaps::Bounds;
@@ -89,11 +89,7 @@ pub(crate) struct Aggregator {
 }
 
 impl Aggregator {
-    const fn new(
-        names: &'static [&'static str],
-        takes: Takes,
-        bind: fn(Option<DataType>) -> Result<Bound, &'static str>,
-    ) -> Aggregator {
+    const fn new(names: &'static [&'static str], takes: Takes, bind: fn(Option<DataType>) -> Result<Bound, &'static str>) -> Aggregator {
         Aggregator { names, takes, bind, decayed: None }
     }
 
@@ -194,6 +190,8 @@ pub(crate) fn names() -> impl Iterator<Item = &'static str> {
 /// One event as an aggregate sees it; no value is null.
 #[derive(Clone, Copy)]
 pub(crate) struct Input<'a> {
+    /// Names the event: no two have the same.
+    pub offset: Offset,
     pub time: EventTime,
     pub value: &'a Value,
     /// The second argument, or the category; for others the first again.

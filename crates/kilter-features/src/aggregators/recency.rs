@@ -5,8 +5,9 @@ use kilter_core::{DataType, EventTime, Value};
 
 use super::{Aggregator, Bound, Fixed, Input, Ops, Reading, Takes};
 
-pub(super) static FIRST_TIME: Aggregator =
-    Aggregator::new(&["first_time"], Takes::Nothing, |_| Ok(Bound::new("earliest", Ops::fixed::<Moment<false, false>>(), DataType::Timestamp)));
+pub(super) static FIRST_TIME: Aggregator = Aggregator::new(&["first_time"], Takes::Nothing, |_| {
+    Ok(Bound::new("earliest", Ops::fixed::<Moment<false, false>>(), DataType::Timestamp))
+});
 pub(super) static LAST_TIME: Aggregator =
     Aggregator::new(&["last_time"], Takes::Nothing, |_| Ok(Bound::new("latest", Ops::fixed::<Moment<true, false>>(), DataType::Timestamp)));
 pub(super) static TIME_SINCE_FIRST: Aggregator = Aggregator::new(&["time_since_first"], Takes::Nothing, |_| {

@@ -7,7 +7,8 @@ use super::extreme::{rank, unrank};
 use super::row::most;
 use super::{Aggregator, Bound, Constants, Growing, Input, Ops, Reading, Takes, number};
 
-pub(super) static TOP_K: Aggregator = Aggregator::new(&["top_k"], Takes::ValueAnd(Constants::Count), |t| bind(t, "top_k", Ops::growing::<Top<true>>()));
+pub(super) static TOP_K: Aggregator =
+    Aggregator::new(&["top_k"], Takes::ValueAnd(Constants::Count), |t| bind(t, "top_k", Ops::growing::<Top<true>>()));
 pub(super) static BOTTOM_K: Aggregator =
     Aggregator::new(&["bottom_k"], Takes::ValueAnd(Constants::Count), |t| bind(t, "bottom_k", Ops::growing::<Top<false>>()));
 

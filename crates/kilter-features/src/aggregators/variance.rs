@@ -5,10 +5,8 @@ use kilter_stats::Moments;
 
 use super::{Aggregator, Bound, Fixed, Input, Ops, Reading, Takes, float, number};
 
-pub(super) static VARIANCE: Aggregator =
-    Aggregator::new(&["variance", "var"], Takes::Value, |t| bind(t, Ops::fixed::<Spread<false>>()));
-pub(super) static STDDEV: Aggregator =
-    Aggregator::new(&["stddev"], Takes::Value, |t| bind(t, Ops::fixed::<Spread<true>>()));
+pub(super) static VARIANCE: Aggregator = Aggregator::new(&["variance", "var"], Takes::Value, |t| bind(t, Ops::fixed::<Spread<false>>()));
+pub(super) static STDDEV: Aggregator = Aggregator::new(&["stddev"], Takes::Value, |t| bind(t, Ops::fixed::<Spread<true>>()));
 
 fn bind(t: Option<DataType>, ops: Ops) -> Result<Bound, &'static str> {
     match t {

@@ -8,7 +8,7 @@ mod snapshot;
 mod table;
 
 use hashbrown::HashTable;
-use kilter_core::{EntityKey, Event, EventTime, Operation, SourceId, Value};
+use kilter_core::{EntityKey, Event, EventTime, Offset, SourceId, Value};
 use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::hash::BuildHasher;
@@ -17,8 +17,8 @@ use crate::aggregators::{Fold, Input, MAX_WORDS, Reading};
 use crate::view::{Extent, Feed, Group, LevelPlan, Output, Periods, Place, Plan, Shared, View};
 
 use entity::{CACHE_FROM, Entity, Steps, Tiles};
-use table::Table;
 pub use snapshot::RestoreError;
+use table::Table;
 
 /// Fixed, so that a run can be repeated down to its memory accesses; map order never reaches an output.
 fn hash(key: &EntityKey) -> u64 {
@@ -36,8 +36,8 @@ pub struct Engine {
     watermarks: Vec<Option<EventTime>>,
     /// Windows with at least this many tiles are read through kept folds of blocks.
     cache_from: usize,
-    /// An event's row with what its lookups add.
-    extended: Vec<Value>,
+    /// By view: the row of the event at hand with what its lookups add; empty for views that look nothing up.
+    extended: Vec<Vec<Value>>,
 }
 
 /// What became of one event.
@@ -105,7 +105,8 @@ impl Engine {
                 ..ViewState::default()
             })
             .collect();
-        Engine { views, states, watermarks: Vec::new(), cache_from: CACHE_FROM, extended: Vec::new() }
+        let extended = views.iter().map(|_| Vec::new()).collect();
+        Engine { views, states, watermarks: Vec::new(), cache_from: CACHE_FROM, extended }
     }
 
     pub fn views(&self) -> &[View] {
@@ -128,21 +129,42 @@ impl Engine {
         if self.watermarks.len() <= source {
             self.watermarks.resize(source + 1, None);
         }
+        // What is looked up is as it was before this event: no view has taken it in yet.
+        self.look_up(event);
         let watermark = self.watermarks[source].map_or(event.time, |w| w.max(event.time));
         self.watermarks[source] = Some(watermark);
 
         let mut update = Update::default();
-        for v in 0..self.views.len() {
-            if self.views[v].plan.source != event.source {
-                continue;
+        for ((view, state), extended) in self.views.iter().zip(&mut self.states).zip(&self.extended) {
+            if view.plan.source == event.source {
+                update.views += 1;
+                let row = if extended.is_empty() { &event.row } else { extended };
+                state.update(&view.plan, event, row, watermark, &mut update);
             }
-            update.views += 1;
-            // What is looked up is as it was before this event: no view has taken it in yet.
-            let extended = self.extend(v, event);
-            let row = if extended { &self.extended[self.extended_rows(v)] } else { event.row.as_slice() };
-            self.states[v].update(&self.views[v].plan, event, row, watermark, &mut update);
         }
         update
+    }
+
+    /// Extends the event's row for every view that looks up others.
+    fn look_up(&mut self, event: &Event) {
+        for v in 0..self.views.len() {
+            let plan = std::sync::Arc::clone(&self.views[v].plan);
+            if plan.source != event.source || !plan.lookups.iter().any(|l| l.used) {
+                continue;
+            }
+            let mut row = std::mem::take(&mut self.extended[v]);
+            row.clear();
+            row.extend_from_slice(&event.row);
+            row.resize(plan.lookups[0].first_slot, Value::Null);
+            for (i, lookup) in plan.lookups.iter().enumerate() {
+                let place = self.states[v].lookups[i].filter(|_| lookup.used);
+                match (place, EntityKey::from_row(&event.row, &lookup.key)) {
+                    (Some(place), Some(key)) => self.read(place, &key, event.time, &mut row),
+                    _ => row.resize(row.len() + lookup.width, Value::Null),
+                }
+            }
+            self.extended[v] = row;
+        }
     }
 
     /// Appends one value per feature of the view, as of `at`. An unknown entity has empty windows.
@@ -156,10 +178,12 @@ impl Engine {
         state.read(plan, key, at, watermark, self.cache_from, &mut out[start..]);
     }
 
-    /// When the newest event of an entity happened; none: the view knows nothing of it.
+    /// When the newest event of an entity happened; none: the view knows nothing of it any more.
     pub fn last_event(&self, view: usize, key: &EntityKey) -> Option<EventTime> {
-        let state = self.states.get(view)?;
-        state.find(key).map(|place| state.entities[place].last)
+        let (plan, state) = (&self.views.get(view)?.plan, self.states.get(view)?);
+        let entity = &state.entities[state.find(key)?];
+        let watermark = self.watermark(plan.source)?;
+        alive(plan, entity, watermark).then_some(entity.last)
     }
 
     pub fn stats(&self) -> Vec<ViewStats> {
@@ -266,9 +290,17 @@ fn gone(plan: &Plan, entity: &Entity, watermark: EventTime) -> bool {
     passed || (plan.lifetime.is_empty() && entity.levels.iter().all(Tiles::is_empty))
 }
 
+/// Whether anything of an entity may still be seen: what has passed may or may not have been dropped yet.
+fn alive(plan: &Plan, entity: &Entity, watermark: EventTime) -> bool {
+    let passed = plan.ttl.is_some_and(|ttl| entity.last + ttl < watermark - plan.lateness);
+    let reaches = |(tiles, level): (&Tiles, &LevelPlan)| tiles.reaches(level.bound(watermark, plan.lateness, &mut Periods::default()));
+    !passed && (!entity.lifetime.is_empty() || entity.levels.iter().zip(&plan.levels).any(reaches))
+}
+
 /// Whether a row of this time is still part of any window.
 fn admitted(plan: &Plan, time: EventTime, bounds: &[i64], periods: &mut [Periods]) -> bool {
-    !plan.lifetime.is_empty() || plan.levels.iter().zip(periods).zip(bounds).any(|((l, periods), bound)| l.tiling.tile(time, periods) >= *bound)
+    !plan.lifetime.is_empty()
+        || plan.levels.iter().zip(periods).zip(bounds).any(|((l, periods), bound)| l.tiling.tile(time, periods) >= *bound)
 }
 
 impl ViewState {
@@ -312,7 +344,7 @@ impl ViewState {
     }
 
     fn update(&mut self, plan: &Plan, event: &Event, row: &[Value], watermark: EventTime, update: &mut Update) {
-        let deleted = event.operation == Operation::Delete;
+        let deleted = false;
         let mut named = None;
         if let Some(columns) = &plan.key {
             let Some(name) = EntityKey::from_row(row, columns) else {
@@ -320,10 +352,16 @@ impl ViewState {
                 update.no_key += 1;
                 return;
             };
-            if let Some((time, old)) = self.table.take(&name) {
-                self.retract(plan, time, &old, watermark);
-                self.retracted += 1;
-                update.retracted += 1;
+            if let Some((offset, time, old)) = self.table.take(&name) {
+                let bounds = self.bounds(plan, watermark);
+                // What no window holds any more may be swept already: it is as if it were not there.
+                if admitted(plan, time, &bounds, &mut self.periods) {
+                    let mut row = vec![Value::Null; plan.width];
+                    plan.stored.iter().zip(old).for_each(|(slot, value)| row[*slot] = value);
+                    self.retract(plan, offset, time, &row, &bounds);
+                    self.retracted += 1;
+                    update.retracted += 1;
+                }
             }
             if deleted {
                 update.applied += 1;
@@ -331,14 +369,11 @@ impl ViewState {
             }
             named = Some(name);
         }
-        let late = self.late;
-        if !self.apply(plan, event.time, row, watermark, update) {
-            return;
-        }
-        if let Some(name) = named
-            && self.late == late
+        if self.apply(plan, event, row, watermark, update)
+            && let Some(name) = named
         {
-            self.table.put(name, event.time, row, &plan.slots);
+            let stored = plan.stored.iter().map(|slot| row.get(*slot).cloned().unwrap_or_default()).collect();
+            self.table.put(name, event.offset, event.time, stored);
             let bounds = self.bounds(plan, watermark);
             let periods = &mut self.periods;
             self.table.sweep(|time| admitted(plan, time, &bounds, periods));
@@ -350,7 +385,8 @@ impl ViewState {
     }
 
     /// Adds a row; false: it is no part of the view.
-    fn apply(&mut self, plan: &Plan, time: EventTime, row: &[Value], watermark: EventTime, update: &mut Update) -> bool {
+    fn apply(&mut self, plan: &Plan, event: &Event, row: &[Value], watermark: EventTime, update: &mut Update) -> bool {
+        let time = event.time;
         if let Some(filter) = &plan.filter
             && !filter.holds(row)
         {
@@ -364,7 +400,8 @@ impl ViewState {
             return false;
         };
         let bounds = self.bounds(plan, watermark);
-        let tiles: SmallVec<[i64; 8]> = plan.levels.iter().zip(&mut self.periods).map(|(l, periods)| l.tiling.tile(time, periods)).collect();
+        let tiles: SmallVec<[i64; 8]> =
+            plan.levels.iter().zip(&mut self.periods).map(|(l, periods)| l.tiling.tile(time, periods)).collect();
         let enters = |level: usize| tiles[level] >= bounds[level];
         if plan.lifetime.is_empty() && !(0..plan.levels.len()).any(enters) {
             self.late += 1;
@@ -372,7 +409,7 @@ impl ViewState {
             return false;
         }
         update.applied += 1;
-        let inputs = Inputs::new(&plan.shared, time, row);
+        let inputs = Inputs::new(&plan.shared, event.offset, time, row);
         let before = self.entities.len();
         let place = self.find_or_add(plan, key, time);
         // Two looks for a new entity: with one, the sweep would never come round while every event brings a new one.
@@ -398,15 +435,14 @@ impl ViewState {
     }
 
     /// Takes a row back that was added before.
-    fn retract(&mut self, plan: &Plan, time: EventTime, row: &[Value], watermark: EventTime) {
+    fn retract(&mut self, plan: &Plan, offset: Offset, time: EventTime, row: &[Value], bounds: &[i64]) {
         let Some(place) = EntityKey::from_row(row, &plan.entity_slots).and_then(|key| self.find(&key)) else { return };
-        let bounds = self.bounds(plan, watermark);
-        let inputs = Inputs::new(&plan.shared, time, row);
+        let inputs = Inputs::new(&plan.shared, offset, time, row);
         let entity = &mut self.entities[place];
         if !plan.lifetime.is_empty() {
             entity.lifetime.retract(&plan.lifetime, 0, &inputs);
         }
-        for ((level, held), (periods, bound)) in plan.levels.iter().zip(&mut entity.levels).zip(self.periods.iter_mut().zip(&bounds)) {
+        for ((level, held), (periods, bound)) in plan.levels.iter().zip(&mut entity.levels).zip(self.periods.iter_mut().zip(bounds)) {
             let tile = level.tiling.tile(time, periods);
             if tile >= *bound {
                 held.retract(level, tile, &inputs);
@@ -462,6 +498,7 @@ impl ViewState {
 
 /// What the columns' filters and arguments make of one event, computed once.
 struct Inputs<'a> {
+    offset: Offset,
     time: EventTime,
     passed: SmallVec<[bool; 16]>,
     args: SmallVec<[Cow<'a, Value>; 8]>,
@@ -470,8 +507,9 @@ struct Inputs<'a> {
 static PRESENT: Value = Value::Bool(true);
 
 impl<'a> Inputs<'a> {
-    fn new(shared: &'a Shared, time: EventTime, row: &'a [Value]) -> Inputs<'a> {
+    fn new(shared: &'a Shared, offset: Offset, time: EventTime, row: &'a [Value]) -> Inputs<'a> {
         Inputs {
+            offset,
             time,
             passed: shared.filters.iter().map(|f| f.holds(row)).collect(),
             args: shared
@@ -501,7 +539,7 @@ impl<'a> Inputs<'a> {
         };
         let first = value(feed.arg)?;
         let other = if feed.other.is_some() { value(feed.other)? } else { first };
-        Some(Input { time: self.time, value: first, other, constants: &feed.constants })
+        Some(Input { offset: self.offset, time: self.time, value: first, other, constants: &feed.constants })
     }
 }
 
@@ -509,23 +547,18 @@ impl<'a> Inputs<'a> {
 mod tests {
     use super::*;
     use crate::{ColumnSpec, ViewSpec, compile_view};
-    use kilter_core::{DataType, Schema};
+    use kilter_core::{DataType, Schema, Span};
     use kilter_stats::Rng;
     use proptest::prelude::*;
 
     fn engine(cache_from: usize) -> Engine {
         let aggregates = ["sum(x)", "mean(x)", "stddev(x)", "min(x)", "count(x)", "last(x)", "first(x)", "time_since_last()", "last(s)"];
+        let schema = Schema::new([("k", DataType::Int64), ("x", DataType::Float64), ("s", DataType::String)]);
         let view = compile_view(&ViewSpec {
-            name: "v".into(),
-            source: SourceId(0),
-            schema: Schema::new([("k", DataType::Int64), ("x", DataType::Float64), ("s", DataType::String)]),
-            entity: vec!["k".into()],
-            filter: None,
             columns: (0..aggregates.len())
                 .map(|i| ColumnSpec { name: format!("f{i}"), text: format!("{} over 40s, 150s hop 1s", aggregates[i]), default: None })
                 .collect(),
-            hop: None,
-            lateness: Span(20_000_000),
+            ..ViewSpec::new("v", SourceId(0), schema, &["k"], Span(20_000_000))
         });
         let mut engine = Engine::new(vec![view.unwrap()]);
         engine.cache_from = cache_from;

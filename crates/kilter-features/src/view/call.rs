@@ -83,7 +83,8 @@ impl Call {
                     Some(DataType::Int64 | DataType::Float64 | DataType::Timestamp) => Some(expr),
                     t => {
                         let is = t.map_or("null", DataType::name);
-                        let problem = Problem::new("type_mismatch", format!("`{}` is {is}; {name} chooses by a number or a time", piece.text));
+                        let problem =
+                            Problem::new("type_mismatch", format!("`{}` is {is}; {name} chooses by a number or a time", piece.text));
                         return Err(problem.at(piece.range()));
                     }
                 }
@@ -102,9 +103,12 @@ impl Call {
             let expr = typed(&category)?;
             if matches!(expr.data_type(), Some(DataType::Float64 | DataType::Timestamp)) {
                 let is = expr.data_type().map_or("null", DataType::name);
-                return Err(Problem::new("type_mismatch", format!("`{}` is {is}; a category is a string, an int64 or a bool", category.text))
-                    .hint("make few of many, as in case when amount > 100 then 'large' else 'small' end")
-                    .at(category.range()));
+                return Err(Problem::new(
+                    "type_mismatch",
+                    format!("`{}` is {is}; a category is a string, an int64 or a bool", category.text),
+                )
+                .hint("make few of many, as in case when amount > 100 then 'large' else 'small' end")
+                .at(category.range()));
             }
             other = Some(expr);
             constants.push(most);

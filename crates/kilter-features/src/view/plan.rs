@@ -36,6 +36,8 @@ pub(crate) struct Plan {
     pub key: Option<Vec<usize>>,
     /// Slots that any expression or key reads, ascending.
     pub slots: Vec<usize>,
+    /// The columns among them in the order of their names, which is the order in which a changing source's rows are kept.
+    pub stored: Vec<usize>,
     /// Reads of other views that extend an event's row.
     pub lookups: Vec<LookupPlan>,
     /// The source's columns, then what lookups add.
@@ -199,6 +201,7 @@ impl<'a> Builder<'a> {
             ttl: spec.ttl,
             key: None,
             slots: Vec::new(),
+            stored: Vec::new(),
             lookups,
             width: scope.len(),
             features: Vec::new(),
@@ -255,7 +258,8 @@ impl<'a> Builder<'a> {
         if let Some(ttl) = self.spec.ttl
             && (ttl < Span::SECOND || ttl > MAX_WINDOW)
         {
-            let problem = Problem::new("bad_ttl", format!("a ttl of {ttl}")).hint("from 1s to 100 years (36525d); leave it out to keep entities");
+            let problem =
+                Problem::new("bad_ttl", format!("a ttl of {ttl}")).hint("from 1s to 100 years (36525d); leave it out to keep entities");
             self.problems.push((Location::Ttl, problem));
         }
         if let Some(zone) = &self.spec.time_zone
@@ -343,8 +347,7 @@ impl<'a> Builder<'a> {
         if !plan.extents.contains(&window.extent) {
             plan.extents.push(window.extent);
         }
-        let output =
-            Output { feature: self.plan.features.len(), place: plan.place(key, ops, feed), constants, default: default.clone() };
+        let output = Output { feature: self.plan.features.len(), place: plan.place(key, ops, feed), constants, default: default.clone() };
         match self.plan.groups.iter_mut().find(|g| (g.level, g.extent) == (level, window.extent)) {
             Some(group) => group.outputs.push(output),
             None => self.plan.groups.push(Group { level, extent: window.extent, outputs: vec![output] }),
@@ -422,7 +425,7 @@ impl<'a> Builder<'a> {
             scope.add(None, &feature.name, feature.data_type);
         }
         for column in &self.spec.derived {
-            let mut derive = || -> Result<(Expr, DataType, Option<Value>), Problem> {
+            let derive = || -> Result<(Expr, DataType, Option<Value>), Problem> {
                 if self.plan.features.iter().any(|f| f.name == column.name) {
                     let problem = Problem::new("duplicate_feature", format!("two features of this view are named `{}`", column.name));
                     return Err(problem.hint("give one of them another name"));
@@ -478,6 +481,8 @@ impl<'a> Builder<'a> {
         plan.slots.extend(plan.key.iter().flatten());
         plan.slots.sort_unstable();
         plan.slots.dedup();
+        plan.stored = plan.slots.iter().copied().filter(|s| *s < self.spec.schema.len()).collect();
+        plan.stored.sort_by_key(|s| &self.spec.schema.fields[*s].name);
         for level in &mut plan.levels {
             level.set_block();
         }
@@ -488,19 +493,16 @@ impl<'a> Builder<'a> {
     fn identity(&self) -> String {
         let (spec, plan) = (self.spec, &self.plan);
         let mut text = format!("{:?} source {} entity {:?} lateness {}\n", spec.name, spec.source.0, spec.entity, plan.lateness.0);
-        let mut types: Vec<String> = plan
-            .slots
-            .iter()
-            .filter_map(|s| spec.schema.fields.get(*s))
-            .map(|f| format!("{:?}: {}", f.name, f.data_type))
-            .collect();
+        let mut types: Vec<String> =
+            plan.slots.iter().filter_map(|s| spec.schema.fields.get(*s)).map(|f| format!("{:?}: {}", f.name, f.data_type)).collect();
         types.sort();
         text.push_str(&format!("{types:?} filter {:?}\n", plan.filter.as_ref().map(Expr::text)));
         if plan.ttl.is_some() || !spec.key.is_empty() || spec.time_zone.is_some() {
             text.push_str(&format!("ttl {:?} key {:?} zone {:?}\n", plan.ttl, spec.key, spec.time_zone));
         }
         for (lookup, from) in plan.lookups.iter().zip(&spec.lookups).filter(|(l, _)| l.used) {
-            text.push_str(&format!("lookup {:?} {:?} {}\n", lookup.view, lookup.key, from.view.plan.identity));
+            let key: Vec<&str> = lookup.key.iter().filter_map(|s| spec.schema.names().nth(*s)).collect();
+            text.push_str(&format!("lookup {:?} {key:?} {}\n", lookup.view, from.view.plan.identity));
         }
         for f in &plan.features {
             text.push_str(&format!("{:?} {:?} {} {:?}\n", f.name, f.text, f.over, f.hop));

@@ -41,11 +41,7 @@ pub(crate) enum Tiling {
     /// Tiles of this length, aligned to 1970-01-01T00:00:00Z.
     Even(i64),
     /// Tiles of this length from the start of each period on; `per` numbers belong to each.
-    Calendar {
-        calendar: Calendar,
-        hop: i64,
-        per: i64,
-    },
+    Calendar { calendar: Calendar, hop: i64, per: i64 },
     /// A tile for each event: the newest n are kept.
     Events(usize),
     /// One tile for all time.
@@ -112,9 +108,7 @@ impl Tiling {
     pub(crate) fn span(&self, extent: Extent, t: EventTime, periods: &mut Periods) -> Option<i64> {
         match (extent, self) {
             (Extent::Sliding(length), _) => Some(length),
-            (Extent::Current, Tiling::Calendar { calendar, .. }) => {
-                Some((t.0 - periods.of(calendar, t).start.0).max(Span::SECOND.0))
-            }
+            (Extent::Current, Tiling::Calendar { calendar, .. }) => Some((t.0 - periods.of(calendar, t).start.0).max(Span::SECOND.0)),
             (Extent::Previous, Tiling::Calendar { calendar, .. }) => {
                 let before = previous(calendar, t, periods);
                 Some((before.end.0 - before.start.0).max(Span::SECOND.0))
@@ -182,7 +176,9 @@ pub(super) fn parse(piece: &Piece<'_>, setting: &Setting<'_>) -> Result<Window, 
     let tiled = matches!(window.tiling, Tiling::Even(hop) if hop != INSTANT) || matches!(window.tiling, Tiling::Calendar { .. });
     if setting.hop_is_lines_own && !tiled {
         let problem = Problem::new("bad_hop", format!("`{}` has no hop", piece.text));
-        return Err(problem.hint("windows of a length, of a calendar and sessions have tiles; write this one without `hop`, as a line of its own"));
+        return Err(
+            problem.hint("windows of a length, of a calendar and sessions have tiles; write this one without `hop`, as a line of its own")
+        );
     }
     Ok(Window { suffix: if window.extent == Extent::Lifetime { String::new() } else { words.join("_") }, ..window })
 }
@@ -225,7 +221,13 @@ fn hop(length: Span, longest: Span, setting: &Setting<'_>) -> Result<Span, Probl
 fn sliding(length: Span, setting: &Setting<'_>) -> Result<Window, Problem> {
     let length = in_range(length)?;
     let hop = hop(length, length, setting)?;
-    Ok(Window { extent: Extent::Sliding(length.0), tiling: Tiling::Even(hop.0), length: Some(length), hop: Some(hop), ..Window::lifetime() })
+    Ok(Window {
+        extent: Extent::Sliding(length.0),
+        tiling: Tiling::Even(hop.0),
+        length: Some(length),
+        hop: Some(hop),
+        ..Window::lifetime()
+    })
 }
 
 fn exact(length: Span) -> Result<Window, Problem> {
@@ -253,9 +255,7 @@ fn session(gap: Span, max: Option<Span>, setting: &Setting<'_>) -> Result<Window
 
 fn latest(n: &str) -> Result<Window, Problem> {
     match n.parse::<usize>() {
-        Ok(n) if (1..=MAX_LATEST).contains(&n) => {
-            Ok(Window { extent: Extent::Latest(n), tiling: Tiling::Events(n), ..Window::lifetime() })
-        }
+        Ok(n) if (1..=MAX_LATEST).contains(&n) => Ok(Window { extent: Extent::Latest(n), tiling: Tiling::Events(n), ..Window::lifetime() }),
         _ => Err(Problem::new("bad_window", format!("`last {n}`")).hint(format!("a whole number from 1 to {MAX_LATEST}, as in last 10"))),
     }
 }
