@@ -286,15 +286,20 @@ fn expired(plan: &Plan, last: EventTime, at: EventTime, watermark: Option<EventT
 
 /// Whether nothing of an entity can be seen any more, whenever it is read.
 fn gone(plan: &Plan, entity: &Entity, watermark: EventTime) -> bool {
-    let passed = plan.ttl.is_some_and(|ttl| entity.last + ttl < watermark - plan.lateness);
-    passed || (plan.lifetime.is_empty() && entity.levels.iter().all(Tiles::is_empty))
+    match plan.ttl {
+        // Its newest event decides when it begins anew, whether any window holds that event or not.
+        Some(ttl) => entity.last + ttl < watermark - plan.lateness,
+        None => plan.lifetime.is_empty() && entity.levels.iter().all(Tiles::is_empty),
+    }
 }
 
 /// Whether anything of an entity may still be seen: what has passed may or may not have been dropped yet.
 fn alive(plan: &Plan, entity: &Entity, watermark: EventTime) -> bool {
-    let passed = plan.ttl.is_some_and(|ttl| entity.last + ttl < watermark - plan.lateness);
     let reaches = |(tiles, level): (&Tiles, &LevelPlan)| tiles.reaches(level.bound(watermark, plan.lateness, &mut Periods::default()));
-    !passed && (!entity.lifetime.is_empty() || entity.levels.iter().zip(&plan.levels).any(reaches))
+    match plan.ttl {
+        Some(_) => !gone(plan, entity, watermark),
+        None => !entity.lifetime.is_empty() || entity.levels.iter().zip(&plan.levels).any(reaches),
+    }
 }
 
 /// Whether a row of this time is still part of any window.
