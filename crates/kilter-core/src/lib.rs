@@ -2,6 +2,7 @@
 //!
 //! Pure: no IO, no clock, no async. A wall clock is handed in through [`Clock`].
 
+mod calendar;
 mod event;
 mod key;
 mod nearest;
@@ -11,6 +12,7 @@ mod schema;
 mod time;
 mod value;
 
+pub use calendar::{Calendar, Period, Unit};
 pub use compact_str::CompactString;
 pub use event::{Event, Offset, Operation, SourceId};
 pub use key::EntityKey;

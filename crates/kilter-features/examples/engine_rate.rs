@@ -99,19 +99,7 @@ fn spec() -> ViewSpec {
             ColumnSpec { name: format!("f{i}"), text, default: None }
         })
         .collect();
-    ViewSpec {
-        name: "account".into(),
-        source: SourceId(0),
-        schema: Schema::new([
-            ("k", DataType::Int64),
-            ("amount", DataType::Float64),
-            ("kind", DataType::String),
-            ("balance", DataType::Float64),
-        ]),
-        entity: vec!["k".into()],
-        filter: None,
-        columns,
-        hop: None,
-        lateness: Span::HOUR,
-    }
+    let schema =
+        Schema::new([("k", DataType::Int64), ("amount", DataType::Float64), ("kind", DataType::String), ("balance", DataType::Float64)]);
+    ViewSpec { columns, ..ViewSpec::new("account", SourceId(0), schema, &["k"], Span::HOUR) }
 }

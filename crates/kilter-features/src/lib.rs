@@ -14,7 +14,7 @@ mod hash;
 mod view;
 
 pub use engine::{Engine, RestoreError, Update, ViewStats};
-pub use view::{ColumnSpec, Equality, FeatureInfo, Location, View, ViewSpec, compile_view};
+pub use view::{ColumnSpec, Equality, FeatureInfo, Location, LookupSpec, View, ViewSpec, compile_view};
 
 /// The names a feature line may start with.
 pub fn aggregate_names() -> impl Iterator<Item = &'static str> {

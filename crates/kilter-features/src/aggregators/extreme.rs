@@ -2,10 +2,10 @@
 
 use kilter_core::{DataType, EventTime, Value};
 
-use super::{Aggregator, Bound, Equality, Fixed, Input, Ops, Reading, Takes, number};
+use super::{Aggregator, Bound, Fixed, Input, Ops, Reading, Takes, number};
 
-pub(super) static MIN: Aggregator = Aggregator { names: &["min"], takes: Takes::Value, bind: bind::<false> };
-pub(super) static MAX: Aggregator = Aggregator { names: &["max"], takes: Takes::Value, bind: bind::<true> };
+pub(super) static MIN: Aggregator = Aggregator::new(&["min"], Takes::Value, bind::<false>);
+pub(super) static MAX: Aggregator = Aggregator::new(&["max"], Takes::Value, bind::<true>);
 
 fn bind<const MAX: bool>(t: Option<DataType>) -> Result<Bound, &'static str> {
     let (kind, ops, result) = match t {
@@ -14,19 +14,19 @@ fn bind<const MAX: bool>(t: Option<DataType>) -> Result<Bound, &'static str> {
         Some(DataType::Timestamp) => (["min_time", "max_time"], Ops::fixed::<Whole<MAX, true>>(), DataType::Timestamp),
         _ => return Err("a number or a timestamp"),
     };
-    Ok(Bound { state: kind[usize::from(MAX)], ops, result, equality: Equality::Bitwise, order_sensitive: false, error: 0.0 })
+    Ok(Bound::new(kind[usize::from(MAX)], ops, result))
 }
 
 /// One word: the float's bits arranged so that a larger word is a better candidate. Finite floats never give 0, which means empty.
 struct Floats<const MAX: bool>;
 
-fn rank<const MAX: bool>(x: f64) -> u64 {
+pub(super) fn rank<const MAX: bool>(x: f64) -> u64 {
     let bits = x.to_bits();
     let ascending = if bits >> 63 == 0 { bits | 1 << 63 } else { !bits };
     if MAX { ascending } else { !ascending }
 }
 
-fn unrank<const MAX: bool>(rank: u64) -> f64 {
+pub(super) fn unrank<const MAX: bool>(rank: u64) -> f64 {
     let ascending = if MAX { rank } else { !rank };
     f64::from_bits(if ascending >> 63 == 1 { ascending & !(1 << 63) } else { !ascending })
 }
@@ -42,7 +42,7 @@ impl<const MAX: bool> Fixed for Floats<MAX> {
         state[0] = state[0].max(later[0]);
     }
 
-    fn output(state: &[u64], _: &Reading) -> Value {
+    fn output(state: &[u64], _: &Reading<'_>) -> Value {
         if state[0] == 0 { Value::Null } else { Value::float(unrank::<MAX>(state[0])) }
     }
 }
@@ -70,7 +70,7 @@ impl<const MAX: bool, const TIME: bool> Fixed for Whole<MAX, TIME> {
         }
     }
 
-    fn output(state: &[u64], _: &Reading) -> Value {
+    fn output(state: &[u64], _: &Reading<'_>) -> Value {
         match (state[0], TIME) {
             (0, _) => Value::Null,
             (_, true) => Value::Time(EventTime(state[1] as i64)),

@@ -1,4 +1,4 @@
-//! `quantile(x, p)`: the value at rank floor(p (n - 1)), within 1 % of it. Empty: null.
+//! `quantile(x, p)`, and `median(x)` with p = 0.5: the value at rank floor(p (n - 1)), within 1 % of it. Empty: null.
 //!
 //! DDSketch (Masson, Rim and Lee, VLDB 2019): values fall into buckets whose borders grow by a constant factor, so a bucket's middle is within
 //! 1 % of all it holds. Counts add up in any order to the same state. Magnitudes below 1e-12 count as 0. A state has one word per bucket in
@@ -6,23 +6,18 @@
 
 use kilter_core::{DataType, Value};
 
-use super::{Aggregator, Bound, Equality, Growing, Input, Ops, Reading, Takes, float, number};
+use super::{Aggregator, Bound, Constants, Growing, Input, Ops, Reading, Takes, float, number};
 
-pub(super) static QUANTILE: Aggregator = Aggregator {
-    names: &["quantile"],
-    takes: Takes::ValueAndFraction,
-    bind: |t| match t {
-        Some(t) if t.is_numeric() => Ok(Bound {
-            state: "quantile",
-            ops: Ops::growing::<Quantile>(),
-            result: DataType::Float64,
-            equality: Equality::Bitwise,
-            order_sensitive: false,
-            error: ERROR,
-        }),
+pub(super) static QUANTILE: Aggregator = Aggregator::new(&["quantile"], Takes::ValueAnd(Constants::Fraction), bind);
+pub(super) static MEDIAN: Aggregator =
+    Aggregator::new(&["median"], Takes::Value, |t| bind(t).map(|bound| Bound { constants: &[0.5], ..bound }));
+
+fn bind(t: Option<DataType>) -> Result<Bound, &'static str> {
+    match t {
+        Some(t) if t.is_numeric() => Ok(Bound::new("quantile", Ops::growing::<Quantile>(), DataType::Float64).estimate(ERROR)),
         _ => Err("a number"),
-    },
-};
+    }
+}
 
 const ERROR: f64 = 0.01;
 const GAMMA: f64 = (1.0 + ERROR) / (1.0 - ERROR);
@@ -61,11 +56,23 @@ fn middle(bucket: u64) -> f64 {
 }
 
 impl Growing for Quantile {
+    const GROUP: bool = true;
+
     fn update(state: &mut Vec<u64>, input: &Input<'_>) {
         add(state, bucket(number(input.value)) << COUNT_BITS | 1);
     }
 
-    fn merge(state: &mut Vec<u64>, later: &[u64]) {
+    fn retract(state: &mut Vec<u64>, input: &Input<'_>) {
+        let bucket = bucket(number(input.value));
+        if let Ok(place) = state.binary_search_by_key(&bucket, |w| w >> COUNT_BITS) {
+            match state[place] & MAX_COUNT {
+                0 | 1 => drop(state.remove(place)),
+                _ => state[place] -= 1,
+            }
+        }
+    }
+
+    fn merge(state: &mut Vec<u64>, later: &[u64], _: &[f64]) {
         if state.is_empty() {
             state.extend_from_slice(later);
         } else {
@@ -73,12 +80,12 @@ impl Growing for Quantile {
         }
     }
 
-    fn output(state: &[u64], reading: &Reading) -> Value {
+    fn output(state: &[u64], reading: &Reading<'_>) -> Value {
         let count: u64 = state.iter().map(|w| w & MAX_COUNT).sum();
         if count == 0 {
             return Value::Null;
         }
-        let rank = libm::floor(reading.fraction * (count - 1) as f64) as u64;
+        let rank = libm::floor(reading.constants.first().copied().unwrap_or(0.5) * (count - 1) as f64) as u64;
         let mut below = 0;
         for word in state {
             below += word & MAX_COUNT;

@@ -2,40 +2,43 @@
 
 use kilter_core::{DataType, Value};
 
-use super::{Aggregator, Bound, Equality, Fixed, Input, Ops, Reading, Takes, float, number};
+use super::{Aggregator, Bound, Fixed, Input, Ops, Reading, Takes, decay, float, number};
 
-pub(super) static SUM: Aggregator = Aggregator {
-    names: &["sum"],
-    takes: Takes::Value,
-    bind: |t| {
-        let (state, ops, result, equality) = match t {
-            Some(DataType::Int64) => ("sum_int", Ops::fixed::<SumInt>(), DataType::Int64, Equality::Bitwise),
-            Some(DataType::Float64) => ("sum_float", Ops::fixed::<SumFloat>(), DataType::Float64, Equality::Tolerance(1e-9)),
-            _ => return Err("a number"),
-        };
-        Ok(Bound { state, ops, result, equality, order_sensitive: result == DataType::Float64, error: 0.0 })
-    },
-};
+pub(super) static SUM: Aggregator = Aggregator::new(&["sum"], Takes::Value, |t| match t {
+    Some(DataType::Int64) => Ok(Bound::new("total_int", Ops::fixed::<SumInt>(), DataType::Int64)),
+    Some(DataType::Float64) => Ok(Bound::new("total_float", Ops::fixed::<SumFloat>(), DataType::Float64).adds_floats()),
+    _ => Err("a number"),
+})
+.with_decay(decay::sum);
 
 /// Count, then the total as i128 (low word first): no order of adding can overflow on the way.
-struct SumInt;
+pub(super) struct SumInt;
 
 pub(super) fn total(state: &[u64]) -> i128 {
     (u128::from(state[1]) | u128::from(state[2]) << 64) as i128
 }
 
-pub(super) fn set_total(state: &mut [u64], total: i128) {
+fn set_total(state: &mut [u64], total: i128) {
     state[1] = total as u64;
     state[2] = (total >> 64) as u64;
 }
 
 impl Fixed for SumInt {
     const WORDS: usize = 3;
+    const GROUP: bool = true;
 
     fn update(state: &mut [u64], input: &Input<'_>) {
         if let Value::Int(i) = input.value {
             state[0] += 1;
             let sum = total(state).wrapping_add(i128::from(*i));
+            set_total(state, sum);
+        }
+    }
+
+    fn retract(state: &mut [u64], input: &Input<'_>) {
+        if let Value::Int(i) = input.value {
+            state[0] = state[0].saturating_sub(1);
+            let sum = total(state).wrapping_sub(i128::from(*i));
             set_total(state, sum);
         }
     }
@@ -46,7 +49,7 @@ impl Fixed for SumInt {
         set_total(state, sum);
     }
 
-    fn output(state: &[u64], _: &Reading) -> Value {
+    fn output(state: &[u64], _: &Reading<'_>) -> Value {
         match state[0] {
             0 => Value::Null,
             _ => i64::try_from(total(state)).map_or(Value::Null, Value::Int),
@@ -55,7 +58,7 @@ impl Fixed for SumInt {
 }
 
 /// Count and running total.
-struct SumFloat;
+pub(super) struct SumFloat;
 
 impl Fixed for SumFloat {
     const WORDS: usize = 2;
@@ -70,7 +73,7 @@ impl Fixed for SumFloat {
         state[1] = (f64::from_bits(state[1]) + f64::from_bits(later[1])).to_bits();
     }
 
-    fn output(state: &[u64], _: &Reading) -> Value {
+    fn output(state: &[u64], _: &Reading<'_>) -> Value {
         if state[0] == 0 { Value::Null } else { float(f64::from_bits(state[1])) }
     }
 }

@@ -3,23 +3,14 @@
 use kilter_core::{DataType, Value};
 use kilter_stats::Moments;
 
-use super::{Aggregator, Bound, Equality, Fixed, Input, Ops, Reading, Takes, float, number};
+use super::{Aggregator, Bound, Fixed, Input, Ops, Reading, Takes, float, number};
 
-pub(super) static VARIANCE: Aggregator =
-    Aggregator { names: &["variance", "var"], takes: Takes::Value, bind: |t| bind(t, Ops::fixed::<Spread<false>>()) };
-pub(super) static STDDEV: Aggregator =
-    Aggregator { names: &["stddev"], takes: Takes::Value, bind: |t| bind(t, Ops::fixed::<Spread<true>>()) };
+pub(super) static VARIANCE: Aggregator = Aggregator::new(&["variance", "var"], Takes::Value, |t| bind(t, Ops::fixed::<Spread<false>>()));
+pub(super) static STDDEV: Aggregator = Aggregator::new(&["stddev"], Takes::Value, |t| bind(t, Ops::fixed::<Spread<true>>()));
 
 fn bind(t: Option<DataType>, ops: Ops) -> Result<Bound, &'static str> {
     match t {
-        Some(t) if t.is_numeric() => Ok(Bound {
-            state: "moments",
-            ops,
-            result: DataType::Float64,
-            equality: Equality::Tolerance(1e-9),
-            order_sensitive: true,
-            error: 0.0,
-        }),
+        Some(t) if t.is_numeric() => Ok(Bound::new("moments", ops, DataType::Float64).adds_floats()),
         _ => Err("a number"),
     }
 }
@@ -27,11 +18,11 @@ fn bind(t: Option<DataType>, ops: Ops) -> Result<Bound, &'static str> {
 /// Count, mean and squared deviations.
 struct Spread<const ROOT: bool>;
 
-fn load(state: &[u64]) -> Moments {
+pub(super) fn load(state: &[u64]) -> Moments {
     Moments { count: state[0], mean: f64::from_bits(state[1]), m2: f64::from_bits(state[2]) }
 }
 
-fn store(state: &mut [u64], m: Moments) {
+pub(super) fn store(state: &mut [u64], m: Moments) {
     state[0] = m.count;
     state[1] = m.mean.to_bits();
     state[2] = m.m2.to_bits();
@@ -52,7 +43,7 @@ impl<const ROOT: bool> Fixed for Spread<ROOT> {
         store(state, moments);
     }
 
-    fn output(state: &[u64], _: &Reading) -> Value {
+    fn output(state: &[u64], _: &Reading<'_>) -> Value {
         let moments = load(state);
         let spread = if ROOT { moments.stddev() } else { moments.variance() };
         spread.map_or(Value::Null, float)

@@ -2,17 +2,14 @@
 
 use kilter_core::EventTime;
 
-use super::{Engine, ViewState};
+use super::{Engine, ViewState, lookups};
 use crate::View;
 
 impl View {
     /// The columns of the source that the view reads, in ascending order.
     pub fn reads(&self) -> Vec<usize> {
-        let plan = &self.plan;
-        let exprs = plan.filter.iter().chain(&plan.shared.filters).chain(&plan.shared.args);
-        let mut columns: Vec<usize> = exprs.flat_map(|e| e.slots().iter().copied()).chain(plan.entity_slots.iter().copied()).collect();
+        let mut columns = self.plan.stored.clone();
         columns.sort_unstable();
-        columns.dedup();
         columns
     }
 
@@ -40,7 +37,11 @@ impl Engine {
             return None;
         }
         let states: Vec<ViewState> = origins.iter().map(|(part, place)| std::mem::take(&mut parts[*part].states[*place])).collect();
-        Some(Engine { states, watermarks, ..Engine::new(views) })
+        let mut engine = Engine { states, watermarks, ..Engine::new(views) };
+        for (view, state) in engine.views.iter().zip(&mut engine.states) {
+            state.lookups = lookups(view, &engine.views);
+        }
+        Some(engine)
     }
 }
 
@@ -54,14 +55,9 @@ mod tests {
         let mut columns = vec![("k", DataType::Int64), ("x", DataType::Float64)];
         columns.insert(0, (first, DataType::String));
         let spec = ViewSpec {
-            name: name.into(),
-            source: SourceId(source),
-            schema: Schema::new(columns),
-            entity: vec!["k".into()],
             filter: Some("x > 0".into()),
             columns: vec![ColumnSpec { name: "f".into(), text: line.into(), default: None }],
-            hop: None,
-            lateness: Span::MINUTE,
+            ..ViewSpec::new(name, SourceId(source), Schema::new(columns), &["k"], Span::MINUTE)
         };
         compile_view(&spec).unwrap()
     }

@@ -1,33 +1,32 @@
 //! The state of one entity: a sparse row of tiles per level, and one tile for its lifetime.
 //!
-//! A window is folded in blocks of [`BLOCK`] tiles aligned to multiples of it: each block from its oldest tile on, then the blocks. That order
-//! is a function of the window alone, so a block's fold can be kept and used again without a bit of difference.
+//! A window is folded in blocks of tiles aligned to multiples of the level's block: each block from its oldest tile on, then the blocks. That
+//! order is a function of the window alone, so a block's fold can be kept and used again without a bit of difference.
 
 use std::ops::Range;
 
-use kilter_core::EntityKey;
+use kilter_core::{EntityKey, EventTime};
 use smallvec::SmallVec;
 
 use super::Inputs;
-use crate::aggregators::{FixedOps, MAX_WORDS};
+use crate::aggregators::{Bounds, Fixed, FixedOps, MAX_WORDS};
 use crate::view::{LevelPlan, Plan};
-
-/// Tiles per block: near the root of the number of tiles of a long window, where head, blocks and tail cost alike.
-const BLOCK: i64 = 16;
 
 /// Below this many tiles in a window, keeping folds of blocks costs more than it saves.
 pub(super) const CACHE_FROM: usize = 48;
 
 pub(super) struct Entity {
     pub key: EntityKey,
+    /// Its newest event.
+    pub last: EventTime,
     pub levels: Box<[Tiles]>,
     /// At most the one tile 0.
     pub lifetime: Tiles,
 }
 
 impl Entity {
-    pub(super) fn new(plan: &Plan, key: EntityKey) -> Entity {
-        Entity { key, levels: plan.levels.iter().map(|_| Tiles::default()).collect(), lifetime: Tiles::default() }
+    pub(super) fn new(plan: &Plan, key: EntityKey, last: EventTime) -> Entity {
+        Entity { key, last, levels: plan.levels.iter().map(|_| Tiles::default()).collect(), lifetime: Tiles::default() }
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -94,37 +93,104 @@ impl Tiles {
 
     /// Adds an event to its tile. Tiles before `bound` have passed and are dropped when a new one opens.
     pub(super) fn apply(&mut self, level: &LevelPlan, tile: i64, bound: i64, inputs: &Inputs<'_>) {
+        if let Some(most) = level.latest() {
+            return self.apply_latest(level, tile, most, inputs);
+        }
         let place = match self.index.last() {
             Some(last) if *last == tile => self.index.len() - 1,
             _ => match self.index.binary_search(&tile) {
                 Ok(place) => place,
                 Err(_) => {
                     self.prune_lazily(level, bound);
-                    self.open(level, tile)
+                    self.open(level, self.index.partition_point(|t| *t < tile), tile)
                 }
             },
         };
-        if let Some(blocks) = &mut self.blocks
-            && tile < blocks.end
-        {
-            blocks.truncate(level, tile.div_euclid(BLOCK));
+        self.touch(level, tile);
+        self.add(level, place, inputs);
+    }
+
+    /// Gives an event a tile of its own behind those that are not later, and drops the oldest when that is one too many.
+    fn apply_latest(&mut self, level: &LevelPlan, time: i64, most: usize, inputs: &Inputs<'_>) {
+        if !inputs.passes(level.filter) {
+            return;
         }
+        let mut place = self.index.partition_point(|t| *t <= time);
+        if self.index.len() >= most {
+            if place == 0 {
+                return;
+            }
+            self.index.remove(0);
+            self.words.drain(..level.stride);
+            self.growing.drain(..level.growing.len());
+            place -= 1;
+        }
+        let place = self.open(level, place, time);
+        self.add(level, place, inputs);
+    }
+
+    fn add(&mut self, level: &LevelPlan, place: usize, inputs: &Inputs<'_>) {
         let words = &mut self.words[place * level.stride..(place + 1) * level.stride];
         for state in &level.fixed {
-            if let Some(input) = inputs.get(state.filter, state.arg) {
+            if let Some(input) = inputs.get(&state.feed) {
                 (state.ops.update)(&mut words[state.offset..state.offset + state.ops.words], &input);
             }
         }
         let growing = &mut self.growing[place * level.growing.len()..];
         for (state, held) in level.growing.iter().zip(growing) {
-            if let Some(input) = inputs.get(state.filter, state.arg) {
+            if let Some(input) = inputs.get(&state.feed) {
                 (state.ops.update)(held, &input);
             }
         }
     }
 
-    fn open(&mut self, level: &LevelPlan, tile: i64) -> usize {
-        let place = self.index.partition_point(|t| *t < tile);
+    /// Takes an event back from its tile, if the tile is still there.
+    pub(super) fn retract(&mut self, level: &LevelPlan, tile: i64, inputs: &Inputs<'_>) {
+        let Ok(place) = self.index.binary_search(&tile) else { return };
+        self.touch(level, tile);
+        let words = &mut self.words[place * level.stride..(place + 1) * level.stride];
+        for state in &level.fixed {
+            if let Some(input) = inputs.get(&state.feed) {
+                (state.ops.retract)(&mut words[state.offset..state.offset + state.ops.words], &input);
+            }
+        }
+        let growing = &mut self.growing[place * level.growing.len()..];
+        for (state, held) in level.growing.iter().zip(growing) {
+            if let Some(input) = inputs.get(&state.feed) {
+                (state.ops.retract)(held, &input);
+            }
+        }
+    }
+
+    /// Forgets the kept fold of a tile's block and of all later ones.
+    fn touch(&mut self, level: &LevelPlan, tile: i64) {
+        if let Some(blocks) = &mut self.blocks
+            && tile < blocks.end
+        {
+            blocks.truncate(level, tile.div_euclid(level.block));
+        }
+    }
+
+    /// Where in `range` the last session begins: after the last gap longer than `gap`. `at` is the moment of reading.
+    pub(super) fn session(&self, level: &LevelPlan, range: Range<usize>, gap: i64, at: i64) -> Range<usize> {
+        let Some(offset) = level.bounds else { return range };
+        let times = |place: usize| {
+            let bounds = &self.words[place * level.stride + offset..][..Bounds::WORDS];
+            (bounds[1] as i64, bounds[2] as i64)
+        };
+        let (mut start, mut first) = (range.end, at);
+        while start > range.start {
+            let (earlier_first, earlier_last) = times(start - 1);
+            if first.saturating_sub(earlier_last) > gap {
+                break;
+            }
+            start -= 1;
+            first = earlier_first;
+        }
+        start..range.end
+    }
+
+    fn open(&mut self, level: &LevelPlan, place: usize, tile: i64) -> usize {
         let (words, growing) = (place * level.stride, place * level.growing.len());
         let newest = place == self.index.len();
         self.index.insert(place, tile);
@@ -169,12 +235,12 @@ impl Tiles {
     /// Forgets blocks that have passed, and folds anew the one that `bound` cuts.
     fn prune_blocks(&mut self, level: &LevelPlan, bound: i64) {
         let Some(mut blocks) = self.blocks.take() else { return };
-        let first = self.index.first().map_or(i64::MAX, |t| t.div_euclid(BLOCK));
+        let first = self.index.first().map_or(i64::MAX, |t| t.div_euclid(level.block));
         let gone = blocks.number.partition_point(|b| *b < first);
         blocks.number.drain(..gone);
         blocks.words.drain(..gone * level.stride);
-        if blocks.number.first() == Some(&bound.div_euclid(BLOCK)) {
-            let end = self.index.partition_point(|t| t.div_euclid(BLOCK) <= first);
+        if blocks.number.first() == Some(&bound.div_euclid(level.block)) {
+            let end = self.index.partition_point(|t| t.div_euclid(level.block) <= first);
             self.fold_block(level, 0..end, &mut blocks.words[..level.stride]);
         }
         if !blocks.number.is_empty() {
@@ -185,23 +251,23 @@ impl Tiles {
     /// Folds all blocks but the newest, which is still filling, so that [`Tiles::fold`] can use them.
     pub(super) fn fold_blocks(&mut self, level: &LevelPlan) {
         let (Some(first), Some(last)) = (self.index.first(), self.index.last()) else { return };
-        let newest = last.div_euclid(BLOCK);
+        let newest = last.div_euclid(level.block);
         let mut blocks = match self.blocks.take() {
             Some(blocks) => blocks,
-            None => Box::new(Blocks { end: first.div_euclid(BLOCK) * BLOCK, ..Blocks::default() }),
+            None => Box::new(Blocks { end: first.div_euclid(level.block) * level.block, ..Blocks::default() }),
         };
-        if blocks.end < newest * BLOCK {
+        if blocks.end < newest * level.block {
             let mut start = self.index.partition_point(|t| *t < blocks.end);
-            while self.index[start].div_euclid(BLOCK) < newest {
-                let number = self.index[start].div_euclid(BLOCK);
-                let end = start + self.index[start..].partition_point(|t| t.div_euclid(BLOCK) == number);
+            while self.index[start].div_euclid(level.block) < newest {
+                let number = self.index[start].div_euclid(level.block);
+                let end = start + self.index[start..].partition_point(|t| t.div_euclid(level.block) == number);
                 let at = blocks.words.len();
                 blocks.number.push(number);
                 blocks.words.resize(at + level.stride, 0);
                 self.fold_block(level, start..end, &mut blocks.words[at..]);
                 start = end;
             }
-            blocks.end = newest * BLOCK;
+            blocks.end = newest * level.block;
         }
         self.blocks = Some(blocks);
     }
@@ -215,17 +281,21 @@ impl Tiles {
     }
 
     /// How to fold the tiles of `range`.
-    pub(super) fn steps(&self, range: Range<usize>, cached: bool) -> Steps {
+    pub(super) fn steps(&self, level: &LevelPlan, range: Range<usize>, cached: bool) -> Steps {
         let mut steps = Steps::default();
         if range.is_empty() {
             return steps;
         }
-        let block = |i: usize| self.index[i].div_euclid(BLOCK);
+        if level.block == 0 {
+            steps.tail.push(range);
+            return steps;
+        }
+        let block = |i: usize| self.index[i].div_euclid(level.block);
         let mut at = range.start;
         if let Some(blocks) = self.blocks.as_ref().filter(|_| cached) {
             // The head: the rest of a block that the window cuts.
             if at > 0 && block(at - 1) == block(at) {
-                let end = at + self.index[at..range.end].partition_point(|t| t.div_euclid(BLOCK) == block(at));
+                let end = at + self.index[at..range.end].partition_point(|t| t.div_euclid(level.block) == block(at));
                 steps.head.push(at..end);
                 at = end;
             }
@@ -233,17 +303,17 @@ impl Tiles {
             if at < range.end {
                 let cut = range.end < self.index.len() && block(range.end) == block(range.end - 1);
                 let until = if cut { block(range.end - 1) } else { block(range.end - 1) + 1 };
-                let until = until.min(blocks.end.div_euclid(BLOCK));
+                let until = until.min(blocks.end.div_euclid(level.block));
                 let first = blocks.number.partition_point(|b| *b < block(at));
                 let last = blocks.number.partition_point(|b| *b < until);
                 if first < last {
                     steps.blocks = first..last;
-                    at += self.index[at..range.end].partition_point(|t| t.div_euclid(BLOCK) < until);
+                    at += self.index[at..range.end].partition_point(|t| t.div_euclid(level.block) < until);
                 }
             }
         }
         while at < range.end {
-            let end = at + self.index[at..range.end].iter().take_while(|t| t.div_euclid(BLOCK) == block(at)).count();
+            let end = at + self.index[at..range.end].iter().take_while(|t| t.div_euclid(level.block) == block(at)).count();
             steps.tail.push(at..end);
             at = end;
         }
@@ -288,6 +358,6 @@ impl Blocks {
         let keep = self.number.partition_point(|b| *b < number);
         self.number.truncate(keep);
         self.words.truncate(keep * level.stride);
-        self.end = number * BLOCK;
+        self.end = number * level.block;
     }
 }

@@ -6,18 +6,20 @@
 mod carry;
 mod entity;
 mod snapshot;
+mod table;
 
 use hashbrown::HashTable;
-use kilter_core::{EntityKey, Event, EventTime, SourceId, Span, Value};
+use kilter_core::{EntityKey, Event, EventTime, Offset, Operation, SourceId, Value};
 use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::hash::BuildHasher;
 
 use crate::aggregators::{Fold, Input, MAX_WORDS, Reading};
-use crate::view::{LevelPlan, Output, Place, Plan, Shared, View};
+use crate::view::{Extent, Feed, Group, LevelPlan, Output, Periods, Place, Plan, Shared, View};
 
 use entity::{CACHE_FROM, Entity, Steps, Tiles};
 pub use snapshot::RestoreError;
+use table::Table;
 
 /// Fixed, so that a run can be repeated down to its memory accesses; map order never reaches an output.
 fn hash(key: &EntityKey) -> u64 {
@@ -35,6 +37,8 @@ pub struct Engine {
     watermarks: Vec<Option<EventTime>>,
     /// Windows with at least this many tiles are read through kept folds of blocks.
     cache_from: usize,
+    /// By view: the row of the event at hand with what its lookups add; empty for views that look nothing up.
+    extended: Vec<Vec<Value>>,
 }
 
 /// What became of one event.
@@ -50,6 +54,8 @@ pub struct Update {
     pub no_key: usize,
     /// Views whose filter it does not pass.
     pub filtered: usize,
+    /// Views in which it replaced or took back an earlier row.
+    pub retracted: usize,
 }
 
 /// The size and the losses of one view. Sizes are estimates that depend on when old tiles happen to be swept.
@@ -62,6 +68,9 @@ pub struct ViewStats {
     pub late: u64,
     pub no_key: u64,
     pub filtered: u64,
+    pub retracted: u64,
+    /// Rows kept because the source's rows change.
+    pub rows: usize,
 }
 
 #[derive(Default)]
@@ -76,12 +85,28 @@ struct ViewState {
     late: u64,
     no_key: u64,
     filtered: u64,
+    retracted: u64,
+    /// The rows of a source whose rows change.
+    table: Table,
+    /// Calendar periods looked at last, by level.
+    periods: Vec<Periods>,
+    /// Places of the views looked up in, in the order of the plan's lookups.
+    lookups: Vec<Option<usize>>,
 }
 
 impl Engine {
+    /// An engine over these views. One that looks events up in others ([`View::needs`]) finds nothing there when they are missing.
     pub fn new(views: Vec<View>) -> Engine {
-        let states = views.iter().map(|_| ViewState::default()).collect();
-        Engine { views, states, watermarks: Vec::new(), cache_from: CACHE_FROM }
+        let states = views
+            .iter()
+            .map(|view| ViewState {
+                periods: vec![Periods::default(); view.plan.levels.len()],
+                lookups: lookups(view, &views),
+                ..ViewState::default()
+            })
+            .collect();
+        let extended = views.iter().map(|_| Vec::new()).collect();
+        Engine { views, states, watermarks: Vec::new(), cache_from: CACHE_FROM, extended }
     }
 
     pub fn views(&self) -> &[View] {
@@ -104,17 +129,42 @@ impl Engine {
         if self.watermarks.len() <= source {
             self.watermarks.resize(source + 1, None);
         }
+        // What is looked up is as it was before this event: no view has taken it in yet.
+        self.look_up(event);
         let watermark = self.watermarks[source].map_or(event.time, |w| w.max(event.time));
         self.watermarks[source] = Some(watermark);
 
         let mut update = Update::default();
-        for (view, state) in self.views.iter().zip(&mut self.states) {
+        for ((view, state), extended) in self.views.iter().zip(&mut self.states).zip(&self.extended) {
             if view.plan.source == event.source {
                 update.views += 1;
-                state.update(&view.plan, event, watermark, &mut update);
+                let row = if extended.is_empty() { &event.row } else { extended };
+                state.update(&view.plan, event, row, watermark, &mut update);
             }
         }
         update
+    }
+
+    /// Extends the event's row for every view that looks up others.
+    fn look_up(&mut self, event: &Event) {
+        for v in 0..self.views.len() {
+            let plan = std::sync::Arc::clone(&self.views[v].plan);
+            if plan.source != event.source || !plan.lookups.iter().any(|l| l.used) {
+                continue;
+            }
+            let mut row = std::mem::take(&mut self.extended[v]);
+            row.clear();
+            row.extend_from_slice(&event.row);
+            row.resize(plan.lookups[0].first_slot, Value::Null);
+            for (i, lookup) in plan.lookups.iter().enumerate() {
+                let place = self.states[v].lookups[i].filter(|_| lookup.used);
+                match (place, EntityKey::from_row(&event.row, &lookup.key)) {
+                    (Some(place), Some(key)) => self.read(place, &key, event.time, &mut row),
+                    _ => row.resize(row.len() + lookup.width, Value::Null),
+                }
+            }
+            self.extended[v] = row;
+        }
     }
 
     /// Appends one value per feature of the view, as of `at`. An unknown entity has empty windows.
@@ -125,35 +175,15 @@ impl Engine {
         let watermark = self.watermarks.get(usize::from(plan.source.0)).copied().flatten();
         let start = out.len();
         out.resize(start + plan.features.len(), Value::Null);
-        let out = &mut out[start..];
-        let mut entity = state.find(key).map(|i| &mut state.entities[i]);
-        for group in &plan.groups {
-            let mut held = Held { level: &plan.lifetime, tiles: None, range: 0..1, steps: Steps::default() };
-            match (group.window, &mut entity) {
-                (Some((level, window)), entity) => {
-                    held.level = &plan.levels[level];
-                    let hop = held.level.hop;
-                    if let Some(tiles) = entity.as_mut().map(|e| &mut e.levels[level]) {
-                        let oldest = oldest_tile(at, window, hop).max(bound(watermark, window, plan.lateness, hop));
-                        held.range = tiles.range(oldest, at.0.div_euclid(hop));
-                        let cached = held.range.len() >= self.cache_from;
-                        if cached {
-                            tiles.fold_blocks(held.level);
-                        }
-                        held.steps = tiles.steps(held.range.clone(), cached);
-                        held.tiles = Some(tiles);
-                    }
-                }
-                (None, Some(entity)) if !entity.lifetime.is_empty() => {
-                    held.steps = entity.lifetime.steps(0..1, false);
-                    held.tiles = Some(&entity.lifetime);
-                }
-                (None, _) => {}
-            }
-            for output in &group.outputs {
-                out[output.feature] = held.value(output, at);
-            }
-        }
+        state.read(plan, key, at, watermark, self.cache_from, &mut out[start..]);
+    }
+
+    /// When the newest event of an entity happened; none: the view knows nothing of it any more.
+    pub fn last_event(&self, view: usize, key: &EntityKey) -> Option<EventTime> {
+        let (plan, state) = (&self.views.get(view)?.plan, self.states.get(view)?);
+        let entity = &state.entities[state.find(key)?];
+        let watermark = self.watermark(plan.source)?;
+        alive(plan, entity, watermark).then_some(entity.last)
     }
 
     pub fn stats(&self) -> Vec<ViewStats> {
@@ -161,17 +191,9 @@ impl Engine {
     }
 }
 
-/// The tile that holds the start of a window read at `at`.
-fn oldest_tile(at: EventTime, window: i64, hop: i64) -> i64 {
-    at.0.saturating_sub(window).div_euclid(hop)
-}
-
-/// The oldest tile that the watermark still admits to a window.
-fn bound(watermark: Option<EventTime>, window: i64, lateness: Span, hop: i64) -> i64 {
-    match watermark {
-        Some(w) => w.0.saturating_sub(window).saturating_sub(lateness.0).div_euclid(hop),
-        None => i64::MIN,
-    }
+/// Where a view's lookups lie among `views`.
+fn lookups(view: &View, views: &[View]) -> Vec<Option<usize>> {
+    view.plan.lookups.iter().map(|l| views.iter().position(|v| v.name() == l.view)).collect()
 }
 
 /// The tiles that one window of one entity holds at the moment of reading.
@@ -181,11 +203,13 @@ struct Held<'a> {
     tiles: Option<&'a Tiles>,
     range: std::ops::Range<usize>,
     steps: Steps,
+    /// The window's length, where it has one.
+    span: Option<i64>,
 }
 
 impl Held<'_> {
     fn value(&self, output: &Output, at: EventTime) -> Value {
-        let reading = Reading { at, fraction: output.fraction };
+        let reading = Reading { at, constants: &output.constants, span: self.span };
         let value = match output.place {
             Place::Fixed { ops, offset } => {
                 let mut state = [0; MAX_WORDS];
@@ -207,8 +231,8 @@ impl Held<'_> {
                             None => (ops.output)(first, &reading),
                             Some(second) => {
                                 let mut state = first.to_vec();
-                                (ops.merge)(&mut state, second);
-                                states.for_each(|later| (ops.merge)(&mut state, later));
+                                (ops.merge)(&mut state, second, &output.constants);
+                                states.for_each(|later| (ops.merge)(&mut state, later, &output.constants));
                                 (ops.output)(&state, &reading)
                             }
                         }
@@ -223,68 +247,224 @@ impl Held<'_> {
     }
 }
 
+/// Finds the tiles that a group of features reads.
+fn hold<'a>(
+    plan: &'a Plan,
+    group: &Group,
+    entity: Option<&'a mut Entity>,
+    periods: &mut [Periods],
+    at: EventTime,
+    watermark: Option<EventTime>,
+    cache_from: usize,
+) -> Held<'a> {
+    let Some(place) = group.level else {
+        let tiles = entity.map(|e| &e.lifetime).filter(|t| !t.is_empty());
+        let steps = tiles.map_or_else(Steps::default, |t| t.steps(&plan.lifetime, 0..1, false));
+        return Held { level: &plan.lifetime, tiles, range: 0..1, steps, span: None };
+    };
+    let (level, periods) = (&plan.levels[place], &mut periods[place]);
+    let mut held = Held { level, tiles: None, range: 0..0, steps: Steps::default(), span: level.tiling.span(group.extent, at, periods) };
+    let Some(tiles) = entity.map(|e| &mut e.levels[place]) else { return held };
+    let (first, last) = level.tiling.tiles(group.extent, at, periods);
+    let admitted = watermark.map_or(i64::MIN, |w| level.tiling.tiles(group.extent, w - plan.lateness, periods).0);
+    held.range = tiles.range(first.max(admitted), last);
+    match group.extent {
+        Extent::Latest(n) => held.range.start = held.range.end.saturating_sub(n),
+        Extent::Session { gap, .. } => held.range = tiles.session(level, held.range.clone(), gap, at.0),
+        _ => {}
+    }
+    let cached = level.block > 0 && held.range.len() >= cache_from;
+    if cached {
+        tiles.fold_blocks(level);
+    }
+    held.steps = tiles.steps(level, held.range.clone(), cached);
+    held.tiles = Some(tiles);
+    held
+}
+
+/// Whether an entity whose newest event is `last` is forgotten at a moment.
+fn expired(plan: &Plan, last: EventTime, at: EventTime, watermark: Option<EventTime>) -> bool {
+    let Some(ttl) = plan.ttl else { return false };
+    let end = last + ttl;
+    end < at || watermark.is_some_and(|w| end < w - plan.lateness)
+}
+
+/// Whether nothing of an entity can be seen any more, whenever it is read.
+fn gone(plan: &Plan, entity: &Entity, watermark: EventTime) -> bool {
+    match plan.ttl {
+        // Its newest event decides when it begins anew, whether any window holds that event or not.
+        Some(ttl) => entity.last + ttl < watermark - plan.lateness,
+        None => plan.lifetime.is_empty() && entity.levels.iter().all(Tiles::is_empty),
+    }
+}
+
+/// Whether anything of an entity may still be seen: what has passed may or may not have been dropped yet.
+fn alive(plan: &Plan, entity: &Entity, watermark: EventTime) -> bool {
+    let reaches = |(tiles, level): (&Tiles, &LevelPlan)| tiles.reaches(level.bound(watermark, plan.lateness, &mut Periods::default()));
+    match plan.ttl {
+        Some(_) => !gone(plan, entity, watermark),
+        None => !entity.lifetime.is_empty() || entity.levels.iter().zip(&plan.levels).any(reaches),
+    }
+}
+
+/// Whether a row of this time is still part of any window.
+fn admitted(plan: &Plan, time: EventTime, bounds: &[i64], periods: &mut [Periods]) -> bool {
+    !plan.lifetime.is_empty()
+        || plan.levels.iter().zip(periods).zip(bounds).any(|((l, periods), bound)| l.tiling.tile(time, periods) >= *bound)
+}
+
 impl ViewState {
     fn find(&self, key: &EntityKey) -> Option<usize> {
         self.index.find(hash(key), |&i| self.entities[i as usize].key == *key).map(|&i| i as usize)
     }
 
-    fn find_or_add(&mut self, plan: &Plan, key: EntityKey) -> usize {
+    fn find_or_add(&mut self, plan: &Plan, key: EntityKey, time: EventTime) -> usize {
         use hashbrown::hash_table::Entry;
         let entities = &mut self.entities;
         match self.index.entry(hash(&key), |&i| entities[i as usize].key == key, |&i| hash(&entities[i as usize].key)) {
             Entry::Occupied(place) => *place.get() as usize,
             Entry::Vacant(place) => {
                 place.insert(entities.len() as u32);
-                entities.push(Entity::new(plan, key));
+                entities.push(Entity::new(plan, key, time));
                 entities.len() - 1
             }
         }
     }
 
-    fn update(&mut self, plan: &Plan, event: &Event, watermark: EventTime, update: &mut Update) {
+    fn read(&mut self, plan: &Plan, key: &EntityKey, at: EventTime, watermark: Option<EventTime>, cache_from: usize, out: &mut [Value]) {
+        let place = self.find(key).filter(|&place| !expired(plan, self.entities[place].last, at, watermark));
+        let mut entity = place.map(|place| &mut self.entities[place]);
+        for group in &plan.groups {
+            let held = hold(plan, group, entity.as_deref_mut(), &mut self.periods, at, watermark, cache_from);
+            for output in &group.outputs {
+                out[output.feature] = held.value(output, at);
+            }
+        }
+        let first = out.len() - plan.derived.len();
+        for (i, derived) in plan.derived.iter().enumerate() {
+            let value = match derived.expr.eval(&out[..first + i]) {
+                Value::Float(x) if !x.is_finite() => Value::Null,
+                value => value,
+            };
+            out[first + i] = match &derived.default {
+                Some(default) if value.is_null() => default.clone(),
+                _ => value,
+            };
+        }
+    }
+
+    fn update(&mut self, plan: &Plan, event: &Event, row: &[Value], watermark: EventTime, update: &mut Update) {
+        let deleted = event.operation == Operation::Delete;
+        let mut named = None;
+        if deleted && plan.key.is_none() {
+            return;
+        }
+        if let Some(columns) = &plan.key {
+            let Some(name) = EntityKey::from_row(row, columns) else {
+                self.no_key += 1;
+                update.no_key += 1;
+                return;
+            };
+            if let Some((offset, time, old)) = self.table.take(&name) {
+                let bounds = self.bounds(plan, watermark);
+                // What no window holds any more may be swept already: it is as if it were not there.
+                if admitted(plan, time, &bounds, &mut self.periods) {
+                    let mut row = vec![Value::Null; plan.width];
+                    plan.stored.iter().zip(old).for_each(|(slot, value)| row[*slot] = value);
+                    self.retract(plan, offset, time, &row, &bounds);
+                    self.retracted += 1;
+                    update.retracted += 1;
+                }
+            }
+            if deleted {
+                update.applied += 1;
+                return;
+            }
+            named = Some(name);
+        }
+        if self.apply(plan, event, row, watermark, update)
+            && let Some(name) = named
+        {
+            let stored = plan.stored.iter().map(|slot| row.get(*slot).cloned().unwrap_or_default()).collect();
+            self.table.put(name, event.offset, event.time, stored);
+            let bounds = self.bounds(plan, watermark);
+            let periods = &mut self.periods;
+            self.table.sweep(|time| admitted(plan, time, &bounds, periods));
+        }
+    }
+
+    fn bounds(&mut self, plan: &Plan, watermark: EventTime) -> SmallVec<[i64; 8]> {
+        plan.levels.iter().zip(&mut self.periods).map(|(l, periods)| l.bound(watermark, plan.lateness, periods)).collect()
+    }
+
+    /// Adds a row; false: it is no part of the view.
+    fn apply(&mut self, plan: &Plan, event: &Event, row: &[Value], watermark: EventTime, update: &mut Update) -> bool {
+        let time = event.time;
         if let Some(filter) = &plan.filter
-            && !filter.holds(&event.row)
+            && !filter.holds(row)
         {
             self.filtered += 1;
             update.filtered += 1;
-            return;
+            return false;
         }
-        let Some(key) = EntityKey::from_row(&event.row, &plan.entity_slots) else {
+        let Some(key) = EntityKey::from_row(row, &plan.entity_slots) else {
             self.no_key += 1;
             update.no_key += 1;
-            return;
+            return false;
         };
-        let bounds: SmallVec<[i64; 8]> = plan.levels.iter().map(|l| bound(Some(watermark), l.longest, plan.lateness, l.hop)).collect();
-        let enters = |level: usize| event.time.0.div_euclid(plan.levels[level].hop) >= bounds[level];
+        let bounds = self.bounds(plan, watermark);
+        let tiles: SmallVec<[i64; 8]> =
+            plan.levels.iter().zip(&mut self.periods).map(|(l, periods)| l.tiling.tile(time, periods)).collect();
+        let enters = |level: usize| tiles[level] >= bounds[level];
         if plan.lifetime.is_empty() && !(0..plan.levels.len()).any(enters) {
             self.late += 1;
             update.late += 1;
-            return;
+            return false;
         }
         update.applied += 1;
-        let inputs = Inputs::new(&plan.shared, event);
+        let inputs = Inputs::new(&plan.shared, event.offset, time, row);
         let before = self.entities.len();
-        let place = self.find_or_add(plan, key);
+        let place = self.find_or_add(plan, key, time);
         // Two looks for a new entity: with one, the sweep would never come round while every event brings a new one.
         self.unswept += if self.entities.len() > before { 2 * EVENTS_PER_LOOK } else { 1 };
         let entity = &mut self.entities[place];
+        if expired(plan, entity.last, time, Some(watermark)) {
+            *entity = Entity::new(plan, entity.key.clone(), time);
+        }
+        entity.last = entity.last.max(time);
         if !plan.lifetime.is_empty() {
             entity.lifetime.apply(&plan.lifetime, 0, i64::MIN, &inputs);
         }
-        for (level, tiles) in entity.levels.iter_mut().enumerate() {
+        for (level, held) in entity.levels.iter_mut().enumerate() {
             if enters(level) {
-                let plan = &plan.levels[level];
-                tiles.apply(plan, event.time.0.div_euclid(plan.hop), bounds[level], &inputs);
+                held.apply(&plan.levels[level], tiles[level], bounds[level], &inputs);
             }
         }
         while self.unswept >= EVENTS_PER_LOOK {
             self.unswept -= EVENTS_PER_LOOK;
-            self.sweep_one(plan, &bounds);
+            self.sweep_one(plan, &bounds, watermark);
+        }
+        true
+    }
+
+    /// Takes a row back that was added before.
+    fn retract(&mut self, plan: &Plan, offset: Offset, time: EventTime, row: &[Value], bounds: &[i64]) {
+        let Some(place) = EntityKey::from_row(row, &plan.entity_slots).and_then(|key| self.find(&key)) else { return };
+        let inputs = Inputs::new(&plan.shared, offset, time, row);
+        let entity = &mut self.entities[place];
+        if !plan.lifetime.is_empty() {
+            entity.lifetime.retract(&plan.lifetime, 0, &inputs);
+        }
+        for ((level, held), (periods, bound)) in plan.levels.iter().zip(&mut entity.levels).zip(self.periods.iter_mut().zip(bounds)) {
+            let tile = level.tiling.tile(time, periods);
+            if tile >= *bound {
+                held.retract(level, tile, &inputs);
+            }
         }
     }
 
     /// Looks at one more entity, so that those without events are forgotten too, at a bounded cost per event.
-    fn sweep_one(&mut self, plan: &Plan, bounds: &[i64]) {
+    fn sweep_one(&mut self, plan: &Plan, bounds: &[i64], watermark: EventTime) {
         if self.sweep >= self.entities.len() {
             self.sweep = 0;
         }
@@ -292,7 +472,7 @@ impl ViewState {
         for ((tiles, level), bound) in entity.levels.iter_mut().zip(&plan.levels).zip(bounds) {
             tiles.prune_lazily(level, *bound);
         }
-        if plan.lifetime.is_empty() && entity.levels.iter().all(Tiles::is_empty) {
+        if gone(plan, entity, watermark) {
             self.remove(self.sweep);
         } else {
             self.sweep += 1;
@@ -319,16 +499,19 @@ impl ViewState {
             view: plan.name.clone(),
             entities: self.entities.len(),
             tiles: self.entities.iter().flat_map(|e| e.levels.iter()).map(Tiles::len).sum(),
-            state_bytes: self.entities.iter().map(Entity::bytes).sum::<usize>() + self.index.capacity() * 5,
+            state_bytes: self.entities.iter().map(Entity::bytes).sum::<usize>() + self.index.capacity() * 5 + self.table.bytes(),
             late: self.late,
             no_key: self.no_key,
             filtered: self.filtered,
+            retracted: self.retracted,
+            rows: self.table.len(),
         }
     }
 }
 
 /// What the columns' filters and arguments make of one event, computed once.
 struct Inputs<'a> {
+    offset: Offset,
     time: EventTime,
     passed: SmallVec<[bool; 16]>,
     args: SmallVec<[Cow<'a, Value>; 8]>,
@@ -337,14 +520,15 @@ struct Inputs<'a> {
 static PRESENT: Value = Value::Bool(true);
 
 impl<'a> Inputs<'a> {
-    fn new(shared: &'a Shared, event: &'a Event) -> Inputs<'a> {
+    fn new(shared: &'a Shared, offset: Offset, time: EventTime, row: &'a [Value]) -> Inputs<'a> {
         Inputs {
-            time: event.time,
-            passed: shared.filters.iter().map(|f| f.holds(&event.row)).collect(),
+            offset,
+            time,
+            passed: shared.filters.iter().map(|f| f.holds(row)).collect(),
             args: shared
                 .args
                 .iter()
-                .map(|a| match a.eval_ref(&event.row) {
+                .map(|a| match a.eval_ref(row) {
                     // An infinity would stay in a sum for the whole window: it counts as missing.
                     value if matches!(*value, Value::Float(x) if !x.is_finite()) => Cow::Owned(Value::Null),
                     value => value,
@@ -353,17 +537,22 @@ impl<'a> Inputs<'a> {
         }
     }
 
-    /// What a state with this filter and argument is given; none: nothing.
-    fn get(&self, filter: Option<usize>, arg: Option<usize>) -> Option<Input<'_>> {
-        if filter.is_some_and(|f| !self.passed[f]) {
+    fn passes(&self, filter: Option<usize>) -> bool {
+        filter.is_none_or(|f| self.passed[f])
+    }
+
+    /// What a state is given of the event; none: nothing.
+    fn get<'f>(&'f self, feed: &'f Feed) -> Option<Input<'f>> {
+        if !self.passes(feed.filter) {
             return None;
         }
-        let value = match arg {
-            None => &PRESENT,
-            Some(a) if self.args[a].is_null() => return None,
-            Some(a) => &*self.args[a],
+        let value = |arg: Option<usize>| match arg {
+            None => Some(&PRESENT),
+            Some(a) => Some(&*self.args[a]).filter(|v| !v.is_null()),
         };
-        Some(Input { time: self.time, value })
+        let first = value(feed.arg)?;
+        let other = if feed.other.is_some() { value(feed.other)? } else { first };
+        Some(Input { offset: self.offset, time: self.time, value: first, other, constants: &feed.constants })
     }
 }
 
@@ -371,23 +560,18 @@ impl<'a> Inputs<'a> {
 mod tests {
     use super::*;
     use crate::{ColumnSpec, ViewSpec, compile_view};
-    use kilter_core::{DataType, Operation, Schema};
+    use kilter_core::{DataType, Operation, Schema, Span};
     use kilter_stats::Rng;
     use proptest::prelude::*;
 
     fn engine(cache_from: usize) -> Engine {
         let aggregates = ["sum(x)", "mean(x)", "stddev(x)", "min(x)", "count(x)", "last(x)", "first(x)", "time_since_last()", "last(s)"];
+        let schema = Schema::new([("k", DataType::Int64), ("x", DataType::Float64), ("s", DataType::String)]);
         let view = compile_view(&ViewSpec {
-            name: "v".into(),
-            source: SourceId(0),
-            schema: Schema::new([("k", DataType::Int64), ("x", DataType::Float64), ("s", DataType::String)]),
-            entity: vec!["k".into()],
-            filter: None,
             columns: (0..aggregates.len())
                 .map(|i| ColumnSpec { name: format!("f{i}"), text: format!("{} over 40s, 150s hop 1s", aggregates[i]), default: None })
                 .collect(),
-            hop: None,
-            lateness: Span(20_000_000),
+            ..ViewSpec::new("v", SourceId(0), schema, &["k"], Span(20_000_000))
         });
         let mut engine = Engine::new(vec![view.unwrap()]);
         engine.cache_from = cache_from;

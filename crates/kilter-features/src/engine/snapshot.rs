@@ -10,12 +10,12 @@ use kilter_core::record::{Cursor, RecordError, encode_value};
 use kilter_core::{EntityKey, EventTime, Value};
 
 use super::entity::{Entity, Tiles};
-use super::{Engine, ViewState, bound, hash};
+use super::{Engine, ViewState, admitted, alive, hash};
 use crate::hash::hash_bytes;
-use crate::view::{LevelPlan, Plan, View};
+use crate::view::{LevelPlan, Periods, Plan, View};
 
 const MAGIC: &[u8; 8] = b"KLTRFEAT";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Composite keys inside composite keys do not occur.
 const MAX_KEY_DEPTH: usize = 4;
 
@@ -134,7 +134,7 @@ impl Engine {
             engine.watermarks[source] = Some(EventTime(cursor.i64()?));
         }
         for (view, state) in engine.views.iter().zip(&mut engine.states) {
-            *state = ViewState::read(&view.plan, &mut cursor)?;
+            *state = std::mem::take(state).restored(&view.plan, &mut cursor)?;
         }
         match cursor.rest {
             [] => Ok(engine),
@@ -148,23 +148,41 @@ impl ViewState {
         put_u64(out, self.late);
         put_u64(out, self.no_key);
         put_u64(out, self.filtered);
-        let bounds: Vec<i64> = plan.levels.iter().map(|l| bound(watermark, l.longest, plan.lateness, l.hop)).collect();
-        let alive = |e: &&Entity| !e.lifetime.is_empty() || e.levels.iter().zip(&bounds).any(|(tiles, bound)| tiles.reaches(*bound));
-        let mut entities: Vec<&Entity> = self.entities.iter().filter(alive).collect();
+        put_u64(out, self.retracted);
+        let mut periods = vec![Periods::default(); plan.levels.len()];
+        let bounds: Vec<i64> = plan
+            .levels
+            .iter()
+            .zip(&mut periods)
+            .map(|(l, periods)| watermark.map_or(i64::MIN, |w| l.bound(w, plan.lateness, periods)))
+            .collect();
+        let mut entities: Vec<&Entity> = self.entities.iter().filter(|e| watermark.is_some_and(|w| alive(plan, e, w))).collect();
         entities.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         put_u64(out, entities.len() as u64);
         for entity in entities {
             put_key(out, &entity.key);
+            put_u64(out, entity.last.0 as u64);
             put_tiles(out, &plan.lifetime, &entity.lifetime, i64::MIN);
             for ((tiles, level), bound) in entity.levels.iter().zip(&plan.levels).zip(&bounds) {
                 put_tiles(out, level, tiles, *bound);
             }
         }
+        let rows = self.table.sorted(|time| admitted(plan, time, &bounds, &mut periods));
+        put_u64(out, rows.len() as u64);
+        for (name, offset, time, values) in rows {
+            put_key(out, name);
+            put_u64(out, offset);
+            put_u64(out, time.0 as u64);
+            put_u32(out, values.len() as u32);
+            values.iter().for_each(|v| encode_value(v, out));
+        }
     }
 
-    fn read(plan: &Plan, cursor: &mut Cursor<'_>) -> Result<ViewState, RestoreError> {
-        let (late, no_key, filtered) = (cursor.u64()?, cursor.u64()?, cursor.u64()?);
-        let mut state = ViewState { late, no_key, filtered, ..ViewState::default() };
+    fn restored(mut self, plan: &Plan, cursor: &mut Cursor<'_>) -> Result<ViewState, RestoreError> {
+        let state = &mut self;
+        for counter in [&mut state.late, &mut state.no_key, &mut state.filtered, &mut state.retracted] {
+            *counter = cursor.u64()?;
+        }
         let count = cursor.u64()?;
         if count > u64::from(u32::MAX) {
             return damaged("too many entities");
@@ -174,7 +192,7 @@ impl ViewState {
             if state.entities.last().is_some_and(|last| last.key >= key) {
                 return damaged("entities are out of order");
             }
-            let mut entity = Entity::new(plan, key);
+            let mut entity = Entity::new(plan, key, EventTime(cursor.i64()?));
             entity.lifetime = tiles(cursor, &plan.lifetime)?;
             for (tiles_of, level) in entity.levels.iter_mut().zip(&plan.levels) {
                 *tiles_of = tiles(cursor, level)?;
@@ -183,7 +201,22 @@ impl ViewState {
             state.index.insert_unique(hash(&entity.key), entities.len() as u32, |&i| hash(&entities[i as usize].key));
             state.entities.push(entity);
         }
-        Ok(state)
+        let mut before: Option<EntityKey> = None;
+        for _ in 0..cursor.u64()? {
+            let name = key(cursor, 0)?;
+            if before.as_ref().is_some_and(|b| *b >= name) {
+                return damaged("rows are out of order");
+            }
+            let (offset, time) = (cursor.u64()?, EventTime(cursor.i64()?));
+            let count = cursor.u32()? as usize;
+            if count != plan.stored.len() {
+                return damaged("a row has other columns than its view reads");
+            }
+            let values = (0..count).map(|_| cursor.value()).collect::<Result<Box<[Value]>, _>>()?;
+            before = Some(name.clone());
+            state.table.put(name, offset, time, values);
+        }
+        Ok(self)
     }
 }
 
@@ -251,7 +284,8 @@ fn tiles(cursor: &mut Cursor<'_>, level: &LevelPlan) -> Result<Tiles, RestoreErr
     let mut before = None;
     for _ in 0..cursor.u32()? {
         let tile = cursor.i64()?;
-        if before.is_some_and(|b| b >= tile) {
+        // Where every event has a tile of its own, several may share an instant.
+        if before.is_some_and(|b| b > tile || (b == tile && level.latest().is_none())) {
             return damaged("tiles are out of order");
         }
         before = Some(tile);

@@ -1,4 +1,4 @@
-//! One line of a feature view, cut into its parts: `AGG(args) [where condition] [over windows [hop length]]`.
+//! One line of a feature view, cut into its parts: `AGG(args) [by category [max n]] [where condition] [over windows [hop length]]`.
 //!
 //! Cutting is done on SQL tokens at the top level, so that a quoted word or one inside parentheses never ends a part.
 
@@ -33,6 +33,7 @@ impl<'a> Piece<'a> {
 pub(super) struct Line<'a> {
     pub aggregate: Piece<'a>,
     pub args: Vec<Piece<'a>>,
+    pub by: Option<Piece<'a>>,
     pub filter: Option<Piece<'a>>,
     /// As written; empty: lifetime.
     pub windows: Vec<Piece<'a>>,
@@ -101,7 +102,7 @@ pub(super) fn parse(text: &str) -> Result<Line<'_>, Problem> {
         args.clear();
     }
 
-    // The tail: where, over, hop, each at most once and in this order.
+    // The tail: by, where, over, hop, each at most once and in this order.
     let mut marks: Vec<(usize, &'static str, Range<usize>)> = Vec::new();
     let mut depth = 0usize;
     for (token, range) in &tokens[close_at + 1..] {
@@ -110,12 +111,13 @@ pub(super) fn parse(text: &str) -> Result<Line<'_>, Problem> {
             Token::RParen => depth = depth.saturating_sub(1),
             Token::Word(w) if depth == 0 && w.quote_style.is_none() => {
                 let rank = match w.value.to_ascii_lowercase().as_str() {
-                    "where" => 0,
-                    "over" => 1,
-                    "hop" | "every" if marks.last().is_some_and(|m| m.0 == 1) => 2,
+                    "by" => 0,
+                    "where" => 1,
+                    "over" => 2,
+                    "hop" | "every" if marks.last().is_some_and(|m| m.0 == 2) => 3,
                     _ => continue,
                 };
-                let word = ["where", "over", "hop"][rank];
+                let word = ["by", "where", "over", "hop"][rank];
                 if marks.last().is_some_and(|m| m.0 >= rank) {
                     let problem = Problem::new("syntax", format!("`{word}` comes twice or too late")).hint(SHAPE);
                     return Err(problem.at(range.clone()));
@@ -139,7 +141,7 @@ pub(super) fn parse(text: &str) -> Result<Line<'_>, Problem> {
         let end = marks.get(i + 1).map_or(text.len(), |next| next.2.start);
         Some(Piece::new(text, marks[i].2.end..end))
     };
-    let windows = match part(1) {
+    let windows = match part(2) {
         None => Vec::new(),
         Some(list) => {
             let mut start = list.start;
@@ -151,14 +153,14 @@ pub(super) fn parse(text: &str) -> Result<Line<'_>, Problem> {
             windows
         }
     };
-    let hop = match part(2) {
+    let hop = match part(3) {
         None => None,
         Some(piece) => match Span::parse(piece.text) {
             Some(span) => Some((piece, span)),
             None => return Err(not_a_span(&piece)),
         },
     };
-    Ok(Line { aggregate: Piece::new(text, name), args, filter: part(0), windows, hop })
+    Ok(Line { aggregate: Piece::new(text, name), args, by: part(0), filter: part(1), windows, hop })
 }
 
 pub(super) fn not_a_span(piece: &Piece<'_>) -> Problem {

@@ -1,7 +1,9 @@
 //! Feature views: their definition, and the plan compiled from it.
 
+mod call;
 mod line;
 mod plan;
+mod window;
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,7 +11,8 @@ use std::sync::Arc;
 use kilter_core::{DataType, Problem, Schema, SourceId, Span, Value};
 
 pub use crate::aggregators::Equality;
-pub(crate) use plan::{LevelPlan, Output, Place, Plan, Shared};
+pub(crate) use plan::{Feed, Group, LevelPlan, Output, Place, Plan, Shared};
+pub(crate) use window::{Extent, Periods};
 
 /// One line under `[features.NAME.columns]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +40,45 @@ pub struct ViewSpec {
     pub hop: Option<Span>,
     /// How far behind the watermark an event may come and still enter a window that has passed it.
     pub lateness: Span,
+    /// Features that are expressions over those of the columns and over the derived ones before them.
+    pub derived: Vec<ColumnSpec>,
+    /// An entity is forgotten this long after its newest event; none: it is kept.
+    pub ttl: Option<Span>,
+    /// The zone of calendar windows, such as `Europe/Prague`; none: UTC.
+    pub time_zone: Option<String>,
+    /// The source's primary key: an event replaces the earlier one of the same key. Empty: every event stands for itself.
+    pub key: Vec<String>,
+    /// Other views whose features expressions may name, as they are when an event comes.
+    pub lookups: Vec<LookupSpec>,
+}
+
+/// Another view that an event is looked up in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LookupSpec {
+    pub view: View,
+    /// The columns of the event's row that name the other view's entity.
+    pub key: Vec<usize>,
+}
+
+impl ViewSpec {
+    /// A view without columns and with nothing out of the ordinary.
+    pub fn new(name: &str, source: SourceId, schema: Schema, entity: &[&str], lateness: Span) -> ViewSpec {
+        ViewSpec {
+            name: name.into(),
+            source,
+            schema,
+            entity: entity.iter().map(|e| e.to_string()).collect(),
+            filter: None,
+            columns: Vec::new(),
+            hop: None,
+            lateness,
+            derived: Vec::new(),
+            ttl: None,
+            time_zone: None,
+            key: Vec::new(),
+            lookups: Vec::new(),
+        }
+    }
 }
 
 /// Which part of a view's definition a problem concerns.
@@ -47,7 +89,12 @@ pub enum Location {
     Filter,
     /// The feature column of this name.
     Column(String),
+    /// The derived feature of this name.
+    Derived(String),
     Hop,
+    Ttl,
+    TimeZone,
+    Lookups,
 }
 
 /// One feature of a view: one column over one window.
@@ -56,8 +103,11 @@ pub struct FeatureInfo {
     /// `turnover_7d`, or the column's plain name for a lifetime feature.
     pub name: String,
     pub data_type: DataType,
-    /// None: lifetime.
+    /// The window as written: `7d`, `session 30m`, `lifetime`; empty for an expression over other features.
+    pub over: String,
+    /// The length of a window of a fixed length.
     pub window: Option<Span>,
+    /// The length of its tiles; a microsecond: exact.
     pub hop: Option<Span>,
     pub aggregate: &'static str,
     pub class: Equality,
@@ -106,6 +156,11 @@ impl View {
     /// The condition that an event must meet to count in the view, as written.
     pub fn filter(&self) -> Option<&str> {
         self.plan.filter.as_ref().map(|f| f.text())
+    }
+
+    /// The names of the views that this one looks events up in: an engine must hold them too.
+    pub fn needs(&self) -> impl Iterator<Item = &str> {
+        self.plan.lookups.iter().filter(|l| l.used).map(|l| l.view.as_str())
     }
 
     /// The position of a feature.

@@ -4,17 +4,19 @@
 
 use std::borrow::Cow;
 
-use kilter_core::{DataType, Problem, SourceId, Span, Value};
+use kilter_core::{Calendar, DataType, EventTime, Problem, SourceId, Span, Value};
 
-use super::line::{self, Line, Piece};
-use super::{ColumnSpec, FeatureInfo, Location, ViewSpec};
-use crate::aggregators::{self, Bound, FixedOps, GrowingOps, Ops, Takes};
+use super::call::Call;
+use super::line::{self, Line};
+use super::window::{self, Extent, MAX_WINDOW, Periods, Setting, Tiling, Window};
+use super::{ColumnSpec, FeatureInfo, Location, View, ViewSpec};
+use crate::aggregators::{Bounds, FixedOps, GrowingOps, Ops};
 use crate::expr::{self, Expr, Scope, shifted};
 
-/// A window may span at most this many tiles.
-const MAX_TILES: i64 = 10_000;
-/// Windows and hops beyond this length are a mistake of units.
-const MAX_WINDOW: Span = Span(36_525 * Span::DAY.0);
+/// Tiles per block: near the root of the number of tiles of a long window, where head, blocks and tail cost alike.
+const BLOCK: i64 = 16;
+/// Blocks of an exact window.
+const EXACT_BLOCKS: i64 = 64;
 
 pub(crate) struct Plan {
     pub name: String,
@@ -25,12 +27,26 @@ pub(crate) struct Plan {
     /// Distinct filters and arguments of the columns, each evaluated once per event.
     pub shared: Shared,
     pub levels: Vec<LevelPlan>,
-    /// States of lifetime features; its hop and windows mean nothing.
+    /// States of lifetime and decaying features: one tile.
     pub lifetime: LevelPlan,
     pub lateness: Span,
+    /// An entity is forgotten this long after its newest event.
+    pub ttl: Option<Span>,
+    /// The columns that name a row of the source, where its rows change.
+    pub key: Option<Vec<usize>>,
+    /// Slots that any expression or key reads, ascending.
+    pub slots: Vec<usize>,
+    /// The columns among them in the order of their names, which is the order in which a changing source's rows are kept.
+    pub stored: Vec<usize>,
+    /// Reads of other views that extend an event's row.
+    pub lookups: Vec<LookupPlan>,
+    /// The source's columns, then what lookups add.
+    pub width: usize,
     pub features: Vec<FeatureInfo>,
-    /// Features by the tiles they read: one group per window of a level, and one for lifetime.
+    /// Features by the tiles they read: one group per window of a level, and one per way to read a lifetime.
     pub groups: Vec<Group>,
+    /// Features that are expressions over the ones before them; their places follow those of the columns.
+    pub derived: Vec<Derived>,
     /// Everything that gives a stored state its meaning, as text.
     pub identity: String,
 }
@@ -41,45 +57,81 @@ pub(crate) struct Shared {
     pub args: Vec<Expr>,
 }
 
-/// The states that live together: in one tile of one hop, or over a lifetime.
-#[derive(Default)]
+/// A read of another view at the event's time, before the event counts anywhere.
+pub(crate) struct LookupPlan {
+    pub view: String,
+    /// Columns of the event's row that make the other view's key.
+    pub key: Vec<usize>,
+    pub first_slot: usize,
+    pub width: usize,
+    /// Whether any expression reads it.
+    pub used: bool,
+}
+
+pub(crate) struct Derived {
+    pub expr: Expr,
+    pub default: Option<Value>,
+}
+
+/// The states that live together: in one tile of one level.
 pub(crate) struct LevelPlan {
-    pub hop: i64,
-    /// The longest window on this level: older tiles are gone.
-    pub longest: i64,
+    pub tiling: Tiling,
+    /// The windows read from it.
+    pub extents: Vec<Extent>,
+    /// Tiles whose fold is kept together; 0: none is.
+    pub block: i64,
+    /// With `Tiling::Events`: which events are kept.
+    pub filter: Option<usize>,
+    /// Where each tile has the times of its first and last event; sessions need them.
+    pub bounds: Option<usize>,
     pub fixed: Vec<FixedState>,
     pub growing: Vec<GrowingState>,
     /// Words of all fixed states of a tile.
     pub stride: usize,
 }
 
+/// What makes a state: its kind, filter, arguments and, where they shape it, constants.
+#[derive(Clone, PartialEq)]
+struct StateKey {
+    state: &'static str,
+    kept: bool,
+    by: bool,
+    feed: Feed,
+}
+
+/// What a state is fed with.
+#[derive(Clone, PartialEq)]
+pub(crate) struct Feed {
+    pub filter: Option<usize>,
+    pub arg: Option<usize>,
+    pub other: Option<usize>,
+    pub constants: Box<[f64]>,
+}
+
 pub(crate) struct FixedState {
     key: StateKey,
     pub ops: FixedOps,
     pub offset: usize,
-    pub filter: Option<usize>,
-    pub arg: Option<usize>,
+    pub feed: Feed,
 }
 
 pub(crate) struct GrowingState {
     key: StateKey,
     pub ops: GrowingOps,
-    pub filter: Option<usize>,
-    pub arg: Option<usize>,
+    pub feed: Feed,
 }
 
-type StateKey = (&'static str, Option<usize>, Option<usize>);
-
 pub(crate) struct Group {
-    /// Level and window length; none: lifetime.
-    pub window: Option<(usize, i64)>,
+    /// None: the lifetime's one tile.
+    pub level: Option<usize>,
+    pub extent: Extent,
     pub outputs: Vec<Output>,
 }
 
 pub(crate) struct Output {
     pub feature: usize,
     pub place: Place,
-    pub fraction: f64,
+    pub constants: Box<[f64]>,
     pub default: Option<Value>,
 }
 
@@ -90,19 +142,20 @@ pub(crate) enum Place {
     Growing { ops: GrowingOps, index: usize },
 }
 
-/// The largest step not above a sixtieth of the window, at least a second.
-pub(crate) fn default_hop(window: Span) -> Span {
-    let steps = [Span::DAY, Span(6 * Span::HOUR.0), Span::HOUR, Span(5 * Span::MINUTE.0), Span::MINUTE, Span(10 * Span::SECOND.0)];
-    steps.into_iter().find(|step| step.0 <= window.0 / 60).unwrap_or(Span::SECOND)
-}
-
 pub(super) fn compile(spec: &ViewSpec) -> Result<Plan, Vec<(Location, Problem)>> {
     let mut builder = Builder::new(spec);
     builder.entity();
+    builder.key();
     builder.filter();
-    builder.view_hop();
+    builder.view_settings();
     for column in &spec.columns {
-        builder.column(column);
+        if let Err(problems) = builder.column(column) {
+            builder.problems.extend(problems.into_iter().map(|p| (Location::Column(column.name.clone()), p)));
+        }
+    }
+    // With a column missing, what derives from it would be told as unknown.
+    if builder.problems.is_empty() {
+        builder.derived();
     }
     builder.finish()
 }
@@ -120,6 +173,21 @@ impl<'a> Builder<'a> {
         for field in &spec.schema.fields {
             scope.add(None, &field.name, field.data_type);
         }
+        let mut lookups = Vec::new();
+        for lookup in &spec.lookups {
+            let features = lookup.view.features();
+            let first_slot = scope.len();
+            for feature in features {
+                scope.add(Some(lookup.view.name()), &feature.name, feature.data_type);
+            }
+            lookups.push(LookupPlan {
+                view: lookup.view.name().to_string(),
+                key: lookup.key.clone(),
+                first_slot,
+                width: features.len(),
+                used: false,
+            });
+        }
         let plan = Plan {
             name: spec.name.clone(),
             source: spec.source,
@@ -128,10 +196,17 @@ impl<'a> Builder<'a> {
             filter: None,
             shared: Shared::default(),
             levels: Vec::new(),
-            lifetime: LevelPlan::default(),
+            lifetime: LevelPlan::new(Tiling::Whole, None),
             lateness: Span(spec.lateness.0.max(0)),
+            ttl: spec.ttl,
+            key: None,
+            slots: Vec::new(),
+            stored: Vec::new(),
+            lookups,
+            width: scope.len(),
             features: Vec::new(),
             groups: Vec::new(),
+            derived: Vec::new(),
             identity: String::new(),
         };
         Builder { spec, scope, problems: Vec::new(), plan }
@@ -147,13 +222,20 @@ impl<'a> Builder<'a> {
             match self.spec.schema.index(name) {
                 None => self.problems.push((at(), Problem::unknown("unknown_column", "column", name, self.spec.schema.names()))),
                 Some(slot) => match self.spec.schema.fields[slot].data_type {
-                    t if t.is_nested() || matches!(t, DataType::Float64 | DataType::Timestamp) => self.problems.push((
+                    t @ (DataType::Float64 | DataType::Timestamp) => self.problems.push((
                         at(),
                         Problem::new("bad_entity", format!("`{name}` is {t}; an entity is named by an int64, string or bool")),
                     )),
                     _ => self.plan.entity_slots.push(slot),
                 },
             }
+        }
+    }
+
+    /// The source's own key: whoever builds the specification has checked its columns.
+    fn key(&mut self) {
+        if !self.spec.key.is_empty() {
+            self.plan.key = Some(self.spec.key.iter().filter_map(|name| self.spec.schema.index(name)).collect());
         }
     }
 
@@ -166,183 +248,169 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn view_hop(&mut self) {
+    fn view_settings(&mut self) {
         if let Some(hop) = self.spec.hop
             && (hop < Span::SECOND || hop > MAX_WINDOW)
         {
             let problem = Problem::new("bad_hop", format!("a hop of {hop}")).hint("hops lie between 1s and the window's length");
             self.problems.push((Location::Hop, problem));
         }
-    }
-
-    fn column(&mut self, column: &ColumnSpec) {
-        if let Err(problems) = self.try_column(column) {
-            self.problems.extend(problems.into_iter().map(|p| (Location::Column(column.name.clone()), p)));
+        if let Some(ttl) = self.spec.ttl
+            && (ttl < Span::SECOND || ttl > MAX_WINDOW)
+        {
+            let problem =
+                Problem::new("bad_ttl", format!("a ttl of {ttl}")).hint("from 1s to 100 years (36525d); leave it out to keep entities");
+            self.problems.push((Location::Ttl, problem));
+        }
+        if let Some(zone) = &self.spec.time_zone
+            && Calendar::new(kilter_core::Unit::Day, zone).is_none()
+        {
+            let problem = Problem::unknown("unknown_time_zone", "time zone", zone, Calendar::zones().chain(["UTC"]));
+            self.problems.push((Location::TimeZone, problem));
+        }
+        if self.plan.key.is_some() && !self.spec.lookups.is_empty() {
+            // An old row would have to be taken back with the features it once saw.
+            let problem = Problem::new("not_supported", "features of other views over a source whose rows change")
+                .hint("leave the lookup out, or read both views where the model or decision is defined");
+            self.problems.push((Location::Lookups, problem));
         }
     }
 
-    fn try_column(&mut self, column: &ColumnSpec) -> Result<(), Vec<Problem>> {
+    fn column(&mut self, column: &ColumnSpec) -> Result<(), Vec<Problem>> {
         let line = line::parse(&column.text).map_err(|p| vec![p])?;
-        let mut problems = Vec::new();
-        let mut keep = |result: Result<(), Problem>| problems.extend(result.err());
-
-        let call = self.call(&line);
+        let call = Call::parse(&line, &self.scope);
         let filter = match &line.filter {
             None => Ok(None),
             Some(piece) => condition(piece.text, &self.scope).map(Some).map_err(|p| shifted(p, piece.start)),
         };
         let windows = self.windows(&line);
-        let Ok((call, filter, windows)) = (match (call, filter, windows) {
-            (Ok(call), Ok(filter), Ok(windows)) => Ok((call, filter, windows)),
+        let (call, filter, windows) = match (call, filter, windows) {
+            (Ok(call), Ok(filter), Ok(windows)) => (call, filter, windows),
             (call, filter, windows) => {
-                keep(call.map(drop));
-                keep(filter.map(drop));
+                let mut problems: Vec<Problem> = call.err().into_iter().chain(filter.err()).collect();
                 problems.extend(windows.err().into_iter().flatten());
-                Err(())
+                return Err(problems);
             }
-        }) else {
-            return Err(problems);
-        };
-
-        let default = match default_value(column, &call.bound) {
-            Ok(default) => default,
-            Err(problem) => return Err(vec![problem]),
         };
         let filter = filter.map(|f| intern(&mut self.plan.shared.filters, f));
-        let arg = call.arg.map(|a| intern(&mut self.plan.shared.args, a));
+        let arg = call.arg.clone().map(|a| intern(&mut self.plan.shared.args, a));
+        let other = call.other.clone().map(|a| intern(&mut self.plan.shared.args, a));
+        let mut problems = Vec::new();
         for window in windows {
-            let name = match &window {
-                Some(window) => format!("{}_{}", column.name, window.text),
-                None => column.name.clone(),
+            let name = match window.suffix.as_str() {
+                "" => column.name.clone(),
+                suffix => format!("{}_{suffix}", column.name),
             };
-            if self.plan.features.iter().any(|f| f.name == name) {
-                problems.push(
-                    Problem::new("duplicate_feature", format!("two features of this view are named `{name}`"))
-                        .hint("rename the column or drop one window"),
-                );
-                continue;
+            if let Err(problem) = self.feature(column, &line, &call, (filter, arg, other), window, name) {
+                problems.push(problem);
             }
-            let place = match &window {
-                Some(Window { span, hop, .. }) => {
-                    let levels = &mut self.plan.levels;
-                    let level = levels.iter().position(|l| l.hop == hop.0).unwrap_or_else(|| {
-                        levels.push(LevelPlan { hop: hop.0, ..LevelPlan::default() });
-                        levels.len() - 1
-                    });
-                    levels[level].longest = levels[level].longest.max(span.0);
-                    Some((level, span.0))
-                }
-                None => None,
-            };
-            let level = match place {
-                Some((level, _)) => &mut self.plan.levels[level],
-                None => &mut self.plan.lifetime,
-            };
-            let output = Output {
-                feature: self.plan.features.len(),
-                place: level.place(&call.bound, filter, arg),
-                fraction: call.fraction,
-                default: default.clone(),
-            };
-            match self.plan.groups.iter_mut().find(|g| g.window == place) {
-                Some(group) => group.outputs.push(output),
-                None => self.plan.groups.push(Group { window: place, outputs: vec![output] }),
-            }
-            self.plan.features.push(FeatureInfo {
-                name,
-                data_type: call.bound.result,
-                window: window.as_ref().map(|w| w.span),
-                hop: window.as_ref().map(|w| w.hop),
-                aggregate: call.aggregate,
-                class: call.bound.equality,
-                order_sensitive: call.bound.order_sensitive,
-                text: column.text.trim().to_string(),
-                relative_tail_error: window.map_or(0.0, |w| w.hop.0 as f64 / w.span.0 as f64),
-                value_error: call.bound.error,
-                default: default.clone(),
-            });
         }
         if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 
-    fn call(&self, line: &Line<'_>) -> Result<Call, Problem> {
-        let written = &line.aggregate;
-        let name = written.text.to_lowercase();
-        let Some(aggregator) = aggregators::find(&name) else {
-            let problem = match expr::functions::names().any(|f| f == name) {
-                true => Problem::new("not_an_aggregate", format!("`{}` is a function of one row, not an aggregate", written.text))
-                    .hint(format!("put it inside one, as in sum({}(x)); aggregates: {}", name, kilter_core::list(aggregators::names()))),
-                false => Problem::unknown("unknown_aggregate", "aggregate", written.text, aggregators::names()),
-            };
-            return Err(problem.at(written.range()));
-        };
-        let whole = written.start..line.args.last().map_or(written.range().end, |a| a.range().end);
-        if let Some(first) = line.args.first()
-            && first.text.get(..9).is_some_and(|w| w.eq_ignore_ascii_case("distinct "))
-        {
-            let problem = Problem::new("not_supported", "DISTINCT inside an aggregate").hint("approx_distinct(x) counts different values");
-            return Err(problem.at(first.range()));
+    /// One window of a column.
+    fn feature(
+        &mut self,
+        column: &ColumnSpec,
+        line: &Line<'_>,
+        call: &Call,
+        (filter, arg, other): (Option<usize>, Option<usize>, Option<usize>),
+        window: Window,
+        name: String,
+    ) -> Result<(), Problem> {
+        if self.plan.features.iter().any(|f| f.name == name) {
+            return Err(Problem::new("duplicate_feature", format!("two features of this view are named `{name}`"))
+                .hint("rename the column or drop one window"));
         }
-        let takes = |needs: &str| {
-            let problem = Problem::new("argument_count", format!("{name} takes {needs}, not {} arguments", line.args.len()));
-            problem.at(whole.clone())
-        };
-        let (arg, fraction) = match (aggregator.takes, line.args.as_slice()) {
-            (Takes::StarOrValue, [star]) if star.text == "*" => (None, None),
-            (Takes::Nothing, []) => (None, None),
-            (Takes::StarOrValue | Takes::Value, [arg]) => (Some(arg), None),
-            (Takes::ValueAndFraction, [arg, fraction]) => (Some(arg), Some(fraction)),
-            (Takes::StarOrValue, _) => return Err(takes("* or one argument")),
-            (Takes::Nothing, _) => return Err(takes("nothing between its parentheses")),
-            (Takes::Value, _) => return Err(takes("one argument")),
-            (Takes::ValueAndFraction, _) => return Err(takes("a value and a fraction, as in quantile(amount, 0.95)")),
-        };
-        let compiled = match arg {
-            Some(piece) => Some((piece, expr::compile(piece.text, &self.scope).map_err(|p| shifted(p, piece.start))?)),
-            None => None,
-        };
-        if let Some((piece, expr)) = &compiled
-            && expr.data_type().is_none()
-        {
-            return Err(Problem::new("type_mismatch", format!("`{}` is always null", piece.text)).at(piece.range()));
+        let changing = self.plan.key.is_some();
+        if changing && matches!(window.extent, Extent::Latest(_) | Extent::Session { .. }) {
+            return Err(Problem::new("not_supported", format!("`{}` over a source whose rows change", window.suffix.replace('_', " ")))
+                .hint("what a retracted row had pushed out is gone; use a window of a length, as in 7d exact"));
         }
-        let data_type = compiled.as_ref().and_then(|(_, e)| e.data_type());
-        let bound = (aggregator.bind)(data_type).map_err(|needs| {
-            let piece = arg.unwrap_or(written);
-            let is = data_type.map_or("nothing", DataType::name);
-            let problem = Problem::new("type_mismatch", format!("`{}` is {is}; {name} needs {needs}", piece.text)).at(piece.range());
-            match data_type {
-                Some(DataType::Bool) => problem.hint(format!("count the rows where it holds: count(*) where {}", piece.text)),
-                Some(DataType::String) => problem.hint("cast it (x::float64), or count its values with approx_distinct(x)"),
-                _ => problem,
-            }
-        })?;
-        let fraction = match fraction {
-            None => 0.0,
-            Some(piece) => {
-                let value = expr::compile(piece.text, &self.scope).map_err(|p| shifted(p, piece.start))?;
-                match value.as_constant().and_then(Value::as_f64) {
-                    Some(p) if (0.0..=1.0).contains(&p) => p,
-                    _ => {
-                        return Err(Problem::new("bad_literal", format!("`{}` is not a number between 0 and 1", piece.text))
-                            .hint("the median is quantile(x, 0.5)")
-                            .at(piece.range()));
-                    }
-                }
-            }
+        let bound = call.bind(&window, line)?;
+        let default = default_value(column, bound.result)?;
+        let ops = if changing { bound.ops.retractable() } else { bound.ops };
+        let latest = matches!(window.extent, Extent::Latest(_));
+        // Where only events that pass are kept, their states need no filter.
+        let feed = Feed { filter: filter.filter(|_| !latest), arg, other, constants: Box::default() };
+        let constants: Box<[f64]> = match window.extent {
+            Extent::Decay(half_life) => Box::new([half_life as f64]),
+            _ => call.constants.iter().chain(bound.constants).copied().collect(),
         };
-        Ok(Call { aggregate: aggregator.names[0], bound, arg: compiled.map(|(_, e)| e), fraction })
+        let feed = Feed { constants: if bound.shaped { constants.clone() } else { Box::default() }, ..feed };
+        let key = StateKey { state: bound.state, kept: changing, by: call.by, feed: feed.clone() };
+        let level = self.level(&window, filter);
+        let plan = match level {
+            Some(level) => &mut self.plan.levels[level],
+            None => &mut self.plan.lifetime,
+        };
+        if !plan.extents.contains(&window.extent) {
+            plan.extents.push(window.extent);
+        }
+        let output = Output { feature: self.plan.features.len(), place: plan.place(key, ops, feed), constants, default: default.clone() };
+        match self.plan.groups.iter_mut().find(|g| (g.level, g.extent) == (level, window.extent)) {
+            Some(group) => group.outputs.push(output),
+            None => self.plan.groups.push(Group { level, extent: window.extent, outputs: vec![output] }),
+        }
+        let error = match (window.length, window.hop) {
+            (Some(length), Some(hop)) if !matches!(window.extent, Extent::Current | Extent::Previous) => hop.0 as f64 / length.0 as f64,
+            _ => 0.0,
+        };
+        self.plan.features.push(FeatureInfo {
+            name,
+            data_type: bound.result,
+            over: match window.suffix.as_str() {
+                "" => "lifetime".into(),
+                suffix => suffix.replace('_', " "),
+            },
+            window: Some(window.extent).filter(|e| matches!(e, Extent::Sliding(_))).and(window.length),
+            hop: window.hop,
+            aggregate: call.aggregate.names[0],
+            class: bound.equality,
+            order_sensitive: bound.order_sensitive,
+            text: column.text.trim().to_string(),
+            relative_tail_error: if window.hop == Some(Span(1)) { 0.0 } else { error },
+            value_error: bound.error,
+            default,
+        });
+        Ok(())
     }
 
-    /// Each window as written, with its length and hop; one `None` stands for lifetime.
-    fn windows<'t>(&self, line: &Line<'t>) -> Result<Vec<Option<Window<'t>>>, Vec<Problem>> {
-        if line.windows.is_empty() {
-            return Ok(vec![None]);
+    /// The level on which a window's tiles lie; none: the lifetime's.
+    fn level(&mut self, window: &Window, filter: Option<usize>) -> Option<usize> {
+        let filter = match window.tiling {
+            Tiling::Whole => return None,
+            Tiling::Events(_) => filter,
+            _ => None,
+        };
+        let levels = &mut self.plan.levels;
+        let level = levels.iter().position(|l| l.tiling == window.tiling && l.filter == filter).unwrap_or_else(|| {
+            levels.push(LevelPlan::new(window.tiling.clone(), filter));
+            levels.len() - 1
+        });
+        if matches!(window.extent, Extent::Session { .. }) && levels[level].bounds.is_none() {
+            let feed = Feed { filter: None, arg: None, other: None, constants: Box::default() };
+            let key = StateKey { state: "bounds", kept: false, by: false, feed: feed.clone() };
+            if let Place::Fixed { offset, .. } = levels[level].place(key, Ops::fixed::<Bounds>(), feed) {
+                levels[level].bounds = Some(offset);
+            }
         }
+        Some(level)
+    }
+
+    fn windows(&self, line: &Line<'_>) -> Result<Vec<Window>, Vec<Problem>> {
+        if line.windows.is_empty() {
+            return Ok(vec![Window::lifetime()]);
+        }
+        let setting = Setting {
+            hop: line.hop.as_ref().map(|(_, hop)| *hop).or(self.spec.hop),
+            hop_is_lines_own: line.hop.is_some(),
+            zone: self.spec.time_zone.as_deref().unwrap_or("UTC"),
+        };
         let mut windows = Vec::new();
         let mut problems = Vec::new();
         for piece in &line.windows {
-            match self.window(piece, line) {
+            match window::parse(piece, &setting) {
                 Ok(window) => windows.push(window),
                 Err(problem) => problems.push(problem.at(piece.range())),
             }
@@ -350,87 +418,127 @@ impl<'a> Builder<'a> {
         if problems.is_empty() { Ok(windows) } else { Err(problems) }
     }
 
-    fn window<'t>(&self, piece: &Piece<'t>, line: &Line<'t>) -> Result<Option<Window<'t>>, Problem> {
-        if piece.text.eq_ignore_ascii_case("lifetime") {
-            return Ok(None);
+    /// Each may name the features of the columns and those derived before it.
+    fn derived(&mut self) {
+        let mut scope = Scope::new();
+        for feature in &self.plan.features {
+            scope.add(None, &feature.name, feature.data_type);
         }
-        let span = Span::parse(piece.text).ok_or_else(|| line::not_a_span(piece))?;
-        if span < Span::SECOND || span > MAX_WINDOW {
-            return Err(Problem::new("bad_window", format!("a window of {span}")).hint("windows lie between 1s and 100 years (36525d)"));
+        for column in &self.spec.derived {
+            let derive = || -> Result<(Expr, DataType, Option<Value>), Problem> {
+                if self.plan.features.iter().any(|f| f.name == column.name) {
+                    let problem = Problem::new("duplicate_feature", format!("two features of this view are named `{}`", column.name));
+                    return Err(problem.hint("give one of them another name"));
+                }
+                let expr = expr::compile(&column.text, &scope)?;
+                let Some(data_type) = expr.data_type() else {
+                    return Err(Problem::new("type_mismatch", format!("`{}` is always null", column.text.trim())).at(0..column.text.len()));
+                };
+                let default = default_value(column, data_type)?;
+                Ok((expr, data_type, default))
+            };
+            match derive() {
+                Err(problem) => self.problems.push((Location::Derived(column.name.clone()), problem)),
+                Ok((expr, data_type, default)) => {
+                    let from: Vec<&FeatureInfo> = expr.slots().iter().map(|s| &self.plan.features[*s]).collect();
+                    let exact = from.iter().all(|f| f.class == crate::Equality::Bitwise);
+                    let info = FeatureInfo {
+                        name: column.name.clone(),
+                        data_type,
+                        over: String::new(),
+                        window: None,
+                        hop: None,
+                        aggregate: "expression",
+                        class: if exact { crate::Equality::Bitwise } else { crate::Equality::Tolerance(1e-9) },
+                        order_sensitive: from.iter().any(|f| f.order_sensitive),
+                        text: column.text.trim().to_string(),
+                        relative_tail_error: from.iter().map(|f| f.relative_tail_error).fold(0.0, f64::max),
+                        value_error: from.iter().map(|f| f.value_error).fold(0.0, f64::max),
+                        default: default.clone(),
+                    };
+                    scope.add(None, &column.name, data_type);
+                    self.plan.features.push(info);
+                    self.plan.derived.push(Derived { expr, default });
+                }
+            }
         }
-        let hop = match (&line.hop, self.spec.hop) {
-            (Some((_, hop)), _) => *hop,
-            (None, Some(hop)) if (Span::SECOND..=MAX_WINDOW).contains(&hop) => hop.min(span),
-            _ => default_hop(span),
-        };
-        if hop < Span::SECOND || hop > span {
-            return Err(Problem::new("bad_hop", format!("a hop of {hop} for a window of {span}"))
-                .hint("hops lie between 1s and the window's length"));
-        }
-        if span.0 / hop.0 > MAX_TILES {
-            return Err(Problem::new("too_many_tiles", format!("a window of {span} with a hop of {hop} has {} tiles", span.0 / hop.0))
-                .hint(format!("the limit is {MAX_TILES}; without a hop it would be {}", default_hop(span))));
-        }
-        Ok(Some(Window { text: piece.text, span, hop }))
     }
 
     fn finish(mut self) -> Result<Plan, Vec<(Location, Problem)>> {
         if !self.problems.is_empty() {
             return Err(self.problems);
         }
+        let plan = &mut self.plan;
+        let exprs = plan.filter.iter().chain(&plan.shared.filters).chain(&plan.shared.args);
+        plan.slots = exprs.flat_map(|e| e.slots().iter().copied()).chain(plan.entity_slots.iter().copied()).collect();
+        for lookup in &mut plan.lookups {
+            let slots = lookup.first_slot..lookup.first_slot + lookup.width;
+            lookup.used = plan.slots.iter().any(|s| slots.contains(s));
+            if lookup.used {
+                plan.slots.extend(&lookup.key);
+            }
+        }
+        plan.slots.extend(plan.key.iter().flatten());
+        plan.slots.sort_unstable();
+        plan.slots.dedup();
+        plan.stored = plan.slots.iter().copied().filter(|s| *s < self.spec.schema.len()).collect();
+        plan.stored.sort_by_key(|s| &self.spec.schema.fields[*s].name);
+        for level in &mut plan.levels {
+            level.set_block();
+        }
         self.plan.identity = self.identity();
         Ok(self.plan)
     }
 
     fn identity(&self) -> String {
-        let spec = self.spec;
-        let mut text = format!("{:?} source {} entity {:?} lateness {}\n", spec.name, spec.source.0, spec.entity, self.plan.lateness.0);
-        let plan = &self.plan;
-        let exprs = plan.filter.iter().chain(&plan.shared.filters).chain(&plan.shared.args);
-        let mut slots: Vec<usize> = exprs.flat_map(|e| e.slots().iter().copied()).chain(plan.entity_slots.iter().copied()).collect();
-        slots.sort_unstable();
-        slots.dedup();
+        let (spec, plan) = (self.spec, &self.plan);
+        let mut text = format!("{:?} source {} entity {:?} lateness {}\n", spec.name, spec.source.0, spec.entity, plan.lateness.0);
         let mut types: Vec<String> =
-            slots.iter().map(|s| &spec.schema.fields[*s]).map(|f| format!("{:?}: {}", f.name, f.data_type)).collect();
+            plan.slots.iter().filter_map(|s| spec.schema.fields.get(*s)).map(|f| format!("{:?}: {}", f.name, f.data_type)).collect();
         types.sort();
         text.push_str(&format!("{types:?} filter {:?}\n", plan.filter.as_ref().map(Expr::text)));
+        if plan.ttl.is_some() || !spec.key.is_empty() || spec.time_zone.is_some() {
+            text.push_str(&format!("ttl {:?} key {:?} zone {:?}\n", plan.ttl, spec.key, spec.time_zone));
+        }
+        for (lookup, from) in plan.lookups.iter().zip(&spec.lookups).filter(|(l, _)| l.used) {
+            let key: Vec<&str> = lookup.key.iter().filter_map(|s| spec.schema.names().nth(*s)).collect();
+            text.push_str(&format!("lookup {:?} {key:?} {}\n", lookup.view, from.view.plan.identity));
+        }
         for f in &plan.features {
-            text.push_str(&format!("{:?} {:?} {:?} {:?}\n", f.name, f.text, f.window, f.hop));
+            text.push_str(&format!("{:?} {:?} {} {:?}\n", f.name, f.text, f.over, f.hop));
         }
         text
     }
 }
 
-/// A window of a line: as written, its length, its tiles' length.
-struct Window<'t> {
-    text: &'t str,
-    span: Span,
-    hop: Span,
-}
-
-struct Call {
-    aggregate: &'static str,
-    bound: Bound,
-    arg: Option<Expr>,
-    fraction: f64,
-}
-
 impl LevelPlan {
-    fn place(&mut self, bound: &Bound, filter: Option<usize>, arg: Option<usize>) -> Place {
-        let key = (bound.state, filter, arg);
-        match bound.ops {
+    fn new(tiling: Tiling, filter: Option<usize>) -> LevelPlan {
+        LevelPlan { tiling, extents: Vec::new(), block: BLOCK, filter, bounds: None, fixed: Vec::new(), growing: Vec::new(), stride: 0 }
+    }
+
+    fn set_block(&mut self) {
+        let longest = self.extents.iter().map(|e| if let Extent::Sliding(length) = e { *length } else { 0 }).max().unwrap_or(0);
+        self.block = match self.tiling {
+            Tiling::Even(1) => (longest / EXACT_BLOCKS).max(1),
+            Tiling::Events(_) => 0,
+            _ => BLOCK,
+        };
+    }
+
+    fn place(&mut self, key: StateKey, ops: Ops, feed: Feed) -> Place {
+        match ops {
             Ops::Fixed(ops) => {
                 let offset = self.fixed.iter().find(|s| s.key == key).map(|s| s.offset).unwrap_or_else(|| {
                     let offset = self.stride;
                     self.stride += ops.words;
-                    self.fixed.push(FixedState { key, ops, offset, filter, arg });
+                    self.fixed.push(FixedState { key, ops, offset, feed });
                     offset
                 });
                 Place::Fixed { ops, offset }
             }
             Ops::Growing(ops) => {
                 let index = self.growing.iter().position(|s| s.key == key).unwrap_or_else(|| {
-                    self.growing.push(GrowingState { key, ops, filter, arg });
+                    self.growing.push(GrowingState { key, ops, feed });
                     self.growing.len() - 1
                 });
                 Place::Growing { ops, index }
@@ -441,9 +549,29 @@ impl LevelPlan {
     pub(crate) fn is_empty(&self) -> bool {
         self.fixed.is_empty() && self.growing.is_empty()
     }
+
+    /// How many events are kept, where each has a tile of its own.
+    pub(crate) fn latest(&self) -> Option<usize> {
+        match self.tiling {
+            Tiling::Events(n) => Some(n),
+            _ => None,
+        }
+    }
+
+    /// The oldest tile that the watermark still admits to any of its windows.
+    pub(crate) fn bound(&self, watermark: EventTime, lateness: Span, periods: &mut Periods) -> i64 {
+        let at = watermark - lateness;
+        self.extents.iter().map(|extent| self.tiling.tiles(*extent, at, periods).0).min().unwrap_or(i64::MIN)
+    }
 }
 
-fn condition(text: &str, scope: &Scope) -> Result<Expr, Problem> {
+impl PartialEq for View {
+    fn eq(&self, other: &View) -> bool {
+        self.plan.identity == other.plan.identity
+    }
+}
+
+pub(super) fn condition(text: &str, scope: &Scope) -> Result<Expr, Problem> {
     let expr = expr::compile(text, scope)?;
     match expr.data_type() {
         None | Some(DataType::Bool) => Ok(expr),
@@ -460,17 +588,17 @@ fn intern(exprs: &mut Vec<Expr>, expr: Expr) -> usize {
     })
 }
 
-fn default_value(column: &ColumnSpec, bound: &Bound) -> Result<Option<Value>, Problem> {
-    let widened = match (&column.default, bound.result) {
+fn default_value(column: &ColumnSpec, result: DataType) -> Result<Option<Value>, Problem> {
+    let widened = match (&column.default, result) {
         (Some(Value::Int(i)), DataType::Float64) => Some(Cow::Owned(Value::Float(*i as f64))),
         (other, _) => other.as_ref().map(Cow::Borrowed),
     };
     match widened.map(Cow::into_owned) {
         None | Some(Value::Null) => Ok(None),
-        Some(value) if value.fits(bound.result) => Ok(Some(value)),
+        Some(value) if value.fits(result) => Ok(Some(value)),
         Some(value) => Err(Problem::new(
             "bad_default",
-            format!("default {value} is {}; the feature is {}", value.data_type().map_or("null", DataType::name), bound.result),
+            format!("default {value} is {}; the feature is {}", value.data_type().map_or("null", DataType::name), result),
         )),
     }
 }

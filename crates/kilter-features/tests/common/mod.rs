@@ -17,15 +17,13 @@ pub fn schema() -> Schema {
 
 pub fn spec(columns: &[(&str, &str)]) -> ViewSpec {
     ViewSpec {
-        name: "account".into(),
-        source: SourceId(0),
-        schema: schema(),
-        entity: vec!["k".into()],
-        filter: None,
-        columns: columns.iter().map(|(name, text)| ColumnSpec { name: name.to_string(), text: text.to_string(), default: None }).collect(),
-        hop: None,
-        lateness: Span::DAY,
+        columns: columns.iter().map(|(name, text)| column(name, text)).collect(),
+        ..ViewSpec::new("account", SourceId(0), schema(), &["k"], Span::DAY)
     }
+}
+
+pub fn column(name: &str, text: &str) -> ColumnSpec {
+    ColumnSpec { name: name.to_string(), text: text.to_string(), default: None }
 }
 
 pub fn view(spec: &ViewSpec) -> View {

@@ -1,0 +1,291 @@
+//! The engine against the formulas of docs/reference/windows.md, computed from all events kept in arrival order.
+//!
+//! The twin shares nothing with the engine but the parsing of expressions and the calendar: windows, filters, ties, nulls and every aggregate
+//! are written again in the plainest way. Random histories then say whether both agree, whether a restart or a sweep leaves a trace, and
+//! whether two engines over one log hold the same bits.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod random;
+mod twin;
+
+use common::view;
+use kilter_core::{EntityKey, Event, EventTime, SourceId, Span, Value};
+use kilter_features::{Engine, RestoreError, ViewSpec};
+use kilter_stats::Rng;
+use proptest::prelude::*;
+
+use random::{Line, SECOND, TestView, Window, history, moments, test_view};
+use twin::{agrees, events_of_entity, key_of, naive};
+
+fn engine(views: &[TestView]) -> Engine {
+    Engine::new(views.iter().enumerate().map(|(i, v)| view(&v.spec(i))).collect())
+}
+
+fn read(engine: &mut Engine, v: usize, key: &EntityKey, q: EventTime) -> Vec<Value> {
+    let mut out = Vec::new();
+    engine.read(v, key, q, &mut out);
+    out
+}
+
+fn snapshot(engine: &Engine) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    engine.snapshot(&mut bytes);
+    bytes
+}
+
+fn same_bits(a: &[Value], b: &[Value]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.same_bits(b))
+}
+
+/// Plays a history and compares every feature at some of its moments with the formula.
+fn compare(views: &[TestView], events: &[Event], moments: &[i64], every: usize) -> Result<(), TestCaseError> {
+    let mut engine = engine(views);
+    for n in 0..events.len() {
+        engine.update(&events[n]);
+        if n % every != 0 && n + 1 != events.len() {
+            continue;
+        }
+        for (v, test_view) in views.iter().enumerate() {
+            let log: Vec<&Event> = events[..=n].iter().filter(|e| e.source == test_view.source).collect();
+            let key = key_of(test_view, &events[n].row).unwrap_or(EntityKey::Int(77));
+            for q in moments.iter().map(|m| EventTime(events[n].time.0 + m)) {
+                let got = read(&mut engine, v, &key, q);
+                let watermark = log.iter().map(|e| e.time.0).max().unwrap_or(q.0);
+                let own = events_of_entity(test_view, &log, &key, q);
+                let features = engine.views()[v].features();
+                let lines = test_view.lines.iter().flat_map(|l| l.of_each_window().into_iter().map(move |w| (l, w)));
+                prop_assert_eq!(got.len(), features.len());
+                for ((feature, (line, window)), got) in features.iter().zip(lines).zip(&got) {
+                    let (want, scale) = naive(test_view, line, &window, &own, watermark, q);
+                    prop_assert!(got.fits(feature.data_type), "{} is {got:?}", feature.text);
+                    prop_assert!(
+                        agrees(feature, got, &want, scale),
+                        "{} = {} over {} of {key} at {q} after {n}: engine {got}, formula {want}",
+                        feature.name,
+                        feature.text,
+                        feature.over
+                    );
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// As many cases as asked for in the environment, for long runs.
+fn cases(otherwise: u32) -> ProptestConfig {
+    let cases = std::env::var("KILTER_ORACLE_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(otherwise);
+    ProptestConfig { cases, max_shrink_iters: 4_000, ..ProptestConfig::default() }
+}
+
+// In parts, which run beside each other.
+macro_rules! the_engine_is_the_formula {
+    ($($part:ident)*) => { $(
+        mod $part {
+            use super::*;
+
+            proptest! {
+                #![proptest_config(cases(3_000))]
+
+                #[test]
+                fn the_engine_is_the_formula(
+                    views in prop::collection::vec(test_view(), 1..4),
+                    events in history(60),
+                    moments in moments(),
+                    every in 1usize..9,
+                ) {
+                    compare(&views, &events, &moments, every)?;
+                }
+            }
+        }
+    )* };
+}
+
+the_engine_is_the_formula!(one two);
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 3_000, max_shrink_iters: 4_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_restart_leaves_no_trace(
+        views in prop::collection::vec(test_view(), 1..4),
+        events in history(80),
+        cut in 0usize..80,
+        moments in moments(),
+    ) {
+        let cut = cut.min(events.len());
+        let mut undisturbed = engine(&views);
+        let mut replayed = engine(&views);
+        events[..cut].iter().for_each(|e| { undisturbed.update(e); });
+        events[..cut].iter().for_each(|e| { replayed.update(e); });
+        let bytes = snapshot(&undisturbed);
+        prop_assert_eq!(&bytes, &snapshot(&replayed));
+        let mut restored = Engine::restore(undisturbed.views().to_vec(), &bytes).unwrap();
+        prop_assert_eq!(&bytes, &snapshot(&restored));
+        for event in &events[cut..] {
+            let result = undisturbed.update(event);
+            prop_assert_eq!(result, restored.update(event));
+            prop_assert_eq!(result, replayed.update(event));
+            for (v, test_view) in views.iter().enumerate() {
+                let Some(key) = key_of(test_view, &event.row) else { continue };
+                for q in moments.iter().map(|m| EventTime(event.time.0 + m)) {
+                    let values = read(&mut undisturbed, v, &key, q);
+                    prop_assert!(same_bits(&values, &read(&mut restored, v, &key, q)));
+                }
+            }
+        }
+        // The third engine was never read: reading changes nothing either.
+        prop_assert_eq!(snapshot(&undisturbed), snapshot(&restored));
+        prop_assert_eq!(snapshot(&undisturbed), snapshot(&replayed));
+    }
+
+    #[test]
+    fn damage_is_an_error_and_never_a_panic(views in prop::collection::vec(test_view(), 1..3), events in history(20), at in 0usize..4_000, bit in 0u8..8) {
+        let mut engine = engine(&views);
+        events.iter().for_each(|e| { engine.update(e); });
+        let bytes = snapshot(&engine);
+        let mut broken = bytes.clone();
+        let at = at % bytes.len();
+        broken[at] ^= 1 << bit;
+        prop_assert!(Engine::restore(engine.views().to_vec(), &broken).is_err());
+        prop_assert!(Engine::restore(engine.views().to_vec(), &bytes[..at]).is_err());
+    }
+}
+
+#[test]
+fn every_aggregate_of_the_register_has_a_twin() {
+    let known = [
+        "skew",
+        "skewness",
+        "kurtosis",
+        "first_time",
+        "last_time",
+        "time_since_first",
+        "first_k",
+        "last_k",
+        "top_k",
+        "bottom_k",
+        "frequent_k",
+        "mode",
+        "distinct",
+        "median",
+        "histogram",
+        "rate",
+        "gap_mean",
+        "gap_stddev",
+        "streak",
+        "ratio",
+        "argmin",
+        "argmax",
+        "zscore",
+        "trend",
+        "count",
+        "sum",
+        "mean",
+        "avg",
+        "min",
+        "max",
+        "variance",
+        "var",
+        "stddev",
+        "first",
+        "last",
+        "time_since_last",
+        "approx_distinct",
+        "quantile",
+    ];
+    for name in kilter_features::aggregate_names() {
+        assert!(known.contains(&name), "{name} is not in the oracle");
+    }
+}
+
+#[test]
+fn a_long_dense_history_agrees_too() {
+    let line = |aggregate, arg| Line {
+        aggregate,
+        arg: Some(arg),
+        other: None,
+        constants: if aggregate == "quantile" { vec![0.9] } else { vec![] },
+        by: None,
+        filter: None,
+        windows: vec![Window::Sliding(61 * SECOND), Window::Sliding(600 * SECOND), Window::Exact(300 * SECOND)],
+        hop: None,
+    };
+    let lines: Vec<Line> = [
+        ("sum", "amount"),
+        ("min", "amount"),
+        ("max", "n"),
+        ("last", "kind"),
+        ("approx_distinct", "n"),
+        ("quantile", "amount"),
+        ("stddev", "amount"),
+        ("count", "n"),
+        ("first", "n"),
+    ]
+    .into_iter()
+    .map(|(a, x)| line(a, x))
+    .collect();
+    let test_view = TestView {
+        lines,
+        entity: vec!["k".into()],
+        filter: None,
+        hop: Some(Span(SECOND)),
+        lateness: Span(30 * SECOND),
+        source: SourceId(0),
+        ttl: None,
+        key: None,
+    };
+    let mut engine = engine(std::slice::from_ref(&test_view));
+    let mut rng = Rng::seeded(11);
+    let mut events = Vec::new();
+    for i in 0..3_000i64 {
+        let late = if rng.bernoulli(0.1) { (rng.next_u64() % 60) as i64 * SECOND } else { 0 };
+        let x = rng.next_u64();
+        let row = vec![
+            Value::Int(1),
+            Value::Float((x % 100_000) as f64 / 7.0),
+            Value::Int((x >> 20) as i64 % 100),
+            Value::text(["a", "b"][(x >> 50) as usize % 2]),
+            Value::Null,
+            Value::Null,
+        ];
+        events.push(common::event(EventTime(i * SECOND / 2 - late), row));
+        engine.update(&events[i as usize]);
+        if i % 37 == 0 || i > 2_990 {
+            let log: Vec<&Event> = events.iter().collect();
+            let key = EntityKey::Int(1);
+            for q in [events[i as usize].time, EventTime(i * SECOND / 2 - 10 * SECOND), EventTime(i * SECOND / 2 + 50 * SECOND)] {
+                let got = read(&mut engine, 0, &key, q);
+                let watermark = log.iter().map(|e| e.time.0).max().unwrap_or(q.0);
+                let own = events_of_entity(&test_view, &log, &key, q);
+                let features = engine.views()[0].features().to_vec();
+                let of = test_view.lines.iter().flat_map(|l| l.of_each_window().into_iter().map(move |w| (l, w)));
+                for ((feature, (line, window)), got) in features.iter().zip(of).zip(&got) {
+                    let (want, scale) = naive(&test_view, line, &window, &own, watermark, q);
+                    assert!(agrees(feature, got, &want, scale), "{} at {q} after {i}: engine {got}, formula {want}", feature.name);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_snapshot_is_refused_by_other_definitions() {
+    let spec = common::spec(&[("n", "count(*) over 1m")]);
+    let engine = Engine::new(vec![view(&spec)]);
+    let bytes = snapshot(&engine);
+    let restore = |spec: &ViewSpec| Engine::restore(vec![view(spec)], &bytes).err().map(|e| e.to_string());
+    assert_eq!(restore(&spec), None);
+    let mut other = spec.clone();
+    other.columns[0].text = "count(*) over 2m".into();
+    assert_eq!(restore(&other).as_deref(), Some("view `account` has changed since the snapshot was written"));
+    other = spec.clone();
+    other.name = "card".into();
+    assert_eq!(restore(&other).as_deref(), Some("the snapshot holds views [account], the definitions name [card]"));
+    // A column that no feature reads changes nothing.
+    other = spec.clone();
+    other.schema.fields.insert(0, kilter_core::Field { name: "new".into(), data_type: kilter_core::DataType::String });
+    assert_eq!(restore(&other), None);
+    assert_eq!(Engine::restore(vec![], b"something else").err(), Some(RestoreError::NotASnapshot));
+}
