@@ -163,7 +163,11 @@ impl Shard {
             if reach.view.source() != event.source {
                 continue;
             }
-            if self.of == 1 || EntityKey::from_row(&event.row, &reach.entity).is_none_or(|key| owner(&key, self.of) == self.number) {
+            // A changing row may leave one entity for another: every shard has to see it go.
+            if self.of == 1
+                || reach.view.changes()
+                || EntityKey::from_row(&event.row, &reach.entity).is_none_or(|key| owner(&key, self.of) == self.number)
+            {
                 engine.update(event);
             } else if engine.watermark(event.source) < Some(event.time) {
                 // Another shard's entity moves the source's watermark all the same; a row that names no entity does nothing else.

@@ -47,17 +47,21 @@ pub fn meaning(plan: &Plan, model: usize) -> String {
             let key: Vec<_> = lookup.key.iter().filter_map(column).collect();
             behind.extend(key.iter().cloned());
             behind.insert(format!(
-                "view {} of {} by {:?} at {key:?} where {:?}: {} {} {} {:?} {:?} {:?}",
+                "view {} of {} by {:?} at {key:?} where {:?} {:?} {:?} {}: {} {} {} {} {:?} {:?} {:?}",
                 view.name(),
                 plan.sources[view.source().0 as usize].name,
                 view.entity(),
                 view.filter(),
+                view.ttl(),
+                view.time_zone(),
+                view.changes(),
                 f.name,
                 f.data_type,
                 line_of(f),
-                f.window,
+                f.over,
                 f.hop,
-                f.default
+                f.default,
+                f.rests_on
             ));
         }
     }
@@ -70,7 +74,8 @@ pub fn meaning(plan: &Plan, model: usize) -> String {
 pub fn line_of(feature: &FeatureInfo) -> &str {
     let text = feature.text.as_str();
     // Case folding ASCII keeps every byte in its place.
-    let cut = feature.window.and_then(|_| text.to_ascii_lowercase().rfind(" over "));
+    let windowed = !matches!(feature.over.as_str(), "" | "lifetime");
+    let cut = windowed.then_some(()).and_then(|()| text.to_ascii_lowercase().rfind(" over "));
     cut.map_or(text, |at| text[..at].trim_end())
 }
 

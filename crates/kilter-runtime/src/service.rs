@@ -21,7 +21,8 @@ use crate::jobs::train::{Promotion, TrainReport, TrainRequest, train};
 use crate::project::{Project, Report};
 use crate::schedule;
 use crate::sequencer::{
-    Around, CHUNK_ROWS, Call, Command, Decided, FeatureRead, FeatureRows, Ingested, Present, Refusal, Sequencer, SnapshotRhythm, TrainListener, Wanted,
+    Around, CHUNK_ROWS, Call, Command, Decided, FeatureRead, FeatureRows, Ingested, Present, Refusal, Sequencer, SnapshotRhythm,
+    TrainListener, Wanted,
 };
 use crate::status::{Status, lock};
 

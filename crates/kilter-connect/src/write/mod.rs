@@ -73,7 +73,7 @@ impl<W: Write + Send> TableWriter<W> {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
         for (value, field) in row.iter().zip(&self.columns.fields) {
-            if value.data_type().is_some_and(|t| t != field.data_type) {
+            if !value.is_null() && !value.fits(field.data_type) {
                 let message = format!("column `{}` is {}, got `{value}`", field.name, field.data_type);
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
             }

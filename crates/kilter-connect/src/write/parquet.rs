@@ -87,6 +87,8 @@ fn schema(columns: &Schema) -> Result<TypePtr, ParquetError> {
             DataType::Int64 => (Physical::INT64, None),
             DataType::Float64 => (Physical::DOUBLE, None),
             DataType::String => (Physical::BYTE_ARRAY, Some(LogicalType::String)),
+            // Lists and maps as JSON texts.
+            DataType::NumberList | DataType::TextList | DataType::NumberMap => (Physical::BYTE_ARRAY, Some(LogicalType::Json)),
             DataType::Timestamp => (Physical::INT64, Some(LogicalType::timestamp(true, parquet::basic::TimeUnit::MICROS))),
         };
         let column = Type::primitive_type_builder(&field.name, physical).with_repetition(Repetition::OPTIONAL);
@@ -102,7 +104,7 @@ impl Column {
             DataType::Bool => Values::Bools(Vec::new()),
             DataType::Int64 | DataType::Timestamp => Values::Whole(Vec::new()),
             DataType::Float64 => Values::Floats(Vec::new()),
-            DataType::String => Values::Texts(Vec::new()),
+            DataType::String | DataType::NumberList | DataType::TextList | DataType::NumberMap => Values::Texts(Vec::new()),
         };
         Column { levels: Vec::new(), values }
     }
@@ -115,6 +117,14 @@ impl Column {
             (Values::Whole(held), Value::Time(t)) => held.push(t.0),
             (Values::Floats(held), Value::Float(x)) => held.push(*x),
             (Values::Texts(held), Value::Text(s)) => held.push(ByteArray::from(s.as_bytes().to_vec())),
+            (Values::Texts(held), Value::List(_) | Value::Map(_)) => {
+                // Numbers, texts and keys are always JSON.
+                let json = serde_json::to_vec(value).unwrap_or_default();
+                let bytes = 50 + json.len();
+                held.push(ByteArray::from(json));
+                self.levels.push(1);
+                return bytes;
+            }
             _ => {
                 self.levels.push(0);
                 return 2;

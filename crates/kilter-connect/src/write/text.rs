@@ -94,6 +94,8 @@ fn push_plain(to: &mut String, value: &Value) {
     // Writing to a string cannot fail. The debug form of a float has an exponent where it is long and reads back to the same bits.
     let _ = match value {
         Value::Float(x) => write!(to, "{x:?}"),
+        // Numbers, texts and keys are always JSON.
+        Value::List(_) | Value::Map(_) => write!(to, "{}", serde_json::to_string(value).unwrap_or_default()),
         other => write!(to, "{other}"),
     };
 }

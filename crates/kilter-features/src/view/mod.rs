@@ -121,6 +121,8 @@ pub struct FeatureInfo {
     pub value_error: f64,
     /// What stands in for null.
     pub default: Option<Value>,
+    /// For an expression over other features: what those are.
+    pub rests_on: Vec<String>,
 }
 
 /// A compiled view. Cheap to clone.
@@ -146,6 +148,21 @@ impl View {
     /// The columns that name the entity.
     pub fn entity(&self) -> &[String] {
         &self.plan.entity
+    }
+
+    /// How long an entity is kept after its newest event; none: for good.
+    pub fn ttl(&self) -> Option<Span> {
+        self.plan.ttl
+    }
+
+    /// The zone of calendar windows, where one was named.
+    pub fn time_zone(&self) -> Option<&str> {
+        self.plan.time_zone.as_deref()
+    }
+
+    /// Whether an event may take the place of an earlier one.
+    pub fn changes(&self) -> bool {
+        self.plan.key.is_some()
     }
 
     /// In the order of the columns, and within one of its windows as written.

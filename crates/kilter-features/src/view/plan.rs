@@ -32,6 +32,7 @@ pub(crate) struct Plan {
     pub lateness: Span,
     /// An entity is forgotten this long after its newest event.
     pub ttl: Option<Span>,
+    pub time_zone: Option<String>,
     /// The columns that name a row of the source, where its rows change.
     pub key: Option<Vec<usize>>,
     /// Slots that any expression or key reads, ascending.
@@ -199,6 +200,7 @@ impl<'a> Builder<'a> {
             lifetime: LevelPlan::new(Tiling::Whole, None),
             lateness: Span(spec.lateness.0.max(0)),
             ttl: spec.ttl,
+            time_zone: spec.time_zone.clone(),
             key: None,
             slots: Vec::new(),
             stored: Vec::new(),
@@ -372,6 +374,7 @@ impl<'a> Builder<'a> {
             relative_tail_error: if window.hop == Some(Span(1)) { 0.0 } else { error },
             value_error: bound.error,
             default,
+            rests_on: Vec::new(),
         });
         Ok(())
     }
@@ -441,6 +444,9 @@ impl<'a> Builder<'a> {
                 Err(problem) => self.problems.push((Location::Derived(column.name.clone()), problem)),
                 Ok((expr, data_type, default)) => {
                     let from: Vec<&FeatureInfo> = expr.slots().iter().map(|s| &self.plan.features[*s]).collect();
+                    let told =
+                        |f: &&FeatureInfo| format!("{}: {} over {} {:?} {:?} {:?}", f.name, f.text, f.over, f.hop, f.default, f.rests_on);
+                    let rests_on = from.iter().map(told).collect();
                     let exact = from.iter().all(|f| f.class == crate::Equality::Bitwise);
                     let info = FeatureInfo {
                         name: column.name.clone(),
@@ -455,6 +461,7 @@ impl<'a> Builder<'a> {
                         relative_tail_error: from.iter().map(|f| f.relative_tail_error).fold(0.0, f64::max),
                         value_error: from.iter().map(|f| f.value_error).fold(0.0, f64::max),
                         default: default.clone(),
+                        rests_on,
                     };
                     scope.add(None, &column.name, data_type);
                     self.plan.features.push(info);

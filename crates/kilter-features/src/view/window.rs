@@ -243,7 +243,7 @@ fn exact(length: Span) -> Result<Window, Problem> {
 
 fn session(gap: Span, max: Option<Span>, setting: &Setting<'_>) -> Result<Window, Problem> {
     let gap = in_range(gap)?;
-    let max = in_range(max.unwrap_or(SESSION_MAX.max(gap)))?;
+    let max = in_range(max.unwrap_or(Span(SESSION_MAX.0.min(gap.0.saturating_mul(MAX_TILES))).max(gap)))?;
     if max < gap {
         return Err(Problem::new("bad_window", format!("sessions of at most {max} with gaps of {gap}")).hint("`max` is not below the gap"));
     }

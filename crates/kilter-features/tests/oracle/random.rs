@@ -1,6 +1,6 @@
 //! Random definitions and histories.
 
-use kilter_core::{Event, EventTime, SourceId, Span, Unit, Value};
+use kilter_core::{Event, EventTime, Operation, SourceId, Span, Unit, Value};
 use kilter_features::ViewSpec;
 use kilter_stats::Rng;
 use proptest::prelude::*;
@@ -309,7 +309,8 @@ pub fn events_of(seed: u64, n: usize) -> Vec<Event> {
         };
         now += forward;
         let source = SourceId(rng.below(2) as u16);
-        events.push(Event { source, offset: events.len() as u64, ..common::event(EventTime(now - back), row(&mut rng)) });
+        let operation = if rng.bernoulli(0.06) { Operation::Delete } else { Operation::Upsert };
+        events.push(Event { source, operation, offset: events.len() as u64, ..common::event(EventTime(now - back), row(&mut rng)) });
     }
     events
 }

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use kilter_core::{Calendar, EntityKey, Event, EventTime, Schema, Span, Unit, Value};
+use kilter_core::{Calendar, EntityKey, Event, EventTime, Operation, Schema, Span, Unit, Value};
 use kilter_features::expr::{Expr, Scope, compile};
 use kilter_features::{Equality, FeatureInfo};
 
@@ -44,13 +44,14 @@ pub fn key_of(view: &TestView, row: &[Value]) -> Option<EntityKey> {
     EntityKey::from_row(row, &columns)
 }
 
-/// The events of the view's source that still stand: with a key, the last of each.
+/// The events of the view's source that still stand: with a key, the last of each unless it says that the row is gone.
 fn standing<'a>(view: &TestView, log: &[&'a Event]) -> Vec<&'a Event> {
-    let Some(column) = view.key else { return log.to_vec() };
+    let stands = |e: &&Event| e.operation == Operation::Upsert;
+    let Some(column) = view.key else { return log.iter().copied().filter(stands).collect() };
     let column = self::column(column);
     let name = |e: &Event| EntityKey::from_value(&e.row[column]);
     let last = |i: usize| name(log[i]).is_some_and(|n| !log[i + 1..].iter().any(|e| name(e).as_ref() == Some(&n)));
-    (0..log.len()).filter(|&i| last(i)).map(|i| log[i]).collect()
+    (0..log.len()).filter(|&i| last(i)).map(|i| log[i]).filter(stands).collect()
 }
 
 /// The events of one entity that count in the view at all, in arrival order.
@@ -63,7 +64,7 @@ pub fn events_of_entity<'a>(view: &TestView, log: &[&'a Event], key: &EntityKey,
     let mut alive = Vec::new();
     for event in log {
         watermark = watermark.max(event.time.0);
-        if !own(event) || is_late(view, event.time.0, watermark) {
+        if event.operation == Operation::Delete || !own(event) || is_late(view, event.time.0, watermark) {
             continue;
         }
         if last.is_some_and(|last| forgotten(last, event.time.0, watermark)) {

@@ -264,17 +264,12 @@ pub fn schemas() -> [Schema; 3] {
 fn views(shapes: &[(Option<Span>, Span); 5]) -> Vec<View> {
     let view = |place: usize, name: &str, source: SourceId, entity: &[&str], columns: &[(&str, &str)]| {
         compile_view(&ViewSpec {
-            name: name.into(),
-            source,
-            schema: schemas()[source.0 as usize].clone(),
-            entity: entity.iter().map(|e| e.to_string()).collect(),
-            filter: None,
             columns: columns
                 .iter()
                 .map(|(name, text)| ColumnSpec { name: name.to_string(), text: text.to_string(), default: None })
                 .collect(),
             hop: shapes[place].0,
-            lateness: shapes[place].1,
+            ..ViewSpec::new(name, source, schemas()[source.0 as usize].clone(), entity, shapes[place].1)
         })
         .unwrap()
     };

@@ -166,8 +166,18 @@ pub struct FeaturesDef {
     #[serde(serialize_with = "optional_span")]
     #[schemars(with = "Option<SpanText>")]
     pub hop: Option<Span>,
+    /// An entity is forgotten this long after its newest event; left out: it is kept.
+    #[serde(serialize_with = "optional_span")]
+    #[schemars(with = "Option<SpanText>")]
+    pub ttl: Option<Span>,
+    /// Zone of calendar windows, such as `Europe/Prague`; left out: UTC.
+    pub time_zone: Option<String>,
     /// The features: an aggregate over windows each.
     pub columns: Named<FeatureDef>,
+    /// Features that are expressions over those of `columns` and over the derived ones before them.
+    #[serde(skip_serializing_if = "Named::is_empty")]
+    #[schemars(default)]
+    pub derived: Named<FeatureDef>,
     /// For people.
     pub description: Option<String>,
 }

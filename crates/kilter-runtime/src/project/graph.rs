@@ -80,13 +80,13 @@ fn view_block(out: &mut String, plan: &Plan, view: &View) {
         error * 100.0
     );
     let rows = view.features().iter().map(|f| {
-        let window = match (f.window, f.hop) {
-            (None, _) => "lifetime".to_owned(),
-            (Some(window), None) => format!("{window} exact"),
-            (Some(window), Some(hop)) => format!("{window} in steps of {hop}"),
+        let window = match (f.over.as_str(), f.hop) {
+            ("", _) => "derived".to_owned(),
+            (over, Some(hop)) if hop > kilter_core::Span(1) => format!("{over} in steps of {hop}"),
+            (over, _) => over.to_owned(),
         };
         // The windows stand in their own column.
-        let text = f.text.rsplit_once(" over ").filter(|_| f.window.is_some()).map_or(f.text.as_str(), |(aggregate, _)| aggregate);
+        let text = crate::data::line_of(f);
         vec![f.name.clone(), f.data_type.to_string(), window, text.to_owned()]
     });
     table(out, rows.collect());

@@ -16,7 +16,10 @@ pub(super) fn of(definitions: &Definitions) -> String {
     let meaning = json!({
         "clock": plain(&definitions.project.clock),
         "source": section(&definitions.source, |def| columns(&def.columns)),
-        "features": section(&definitions.features, |def| columns(&def.columns)),
+        "features": section(&definitions.features, |def| {
+            let derived = Some(&def.derived).filter(|d| !d.is_empty()).and_then(columns);
+            columns(&def.columns).map(|own| derived.map_or(own.clone(), |derived| json!([own, derived])))
+        }),
         "model": section(&definitions.model, |_| None),
         "decision": section(&definitions.decision, |_| None),
         "schedule": section(&definitions.schedule, |_| None),

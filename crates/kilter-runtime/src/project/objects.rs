@@ -114,6 +114,9 @@ fn view(project: &Project, view: &View) -> Object {
         ("entity", json!(view.entity())),
         ("where", json!(view.filter())),
         ("lateness", json!(source.lateness.to_string())),
+        ("ttl", json!(view.ttl().map(|ttl| ttl.to_string()))),
+        ("time_zone", json!(view.time_zone())),
+        ("changes", if view.changes() { json!(true) } else { Value::Null }),
     ]
     .into_iter()
     .filter(|(_, value)| !value.is_null())
@@ -126,7 +129,8 @@ fn view(project: &Project, view: &View) -> Object {
             let mut line = json!({ "value": line_of(f), "type": f.data_type.name() });
             let text = |span: &kilter_core::Span| json!(span.to_string());
             let rest = [
-                ("window", f.window.as_ref().map(text)),
+                ("window", Some(json!(f.over)).filter(|_| !matches!(f.over.as_str(), "" | "lifetime"))),
+                ("rests_on", Some(json!(f.rests_on)).filter(|_| !f.rests_on.is_empty())),
                 ("hop", f.hop.as_ref().map(text)),
                 ("default", f.default.as_ref().map(|d| json!(d))),
             ];

@@ -325,6 +325,8 @@ fn read_features(mut t: Reader<'_>) -> Option<FeaturesDef> {
     let entity = t.one_or_more("entity");
     let filter = t.text("where");
     let hop = t.span("hop");
+    let ttl = t.span("ttl");
+    let time_zone = t.text("time_zone");
     let description = t.text("description");
     t.require("columns", "the features, such as `txn_count = \"count(*) over 1d, 7d\"`");
     let named = t.named("columns");
@@ -334,16 +336,31 @@ fn read_features(mut t: Reader<'_>) -> Option<FeaturesDef> {
             Problem::new("empty", "a view without columns has no features").hint("such as `txn_count = \"count(*) over 1d, 7d\"`"),
         );
     }
+    let columns = read_feature_lines(&mut t, "columns", named, "sum(amount) over 7d");
+    let named = t.named("derived");
+    let derived = read_feature_lines(&mut t, "derived", named, "txn_count_1h / txn_count_7d");
+    t.finish();
+    let (columns, derived) = (columns?, derived?);
+    Some(FeaturesDef { source: source?, entity: entity?, filter, hop, ttl, time_zone, columns, derived, description })
+}
+
+/// Features under `key`, each a text or a table.
+fn read_feature_lines<'t>(
+    t: &mut Reader<'t>,
+    key: &str,
+    named: Vec<(&'t str, &'t DeValue<'t>)>,
+    example: &str,
+) -> Option<Named<FeatureDef>> {
     let mut columns = Vec::new();
     for (name, value) in named {
-        let path = t.at(&format!("columns.{name}"));
+        let path = t.at(&format!("{key}.{name}"));
         let column = match value {
             DeValue::String(text) if !text.trim().is_empty() => {
                 Some(FeatureDef { value: text.to_string(), default: None, description: None })
             }
             DeValue::Table(table) => {
                 let mut inner = Reader::new(t.document, &path, format!("feature \"{name}\""), table);
-                inner.require("value", "write `value = \"sum(amount) over 7d\"`");
+                inner.require("value", &format!("write `value = \"{example}\"`"));
                 let value = inner.text("value");
                 let default = inner.scalar("default");
                 let description = inner.text("description");
@@ -351,17 +368,15 @@ fn read_features(mut t: Reader<'_>) -> Option<FeaturesDef> {
                 value.map(|value| FeatureDef { value, default, description })
             }
             _ => {
-                let problem = Problem::new("wrong_type", format!("feature `{name}` must be an aggregate in quotes"));
-                t.document.error(At::Value(&path), problem.hint(format!("such as `{name} = \"count(*) over 7d\"`")));
+                let problem = Problem::new("wrong_type", format!("feature `{name}` must be a text in quotes"));
+                t.document.error(At::Value(&path), problem.hint(format!("such as `{name} = \"{example}\"`")));
                 None
             }
         };
-        let named_well = check_column_name(&mut t, "columns", name);
+        let named_well = check_column_name(t, key, name);
         columns.push(column.filter(|_| named_well).map(|c| (name.to_owned(), c)));
     }
-    t.finish();
-    let columns = Named(columns.into_iter().collect::<Option<Vec<_>>>()?);
-    Some(FeaturesDef { source: source?, entity: entity?, filter, hop, columns, description })
+    Some(Named(columns.into_iter().collect::<Option<Vec<_>>>()?))
 }
 
 fn read_model(mut t: Reader<'_>) -> Option<ModelDef> {

@@ -170,14 +170,15 @@ impl<'d> Resolver<'d> {
         let Found::Good(source) = self.source(&format!("{path}.source"), &what, &def.source)? else { return None };
         let plan = self.plan_of(source);
         let spec = ViewSpec {
-            name: name.to_owned(),
-            source,
-            schema: plan.schema.clone(),
             entity: def.entity.clone(),
             filter: def.filter.clone(),
             columns: def.columns.iter().map(|(name, column)| column_spec(name, column)).collect(),
             hop: def.hop,
-            lateness: plan.lateness,
+            derived: def.derived.iter().map(|(name, column)| column_spec(name, column)).collect(),
+            ttl: def.ttl,
+            time_zone: def.time_zone.clone(),
+            key: plan.key.iter().map(|c| plan.schema.fields[*c].name.clone()).collect(),
+            ..ViewSpec::new(name, source, plan.schema.clone(), &[], plan.lateness)
         };
         match compile_view(&spec) {
             Ok(view) => Some(view),
@@ -212,7 +213,15 @@ impl<'d> Resolver<'d> {
                 let text = def.columns.get(&column).map(|c| c.value.as_str());
                 self.text_problem(&place, &format!("{what}, column \"{column}\""), text, problem);
             }
+            Location::Derived(column) => {
+                let place = self.document.first_of(&[format!("{path}.derived.{column}.value"), format!("{path}.derived.{column}")]);
+                let text = def.derived.get(&column).map(|c| c.value.as_str());
+                self.text_problem(&place, &format!("{what}, derived feature \"{column}\""), text, problem);
+            }
             Location::Hop => self.document.error(At::Value(&format!("{path}.hop")), prefixed(what, problem)),
+            Location::Ttl => self.document.error(At::Value(&format!("{path}.ttl")), prefixed(what, problem)),
+            Location::TimeZone => self.document.error(At::Value(&format!("{path}.time_zone")), prefixed(what, problem)),
+            Location::Lookups => self.document.error(At::Key(path), prefixed(what, problem)),
         }
     }
 

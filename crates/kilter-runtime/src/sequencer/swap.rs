@@ -266,11 +266,14 @@ impl Sequencer {
         let decoder = self.data.decoder(&self.plan);
         let mut bytes = Vec::new();
         let rows = rows.into_iter().map(|row| {
-            let event = Event { source, offset: 0, time: row.time, arrived, id: row.id, row: row.row, extra: row.extra };
+            let Decoded { row, time, id, operation, extra } = row;
+            let event = Event { source, offset: 0, time, arrived, id, operation, row, extra };
             bytes.clear();
             encode(&event, number, &mut bytes);
             match decoder.decode(0, &bytes) {
-                Ok(Record::Event(event)) => Some(Decoded { row: event.row, time: event.time, id: event.id, extra: event.extra }),
+                Ok(Record::Event(event)) => {
+                    Some(Decoded { row: event.row, time: event.time, id: event.id, operation: event.operation, extra: event.extra })
+                }
                 _ => None,
             }
         });
