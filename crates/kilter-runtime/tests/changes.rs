@@ -39,7 +39,16 @@ columns = { loans = "count(*) over 1d" }
 [features.owner]
 source = "accounts"
 entity = "owner"
-columns = { accounts = "count(*)" }
+time_zone = "Europe/Prague"
+ttl = "3650d"
+[features.owner.columns]
+accounts = "count(*)"
+largest = "max(balance) over lifetime, day"
+opened = "last_k(id, 3) over 30d exact"
+by_size = "sum(balance) by if(balance > 100, 'large', 'small')"
+[features.owner.derived]
+share = { value = "largest / get(by_size, 'large')", default = -1.0 }
+last_id = "element(opened_30d_exact, -1)"
 [features.past]
 source = "history"
 entity = "id"
@@ -151,4 +160,48 @@ async fn a_file_of_changes_is_streamed_and_taken_up_again() {
     let again = stream(&service, &[], Pace::AsFastAsPossible, |_| {}).await.unwrap();
     assert_eq!((again.accepted, again.ignored, again.rejected, again.resumed), (1, 2, 0, 1));
     assert_eq!(logged(&service).iter().map(|e| e.operation).collect::<Vec<_>>(), [Operation::Upsert, Operation::Delete]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn features_are_those_of_the_rows_that_stand() {
+    let dir = tempfile::tempdir().unwrap();
+    let service = start(dir.path()).await;
+    let row = |id: i64, owner: &str, balance: f64| format!(r#"{{"id":{id},"owner":"{owner}","balance":{balance}}}"#);
+    let hour = 3_600_000;
+    // Half past eleven at night in Prague: the next row but one lies in the next day there.
+    let start_ms = 1_767_220_200_000;
+    let body = [
+        change("c", "null", &row(1, "ann", 50.0), start_ms),
+        change("c", "null", &row(2, "ann", 400.0), start_ms + 1),
+        change("c", "null", &row(3, "bob", 7.0), start_ms + 2),
+        change("u", "null", &row(2, "ann", 200.0), start_ms + hour),
+        change("u", "null", &row(3, "ann", 150.0), start_ms + hour + 1),
+        change("d", &row(1, "ann", 50.0), "null", start_ms + hour + 2),
+    ];
+    let view = service.view("owner").unwrap();
+    let read = async |service: &Service, owner: &str| {
+        let read = service.features(view, kilter_core::EntityKey::Text(owner.into()), None).await.unwrap();
+        let names = read.view.features().iter().map(|f| f.name.clone());
+        let shown: Vec<String> = names.zip(&read.values).map(|(name, value)| format!("{name}={value}")).collect();
+        shown.join(" ")
+    };
+    send(&service, "accounts", &body[..3].join("\n")).await;
+    let ann = "accounts=2 largest=400 largest_day=400 opened_30d_exact=[1, 2] by_size={\"large\": 400, \"small\": 50} share=1 last_id=2";
+    assert_eq!(read(&service, "ann").await, ann);
+    assert_eq!(service.plan.views[view].features()[2].name, "largest_day");
+    send(&service, "accounts", &body[3..].join("\n")).await;
+    let ann = "accounts=2 largest=200 largest_day=200 opened_30d_exact=[2, 3] by_size={\"large\": 350} share=0.5714285714285714 last_id=3";
+    let bob = "accounts=0 largest=null largest_day=null opened_30d_exact=[] by_size={} share=-1 last_id=null";
+    assert_eq!((read(&service, "ann").await.as_str(), read(&service, "bob").await.as_str()), (ann, bob));
+    service.shutdown().await.unwrap();
+    drop(service);
+    // From the snapshot and, without it, from the log.
+    let service = start(dir.path()).await;
+    assert_eq!((read(&service, "ann").await.as_str(), read(&service, "bob").await.as_str()), (ann, bob));
+    let snapshots = service.data.dir.join("snapshots");
+    service.shutdown().await.unwrap();
+    drop(service);
+    std::fs::remove_dir_all(snapshots).unwrap();
+    let service = start(dir.path()).await;
+    assert_eq!((read(&service, "ann").await.as_str(), read(&service, "bob").await.as_str()), (ann, bob));
 }

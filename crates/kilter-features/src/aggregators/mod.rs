@@ -1,6 +1,6 @@
 //! Aggregates: one family per file, and the flat register [`ALL`].
 //!
-//! To add one: a file with its state, a static [`Aggregator`], and a line in [`ALL`]. The property tests of tests/oracle.rs ask for a naive
+//! To add one: a file with its state, a static [`Aggregator`], and a line in [`ALL`]. The property tests of tests/oracle/ ask for a naive
 //! twin of every name in the register, those of `laws.rs` check what it declares of itself.
 //!
 //! A state is either a few words (`Fixed`: sums, extremes) or a growing run of words (`Growing`: sketches, texts). Both start empty as
@@ -78,22 +78,24 @@ pub(crate) enum Constants {
     Edges,
 }
 
+/// Chooses the state for the type of the first argument (none: the aggregate has no argument); the error says what it needs.
+type Bind = fn(Option<DataType>) -> Result<Bound, &'static str>;
+
 /// One line of the register.
 pub(crate) struct Aggregator {
     pub names: &'static [&'static str],
     pub takes: Takes,
-    /// Chooses the state for the type of the first argument (none: the aggregate has no argument); the error says what it needs.
-    pub bind: fn(Option<DataType>) -> Result<Bound, &'static str>,
+    pub bind: Bind,
     /// The same with weights that halve in every half-life.
-    pub decayed: Option<fn(Option<DataType>) -> Result<Bound, &'static str>>,
+    pub decayed: Option<Bind>,
 }
 
 impl Aggregator {
-    const fn new(names: &'static [&'static str], takes: Takes, bind: fn(Option<DataType>) -> Result<Bound, &'static str>) -> Aggregator {
+    const fn new(names: &'static [&'static str], takes: Takes, bind: Bind) -> Aggregator {
         Aggregator { names, takes, bind, decayed: None }
     }
 
-    const fn with_decay(mut self, decayed: fn(Option<DataType>) -> Result<Bound, &'static str>) -> Aggregator {
+    const fn with_decay(mut self, decayed: Bind) -> Aggregator {
         self.decayed = Some(decayed);
         self
     }

@@ -85,7 +85,7 @@ impl Call {
                         let is = t.map_or("null", DataType::name);
                         let problem =
                             Problem::new("type_mismatch", format!("`{}` is {is}; {name} chooses by a number or a time", piece.text));
-                        return Err(problem.at(piece.range()));
+                        return Err(problem.hint("as in argmax(merchant, amount): the merchant of the largest amount").at(piece.range()));
                     }
                 }
             }

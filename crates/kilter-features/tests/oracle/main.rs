@@ -73,10 +73,11 @@ fn compare(views: &[TestView], events: &[Event], moments: &[i64], every: usize) 
     Ok(())
 }
 
-/// As many cases as asked for in the environment, for long runs.
+/// This many cases, or as many as `PROPTEST_CASES` asks for, for long runs.
 fn cases(otherwise: u32) -> ProptestConfig {
-    let cases = std::env::var("KILTER_ORACLE_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(otherwise);
-    ProptestConfig { cases, max_shrink_iters: 4_000, ..ProptestConfig::default() }
+    let asked = ProptestConfig::default().cases;
+    let usual = 256;
+    ProptestConfig { cases: if asked == usual { otherwise } else { asked }, max_shrink_iters: 4_000, ..ProptestConfig::default() }
 }
 
 // In parts, which run beside each other.

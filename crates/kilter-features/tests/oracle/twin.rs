@@ -130,6 +130,9 @@ fn before(unit: Unit, t: i64) -> kilter_core::Period {
     calendar.period(calendar.period(EventTime(t)).start - Span(1))
 }
 
+/// The place of an event's tile.
+type Order = Box<dyn Fn(&Event) -> (i64, i64)>;
+
 /// The events in a window, in the order in which the engine takes them, and how long the window is.
 fn members<'a>(
     view: &TestView,
@@ -142,7 +145,7 @@ fn members<'a>(
     let h = hop(view, line, window);
     let at = watermark.saturating_sub(view.lateness.0);
     let passing = || events.iter().copied().filter(|e| holds(line.filter, &e.row));
-    let mut order: Box<dyn Fn(&Event) -> (i64, i64)> = Box::new(move |e| (e.time.0.div_euclid(h), 0));
+    let mut order: Order = Box::new(move |e| (e.time.0.div_euclid(h), 0));
     let mut span = None;
     let mut chosen: Vec<&Event> = match window {
         Window::Lifetime | Window::Decay(_) => return (passing().collect(), None),

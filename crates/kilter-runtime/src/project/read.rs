@@ -336,7 +336,7 @@ fn read_features(mut t: Reader<'_>) -> Option<FeaturesDef> {
             Problem::new("empty", "a view without columns has no features").hint("such as `txn_count = \"count(*) over 1d, 7d\"`"),
         );
     }
-    let columns = read_feature_lines(&mut t, "columns", named, "sum(amount) over 7d");
+    let columns = read_feature_lines(&mut t, "columns", named, "count(*) over 7d");
     let named = t.named("derived");
     let derived = read_feature_lines(&mut t, "derived", named, "txn_count_1h / txn_count_7d");
     t.finish();
