@@ -140,8 +140,10 @@ fn a_kill_around_the_swap_loses_nothing() {
         server.kill();
 
         // The old file again: when the swap had not come, nothing has changed; when it had, this is one more change.
-        let log = project.kilter(&["replay", "--all", "--json"]).json();
-        assert_eq!(log["mismatches"], json!(0), "{log}");
+        // Killed between an event and its decision, which the next start makes up for: until then the replay misses that one.
+        let log: serde_json::Value = serde_json::from_str(&project.kilter(&["replay", "--all", "--json"]).stdout).unwrap();
+        let missing = log["details"].as_array().unwrap();
+        assert!(missing.len() <= 1 && missing.iter().all(|m| m[1] == "the replay decides where the record has nothing"), "{log}");
         project.write("kilter.toml", if round % 4 < 2 { SHOP.to_string() } else { with_band() });
         let server = project.up();
         let decided = server.decisions();
