@@ -92,13 +92,13 @@ fn work(bodies: &[Vec<u8>], set: &str, answers: bool) -> Worked {
     for (i, body) in bodies.iter().enumerate() {
         let start = cpu_seconds();
         let rows = decode_body(body, Some("application/x-ndjson"), &format, ARRIVED, &limits);
-        let rows = rows.unwrap_or_else(|rejection| fail(&format!("a body was refused: {}", rejection.message)));
+        let rows = rows.unwrap_or_else(|rejection| fail(&format!("a body was refused: {}", rejection.message))).rows;
         let decoded = cpu_seconds();
         let count = rows.len();
         for row in rows {
-            let Decoded { row, time, id, extra } =
+            let Decoded { row, time, id, operation, extra } =
                 row.unwrap_or_else(|rejection| fail(&format!("an event was refused: {}", rejection.message)));
-            let event = Event { source: SOURCE, offset, time, arrived: ARRIVED, id, row, extra };
+            let event = Event { source: SOURCE, offset, time, arrived: ARRIVED, id, operation, row, extra };
             worked.engine.update(&event);
             offset += 1;
             if answers && let Some(key) = EntityKey::from_value(&event.row[0]) {

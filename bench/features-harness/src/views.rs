@@ -61,14 +61,8 @@ pub fn view(set: &str) -> View {
     let column =
         |(name, aggregate): (&str, &str)| ColumnSpec { name: name.into(), text: format!("{aggregate} over {WINDOWS}"), default: None };
     let spec = ViewSpec {
-        name: "account".into(),
-        source: SOURCE,
-        schema: format().schema,
-        entity: vec!["account_id".into()],
-        filter: None,
         columns: columns.into_iter().map(column).collect(),
-        hop: None,
-        lateness: Span::HOUR,
+        ..ViewSpec::new("account", SOURCE, format().schema, &["account_id"], Span::HOUR)
     };
     compile_view(&spec).unwrap_or_else(|problems| fail(&format!("{problems:?}")))
 }
