@@ -13,6 +13,7 @@ use kilter_core::{EntityKey, Event, EventTime, Offset, Operation, SourceId, Valu
 use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::hash::BuildHasher;
+use std::sync::Arc;
 
 use crate::aggregators::{Fold, Input, MAX_WORDS, Reading};
 use crate::view::{Extent, Feed, Group, LevelPlan, Output, Periods, Place, Plan, Shared, View};
@@ -148,10 +149,11 @@ impl Engine {
     /// Extends the event's row for every view that looks up others.
     fn look_up(&mut self, event: &Event) {
         for v in 0..self.views.len() {
-            let plan = std::sync::Arc::clone(&self.views[v].plan);
+            let plan = &self.views[v].plan;
             if plan.source != event.source || !plan.lookups.iter().any(|l| l.used) {
                 continue;
             }
+            let plan = Arc::clone(plan);
             let mut row = std::mem::take(&mut self.extended[v]);
             row.clear();
             row.extend_from_slice(&event.row);
