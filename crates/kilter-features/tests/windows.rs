@@ -4,7 +4,7 @@ mod common;
 
 use common::{event, spec, view};
 use kilter_core::{EntityKey, EventTime, Span, Value};
-use kilter_features::{Engine, Location, compile_view};
+use kilter_features::{Engine, Location, LookupSpec, compile_view};
 
 const PAGE: &str = include_str!("../../../docs/reference/windows.md");
 
@@ -237,4 +237,44 @@ fn features_are_named_by_column_and_window() {
         shown,
         ["txn_count_1d int64 Some(\"5m\")", "txn_count_24h int64 Some(\"5m\")", "txn_count int64 None", "turnover_7d float64 Some(\"1d\")"]
     );
+}
+
+#[test]
+fn an_event_is_looked_up_in_another_view_as_that_was_before_it() {
+    let mut kinds = spec(&[("n", "count(*)")]);
+    (kinds.name, kinds.entity) = ("kind".into(), vec!["kind".into()]);
+    let kinds = view(&kinds);
+    let mut account = spec(&[("seen", "sum(kind.n)"), ("new", "count(*) where kind.n = 0 over 1m")]);
+    account.lookups = vec![LookupSpec { view: kinds.clone(), key: vec![3] }];
+    let account = view(&account);
+    assert_eq!(account.needs().collect::<Vec<_>>(), ["kind"]);
+    // Whatever the order of the views: none has taken the event in when it is looked up.
+    for views in [vec![kinds.clone(), account.clone()], vec![account.clone(), kinds.clone()]] {
+        let mut engine = Engine::new(views);
+        let place = engine.view("account").unwrap();
+        for (second, kind) in [(1, Value::text("a")), (2, Value::text("b")), (3, Value::text("a")), (4, Value::text("a")), (5, Value::Null)]
+        {
+            let row = vec![Value::Int(1), Value::Null, Value::Null, kind, Value::Null, Value::Null];
+            engine.update(&event(EventTime(second * 1_000_000), row));
+        }
+        let mut out = Vec::new();
+        engine.read(place, &EntityKey::Int(1), EventTime(5_000_000), &mut out);
+        // Found before: none, none, one, two; the last names no kind.
+        assert_eq!(out, [Value::Int(3), Value::Int(2)]);
+        // A restart goes on with the same lookups.
+        let mut bytes = Vec::new();
+        engine.snapshot(&mut bytes);
+        let mut again = Engine::restore(engine.views().to_vec(), &bytes).unwrap();
+        for engine in [&mut engine, &mut again] {
+            let row = vec![Value::Int(1), Value::Null, Value::Null, Value::text("a"), Value::Null, Value::Null];
+            engine.update(&event(EventTime(6_000_000), row));
+            out.clear();
+            engine.read(place, &EntityKey::Int(1), EventTime(6_000_000), &mut out);
+            assert_eq!(out, [Value::Int(6), Value::Int(2)]);
+        }
+    }
+    let mut changing = spec(&[("seen", "sum(kind.n)")]);
+    (changing.key, changing.lookups) = (vec!["n".into()], vec![LookupSpec { view: kinds, key: vec![3] }]);
+    let problems = compile_view(&changing).unwrap_err();
+    assert!(problems.iter().any(|(at, p)| *at == Location::Lookups && p.hint.is_some()), "{problems:?}");
 }
