@@ -34,7 +34,7 @@ mod sum;
 mod top;
 mod trend;
 mod variance;
-mod words;
+pub(crate) mod words;
 mod zscore;
 
 use kilter_core::{DataType, EventTime, Offset, Value};

@@ -7,9 +7,11 @@ const INT: u64 = 1;
 const FLOAT: u64 = 2;
 const TIME: u64 = 3;
 const TEXT: u64 = 4;
+/// A header alone.
+const NULL: u64 = 5;
 
 /// Appends a value. Values of one type compare by their words as equal exactly when they are the same to the bit.
-pub(super) fn put(out: &mut Vec<u64>, value: &Value) {
+pub(crate) fn put(out: &mut Vec<u64>, value: &Value) {
     match value {
         Value::Bool(b) => out.extend([BOOL, u64::from(*b)]),
         Value::Int(i) => out.extend([INT, *i as u64]),
@@ -23,22 +25,33 @@ pub(super) fn put(out: &mut Vec<u64>, value: &Value) {
                 u64::from_le_bytes(word)
             }));
         }
-        // Aggregates are never given a null or a collection.
-        _ => out.extend([INT, 0]),
+        // Aggregates are never given a collection.
+        _ => out.push(NULL),
     }
 }
 
 /// How many words the value at the start of `words` takes.
-pub(super) fn len(words: &[u64]) -> usize {
+pub(crate) fn len(words: &[u64]) -> usize {
     match words.first() {
         None => 0,
+        Some(header) if header & 7 == NULL => 1,
         Some(header) if header & 7 == TEXT => (1 + ((header >> 3) as usize).div_ceil(8)).min(words.len()),
         Some(_) => 2.min(words.len()),
     }
 }
 
+/// Whether `words` ends before the value at its start does.
+pub(crate) fn is_cut(words: &[u64]) -> bool {
+    match words.first() {
+        None => true,
+        Some(header) if header & 7 == NULL => false,
+        Some(header) if header & 7 == TEXT => words.len() - 1 < ((header >> 3) as usize).div_ceil(8),
+        Some(_) => words.len() < 2,
+    }
+}
+
 /// The value at the start of `words`.
-pub(super) fn get(words: &[u64]) -> Value {
+pub(crate) fn get(words: &[u64]) -> Value {
     let (Some(header), Some(rest)) = (words.first(), words.get(1..len(words))) else { return Value::Null };
     let first = rest.first().copied().unwrap_or(0);
     match header & 7 {
@@ -46,6 +59,7 @@ pub(super) fn get(words: &[u64]) -> Value {
         INT => Value::Int(first as i64),
         FLOAT => Value::float(f64::from_bits(first)),
         TIME => Value::Time(EventTime(first as i64)),
+        NULL => Value::Null,
         _ => {
             let mut bytes: Vec<u8> = rest.iter().flat_map(|w| w.to_le_bytes()).collect();
             bytes.truncate((header >> 3) as usize);
@@ -55,7 +69,7 @@ pub(super) fn get(words: &[u64]) -> Value {
 }
 
 /// The type of a list of such values: numbers and truths as numbers, texts and times as texts.
-pub(super) fn list_type(of: DataType) -> Option<DataType> {
+pub(crate) fn list_type(of: DataType) -> Option<DataType> {
     match of {
         DataType::Bool | DataType::Int64 | DataType::Float64 => Some(DataType::NumberList),
         DataType::String | DataType::Timestamp => Some(DataType::TextList),
@@ -64,7 +78,7 @@ pub(super) fn list_type(of: DataType) -> Option<DataType> {
 }
 
 /// The list of values, as [`list_type`] has it.
-pub(super) fn list(values: impl Iterator<Item = Value>) -> Value {
+pub(crate) fn list(values: impl Iterator<Item = Value>) -> Value {
     let items = values.map(|value| match value {
         Value::Text(_) => value,
         Value::Time(t) => Value::text(&t.to_string()),
@@ -74,7 +88,7 @@ pub(super) fn list(values: impl Iterator<Item = Value>) -> Value {
 }
 
 /// A run of entries, each `head` words followed by a value: where each starts and ends.
-pub(super) fn entries(state: &[u64], head: usize) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
+pub(crate) fn entries(state: &[u64], head: usize) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
     let mut at = 0;
     std::iter::from_fn(move || {
         let start = at;

@@ -1,32 +1,72 @@
-//! The state of one entity: a sparse row of tiles per level, and one tile for its lifetime.
+//! The state of one entity, in one run of words.
 //!
-//! A window is folded in blocks of tiles aligned to multiples of the level's block: each block from its oldest tile on, then the blocks. That
-//! order is a function of the window alone, so a block's fold can be kept and used again without a bit of difference.
-
-use std::ops::Range;
+//! While an entity has seen few events it keeps the events themselves: most entities of most streams never see more, and their tiles would
+//! take several times the room. Then it keeps a row of tiles for each level of the plan, one row behind the other. Which of the two it
+//! keeps is a function of its events, and nothing that is read of it tells.
 
 use kilter_core::{EntityKey, EventTime};
 use smallvec::SmallVec;
+use std::borrow::Cow;
 
 use super::Inputs;
-use crate::aggregators::{Bounds, Fixed, FixedOps, MAX_WORDS};
-use crate::view::{LevelPlan, Plan};
+use super::row::{Blocks, Row, first_at_least};
+use crate::aggregators::words as values;
+use crate::view::{LevelPlan, Periods, Plan};
 
-/// Below this many tiles in a window, keeping folds of blocks costs more than it saves.
-pub(super) const CACHE_FROM: usize = 48;
+/// In the place of a count of events: the entity has tiles.
+pub(super) const TILED: u8 = u8::MAX;
+/// Words of an event before its passed filters: its length, offset and time.
+const EVENT_HEAD: usize = 3;
 
 pub(super) struct Entity {
     pub key: EntityKey,
     /// Its newest event.
     pub last: EventTime,
-    pub levels: Box<[Tiles]>,
-    /// At most the one tile 0.
-    pub lifetime: Tiles,
+    /// Events, each headed by its length; or where each level's row ends, then the rows.
+    words: Vec<u64>,
+    /// What does not lie in a run of words.
+    side: Option<Box<Side>>,
+    /// Events since it began, while it keeps them.
+    events: u8,
+}
+
+#[derive(Clone, Default)]
+struct Side {
+    /// By level: the growing states, tile by tile.
+    growing: Box<[Vec<Vec<u64>>]>,
+    /// By level: kept folds.
+    blocks: Box<[Option<Blocks>]>,
 }
 
 impl Entity {
     pub(super) fn new(plan: &Plan, key: EntityKey, last: EventTime) -> Entity {
-        Entity { key, last, levels: plan.levels.iter().map(|_| Tiles::default()).collect(), lifetime: Tiles::default() }
+        let mut entity = Entity { key, last, words: Vec::new(), side: None, events: 0 };
+        if plan.few == 0 {
+            entity.lay_out(plan);
+        }
+        entity
+    }
+
+    /// Starts over as if it had never been.
+    pub(super) fn begin(&mut self, plan: &Plan, last: EventTime) {
+        let key = std::mem::replace(&mut self.key, EntityKey::Bool(false));
+        *self = Entity::new(plan, key, last);
+    }
+
+    /// Empty rows.
+    fn lay_out(&mut self, plan: &Plan) {
+        let levels = plan.levels.len();
+        self.words.clear();
+        self.words.resize(levels, levels as u64);
+        self.events = TILED;
+        self.side = None;
+        if plan.levels.iter().any(|l| !l.growing.is_empty()) {
+            self.side(levels);
+        }
+    }
+
+    fn side(&mut self, levels: usize) -> &mut Side {
+        self.side.get_or_insert_with(|| Box::new(Side { growing: vec![Vec::new(); levels].into(), blocks: vec![None; levels].into() }))
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -35,108 +75,158 @@ impl Entity {
             EntityKey::Text(text) if text.is_heap_allocated() => text.capacity(),
             _ => 0,
         };
-        size_of::<Entity>() + key + self.lifetime.bytes() + self.levels.iter().map(|t| size_of::<Tiles>() + t.bytes()).sum::<usize>()
-    }
-}
-
-/// Tiles in ascending order, their states side by side. Tiles without events do not exist.
-#[derive(Clone, Default)]
-pub(super) struct Tiles {
-    index: Vec<i64>,
-    words: Vec<u64>,
-    growing: Vec<Vec<u64>>,
-    blocks: Option<Box<Blocks>>,
-}
-
-/// The folds of the first blocks of a row: every tile before `end` is in one of them. Kept only for rows that are read.
-#[derive(Clone, Default)]
-struct Blocks {
-    number: Vec<i64>,
-    words: Vec<u64>,
-    end: i64,
-}
-
-impl Tiles {
-    pub(super) fn len(&self) -> usize {
-        self.index.len()
+        let growing = |row: &Vec<Vec<u64>>| row.capacity() * size_of::<Vec<u64>>() + row.iter().map(|g| g.capacity() * 8).sum::<usize>();
+        let side = self.side.as_ref().map_or(0, |side| {
+            let blocks: usize = side.blocks.iter().flatten().map(Blocks::bytes).sum();
+            let rows = side.growing.len() * (size_of::<Vec<Vec<u64>>>() + size_of::<Option<Blocks>>());
+            size_of::<Side>() + rows + blocks + side.growing.iter().map(growing).sum::<usize>()
+        });
+        size_of::<Entity>() + key + self.words.capacity() * 8 + side
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.index.is_empty()
+    pub(super) fn tiles(&self, plan: &Plan) -> usize {
+        if self.events == TILED { (0..plan.levels.len()).map(|l| self.row(plan, l).len()).sum() } else { 0 }
     }
 
-    /// Whether any tile is at or after `bound`.
-    pub(super) fn reaches(&self, bound: i64) -> bool {
-        self.index.last().is_some_and(|t| *t >= bound)
+    /// How many events it has seen, if it keeps them.
+    pub(super) fn kept_events(&self) -> Option<u8> {
+        (self.events != TILED).then_some(self.events)
     }
 
-    pub(super) fn bytes(&self) -> usize {
-        let growing: usize = self.growing.iter().map(|g| g.capacity() * 8).sum();
-        let blocks = self.blocks.as_ref().map_or(0, |b| size_of::<Blocks>() + (b.number.capacity() + b.words.capacity()) * 8);
-        blocks + (self.index.capacity() + self.words.capacity()) * 8 + self.growing.capacity() * size_of::<Vec<u64>>() + growing
-    }
-
-    /// The positions of the tiles from `oldest` to `newest`, both included.
-    pub(super) fn range(&self, oldest: i64, newest: i64) -> Range<usize> {
-        let start = self.index.partition_point(|t| *t < oldest);
-        let end = self.index.partition_point(|t| *t <= newest);
-        start..end.max(start)
-    }
-
-    pub(super) fn words(&self, level: &LevelPlan, tiles: Range<usize>) -> &[u64] {
-        self.words.get(tiles.start * level.stride..tiles.end * level.stride).unwrap_or(&[])
-    }
-
-    pub(super) fn growing(&self, level: &LevelPlan, tile: usize, index: usize) -> &[u64] {
-        self.growing.get(tile * level.growing.len() + index).map_or(&[], Vec::as_slice)
-    }
-
-    /// Adds an event to its tile. Tiles before `bound` have passed and are dropped when a new one opens.
-    pub(super) fn apply(&mut self, level: &LevelPlan, tile: i64, bound: i64, inputs: &Inputs<'_>) {
-        if let Some(most) = level.latest() {
-            return self.apply_latest(level, tile, most, inputs);
+    /// The row of a level; events that are kept have none.
+    pub(super) fn row<'a>(&'a self, plan: &'a Plan, level: usize) -> Row<'a> {
+        let side = self.side.as_deref();
+        Row {
+            level: &plan.levels[level],
+            words: &self.words[self.start(plan, level)..self.words[level] as usize],
+            growing: side.map_or(&[], |s| &s.growing[level]),
+            blocks: side.and_then(|s| s.blocks[level].as_ref()),
         }
-        let place = match self.index.last() {
-            Some(last) if *last == tile => self.index.len() - 1,
-            _ => match self.index.binary_search(&tile) {
-                Ok(place) => place,
-                Err(_) => {
-                    self.prune_lazily(level, bound);
-                    self.open(level, self.index.partition_point(|t| *t < tile), tile)
-                }
-            },
-        };
-        self.touch(level, tile);
-        self.add(level, place, inputs);
     }
 
-    /// Gives an event a tile of its own behind those that are not later, and drops the oldest when that is one too many.
-    fn apply_latest(&mut self, level: &LevelPlan, time: i64, most: usize, inputs: &Inputs<'_>) {
-        if !inputs.passes(level.filter) {
-            return;
+    /// Where a level's row starts in the words.
+    fn start(&self, plan: &Plan, level: usize) -> usize {
+        match level.checked_sub(1) {
+            None => plan.levels.len(),
+            Some(before) => self.words[before] as usize,
         }
-        let mut place = self.index.partition_point(|t| *t <= time);
-        if self.index.len() >= most {
-            if place == 0 {
-                return;
+    }
+
+    /// Whether anything of it may still be seen, whenever it is read.
+    pub(super) fn is_alive(&self, plan: &Plan, bounds: &[i64], periods: &mut [Periods]) -> bool {
+        plan.levels.iter().zip(bounds).zip(periods).enumerate().any(|(l, ((level, bound), periods))| match level.latest() {
+            // A row that came late for a level was so because its newest event, too, is at the least as old as it.
+            None => level.tiling.tile(self.last, periods) >= *bound,
+            Some(_) if self.events == TILED => self.row(plan, l).len() > 0,
+            Some(_) => self.events(plan).any(|event| event.passes(level.filter)),
+        })
+    }
+
+    /// Adds an event to the levels that it enters.
+    pub(super) fn apply(&mut self, plan: &Plan, tiles: &[i64], bounds: &[i64], inputs: &Inputs<'_>) {
+        if self.events != TILED {
+            if self.events + 1 < plan.few {
+                self.events += 1;
+                return self.keep(plan, inputs);
             }
-            self.index.remove(0);
-            self.words.drain(..level.stride);
-            self.growing.drain(..level.growing.len());
-            place -= 1;
+            self.unfold(plan, bounds);
         }
-        let place = self.open(level, place, time);
-        self.add(level, place, inputs);
+        for (l, level) in plan.levels.iter().enumerate() {
+            if tiles[l] >= bounds[l] {
+                self.apply_to(plan, l, level, tiles[l], bounds[l], inputs);
+            }
+        }
     }
 
-    fn add(&mut self, level: &LevelPlan, place: usize, inputs: &Inputs<'_>) {
-        let words = &mut self.words[place * level.stride..(place + 1) * level.stride];
+    fn keep(&mut self, plan: &Plan, inputs: &Inputs<'_>) {
+        let start = self.words.len();
+        if self.words.capacity() == start {
+            // An entity's first events decide what most of all memory goes to.
+            let event = EVENT_HEAD + plan.shared.filters.len().div_ceil(64) + 2 * plan.shared.args.len();
+            self.words.reserve_exact(event.max(start / 2));
+        }
+        self.words.extend([0, inputs.offset, inputs.time.0 as u64]);
+        for passed in inputs.passed.chunks(64) {
+            self.words.push(passed.iter().enumerate().fold(0, |bits, (i, passed)| bits | u64::from(*passed) << i));
+        }
+        inputs.args.iter().for_each(|arg| values::put(&mut self.words, arg));
+        self.words[start] = (self.words.len() - start) as u64;
+    }
+
+    /// The events that are kept.
+    pub(super) fn events<'a>(&'a self, plan: &'a Plan) -> impl Iterator<Item = Inputs<'static>> + 'a {
+        runs(&self.words).map(|run| read_event(plan, run))
+    }
+
+    /// The words of the kept events that some level still admits.
+    pub(super) fn admitted_events<'a>(
+        &'a self,
+        plan: &'a Plan,
+        bounds: &'a [i64],
+        periods: &'a mut [Periods],
+    ) -> impl Iterator<Item = &'a [u64]> {
+        runs(&self.words).filter(move |run| {
+            let time = EventTime(run[2] as i64);
+            plan.levels.iter().zip(&mut *periods).zip(bounds).any(|((l, periods), bound)| l.tiling.tile(time, periods) >= *bound)
+        })
+    }
+
+    /// From events to tiles.
+    fn unfold(&mut self, plan: &Plan, bounds: &[i64]) {
+        let kept = std::mem::take(&mut self.words);
+        self.lay_out(plan);
+        self.fill(plan, bounds, &kept);
+    }
+
+    fn fill(&mut self, plan: &Plan, bounds: &[i64], kept: &[u64]) {
+        let mut periods: SmallVec<[Periods; 8]> = smallvec::smallvec![Periods::default(); plan.levels.len()];
+        for inputs in runs(kept).map(|run| read_event(plan, run)) {
+            for (l, level) in plan.levels.iter().enumerate() {
+                let tile = level.tiling.tile(inputs.time, &mut periods[l]);
+                if tile >= bounds[l] {
+                    self.apply_to(plan, l, level, tile, bounds[l], &inputs);
+                }
+            }
+        }
+    }
+
+    /// Takes the tiles that another one's kept events make.
+    pub(super) fn unfold_from(&mut self, plan: &Plan, other: &Entity, bounds: &[i64]) {
+        self.last = other.last;
+        self.lay_out(plan);
+        self.fill(plan, bounds, &other.words);
+    }
+
+    fn apply_to(&mut self, plan: &Plan, l: usize, level: &LevelPlan, tile: i64, bound: i64, inputs: &Inputs<'_>) {
+        let place = match level.latest() {
+            Some(most) => match self.place_latest(plan, l, level, tile, most, inputs) {
+                Some(place) => place,
+                None => return,
+            },
+            None => {
+                let (start, end) = (self.start(plan, l), self.words[l] as usize);
+                if end > start && self.words[end - level.stride] as i64 == tile {
+                    (end - start) / level.stride - 1
+                } else {
+                    let place = first_at_least(&self.words[start..end], level.stride, tile);
+                    if self.words[start..end].get(place * level.stride).is_none_or(|t| *t as i64 != tile) {
+                        self.prune_lazily(plan, l, level, bound);
+                        let row = &self.words[self.start(plan, l)..self.words[l] as usize];
+                        let place = first_at_least(row, level.stride, tile);
+                        self.open(plan, l, level, place, tile)
+                    } else {
+                        place
+                    }
+                }
+            }
+        };
+        self.touch(l, level, tile);
+        let (words, growing) = self.tile_mut(plan, l, level, place);
         for state in &level.fixed {
             if let Some(input) = inputs.get(&state.feed) {
                 (state.ops.update)(&mut words[state.offset..state.offset + state.ops.words], &input);
             }
         }
-        let growing = &mut self.growing[place * level.growing.len()..];
         for (state, held) in level.growing.iter().zip(growing) {
             if let Some(input) = inputs.get(&state.feed) {
                 (state.ops.update)(held, &input);
@@ -144,220 +234,208 @@ impl Tiles {
         }
     }
 
-    /// Takes an event back from its tile, if the tile is still there.
-    pub(super) fn retract(&mut self, level: &LevelPlan, tile: i64, inputs: &Inputs<'_>) {
-        let Ok(place) = self.index.binary_search(&tile) else { return };
-        self.touch(level, tile);
-        let words = &mut self.words[place * level.stride..(place + 1) * level.stride];
-        for state in &level.fixed {
-            if let Some(input) = inputs.get(&state.feed) {
-                (state.ops.retract)(&mut words[state.offset..state.offset + state.ops.words], &input);
-            }
+    /// Gives an event a tile of its own behind those that are not later, and drops the oldest when that is one too many.
+    fn place_latest(&mut self, plan: &Plan, l: usize, level: &LevelPlan, time: i64, most: usize, inputs: &Inputs<'_>) -> Option<usize> {
+        if !inputs.passes(level.filter) {
+            return None;
         }
-        let growing = &mut self.growing[place * level.growing.len()..];
-        for (state, held) in level.growing.iter().zip(growing) {
-            if let Some(input) = inputs.get(&state.feed) {
-                (state.ops.retract)(held, &input);
+        let row = self.row(plan, l);
+        let (len, mut place) = (row.len(), row.first_after(time));
+        if len >= most {
+            if place == 0 {
+                return None;
+            }
+            self.drop_oldest(plan, l, level, 1);
+            place -= 1;
+        }
+        Some(self.open(plan, l, level, place, time))
+    }
+
+    fn tile_mut(&mut self, plan: &Plan, l: usize, level: &LevelPlan, place: usize) -> (&mut [u64], &mut [Vec<u64>]) {
+        let at = self.start(plan, l) + place * level.stride;
+        let per = level.growing.len();
+        let growing = match &mut self.side {
+            Some(side) if per > 0 => &mut side.growing[l][place * per..(place + 1) * per],
+            _ => &mut [],
+        };
+        (&mut self.words[at..at + level.stride], growing)
+    }
+
+    /// Takes an event back, if it is still there.
+    pub(super) fn retract(&mut self, plan: &Plan, tiles: &[i64], bounds: &[i64], inputs: &Inputs<'_>) {
+        if self.events != TILED {
+            let lengths: SmallVec<[(u64, usize); 16]> = runs(&self.words).map(|run| (run[1], run.len())).collect();
+            if let Some(place) = lengths.iter().position(|(offset, _)| *offset == inputs.offset) {
+                let start: usize = lengths[..place].iter().map(|(_, length)| length).sum();
+                self.words.drain(start..start + lengths[place].1);
+            }
+            return;
+        }
+        for (l, level) in plan.levels.iter().enumerate() {
+            if tiles[l] < bounds[l] {
+                continue;
+            }
+            let Some(place) = self.row(plan, l).find(tiles[l]) else { continue };
+            self.touch(l, level, tiles[l]);
+            let (words, growing) = self.tile_mut(plan, l, level, place);
+            for state in &level.fixed {
+                if let Some(input) = inputs.get(&state.feed) {
+                    (state.ops.retract)(&mut words[state.offset..state.offset + state.ops.words], &input);
+                }
+            }
+            for (state, held) in level.growing.iter().zip(growing) {
+                if let Some(input) = inputs.get(&state.feed) {
+                    (state.ops.retract)(held, &input);
+                }
             }
         }
     }
 
     /// Forgets the kept fold of a tile's block and of all later ones.
-    fn touch(&mut self, level: &LevelPlan, tile: i64) {
-        if let Some(blocks) = &mut self.blocks
-            && tile < blocks.end
+    fn touch(&mut self, l: usize, level: &LevelPlan, tile: i64) {
+        if let Some(blocks) = self.side.as_mut().and_then(|s| s.blocks[l].as_mut()) {
+            blocks.touch(level, tile);
+        }
+    }
+
+    fn open(&mut self, plan: &Plan, l: usize, level: &LevelPlan, place: usize, tile: i64) -> usize {
+        let (stride, old) = (level.stride, self.words.len());
+        let at = self.start(plan, l) + place * stride;
+        if self.words.capacity() < old + stride {
+            self.words.reserve_exact(stride.max(old / 4));
+        }
+        self.words.resize(old + stride, 0);
+        if at < old {
+            self.words.copy_within(at..old, at + stride);
+            self.words[at..at + stride].fill(0);
+        }
+        self.words[at] = tile as u64;
+        self.words[l..plan.levels.len()].iter_mut().for_each(|end| *end += stride as u64);
+        let per = level.growing.len();
+        if per > 0
+            && let Some(side) = &mut self.side
         {
-            blocks.truncate(level, tile.div_euclid(level.block));
-        }
-    }
-
-    /// Where in `range` the last session begins: after the last gap longer than `gap`. `at` is the moment of reading.
-    pub(super) fn session(&self, level: &LevelPlan, range: Range<usize>, gap: i64, at: i64) -> Range<usize> {
-        let Some(offset) = level.bounds else { return range };
-        let times = |place: usize| {
-            let bounds = &self.words[place * level.stride + offset..][..Bounds::WORDS];
-            (bounds[1] as i64, bounds[2] as i64)
-        };
-        let (mut start, mut first) = (range.end, at);
-        while start > range.start {
-            let (earlier_first, earlier_last) = times(start - 1);
-            if first.saturating_sub(earlier_last) > gap {
-                break;
-            }
-            start -= 1;
-            first = earlier_first;
-        }
-        start..range.end
-    }
-
-    fn open(&mut self, level: &LevelPlan, place: usize, tile: i64) -> usize {
-        let (words, growing) = (place * level.stride, place * level.growing.len());
-        let newest = place == self.index.len();
-        self.index.insert(place, tile);
-        self.words.resize(self.words.len() + level.stride, 0);
-        self.growing.resize_with(self.growing.len() + level.growing.len(), Vec::new);
-        if !newest {
-            self.words[words..].rotate_right(level.stride);
-            self.growing[growing..].rotate_right(level.growing.len());
+            let row = &mut side.growing[l];
+            row.resize_with(row.len() + per, Vec::new);
+            row[place * per..].rotate_right(per);
         }
         place
     }
 
-    /// Appends a tile as a snapshot holds it; tiles come in ascending order.
-    pub(super) fn push(&mut self, tile: i64, words: impl Iterator<Item = u64>, growing: impl Iterator<Item = Vec<u64>>) {
-        self.index.push(tile);
+    fn drop_oldest(&mut self, plan: &Plan, l: usize, level: &LevelPlan, tiles: usize) {
+        let start = self.start(plan, l);
+        let gone = tiles * level.stride;
+        self.words.drain(start..start + gone);
+        self.words[l..plan.levels.len()].iter_mut().for_each(|end| *end -= gone as u64);
+        if let Some(side) = &mut self.side {
+            side.growing[l].drain(..tiles * level.growing.len());
+        }
+    }
+
+    /// Drops what has passed once it is half of all: moving the rest forward then costs a constant per tile.
+    pub(super) fn prune(&mut self, plan: &Plan, bounds: &[i64], periods: &mut [Periods]) {
+        if self.events == TILED {
+            plan.levels.iter().zip(bounds).enumerate().for_each(|(l, (level, bound))| self.prune_lazily(plan, l, level, *bound));
+            return;
+        }
+        let kept: usize = self.admitted_events(plan, bounds, periods).map(<[u64]>::len).sum();
+        if kept * 2 <= self.words.len() {
+            let kept: Vec<u64> = self.admitted_events(plan, bounds, periods).flatten().copied().collect();
+            self.words = kept;
+        }
+    }
+
+    fn prune_lazily(&mut self, plan: &Plan, l: usize, level: &LevelPlan, bound: i64) {
+        let row = self.row(plan, l);
+        if row.is_empty() || row.tile(row.len() / 2) >= bound {
+            return;
+        }
+        let gone = row.first_at_least(bound);
+        self.drop_oldest(plan, l, level, gone);
+        if self.words.len() * 4 < self.words.capacity() {
+            self.words.shrink_to(self.words.len() * 2);
+        }
+        if let Some(blocks) = self.side.as_mut().and_then(|s| s.blocks[l].take()) {
+            let blocks = blocks.pruned(&self.row(plan, l), bound);
+            self.side(plan.levels.len()).blocks[l] = blocks;
+        }
+    }
+
+    /// Folds all blocks but the newest, which is still filling, so that [`Row::fold`] can use them.
+    pub(super) fn fold_blocks(&mut self, plan: &Plan, l: usize) {
+        let side = self.side(plan.levels.len());
+        let blocks = side.blocks[l].take();
+        let blocks = Blocks::folded(blocks, &self.row(plan, l));
+        self.side(plan.levels.len()).blocks[l] = blocks;
+    }
+
+    /// What a snapshot holds of it, appended: kept events that some level admits, or its admitted tiles.
+    pub(super) fn from_events(key: EntityKey, last: EventTime, events: u8, words: Vec<u64>) -> Entity {
+        Entity { key, last, words, side: None, events }
+    }
+
+    /// An entity with tiles, to be filled by [`Entity::push`].
+    pub(super) fn with_tiles(plan: &Plan, key: EntityKey, last: EventTime) -> Entity {
+        let mut entity = Entity { key, last, words: Vec::new(), side: None, events: TILED };
+        entity.lay_out(plan);
+        entity
+    }
+
+    /// Appends a tile; levels and their tiles come in order. `words` begins with the tile's number.
+    pub(super) fn push(&mut self, plan: &Plan, l: usize, words: impl Iterator<Item = u64>, growing: impl Iterator<Item = Vec<u64>>) {
         self.words.extend(words);
-        self.growing.extend(growing);
-    }
-
-    pub(super) fn iter<'a>(&'a self, level: &'a LevelPlan, bound: i64) -> impl Iterator<Item = (i64, &'a [u64], &'a [Vec<u64>])> {
-        let from = self.index.partition_point(|t| *t < bound);
-        let growing = level.growing.len();
-        (from..self.index.len()).map(move |i| (self.index[i], self.words(level, i..i + 1), &self.growing[i * growing..(i + 1) * growing]))
-    }
-
-    /// Drops tiles that have passed.
-    fn prune(&mut self, level: &LevelPlan, bound: i64) {
-        if self.index.first().is_some_and(|t| *t < bound) {
-            let gone = self.index.partition_point(|t| *t < bound);
-            if gone == self.index.len() {
-                // Give the memory back: an entity may live on by its lifetime features alone.
-                *self = Tiles::default();
-                return;
-            }
-            self.index.drain(..gone);
-            self.words.drain(..gone * level.stride);
-            self.growing.drain(..gone * level.growing.len());
-            self.prune_blocks(level, bound);
+        let end = self.words.len() as u64;
+        self.words[l..plan.levels.len()].fill(end);
+        if let Some(side) = &mut self.side {
+            side.growing[l].extend(growing);
         }
     }
 
-    /// Forgets blocks that have passed, and folds anew the one that `bound` cuts.
-    fn prune_blocks(&mut self, level: &LevelPlan, bound: i64) {
-        let Some(mut blocks) = self.blocks.take() else { return };
-        let first = self.index.first().map_or(i64::MAX, |t| t.div_euclid(level.block));
-        let gone = blocks.number.partition_point(|b| *b < first);
-        blocks.number.drain(..gone);
-        blocks.words.drain(..gone * level.stride);
-        if blocks.number.first() == Some(&bound.div_euclid(level.block)) {
-            let end = self.index.partition_point(|t| t.div_euclid(level.block) <= first);
-            self.fold_block(level, 0..end, &mut blocks.words[..level.stride]);
-        }
-        if !blocks.number.is_empty() {
-            self.blocks = Some(blocks);
-        }
-    }
-
-    /// Folds all blocks but the newest, which is still filling, so that [`Tiles::fold`] can use them.
-    pub(super) fn fold_blocks(&mut self, level: &LevelPlan) {
-        let (Some(first), Some(last)) = (self.index.first(), self.index.last()) else { return };
-        let newest = last.div_euclid(level.block);
-        let mut blocks = match self.blocks.take() {
-            Some(blocks) => blocks,
-            None => Box::new(Blocks { end: first.div_euclid(level.block) * level.block, ..Blocks::default() }),
-        };
-        if blocks.end < newest * level.block {
-            let mut start = self.index.partition_point(|t| *t < blocks.end);
-            while self.index[start].div_euclid(level.block) < newest {
-                let number = self.index[start].div_euclid(level.block);
-                let end = start + self.index[start..].partition_point(|t| t.div_euclid(level.block) == number);
-                let at = blocks.words.len();
-                blocks.number.push(number);
-                blocks.words.resize(at + level.stride, 0);
-                self.fold_block(level, start..end, &mut blocks.words[at..]);
-                start = end;
-            }
-            blocks.end = newest * level.block;
-        }
-        self.blocks = Some(blocks);
-    }
-
-    fn fold_block(&self, level: &LevelPlan, tiles: Range<usize>, out: &mut [u64]) {
-        out.fill(0);
-        for state in &level.fixed {
-            let out = &mut out[state.offset..state.offset + state.ops.words];
-            (state.ops.fold)(out, self.words(level, tiles.clone()), level.stride, state.offset);
-        }
-    }
-
-    /// How to fold the tiles of `range`.
-    pub(super) fn steps(&self, level: &LevelPlan, range: Range<usize>, cached: bool) -> Steps {
-        let mut steps = Steps::default();
-        if range.is_empty() {
-            return steps;
-        }
-        if level.block == 0 {
-            steps.tail.push(range);
-            return steps;
-        }
-        let block = |i: usize| self.index[i].div_euclid(level.block);
-        let mut at = range.start;
-        if let Some(blocks) = self.blocks.as_ref().filter(|_| cached) {
-            // The head: the rest of a block that the window cuts.
-            if at > 0 && block(at - 1) == block(at) {
-                let end = at + self.index[at..range.end].partition_point(|t| t.div_euclid(level.block) == block(at));
-                steps.head.push(at..end);
-                at = end;
-            }
-            // Whole blocks: up to the last that ends within the range.
-            if at < range.end {
-                let cut = range.end < self.index.len() && block(range.end) == block(range.end - 1);
-                let until = if cut { block(range.end - 1) } else { block(range.end - 1) + 1 };
-                let until = until.min(blocks.end.div_euclid(level.block));
-                let first = blocks.number.partition_point(|b| *b < block(at));
-                let last = blocks.number.partition_point(|b| *b < until);
-                if first < last {
-                    steps.blocks = first..last;
-                    at += self.index[at..range.end].partition_point(|t| t.div_euclid(level.block) < until);
-                }
-            }
-        }
-        while at < range.end {
-            let end = at + self.index[at..range.end].iter().take_while(|t| t.div_euclid(level.block) == block(at)).count();
-            steps.tail.push(at..end);
-            at = end;
-        }
-        steps
-    }
-
-    /// The fold of one fixed state over a window.
-    pub(super) fn fold(&self, level: &LevelPlan, steps: &Steps, ops: &FixedOps, offset: usize, state: &mut [u64]) {
-        let one = |tiles: &Range<usize>, state: &mut [u64]| {
-            let mut block = [0; MAX_WORDS];
-            let block = &mut block[..ops.words];
-            (ops.fold)(block, self.words(level, tiles.clone()), level.stride, offset);
-            (ops.fold)(state, block, ops.words, 0);
-        };
-        steps.head.iter().for_each(|tiles| one(tiles, state));
-        if let Some(blocks) = &self.blocks {
-            let words = &blocks.words[steps.blocks.start * level.stride..steps.blocks.end * level.stride];
-            (ops.fold)(state, words, level.stride, offset);
-        }
-        steps.tail.iter().for_each(|tiles| one(tiles, state));
-    }
-
-    /// Drops them only once they are half of all: moving the rest forward then costs a constant per tile.
-    pub(super) fn prune_lazily(&mut self, level: &LevelPlan, bound: i64) {
-        if self.index.get(self.index.len() / 2).is_some_and(|t| *t < bound) {
-            self.prune(level, bound);
-        }
+    /// Gives back room that was kept for more.
+    pub(super) fn shrink(&mut self) {
+        self.words.shrink_to_fit();
     }
 }
 
-/// A window's tiles as parts of blocks before and after a run of whole blocks.
-#[derive(Default)]
-pub(super) struct Steps {
-    head: SmallVec<[Range<usize>; 1]>,
-    blocks: Range<usize>,
-    tail: SmallVec<[Range<usize>; 8]>,
+/// The runs of words that begin with their own length.
+fn runs(words: &[u64]) -> impl Iterator<Item = &[u64]> {
+    let mut rest = words;
+    std::iter::from_fn(move || {
+        let length = usize::try_from(*rest.first()?).ok()?.max(1);
+        let (run, behind) = rest.split_at_checked(length)?;
+        rest = behind;
+        Some(run)
+    })
 }
 
-impl Blocks {
-    /// Forgets the block of this number and all later ones.
-    fn truncate(&mut self, level: &LevelPlan, number: i64) {
-        let keep = self.number.partition_point(|b| *b < number);
-        self.number.truncate(keep);
-        self.words.truncate(keep * level.stride);
-        self.end = number * level.block;
+fn read_event(plan: &Plan, run: &[u64]) -> Inputs<'static> {
+    let bits = plan.shared.filters.len();
+    let (passed, mut rest) = run[EVENT_HEAD..].split_at(bits.div_ceil(64));
+    let mut args = SmallVec::new();
+    for _ in &plan.shared.args {
+        args.push(Cow::Owned(values::get(rest)));
+        rest = &rest[values::len(rest)..];
     }
+    Inputs {
+        offset: run[1],
+        time: EventTime(run[2] as i64),
+        passed: (0..bits).map(|i| passed[i / 64] >> (i % 64) & 1 == 1).collect(),
+        args,
+    }
+}
+
+/// Whether words are kept events of this plan.
+pub(super) fn are_events(plan: &Plan, words: &[u64]) -> bool {
+    let fits = |run: &[u64]| {
+        let Some(mut rest) = run.get(EVENT_HEAD + plan.shared.filters.len().div_ceil(64)..) else { return false };
+        for _ in &plan.shared.args {
+            let length = values::len(rest);
+            if length == 0 || values::is_cut(rest) {
+                return false;
+            }
+            rest = &rest[length..];
+        }
+        rest.is_empty()
+    };
+    runs(words).map(<[u64]>::len).sum::<usize>() == words.len() && runs(words).all(fits)
 }

@@ -5,6 +5,7 @@
 
 mod carry;
 mod entity;
+mod row;
 mod snapshot;
 mod table;
 
@@ -18,7 +19,8 @@ use std::sync::Arc;
 use crate::aggregators::{Fold, Input, MAX_WORDS, Reading};
 use crate::view::{Extent, Feed, Group, LevelPlan, Output, Periods, Place, Plan, Shared, View};
 
-use entity::{CACHE_FROM, Entity, Steps, Tiles};
+use entity::Entity;
+use row::{CACHE_FROM, Row, Steps};
 pub use snapshot::RestoreError;
 use table::Table;
 
@@ -91,8 +93,31 @@ struct ViewState {
     table: Table,
     /// Calendar periods looked at last, by level.
     periods: Vec<Periods>,
+    bounds: Bounds,
+    /// Tiles of an entity that keeps events, made to be read.
+    unfolded: Option<Entity>,
     /// Places of the views looked up in, in the order of the plan's lookups.
     lookups: Vec<Option<usize>>,
+}
+
+/// The oldest tile of each level that a watermark still admits.
+#[derive(Default)]
+struct Bounds {
+    oldest: SmallVec<[i64; 8]>,
+    /// They hold for watermarks from `from` on and before `until`.
+    from: i64,
+    until: i64,
+}
+
+impl Bounds {
+    fn at(&mut self, plan: &Plan, watermark: EventTime, periods: &mut [Periods]) -> SmallVec<[i64; 8]> {
+        if watermark.0 < self.from || watermark.0 >= self.until {
+            self.oldest = plan.levels.iter().zip(periods).map(|(l, periods)| l.bound(watermark, plan.lateness, periods)).collect();
+            self.from = watermark.0;
+            self.until = plan.levels.iter().map(|l| l.next_bound(watermark, plan.lateness)).min().unwrap_or(i64::MAX);
+        }
+        self.oldest.clone()
+    }
 }
 
 impl Engine {
@@ -181,11 +206,13 @@ impl Engine {
     }
 
     /// When the newest event of an entity happened; none: the view knows nothing of it any more.
-    pub fn last_event(&self, view: usize, key: &EntityKey) -> Option<EventTime> {
-        let (plan, state) = (&self.views.get(view)?.plan, self.states.get(view)?);
-        let entity = &state.entities[state.find(key)?];
-        let watermark = self.watermark(plan.source)?;
-        alive(plan, entity, watermark).then_some(entity.last)
+    pub fn last_event(&mut self, view: usize, key: &EntityKey) -> Option<EventTime> {
+        let watermark = self.watermark(self.views.get(view)?.plan.source)?;
+        let (plan, state) = (&self.views[view].plan, &mut self.states[view]);
+        let place = state.find(key)?;
+        let bounds = state.bounds(plan, watermark);
+        let entity = &state.entities[place];
+        alive(plan, entity, watermark, &bounds, &mut state.periods).then_some(entity.last)
     }
 
     pub fn stats(&self) -> Vec<ViewStats> {
@@ -200,9 +227,8 @@ fn lookups(view: &View, views: &[View]) -> Vec<Option<usize>> {
 
 /// The tiles that one window of one entity holds at the moment of reading.
 struct Held<'a> {
-    level: &'a LevelPlan,
     /// None: the entity is unknown.
-    tiles: Option<&'a Tiles>,
+    row: Option<Row<'a>>,
     range: std::ops::Range<usize>,
     steps: Steps,
     /// The window's length, where it has one.
@@ -216,14 +242,14 @@ impl Held<'_> {
             Place::Fixed { ops, offset } => {
                 let mut state = [0; MAX_WORDS];
                 let state = &mut state[..ops.words];
-                if let Some(tiles) = self.tiles {
-                    tiles.fold(self.level, &self.steps, &ops, offset, state);
+                if let Some(row) = &self.row {
+                    row.fold(&self.steps, &ops, offset, state);
                 }
                 (ops.output)(state, &reading)
             }
             Place::Growing { ops, index } => {
-                let tiles = self.tiles;
-                let mut states = self.range.clone().filter_map(|i| Some(tiles?.growing(self.level, i, index)).filter(|s| !s.is_empty()));
+                let row = self.row;
+                let mut states = self.range.clone().filter_map(|i| Some(row?.growing(i, index)).filter(|s| !s.is_empty()));
                 match ops.fold {
                     Fold::Oldest => (ops.output)(states.next().unwrap_or(&[]), &reading),
                     Fold::Newest => (ops.output)(states.next_back().unwrap_or(&[]), &reading),
@@ -259,28 +285,25 @@ fn hold<'a>(
     watermark: Option<EventTime>,
     cache_from: usize,
 ) -> Held<'a> {
-    let Some(place) = group.level else {
-        let tiles = entity.map(|e| &e.lifetime).filter(|t| !t.is_empty());
-        let steps = tiles.map_or_else(Steps::default, |t| t.steps(&plan.lifetime, 0..1, false));
-        return Held { level: &plan.lifetime, tiles, range: 0..1, steps, span: None };
-    };
-    let (level, periods) = (&plan.levels[place], &mut periods[place]);
-    let mut held = Held { level, tiles: None, range: 0..0, steps: Steps::default(), span: level.tiling.span(group.extent, at, periods) };
-    let Some(tiles) = entity.map(|e| &mut e.levels[place]) else { return held };
+    let (level, periods) = (&plan.levels[group.level], &mut periods[group.level]);
+    let mut held = Held { row: None, range: 0..0, steps: Steps::default(), span: level.tiling.span(group.extent, at, periods) };
+    let Some(entity) = entity else { return held };
+    let row = entity.row(plan, group.level);
     let (first, last) = level.tiling.tiles(group.extent, at, periods);
     let admitted = watermark.map_or(i64::MIN, |w| level.tiling.tiles(group.extent, w - plan.lateness, periods).0);
-    held.range = tiles.range(first.max(admitted), last);
+    held.range = row.range(first.max(admitted), last);
     match group.extent {
         Extent::Latest(n) => held.range.start = held.range.end.saturating_sub(n),
-        Extent::Session { gap, .. } => held.range = tiles.session(level, held.range.clone(), gap, at.0),
+        Extent::Session { gap, .. } => held.range = row.session(held.range.clone(), gap, at.0),
         _ => {}
     }
     let cached = level.block > 0 && held.range.len() >= cache_from;
     if cached {
-        tiles.fold_blocks(level);
+        entity.fold_blocks(plan, group.level);
     }
-    held.steps = tiles.steps(level, held.range.clone(), cached);
-    held.tiles = Some(tiles);
+    let row = entity.row(plan, group.level);
+    held.steps = row.steps(held.range.clone(), cached);
+    held.row = Some(row);
     held
 }
 
@@ -291,28 +314,18 @@ fn expired(plan: &Plan, last: EventTime, at: EventTime, watermark: Option<EventT
     end < at || watermark.is_some_and(|w| end < w - plan.lateness)
 }
 
-/// Whether nothing of an entity can be seen any more, whenever it is read.
-fn gone(plan: &Plan, entity: &Entity, watermark: EventTime) -> bool {
+/// Whether anything of an entity may still be seen: what has passed may or may not have been dropped yet.
+fn alive(plan: &Plan, entity: &Entity, watermark: EventTime, bounds: &[i64], periods: &mut [Periods]) -> bool {
     match plan.ttl {
         // Its newest event decides when it begins anew, whether any window holds that event or not.
-        Some(ttl) => entity.last + ttl < watermark - plan.lateness,
-        None => plan.lifetime.is_empty() && entity.levels.iter().all(Tiles::is_empty),
-    }
-}
-
-/// Whether anything of an entity may still be seen: what has passed may or may not have been dropped yet.
-fn alive(plan: &Plan, entity: &Entity, watermark: EventTime) -> bool {
-    let reaches = |(tiles, level): (&Tiles, &LevelPlan)| tiles.reaches(level.bound(watermark, plan.lateness, &mut Periods::default()));
-    match plan.ttl {
-        Some(_) => !gone(plan, entity, watermark),
-        None => !entity.lifetime.is_empty() || entity.levels.iter().zip(&plan.levels).any(reaches),
+        Some(ttl) => entity.last + ttl >= watermark - plan.lateness,
+        None => entity.is_alive(plan, bounds, periods),
     }
 }
 
 /// Whether a row of this time is still part of any window.
 fn admitted(plan: &Plan, time: EventTime, bounds: &[i64], periods: &mut [Periods]) -> bool {
-    !plan.lifetime.is_empty()
-        || plan.levels.iter().zip(periods).zip(bounds).any(|((l, periods), bound)| l.tiling.tile(time, periods) >= *bound)
+    plan.levels.iter().zip(periods).zip(bounds).any(|((l, periods), bound)| l.tiling.tile(time, periods) >= *bound)
 }
 
 impl ViewState {
@@ -336,6 +349,12 @@ impl ViewState {
     fn read(&mut self, plan: &Plan, key: &EntityKey, at: EventTime, watermark: Option<EventTime>, cache_from: usize, out: &mut [Value]) {
         let place = self.find(key).filter(|&place| !expired(plan, self.entities[place].last, at, watermark));
         let mut entity = place.map(|place| &mut self.entities[place]);
+        if let (Some(few), Some(watermark)) = (entity.as_deref().filter(|e| e.kept_events().is_some()), watermark) {
+            let bounds = self.bounds.at(plan, watermark, &mut self.periods);
+            let unfolded = self.unfolded.get_or_insert_with(|| Entity::with_tiles(plan, EntityKey::Bool(false), at));
+            unfolded.unfold_from(plan, few, &bounds);
+            entity = Some(unfolded);
+        }
         for group in &plan.groups {
             let held = hold(plan, group, entity.as_deref_mut(), &mut self.periods, at, watermark, cache_from);
             for output in &group.outputs {
@@ -396,7 +415,7 @@ impl ViewState {
     }
 
     fn bounds(&mut self, plan: &Plan, watermark: EventTime) -> SmallVec<[i64; 8]> {
-        plan.levels.iter().zip(&mut self.periods).map(|(l, periods)| l.bound(watermark, plan.lateness, periods)).collect()
+        self.bounds.at(plan, watermark, &mut self.periods)
     }
 
     /// Adds a row; false: it is no part of the view.
@@ -417,31 +436,29 @@ impl ViewState {
         let bounds = self.bounds(plan, watermark);
         let tiles: SmallVec<[i64; 8]> =
             plan.levels.iter().zip(&mut self.periods).map(|(l, periods)| l.tiling.tile(time, periods)).collect();
-        let enters = |level: usize| tiles[level] >= bounds[level];
-        if plan.lifetime.is_empty() && !(0..plan.levels.len()).any(enters) {
+        if tiles.iter().zip(&bounds).all(|(tile, bound)| tile < bound) {
             self.late += 1;
             update.late += 1;
             return false;
         }
         update.applied += 1;
         let inputs = Inputs::new(&plan.shared, event.offset, time, row);
+        // A level of the newest n events that pass takes no other, and an entity of nothing else would never be forgotten.
+        let enters = |(l, level): (usize, &LevelPlan)| tiles[l] >= bounds[l] && (level.latest().is_none() || inputs.passes(level.filter));
+        if plan.ttl.is_none() && !plan.levels.iter().enumerate().any(enters) {
+            return true;
+        }
         let before = self.entities.len();
         let place = self.find_or_add(plan, key, time);
         // Two looks for a new entity: with one, the sweep would never come round while every event brings a new one.
         self.unswept += if self.entities.len() > before { 2 * EVENTS_PER_LOOK } else { 1 };
         let entity = &mut self.entities[place];
-        if expired(plan, entity.last, time, Some(watermark)) {
-            *entity = Entity::new(plan, entity.key.clone(), time);
+        // What would be forgotten if it were looked at is forgotten, so that when it is looked at leaves no trace.
+        if expired(plan, entity.last, time, Some(watermark)) || !alive(plan, entity, watermark, &bounds, &mut self.periods) {
+            entity.begin(plan, time);
         }
         entity.last = entity.last.max(time);
-        if !plan.lifetime.is_empty() {
-            entity.lifetime.apply(&plan.lifetime, 0, i64::MIN, &inputs);
-        }
-        for (level, held) in entity.levels.iter_mut().enumerate() {
-            if enters(level) {
-                held.apply(&plan.levels[level], tiles[level], bounds[level], &inputs);
-            }
-        }
+        entity.apply(plan, &tiles, &bounds, &inputs);
         while self.unswept >= EVENTS_PER_LOOK {
             self.unswept -= EVENTS_PER_LOOK;
             self.sweep_one(plan, &bounds, watermark);
@@ -453,16 +470,9 @@ impl ViewState {
     fn retract(&mut self, plan: &Plan, offset: Offset, time: EventTime, row: &[Value], bounds: &[i64]) {
         let Some(place) = EntityKey::from_row(row, &plan.entity_slots).and_then(|key| self.find(&key)) else { return };
         let inputs = Inputs::new(&plan.shared, offset, time, row);
-        let entity = &mut self.entities[place];
-        if !plan.lifetime.is_empty() {
-            entity.lifetime.retract(&plan.lifetime, 0, &inputs);
-        }
-        for ((level, held), (periods, bound)) in plan.levels.iter().zip(&mut entity.levels).zip(self.periods.iter_mut().zip(bounds)) {
-            let tile = level.tiling.tile(time, periods);
-            if tile >= *bound {
-                held.retract(level, tile, &inputs);
-            }
-        }
+        let tiles: SmallVec<[i64; 8]> =
+            plan.levels.iter().zip(&mut self.periods).map(|(l, periods)| l.tiling.tile(time, periods)).collect();
+        self.entities[place].retract(plan, &tiles, bounds, &inputs);
     }
 
     /// Looks at one more entity, so that those without events are forgotten too, at a bounded cost per event.
@@ -471,13 +481,11 @@ impl ViewState {
             self.sweep = 0;
         }
         let Some(entity) = self.entities.get_mut(self.sweep) else { return };
-        for ((tiles, level), bound) in entity.levels.iter_mut().zip(&plan.levels).zip(bounds) {
-            tiles.prune_lazily(level, *bound);
-        }
-        if gone(plan, entity, watermark) {
-            self.remove(self.sweep);
-        } else {
+        if alive(plan, entity, watermark, bounds, &mut self.periods) {
+            entity.prune(plan, bounds, &mut self.periods);
             self.sweep += 1;
+        } else {
+            self.remove(self.sweep);
         }
     }
 
@@ -500,7 +508,7 @@ impl ViewState {
         ViewStats {
             view: plan.name.clone(),
             entities: self.entities.len(),
-            tiles: self.entities.iter().flat_map(|e| e.levels.iter()).map(Tiles::len).sum(),
+            tiles: self.entities.iter().map(|e| e.tiles(plan)).sum(),
             state_bytes: self.entities.iter().map(Entity::bytes).sum::<usize>() + self.index.capacity() * 5 + self.table.bytes(),
             late: self.late,
             no_key: self.no_key,

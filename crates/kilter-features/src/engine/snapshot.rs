@@ -9,13 +9,13 @@ use std::fmt;
 use kilter_core::record::{Cursor, RecordError, encode_value};
 use kilter_core::{EntityKey, EventTime, Value};
 
-use super::entity::{Entity, Tiles};
+use super::entity::{Entity, TILED, are_events};
 use super::{Engine, ViewState, admitted, alive, hash};
 use crate::hash::hash_bytes;
-use crate::view::{LevelPlan, Periods, Plan, View};
+use crate::view::{Periods, Plan, View};
 
 const MAGIC: &[u8; 8] = b"KLTRFEAT";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// Composite keys inside composite keys do not occur.
 const MAX_KEY_DEPTH: usize = 4;
 
@@ -156,16 +156,15 @@ impl ViewState {
             .zip(&mut periods)
             .map(|(l, periods)| watermark.map_or(i64::MIN, |w| l.bound(w, plan.lateness, periods)))
             .collect();
-        let mut entities: Vec<&Entity> = self.entities.iter().filter(|e| watermark.is_some_and(|w| alive(plan, e, w))).collect();
+        let mut entities: Vec<&Entity> = Vec::new();
+        if let Some(watermark) = watermark {
+            entities.extend(self.entities.iter().filter(|e| alive(plan, e, watermark, &bounds, &mut periods)));
+        }
         entities.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         put_u64(out, entities.len() as u64);
         for entity in entities {
             put_key(out, &entity.key);
-            put_u64(out, entity.last.0 as u64);
-            put_tiles(out, &plan.lifetime, &entity.lifetime, i64::MIN);
-            for ((tiles, level), bound) in entity.levels.iter().zip(&plan.levels).zip(&bounds) {
-                put_tiles(out, level, tiles, *bound);
-            }
+            put_entity(out, plan, entity, &bounds, &mut periods);
         }
         let rows = self.table.sorted(|time| admitted(plan, time, &bounds, &mut periods));
         put_u64(out, rows.len() as u64);
@@ -192,11 +191,7 @@ impl ViewState {
             if state.entities.last().is_some_and(|last| last.key >= key) {
                 return damaged("entities are out of order");
             }
-            let mut entity = Entity::new(plan, key, EventTime(cursor.i64()?));
-            entity.lifetime = tiles(cursor, &plan.lifetime)?;
-            for (tiles_of, level) in entity.levels.iter_mut().zip(&plan.levels) {
-                *tiles_of = tiles(cursor, level)?;
-            }
+            let entity = entity(cursor, plan, key)?;
             let entities = &state.entities;
             state.index.insert_unique(hash(&entity.key), entities.len() as u32, |&i| hash(&entities[i as usize].key));
             state.entities.push(entity);
@@ -267,37 +262,69 @@ fn key(cursor: &mut Cursor<'_>, depth: usize) -> Result<EntityKey, RestoreError>
     Ok(EntityKey::Composite(parts.into()))
 }
 
-fn put_tiles(out: &mut Vec<u8>, level: &LevelPlan, tiles: &Tiles, bound: i64) {
-    put_u32(out, tiles.iter(level, bound).count() as u32);
-    for (tile, words, growing) in tiles.iter(level, bound) {
-        put_u64(out, tile as u64);
-        words.iter().for_each(|w| put_u64(out, *w));
-        for state in growing {
-            put_u32(out, state.len() as u32);
-            state.iter().for_each(|w| put_u64(out, *w));
+/// What is to be seen of an entity: its newest event's time; how many events it has seen while it keeps them, else 255; then the events,
+/// or level by level its tiles.
+fn put_entity(out: &mut Vec<u8>, plan: &Plan, entity: &Entity, bounds: &[i64], periods: &mut [Periods]) {
+    put_u64(out, entity.last.0 as u64);
+    if let Some(events) = entity.kept_events() {
+        out.push(events);
+        let at = out.len();
+        put_u32(out, 0);
+        for event in entity.admitted_events(plan, bounds, periods) {
+            event.iter().for_each(|w| put_u64(out, *w));
+        }
+        let words = ((out.len() - at - 4) / 8) as u32;
+        out[at..at + 4].copy_from_slice(&words.to_le_bytes());
+        return;
+    }
+    out.push(TILED);
+    for (l, bound) in bounds.iter().enumerate() {
+        let row = entity.row(plan, l);
+        let admitted = row.first_at_least(*bound)..row.len();
+        put_u32(out, admitted.len() as u32);
+        for tile in admitted {
+            row.words(tile..tile + 1).iter().for_each(|w| put_u64(out, *w));
+            for state in 0..row.level.growing.len() {
+                let state = row.growing(tile, state);
+                put_u32(out, state.len() as u32);
+                state.iter().for_each(|w| put_u64(out, *w));
+            }
         }
     }
 }
 
-fn tiles(cursor: &mut Cursor<'_>, level: &LevelPlan) -> Result<Tiles, RestoreError> {
-    let mut tiles = Tiles::default();
-    let mut before = None;
-    for _ in 0..cursor.u32()? {
-        let tile = cursor.i64()?;
-        // Where every event has a tile of its own, several may share an instant.
-        if before.is_some_and(|b| b > tile || (b == tile && level.latest().is_none())) {
-            return damaged("tiles are out of order");
+fn entity(cursor: &mut Cursor<'_>, plan: &Plan, key: EntityKey) -> Result<Entity, RestoreError> {
+    let last = EventTime(cursor.i64()?);
+    let events = cursor.u8()?;
+    if events != TILED {
+        let n = cursor.u32()? as usize;
+        let words = words(cursor, n)?;
+        if events >= plan.few || !are_events(plan, &words) {
+            return damaged("kept events that are none of its view");
         }
-        before = Some(tile);
-        let fixed = words(cursor, level.stride)?;
-        let mut growing = Vec::with_capacity(level.growing.len());
-        for _ in &level.growing {
-            let n = cursor.u32()? as usize;
-            growing.push(words(cursor, n)?);
-        }
-        tiles.push(tile, fixed.into_iter(), growing.into_iter());
+        return Ok(Entity::from_events(key, last, events, words));
     }
-    Ok(tiles)
+    let mut entity = Entity::with_tiles(plan, key, last);
+    for (l, level) in plan.levels.iter().enumerate() {
+        let mut before = None;
+        for _ in 0..cursor.u32()? {
+            let fixed = words(cursor, level.stride)?;
+            let tile = fixed[0] as i64;
+            // Where every event has a tile of its own, several may share an instant.
+            if before.is_some_and(|b| b > tile || (b == tile && level.latest().is_none())) {
+                return damaged("tiles are out of order");
+            }
+            before = Some(tile);
+            let mut growing = Vec::with_capacity(level.growing.len());
+            for _ in &level.growing {
+                let n = cursor.u32()? as usize;
+                growing.push(words(cursor, n)?);
+            }
+            entity.push(plan, l, fixed.into_iter(), growing.into_iter());
+        }
+    }
+    entity.shrink();
+    Ok(entity)
 }
 
 fn words(cursor: &mut Cursor<'_>, n: usize) -> Result<Vec<u64>, RestoreError> {

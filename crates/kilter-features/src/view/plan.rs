@@ -17,6 +17,10 @@ use crate::expr::{self, Expr, Scope, shifted};
 const BLOCK: i64 = 16;
 /// Blocks of an exact window.
 const EXACT_BLOCKS: i64 = 64;
+/// Events that an entity keeps at most in the place of tiles.
+const FEW_EVENTS: u8 = 16;
+/// About what a growing state of one event takes in memory, in words.
+const GROWING_WORDS: usize = 5;
 
 pub(crate) struct Plan {
     pub name: String,
@@ -26,9 +30,10 @@ pub(crate) struct Plan {
     pub filter: Option<Expr>,
     /// Distinct filters and arguments of the columns, each evaluated once per event.
     pub shared: Shared,
+    /// Those whose tiles open seldom first: what lies behind a new tile moves. A lifetime is a level of one tile.
     pub levels: Vec<LevelPlan>,
-    /// States of lifetime and decaying features: one tile.
-    pub lifetime: LevelPlan,
+    /// An entity with fewer events than this keeps the events instead of tiles.
+    pub few: u8,
     pub lateness: Span,
     /// An entity is forgotten this long after its newest event.
     pub ttl: Option<Span>,
@@ -87,7 +92,7 @@ pub(crate) struct LevelPlan {
     pub bounds: Option<usize>,
     pub fixed: Vec<FixedState>,
     pub growing: Vec<GrowingState>,
-    /// Words of all fixed states of a tile.
+    /// Words of a tile: its number, then its fixed states.
     pub stride: usize,
 }
 
@@ -123,8 +128,7 @@ pub(crate) struct GrowingState {
 }
 
 pub(crate) struct Group {
-    /// None: the lifetime's one tile.
-    pub level: Option<usize>,
+    pub level: usize,
     pub extent: Extent,
     pub outputs: Vec<Output>,
 }
@@ -197,7 +201,7 @@ impl<'a> Builder<'a> {
             filter: None,
             shared: Shared::default(),
             levels: Vec::new(),
-            lifetime: LevelPlan::new(Tiling::Whole, None),
+            few: 0,
             lateness: Span(spec.lateness.0.max(0)),
             ttl: spec.ttl,
             time_zone: spec.time_zone.clone(),
@@ -342,10 +346,7 @@ impl<'a> Builder<'a> {
         let feed = Feed { constants: if bound.shaped { constants.clone() } else { Box::default() }, ..feed };
         let key = StateKey { state: bound.state, kept: changing, by: call.by, feed: feed.clone() };
         let level = self.level(&window, filter);
-        let plan = match level {
-            Some(level) => &mut self.plan.levels[level],
-            None => &mut self.plan.lifetime,
-        };
+        let plan = &mut self.plan.levels[level];
         if !plan.extents.contains(&window.extent) {
             plan.extents.push(window.extent);
         }
@@ -379,13 +380,9 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    /// The level on which a window's tiles lie; none: the lifetime's.
-    fn level(&mut self, window: &Window, filter: Option<usize>) -> Option<usize> {
-        let filter = match window.tiling {
-            Tiling::Whole => return None,
-            Tiling::Events(_) => filter,
-            _ => None,
-        };
+    /// The level on which a window's tiles lie.
+    fn level(&mut self, window: &Window, filter: Option<usize>) -> usize {
+        let filter = filter.filter(|_| matches!(window.tiling, Tiling::Events(_)));
         let levels = &mut self.plan.levels;
         let level = levels.iter().position(|l| l.tiling == window.tiling && l.filter == filter).unwrap_or_else(|| {
             levels.push(LevelPlan::new(window.tiling.clone(), filter));
@@ -398,7 +395,7 @@ impl<'a> Builder<'a> {
                 levels[level].bounds = Some(offset);
             }
         }
-        Some(level)
+        level
     }
 
     fn windows(&self, line: &Line<'_>) -> Result<Vec<Window>, Vec<Problem>> {
@@ -493,6 +490,8 @@ impl<'a> Builder<'a> {
         for level in &mut plan.levels {
             level.set_block();
         }
+        plan.order_levels();
+        plan.few = plan.few();
         self.plan.identity = self.identity();
         Ok(self.plan)
     }
@@ -518,9 +517,27 @@ impl<'a> Builder<'a> {
     }
 }
 
+impl Plan {
+    fn order_levels(&mut self) {
+        let mut order: Vec<usize> = (0..self.levels.len()).collect();
+        order.sort_by_key(|l| std::cmp::Reverse(self.levels[*l].tiling.length()));
+        let places: Vec<usize> = (0..order.len()).filter_map(|l| order.iter().position(|o| *o == l)).collect();
+        let mut levels: Vec<Option<LevelPlan>> = std::mem::take(&mut self.levels).into_iter().map(Some).collect();
+        self.levels = order.iter().filter_map(|l| levels[*l].take()).collect();
+        self.groups.iter_mut().for_each(|group| group.level = places[group.level]);
+    }
+
+    /// Events are worth keeping while they take less room than tiles would, were each in tiles of its own.
+    fn few(&self) -> u8 {
+        let event = 3 + self.shared.filters.len().div_ceil(64) + 2 * self.shared.args.len();
+        let tiles: usize = self.levels.iter().map(|l| l.stride + l.growing.len() * GROWING_WORDS).sum();
+        if event < tiles { FEW_EVENTS } else { 0 }
+    }
+}
+
 impl LevelPlan {
     fn new(tiling: Tiling, filter: Option<usize>) -> LevelPlan {
-        LevelPlan { tiling, extents: Vec::new(), block: BLOCK, filter, bounds: None, fixed: Vec::new(), growing: Vec::new(), stride: 0 }
+        LevelPlan { tiling, extents: Vec::new(), block: BLOCK, filter, bounds: None, fixed: Vec::new(), growing: Vec::new(), stride: 1 }
     }
 
     fn set_block(&mut self) {
@@ -553,10 +570,6 @@ impl LevelPlan {
         }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.fixed.is_empty() && self.growing.is_empty()
-    }
-
     /// How many events are kept, where each has a tile of its own.
     pub(crate) fn latest(&self) -> Option<usize> {
         match self.tiling {
@@ -569,6 +582,15 @@ impl LevelPlan {
     pub(crate) fn bound(&self, watermark: EventTime, lateness: Span, periods: &mut Periods) -> i64 {
         let at = watermark - lateness;
         self.extents.iter().map(|extent| self.tiling.tiles(*extent, at, periods).0).min().unwrap_or(i64::MIN)
+    }
+}
+
+impl LevelPlan {
+    /// The first watermark after this one at which [`LevelPlan::bound`] may be another.
+    pub(crate) fn next_bound(&self, watermark: EventTime, lateness: Span) -> i64 {
+        let at = watermark - lateness;
+        let next = self.extents.iter().map(|extent| self.tiling.next_change(*extent, at).0).min().unwrap_or(i64::MAX);
+        next.saturating_add(lateness.0)
     }
 }
 

@@ -71,6 +71,27 @@ impl Periods {
 }
 
 impl Tiling {
+    /// How much time a tile covers.
+    pub(crate) fn length(&self) -> i64 {
+        match self {
+            Tiling::Whole => i64::MAX,
+            Tiling::Even(hop) | Tiling::Calendar { hop, .. } => *hop,
+            Tiling::Events(_) => 0,
+        }
+    }
+
+    /// The first moment after `t` at which another tile may be the oldest of a window.
+    pub(crate) fn next_change(&self, extent: Extent, t: EventTime) -> EventTime {
+        match (extent, self) {
+            (Extent::Sliding(length) | Extent::Session { max: length, .. }, Tiling::Even(hop)) => {
+                let start = t.0.saturating_sub(length);
+                EventTime(t.0.saturating_add(hop - start.rem_euclid(*hop)))
+            }
+            (_, Tiling::Whole | Tiling::Events(_)) => EventTime(i64::MAX),
+            _ => EventTime(t.0.saturating_add(1)),
+        }
+    }
+
     /// The tile that holds `t`.
     pub(crate) fn tile(&self, t: EventTime, periods: &mut Periods) -> i64 {
         match self {
