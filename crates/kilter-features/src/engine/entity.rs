@@ -10,6 +10,7 @@ use std::borrow::Cow;
 
 use super::Inputs;
 use super::row::{Blocks, Row, first_at_least};
+use super::tier::Tier;
 use crate::aggregators::words as values;
 use crate::view::{LevelPlan, Periods, Plan};
 
@@ -28,6 +29,7 @@ pub(super) struct Entity {
     side: Option<Box<Side>>,
     /// Events since it began, while it keeps them.
     events: u8,
+    pub tier: Tier,
 }
 
 #[derive(Clone, Default)]
@@ -40,7 +42,7 @@ struct Side {
 
 impl Entity {
     pub(super) fn new(plan: &Plan, key: EntityKey, last: EventTime) -> Entity {
-        let mut entity = Entity { key, last, words: Vec::new(), side: None, events: 0 };
+        let mut entity = Entity { key, last, words: Vec::new(), side: None, events: 0, tier: Tier::default() };
         if plan.few == 0 {
             entity.lay_out(plan);
         }
@@ -50,7 +52,7 @@ impl Entity {
     /// Starts over as if it had never been.
     pub(super) fn begin(&mut self, plan: &Plan, last: EventTime) {
         let key = std::mem::replace(&mut self.key, EntityKey::Bool(false));
-        *self = Entity::new(plan, key, last);
+        *self = Entity { tier: self.tier, ..Entity::new(plan, key, last) };
     }
 
     /// Empty rows.
@@ -369,14 +371,14 @@ impl Entity {
         self.side(plan.levels.len()).blocks[l] = blocks;
     }
 
-    /// What a snapshot holds of it, appended: kept events that some level admits, or its admitted tiles.
+    /// An entity that keeps events.
     pub(super) fn from_events(key: EntityKey, last: EventTime, events: u8, words: Vec<u64>) -> Entity {
-        Entity { key, last, words, side: None, events }
+        Entity { key, last, words, side: None, events, tier: Tier::default() }
     }
 
     /// An entity with tiles, to be filled by [`Entity::push`].
     pub(super) fn with_tiles(plan: &Plan, key: EntityKey, last: EventTime) -> Entity {
-        let mut entity = Entity { key, last, words: Vec::new(), side: None, events: TILED };
+        let mut entity = Entity { key, last, words: Vec::new(), side: None, events: TILED, tier: Tier::default() };
         entity.lay_out(plan);
         entity
     }

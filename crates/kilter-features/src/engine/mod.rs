@@ -8,6 +8,7 @@ mod entity;
 mod row;
 mod snapshot;
 mod table;
+mod tier;
 
 use hashbrown::HashTable;
 use kilter_core::{EntityKey, Event, EventTime, Offset, Operation, SourceId, Value};
@@ -23,6 +24,8 @@ use entity::Entity;
 use row::{CACHE_FROM, Row, Steps};
 pub use snapshot::RestoreError;
 use table::Table;
+use tier::Cold;
+pub use tier::{Changes, ColdStore, ViewChanges, expiry};
 
 /// Fixed, so that a run can be repeated down to its memory accesses; map order never reaches an output.
 fn hash(key: &EntityKey) -> u64 {
@@ -96,6 +99,10 @@ struct ViewState {
     bounds: Bounds,
     /// Tiles of an entity that keeps events, made to be read.
     unfolded: Option<Entity>,
+    /// Where entities are written to.
+    cold: Option<Cold>,
+    /// How many the store had, about, when the state was resumed; none: it was not.
+    stored_before: Option<u64>,
     /// Places of the views looked up in, in the order of the plan's lookups.
     lookups: Vec<Option<usize>>,
 }
@@ -209,7 +216,7 @@ impl Engine {
     pub fn last_event(&mut self, view: usize, key: &EntityKey) -> Option<EventTime> {
         let watermark = self.watermark(self.views.get(view)?.plan.source)?;
         let (plan, state) = (&self.views[view].plan, &mut self.states[view]);
-        let place = state.find(key)?;
+        let place = state.find(plan, key)?;
         let bounds = state.bounds(plan, watermark);
         let entity = &state.entities[place];
         alive(plan, entity, watermark, &bounds, &mut state.periods).then_some(entity.last)
@@ -329,25 +336,30 @@ fn admitted(plan: &Plan, time: EventTime, bounds: &[i64], periods: &mut [Periods
 }
 
 impl ViewState {
-    fn find(&self, key: &EntityKey) -> Option<usize> {
-        self.index.find(hash(key), |&i| self.entities[i as usize].key == *key).map(|&i| i as usize)
-    }
-
-    fn find_or_add(&mut self, plan: &Plan, key: EntityKey, time: EventTime) -> usize {
-        use hashbrown::hash_table::Entry;
-        let entities = &mut self.entities;
-        match self.index.entry(hash(&key), |&i| entities[i as usize].key == key, |&i| hash(&entities[i as usize].key)) {
-            Entry::Occupied(place) => *place.get() as usize,
-            Entry::Vacant(place) => {
-                place.insert(entities.len() as u32);
-                entities.push(Entity::new(plan, key, time));
-                entities.len() - 1
+    fn find(&mut self, plan: &Plan, key: &EntityKey) -> Option<usize> {
+        match self.index.find(hash(key), |&i| self.entities[i as usize].key == *key) {
+            Some(&place) => {
+                self.used(place as usize);
+                Some(place as usize)
             }
+            None => self.load(plan, key),
         }
     }
 
+    fn find_or_add(&mut self, plan: &Plan, key: EntityKey, time: EventTime) -> usize {
+        if let Some(place) = self.find(plan, &key) {
+            return place;
+        }
+        let place = self.entities.len();
+        let entities = &self.entities;
+        self.index.insert_unique(hash(&key), place as u32, |&i| hash(&entities[i as usize].key));
+        self.entities.push(Entity::new(plan, key, time));
+        self.added(place);
+        place
+    }
+
     fn read(&mut self, plan: &Plan, key: &EntityKey, at: EventTime, watermark: Option<EventTime>, cache_from: usize, out: &mut [Value]) {
-        let place = self.find(key).filter(|&place| !expired(plan, self.entities[place].last, at, watermark));
+        let place = self.find(plan, key).filter(|&place| !expired(plan, self.entities[place].last, at, watermark));
         let mut entity = place.map(|place| &mut self.entities[place]);
         if let (Some(few), Some(watermark)) = (entity.as_deref().filter(|e| e.kept_events().is_some()), watermark) {
             let bounds = self.bounds.at(plan, watermark, &mut self.periods);
@@ -459,6 +471,7 @@ impl ViewState {
         }
         entity.last = entity.last.max(time);
         entity.apply(plan, &tiles, &bounds, &inputs);
+        self.changed(place);
         while self.unswept >= EVENTS_PER_LOOK {
             self.unswept -= EVENTS_PER_LOOK;
             self.sweep_one(plan, &bounds, watermark);
@@ -468,11 +481,12 @@ impl ViewState {
 
     /// Takes a row back that was added before.
     fn retract(&mut self, plan: &Plan, offset: Offset, time: EventTime, row: &[Value], bounds: &[i64]) {
-        let Some(place) = EntityKey::from_row(row, &plan.entity_slots).and_then(|key| self.find(&key)) else { return };
+        let Some(place) = EntityKey::from_row(row, &plan.entity_slots).and_then(|key| self.find(plan, &key)) else { return };
         let inputs = Inputs::new(&plan.shared, offset, time, row);
         let tiles: SmallVec<[i64; 8]> =
             plan.levels.iter().zip(&mut self.periods).map(|(l, periods)| l.tiling.tile(time, periods)).collect();
         self.entities[place].retract(plan, &tiles, bounds, &inputs);
+        self.changed(place);
     }
 
     /// Looks at one more entity, so that those without events are forgotten too, at a bounded cost per event.
@@ -490,6 +504,12 @@ impl ViewState {
     }
 
     fn remove(&mut self, place: usize) {
+        self.removed(place);
+        self.take_out(place);
+    }
+
+    /// Takes an entity out of memory.
+    fn take_out(&mut self, place: usize) {
         let entities = &self.entities;
         if let Ok(found) = self.index.find_entry(hash(&entities[place].key), |&i| i as usize == place) {
             found.remove();
@@ -501,13 +521,14 @@ impl ViewState {
             *moved = place as u32;
         }
         self.entities.swap_remove(place);
+        self.moved(place);
     }
 
     fn stats(&self, view: &View) -> ViewStats {
         let plan = &view.plan;
         ViewStats {
             view: plan.name.clone(),
-            entities: self.entities.len(),
+            entities: self.count(),
             tiles: self.entities.iter().map(|e| e.tiles(plan)).sum(),
             state_bytes: self.entities.iter().map(Entity::bytes).sum::<usize>() + self.index.capacity() * 5 + self.table.bytes(),
             late: self.late,

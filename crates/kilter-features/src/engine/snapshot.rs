@@ -10,11 +10,13 @@ use kilter_core::record::{Cursor, RecordError, encode_value};
 use kilter_core::{EntityKey, EventTime, Value};
 
 use super::entity::{Entity, TILED, are_events};
+use super::tier::form_of;
 use super::{Engine, ViewState, admitted, alive, hash};
 use crate::hash::hash_bytes;
 use crate::view::{Periods, Plan, View};
 
 const MAGIC: &[u8; 8] = b"KLTRFEAT";
+const HEAD: &[u8; 8] = b"KLTRHEAD";
 const VERSION: u32 = 3;
 /// Composite keys inside composite keys do not occur.
 const MAX_KEY_DEPTH: usize = 4;
@@ -70,8 +72,13 @@ fn damaged<T>(detail: &str) -> Result<T, RestoreError> {
 impl Engine {
     /// Appends the whole state. Equal states give equal bytes.
     pub fn snapshot(&self, out: &mut Vec<u8>) {
+        self.write(MAGIC, out);
+    }
+
+    /// With the magic of a head: without the entities of views that have a store.
+    fn write(&self, magic: &[u8; 8], out: &mut Vec<u8>) {
         let start = out.len();
-        out.extend_from_slice(MAGIC);
+        out.extend_from_slice(magic);
         put_u32(out, VERSION);
         put_u32(out, self.views.len() as u32);
         for view in &self.views {
@@ -85,7 +92,7 @@ impl Engine {
             put_u64(out, watermark.0 as u64);
         }
         for (view, state) in self.views.iter().zip(&self.states) {
-            state.write(&view.plan, self.watermark(view.source()), out);
+            state.write(&view.plan, self.watermark(view.source()), magic == HEAD, out);
         }
         let sum = hash_bytes(&out[start..]);
         put_u64(out, sum);
@@ -93,7 +100,11 @@ impl Engine {
 
     /// The engine that wrote `bytes`, for the same views.
     pub fn restore(views: Vec<View>, bytes: &[u8]) -> Result<Engine, RestoreError> {
-        if bytes.get(..MAGIC.len()) != Some(MAGIC) {
+        Engine::read_whole(views, MAGIC, bytes)
+    }
+
+    fn read_whole(views: Vec<View>, magic: &[u8; 8], bytes: &[u8]) -> Result<Engine, RestoreError> {
+        if bytes.get(..MAGIC.len()) != Some(magic) {
             return Err(RestoreError::NotASnapshot);
         }
         let mut cursor = Cursor::new(&bytes[MAGIC.len()..]);
@@ -134,7 +145,7 @@ impl Engine {
             engine.watermarks[source] = Some(EventTime(cursor.i64()?));
         }
         for (view, state) in engine.views.iter().zip(&mut engine.states) {
-            *state = std::mem::take(state).restored(&view.plan, &mut cursor)?;
+            *state = std::mem::take(state).restored(&view.plan, magic == HEAD, &mut cursor)?;
         }
         match cursor.rest {
             [] => Ok(engine),
@@ -143,8 +154,35 @@ impl Engine {
     }
 }
 
+/// The state beside the entities of views with a store.
+pub(super) fn head_of(engine: &Engine) -> Vec<u8> {
+    let mut out = Vec::new();
+    engine.write(HEAD, &mut out);
+    out
+}
+
+pub(super) fn resumed(views: Vec<View>, head: &[u8]) -> Result<Engine, RestoreError> {
+    Engine::read_whole(views, HEAD, head)
+}
+
+pub(super) fn key_bytes(key: &EntityKey) -> Vec<u8> {
+    let mut out = Vec::with_capacity(16);
+    put_key(&mut out, key);
+    out
+}
+
+pub(super) fn key_from_bytes(bytes: &[u8]) -> Result<EntityKey, RestoreError> {
+    key(&mut Cursor::new(bytes), 0)
+}
+
+pub(super) fn entity_from_bytes(plan: &Plan, key: EntityKey, form: &[u8]) -> Result<Entity, RestoreError> {
+    let Some(mut cursor) = form_of(form) else { return damaged("cut short") };
+    let entity = entity(&mut cursor, plan, key)?;
+    if cursor.rest.is_empty() { Ok(entity) } else { damaged("bytes after its end") }
+}
+
 impl ViewState {
-    fn write(&self, plan: &Plan, watermark: Option<EventTime>, out: &mut Vec<u8>) {
+    fn write(&self, plan: &Plan, watermark: Option<EventTime>, head: bool, out: &mut Vec<u8>) {
         put_u64(out, self.late);
         put_u64(out, self.no_key);
         put_u64(out, self.filtered);
@@ -156,9 +194,13 @@ impl ViewState {
             .zip(&mut periods)
             .map(|(l, periods)| watermark.map_or(i64::MIN, |w| l.bound(w, plan.lateness, periods)))
             .collect();
+        put_u64(out, if head { self.stored() } else { 0 });
+        let cold = if head { Vec::new() } else { self.cold_entities(plan) };
         let mut entities: Vec<&Entity> = Vec::new();
-        if let Some(watermark) = watermark {
-            entities.extend(self.entities.iter().filter(|e| alive(plan, e, watermark, &bounds, &mut periods)));
+        if let Some(watermark) = watermark
+            && !(head && self.cold.is_some())
+        {
+            entities.extend(self.entities.iter().chain(&cold).filter(|e| alive(plan, e, watermark, &bounds, &mut periods)));
         }
         entities.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         put_u64(out, entities.len() as u64);
@@ -177,11 +219,13 @@ impl ViewState {
         }
     }
 
-    fn restored(mut self, plan: &Plan, cursor: &mut Cursor<'_>) -> Result<ViewState, RestoreError> {
+    fn restored(mut self, plan: &Plan, head: bool, cursor: &mut Cursor<'_>) -> Result<ViewState, RestoreError> {
         let state = &mut self;
         for counter in [&mut state.late, &mut state.no_key, &mut state.filtered, &mut state.retracted] {
             *counter = cursor.u64()?;
         }
+        let stored = cursor.u64()?;
+        state.stored_before = head.then_some(stored);
         let count = cursor.u64()?;
         if count > u64::from(u32::MAX) {
             return damaged("too many entities");
@@ -264,7 +308,7 @@ fn key(cursor: &mut Cursor<'_>, depth: usize) -> Result<EntityKey, RestoreError>
 
 /// What is to be seen of an entity: its newest event's time; how many events it has seen while it keeps them, else 255; then the events,
 /// or level by level its tiles.
-fn put_entity(out: &mut Vec<u8>, plan: &Plan, entity: &Entity, bounds: &[i64], periods: &mut [Periods]) {
+pub(super) fn put_entity(out: &mut Vec<u8>, plan: &Plan, entity: &Entity, bounds: &[i64], periods: &mut [Periods]) {
     put_u64(out, entity.last.0 as u64);
     if let Some(events) = entity.kept_events() {
         out.push(events);

@@ -125,6 +125,21 @@ impl Tiling {
         }
     }
 
+    /// The moment of reading from which an event of time `t` is in no window any more, or a later one.
+    pub(crate) fn passed(&self, extent: Extent, t: EventTime, periods: &mut Periods) -> i64 {
+        match (extent, self) {
+            (Extent::Sliding(length) | Extent::Session { max: length, .. }, Tiling::Even(hop)) => {
+                (t.0.div_euclid(*hop) + 1).saturating_mul(*hop).saturating_add(length)
+            }
+            (Extent::Current, Tiling::Calendar { calendar, .. }) => periods.of(calendar, t).end.0,
+            (Extent::Previous, Tiling::Calendar { calendar, .. }) => {
+                let end = periods.of(calendar, t).end;
+                periods.of(calendar, end).end.0
+            }
+            _ => i64::MAX,
+        }
+    }
+
     /// How long the window read at `t` is; none where that depends on the events.
     pub(crate) fn span(&self, extent: Extent, t: EventTime, periods: &mut Periods) -> Option<i64> {
         match (extent, self) {

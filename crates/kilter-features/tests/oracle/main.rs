@@ -7,6 +7,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod random;
+mod tiers;
 mod twin;
 
 use common::view;
@@ -82,7 +83,7 @@ fn cases(otherwise: u32) -> ProptestConfig {
 
 // In parts, which run beside each other.
 macro_rules! the_engine_is_the_formula {
-    ($($part:ident)*) => { $(
+    ($($part:ident $most:literal)*) => { $(
         mod $part {
             use super::*;
 
@@ -92,7 +93,7 @@ macro_rules! the_engine_is_the_formula {
                 #[test]
                 fn the_engine_is_the_formula(
                     views in prop::collection::vec(test_view(), 1..4),
-                    events in history(60),
+                    events in history($most),
                     moments in moments(),
                     every in 1usize..9,
                 ) {
@@ -103,7 +104,8 @@ macro_rules! the_engine_is_the_formula {
     )* };
 }
 
-the_engine_is_the_formula!(one two);
+// The long ones have entities that go over from events to tiles.
+the_engine_is_the_formula!(short 60 long 180);
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 3_000, max_shrink_iters: 4_000, ..ProptestConfig::default() })]
@@ -111,8 +113,8 @@ proptest! {
     #[test]
     fn a_restart_leaves_no_trace(
         views in prop::collection::vec(test_view(), 1..4),
-        events in history(80),
-        cut in 0usize..80,
+        events in history(120),
+        cut in 0usize..120,
         moments in moments(),
     ) {
         let cut = cut.min(events.len());
