@@ -54,6 +54,16 @@ pub enum StoreError {
         /// The limit.
         limit: u64,
     },
+    /// The store of keyed state failed. What it held before is intact, and the log has everything.
+    #[error("cannot {action} the state in {}: {source}\n  hint: free space on that disk, or remove the folder: it is computed again from the log", path.display())]
+    State {
+        /// What was tried, as in "write".
+        action: &'static str,
+        /// The folder.
+        path: PathBuf,
+        /// The store's answer.
+        source: Box<fjall::Error>,
+    },
     /// The underlying log failed.
     #[error(transparent)]
     Log(#[from] LogError),
@@ -62,6 +72,10 @@ pub enum StoreError {
 impl StoreError {
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         Self::Io { action, path: path.to_owned(), source }
+    }
+
+    pub(crate) fn state(action: &'static str, path: &Path, source: fjall::Error) -> Self {
+        Self::State { action, path: path.to_owned(), source: Box::new(source) }
     }
 }
 

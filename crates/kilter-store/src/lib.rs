@@ -1,4 +1,4 @@
-//! What Kilter keeps on disk: the event log and its siblings, keyed-state snapshots, dead letters, runs and the model
+//! What Kilter keeps on disk: the event log and its siblings, keyed state and its snapshots, dead letters, runs and the model
 //! registry, artifacts.
 
 pub mod artifacts;
@@ -8,5 +8,6 @@ mod files;
 pub mod log;
 pub mod metadata;
 pub mod snapshot;
+pub mod state;
 
 pub use error::StoreError;
