@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use kilter_core::{EntityKey, Event, EventTime, Offset, Operation, SourceId, Value};
-use kilter_features::{Engine, Update};
+use kilter_features::{Changes, Engine, Update, View};
 use kilter_learn::Model;
 use serde::{Deserialize, Serialize};
 
@@ -94,6 +94,10 @@ impl Pipeline {
 
     pub fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    pub fn engine_mut(&mut self) -> &mut Engine {
+        &mut self.engine
     }
 
     /// The offset the next event must have.
@@ -256,6 +260,17 @@ impl Pipeline {
     pub fn snapshot(&self) -> Vec<u8> {
         let mut engine = Vec::new();
         self.engine.snapshot(&mut engine);
+        self.beside(&engine)
+    }
+
+    /// What has changed since the last changes, of an engine with stores. The head is that of the whole pipeline, for [`Pipeline::resume`].
+    pub fn changes(&mut self) -> Changes {
+        let changes = self.engine.changes();
+        Changes { head: self.beside(&changes.head), ..changes }
+    }
+
+    /// The engine's bytes with the state beside the engine.
+    fn beside(&self, engine: &[u8]) -> Vec<u8> {
         let champions = self
             .plan
             .models
@@ -267,7 +282,7 @@ impl Pipeline {
         // Plain data: serialising it cannot fail; an empty side is refused on restore.
         let mut bytes = serde_json::to_vec(&side).unwrap_or_default();
         let length = bytes.len() as u64;
-        bytes.extend_from_slice(&engine);
+        bytes.extend_from_slice(engine);
         bytes.extend_from_slice(&length.to_le_bytes());
         bytes
     }
@@ -276,6 +291,24 @@ impl Pipeline {
     pub fn restore(
         plan: Arc<Plan>,
         bytes: &[u8],
+        champion: impl FnMut(usize, u32) -> Result<Champion, String>,
+    ) -> Result<Pipeline, RestoreError> {
+        Pipeline::read(plan, bytes, Engine::restore, champion)
+    }
+
+    /// Takes up the head of changes under the same definitions; the views' stores are to be attached to the engine then.
+    pub fn resume(
+        plan: Arc<Plan>,
+        head: &[u8],
+        champion: impl FnMut(usize, u32) -> Result<Champion, String>,
+    ) -> Result<Pipeline, RestoreError> {
+        Pipeline::read(plan, head, Engine::resume, champion)
+    }
+
+    fn read(
+        plan: Arc<Plan>,
+        bytes: &[u8],
+        engine_of: impl FnOnce(Vec<View>, &[u8]) -> Result<Engine, kilter_features::RestoreError>,
         mut champion: impl FnMut(usize, u32) -> Result<Champion, String>,
     ) -> Result<Pipeline, RestoreError> {
         let cut = || RestoreError("it is cut short".into());
@@ -286,7 +319,7 @@ impl Pipeline {
         if side.engine_bytes != engine.len() || side.monitors.len() != plan.monitors.len() {
             return Err(RestoreError("it was made under other definitions".into()));
         }
-        let engine = Engine::restore(plan.views.clone(), engine).map_err(|e| RestoreError(e.to_string()))?;
+        let engine = engine_of(plan.views.clone(), engine).map_err(|e| RestoreError(e.to_string()))?;
         let mut pipeline = Pipeline::with_engine(Arc::clone(&plan), engine);
         for (name, version) in side.champions {
             if let Some(model) = plan.model(&name) {

@@ -19,6 +19,7 @@ use tokio::runtime::Handle;
 use crate::catalog::{Catalog, Control, Decoder, Record};
 use crate::project::Project;
 use crate::status::lock;
+use crate::tiers::Tiers;
 
 /// Bytes of one artifact at most.
 const ARTIFACT_LIMIT: u64 = 1 << 30;
@@ -86,6 +87,8 @@ pub struct Data {
     pub decisions: Arc<Log>,
     pub dead_letters: Arc<DeadLetters>,
     pub snapshots: Arc<Snapshots>,
+    /// State beyond memory, where the project limits the memory of its state.
+    pub(crate) state: Option<Tiers>,
     pub metadata: Metadata,
     pub artifacts: Artifacts,
     catalog: Mutex<Catalog>,
@@ -118,6 +121,14 @@ impl Data {
             dir.join("snapshots"),
             SnapshotOptions { keep: project.settings.snapshot.keep, ..SnapshotOptions::default() },
         )?);
+        let state = match project.settings.state_memory {
+            Some(memory) => Some(Tiers::open(&dir.join("state"), memory, &mut repairs)?),
+            None => {
+                // What a store held would be out of date if the limit came back.
+                kilter_store::state::remove(&dir.join("state"))?;
+                None
+            }
+        };
         let metadata = Metadata::open(&dir.join("kilter.db")).await?;
         let artifacts = Artifacts::open(dir.join("artifacts"), ARTIFACT_LIMIT)?;
         let catalog = Mutex::new(Catalog::open(&dir, events.next_offset() == 0)?);
@@ -127,6 +138,7 @@ impl Data {
             decisions,
             dead_letters: Arc::new(dead_letters),
             snapshots,
+            state,
             metadata,
             artifacts,
             catalog,
@@ -261,17 +273,38 @@ impl Data {
         Ok(state.unwrap_or_else(|| Pipeline::new(Arc::clone(plan))))
     }
 
+    /// The state that the live stream goes on from: with a limit of memory that of the store, else as [`Data::newest_state`].
+    pub(crate) fn live_state(&self, plan: &Arc<Plan>, offset: Offset) -> anyhow::Result<Pipeline> {
+        let Some(tiers) = &self.state else { return self.newest_state(plan, offset) };
+        let found = tiers.head()?.filter(|head| head.definition_hash == plan.hash && head.offset <= offset);
+        let resumed = found.and_then(|head| {
+            let resumed = Pipeline::resume(Arc::clone(plan), &head.bytes, |model, version| self.champion_of(plan, model, version));
+            resumed.inspect_err(|e| tracing::warn!(offset = head.offset, error = %e, "the stored state is passed over")).ok()
+        });
+        let mut pipeline = match resumed {
+            Some(pipeline) => pipeline,
+            None => {
+                tiers.clear()?;
+                self.newest_state(plan, offset)?
+            }
+        };
+        tiers.attach(&mut pipeline)?;
+        Ok(pipeline)
+    }
+
+    fn champion_of(&self, plan: &Plan, model: usize, version: u32) -> Result<Champion, String> {
+        let record = self.version(&plan.models[model].name, version).map_err(|e| format!("{e:#}"))?;
+        let champion = self.champion(plan, model, &record).map_err(|e| format!("{e:#}"))?;
+        champion.ok_or_else(|| format!("version {version} was trained on other inputs"))
+    }
+
     /// A snapshot taken up; none: there is none, or it cannot be used.
     pub(crate) fn restored(&self, plan: &Arc<Plan>, found: SnapshotSearch) -> Option<Pipeline> {
         for (path, reason) in &found.skipped {
             tracing::warn!(snapshot = %path.display(), reason, "damaged snapshot passed over");
         }
         let snapshot: Snapshot = found.snapshot?;
-        let restored = Pipeline::restore(Arc::clone(plan), &snapshot.bytes, |model, version| {
-            let record = self.version(&plan.models[model].name, version).map_err(|e| format!("{e:#}"))?;
-            let champion = self.champion(plan, model, &record).map_err(|e| format!("{e:#}"))?;
-            champion.ok_or_else(|| format!("version {version} was trained on other inputs"))
-        });
+        let restored = Pipeline::restore(Arc::clone(plan), &snapshot.bytes, |model, version| self.champion_of(plan, model, version));
         restored.inspect_err(|e| tracing::warn!(offset = snapshot.offset, error = %e, "snapshot passed over")).ok()
     }
 

@@ -17,6 +17,7 @@ mod schedule;
 mod sequencer;
 mod service;
 mod status;
+mod tiers;
 
 pub use catalog::{Control, Decoder, Record};
 pub use data::Data;

@@ -5,6 +5,7 @@
 //! work to come. State, log position and decisions therefore move together, and a snapshot between two batches holds all of them.
 
 mod swap;
+mod tier;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,6 +30,7 @@ use crate::jobs::train::{Promotion, TrainReport, TrainRequest, train};
 use crate::schedule;
 use crate::status::{Status, lock};
 pub use swap::{Candidate, Swapped};
+use tier::Tier;
 
 /// Rows of one ingest command at most; larger bodies are cut up so that a decision never waits behind one.
 pub const CHUNK_ROWS: usize = 512;
@@ -259,6 +261,10 @@ pub struct Sequencer {
     requested: Vec<Wish>,
     last_snapshot: (Instant, Offset),
     snapshot_running: Arc<AtomicBool>,
+    /// The writing of state beyond memory.
+    tier: Tier,
+    /// The state cannot be read any more: nothing it says counts.
+    broken: Option<String>,
     recovering: bool,
     buffer: Vec<u8>,
 }
@@ -301,7 +307,7 @@ impl Sequencer {
         let Around { status, clock, rhythm, background, on_trained } = around;
         let schema_numbers = data.register(&plan)?;
         let end = data.events.next_offset();
-        let pipeline = data.newest_state(&plan, end)?;
+        let pipeline = data.live_state(&plan, end)?;
         let from = pipeline.next_offset();
         let decided = trim_orphans(&data, end)?;
         let late = DeadLetterQuery { limit: 1, code: Some("late".into()), ..DeadLetterQuery::default() };
@@ -332,6 +338,8 @@ impl Sequencer {
             requested: Vec::new(),
             last_snapshot: (Instant::now(), from),
             snapshot_running: Arc::default(),
+            tier: Tier::default(),
+            broken: None,
             recovering: true,
             buffer: Vec::new(),
         };
@@ -341,10 +349,12 @@ impl Sequencer {
                 sequencer.staged.push((event, 0));
                 if sequencer.staged.len() >= BATCH_ROWS {
                     sequencer.process_staged();
+                    sequencer.whole()?;
                 }
                 return Ok(());
             }
             sequencer.process_staged();
+            sequencer.whole()?;
             match record {
                 Record::Control(control) => {
                     if let Control::Trained { trigger, now } = &control {
@@ -357,6 +367,7 @@ impl Sequencer {
             Ok(())
         })?;
         sequencer.process_staged();
+        sequencer.whole()?;
         sequencer.tickets.clear();
         sequencer.recovering = false;
         sequencer.remember_ids(end)?;
@@ -399,6 +410,9 @@ impl Sequencer {
                 }
             }
             self.settle();
+            if self.broken.is_some() {
+                return;
+            }
             self.snapshot_if_due();
         }
     }
@@ -432,7 +446,8 @@ impl Sequencer {
                     extra: None,
                 };
                 let made = self.pipeline.preview(decision, &event);
-                let _ = reply.send(self.answer(decision, made, false));
+                let answer = self.whole_answer().and_then(|()| self.answer(decision, made, false));
+                let _ = reply.send(answer);
             }
             Command::Features { view, keys, at, reply } => {
                 self.settle();
@@ -445,7 +460,8 @@ impl Sequencer {
                 let at = at.unwrap_or(now);
                 let rows = keys.iter().map(|key| self.pipeline.features(view, key, at)).collect();
                 let view = self.plan.views[view].clone();
-                let _ = reply.send(Ok(FeatureRows { at, as_of_offset: self.pipeline.next_offset(), view, rows }));
+                let answer = FeatureRows { at, as_of_offset: self.pipeline.next_offset(), view, rows };
+                let _ = reply.send(self.whole_answer().map(|()| answer));
             }
             Command::SetChampion { model, version, reason, actor, reply } => {
                 self.settle();
@@ -604,6 +620,10 @@ impl Sequencer {
     /// Writes and processes what is staged, then answers every ticket.
     fn settle(&mut self) {
         self.flush();
+        // Reading may have failed where nothing was staged.
+        if let (Some(reason), None) = (self.pipeline.engine().failure(), &self.broken) {
+            self.break_off(reason.to_string());
+        }
         let next = self.pipeline.next_offset();
         for ticket in std::mem::take(&mut self.tickets) {
             match ticket.reply {
@@ -682,6 +702,9 @@ impl Sequencer {
         let mut counts: BTreeMap<(usize, usize), u64> = BTreeMap::new();
         for (event, ticket) in &staged {
             let outcome = self.pipeline.process(event);
+            if let Some(reason) = self.pipeline.engine().failure() {
+                return self.break_off(reason.to_string());
+            }
             self.tickets[*ticket].accepted += 1;
             if outcome.late {
                 self.tickets[*ticket].late += 1;
@@ -718,6 +741,7 @@ impl Sequencer {
             tracing::error!(error = %e, letters = letters.len(), "dead letters could not be written");
         }
         self.count(&staged, letters.len() as u64, counts);
+        self.balance();
     }
 
     /// Writes the pending decisions with one write. When the decision log refuses, they stay pending: their events are in the event
@@ -931,6 +955,9 @@ impl Sequencer {
 
     /// Takes a snapshot and leaves its writing to another thread, unless one is being written already.
     fn snapshot_beside(&mut self) {
+        if self.data.state.is_some() {
+            return self.write_state();
+        }
         // A snapshot takes all decisions before it for recorded.
         if !self.pending.is_empty() || self.snapshot_running.swap(true, Ordering::AcqRel) {
             return;
@@ -955,7 +982,8 @@ impl Sequencer {
         if let Some(refusal) = self.record_decisions() {
             return Err(refusal);
         }
-        self.prepare_snapshot()().map_err(|e| Refusal::Other(format!("{e:#}")))?;
+        let written = if self.data.state.is_some() { self.write_state_now() } else { self.prepare_snapshot()() };
+        written.map_err(|e| Refusal::Other(format!("{e:#}")))?;
         Ok(offset)
     }
 

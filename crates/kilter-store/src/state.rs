@@ -84,11 +84,7 @@ impl StateStore {
     pub fn open(dir: impl Into<PathBuf>, options: &StateOptions) -> Result<StateStore, StoreError> {
         let path = dir.into();
         let failed = |e| StoreError::state("open", &path, e);
-        let db = Database::builder(&path)
-            .cache_size(options.cache_bytes)
-            .worker_threads(1)
-            .open()
-            .map_err(failed)?;
+        let db = Database::builder(&path).cache_size(options.cache_bytes).worker_threads(1).open().map_err(failed)?;
         let head = db.keyspace(HEAD, KeyspaceCreateOptions::default).map_err(failed)?;
         Ok(StateStore { path, buffer_bytes: options.buffer_bytes, db, head, views: Mutex::default() })
     }

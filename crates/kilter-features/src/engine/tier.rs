@@ -117,6 +117,11 @@ impl Engine {
         resumed(views, head)
     }
 
+    /// Whether a view has a store.
+    pub fn has_store(&self, view: usize) -> bool {
+        self.states.get(view).is_some_and(|s| s.cold.is_some())
+    }
+
     /// Why the state can no longer be read; what was answered since is worth nothing. The log has everything: start again.
     pub fn failure(&self) -> Option<&str> {
         self.states.iter().find_map(|s| s.cold.as_ref()?.failure.as_deref())

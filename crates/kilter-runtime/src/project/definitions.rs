@@ -23,6 +23,10 @@ pub struct Definitions {
     pub log: LogDef,
     #[schemars(default)]
     pub snapshot: SnapshotDef,
+    /// Where the state of the features is kept.
+    #[serde(skip_serializing_if = "is_default")]
+    #[schemars(default)]
+    pub state: StateDef,
     /// Named streams of typed events.
     #[schemars(default)]
     pub source: Named<SourceDef>,
@@ -93,6 +97,15 @@ pub struct SnapshotDef {
     /// Snapshots kept.
     #[schemars(range(min = 1), default = "defaults::snapshot_keep")]
     pub keep: u32,
+}
+
+/// The state of the features.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct StateDef {
+    /// About how much memory the state may take. Entities that are not in use are then kept on disk only. Left out: all are in memory.
+    #[schemars(with = "Option<SizeText>")]
+    pub memory: Option<Size>,
 }
 
 /// A named stream of typed events.
@@ -667,6 +680,10 @@ impl Default for SnapshotDef {
     fn default() -> SnapshotDef {
         SnapshotDef { every: defaults::snapshot_every(), min_events: defaults::snapshot_min_events(), keep: defaults::snapshot_keep() }
     }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 fn span<S: Serializer>(span: &Span, s: S) -> Result<S::Ok, S::Error> {

@@ -61,6 +61,8 @@ pub struct Settings {
     pub server: ServerSettings,
     pub log: LogSettings,
     pub snapshot: SnapshotSettings,
+    /// Bytes of memory that the state of the features may take, about; none: as many as it needs.
+    pub state_memory: Option<u64>,
 }
 
 /// The HTTP server.
@@ -190,6 +192,7 @@ fn settings(definitions: &Definitions) -> Settings {
             min_events: definitions.snapshot.min_events,
             keep: definitions.snapshot.keep as usize,
         },
+        state_memory: definitions.state.memory.map(|size| size.0),
     }
 }
 

@@ -212,6 +212,7 @@ pub fn beside(old: &Project, new: &Project) -> Vec<Difference> {
             "server": serde_json::to_value(&definitions.server).unwrap_or_default(),
             "log": serde_json::to_value(&definitions.log).unwrap_or_default(),
             "snapshot": serde_json::to_value(&definitions.snapshot).unwrap_or_default(),
+            "state": serde_json::to_value(&definitions.state).unwrap_or_default(),
             "source": sources,
             "features": views,
         })

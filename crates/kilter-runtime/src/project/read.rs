@@ -30,6 +30,7 @@ pub(super) fn read<'d>(document: &'d Document<'d>, table: &'d DeTable<'d>) -> Re
     let server = root.table("server", "[server]").and_then(read_server).unwrap_or_default();
     let log = root.table("log", "[log]").and_then(read_log).unwrap_or_default();
     let snapshot = root.table("snapshot", "[snapshot]").and_then(read_snapshot).unwrap_or_default();
+    let state = root.table("state", "[state]").and_then(read_state).unwrap_or_default();
     let (source, broken_sources) = section(&mut root, "source", "source", read_source);
     let (features, broken_views) = section(&mut root, "features", "feature view", read_features);
     let (model, broken_models) = section(&mut root, "model", "model", read_model);
@@ -39,7 +40,7 @@ pub(super) fn read<'d>(document: &'d Document<'d>, table: &'d DeTable<'d>) -> Re
     root.finish();
     // Without a project there is an error, so the stand-in is never seen.
     let project = project.unwrap_or(ProjectDef { name: String::new(), clock: defaults::clock() });
-    let definitions = Definitions { project, server, log, snapshot, source, features, model, decision, schedule, monitor };
+    let definitions = Definitions { project, server, log, snapshot, state, source, features, model, decision, schedule, monitor };
     Reading { definitions, broken_sources, broken_views, broken_models }
 }
 
@@ -151,6 +152,19 @@ fn read_snapshot(mut t: Reader<'_>) -> Option<SnapshotDef> {
     let keep = t.integer("keep", 1, 1000).map_or_else(defaults::snapshot_keep, |n| n as u32);
     t.finish();
     Some(SnapshotDef { every, min_events, keep })
+}
+
+/// Below this there is no room for the tables of the store itself.
+const LEAST_MEMORY: Size = Size(32 << 20);
+
+fn read_state(mut t: Reader<'_>) -> Option<StateDef> {
+    let memory = t.size("memory");
+    if memory.is_some_and(|m| m < LEAST_MEMORY) {
+        let problem = Problem::new("out_of_range", "so little memory for the state");
+        t.wrong("memory", problem.hint("at least 32MB; leave it out to keep all state in memory"));
+    }
+    t.finish();
+    Some(StateDef { memory })
 }
 
 fn read_source(mut t: Reader<'_>) -> Option<SourceDef> {

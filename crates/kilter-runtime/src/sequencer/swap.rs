@@ -134,6 +134,8 @@ impl Sequencer {
         if let Some(refusal) = self.record_decisions() {
             return Swapped::Refused(refusal);
         }
+        // What is handed out belongs to views that may be gone after this.
+        self.settle_writing();
         let failed = |e: anyhow::Error| Swapped::Refused(Refusal::Other(format!("the definitions in force stay: {e:#}")));
         if !Arc::ptr_eq(candidate.backfill.change().old(), &self.plan) {
             return failed(anyhow::anyhow!("others have come into force meanwhile"));
@@ -162,6 +164,11 @@ impl Sequencer {
         let old = std::mem::replace(&mut self.pipeline, Pipeline::new(Arc::clone(&self.plan)));
         let Ok(pipeline) = backfill.finish(old) else { unreachable!("looked at before the record was written") };
         self.pipeline = pipeline;
+        if let Some(tiers) = &self.data.state
+            && let Err(e) = tiers.attach(&mut self.pipeline)
+        {
+            self.break_off(e.to_string());
+        }
         let duplicates = self.dedupe.duplicates;
         self.dedupe = dedupe;
         self.dedupe.duplicates = duplicates;
