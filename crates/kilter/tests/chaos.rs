@@ -19,27 +19,47 @@ const CARDS: usize = 40;
 
 #[test]
 fn ten_kills_leave_no_trace() {
-    kills_leave_no_trace(10, 200);
+    kills_leave_no_trace(10, 200, "");
+}
+
+/// So little that hardly an entity stays in memory.
+const BEYOND_MEMORY: &str = "[state]\nmemory = \"48KiB\"\n";
+
+#[test]
+fn kills_leave_no_trace_in_state_beyond_memory() {
+    kills_leave_no_trace(10, 200, BEYOND_MEMORY);
+}
+
+#[test]
+#[ignore = "slow: a hundred kills take minutes"]
+fn a_hundred_kills_leave_no_trace_in_state_beyond_memory() {
+    kills_leave_no_trace(100, 1800, BEYOND_MEMORY);
 }
 
 #[test]
 #[ignore = "slow: two hundred kills take a few minutes"]
 fn two_hundred_kills_leave_no_trace() {
-    kills_leave_no_trace(200, 3600);
+    kills_leave_no_trace(200, 3600, "");
 }
 
-/// One client sends the same requests to two projects, one of which is killed again and again.
-fn kills_leave_no_trace(kills: usize, requests: usize) {
+/// One client sends the same requests to two projects, one of which is killed again and again. That one's definitions end in `more`.
+fn kills_leave_no_trace(kills: usize, requests: usize, more: &str) {
     let story = Story::tell(requests, true);
     let calm = Project::new(SHOP);
     let undisturbed = play(&calm, &story, 0);
-    let shaken = Project::new(SHOP);
+    let shaken = Project::new(&format!("{SHOP}{more}"));
     let started = Instant::now();
     let disturbed = play(&shaken, &story, kills);
     tell(&story, &disturbed, started.elapsed());
     assert!(disturbed.kills >= kills, "{} kills", disturbed.kills);
 
     let (one, two) = (undisturbed.server, disturbed.server);
+    if !more.is_empty() {
+        let held = |field: &str| -> u64 {
+            two.get("/v1/status").ok()["state"].as_array().unwrap().iter().map(|view| view[field].as_u64().unwrap()).sum()
+        };
+        assert!(held("in_memory") < 2 * CARDS as u64, "{} in memory, so nothing was beyond it", held("in_memory"));
+    }
     // Exactly the events sent and one change of the model in service.
     assert_eq!(one.next_offset(), story.events + 1);
     assert_eq!(two.next_offset(), story.events + 1, "each event is in the log once");

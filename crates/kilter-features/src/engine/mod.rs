@@ -68,7 +68,11 @@ pub struct Update {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ViewStats {
     pub view: String,
+    /// In memory and on disk; with a store, about.
     pub entities: usize,
+    /// Those in memory.
+    pub in_memory: usize,
+    /// Tiles and bytes of those in memory.
     pub tiles: usize,
     pub state_bytes: usize,
     pub late: u64,
@@ -529,6 +533,7 @@ impl ViewState {
         ViewStats {
             view: plan.name.clone(),
             entities: self.count(),
+            in_memory: self.entities.len(),
             tiles: self.entities.iter().map(|e| e.tiles(plan)).sum(),
             state_bytes: self.entities.iter().map(Entity::bytes).sum::<usize>() + self.index.capacity() * 5 + self.table.bytes(),
             late: self.late,

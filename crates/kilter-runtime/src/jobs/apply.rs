@@ -59,6 +59,7 @@ pub fn needs_restart(old: &Project, new: &Project) -> Vec<String> {
     other(old.settings.server != new.settings.server || old.definitions.server.data != new.definitions.server.data, "[server]");
     other(old.settings.log != new.settings.log, "[log]");
     other(old.settings.snapshot != new.settings.snapshot, "[snapshot]");
+    other(old.settings.state_memory != new.settings.state_memory, "[state]");
     other(old.plan.clock != new.plan.clock, "`clock`");
     for (place, source) in old.plan.sources.iter().enumerate() {
         let file = |project: &Project, place: usize| {

@@ -165,6 +165,7 @@ pub fn check_text(text: &str, file_name: &str, dir: &Path) -> Result<Project, Re
     let hash = hash::of(&reading.definitions);
     let resolved = resolve::resolve(&document, &reading, hash);
     warn_of_missing_files(&document, &reading.definitions, dir);
+    warn_of_little_memory(&document, &reading.definitions);
     if document.has_errors() {
         return Err(document.report());
     }
@@ -204,6 +205,17 @@ fn warn_of_missing_files(document: &Document<'_>, definitions: &Definitions, dir
             let hint = "paths are relative to the project's folder";
             document.warning(At::Value(&format!("source.{name}.path")), problem.hint(hint));
         }
+    }
+}
+
+/// Below this the store's own tables take more than the entities.
+const LEAST_MEMORY: Size = Size(32 << 20);
+
+fn warn_of_little_memory(document: &Document<'_>, definitions: &Definitions) {
+    if definitions.state.memory.is_some_and(|memory| memory < LEAST_MEMORY) {
+        let problem = Problem::new("little_memory", "so little memory for the state makes every event wait for the disk");
+        let hint = "give it 32MiB or more, or leave it out to keep all state in memory";
+        document.warning(At::Value("state.memory"), problem.hint(hint));
     }
 }
 

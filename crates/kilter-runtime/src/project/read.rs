@@ -154,15 +154,8 @@ fn read_snapshot(mut t: Reader<'_>) -> Option<SnapshotDef> {
     Some(SnapshotDef { every, min_events, keep })
 }
 
-/// Below this there is no room for the tables of the store itself.
-const LEAST_MEMORY: Size = Size(32 << 20);
-
 fn read_state(mut t: Reader<'_>) -> Option<StateDef> {
     let memory = t.size("memory");
-    if memory.is_some_and(|m| m < LEAST_MEMORY) {
-        let problem = Problem::new("out_of_range", "so little memory for the state");
-        t.wrong("memory", problem.hint("at least 32MB; leave it out to keep all state in memory"));
-    }
     t.finish();
     Some(StateDef { memory })
 }

@@ -194,9 +194,13 @@ pub struct Status {
 #[derive(Serialize, ToSchema)]
 pub struct ViewState {
     view: String,
+    /// In memory and on disk; where the memory of the state is limited, an estimate.
     entities: usize,
+    /// Those in memory.
+    in_memory: usize,
+    /// Tiles of those in memory.
     tiles: usize,
-    /// An estimate.
+    /// Of those in memory, an estimate.
     bytes: usize,
     /// Events that came too late for the view, since the start of the log.
     late: u64,
@@ -350,7 +354,15 @@ pub async fn get_status(State(app): State<App>, params: Params) -> Answer {
         state: status
             .views()
             .into_iter()
-            .map(|v| ViewState { view: v.view, entities: v.entities, tiles: v.tiles, bytes: v.state_bytes, late: v.late, no_key: v.no_key })
+            .map(|v| ViewState {
+                view: v.view,
+                entities: v.entities,
+                in_memory: v.in_memory,
+                tiles: v.tiles,
+                bytes: v.state_bytes,
+                late: v.late,
+                no_key: v.no_key,
+            })
             .collect(),
         freshness: status.freshness.percentiles().into(),
         decide: status.decide.percentiles().into(),
