@@ -11,7 +11,7 @@ use crate::{Options, fail};
 const BYTES: usize = 300;
 const MERCHANTS: u64 = 20_000;
 const KINDS: [&str; 4] = ["card", "cash", "transfer", "withdrawal"];
-const MONTH_MS: u64 = 30 * 86_400_000;
+pub const MONTH_MS: u64 = 30 * 86_400_000;
 /// Of a thousand events, how many come late, and by how much at most: within the hour that a source allows by default.
 const LATE_PER_MILLE: u64 = 30;
 const LATE_MS: u64 = 30 * 60_000;
@@ -51,7 +51,7 @@ pub fn generate(path: &str, options: &Options) -> Value {
 }
 
 /// One object of [`BYTES`] bytes with its line end.
-fn event(line: &mut String, account: u64, merchant: u64, ms: u64, rng: &mut Rng) {
+pub fn event(line: &mut String, account: u64, merchant: u64, ms: u64, rng: &mut Rng) {
     use std::fmt::Write;
     let cents = (rng.normal() * 1.2 + 8.0).exp() as u64 % 10_000_000 + 1;
     let (seconds, minutes, hours) = (ms / 1_000, ms / 60_000, ms / 3_600_000);
@@ -75,7 +75,7 @@ fn event(line: &mut String, account: u64, merchant: u64, ms: u64, rng: &mut Rng)
 }
 
 /// Accounts that are next to each other in rank are not next to each other in number.
-fn account(rank: u64, entities: u64) -> u64 {
+pub fn account(rank: u64, entities: u64) -> u64 {
     const PRIME: u64 = 2_147_483_647;
     10_000_000 + rank * PRIME % entities
 }

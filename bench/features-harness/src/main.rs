@@ -4,15 +4,18 @@
 //!   kilter-features-harness run      FILE --set a|b|wide --threads T [--answers yes] [--limit N]
 //!   kilter-features-harness read     FILE --set a|b|wide|wide_b --reads N [--limit N]
 //!   kilter-features-harness values   FILE --set a|b --keys 17,4711 [--limit N]
+//!   kilter-features-harness spill    FOLDER --set a|b --entities E --events N --memory MIB [--progress yes]
 //!
 //! run:    bodies of NDJSON are decoded by `decode_body` and every row goes through `Engine::update`. With several threads the events are
 //!         partitioned by a hash of their key beforehand, and each thread has its own engine and decodes its own bodies: what an engine
 //!         in shards would do, which Kilter does not have yet.
 //! read:   the same, then reads of one entity's features, each timed; entities as likely as in the events.
+//! spill:  entities beyond memory, see spill.rs.
 //! values: the same, then the features of some entities, for a comparison with another engine's.
 
 mod generate;
 mod measure;
+mod spill;
 mod views;
 
 use measure::Input;
@@ -23,14 +26,15 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [mode, file, rest @ ..] = args.as_slice() else { fail("usage: kilter-features-harness generate|run|read|values FILE ...") };
+    let [mode, file, rest @ ..] = args.as_slice() else { fail("usage: kilter-features-harness generate|run|read|values|spill FILE ...") };
     let options = Options::parse(rest);
     let report = match mode.as_str() {
         "generate" => generate::generate(file, &options),
         "run" => measure::run(Input::read(file, &options), &options),
         "read" => measure::read(Input::read(file, &options), &options),
         "values" => measure::values(Input::read(file, &options), &options),
-        other => fail(&format!("unknown mode {other}: generate, run, read or values")),
+        "spill" => spill::spill(file, &options),
+        other => fail(&format!("unknown mode {other}: generate, run, read, values or spill")),
     };
     println!("{report}");
 }
@@ -47,6 +51,9 @@ pub struct Options {
     pub answers: bool,
     pub reads: usize,
     pub keys: Vec<i64>,
+    /// MiB that state may take.
+    pub memory: u64,
+    pub progress: bool,
 }
 
 impl Options {
@@ -61,6 +68,8 @@ impl Options {
             answers: false,
             reads: 200_000,
             keys: Vec::new(),
+            memory: 1024,
+            progress: false,
         };
         for pair in args.chunks(2) {
             let [name, value] = pair else { fail(&format!("{} needs a value", pair[0])) };
@@ -72,6 +81,8 @@ impl Options {
                 "--set" => options.set = value.clone(),
                 "--threads" => options.threads = number().max(1) as usize,
                 "--limit" => options.limit = number() as usize,
+                "--memory" => options.memory = number(),
+                "--progress" => options.progress = value == "yes",
                 "--answers" => options.answers = value == "yes",
                 "--reads" => options.reads = number().max(1) as usize,
                 "--keys" => {

@@ -9,7 +9,7 @@ use kilter_store::state::{StateHead, StateOptions, StateStore, StateView, ViewCo
 
 /// Shares of the memory that the state may take, in hundredths: entities, blocks of the store, its writes. The rest is for changes on their
 /// way and for what allocators keep.
-const HOT: u64 = 55;
+const HOT: u64 = 40;
 const CACHE: u64 = 12;
 const BUFFERS: u64 = 6;
 /// A view's writes are kept in memory up to this much.

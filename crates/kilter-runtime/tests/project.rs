@@ -685,6 +685,7 @@ fn every_key_of_the_schema_is_read_and_explained() {
         ("ServerDef", "server"),
         ("LogDef", "log"),
         ("SnapshotDef", "snapshot"),
+        ("StateDef", "state"),
         ("SourceDef", "source.x"),
         ("FeaturesDef", "features.x"),
         ("ModelDef", "model.x"),

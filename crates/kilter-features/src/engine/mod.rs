@@ -4,6 +4,7 @@
 //! never visible in a value or a snapshot: both look only at tiles the formula still admits.
 
 mod carry;
+mod entities;
 mod entity;
 mod row;
 mod snapshot;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use crate::aggregators::{Fold, Input, MAX_WORDS, Reading};
 use crate::view::{Extent, Feed, Group, LevelPlan, Output, Periods, Place, Plan, Shared, View};
 
+use entities::Entities;
 use entity::Entity;
 use row::{CACHE_FROM, Row, Steps};
 pub use snapshot::RestoreError;
@@ -87,7 +89,7 @@ pub struct ViewStats {
 struct ViewState {
     /// Places in `entities`.
     index: HashTable<u32>,
-    entities: Vec<Entity>,
+    entities: Entities,
     /// The next entity to look at for tiles that have passed.
     sweep: usize,
     /// Events taken in since the last look.

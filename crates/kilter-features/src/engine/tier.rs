@@ -7,7 +7,7 @@
 //!
 //! Values do not tell where an entity was: its written form is that of a snapshot.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use kilter_core::EntityKey;
 use kilter_core::record::Cursor;
@@ -54,8 +54,8 @@ pub fn expiry(form: &[u8]) -> i64 {
 pub(super) struct Cold {
     store: Box<dyn ColdStore>,
     /// Entities of the store that are no more, to be told with the next changes; and told with changes that are not written yet.
-    removed: HashSet<Vec<u8>>,
-    removing: HashSet<Vec<u8>>,
+    removed: BTreeSet<Vec<u8>>,
+    removing: BTreeSet<Vec<u8>>,
     /// Places of entities that have changed, among others.
     changed: Vec<u32>,
     /// The last changes handed out, and the last that are written.
@@ -93,8 +93,8 @@ impl Engine {
         let Some(state) = self.states.get_mut(view) else { return };
         let mut cold = Cold {
             store,
-            removed: HashSet::new(),
-            removing: HashSet::new(),
+            removed: BTreeSet::new(),
+            removing: BTreeSet::new(),
             changed: Vec::new(),
             round: 0,
             written: 0,
@@ -129,8 +129,7 @@ impl Engine {
 
     /// Bytes that the hot entities of views with a store take.
     pub fn hot_bytes(&self) -> usize {
-        let index = |s: &ViewState| s.index.capacity() * 5 + (s.entities.capacity() - s.entities.len()) * size_of::<Entity>();
-        self.states.iter().filter_map(|s| Some(s.cold.as_ref()?.bytes + index(s))).sum()
+        self.states.iter().filter_map(|s| Some(s.cold.as_ref()?.bytes + s.index.capacity() * 5)).sum()
     }
 
     /// Of [`Engine::hot_bytes`], about how many are not written yet.
@@ -177,7 +176,7 @@ impl Engine {
 }
 
 impl ViewState {
-    /// Entities in memory and in the store.
+    /// Entities in memory and in the store, about.
     pub(super) fn count(&self) -> usize {
         let Some(cold) = &self.cold else { return self.entities.len() };
         let hot = self.entities.iter().filter(|e| !e.tier.stored).count();
@@ -185,10 +184,7 @@ impl ViewState {
     }
 
     pub(super) fn stored(&self) -> u64 {
-        self.cold.as_ref().map_or(0, |cold| {
-            let fresh = self.entities.iter().filter(|e| !e.tier.stored).count();
-            cold.stored + fresh as u64
-        })
+        self.cold.as_ref().map_or(0, |cold| cold.stored)
     }
 
     /// Takes an entity into memory, if the store has it.
@@ -328,10 +324,9 @@ impl ViewState {
 
     /// Gives back the places of entities that have left, once they are most.
     fn shrink(&mut self) {
-        if self.entities.len() * 4 < self.entities.capacity() {
+        if self.entities.len() * 4 < self.index.capacity() {
             let entities = &self.entities;
             self.index.shrink_to(entities.len() * 2, |&i| hash(&entities[i as usize].key));
-            self.entities.shrink_to(self.entities.len() * 2);
         }
     }
 

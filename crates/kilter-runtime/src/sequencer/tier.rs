@@ -8,7 +8,7 @@ use super::{Refusal, Sequencer, TicketReply};
 use crate::status::{Status, lock};
 
 /// What has changed is written when it is this part of what may be in memory, so that there is always something that may leave it.
-const WRITE_AT: usize = 8;
+const WRITE_AT: usize = 16;
 
 /// The writing under way.
 #[derive(Default)]
@@ -16,6 +16,8 @@ pub(super) struct Tier {
     writing: Option<Receiver<anyhow::Result<Vec<u64>>>>,
     /// Nothing more can leave memory until something is written.
     exhausted: bool,
+    /// When the entities were last counted.
+    counted: Option<Instant>,
 }
 
 impl Sequencer {
@@ -111,7 +113,11 @@ impl Sequencer {
                 self.tier.exhausted = false;
                 self.pipeline.engine_mut().written(|view| expired.get(view).copied().unwrap_or(0));
                 Status::add(&self.status.snapshots, 1);
-                *lock(&self.status.views) = self.pipeline.engine().stats();
+                // Counting walks over all entities in memory.
+                if self.tier.counted.is_none_or(|at| at.elapsed() >= self.rhythm.every) {
+                    self.tier.counted = Some(Instant::now());
+                    *lock(&self.status.views) = self.pipeline.engine().stats();
+                }
             }
             Ok(Err(e)) => self.break_off(format!("{e:#}")),
             Err(TryRecvError::Disconnected) => self.break_off("the thread that wrote the state has ended".into()),
