@@ -119,7 +119,7 @@ pub fn spill(path: &str, options: &Options) -> serde_json::Value {
     engine.attach(0, shelf(&store));
     let mut balance = Balance {
         store: Arc::clone(&store),
-        hot: (memory / 100 * 40) as usize,
+        hot: (memory / 100 * 30) as usize,
         writing: None,
         exhausted: false,
         offset: 0,

@@ -8,8 +8,8 @@ use kilter_store::StoreError;
 use kilter_store::state::{StateHead, StateOptions, StateStore, StateView, ViewCommit};
 
 /// Shares of the memory that the state may take, in hundredths: entities, blocks of the store, its writes. The rest is for changes on their
-/// way and for what allocators keep.
-const HOT: u64 = 40;
+/// way, the store's filters, and the holes that entities of changing sizes leave behind, which can be as much as the entities themselves.
+const HOT: u64 = 30;
 const CACHE: u64 = 12;
 const BUFFERS: u64 = 6;
 /// A view's writes are kept in memory up to this much.
