@@ -87,6 +87,7 @@ impl Balance {
                 expired_at: c.watermark,
             });
             let expired = store.commit(&head, views.collect()).unwrap_or_else(|e| fail(&e.to_string()));
+            drop(store);
             let _ = tell.send(expired);
         });
         self.writing = Some(told);
@@ -111,7 +112,7 @@ pub fn spill(path: &str, options: &Options) -> serde_json::Value {
     }
     // The shares of the product: see `Tiers` in kilter-runtime.
     let memory = options.memory << 20;
-    let store_options = StateOptions { cache_bytes: memory / 100 * 12, buffer_bytes: (memory / 100 * 6).clamp(1 << 20, 32 << 20) };
+    let store_options = StateOptions { cache_bytes: memory / 100 * 12, buffer_bytes: (memory / 100 * 2).clamp(1 << 20, 16 << 20) };
     let open = || Arc::new(StateStore::open(path, &store_options).unwrap_or_else(|e| fail(&e.to_string())));
     let store = open();
     let shelf = |store: &StateStore| Box::new(Shelf(store.view("account").unwrap_or_else(|e| fail(&e.to_string()))));

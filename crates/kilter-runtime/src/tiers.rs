@@ -11,9 +11,9 @@ use kilter_store::state::{StateHead, StateOptions, StateStore, StateView, ViewCo
 /// way, the store's filters, and the holes that entities of changing sizes leave behind, which can be as much as the entities themselves.
 const HOT: u64 = 30;
 const CACHE: u64 = 12;
-const BUFFERS: u64 = 6;
+const BUFFERS: u64 = 2;
 /// A view's writes are kept in memory up to this much.
-const BUFFER_RANGE: std::ops::RangeInclusive<u64> = 1 << 20..=32 << 20;
+const BUFFER_RANGE: std::ops::RangeInclusive<u64> = 1 << 20..=16 << 20;
 
 /// The store, and how much may be in memory.
 pub(crate) struct Tiers {

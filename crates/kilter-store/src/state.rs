@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 const VERSION: u32 = 1;
+/// A start reads what the journals have that the tables have not: they are to be short. This is the least that is allowed.
+const JOURNAL_BYTES: u64 = 64 << 20;
 const HEAD: &str = "head";
 /// Written forms looked at for expiry, for each form written: more than one, so that the look comes round.
 const LOOKS_PER_WRITE: usize = 2;
@@ -84,7 +86,13 @@ impl StateStore {
     pub fn open(dir: impl Into<PathBuf>, options: &StateOptions) -> Result<StateStore, StoreError> {
         let path = dir.into();
         let failed = |e| StoreError::state("open", &path, e);
-        let db = Database::builder(&path).cache_size(options.cache_bytes).worker_threads(1).open().map_err(failed)?;
+        let db = Database::builder(&path)
+            .cache_size(options.cache_bytes)
+            // One that flushes while the other compacts: else writes pile up in memory behind a long compaction.
+            .worker_threads(2)
+            .max_journaling_size(JOURNAL_BYTES)
+            .open()
+            .map_err(failed)?;
         let head = db.keyspace(HEAD, KeyspaceCreateOptions::default).map_err(failed)?;
         Ok(StateStore { path, buffer_bytes: options.buffer_bytes, db, head, views: Mutex::default() })
     }
