@@ -14,6 +14,8 @@ pub(super) static APPROX_DISTINCT: Aggregator = Aggregator::new(&["approx_distin
 });
 
 const EXACT: usize = 128;
+/// Below this many it is cheaper to put each in its place than to walk through both sets.
+const FEW: usize = 8;
 const PRECISION: u32 = 12;
 const REGISTERS: usize = 1 << PRECISION;
 /// Eight registers to a word. The length of a state tells which kind it is.
@@ -72,12 +74,27 @@ fn register(sketch: &mut [u64], hash: u64) {
 }
 
 impl Growing for Distinct {
+    const COMMUTES: bool = true;
+
     fn update(state: &mut Vec<u64>, input: &Input<'_>) {
         insert(state, hash(input.value));
     }
 
     fn merge(state: &mut Vec<u64>, later: &[u64], _: &[f64]) {
         match (is_sketch(state), is_sketch(later)) {
+            (false, false) if later.len() >= FEW => {
+                let mut both = Vec::with_capacity(state.len() + later.len());
+                let (mut a, mut b) = (state.iter().peekable(), later.iter().peekable());
+                while let (Some(x), Some(y)) = (a.peek(), b.peek()) {
+                    let next = **x.min(y);
+                    a.next_if(|x| **x == next);
+                    b.next_if(|y| **y == next);
+                    both.push(next);
+                }
+                both.extend(a);
+                both.extend(b);
+                *state = if both.len() > EXACT { sketch_of(&both) } else { both };
+            }
             (_, false) => later.iter().for_each(|h| insert(state, *h)),
             (false, true) => {
                 let hashes = std::mem::replace(state, later.to_vec());

@@ -233,6 +233,8 @@ pub(crate) trait Fixed: 'static {
 /// A state that grows. No words is the empty state.
 pub(crate) trait Growing: 'static {
     const FOLD: Fold = Fold::All;
+    /// Whether merging gives the same bits in any order and grouping, whatever the constants: parts of a window can then be merged ahead.
+    const COMMUTES: bool = false;
     const GROUP: bool = false;
     fn update(state: &mut Vec<u64>, input: &Input<'_>);
     /// Adds a later tile's state.
@@ -276,6 +278,7 @@ pub(crate) struct FixedOps {
 #[derive(Clone, Copy)]
 pub(crate) struct GrowingOps {
     pub fold: Fold,
+    pub commutes: bool,
     pub group: bool,
     pub update: fn(&mut Vec<u64>, &Input<'_>),
     pub retract: fn(&mut Vec<u64>, &Input<'_>),
@@ -330,6 +333,7 @@ impl GrowingOps {
     fn only<A: Growing>() -> GrowingOps {
         GrowingOps {
             fold: A::FOLD,
+            commutes: A::COMMUTES,
             group: A::GROUP,
             update: A::update,
             retract: A::retract,

@@ -4,6 +4,8 @@
 //! 1 % of all it holds. Counts add up in any order to the same state. Magnitudes below 1e-12 count as 0. A state has one word per bucket in
 //! use: values spread over six decimal orders need at most 700.
 
+use std::cmp::Ordering;
+
 use kilter_core::{DataType, Value};
 
 use super::{Aggregator, Bound, Constants, Growing, Input, Ops, Reading, Takes, float, number};
@@ -28,6 +30,8 @@ const SMALLEST: f64 = 1e-12;
 /// Words sorted by bucket: the bucket in the upper 20 bits, its count in the lower 44.
 struct Quantile;
 
+/// Below this many words it is cheaper to put each in its place than to walk through both states.
+const FEW: usize = 8;
 const COUNT_BITS: u32 = 44;
 const MAX_COUNT: u64 = (1 << COUNT_BITS) - 1;
 /// The bucket of zero. Buckets of larger values lie above, of smaller ones below.
@@ -57,6 +61,7 @@ fn middle(bucket: u64) -> f64 {
 
 impl Growing for Quantile {
     const GROUP: bool = true;
+    const COMMUTES: bool = true;
 
     fn update(state: &mut Vec<u64>, input: &Input<'_>) {
         add(state, bucket(number(input.value)) << COUNT_BITS | 1);
@@ -75,8 +80,24 @@ impl Growing for Quantile {
     fn merge(state: &mut Vec<u64>, later: &[u64], _: &[f64]) {
         if state.is_empty() {
             state.extend_from_slice(later);
-        } else {
+        } else if later.len() < FEW {
             later.iter().for_each(|word| add(state, *word));
+        } else {
+            let held = std::mem::replace(state, Vec::with_capacity(state.len() + later.len()));
+            let (mut held, mut later) = (held.iter().peekable(), later.iter().peekable());
+            while let (Some(a), Some(b)) = (held.peek(), later.peek()) {
+                match (**a >> COUNT_BITS).cmp(&(**b >> COUNT_BITS)) {
+                    Ordering::Less => state.extend(held.next()),
+                    Ordering::Greater => state.extend(later.next()),
+                    Ordering::Equal => {
+                        state.push(together(**a, **b));
+                        held.next();
+                        later.next();
+                    }
+                }
+            }
+            state.extend(held);
+            state.extend(later);
         }
     }
 
@@ -97,12 +118,14 @@ impl Growing for Quantile {
     }
 }
 
+/// One bucket's counts added up.
+fn together(a: u64, b: u64) -> u64 {
+    a & !MAX_COUNT | ((a & MAX_COUNT) + (b & MAX_COUNT)).min(MAX_COUNT)
+}
+
 fn add(state: &mut Vec<u64>, word: u64) {
     match state.binary_search_by_key(&(word >> COUNT_BITS), |w| w >> COUNT_BITS) {
-        Ok(place) => {
-            let count = (state[place] & MAX_COUNT) + (word & MAX_COUNT);
-            state[place] = state[place] & !MAX_COUNT | count.min(MAX_COUNT);
-        }
+        Ok(place) => state[place] = together(state[place], word),
         Err(place) => state.insert(place, word),
     }
 }

@@ -267,16 +267,8 @@ impl Held<'_> {
                     Fold::Oldest => (ops.output)(states.next().unwrap_or(&[]), &reading),
                     Fold::Newest => (ops.output)(states.next_back().unwrap_or(&[]), &reading),
                     Fold::All => {
-                        let first = states.next().unwrap_or(&[]);
-                        match states.next() {
-                            None => (ops.output)(first, &reading),
-                            Some(second) => {
-                                let mut state = first.to_vec();
-                                (ops.merge)(&mut state, second, &output.constants);
-                                states.for_each(|later| (ops.merge)(&mut state, later, &output.constants));
-                                (ops.output)(&state, &reading)
-                            }
-                        }
+                        let merged = row.map(|row| row.merge(self.range.clone(), &self.steps, &ops, index, &output.constants));
+                        (ops.output)(merged.as_deref().unwrap_or(&[]), &reading)
                     }
                 }
             }
@@ -603,7 +595,20 @@ mod tests {
     use proptest::prelude::*;
 
     fn engine(cache_from: usize) -> Engine {
-        let aggregates = ["sum(x)", "mean(x)", "stddev(x)", "min(x)", "count(x)", "last(x)", "first(x)", "time_since_last()", "last(s)"];
+        let aggregates = [
+            "sum(x)",
+            "mean(x)",
+            "stddev(x)",
+            "min(x)",
+            "count(x)",
+            "last(x)",
+            "first(x)",
+            "time_since_last()",
+            "last(s)",
+            "distinct(x)",
+            "quantile(x, 0.3)",
+            "sum(x) by s",
+        ];
         let schema = Schema::new([("k", DataType::Int64), ("x", DataType::Float64), ("s", DataType::String)]);
         let view = compile_view(&ViewSpec {
             columns: (0..aggregates.len())

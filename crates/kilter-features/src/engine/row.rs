@@ -3,11 +3,12 @@
 //! A window is folded in blocks of tiles aligned to multiples of the level's block: each block from its oldest tile on, then the blocks. That
 //! order is a function of the window alone, so a block's fold can be kept and used again without a bit of difference.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use smallvec::SmallVec;
 
-use crate::aggregators::{Bounds, Fixed, FixedOps, MAX_WORDS};
+use crate::aggregators::{Bounds, Fixed, FixedOps, Fold, GrowingOps, MAX_WORDS};
 use crate::view::LevelPlan;
 
 /// Below this many tiles in a window, keeping folds of blocks costs more than it saves.
@@ -158,14 +159,55 @@ impl<'a> Row<'a> {
         steps.tail.iter().for_each(|tiles| one(tiles, state));
     }
 
-    /// Appends the fold of a block: its number, then its states.
-    fn fold_block(&self, number: i64, tiles: Range<usize>, out: &mut Vec<u64>) {
+    /// The merge of one growing state over a window, oldest tile first; where the order does not matter, by way of the kept blocks.
+    pub(super) fn merge(&self, range: Range<usize>, steps: &Steps, ops: &GrowingOps, index: usize, constants: &[f64]) -> Cow<'a, [u64]> {
+        let mut merged = Merged { state: Cow::Borrowed(&[]), ops, constants };
+        match self.blocks.filter(|_| ops.commutes && !steps.blocks.is_empty()) {
+            None => range.for_each(|tile| merged.add(self.growing(tile, index))),
+            Some(blocks) => {
+                let per = self.level.growing.len();
+                steps.head.iter().cloned().flatten().for_each(|tile| merged.add(self.growing(tile, index)));
+                steps.blocks.clone().for_each(|block| merged.add(&blocks.growing[block * per + index]));
+                steps.tail.iter().cloned().flatten().for_each(|tile| merged.add(self.growing(tile, index)));
+            }
+        }
+        merged.state
+    }
+
+    /// Appends the fold of a block: its number, then its states; and those growing states whose merge does not depend on order.
+    fn fold_block(&self, number: i64, tiles: Range<usize>, out: &mut Vec<u64>, growing: &mut Vec<Vec<u64>>) {
+        for (index, state) in self.level.growing.iter().enumerate() {
+            let mut merged = Merged { state: Cow::Borrowed(&[]), ops: &state.ops, constants: &[] };
+            if state.ops.commutes && state.ops.fold == Fold::All {
+                tiles.clone().for_each(|tile| merged.add(self.growing(tile, index)));
+            }
+            growing.push(merged.state.into_owned());
+        }
         let at = out.len();
         out.push(number as u64);
         out.resize(at + self.level.stride, 0);
         for state in &self.level.fixed {
             let out = &mut out[at + state.offset..at + state.offset + state.ops.words];
             (state.ops.fold)(out, self.words(tiles.clone()), self.level.stride, state.offset);
+        }
+    }
+}
+
+/// A growing state being merged; the first is taken as it lies.
+struct Merged<'a, 'o> {
+    state: Cow<'a, [u64]>,
+    ops: &'o GrowingOps,
+    constants: &'o [f64],
+}
+
+impl<'a> Merged<'a, '_> {
+    fn add(&mut self, later: &'a [u64]) {
+        if later.is_empty() {
+            return;
+        }
+        match &mut self.state {
+            Cow::Borrowed([]) => self.state = Cow::Borrowed(later),
+            state => (self.ops.merge)(state.to_mut(), later, self.constants),
         }
     }
 }
@@ -182,12 +224,14 @@ pub(super) struct Steps {
 #[derive(Clone, Default)]
 pub(super) struct Blocks {
     words: Vec<u64>,
+    growing: Vec<Vec<u64>>,
     end: i64,
 }
 
 impl Blocks {
     pub(super) fn bytes(&self) -> usize {
-        self.words.capacity() * 8
+        let growing: usize = self.growing.iter().map(|g| g.capacity() * 8).sum();
+        self.words.capacity() * 8 + self.growing.capacity() * size_of::<Vec<u64>>() + growing
     }
 
     fn first_at_least(&self, level: &LevelPlan, number: i64) -> usize {
@@ -198,7 +242,9 @@ impl Blocks {
     pub(super) fn touch(&mut self, level: &LevelPlan, tile: i64) {
         if tile < self.end {
             let number = tile.div_euclid(level.block);
-            self.words.truncate(self.first_at_least(level, number) * level.stride);
+            let kept = self.first_at_least(level, number);
+            self.words.truncate(kept * level.stride);
+            self.growing.truncate(kept * level.growing.len());
             self.end = number * level.block;
         }
     }
@@ -207,13 +253,13 @@ impl Blocks {
     pub(super) fn folded(kept: Option<Blocks>, row: &Row<'_>) -> Option<Blocks> {
         let last = row.len().checked_sub(1)?;
         let (block, newest) = (row.level.block, row.block(last));
-        let mut blocks = kept.unwrap_or_else(|| Blocks { words: Vec::new(), end: row.block(0) * block });
+        let mut blocks = kept.unwrap_or_else(|| Blocks { end: row.block(0) * block, ..Blocks::default() });
         if blocks.end < newest * block {
             let mut start = row.first_at_least(blocks.end);
             while row.block(start) < newest {
                 let number = row.block(start);
                 let end = row.first_of_block(number + 1);
-                row.fold_block(number, start..end, &mut blocks.words);
+                row.fold_block(number, start..end, &mut blocks.words, &mut blocks.growing);
                 start = end;
             }
             blocks.end = newest * block;
@@ -225,11 +271,15 @@ impl Blocks {
     pub(super) fn pruned(mut self, row: &Row<'_>, bound: i64) -> Option<Blocks> {
         let stride = row.level.stride;
         let first = if row.is_empty() { i64::MAX } else { row.block(0) };
-        self.words.drain(..self.first_at_least(row.level, first) * stride);
+        let per = row.level.growing.len();
+        let gone = self.first_at_least(row.level, first);
+        self.words.drain(..gone * stride);
+        self.growing.drain(..gone * per);
         if self.words.first().is_some_and(|number| *number as i64 == bound.div_euclid(row.level.block)) {
-            let mut folded = Vec::with_capacity(stride);
-            row.fold_block(first, 0..row.first_of_block(first + 1), &mut folded);
+            let (mut folded, mut growing) = (Vec::with_capacity(stride), Vec::with_capacity(per));
+            row.fold_block(first, 0..row.first_of_block(first + 1), &mut folded, &mut growing);
             self.words[..stride].copy_from_slice(&folded);
+            self.growing.splice(..per, growing);
         }
         (!self.words.is_empty()).then_some(self)
     }
