@@ -35,7 +35,10 @@ pub struct Misfit {
 impl Change {
     /// `same_inputs` says of a model of the old and one of the new plan whether a version trained under one serves under the other.
     pub fn new(old: Arc<Plan>, new: Arc<Plan>, same_inputs: impl Fn(usize, usize) -> bool) -> Change {
-        let views: Vec<_> = new.views.iter().map(|v| old.view(v.name()).filter(|o| same_view(&old, &old.views[*o], &new, v))).collect();
+        // What a view read of others is in its state: they must be the same, too.
+        let same = |v: &usize| old.view(new.views[*v].name()).is_some_and(|o| same_view(&old, &old.views[o], &new, &new.views[*v]));
+        let carried = |v: usize| old.view(new.views[v].name()).filter(|_| new.with_needs([v]).iter().all(same));
+        let views: Vec<_> = (0..new.views.len()).map(carried).collect();
         let models: Vec<_> = new.models.iter().enumerate().map(|(i, m)| old.model(&m.name).filter(|o| same_inputs(*o, i))).collect();
         let sources: Vec<_> = new.sources.iter().map(|s| old.source(&s.name).map(|s| usize::from(s.0))).collect();
         let monitors: Vec<_> = new
@@ -49,7 +52,8 @@ impl Change {
         let needed = |view: usize| {
             views[view].is_none() || decisions.iter().any(|d| new.decisions[*d].context.lookups.iter().any(|l| l.view == view))
         };
-        let kept: Vec<usize> = (0..new.views.len()).filter(|v| needed(*v)).collect();
+        let mut kept = new.with_needs((0..new.views.len()).filter(|v| needed(*v)));
+        kept.sort_unstable();
         let reduced_views: Vec<_> = (0..new.views.len()).map(|v| kept.iter().position(|k| *k == v)).collect();
         let reduced = Plan {
             views: kept.iter().map(|v| new.views[*v].clone()).collect(),

@@ -67,15 +67,11 @@ impl Feed {
     /// Rows for the observations of `model` whose time lies in `range`; `group` names a column of the observation to keep beside each row.
     pub fn new(plan: Arc<Plan>, model: usize, range: Range, freshness: Freshness, group: Option<usize>) -> Feed {
         let mut own = plan.models[model].clone();
-        // Only the views the model reads are computed.
-        let mut views = Vec::new();
-        let mut places: Vec<usize> = Vec::new();
+        // Only the views the model reads are computed, and those that they read.
+        let places = plan.with_needs(own.context.lookups.iter().map(|l| l.view));
+        let views = places.iter().map(|view| plan.views[*view].clone()).collect();
         for lookup in &mut own.context.lookups {
-            let place = places.iter().position(|v| *v == lookup.view).unwrap_or_else(|| {
-                places.push(lookup.view);
-                views.push(plan.views[lookup.view].clone());
-                places.len() - 1
-            });
+            let place = places.iter().position(|v| *v == lookup.view).unwrap_or(usize::MAX);
             *lookup = Lookup { view: place, ..lookup.clone() };
         }
         Feed::with_engine(plan, own, Engine::new(views), range, freshness, group)

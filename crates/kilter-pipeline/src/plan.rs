@@ -233,6 +233,26 @@ impl Plan {
     pub fn view(&self, name: &str) -> Option<usize> {
         self.views.iter().position(|v| v.name() == name)
     }
+
+    /// These views and all that they read, directly or not, each once: those asked for first, in their order.
+    pub fn with_needs(&self, views: impl IntoIterator<Item = usize>) -> Vec<usize> {
+        let mut all: Vec<usize> = Vec::new();
+        for view in views {
+            if !all.contains(&view) {
+                all.push(view);
+            }
+        }
+        let mut next = 0;
+        while next < all.len() {
+            for needed in self.views[all[next]].needs().filter_map(|name| self.view(name)) {
+                if !all.contains(&needed) {
+                    all.push(needed);
+                }
+            }
+            next += 1;
+        }
+        all
+    }
 }
 
 /// The name of the decision that one event of a log led to: `loan-12345` was made by decision `loan` at offset 12345.

@@ -8,7 +8,7 @@ use std::hash::BuildHasher;
 use std::iter::Peekable;
 use std::sync::Arc;
 
-use kilter_core::{DataType, EntityKey, Event, EventTime, Value};
+use kilter_core::{DataType, EntityKey, Event, EventTime, SourceId, Value};
 use kilter_features::expr::Expr;
 use kilter_features::{Engine, RestoreError, View};
 
@@ -32,9 +32,11 @@ pub struct SetPlan {
 #[derive(Clone, Debug)]
 struct Reach {
     view: View,
+    /// The views that it reads, directly or not.
+    needs: Vec<View>,
     /// Where the entity stands in the rows of the view's source.
     entity: Vec<usize>,
-    /// Within an engine of this view alone.
+    /// Within an engine of this view, and behind it those it reads.
     lookup: Lookup,
     /// Positions in the view's features that a column reads, ascending.
     used: Vec<usize>,
@@ -89,7 +91,8 @@ impl SetPlan {
                 let used: Vec<usize> = read.iter().filter(|s| slots.contains(s)).map(|s| s - lookup.first_slot).collect();
                 let schema = &plan.sources[usize::from(view.source().0)].schema;
                 let entity = view.entity().iter().filter_map(|column| schema.index(column)).collect();
-                (!used.is_empty()).then(|| Reach { view: view.clone(), entity, lookup: Lookup { view: 0, ..lookup.clone() }, used })
+                let needs: Vec<View> = plan.with_needs([lookup.view])[1..].iter().map(|v| plan.views[*v].clone()).collect();
+                (!used.is_empty()).then(|| Reach { view: view.clone(), needs, entity, lookup: Lookup { view: 0, ..lookup.clone() }, used })
             })
             .collect();
         SetPlan { own, width: context.width, reaches, columns, include_self }
@@ -98,6 +101,11 @@ impl SetPlan {
     /// The views that are read, each with the columns of a spine row that hold its key.
     pub fn views(&self) -> impl Iterator<Item = (&View, &[usize])> {
         self.reaches.iter().map(|reach| (&reach.view, reach.lookup.key.as_slice()))
+    }
+
+    /// The sources whose events count for what is read.
+    pub fn sources(&self) -> impl Iterator<Item = SourceId> {
+        self.reaches.iter().flat_map(|reach| std::iter::once(&reach.view).chain(&reach.needs)).map(View::source)
     }
 
     /// How many values a shard gives for the view at this position.
@@ -132,6 +140,12 @@ impl SetPlan {
     }
 }
 
+impl Reach {
+    fn views(&self) -> Vec<View> {
+        std::iter::once(&self.view).chain(&self.needs).cloned().collect()
+    }
+}
+
 impl From {
     fn slots(&self) -> &[usize] {
         match self {
@@ -153,13 +167,20 @@ pub struct Shard {
 
 impl Shard {
     pub fn new(plan: Arc<SetPlan>, number: u64, of: u64) -> Shard {
-        let engines = plan.reaches.iter().map(|reach| Engine::new(vec![reach.view.clone()])).collect();
+        let engines = plan.reaches.iter().map(|reach| Engine::new(reach.views())).collect();
         Shard { plan, number, of, engines, values: Vec::new() }
     }
 
     /// Takes in the next event.
     pub fn feed(&mut self, event: &Event) {
         for (reach, engine) in self.plan.reaches.iter().zip(&mut self.engines) {
+            if !reach.needs.is_empty() {
+                // What it reads belongs to other entities: one shard has all of them, and the others nothing.
+                if self.number == 0 {
+                    engine.update(event);
+                }
+                continue;
+            }
             if reach.view.source() != event.source {
                 continue;
             }
@@ -182,7 +203,8 @@ impl Shard {
         for (view, (reach, engine)) in self.plan.reaches.iter().zip(&mut self.engines).enumerate() {
             // A row that names no entity has no features: its slots stay null.
             let Some(key) = EntityKey::from_row(&row.row, &reach.lookup.key) else { continue };
-            if self.of > 1 && owner(&key, self.of) != self.number {
+            let owner = if reach.needs.is_empty() { owner(&key, self.of) } else { 0 };
+            if self.of > 1 && owner != self.number {
                 continue;
             }
             self.values.clear();
@@ -215,7 +237,7 @@ impl Shard {
             let length = usize::try_from(u64::from_le_bytes(*length)).unwrap_or(usize::MAX);
             // Cut short, the engine is handed too little and says so.
             let (own, rest) = rest.split_at_checked(length).unwrap_or((&[], &[]));
-            engines.push(Engine::restore(vec![reach.view.clone()], own)?);
+            engines.push(Engine::restore(reach.views(), own)?);
             bytes = rest;
         }
         Ok(Shard { plan, number, of, engines, values: Vec::new() })

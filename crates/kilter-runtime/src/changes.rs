@@ -294,13 +294,18 @@ fn state_sizes(
             let view = &plan.views[v];
             let schema = &plan.sources[usize::from(view.source().0)].schema;
             let key = view.entity().iter().filter_map(|name| schema.index(name)).collect();
-            (v, key, Engine::new(vec![view.clone()]))
+            let views = plan.with_needs([v]).into_iter().map(|v| plan.views[v].clone()).collect();
+            (v, key, Engine::new(views))
         })
         .collect();
     data.walk(plan, start, end, |offset, record| {
         if let Record::Event(event) = record {
             for (view, key, engine) in &mut engines {
-                if plan.views[*view].source() == event.source
+                // A view that reads others sees all of their events; how large it is itself is asked, so its own are a sample.
+                let reads_it = engine.views()[1..].iter().any(|v| v.source() == event.source);
+                if reads_it && plan.views[*view].source() != event.source {
+                    engine.update(&event);
+                } else if plan.views[*view].source() == event.source
                     && EntityKey::from_row(&event.row, key).is_some_and(|key| is_sampled(&key, one_in))
                 {
                     engine.update(&event);
@@ -315,7 +320,7 @@ fn state_sizes(
     Ok(engines
         .into_iter()
         .map(|(view, _, engine)| {
-            let stats = engine.stats().pop().unwrap_or_default();
+            let stats = engine.stats().into_iter().next().unwrap_or_default();
             let size = StateSize {
                 entities: stats.entities as u64 * one_in,
                 bytes_per_entity: stats.state_bytes.checked_div(stats.entities).unwrap_or(0) as u64,

@@ -46,6 +46,8 @@ pub fn meaning(plan: &Plan, model: usize) -> String {
         let view = &plan.views[lookup.view];
         for (_, f) in view.features().iter().enumerate().filter(|(i, _)| used(lookup.first_slot + i)) {
             let key: Vec<_> = lookup.key.iter().filter_map(column).collect();
+            // The name of its state says what a view reads of others.
+            behind.extend(view.needs().next().map(|_| format!("reads others: {}", view.state_name())));
             behind.extend(key.iter().cloned());
             behind.insert(format!(
                 "view {} of {} by {:?} at {key:?} where {:?} {:?} {:?} {}: {} {} {} {} {:?} {:?} {:?}",

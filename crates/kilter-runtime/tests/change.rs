@@ -65,6 +65,7 @@ source = "payments"
 entity = "shop"
 [features.shop.columns]
 turnover = "sum(amount) over 12h"
+regulars = "count(*) where card.count_1d > 3 over 12h"
 "#;
 
 fn write(dir: &Path, text: &str) -> project::Project {

@@ -453,6 +453,42 @@ const BROKEN: &[Broken] = &[
     ("every = \"7d\"\n", "", "missing", "[schedule.retrain]", "cron"),
     ("every = \"7d\"", "cron = \"every monday\"", "bad_cron", "every monday", "Mondays"),
     ("every = \"7d\"", "every = \"7d\"\ncron = \"0 3 * * 1\"", "conflict", "cron =", "one of the two"),
+    // Views that read other views.
+    (
+        "last_kind = \"last(kind)\"",
+        "last_kind = \"last(kind)\"\nrisky = \"sum(amount * borrower.defaults)\"",
+        "out_of_reach",
+        "borrower.defaults",
+        "keys = { borrower = ",
+    ),
+    (
+        "last_kind = \"last(kind)\"",
+        "last_kind = \"last(kind)\"\n[features.account.keys]\nborrower = \"kind\"\n[features.account.columns.risky]\nvalue = \"sum(amount * borrower.default)\"",
+        "unknown_column",
+        "borrower.default)",
+        "did you mean `borrower.defaults`",
+    ),
+    (
+        "[features.account.columns]",
+        "keys = { borower = \"kind\" }\n[features.account.columns]",
+        "unknown_view",
+        "borower",
+        "did you mean `borrower`",
+    ),
+    (
+        "[features.account.columns]",
+        "keys = { borrower = \"amount\" }\n[features.account.columns]\nrisky = \"sum(borrower.defaults)\"",
+        "key_type",
+        "borrower = \"amount\"",
+        "same type",
+    ),
+    (
+        "columns = { defaults = \"count(*) where defaulted\" }",
+        "where = \"borrower.defaults > 0\"\ncolumns = { defaults = \"count(*) where defaulted\" }",
+        "unknown_column",
+        "borrower.defaults",
+        "valid here: loan_id",
+    ),
     ("train = \"default_risk\"", "train = \"defaults\"", "unknown_model", "train = \"defaults\"", "default_risk"),
     ("auc > champion.auc", "auc > champion.au", "unknown_column", "champion.au ", "did you mean `champion.auc`"),
     ("auc > champion.auc - 0.002", "auc - 1", "not_a_condition", "auc - 1", "compare"),
@@ -486,6 +522,48 @@ fn every_mistake_is_found_where_it_is_and_says_what_helps() {
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
+#[test]
+fn views_that_read_each_other_in_a_circle_are_all_told() {
+    let text = edited(
+        "columns = { defaults = \"count(*) where defaulted\" }",
+        "columns = { defaults = \"count(*) where defaulted\", rich = \"max(account.turnover_7d)\" }\nkeys = { account = \"loan_id\" }",
+    )
+    .replace("last_kind = \"last(kind)\"", "last_kind = \"last(kind)\"\nrisky = \"sum(amount * borrower.defaults)\"");
+    let report = check(&text).unwrap_err();
+    let circles: Vec<_> = report.problems.iter().filter(|d| d.code == "circle").map(|d| d.message.clone()).collect();
+    assert_eq!(circles.len(), 2, "{report}");
+    assert!(circles[0].contains("\"account\" reads borrower"), "{report}");
+}
+
+#[test]
+fn a_view_over_changing_rows_reads_no_other() {
+    let text = edited("id = \"transaction_id\"", "key = \"transaction_id\"").replace(
+        "[features.account.columns]",
+        "keys = { borrower = \"kind\" }\n[features.account.columns]\nrisky = \"sum(borrower.defaults)\"",
+    );
+    let report = check(&text).unwrap_err();
+    assert!(
+        report.problems.iter().any(|d| d.code == "not_supported" && d.hint.as_ref().is_some_and(|h| h.contains("leave the lookup out"))),
+        "{report}"
+    );
+}
+
+#[test]
+fn the_order_of_views_that_read_others_is_found() {
+    // `account` comes before `borrower` by name, and reads it.
+    let text = edited("last_kind = \"last(kind)\"", "last_kind = \"last(kind)\"\nrisky = \"sum(amount * borrower.defaults)\"")
+        .replace("[features.account.columns]", "keys = { borrower = \"kind\" }\n[features.account.columns]");
+    let project = sound(&text);
+    let names: Vec<_> = project.plan.views.iter().map(|v| v.name().to_owned()).collect();
+    assert_eq!(names, ["account", "borrower"]);
+    assert_eq!(project.plan.views[0].needs().collect::<Vec<_>>(), ["borrower"]);
+    assert_eq!(project.plan.with_needs([0]), [0, 1]);
+    assert!(graph(&project).contains("reads features borrower as they are when an event comes"));
+    // What it reads is part of what it is.
+    let other = sound(&text.replace("count(*) where defaulted", "count(*) where not defaulted"));
+    assert_ne!(project.plan.views[0].state_name(), other.plan.views[0].state_name());
 }
 
 /// Six slips in one file; none of them hides another, and nothing is said twice.

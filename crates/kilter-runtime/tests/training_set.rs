@@ -33,6 +33,16 @@ payment_id = "string"
 card = "int64"
 at = "timestamp"
 fraud = "bool"
+[source.shops]
+time = "at"
+key = "shop"
+operation = "op"
+max_future = "none"
+[source.shops.columns]
+shop = "string"
+region = "string"
+at = "timestamp"
+op = "string"
 [features.card]
 source = "payments"
 entity = "card"
@@ -41,11 +51,18 @@ count = "count(*) over 1h, 1d"
 sum = "sum(amount) over 1d"
 spread = "stddev(amount) over 1d"
 last = "last(shop)"
+dear = "max(amount / shop.mean_1d) over 1d"
+abroad = "count(*) where region.is = 'abroad' over 1d"
 [features.shop]
 source = "payments"
 entity = "shop"
 [features.shop.columns]
 mean = "mean(amount) over 1d"
+[features.region]
+source = "shops"
+entity = "shop"
+[features.region.columns]
+is = "last(region)"
 [features.history]
 source = "outcomes"
 entity = "card"
@@ -112,6 +129,11 @@ impl Shop {
                 format!(r#"{{"payment_id":"p{n}","card":{},"at":"{}","fraud":{}}}"#, n * 7 % 23, minute(n as i64 + 2), n % 5 == 0)
             });
             send("outcomes", outcomes.collect()).await;
+            // Shops move, and close for a while.
+            let op = if chunk % 5 == 4 { "delete" } else { "update" };
+            let region = if chunk % 3 == 0 { "abroad" } else { "home" };
+            let at = minute(chunk as i64 * 100 + 99);
+            send("shops", vec![format!(r#"{{"shop":"s{}","region":"{region}","at":"{at}","op":"{op}"}}"#, chunk % 4)]).await;
             if chunk == 12 {
                 service.train(0, None, None, "test".into(), Promotion::Always).await.unwrap();
             }
@@ -259,7 +281,17 @@ async fn replay_is_what_was_recorded_with_the_decisions() {
     let again = cells(&shop.bytes(&shop.request("again.csv", decisions(), Mode::Replay)));
     assert_eq!((seen.len(), &seen[0]), (PAYMENTS as usize + 1, &again[0]));
     let numbers = |cell: &str| (!cell.is_empty()).then(|| cell.parse::<f64>().unwrap().to_bits());
-    for name in ["card.count_1h", "card.sum_1d", "card.spread_1d", "shop.mean_1d", "history.frauds_1d", "payments.amount", "share"] {
+    for name in [
+        "card.count_1h",
+        "card.sum_1d",
+        "card.spread_1d",
+        "card.dear_1d",
+        "card.abroad_1d",
+        "shop.mean_1d",
+        "history.frauds_1d",
+        "payments.amount",
+        "share",
+    ] {
         let pairs = column(&seen, name).into_iter().zip(column(&again, name));
         let values: Vec<_> = pairs.map(|(a, b)| (numbers(a), numbers(b))).collect();
         assert!(values.iter().all(|(a, b)| a == b), "{name}");

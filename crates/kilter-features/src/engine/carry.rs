@@ -15,14 +15,12 @@ impl View {
 
     /// Names the view together with all that gives its state a meaning, whatever number its source has.
     pub fn state_name(&self) -> String {
-        let identity = self.plan.identity.replacen(&format!(" source {} ", self.plan.source.0), " ", 1);
-        format!("{} {:016x}", self.plan.name, crate::hash::hash_bytes(identity.as_bytes()))
+        format!("{} {:016x}", self.plan.name, crate::hash::hash_bytes(self.plan.identity_but_source().as_bytes()))
     }
 
     /// Whether the state of one serves as the state of the other: all that gives it meaning is the same, whatever number their source has.
     pub fn shares_state_with(&self, other: &View) -> bool {
-        let identity = |view: &View| view.plan.identity.replacen(&format!(" source {} ", view.plan.source.0), " ", 1);
-        identity(self) == identity(other)
+        self.plan.identity_but_source() == other.plan.identity_but_source()
     }
 }
 

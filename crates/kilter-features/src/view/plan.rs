@@ -508,7 +508,7 @@ impl<'a> Builder<'a> {
         }
         for (lookup, from) in plan.lookups.iter().zip(&spec.lookups).filter(|(l, _)| l.used) {
             let key: Vec<&str> = lookup.key.iter().filter_map(|s| spec.schema.names().nth(*s)).collect();
-            text.push_str(&format!("lookup {:?} {key:?} {}\n", lookup.view, from.view.plan.identity));
+            text.push_str(&format!("lookup {:?} {key:?} {}\n", lookup.view, from.view.plan.identity_but_source()));
         }
         for f in &plan.features {
             text.push_str(&format!("{:?} {:?} {} {:?}\n", f.name, f.text, f.over, f.hop));
@@ -518,6 +518,11 @@ impl<'a> Builder<'a> {
 }
 
 impl Plan {
+    /// [`Plan::identity`] whatever number the source has.
+    pub(crate) fn identity_but_source(&self) -> String {
+        self.identity.replacen(&format!(" source {} ", self.source.0), " ", 1)
+    }
+
     fn order_levels(&mut self) {
         let mut order: Vec<usize> = (0..self.levels.len()).collect();
         order.sort_by_key(|l| std::cmp::Reverse(self.levels[*l].tiling.length()));

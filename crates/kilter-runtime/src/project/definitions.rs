@@ -191,6 +191,10 @@ pub struct FeaturesDef {
     #[serde(skip_serializing_if = "Named::is_empty")]
     #[schemars(default)]
     pub derived: Named<FeatureDef>,
+    /// Column of `source` that holds another view's entity, where it is not called like the entity itself: for lines that read `view.feature`.
+    #[serde(skip_serializing_if = "Named::is_empty")]
+    #[schemars(with = "BTreeMap<String, OneOrMore>", default)]
+    pub keys: Named<Vec<String>>,
     /// For people.
     pub description: Option<String>,
 }

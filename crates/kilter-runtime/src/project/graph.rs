@@ -79,6 +79,10 @@ fn view_block(out: &mut String, plan: &Plan, view: &View) {
         view.features().len(),
         error * 100.0
     );
+    let needs: Vec<&str> = view.needs().collect();
+    if !needs.is_empty() {
+        let _ = writeln!(out, "  reads features {} as they are when an event comes", needs.join(", "));
+    }
     let rows = view.features().iter().map(|f| {
         let window = match (f.over.as_str(), f.hop) {
             ("", _) => "derived".to_owned(),

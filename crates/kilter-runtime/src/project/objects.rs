@@ -143,6 +143,8 @@ fn view(project: &Project, view: &View) -> Object {
     let reads = view.reads();
     let rests_on =
         reads.iter().map(|c| &source.schema.fields[*c]).map(|f| (format!("{}.{}", source.name, f.name), f.data_type.to_string()));
+    let needs = view.needs().filter_map(|name| project.plan.view(name)).map(|v| &project.plan.views[v]);
+    let rests_on = rests_on.chain(needs.map(|v| (format!("features {}", v.name()), digits(&v.state_name()))));
     Object::new(Kind::View, view.name(), Value::Object(own), rests_on.collect(), features)
 }
 

@@ -334,6 +334,7 @@ fn read_features(mut t: Reader<'_>) -> Option<FeaturesDef> {
     let hop = t.span("hop");
     let ttl = t.span("ttl");
     let time_zone = t.text("time_zone");
+    let keys = t.names_by_name("keys").unwrap_or_default();
     let description = t.text("description");
     t.require("columns", "the features, such as `txn_count = \"count(*) over 1d, 7d\"`");
     let named = t.named("columns");
@@ -348,7 +349,7 @@ fn read_features(mut t: Reader<'_>) -> Option<FeaturesDef> {
     let derived = read_feature_lines(&mut t, "derived", named, "txn_count_1h / txn_count_7d");
     t.finish();
     let (columns, derived) = (columns?, derived?);
-    Some(FeaturesDef { source: source?, entity: entity?, filter, hop, ttl, time_zone, columns, derived, description })
+    Some(FeaturesDef { source: source?, entity: entity?, filter, hop, ttl, time_zone, columns, derived, keys, description })
 }
 
 /// Features under `key`, each a text or a table.

@@ -5,10 +5,11 @@
 
 mod context;
 mod decision;
+mod lookups;
 mod model;
 mod source;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kilter_core::{DataType, Problem, SourceId};
 use kilter_features::expr::{self, Expr, Scope};
@@ -66,14 +67,7 @@ pub(super) fn resolve(document: &Document<'_>, reading: &Reading, hash: String) 
         resolver.sources.push(source::plan(name, def));
         source_settings.push(settings);
     }
-    for (name, def) in by_name(&definitions.features) {
-        match resolver.view(name, def) {
-            Some(view) => resolver.views.push(view),
-            None => {
-                resolver.broken_views.insert(name.to_owned());
-            }
-        }
-    }
+    resolver.all_views();
     let mut models = Vec::new();
     let mut contexts: Vec<(&str, Option<Context>)> = Vec::new();
     for (name, def) in by_name(&definitions.model) {
@@ -160,7 +154,8 @@ impl<'d> Resolver<'d> {
         found
     }
 
-    fn view(&mut self, name: &str, def: &FeaturesDef) -> Option<View> {
+    /// `compiled` are the views that it may read.
+    fn view(&mut self, name: &str, def: &FeaturesDef, compiled: &BTreeMap<String, View>) -> Option<View> {
         let path = format!("features.{name}");
         let what = format!("feature view \"{name}\"");
         if self.definitions.source.get(name).is_some() || self.reading.broken_sources.contains(name) {
@@ -168,8 +163,10 @@ impl<'d> Resolver<'d> {
             self.document.error(At::Key(&path), problem.hint("name the view by its entity, such as `account`"));
         }
         let Found::Good(source) = self.source(&format!("{path}.source"), &what, &def.source)? else { return None };
+        let lookups = self.lookups(name, def, source, compiled);
         let plan = self.plan_of(source);
         let spec = ViewSpec {
+            lookups: lookups.specs.clone(),
             entity: def.entity.clone(),
             filter: def.filter.clone(),
             columns: def.columns.iter().map(|(name, column)| column_spec(name, column)).collect(),
@@ -184,6 +181,12 @@ impl<'d> Resolver<'d> {
             Ok(view) => Some(view),
             Err(problems) => {
                 for (location, problem) in problems {
+                    let text = match &location {
+                        Location::Filter => def.filter.as_deref(),
+                        Location::Column(column) => def.columns.get(column).map(|c| c.value.as_str()),
+                        _ => None,
+                    };
+                    let Some(problem) = lookups.explain(text.unwrap_or_default(), problem) else { continue };
                     self.view_problem(&path, &what, def, location, problem);
                 }
                 None

@@ -87,7 +87,7 @@ impl Job<'_> {
     /// Sources whose events a step is made of, by position.
     fn wanted(&self) -> Vec<bool> {
         let mut wanted = vec![false; self.plan.sources.len()];
-        let views = self.set.views().map(|(view, _)| view.source());
+        let views = self.set.sources();
         let spine = match self.spine {
             SpinePlan::Log(log) => Some(log.source),
             SpinePlan::File(_) => None,

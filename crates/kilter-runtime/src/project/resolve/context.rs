@@ -57,7 +57,7 @@ impl Resolver<'_> {
         Some(Context { plan, out_of_reach, broken })
     }
 
-    fn check_key_names(&self, path: &str, what: &str, keys: &Named<Vec<String>>) {
+    pub(super) fn check_key_names(&self, path: &str, what: &str, keys: &Named<Vec<String>>) {
         for view in keys.names() {
             if self.definitions.features.get(view).is_none() && !self.broken_views.contains(view) {
                 let names = self.definitions.features.names().chain(self.broken_views.iter().map(String::as_str));
@@ -69,7 +69,14 @@ impl Resolver<'_> {
     }
 
     /// The observation's columns that make the key of a view. `Err`: it has none, and why; `Ok(None)`: the definition is wrong, which is said.
-    fn key(&self, path: &str, what: &str, source: SourceId, view: &str, keys: &Named<Vec<String>>) -> Result<Option<Vec<usize>>, String> {
+    pub(super) fn key(
+        &self,
+        path: &str,
+        what: &str,
+        source: SourceId,
+        view: &str,
+        keys: &Named<Vec<String>>,
+    ) -> Result<Option<Vec<usize>>, String> {
         let plan = self.plan_of(source);
         let Some(def) = self.definitions.features.get(view) else { return Ok(None) };
         let Some(of_view) = self.sources.iter().find(|s| s.name == def.source) else { return Ok(None) };
