@@ -45,14 +45,14 @@ fn engine() -> Engine {
     for i in 0..300i64 {
         let x = rng.next_u64();
         let row = vec![
-            Value::Int(if x % 3 == 0 { 0 } else { (x >> 8) as i64 % 30 }),
+            Value::Int(if x.is_multiple_of(3) { 0 } else { (x >> 8) as i64 % 30 }),
             Value::Float((x >> 16) as f64 / 1e12),
             Value::Int((x >> 20) as i64 % 50),
             Value::text(["a", "b", "a kind whose name is longer than three words"][(x >> 40) as usize % 3]),
             Value::Bool(x & 1 == 1),
             Value::Null,
         ];
-        let operation = if x % 17 == 0 { Operation::Delete } else { Operation::Upsert };
+        let operation = if x.is_multiple_of(17) { Operation::Delete } else { Operation::Upsert };
         let time = EventTime(1_700_000_000 * SECOND + i * 7 * SECOND - (x >> 50) as i64 % 50 * SECOND);
         engine.update(&Event { offset: i as u64, operation, ..event(time, row) });
     }
@@ -66,6 +66,7 @@ fn snapshot(engine: &Engine) -> Vec<u8> {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "a test that writes its own file anew")]
 fn the_format_is_what_it_was() {
     let bytes = snapshot(&engine());
     if std::env::var_os("BLESS").is_some() {

@@ -301,13 +301,10 @@ fn state_sizes(
     data.walk(plan, start, end, |offset, record| {
         if let Record::Event(event) = record {
             for (view, key, engine) in &mut engines {
-                // A view that reads others sees all of their events; how large it is itself is asked, so its own are a sample.
-                let reads_it = engine.views()[1..].iter().any(|v| v.source() == event.source);
-                if reads_it && plan.views[*view].source() != event.source {
-                    engine.update(&event);
-                } else if plan.views[*view].source() == event.source
-                    && EntityKey::from_row(&event.row, key).is_some_and(|key| is_sampled(&key, one_in))
-                {
+                // A view that reads others needs all of their events; of its own a sample is enough.
+                let own = plan.views[*view].source() == event.source;
+                let sampled = EntityKey::from_row(&event.row, key).is_some_and(|key| is_sampled(&key, one_in));
+                if if own { sampled } else { engine.views()[1..].iter().any(|v| v.source() == event.source) } {
                     engine.update(&event);
                 }
             }

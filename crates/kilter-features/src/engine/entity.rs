@@ -119,7 +119,7 @@ impl Entity {
         plan.levels.iter().zip(bounds).zip(periods).enumerate().any(|(l, ((level, bound), periods))| match level.latest() {
             // A row that came late for a level was so because its newest event, too, is at the least as old as it.
             None => level.tiling.tile(self.last, periods) >= *bound,
-            Some(_) if self.events == TILED => self.row(plan, l).len() > 0,
+            Some(_) if self.events == TILED => !self.row(plan, l).is_empty(),
             Some(_) => self.events(plan).any(|event| event.passes(level.filter)),
         })
     }
