@@ -67,7 +67,7 @@ columns = { owed = { value = "sum(amount)", default = 0 } }
 [model.fraud]
 on = "payments"
 learner = "logistic"
-inputs = ["customer.n", "merchant.n"]
+inputs = ["customer.n", "merchant.n", "merchant.hour_1h"]
 label = { source = "outcomes", value = "fraud", on = "payment_id", within = "1h" }
 [decision.pay]
 on = "payments"
@@ -267,6 +267,34 @@ async fn a_replay_puts_down_to_an_erasure_only_what_can_come_from_it() {
     assert!(report.details[0].1.contains("customer.n"), "{report:?}");
     let replayed = replay(&data, &plan, "scored-11").await.unwrap();
     assert!(!replayed.inputs_erased && replayed.difference.is_some());
+}
+
+/// An event from far ahead made others late; without it they count. That is no difference of anyone's doing.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_late_by_an_erased_event_is_put_down_to_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let service = Service::start(project(dir.path()), StartOptions::default()).await.unwrap();
+    let source = service.source("payments").unwrap();
+    let days_ahead = 10 * 1440;
+    for (n, id, merchant) in [(0, "a", "z"), (days_ahead, "b", "far"), (1, "c", "z"), (2, "d", "z"), (3, "e", "y")] {
+        let body = payment(n, id, 8, merchant);
+        service.ingest(source, body.as_bytes(), Some("application/json"), Instant::now()).await.unwrap();
+    }
+    stop(service).await;
+    let project = project(dir.path());
+    let (data, request, journal) = found(&project, request("merchant", "far")).await;
+    let path = begin(data, &request, journal, NOW).await.unwrap();
+    complete(&project, &path, &request.keys).await.unwrap();
+    let data = Arc::new(Data::open(&project).await.unwrap());
+    let plan = Arc::new(project.plan.clone());
+    let report = audit(&data, &plan).await;
+    assert_eq!(report.mismatches, 0, "{report:?}");
+    // In the merchant's own view nobody but `far` was touched, were it not for the clock.
+    let replayed = replay(&data, &plan, "scored-3").await.unwrap();
+    let (old, again) = (&replayed.recorded.decision.inputs, replayed.again.unwrap().inputs);
+    assert!(replayed.inputs_erased && old[2] < again[2], "{old:?} against {again:?}");
+    let clean = replay(&data, &plan, "scored-0").await.unwrap();
+    assert!(clean.difference.is_none());
 }
 
 async fn audit(data: &Arc<Data>, plan: &Arc<kilter_pipeline::Plan>) -> crate::audit::AuditReport {
