@@ -423,11 +423,16 @@ at = "timestamp"
 source = "rows"
 entity = "who"
 columns = { n = "count(*)" }
+[decision.pass]
+on = "rows"
+policy = [{ outcome = "yes" }]
 "#,
     );
     let rows: String = (0..40).map(|n| format!("{},{}\n", if n % 10 == 9 { "ann-in-a-file" } else { "bob" }, at(n * 60))).collect();
     project.write("rows.csv", format!("who,at\n{rows}"));
     project.kilter(&["ingest"]).ok();
+    let backup = Project::empty();
+    copy(&project.path("kilter-data"), &backup.path("kilter-data"));
     let proof = project.kilter(&["erase", "--entity", "who=ann-in-a-file", "--json"]).json();
     assert_eq!(proof["counts"]["events"], 4, "the last row too");
     assert!(proof["not_reached"].to_string().contains("rows.csv"), "{}", proof["not_reached"]);
@@ -435,4 +440,20 @@ columns = { n = "count(*)" }
     assert!(traces(&project, &["ann-in-a-file"]).is_empty());
     let read = project.kilter(&["features", "read", "who", "bob", "ann-in-a-file", "--json"]).json();
     assert_eq!((&read["rows"][0]["features"]["n"], &read["rows"][1]["features"]["n"]), (&json!(36), &json!(0)), "{read}");
+
+    // What comes back from a backup is found: decisions here, then the whole log.
+    let path = files(&project.data("erasures"), ".json").pop().unwrap();
+    let path = path.to_str().unwrap();
+    project.kilter(&["erase", "--verify", path]).ok();
+    let restore = |log: &str| {
+        std::fs::remove_dir_all(project.data(log)).unwrap();
+        copy(&backup.data(log), &project.data(log));
+    };
+    restore("decisions");
+    let found = project.kilter(&["erase", "--verify", path]);
+    assert!(found.code == Some(3) && found.stdout.contains("FOUND 4 records"), "{found:?}");
+    restore("events");
+    project.kilter(&["erase", "--verify", path]).failed(1, &["no record of the erasure", "restored from a backup", "erase again"]);
+    project.kilter(&["erase", "--entity", "who=ann-in-a-file"]).ok();
+    assert!(traces(&project, &["ann-in-a-file"]).is_empty());
 }

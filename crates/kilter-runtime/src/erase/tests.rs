@@ -327,7 +327,8 @@ async fn ids_are_remembered_unless_they_are_to_be_forgotten_and_free_texts_are_r
         let project = filled(dir.path()).await;
         let now = EventTime(std::time::UNIX_EPOCH.elapsed().unwrap().as_micros() as i64);
         let data = Data::open(&project).await.unwrap();
-        data.metadata.set_meta("note", "because of merchant-47-of-the-note").await.unwrap();
+        // Long enough that shortening it leaves pages free, which still hold it until the file is written anew.
+        data.metadata.set_meta("note", &"because of merchant-47-of-the-note; ".repeat(1000)).await.unwrap();
         data.metadata.close().await;
         drop(data);
         // The key of a merchant is in the note too; the payments are few.
