@@ -18,9 +18,10 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use kilter_core::EventTime;
+use kilter_core::{EventTime, Offset};
 use serde::{Deserialize, Serialize};
 
+use crate::catalog::{Control, Erased};
 use crate::data::Data;
 use crate::project::Project;
 
@@ -125,6 +126,19 @@ pub async fn begin(data: Data, request: &Request, mut journal: Journal, now: Eve
     journal.proof.at = now.to_string();
     finish::write_whole(&data.dir.join(JOURNAL), &serde_json::to_vec(&journal)?)?;
     Ok(journal.place(&data.dir))
+}
+
+impl Data {
+    /// An erasure recorded at or after an offset.
+    pub fn erased_since(&self, offset: Offset) -> anyhow::Result<Option<Erased>> {
+        let mut reader = self.events.reader(offset.max(self.events.start_offset()));
+        while let Some((_, bytes)) = reader.next_record()? {
+            if let Some(Control::Erased(erased)) = Control::decode(bytes)? {
+                return Ok(Some(erased));
+            }
+        }
+        Ok(None)
+    }
 }
 
 /// Finishes the erasure by opening the folder again, adds what a search of every byte shows, and reads the proof.

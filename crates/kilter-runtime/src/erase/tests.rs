@@ -352,6 +352,55 @@ async fn ids_are_remembered_unless_they_are_to_be_forgotten_and_free_texts_are_r
     }
 }
 
+/// An interrupted training set holds what it has read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_training_set_begun_before_an_erasure_does_not_go_on_after_it() {
+    use crate::jobs::training_set::{Features, Limits, Mode, Pick, Request as Rows, Spine, write};
+    let dir = tempfile::tempdir().unwrap();
+    let project = filled(dir.path()).await;
+    let service = Service::start(project.clone(), StartOptions::default()).await.unwrap();
+    let many: Vec<String> = (0..5_000).map(|n| payment(100 + n, &format!("m{n}"), 7, "m")).collect();
+    let source = service.source("payments").unwrap();
+    let sent = service.ingest(source, many.join("\n").as_bytes(), Some("application/x-ndjson"), Instant::now()).await.unwrap();
+    assert_eq!(sent.accepted, 5_000);
+    stop(service).await;
+    let out = dir.path().join("rows.csv");
+    let rows = move |restart| Rows {
+        out: out.clone(),
+        format: crate::TableFormat::parse("csv").unwrap(),
+        spine: Spine::Events { source: "payments".into(), pick: Pick { condition: None, from: None, to: None, sample: None } },
+        mode: Mode::Replay,
+        features: Features::Default,
+        keys: Vec::new(),
+        include_self: None,
+        threads: 1,
+        overwrite: false,
+        restart,
+        limits: Limits { part_every: std::time::Duration::ZERO, part_steps: 1, ..Limits::default() },
+    };
+    let make = |data: Data, request: Rows, cut_off: bool| {
+        let project = project.clone();
+        tokio::task::spawn_blocking(move || {
+            let mut told = |_: &_| {
+                if cut_off {
+                    std::panic::resume_unwind(Box::new("cut off"));
+                }
+            };
+            let run = std::panic::AssertUnwindSafe(|| write(&data, &project, &request, &mut told).map(|r| r.counts.rows));
+            std::panic::catch_unwind(run).ok()
+        })
+    };
+    let open = || Data::open(&project);
+    assert!(make(open().await.unwrap(), rows(false), true).await.unwrap().is_none(), "cut off");
+    assert!(dir.path().join("rows.csv.partial/manifest.json").exists());
+    let (data, request, journal) = found(&project, request("customer", "42")).await;
+    let path = begin(data, &request, journal, NOW).await.unwrap();
+    complete(&project, &path, &request.keys).await.unwrap();
+    let refused = make(open().await.unwrap(), rows(false), false).await.unwrap().unwrap().unwrap_err().to_string();
+    assert!(refused.contains("begun before something was erased") && refused.contains("--restart"), "{refused}");
+    assert_eq!(make(open().await.unwrap(), rows(true), false).await.unwrap().unwrap().unwrap(), 5_004, "payments of 7 and 8");
+}
+
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap().map(|e| e.unwrap().path()) {
