@@ -3,6 +3,7 @@
 //! Pure: no IO, no clock, no async. A wall clock is handed in through [`Clock`].
 
 mod calendar;
+mod erased;
 mod event;
 mod key;
 mod nearest;
@@ -14,6 +15,7 @@ mod value;
 
 pub use calendar::{Calendar, Period, Unit};
 pub use compact_str::CompactString;
+pub use erased::Stub;
 pub use event::{Event, Offset, Operation, SourceId};
 pub use key::EntityKey;
 pub use nearest::{list, nearest};

@@ -4,7 +4,7 @@
 //! older definitions is read under newer ones: columns are matched by name, a column that is new looks into the record's
 //! undeclared fields, a column that is gone is skipped.
 //!
-//! Layout, little endian: kind u8 (0: upsert, 2: delete; 1 is not an event), schema u32, time i64, arrived i64, id length u16 + bytes (0xffff: none),
+//! Layout, little endian: kind u8 (0: upsert, 2: delete; 1 and 3 are no events), schema u32, time i64, arrived i64, id length u16 + bytes (0xffff: none),
 //! extra length u32 + bytes (0xffffffff: none), then per column a tag u8 and its value
 //! (0 null; 1 false; 2 true; 3 int i64; 4 float f64; 5 text u32 length + bytes; 6 time i64; 7 list u32 length, then its
 //! elements as values, all floats or all texts; 8 map u32 length, then per entry u32 length + bytes and f64, ascending by key).
@@ -14,7 +14,7 @@ use compact_str::CompactString;
 
 use crate::{Event, EventTime, Offset, Operation, SourceId, Value};
 
-// Kind 1 marks control records, which are not of this file.
+// Kind 1 marks control records, which are not of this file; kind 3 what is left of an erased event (`erased.rs`).
 const UPSERT: u8 = 0;
 const DELETE: u8 = 2;
 const NO_ID: u16 = u16::MAX;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 const LAYOUT: u8 = 1;
 const DECISION: u8 = 2;
+const ERASED: u8 = 3;
 
 /// One decision, by positions in its [`Layout`].
 #[derive(Clone, Debug, PartialEq)]
@@ -61,6 +62,19 @@ pub enum Entry {
     Layout(Layout),
     /// The layout's offset in the decision log, and the decision.
     Decision(u64, Decision),
+    /// The same for a decision whose event was erased.
+    Erased(u64, ErasedDecision),
+}
+
+/// What is left of a decision whose event was erased: enough for its id, and that it was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ErasedDecision {
+    /// Position in `Plan::decisions`.
+    pub decision: usize,
+    pub offset: Offset,
+    pub time: EventTime,
+    /// The number of the erasure.
+    pub erasure: u64,
 }
 
 impl Layout {
@@ -129,6 +143,17 @@ impl Decision {
     }
 }
 
+impl ErasedDecision {
+    pub fn encode(&self, layout: u64, out: &mut Vec<u8>) {
+        out.push(ERASED);
+        out.extend_from_slice(&layout.to_le_bytes());
+        out.extend_from_slice(&(self.decision as u16).to_le_bytes());
+        out.extend_from_slice(&self.offset.to_le_bytes());
+        out.extend_from_slice(&self.time.0.to_le_bytes());
+        out.extend_from_slice(&self.erasure.to_le_bytes());
+    }
+}
+
 /// Reads a record of the decision log.
 pub fn decode(bytes: &[u8]) -> Result<Entry, RecordError> {
     let mut cursor = Cursor::new(bytes);
@@ -149,6 +174,12 @@ pub fn decode(bytes: &[u8]) -> Result<Entry, RecordError> {
                 .map(|_| Ok(Reason { input: cursor.u16()? as usize, contribution: cursor.f64()? }))
                 .collect::<Result<_, RecordError>>()?;
             Ok(Entry::Decision(layout, Decision { decision, offset, time, version, score, margin, outcome, rule, inputs, reasons }))
+        }
+        ERASED => {
+            let layout = cursor.u64()?;
+            let (decision, offset) = (cursor.u16()? as usize, cursor.u64()?);
+            let (time, erasure) = (EventTime(cursor.i64()?), cursor.u64()?);
+            Ok(Entry::Erased(layout, ErasedDecision { decision, offset, time, erasure }))
         }
         kind => Err(RecordError { detail: format!("unknown kind {kind} in the decision log") }),
     }
@@ -193,6 +224,10 @@ mod tests {
         for cut in 0..bytes.len() {
             assert!(decode(&bytes[..cut]).is_err(), "cut at {cut}");
         }
+        let stub = ErasedDecision { decision: 1, offset: 42, time: EventTime(7), erasure: 99 };
+        let mut bytes = Vec::new();
+        stub.encode(9, &mut bytes);
+        assert_eq!(decode(&bytes), Ok(Entry::Erased(9, stub)));
         let mut bytes = Vec::new();
         layout().encode(&mut bytes);
         assert_eq!(decode(&bytes), Ok(Entry::Layout(layout())));

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::catalog::Record;
 use crate::data::Data;
+use crate::erase::Taint;
 use crate::project::Project;
 use crate::service::{Layouts, Recorded, find_decision};
 
@@ -28,6 +29,12 @@ pub struct AuditReport {
     pub definitions: u64,
     /// Why decisions under other definitions cannot be replayed.
     pub not_replayable: Vec<String>,
+    /// Differ in what rests on events that were erased, so that nothing can be said of them.
+    pub inputs_erased: u64,
+    /// The first of these, as the mismatches are listed.
+    pub inputs_erased_details: Vec<(String, String)>,
+    /// Of the decisions recorded: those whose own event was erased. They have no inputs any more.
+    pub erased: u64,
     /// The first mismatches: decision id and the first thing that differs.
     pub details: Vec<(String, String)>,
 }
@@ -39,6 +46,8 @@ pub struct Replayed {
     pub again: Option<Decision>,
     /// None: the same to the last bit.
     pub difference: Option<String>,
+    /// All of the difference rests on events that were erased.
+    pub inputs_erased: bool,
     /// Where the state was taken up: 0 for the start of the log.
     pub from_offset: Offset,
     /// The features and fields the decision had before it, by name.
@@ -68,8 +77,12 @@ pub fn audit_log(data: &Data, project: &Project, mut progress: impl FnMut(u64, u
         report.events = report.events.max(one.events);
         report.checked += one.checked;
         report.mismatches += one.mismatches;
+        report.inputs_erased += one.inputs_erased;
+        report.erased = report.erased.max(one.erased);
         let room = LISTED.saturating_sub(report.details.len());
         report.details.extend(one.details.into_iter().take(room));
+        let room = LISTED.saturating_sub(report.inputs_erased_details.len());
+        report.inputs_erased_details.extend(one.inputs_erased_details.into_iter().take(room));
     }
     Ok(report)
 }
@@ -85,6 +98,7 @@ pub fn recorded_under(data: &Data) -> anyhow::Result<BTreeMap<String, BTreeMap<S
                 layouts.insert(position, (layout.definitions, layout.decision));
             }
             Entry::Decision(layout, _) => *counts.entry(layout).or_default() += 1,
+            Entry::Erased(..) => {}
         }
     }
     let mut found: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
@@ -100,6 +114,7 @@ pub fn recorded_under(data: &Data) -> anyhow::Result<BTreeMap<String, BTreeMap<S
 pub fn audit_all(data: &Data, plan: &Arc<Plan>, mut progress: impl FnMut(u64, u64)) -> anyhow::Result<AuditReport> {
     let mut report = AuditReport { definitions: 1, ..AuditReport::default() };
     let mut recorded = RecordedDecisions::new(data, plan);
+    let mut taint = Taint::new(data, plan)?;
     let mut pipeline = Pipeline::new(Arc::clone(plan));
     // Decisions of which a record under these definitions has been met: from there on every one must be recorded.
     let mut began: BTreeSet<String> = BTreeSet::new();
@@ -119,6 +134,9 @@ pub fn audit_all(data: &Data, plan: &Arc<Plan>, mut progress: impl FnMut(u64, u6
         match record {
             Record::Event(event) => {
                 report.events += 1;
+                if let Some(taint) = &mut taint {
+                    taint.event(&event);
+                }
                 let outcome = pipeline.process(&event);
                 let (mut expected, elsewhere) = recorded.at(offset)?;
                 report.other_definitions += elsewhere.len() as u64;
@@ -137,25 +155,34 @@ pub fn audit_all(data: &Data, plan: &Arc<Plan>, mut progress: impl FnMut(u64, u6
                     match expected.remove(name) {
                         Some(old) => {
                             if let Some(difference) = old.decision.difference(&decision, &old.layout) {
-                                report.mismatch(name, offset, difference);
+                                let erased = taint.as_ref().is_some_and(|t| t.explains(&old, Some(&decision)));
+                                report.difference(name, offset, difference, erased);
                             }
                         }
-                        None => report.mismatch(name, offset, "the replay decides where the record has nothing".into()),
+                        None => report.difference(name, offset, "the replay decides where the record has nothing".into(), false),
                     }
                 }
-                for name in expected.into_keys() {
+                for (name, old) in expected {
                     report.checked += 1;
-                    report.mismatch(&name, offset, "the record has a decision that the replay does not make".into());
+                    let erased = taint.as_ref().is_some_and(|t| t.explains(&old, None));
+                    report.difference(&name, offset, "the record has a decision that the replay does not make".into(), erased);
                 }
             }
             Record::Control(control) => data.control(&mut pipeline, offset, &control)?,
             Record::Foreign => pipeline.skip(offset),
+            Record::Erased(stub) => {
+                if let Some(taint) = &mut taint {
+                    taint.stub(&stub);
+                }
+                pipeline.skip(offset);
+            }
         }
         if offset % 8192 == 0 {
             progress(offset, end);
         }
         Ok(())
     })?;
+    report.erased = recorded.erased;
     progress(end, end);
     Ok(report)
 }
@@ -181,7 +208,7 @@ pub fn replay_one(data: &Data, plan: &Arc<Plan>, id: &str, full: bool) -> anyhow
                 pipeline.process(&event);
             }
             Record::Control(control) => data.control(&mut pipeline, at, &control)?,
-            Record::Foreign => pipeline.skip(at),
+            Record::Foreign | Record::Erased(_) => pipeline.skip(at),
         }
         Ok(())
     })?;
@@ -190,7 +217,22 @@ pub fn replay_one(data: &Data, plan: &Arc<Plan>, id: &str, full: bool) -> anyhow
         Some(again) => recorded.decision.difference(again, &recorded.layout),
         None => Some("the replay makes no decision here".into()),
     };
-    Ok(Replayed { recorded, event, again, difference, from_offset, context })
+    let inputs_erased = difference.is_some() && erased_before(data, plan, offset, &recorded, again.as_ref())?;
+    Ok(Replayed { recorded, event, again, difference, inputs_erased, from_offset, context })
+}
+
+/// Whether a difference rests on events erased before `offset`.
+fn erased_before(data: &Data, plan: &Arc<Plan>, offset: Offset, recorded: &Recorded, again: Option<&Decision>) -> anyhow::Result<bool> {
+    let Some(mut taint) = Taint::new(data, plan)? else { return Ok(false) };
+    data.walk(plan, 0, offset, |_, record| {
+        match record {
+            Record::Event(event) => taint.event(&event),
+            Record::Erased(stub) => taint.stub(&stub),
+            Record::Control(_) | Record::Foreign => {}
+        }
+        Ok(())
+    })?;
+    Ok(taint.explains(recorded, again))
 }
 
 /// A decision of the log by its id.
@@ -198,6 +240,9 @@ pub fn recorded(data: &Data, id: &str) -> anyhow::Result<Recorded> {
     let (name, offset) = parse_decision_id(id).ok_or_else(|| {
         anyhow::anyhow!("`{id}` is no decision id\n  hint: ids look like `loan-12345`: a decision's name and the offset of its event")
     })?;
+    if let Some(stub) = data.erased_event(offset)? {
+        anyhow::bail!("the event of decision `{id}` was erased ({:016x}), and with it the decision's inputs and reasons", stub.erasure);
+    }
     find_decision(data, name, offset)?
         .ok_or_else(|| anyhow::anyhow!("the decision log has no decision `{id}`\n  hint: `kilter decisions` lists the newest ones"))
 }
@@ -220,10 +265,14 @@ fn context_of(plan: &Plan, decision: usize, event: &Event, pipeline: &mut Pipeli
 }
 
 impl AuditReport {
-    fn mismatch(&mut self, decision: &str, offset: Offset, difference: String) {
-        self.mismatches += 1;
-        if self.details.len() < LISTED {
-            self.details.push((decision_id(decision, offset), difference));
+    fn difference(&mut self, decision: &str, offset: Offset, difference: String, inputs_erased: bool) {
+        let (count, details) = match inputs_erased {
+            true => (&mut self.inputs_erased, &mut self.inputs_erased_details),
+            false => (&mut self.mismatches, &mut self.details),
+        };
+        *count += 1;
+        if details.len() < LISTED {
+            details.push((decision_id(decision, offset), difference));
         }
     }
 }
@@ -235,12 +284,14 @@ struct RecordedDecisions<'a> {
     reader: kilter_store::log::LogReader,
     layouts: Layouts,
     ahead: Option<Recorded>,
+    /// Decisions passed that were erased.
+    erased: u64,
 }
 
 impl<'a> RecordedDecisions<'a> {
     fn new(data: &'a Data, plan: &'a Plan) -> RecordedDecisions<'a> {
         let reader = data.decisions.reader(data.decisions.start_offset());
-        RecordedDecisions { data, plan, reader, layouts: Layouts::default(), ahead: None }
+        RecordedDecisions { data, plan, reader, layouts: Layouts::default(), ahead: None, erased: 0 }
     }
 
     /// The decisions recorded on the event at `offset`, by name, and the names of those made under other definitions.
@@ -264,6 +315,7 @@ impl<'a> RecordedDecisions<'a> {
         loop {
             let Some((_, bytes)) = self.reader.next_record()? else { return Ok(None) };
             let entry: Entry = decode(bytes)?;
+            self.erased += u64::from(matches!(entry, Entry::Erased(..)));
             if let Some(recorded) = self.layouts.recorded(self.data, entry)? {
                 return Ok(Some(recorded));
             }

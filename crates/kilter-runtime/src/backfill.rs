@@ -53,7 +53,7 @@ impl Backfill {
                     }
                     filled.skip(offset);
                 }
-                Record::Control(_) | Record::Foreign => filled.skip(offset),
+                Record::Control(_) | Record::Foreign | Record::Erased(_) => filled.skip(offset),
             }
             Ok(offset % 4096 != 0 || progress(offset + 1))
         })

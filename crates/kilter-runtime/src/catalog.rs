@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use kilter_core::record::{self, ColumnMap, RecordError};
-use kilter_core::{DataType, Event, EventTime, Schema, SourceId, Value};
+use kilter_core::{DataType, Event, EventTime, Schema, SourceId, Stub, Value};
 use kilter_pipeline::Plan;
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +32,8 @@ pub enum Record {
     Control(Control),
     /// An event of a source that is no longer declared.
     Foreign,
+    /// What is left of an event that was erased.
+    Erased(Stub),
 }
 
 /// A change that takes effect between two events.
@@ -44,6 +46,28 @@ pub enum Control {
     Trained { trigger: String, now: EventTime },
     /// Other definitions come into force: hashes of those before and after.
     Definitions { from: String, to: String },
+    /// Events were erased from the log before this record; what they were told by is in the record of proof.
+    Erased(Erased),
+}
+
+/// An erasure, without what was erased.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Erased {
+    /// The number that the erased records carry.
+    pub erasure: u64,
+    pub at: EventTime,
+    /// Salted hash of the entity; the salt is in the record of proof only.
+    pub entity: String,
+    /// Where the entity's key stood.
+    pub columns: Vec<KeyColumns>,
+    pub events: u64,
+}
+
+/// Columns of a source that held an entity's key, or the key of a record that belongs to the entity.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct KeyColumns {
+    pub source: String,
+    pub columns: Vec<String>,
 }
 
 const CONTROL: u8 = 1;
@@ -119,6 +143,11 @@ impl Catalog {
         Ok(())
     }
 
+    /// Every schema's source and columns, by number.
+    pub fn schemas(&self) -> impl Iterator<Item = (&str, &Schema)> {
+        self.entries.iter().map(|e| (e.source.as_str(), &e.columns))
+    }
+
     /// A decoder for records of this catalog under a plan.
     pub fn decoder(&self, plan: &Plan) -> Decoder {
         Decoder {
@@ -176,8 +205,11 @@ impl Decoder {
     /// Reads one record of the event log.
     pub fn decode(&self, offset: u64, bytes: &[u8]) -> Result<Record, RecordError> {
         let Some(header) = record::header(bytes)? else {
-            let control = Control::decode(bytes)?.map(Record::Control);
-            return control.ok_or_else(|| RecordError { detail: "unknown kind of record; was it written by a newer kilter?".into() });
+            let other = match Control::decode(bytes)? {
+                Some(control) => Some(Record::Control(control)),
+                None => Stub::decode(bytes)?.map(Record::Erased),
+            };
+            return other.ok_or_else(|| RecordError { detail: "unknown kind of record; was it written by a newer kilter?".into() });
         };
         let map = self
             .maps

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
-use kilter_core::{EventTime, Offset};
+use kilter_core::{EventTime, Offset, Stub};
 use kilter_features::FeatureInfo;
 use kilter_pipeline::{Champion, DriftReference, Pipeline, Plan};
 use kilter_store::artifacts::{ArtifactHash, Artifacts};
@@ -17,6 +17,7 @@ use kilter_store::snapshot::{Snapshot, SnapshotInfo, SnapshotOptions, SnapshotSe
 use tokio::runtime::Handle;
 
 use crate::catalog::{Catalog, Control, Decoder, Record};
+use crate::erase;
 use crate::project::Project;
 use crate::status::lock;
 use crate::tiers::Tiers;
@@ -93,7 +94,7 @@ pub struct Data {
     pub(crate) state: Option<Tiers>,
     pub metadata: Metadata,
     pub artifacts: Artifacts,
-    catalog: Mutex<Catalog>,
+    pub(crate) catalog: Mutex<Catalog>,
     runtime: Handle,
     /// What opening had to mend, for the log of the program.
     pub repairs: Vec<String>,
@@ -119,6 +120,8 @@ impl Data {
         if let Some(reason) = recovery.truncated_reason {
             repairs.push(format!("dead-letters: {} bytes of an interrupted write cut off ({reason})", recovery.truncated_bytes));
         }
+        // Nothing may be computed of what an interrupted erasure is still to take away.
+        repairs.extend(erase::finish(&dir, &events, &decisions, &dead_letters, |_| Ok(())).await?);
         let snapshots = Arc::new(Snapshots::open(
             dir.join("snapshots"),
             SnapshotOptions { keep: project.settings.snapshot.keep, ..SnapshotOptions::default() },
@@ -194,6 +197,12 @@ impl Data {
             }
         }
         Ok(())
+    }
+
+    /// What is left of the event at an offset, if it was erased.
+    pub fn erased_event(&self, offset: Offset) -> anyhow::Result<Option<Stub>> {
+        let bytes = if offset < self.events.start_offset() { None } else { self.events.read(offset)? };
+        Ok(bytes.map(|bytes| Stub::decode(&bytes)).transpose()?.flatten())
     }
 
     /// The latest event time in the log, by a walk over the record headers.

@@ -39,12 +39,20 @@ impl Dedupe {
         if self.horizons.get(source as usize).is_none_or(|h| h.0 == 0) {
             return None;
         }
+        self.check_hash(source, hash(id), arrived, offset)
+    }
+
+    /// The same for an id of which only the hash is left.
+    pub fn check_hash(&mut self, source: u16, id: u128, arrived: EventTime, offset: Offset) -> Option<Offset> {
+        if self.horizons.get(source as usize).is_none_or(|h| h.0 == 0) {
+            return None;
+        }
         self.forget(arrived);
-        if let Some(first) = self.first(source, id, arrived) {
+        if let Some(first) = self.first_of(source, id, arrived) {
             self.duplicates += 1;
             return Some(first);
         }
-        let key = (source, hash(id));
+        let key = (source, id);
         if self.count >= LIMIT {
             self.evicted += 1;
             self.pop();
@@ -58,7 +66,10 @@ impl Dedupe {
 
     /// The offset of the event that had this id within the source's horizon; nothing is remembered.
     pub fn first(&self, source: u16, id: &str, arrived: EventTime) -> Option<Offset> {
-        let hash = hash(id);
+        self.first_of(source, hash(id), arrived)
+    }
+
+    fn first_of(&self, source: u16, hash: u128, arrived: EventTime) -> Option<Offset> {
         let (first, at) = self.seen.get(shard(hash))?.get(&(source, hash))?;
         // Another source's longer horizon may have kept the entry beyond its own.
         (*at + *self.horizons.get(source as usize)? >= arrived).then_some(*first)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kilter_connect::{ConnectError, Decoded, FileReader, Limits, Merge, Rejection, Total, open};
-use kilter_core::{CompactString, EventTime, SourceId};
+use kilter_core::{CompactString, EventTime, SourceId, Stub};
 
 use crate::project::Project;
 use crate::sequencer::CHUNK_ROWS;
@@ -188,8 +188,12 @@ impl Iterator for Numbered {
                     let known = match &decoded.id {
                         Some(id) => self.known.ids.contains(&crate::dedupe::hash(id)),
                         None => {
-                            decoded.id = Some(CompactString::new(format!("{}#{}", self.file, self.row)));
-                            self.known.rows.get(&self.file).is_some_and(|last| self.row <= *last)
+                            let id = format!("{}#{}", self.file, self.row);
+                            // Of an erased row only the id's hash is left.
+                            let known = self.known.rows.get(&self.file).is_some_and(|last| self.row <= *last)
+                                || (!self.known.ids.is_empty() && self.known.ids.contains(&crate::dedupe::hash(&id)));
+                            decoded.id = Some(CompactString::from(id));
+                            known
                         }
                     };
                     if known {
@@ -242,7 +246,15 @@ fn known(service: &Service, sources: &[SourceId]) -> Result<BTreeMap<SourceId, K
     let mut found: BTreeMap<SourceId, Known> = BTreeMap::new();
     let mut reader = service.data.events.reader(service.data.events.start_offset());
     while let Some((_, bytes)) = reader.next_record().map_err(|e| failed(&e))? {
-        let Some(header) = kilter_core::record::header(bytes).map_err(|e| failed(&e))? else { continue };
+        let Some(header) = kilter_core::record::header(bytes).map_err(|e| failed(&e))? else {
+            if let Some(stub) = Stub::decode(bytes).map_err(|e| failed(&e))?
+                && let (Some(id), Some(source)) = (stub.id, decoder.source(stub.schema))
+                && sources.contains(&source)
+            {
+                found.entry(source).or_default().ids.insert(id);
+            }
+            continue;
+        };
         let (Some(id), Some(source)) = (header.id, decoder.source(header.schema)) else { continue };
         if !sources.contains(&source) {
             continue;

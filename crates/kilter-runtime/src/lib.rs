@@ -10,6 +10,7 @@ pub mod changes;
 mod data;
 mod dedupe;
 pub mod eras;
+pub mod erase;
 pub mod files;
 pub mod jobs;
 pub mod project;

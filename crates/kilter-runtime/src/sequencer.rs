@@ -1087,19 +1087,23 @@ fn trim_orphans(data: &Data, end: Offset) -> anyhow::Result<Option<(Offset, Vec<
     while position > data.decisions.start_offset() {
         position -= 1;
         let Some(bytes) = data.decisions.read(position)? else { break };
-        let Entry::Decision(layout, decision) = decode(&bytes)? else { continue };
-        if decision.offset >= end {
+        let (layout, made_at) = match decode(&bytes)? {
+            Entry::Decision(layout, decision) => (layout, decision.offset),
+            Entry::Erased(layout, decision) => (layout, decision.offset),
+            Entry::Layout(_) => continue,
+        };
+        if made_at >= end {
             keep = position;
             continue;
         }
-        if last.as_ref().is_some_and(|(offset, _)| *offset != decision.offset) {
+        if last.as_ref().is_some_and(|(offset, _)| *offset != made_at) {
             break;
         }
         let name = match data.decisions.read(layout)?.map(|b| decode(&b)).transpose()? {
             Some(Entry::Layout(layout)) => layout.decision,
             _ => anyhow::bail!("decision log: record {position} names layout {layout}, which is none"),
         };
-        last.get_or_insert((decision.offset, Vec::new())).1.push(name);
+        last.get_or_insert((made_at, Vec::new())).1.push(name);
     }
     if keep < data.decisions.next_offset() {
         tracing::warn!(from = keep, "decisions on events that did not survive are cut off");

@@ -602,6 +602,10 @@ impl Service {
         };
         let (name, offset) = parse_decision_id(id).ok_or_else(missing)?;
         let found = find_decision(&self.data, name, offset).map_err(ServiceError::from)?;
+        if found.is_none() && self.data.erased_event(offset)?.is_some() {
+            let hint = Some("its event was erased, and with it the decision's inputs and reasons".into());
+            return Err(ServiceError::NotFound { what: "decision", name: id.to_string(), hint });
+        }
         found.ok_or_else(missing)
     }
 

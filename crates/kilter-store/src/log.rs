@@ -14,6 +14,7 @@ mod committer;
 mod error;
 mod frame;
 mod reader;
+mod rewrite;
 mod segment;
 mod storage;
 
@@ -231,6 +232,19 @@ impl Log {
         self.shared.truncate_from(offset)
     }
 
+    /// Replaces stored records by others, and answers how many were: `replace` is asked for each of `offsets` (ascending) that the log
+    /// holds, and leaves a record as it is by `None`. Offsets stay, and so does the place of every other record.
+    ///
+    /// For what has to be forgotten, not for ordinary work: each segment with such a record is written anew and renamed over the old one,
+    /// durably, and appends wait meanwhile. A crash on the way, or an error, leaves every segment wholly as it was or wholly new, so the
+    /// call may be repeated. Readers go on after the record they have read last.
+    ///
+    /// Errors: [`LogError::Corrupt`] when a segment with such a record is damaged; [`LogError::DiskFull`], for want of room for one more
+    /// segment; [`LogError::Io`]; [`LogError::Poisoned`] when the disk could not be flushed.
+    pub fn rewrite(&self, offsets: &[u64], mut replace: impl FnMut(u64, &[u8]) -> Option<Vec<u8>>) -> Result<u64, LogError> {
+        self.shared.rewrite(offsets, &mut replace)
+    }
+
     /// The log's folder.
     pub fn dir(&self) -> &Path {
         &self.shared.dir
@@ -260,7 +274,7 @@ struct Shared {
     segments: RwLock<Vec<Arc<Segment>>>,
     appended: watch::Sender<u64>,
     commit: Commit,
-    /// How often the end of the log moved back. Changed under the writer lock, the flush right and the segments lock.
+    /// How often the end of the log moved back, or a segment was written anew. Changed under the writer lock, the flush right and the segments lock.
     truncations: AtomicU64,
 }
 
@@ -553,6 +567,10 @@ impl Drop for DirLock {
 fn recover(dir: &Path, options: &LogOptions) -> Result<(Vec<Arc<Segment>>, Writer, Recovery), LogError> {
     let storage = options.storage.as_ref();
     let names = storage.list(dir).map_err(|e| LogError::io("list", dir, e))?;
+    for name in names.iter().filter(|name| rewrite::is_unfinished(name)) {
+        let path = dir.join(name);
+        storage.remove(&path).map_err(|e| LogError::io("remove", &path, e))?;
+    }
     let firsts = segment::first_offsets(&names);
     let mut segments = Vec::with_capacity(firsts.len() + 1);
     for pair in firsts.windows(2) {

@@ -9,6 +9,7 @@ mod models;
 mod owner;
 mod runs;
 mod schema;
+mod scrub;
 mod state;
 
 pub use alerts::{Alert, AlertFilter, NewAlert};

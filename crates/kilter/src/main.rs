@@ -65,6 +65,8 @@ enum Command {
     Decisions(commands::decisions::Args),
     /// Rebuilds decisions from the log and compares them with their records, to the last bit.
     Replay(commands::replay::Args),
+    /// Removes an entity from the log and from everything computed of it, with a record of proof.
+    Erase(commands::erase::Args),
     /// Sets damaged ends of the logs aside, so that a project whose log is refused can start again.
     Repair(commands::repair::Args),
     /// Lists events and bodies that were turned away, with the reason.
@@ -129,6 +131,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Runs(args) => commands::registry::runs(&dir, args).await,
         Command::Decisions(args) => commands::decisions::run(&dir, args).await,
         Command::Replay(args) => return commands::replay::run(&dir, args).await,
+        Command::Erase(args) => return commands::erase::run(&dir, args).await,
         Command::Repair(args) => commands::repair::run(&dir, args),
         Command::DeadLetters(args) => commands::dead_letters::run(&dir, args).await,
         Command::Alerts(args) => commands::registry::alerts(&dir, args).await,

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use kilter_connect::Decoded;
 use kilter_core::record::encode;
-use kilter_core::{Event, EventTime, Offset, SourceId};
+use kilter_core::{Event, EventTime, Offset, SourceId, Stub};
 use kilter_pipeline::{Pipeline, Plan};
 use kilter_store::log::LogError;
 
@@ -75,6 +75,10 @@ pub(super) fn remember_ids(data: &Data, plan: &Plan, dedupe: &mut Dedupe, from: 
             && let (Some(id), Some(source)) = (header.id, decoder.source(header.schema))
         {
             dedupe.check(source.0, id, header.arrived, offset);
+        } else if let Some(stub) = Stub::decode(bytes)?
+            && let (Some(id), Some(source)) = (stub.id, decoder.source(stub.schema))
+        {
+            dedupe.check_hash(source.0, id, stub.arrived, offset);
         }
     }
     dedupe.duplicates = 0;

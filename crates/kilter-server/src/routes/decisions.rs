@@ -50,6 +50,8 @@ pub struct Replay<'a> {
     same: bool,
     /// The first thing that differs.
     difference: Option<&'a str>,
+    /// All of the difference rests on events that were erased: nothing can be said of the decision.
+    inputs_erased: bool,
     /// Where the state was taken up: the offset of a snapshot, or 0 for the start of the log.
     from_offset: u64,
     recorded: FullDecision<'a>,
@@ -163,6 +165,7 @@ pub async fn replay_decision(State(app): State<App>, Segments(id): Segments<Stri
         id: &asked,
         same: replayed.difference.is_none(),
         difference: replayed.difference.as_deref(),
+        inputs_erased: replayed.inputs_erased,
         from_offset: replayed.from_offset,
         recorded: FullDecision::new(&replayed.recorded.decision, layout),
         again: replayed.again.as_ref().map(|again| FullDecision::new(again, layout)),

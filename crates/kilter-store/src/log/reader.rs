@@ -157,6 +157,35 @@ pub(super) fn position_of(storage: &dyn Storage, segment: Arc<Segment>, offset: 
     Ok(cursor.position)
 }
 
+/// Every record of a segment, checked.
+pub(super) fn each_record(
+    storage: &dyn Storage,
+    segment: &Arc<Segment>,
+    chunk: usize,
+    mut visit: impl FnMut(u64, &[u8]) -> Result<(), LogError>,
+) -> Result<(), LogError> {
+    let mut cursor = Cursor::near(storage, Arc::clone(segment), segment.first)?;
+    let mut buffer = Vec::new();
+    while cursor.offset < cursor.end.offset {
+        let detail = match parse(&buffer[cursor.at..cursor.filled], cursor.offset) {
+            Item::Record(payload) => {
+                visit(cursor.offset, payload)?;
+                let len = payload.len();
+                cursor.pass(len);
+                continue;
+            }
+            Item::Need(need) => {
+                cursor.fill(&mut buffer, need, chunk)?;
+                continue;
+            }
+            Item::Seal => SHORT_SEGMENT,
+            Item::Bad(detail) => detail,
+        };
+        return Err(read_damage(&cursor.segment.path, cursor.position, cursor.offset, detail));
+    }
+    Ok(())
+}
+
 impl Cursor {
     /// Stands at the last known record boundary at or before `offset`.
     fn near(storage: &dyn Storage, segment: Arc<Segment>, offset: u64) -> Result<Self, LogError> {

@@ -18,7 +18,9 @@ pub trait Storage: Debug + Send + Sync {
     fn open_read(&self, path: &Path) -> io::Result<Box<dyn LogFile>>;
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
-    /// Makes creations and removals in the folder durable.
+    /// Gives a file another name; a file of that name gives way at once.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Makes creations, renamings and removals in the folder durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 }
 
@@ -61,6 +63,10 @@ impl Storage for OsStorage {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {

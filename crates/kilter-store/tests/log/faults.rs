@@ -60,6 +60,9 @@ impl Storage for Faulty {
     fn remove(&self, path: &Path) -> io::Result<()> {
         OsStorage.remove(path)
     }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        OsStorage.rename(from, to)
+    }
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         OsStorage.sync_dir(dir)
     }

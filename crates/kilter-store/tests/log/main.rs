@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod faults;
 mod histories;
+mod rewrite;
 mod truncate;
 
 use kilter_store::log::{Log, LogOptions};

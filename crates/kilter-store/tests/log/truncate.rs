@@ -71,6 +71,10 @@ impl Storage for Power {
         self.spend()?;
         fs::rename(path, beside(path))
     }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.spend()?;
+        fs::rename(from, to)
+    }
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.spend()?;
         // A file that exists was cut, not removed.

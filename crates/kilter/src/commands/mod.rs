@@ -5,6 +5,7 @@ pub mod backtest;
 pub mod check;
 pub mod dead_letters;
 pub mod decisions;
+pub mod erase;
 pub mod features;
 pub mod generate;
 pub mod ingest;

@@ -69,6 +69,15 @@ fn all(data: &Data, project: &Project, args: &Args) -> anyhow::Result<ExitCode> 
         for (id, difference) in &report.details {
             println!("  {id}: {difference}");
         }
+        if report.inputs_erased > 0 {
+            println!("{} cannot be reproduced: events behind their inputs were erased", grouped(report.inputs_erased));
+            for (id, difference) in &report.inputs_erased_details {
+                println!("  {id}: {difference}");
+            }
+        }
+        if report.erased > 0 {
+            println!("{} decisions were erased with their events", grouped(report.erased));
+        }
     }
     Ok(if report.mismatches == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -85,13 +94,17 @@ fn one(data: &Data, project: &Project, args: &Args) -> anyhow::Result<ExitCode> 
         &own.plan
     };
     let replayed = replay_one(data, &Arc::new(plan.clone()), id, args.full)?;
-    let same = replayed.difference.is_none();
+    let outcome = match (&replayed.difference, replayed.inputs_erased) {
+        (None, _) => ExitCode::SUCCESS,
+        (Some(_), true) => ExitCode::from(3),
+        (Some(_), false) => ExitCode::FAILURE,
+    };
     if args.json {
         println!("{}", serde_json::to_string_pretty(&as_json(id, &replayed))?);
     } else {
         show(id, &replayed);
     }
-    Ok(if same { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(outcome)
 }
 
 fn as_json(id: &str, r: &Replayed) -> serde_json::Value {
@@ -109,7 +122,7 @@ fn as_json(id: &str, r: &Replayed) -> serde_json::Value {
         })
     };
     serde_json::json!({
-        "id": id, "same": r.difference.is_none(), "difference": r.difference, "from_offset": r.from_offset,
+        "id": id, "same": r.difference.is_none(), "difference": r.difference, "inputs_erased": r.inputs_erased, "from_offset": r.from_offset,
         "offset": r.event.offset, "time": r.event.time.to_string(),
         "recorded": side(&r.recorded.decision), "again": r.again.as_ref().map(side),
     })
@@ -130,6 +143,9 @@ fn show(id: &str, r: &Replayed) {
     }
     match &r.difference {
         None => println!("  the same to the last bit: inputs, score, outcome and reasons"),
+        Some(difference) if r.inputs_erased => {
+            println!("  CANNOT BE REPRODUCED: events behind its inputs were erased: {difference}");
+        }
         Some(difference) => println!("  DIFFERS: {difference}"),
     }
 }

@@ -143,6 +143,11 @@ fn write_here(
                 "{} was begun over a longer log than this one\n  hint: begin anew with --restart",
                 partial.display()
             );
+            anyhow::ensure!(
+                data.erased_since(manifest.until)?.is_none(),
+                "{} was begun before something was erased from the log, and may still hold it\n  hint: begin anew with --restart, which removes it",
+                partial.display()
+            );
             manifest
         }
         None => {

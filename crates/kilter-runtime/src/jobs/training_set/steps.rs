@@ -302,7 +302,7 @@ impl Iterator for LogEvents {
 fn event(decoder: &Decoder, offset: Offset, bytes: &[u8]) -> anyhow::Result<Option<Event>> {
     match decoder.decode(offset, bytes).with_context(|| format!("event log, offset {offset}"))? {
         Record::Event(event) => Ok(Some(event)),
-        Record::Control(_) | Record::Foreign => Ok(None),
+        Record::Control(_) | Record::Foreign | Record::Erased(_) => Ok(None),
     }
 }
 
