@@ -2,7 +2,7 @@
 //! and its definition over random events. Kilter's windows with the same hops must give the same.
 //!
 //! Data and values come from Chronon (<https://github.com/airbnb/chronon>, Copyright The Chronon Authors, Apache License 2.0); each test names
-//! the file. Chronon's definition, in docs/source/window_tiling.md: the window of a query is `[round(query - window, hop), query)`, rounded down; hops in
+//! the file. Chronon's definition, on the page "Window Tiling Algorithm" of its docs: the window of a query is `[round(query - window, hop), query)`, rounded down; hops in
 //! aggregator/src/main/scala/ai/chronon/aggregator/windowing/Resolution.scala: a day for windows from 12 days on, an hour from 12 hours on, else
 //! five minutes.
 
@@ -115,7 +115,7 @@ fn test_window_aligned_row_sawtooth() {
     }
 }
 
-/// docs/source/Tiled_Architecture.md, "Fetching and serving tiled features": COUNT and LAST over three hours of one-hour tiles
+/// The page "The Tiled Architecture" of its docs, "Fetching and serving tiled features": COUNT and LAST over three hours of one-hour tiles
 /// `[2, "B"]`, `[9, "A"]`, `[3, "C"]` give `[14, "C"]`.
 #[test]
 fn fetching_and_serving_tiled_features() {
