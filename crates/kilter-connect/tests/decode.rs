@@ -216,3 +216,18 @@ fn a_decision_request_hears_of_all_its_problems_at_once() {
     let broken = decode_object(b"{", &schema, &[], UnknownFields::Keep, &Limits::default()).unwrap_err();
     assert_eq!(broken[0].code, "malformed_json");
 }
+
+#[test]
+fn what_is_kept_beside_a_row_can_be_read_again() {
+    let code = |more: &str| {
+        let body = format!(r#"{{"account_id":1,"at":1767265200,"more":{more}}}"#);
+        let rows = decode_body(body.as_bytes(), None, &payments(), arrived(), &Limits::default()).unwrap().rows;
+        rows.into_iter().next().unwrap().map_or_else(|r| r.code.to_string(), |d| d.extra.unwrap_or_default().into_string())
+    };
+    for kept in [r#""\u00e9""#, r#""\ud83d\ude00""#, "1e300", "[1,{}]", r#"" 1e999 ""#] {
+        assert_eq!(code(kept), format!(r#"{{"more":{kept}}}"#));
+    }
+    for refused in [r#""\ud83d""#, r#"{"c":"\ud83d\tde00"}"#, "1e400", "[-1E999]", &"9".repeat(400)] {
+        assert_eq!(code(refused), "unreadable_value", "{refused}");
+    }
+}

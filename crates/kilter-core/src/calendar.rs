@@ -92,6 +92,9 @@ pub struct Calendar {
     zone: TimeZone,
 }
 
+/// In microseconds. Beyond the last date there is, counting periods up would never arrive.
+const FAR: i64 = 100_000_000_000_000_000;
+
 impl Calendar {
     /// None: no zone of this name (such as `Europe/Prague` or `UTC`) is known.
     pub fn new(unit: Unit, zone: &str) -> Option<Calendar> {
@@ -114,8 +117,9 @@ impl Calendar {
         self.unit
     }
 
-    /// The period that holds `t`.
+    /// The period that holds `t`; of a time no calendar tells of (three thousand years away, in damaged state) the outermost one.
     pub fn period(&self, t: EventTime) -> Period {
+        let t = EventTime(t.0.clamp(-FAR, FAR));
         let mut number = match self.unit {
             Unit::Even(span) => t.bucket(span),
             unit => number(unit, self.civil(t).date()),
@@ -218,6 +222,15 @@ mod tests {
         assert_eq!(period(Unit::Day, "America/Santiago", "2026-09-06T12:00:00Z"), pair("2026-09-06T04:00:00Z", "2026-09-07T03:00:00Z"));
         // Samoa skipped 2011-12-30 altogether.
         assert_eq!(period(Unit::Day, "Pacific/Apia", "2011-12-30T10:00:00Z").0, at("2011-12-30T10:00:00Z").to_string());
+    }
+
+    #[test]
+    fn a_time_beyond_all_dates_has_a_period_too() {
+        for unit in [Unit::Day, Unit::Week, Unit::Month, Unit::Quarter, Unit::Year, Unit::Even(Span::HOUR)] {
+            let calendar = Calendar::new(unit, "Europe/Prague").unwrap();
+            assert_eq!(calendar.period(EventTime(i64::MAX)), calendar.period(EventTime(FAR)));
+            assert_eq!(calendar.period(EventTime(i64::MIN)), calendar.period(EventTime(-FAR)));
+        }
     }
 
     #[test]

@@ -271,3 +271,45 @@ mod random {
         }
     }
 }
+
+#[test]
+fn a_text_that_can_be_read_in_many_ways_is_refused_in_little_time() {
+    // The parser's frames are large where it is not optimised.
+    let thread = std::thread::Builder::new().stack_size(64 << 20).spawn(refused_in_little_time).unwrap();
+    thread.join().unwrap();
+}
+
+fn refused_in_little_time() {
+    let (scope, _) = scope();
+    let units = [
+        "a.",
+        "n.abs(",
+        "z[n.",
+        "ceil(",
+        "ceil((",
+        "cast(",
+        "case(",
+        "convert(",
+        "current_date(n, ",
+        "extract(n, ",
+        "position(",
+        "n in (",
+        "interval ",
+    ];
+    let begun = std::time::Instant::now();
+    for unit in units {
+        for end in ["", "n", "r r"] {
+            assert!(compile(&(unit.repeat(45) + end), &scope).is_err(), "{unit}");
+        }
+    }
+    assert!(
+        compile("aa.z[z6.t.z[z6aa.z[z6z[z6.t.z[z6aa.a.z[z6z[z6.t.z[z6aa.z[zlist_minz[zlist_min(6.[z6.t.z[z6aa.z[z6z[z6.t.z[z6aa", &scope)
+            .is_err()
+    );
+    let took = begun.elapsed();
+    assert!(took.as_secs() < 60, "{took:?}");
+    let long = vec!["n"; 1_900].join("+");
+    assert_eq!(compile(&long, &scope).err().map(|p| p.code), Some("expression_too_deep"));
+    assert!(compile(&format!("n in ({})", vec!["7"; 4_000].join(",")), &scope).is_ok());
+    assert!(compile(&("abs(".repeat(40) + "n" + &")".repeat(40)), &scope).is_ok());
+}

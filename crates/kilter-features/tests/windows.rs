@@ -278,3 +278,30 @@ fn an_event_is_looked_up_in_another_view_as_that_was_before_it() {
     let problems = compile_view(&changing).unwrap_err();
     assert!(problems.iter().any(|(at, p)| *at == Location::Lookups && p.hint.is_some()), "{problems:?}");
 }
+
+#[test]
+fn a_head_that_has_lost_its_watermark_has_no_entities() {
+    struct Shelf(Vec<u8>);
+    impl kilter_features::ColdStore for Shelf {
+        fn get(&self, _: &[u8], found: &mut dyn FnMut(&[u8])) -> Result<(), String> {
+            found(&self.0);
+            Ok(())
+        }
+        fn scan(&self, _: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), String> {
+            Ok(())
+        }
+    }
+    let views = || vec![view(&spec(&[("n", "count(*) over 1h, 1d, 7d, 30d")]))];
+    let mut fed = Engine::new(views());
+    fed.attach(0, Box::new(Shelf(Vec::new())));
+    let row = vec![Value::Int(1), Value::Null, Value::Null, Value::Null, Value::Null, Value::Null];
+    fed.update(&event(EventTime(0), row));
+    let form = fed.changes().views.remove(0).put.remove(0).1;
+    let mut blank = Engine::new(views());
+    blank.attach(0, Box::new(Shelf(Vec::new())));
+    let mut engine = Engine::resume(views(), &blank.changes().head).unwrap();
+    engine.attach(0, Box::new(Shelf(form)));
+    let mut out = Vec::new();
+    engine.read(0, &EntityKey::Int(1), EventTime(0), &mut out);
+    assert_eq!(out, vec![Value::Int(0); 4]);
+}

@@ -328,6 +328,14 @@ impl<'f> Slots<'f> {
                 if depth(value.get()) + 1 > self.max_depth {
                     let message = format!("{name}: nested deeper than {} levels", self.max_depth);
                     self.problem("too_deep", &name, message, Some("flatten it, or send it as text".into()));
+                } else if !can_be_read_again(value.get()) {
+                    let message = format!("{name}: holds a number beyond float64 or an escape that is no character");
+                    self.problem(
+                        "unreadable_value",
+                        &name,
+                        message,
+                        Some("send it as plain text, or set `unknown = \"ignore\"` on the source".into()),
+                    );
                 } else {
                     if !self.extra.is_empty() {
                         self.extra.push(',');
@@ -346,6 +354,14 @@ impl<'f> Slots<'f> {
 pub(crate) fn push_json_string(out: &mut String, text: &str) {
     // Writing to memory and serialising a string cannot fail.
     out.push_str(&serde_json::to_string(text).unwrap_or_default());
+}
+
+/// Whether a value that is well formed can be kept: skipping over JSON does not notice half a surrogate pair (`\ud83d`) or `1e400`, reading it does,
+/// and one such value would hide all others kept beside the row.
+fn can_be_read_again(json: &str) -> bool {
+    let exponent = |pair: &[u8]| pair[0].is_ascii_digit() && matches!(pair[1], b'e' | b'E');
+    let doubtful = json.len() > 300 || json.contains("\\u") || json.as_bytes().windows(2).any(exponent);
+    !doubtful || serde_json::from_str::<serde_json::Value>(json).is_ok()
 }
 
 /// Levels of arrays and objects in a piece of JSON text.

@@ -357,7 +357,8 @@ impl ViewState {
     }
 
     fn read(&mut self, plan: &Plan, key: &EntityKey, at: EventTime, watermark: Option<EventTime>, cache_from: usize, out: &mut [Value]) {
-        let place = self.find(plan, key).filter(|&place| !expired(plan, self.entities[place].last, at, watermark));
+        // Without an event there is no entity, whatever a damaged state says.
+        let place = watermark.and_then(|_| self.find(plan, key)).filter(|&place| !expired(plan, self.entities[place].last, at, watermark));
         let mut entity = place.map(|place| &mut self.entities[place]);
         if let (Some(few), Some(watermark)) = (entity.as_deref().filter(|e| e.kept_events().is_some()), watermark) {
             let bounds = self.bounds.at(plan, watermark, &mut self.periods);

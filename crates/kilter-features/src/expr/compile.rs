@@ -5,10 +5,10 @@ use std::ops::Range;
 
 use kilter_core::{CompactString, DataType, EventTime, Problem, Span, Value};
 use sqlparser::ast::{self, BinaryOperator, Expr, Spanned, UnaryOperator};
-use sqlparser::dialect::GenericDialect;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::Token;
 
+use super::dialect::Bounded;
 use super::functions::{self, Param, Returns};
 use super::node::{Comparison, Eval, Like, Node};
 use super::{MAX_TEXT_BYTES, Scope, byte_at};
@@ -88,7 +88,8 @@ struct Compiler<'a> {
 
 impl Compiler<'_> {
     fn parse(&self) -> Result<Expr, Problem> {
-        let mut parser = Parser::new(&GenericDialect {}).try_with_sql(self.text).map_err(|e| self.syntax(e))?;
+        let dialect = Bounded::default();
+        let mut parser = Parser::new(&dialect).try_with_sql(self.text).map_err(|e| self.syntax(e))?;
         let tree = parser.parse_expr().map_err(|e| self.syntax(e))?;
         let next = parser.peek_token();
         match next.token {

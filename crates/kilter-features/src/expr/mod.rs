@@ -4,6 +4,7 @@
 
 mod calendar;
 mod compile;
+mod dialect;
 pub(crate) mod functions;
 mod lists;
 mod node;

@@ -10,11 +10,14 @@ mod random;
 mod tiers;
 mod twin;
 
+use std::cell::Cell;
+
 use common::view;
 use kilter_core::{EntityKey, Event, EventTime, SourceId, Span, Value};
 use kilter_features::{Engine, RestoreError, ViewSpec};
 use kilter_stats::Rng;
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 
 use random::{Line, SECOND, TestView, Window, history, moments, test_view};
 use twin::{agrees, events_of_entity, key_of, naive};
@@ -39,9 +42,10 @@ fn same_bits(a: &[Value], b: &[Value]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.same_bits(b))
 }
 
-/// Plays a history and compares every feature at some of its moments with the formula.
-fn compare(views: &[TestView], events: &[Event], moments: &[i64], every: usize) -> Result<(), TestCaseError> {
+/// Plays a history and compares every feature at some of its moments with the formula. Returns how many values that were.
+fn compare(views: &[TestView], events: &[Event], moments: &[i64], every: usize) -> Result<u64, TestCaseError> {
     let mut engine = engine(views);
+    let mut compared = 0;
     for n in 0..events.len() {
         engine.update(&events[n]);
         if n % every != 0 && n + 1 != events.len() {
@@ -57,6 +61,7 @@ fn compare(views: &[TestView], events: &[Event], moments: &[i64], every: usize) 
                 let features = engine.views()[v].features();
                 let lines = test_view.lines.iter().flat_map(|l| l.of_each_window().into_iter().map(move |w| (l, w)));
                 prop_assert_eq!(got.len(), features.len());
+                compared += got.len() as u64;
                 for ((feature, (line, window)), got) in features.iter().zip(lines).zip(&got) {
                     let (want, scale) = naive(test_view, line, &window, &own, watermark, q);
                     prop_assert!(got.fits(feature.data_type), "{} is {got:?}", feature.text);
@@ -71,7 +76,7 @@ fn compare(views: &[TestView], events: &[Event], moments: &[i64], every: usize) 
             }
         }
     }
-    Ok(())
+    Ok(compared)
 }
 
 /// This many cases, or as many as `PROPTEST_CASES` asks for, for long runs.
@@ -81,34 +86,45 @@ fn cases(otherwise: u32) -> ProptestConfig {
     ProptestConfig { cases: if asked == usual { otherwise } else { asked }, max_shrink_iters: 4_000, ..ProptestConfig::default() }
 }
 
-// In parts, which run beside each other.
-macro_rules! the_engine_is_the_formula {
-    ($($part:ident $most:literal)*) => { $(
-        mod $part {
-            use super::*;
-
-            proptest! {
-                #![proptest_config(cases(3_000))]
-
-                #[test]
-                fn the_engine_is_the_formula(
-                    views in prop::collection::vec(test_view(), 1..4),
-                    events in history($most),
-                    moments in moments(),
-                    every in 1usize..9,
-                ) {
-                    compare(&views, &events, &moments, every)?;
-                }
-            }
-        }
-    )* };
+/// One part of the cases, with histories of less than `most` events. Says at the end how many there were.
+fn the_engine_is_the_formula(part: &'static str, most: usize) {
+    let config = ProptestConfig { source_file: Some(file!()), test_name: Some(part), ..cases(1_500) };
+    let (ran, compared) = (Cell::new(0), Cell::new(0));
+    let input = (prop::collection::vec(test_view(), 1..4), history(most), moments(), 1usize..9);
+    let result = TestRunner::new(config).run(&input, |(views, events, moments, every)| {
+        compared.set(compared.get() + compare(&views, &events, &moments, every)?);
+        ran.set(ran.get() + 1);
+        Ok(())
+    });
+    if let Err(failure) = result {
+        panic!("after {} cases that agree: {failure}", ran.get());
+    }
+    println!("{part}: {} random cases, {} values compared", ran.get(), compared.get());
 }
 
-// The long ones have entities that go over from events to tiles.
-the_engine_is_the_formula!(short 60 long 180);
+// Four parts, which run beside each other. The long ones have entities that go over from events to tiles.
+#[test]
+fn the_engine_is_the_formula_in_short_histories() {
+    the_engine_is_the_formula("short histories", 60);
+}
+
+#[test]
+fn the_engine_is_the_formula_in_more_short_histories() {
+    the_engine_is_the_formula("more short histories", 60);
+}
+
+#[test]
+fn the_engine_is_the_formula_in_long_histories() {
+    the_engine_is_the_formula("long histories", 180);
+}
+
+#[test]
+fn the_engine_is_the_formula_in_more_long_histories() {
+    the_engine_is_the_formula("more long histories", 180);
+}
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3_000, max_shrink_iters: 4_000, ..ProptestConfig::default() })]
+    #![proptest_config(cases(3_000))]
 
     #[test]
     fn a_restart_leaves_no_trace(

@@ -1,0 +1,193 @@
+//! Writes what every fuzzer starts from, `FOLDER/TARGET/NUMBER`: the examples of the reference pages, the projects of this repository, and files,
+//! log records and snapshots as the program itself writes them. It is built like the fuzzers, which is why libFuzzer has the first word.
+#![no_main]
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use kilter_connect::{TableFormat, TableWriter, row_to_json};
+use kilter_core::record::encode;
+use kilter_core::{Operation, Schema};
+use kilter_fuzz::{engine, events, rows, schema};
+
+const EXPRESSIONS: &str = include_str!("../../docs/reference/expressions.md");
+const WINDOWS: &str = include_str!("../../docs/reference/windows.md");
+const DEFINITIONS: &str = include_str!("../../docs/reference/definitions.md");
+const PROJECTS: [&str; 5] = [
+    include_str!("../../examples/card-fraud/kilter.toml"),
+    include_str!("../../examples/credit-default/kilter.toml"),
+    include_str!("../../examples/credit-risk/kilter.toml"),
+    include_str!("../../crates/kilter-runtime/templates/blank.toml"),
+    include_str!("../../crates/kilter-runtime/templates/card-fraud.toml"),
+];
+
+libfuzzer_sys::fuzz_target!(
+    init: {
+        write_and_leave();
+    },
+    |_data: &[u8]| {}
+);
+
+fn write_and_leave() {
+    let folder = std::env::args().nth(1).unwrap_or_default();
+    if let Err(e) = write_all(Path::new(&folder)) {
+        eprintln!("usage: seeds FOLDER ({folder:?}: {e})");
+        std::process::exit(2);
+    }
+    std::process::exit(0);
+}
+
+fn write_all(folder: &Path) -> io::Result<()> {
+    write(folder, "expressions", expressions())?;
+    write(folder, "feature_lines", feature_lines())?;
+    write(folder, "bodies", bodies())?;
+    write(folder, "tables", tables())?;
+    write(folder, "records", records())?;
+    write(folder, "snapshots", snapshots())?;
+    write(folder, "definitions", definitions())
+}
+
+fn write(folder: &Path, target: &str, seeds: Vec<Vec<u8>>) -> io::Result<()> {
+    let folder = folder.join(target);
+    fs::create_dir_all(&folder)?;
+    println!("{target}: {} seeds", seeds.len());
+    assert!(!seeds.is_empty(), "{target} has nothing to start from");
+    seeds.iter().enumerate().try_for_each(|(i, seed)| fs::write(folder.join(format!("seed-{i:03}")), seed))
+}
+
+/// What stands in backticks in the first column of a page's tables.
+fn first_cells(page: &str) -> impl Iterator<Item = String> {
+    page.lines().filter_map(|line| {
+        let line = line.replace("\\|", "\u{1}");
+        let cell = line.strip_prefix('|')?.split('|').next()?.trim();
+        Some(cell.strip_prefix('`')?.strip_suffix('`')?.replace('\u{1}', "|"))
+    })
+}
+
+fn expressions() -> Vec<Vec<u8>> {
+    first_cells(EXPRESSIONS).map(String::into_bytes).collect()
+}
+
+fn feature_lines() -> Vec<Vec<u8>> {
+    let is_line = |text: &&str| text.contains('(') && !text.contains('|');
+    let examples = WINDOWS.lines().filter_map(|line| line.split_once(" = ")).map(|(_, text)| text).filter(is_line).map(str::to_string);
+    let aggregates = first_cells(WINDOWS).flat_map(|cell| {
+        let args = cell.replace("(x", "(amount").replace(", k)", ", 3)").replace(", p)", ", 0.9)").replace("condition", "ok");
+        ["1h", "2h exact", "last 4", "month"].map(|window| format!("{args} where n > 0 over {window}"))
+    });
+    let whole = [
+        "count(*) over 1m\nsum(n) by kind over 1d\nderived get(f1_1d, 'card') / f0_1m\nwhere amount > 0\nhop 1m",
+        "sum(amount) over 1h\nmin(n) over day\nkey n",
+        "mean(amount) over decay 7d, session 30m max 4h, previous week, tumbling 6h, 1m hop 7s",
+    ];
+    examples.chain(aggregates).chain(whole.map(str::to_string)).map(String::into_bytes).collect()
+}
+
+/// The byte that chooses: format in its lowest two bits, the kind of content above them.
+fn chosen(format: u8, content: u8, bytes: &[u8]) -> Vec<u8> {
+    let mut seed = vec![format | content << 2];
+    seed.extend_from_slice(bytes);
+    seed
+}
+
+fn bodies() -> Vec<Vec<u8>> {
+    const JSON: u8 = 0;
+    const NDJSON: u8 = 1;
+    const CSV: u8 = 2;
+    let objects: Vec<String> = rows().iter().map(|row| row_to_json(&schema(), row).to_string()).collect();
+    let mut seeds = Vec::new();
+    for format in 0..3 {
+        seeds.extend(objects.iter().map(|object| chosen(format, JSON, object.as_bytes())));
+        seeds.push(chosen(format, JSON, format!("[{}]", objects.join(",")).as_bytes()));
+        seeds.push(chosen(format, NDJSON, objects.join("\n").as_bytes()));
+        seeds.push(chosen(format, CSV, &table(TableFormat::Csv)));
+    }
+    seeds.push(chosen(
+        0,
+        JSON,
+        br#"{"k":1,"at":"2026-01-01T11:00:00Z","event_id":"e-1","more":{"a":[1,2,{"b":null}],"c":"\u00e9\ud83d\ude00"}}"#,
+    ));
+    seeds.push(chosen(2, JSON, br#"{"k":1,"at":1767265200000,"op":"d"}"#));
+    let envelope = |op: &str, before: &str, after: &str| {
+        format!(
+            r#"{{"before":{before},"after":{after},"op":"{op}","ts_ms":1767265200000,"source":{{"ts_ms":1767265199999,"lsn":24023128,"table":"t"}}}}"#
+        )
+    };
+    let row = &objects[0];
+    for message in [
+        envelope("c", "null", row),
+        envelope("u", row, row),
+        envelope("d", row, "null"),
+        envelope("m", "null", "null"),
+        format!(r#"{{"schema":{{"type":"struct","fields":[]}},"payload":{}}}"#, envelope("r", "null", row)),
+    ] {
+        seeds.push(chosen(3, JSON, message.as_bytes()));
+        seeds.push(chosen(3, NDJSON, format!("{message}\nnull\n{message}").as_bytes()));
+    }
+    seeds
+}
+
+fn table(format: TableFormat) -> Vec<u8> {
+    table_of(format, &schema(), 1)
+}
+
+fn table_of(format: TableFormat, schema: &Schema, times: usize) -> Vec<u8> {
+    let mut writer = TableWriter::create(Vec::new(), format, schema, &[]).expect("memory does not fail");
+    for row in (0..times).flat_map(|_| rows()) {
+        writer.push(&row).expect("memory does not fail");
+    }
+    writer.finish().expect("memory does not fail")
+}
+
+fn tables() -> Vec<Vec<u8>> {
+    let files = [(0, TableFormat::Parquet), (1, TableFormat::Csv), (2, TableFormat::Ndjson)];
+    let mut seeds: Vec<Vec<u8>> =
+        files.iter().flat_map(|(n, format)| [1, 40].map(|times| chosen(*n, 0, &table_of(*format, &schema(), times)))).collect();
+    let array = rows().iter().map(|row| row_to_json(&schema(), row).to_string()).collect::<Vec<_>>().join(",");
+    seeds.push(chosen(3, 0, format!("[{array}]").as_bytes()));
+    seeds
+}
+
+fn records() -> Vec<Vec<u8>> {
+    let with = |mut event: kilter_core::Event, id: Option<&str>, extra: Option<&str>| {
+        event.id = id.map(Into::into);
+        event.extra = extra.map(Into::into);
+        event
+    };
+    let plain = events().into_iter();
+    let more = events().into_iter().map(|e| with(e, Some("an id"), Some(r#"{"more":1}"#)));
+    plain
+        .chain(more)
+        .enumerate()
+        .map(|(i, mut event)| {
+            if i % 4 == 3 {
+                event.operation = Operation::Delete;
+            }
+            let mut seed = vec![event.row.len() as u8];
+            encode(&event, i as u32, &mut seed);
+            seed
+        })
+        .collect()
+}
+
+fn snapshots() -> Vec<Vec<u8>> {
+    let mut seeds = Vec::new();
+    for changing in [false, true] {
+        for taken in 0..=events().len() {
+            let engine = engine(changing, taken);
+            let mut bytes = Vec::new();
+            engine.snapshot(&mut bytes);
+            seeds.push([&[u8::from(changing)], kilter_fuzz::unsealed(&bytes)].concat());
+        }
+        for (head, entity) in kilter_fuzz::stored(changing) {
+            seeds.push(kilter_fuzz::stored_seed(changing, &head, &entity));
+        }
+    }
+    seeds
+}
+
+fn definitions() -> Vec<Vec<u8>> {
+    let blocks = DEFINITIONS.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    PROJECTS.iter().copied().chain(blocks).map(|text| text.as_bytes().to_vec()).collect()
+}
