@@ -22,7 +22,7 @@ fn whole(changing: bool, bytes: &[u8]) {
     let Ok(mut engine) = Engine::restore(views(), &sealed(bytes)) else { return };
     let mut written = Vec::new();
     engine.snapshot(&mut written);
-    let mut twin = Engine::restore(views(), &written).expect("what was just written is read");
+    let twin = Engine::restore(views(), &written).expect("what was just written is read");
     let mut again = Vec::new();
     twin.snapshot(&mut again);
     assert!(written == again, "a restored engine writes another snapshot");

@@ -87,6 +87,7 @@ fn cases(otherwise: u32) -> ProptestConfig {
 }
 
 /// One part of the cases, with histories of less than `most` events. Says at the end how many there were.
+#[allow(clippy::print_stdout, reason = "the number of cases is what a long run is asked for")]
 fn the_engine_is_the_formula(part: &'static str, most: usize) {
     let config = ProptestConfig { source_file: Some(file!()), test_name: Some(part), ..cases(1_500) };
     let (ran, compared) = (Cell::new(0), Cell::new(0));
