@@ -84,7 +84,9 @@ impl<'a> Taint<'a> {
         let Some(decision) = self.plan.decision(&recorded.layout.decision) else { return false };
         let decision = &self.plan.decisions[decision];
         let touched = |slots: &[usize], context: &kilter_pipeline::ContextPlan| {
-            context.lookups.iter().filter(|l| self.views[l.view]).any(|l| {
+            // What a view reads of others is in its state.
+            let changed = |view: usize| self.plan.with_needs([view]).iter().any(|v| self.views[*v]);
+            context.lookups.iter().filter(|l| changed(l.view)).any(|l| {
                 let features = l.first_slot..l.first_slot + self.plan.views[l.view].features().len();
                 slots.iter().any(|slot| features.contains(slot))
             })
