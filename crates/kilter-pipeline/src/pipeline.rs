@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use kilter_core::{EntityKey, Event, EventTime, Offset, Operation, SourceId, Value};
-use kilter_features::{Changes, Engine, Update, View};
+use kilter_features::{Changes, Engine, Look, Update, View};
 use kilter_learn::Model;
 use serde::{Deserialize, Serialize};
 
@@ -244,6 +244,11 @@ impl Pipeline {
         let mut values = Vec::new();
         self.engine.read(view, key, at, &mut values);
         values
+    }
+
+    /// The same with what is known about the answer; none: there is no such view.
+    pub fn look(&mut self, view: usize, key: &EntityKey, at: EventTime) -> Option<Look> {
+        self.engine.look(view, key, at)
     }
 
     /// Gives up everything but the features.

@@ -23,6 +23,7 @@ mod tiers;
 pub use catalog::{Control, Decoder, Record};
 pub use data::Data;
 pub use kilter_connect::TableFormat;
+pub use kilter_features::Look;
 pub use sequencer::{Decided, FeatureRead, FeatureRows, Refusal, TrainListener};
 pub use service::{IngestReport, Recorded, Service, ServiceError, StartOptions, SystemClock, next_tick};
 pub use status::{Latency, Percentiles, Readings, Status};

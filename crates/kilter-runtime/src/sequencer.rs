@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use kilter_connect::Decoded;
 use kilter_core::record::encode;
 use kilter_core::{Clock, EntityKey, Event, EventTime, Offset, SourceId, Span, Value};
-use kilter_features::View;
+use kilter_features::{Look, View};
 use kilter_pipeline::decision::{Entry, decode};
 use kilter_pipeline::{ClockMode, Decision, Layout, Pipeline, Plan, Reading};
 use kilter_store::dead_letter::{DeadLetter, DeadLetterQuery};
@@ -139,6 +139,8 @@ pub struct FeatureRead {
     /// The view as it was when read: names of the values.
     pub view: View,
     pub values: Vec<Value>,
+    /// The values with what is known about them.
+    pub look: Look,
 }
 
 /// Features of several entities at one moment and one place of the log, in the order asked.
@@ -148,7 +150,7 @@ pub struct FeatureRows {
     pub as_of_offset: Offset,
     /// The view as it was then: its features name the values.
     pub view: View,
-    pub rows: Vec<Vec<Value>>,
+    pub rows: Vec<Look>,
 }
 
 /// The newest end of the stream.
@@ -458,7 +460,7 @@ impl Sequencer {
                     ClockMode::Event => self.pipeline.now().unwrap_or(self.clock.now()),
                 };
                 let at = at.unwrap_or(now);
-                let rows = keys.iter().map(|key| self.pipeline.features(view, key, at)).collect();
+                let rows = keys.iter().filter_map(|key| self.pipeline.look(view, key, at)).collect();
                 let view = self.plan.views[view].clone();
                 let answer = FeatureRows { at, as_of_offset: self.pipeline.next_offset(), view, rows };
                 let _ = reply.send(self.whole_answer().map(|()| answer));
@@ -624,6 +626,8 @@ impl Sequencer {
         if let (Some(reason), None) = (self.pipeline.engine().failure(), &self.broken) {
             self.break_off(reason.to_string());
         }
+        // Whoever is answered finds the own rows in the status.
+        self.publish();
         let next = self.pipeline.next_offset();
         for ticket in std::mem::take(&mut self.tickets) {
             match ticket.reply {
@@ -641,7 +645,6 @@ impl Sequencer {
                 TicketReply::Nobody => {}
             }
         }
-        self.publish();
     }
 
     /// Writes the staged events with one write and processes them. When a log refuses, nothing has happened to any state; then the

@@ -456,7 +456,8 @@ impl Service {
     /// Features of one entity, as of now or of a moment that the state still holds.
     pub async fn features(&self, view: usize, key: EntityKey, at: Option<EventTime>) -> Result<FeatureRead, ServiceError> {
         let FeatureRows { at, as_of_offset, view, rows } = self.feature_rows(view, vec![key], at).await?;
-        Ok(FeatureRead { at, as_of_offset, view, values: rows.into_iter().next().unwrap_or_default() })
+        let look = rows.into_iter().next().unwrap_or_default();
+        Ok(FeatureRead { at, as_of_offset, view, values: look.values.clone(), look })
     }
 
     /// The same for several entities, all as of one moment and one place of the log.

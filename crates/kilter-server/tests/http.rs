@@ -375,6 +375,17 @@ fn features_of_many_entities_are_read_at_one_moment() {
     let all = server.post("/v1/features/card", JSON, r#"{"keys": [0]}"#).ok();
     assert_eq!(all["rows"][0]["features"].as_object().unwrap().len(), 4);
 
+    // How fresh it is, and what is no longer what it was.
+    let moment = |minutes: i64| json!(at(minutes).to_string());
+    assert_eq!((&rows[0]["last_event"], &rows[2]["last_event"]), (&moment(45), &json!(null)));
+    assert!(rows.iter().all(|row| row.get("incomplete").is_none() && row.get("freshness").is_none()), "{read}");
+    let past = json!({ "keys": [0], "at": at(-2 * 24 * 60).to_string(), "features": ["sum_1d", "count_1h"], "freshness": true });
+    let past = &server.post("/v1/features/card", JSON, past.to_string()).ok()["rows"][0];
+    assert_eq!((&past["incomplete"], &past["freshness"]), (&json!(["sum_1d", "count_1h"]), &json!({ "sum_1d": null, "count_1h": null })));
+    let single = server.get(&format!("/v1/features/card/0?at={}&freshness=true", at(57))).ok();
+    assert_eq!((&single["last_event"], &single["freshness"]["count_1h"]), (&moment(45), &moment(45)), "{single}");
+    server.get("/v1/features/card/0?freshness=perhaps").refused(400, "bad_parameter");
+
     let refused = |body: Value, status, code: &str| server.post("/v1/features/card", JSON, body.to_string()).refused(status, code);
     let error = refused(json!({ "keys": [1, "zero"] }), 422, "invalid_request");
     assert_eq!((&error["fields"][0]["field"], &error["fields"][0]["expected"]), (&json!("keys[1]"), &json!("int64")));

@@ -363,6 +363,9 @@ fn a_training_set_is_what_was_decided_with_and_the_same_after_kills() {
     assert!(read.contains("total") && read.contains("after the events before offset"), "{read}");
     let read = project.kilter(&["features", "read", "account", "2", "--json"]).json();
     assert_eq!(read["rows"][0]["features"], server.get("/v1/features/account/2").ok()["features"]);
+    assert!(read["rows"][0].get("last_event").is_some(), "{read}");
+    let past = project.kilter(&["features", "read", "account", "2", "--at", "2001-01-01T00:00:00Z"]).ok();
+    assert!(past.contains(" *") && past.contains("not as it was then") && past.contains("(last event)"), "{past}");
     project.kilter(&["features", "read", "acount", "2"]).failed(1, &["did you mean `account`?"]);
     project.kilter(&["features", "read", "account", "x"]).failed(1, &["is no key of view `account`"]);
     server.stop();

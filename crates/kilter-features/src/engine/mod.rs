@@ -6,6 +6,7 @@
 mod carry;
 mod entities;
 mod entity;
+mod look;
 mod row;
 mod snapshot;
 mod table;
@@ -23,6 +24,7 @@ use crate::view::{Extent, Feed, Group, LevelPlan, Output, Periods, Place, Plan, 
 
 use entities::Entities;
 use entity::Entity;
+pub use look::Look;
 use row::{CACHE_FROM, Row, Steps};
 pub use snapshot::RestoreError;
 use table::Table;

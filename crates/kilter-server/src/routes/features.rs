@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use kilter_core::{EntityKey, Value};
-use kilter_runtime::ServiceError;
+use kilter_runtime::{Look, ServiceError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -30,17 +30,49 @@ pub struct Features<'a> {
     as_of_offset: u64,
     #[schema(value_type = BTreeMap<String, serde_json::Value>)]
     features: BTreeMap<&'a str, &'a Value>,
+    #[serde(flatten)]
+    known: Known<'a>,
+}
+
+/// What is known about the values.
+#[derive(Serialize, ToSchema)]
+pub struct Known<'a> {
+    /// When the newest event happened that the view took in of the entity; null: it knows nothing of it.
+    last_event: Option<Moment>,
+    /// Features that are not what they were at `at`, or would have been: their windows have let go of a part since, or hold what came after.
+    /// Left out: none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Option<Vec<String>>)]
+    incomplete: Vec<&'a str>,
+    /// With `freshness=true`: when the newest event in each feature's window happened, to the beginning of its tile where a later one is known.
+    /// Null: the window is empty, or the feature is derived from others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<BTreeMap<String, Option<String>>>)]
+    freshness: Option<BTreeMap<&'a str, Option<Moment>>>,
+}
+
+impl<'a> Known<'a> {
+    /// Of the features at these places.
+    fn new(look: &Look, names: &[&'a str], wanted: &[usize], freshness: bool) -> Known<'a> {
+        let newest = |f: &usize| (names[*f], look.newest.get(*f).copied().flatten().map(Moment));
+        Known {
+            last_event: look.last_event.map(Moment),
+            incomplete: wanted.iter().filter(|f| look.complete.get(**f) == Some(&false)).map(|f| names[*f]).collect(),
+            freshness: freshness.then(|| wanted.iter().map(newest).collect()),
+        }
+    }
 }
 
 /// Features of one entity
 ///
-/// As of now, or of a moment that the windows still hold. Several key columns are separated by `|`.
+/// As of now, or of a moment that the windows still hold: those that do not are named in `incomplete`. Several key columns are separated by `|`.
 #[utoipa::path(
     get, path = "/v1/features/{view}/{key}", tag = "features",
     params(
         ("view" = String, Path, description = "a feature view of the project"),
         ("key" = String, Path, description = "the entity, such as an account's number"),
         ("at" = Option<String>, Query, description = "a time, RFC 3339 or a number since 1970; left out: now"),
+        ("freshness" = Option<bool>, Query, description = "how fresh each feature is"),
     ),
     responses(
         (status = 200, description = "the features; one never seen has the values of an empty history", body = Features),
@@ -51,17 +83,20 @@ pub struct Features<'a> {
 )]
 pub async fn get_features(State(app): State<App>, Segments((view, key)): Segments<(String, String)>, mut params: Params) -> Answer {
     let at = params.time("at");
+    let freshness = params.flag("freshness");
     params.done()?;
     let index = app.service.view(&view)?;
     let entity = app.service.parse_key(index, &key)?;
     let read = app.service.features(index, entity, at).await?;
-    let names = read.view.features().iter().map(|f| f.name.as_str());
+    let names: Vec<&str> = read.view.features().iter().map(|f| f.name.as_str()).collect();
+    let all: Vec<usize> = (0..names.len()).collect();
     ok(&Features {
         view: &view,
         key: &key,
         at: Moment(read.at),
         as_of_offset: read.as_of_offset,
-        features: names.zip(&read.values).collect(),
+        known: Known::new(&read.look, &names, &all, freshness),
+        features: names.into_iter().zip(&read.values).collect(),
     })
 }
 
@@ -78,6 +113,8 @@ pub struct FeatureQuery {
     /// Left out: all of the view.
     #[schema(example = json!(["turnover_7d"]))]
     features: Option<Vec<String>>,
+    /// Whether each row says how fresh each feature is.
+    freshness: Option<bool>,
 }
 
 /// The features of several entities, all at one moment and after the same events.
@@ -99,6 +136,8 @@ pub struct FeatureRow<'a> {
     key: serde_json::Value,
     #[schema(value_type = BTreeMap<String, serde_json::Value>)]
     features: BTreeMap<&'a str, &'a Value>,
+    #[serde(flatten)]
+    known: Known<'a>,
 }
 
 /// Features of many entities
@@ -123,6 +162,7 @@ pub async fn read_features(State(app): State<App>, Segments(view): Segments<Stri
     let keys = params.list("keys", KEYS);
     let at = params.time("at");
     let wanted = params.all_of("features", &names);
+    let freshness = params.flag("freshness");
     if keys.is_none() {
         params.missing("keys", "an array of entities");
     }
@@ -131,10 +171,11 @@ pub async fn read_features(State(app): State<App>, Segments(view): Segments<Stri
     let entities = keys.iter().enumerate().map(|(place, key)| entity(&app, index, place, key)).collect::<Result<Vec<_>, _>>()?;
     let read = app.service.feature_rows(index, entities, at).await?;
     let wanted = wanted.unwrap_or_else(|| (0..names.len()).collect());
-    let rows = keys
-        .into_iter()
-        .zip(&read.rows)
-        .map(|(key, values)| FeatureRow { key, features: wanted.iter().filter_map(|&f| Some((names[f], values.get(f)?))).collect() });
+    let rows = keys.into_iter().zip(&read.rows).map(|(key, look)| FeatureRow {
+        key,
+        features: wanted.iter().filter_map(|&f| Some((names[f], look.values.get(f)?))).collect(),
+        known: Known::new(look, &names, &wanted, freshness),
+    });
     ok(&FeatureTable { view: &view, at: Moment(read.at), as_of_offset: read.as_of_offset, rows: rows.collect() })
 }
 

@@ -39,6 +39,10 @@ struct Read {
     json: bool,
 }
 
+fn is_incomplete(row: &Value, name: &str) -> bool {
+    row["incomplete"].as_array().is_some_and(|names| names.iter().any(|n| n == name))
+}
+
 pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
     let Command::Read(args) = args.command;
     let api = Api::open(dir).await?;
@@ -60,12 +64,20 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
     let mut out = table(&header);
     let names = rows.first().and_then(|row| row["features"].as_object()).into_iter().flat_map(|features| features.keys());
     for name in names {
-        let values = rows.iter().map(|row| match &row["features"][name] {
-            Value::Null => "null".to_string(),
-            value => cell(value),
+        let values = rows.iter().map(|row| {
+            let mark = if is_incomplete(row, name) { " *" } else { "" };
+            match &row["features"][name] {
+                Value::Null => format!("null{mark}"),
+                value => format!("{}{mark}", cell(value)),
+            }
         });
         out.add_row([name.clone()].into_iter().chain(values));
     }
+    let last = rows.iter().map(|row| if row["last_event"].is_null() { "none".to_string() } else { cell(&row["last_event"]) });
+    out.add_row(["(last event)".to_string()].into_iter().chain(last));
     println!("{out}");
+    if rows.iter().any(|row| row["incomplete"].is_array()) {
+        println!("* not as it was then: the window has let go of a part of it since, or holds what came after");
+    }
     Ok(())
 }
