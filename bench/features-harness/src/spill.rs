@@ -1,6 +1,6 @@
 //! State beyond memory: many entities under a limit, loaded one by one, then used by Zipf's law, then taken up again after a restart.
 //!
-//! The engine and its store are those of the product, and so is when they write and let go ([`Balance`] says the same as the sequencer);
+//! The engine and its store are those of the product, and so is when they write and let go (`Engine::relieve`);
 //! there is no log and no HTTP.
 
 use std::collections::HashMap;
@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use kilter_connect::{Decoded, Limits, decode_body};
 use kilter_core::{EntityKey, Event, EventTime, Value};
-use kilter_features::{ColdStore, Engine};
+use kilter_features::{ColdStore, Engine, Pressure};
 use kilter_stats::Rng;
 use kilter_store::state::{StateHead, StateOptions, StateStore, StateView, ViewCommit};
 use serde_json::json;
@@ -37,12 +37,11 @@ impl ColdStore for Shelf {
     }
 }
 
-/// As the sequencer keeps its state within bounds.
+/// The engine's driver: what the sequencer is in the product.
 struct Balance {
     store: Arc<StateStore>,
     hot: usize,
     writing: Option<Receiver<Vec<u64>>>,
-    exhausted: bool,
     offset: u64,
     written_bytes: u64,
     waited: f64,
@@ -50,22 +49,18 @@ struct Balance {
 
 impl Balance {
     fn keep(&mut self, engine: &mut Engine) {
-        self.collect(engine, false);
-        if self.writing.is_none() && engine.changed_bytes() > self.hot / 16 {
-            self.write(engine);
-        }
-        if engine.hot_bytes() <= self.hot {
-            return;
-        }
-        if !self.exhausted {
-            self.exhausted = !engine.evict(self.hot - self.hot / 16);
-        }
-        while engine.hot_bytes() > self.hot + self.hot / 4 {
-            self.write(engine);
-            let start = Instant::now();
-            self.collect(engine, true);
-            self.waited += start.elapsed().as_secs_f64();
-            self.exhausted = !engine.evict(self.hot - self.hot / 16);
+        loop {
+            self.collect(engine, false);
+            match engine.relieve(self.hot, self.writing.is_some()) {
+                Pressure::None => return,
+                Pressure::Write => return self.write(engine),
+                Pressure::Wait => {
+                    self.write(engine);
+                    let start = Instant::now();
+                    self.collect(engine, true);
+                    self.waited += start.elapsed().as_secs_f64();
+                }
+            }
         }
     }
 
@@ -98,7 +93,6 @@ impl Balance {
         let outcome = if wait { told.recv().ok() } else { told.try_recv().ok() };
         if let Some(expired) = outcome {
             self.writing = None;
-            self.exhausted = false;
             engine.written(|view| expired.get(view).copied().unwrap_or(0));
         }
     }
@@ -110,9 +104,7 @@ pub fn spill(path: &str, options: &Options) -> serde_json::Value {
     if path.exists() {
         fail(&format!("{} exists", path.display()));
     }
-    // The shares of the product: see `Tiers` in kilter-runtime.
-    let memory = options.memory << 20;
-    let store_options = StateOptions { cache_bytes: memory / 100 * 12, buffer_bytes: (memory / 100 * 2).clamp(1 << 20, 16 << 20) };
+    let store_options = StateOptions::within(options.memory << 20);
     let open = || Arc::new(StateStore::open(path, &store_options).unwrap_or_else(|e| fail(&e.to_string())));
     let store = open();
     let shelf = |store: &StateStore| Box::new(Shelf(store.view("account").unwrap_or_else(|e| fail(&e.to_string()))));
@@ -120,9 +112,9 @@ pub fn spill(path: &str, options: &Options) -> serde_json::Value {
     engine.attach(0, shelf(&store));
     let mut balance = Balance {
         store: Arc::clone(&store),
-        hot: (memory / 100 * 30) as usize,
+        hot: store_options.hot_bytes as usize,
         writing: None,
-        exhausted: false,
+
         offset: 0,
         written_bytes: 0,
         waited: 0.0,

@@ -7,14 +7,6 @@ use kilter_pipeline::Pipeline;
 use kilter_store::StoreError;
 use kilter_store::state::{StateHead, StateOptions, StateStore, StateView, ViewCommit};
 
-/// Shares of the memory that the state may take, in hundredths: entities, blocks of the store, its writes. The rest is for changes on their
-/// way, the store's filters, and the holes that entities of changing sizes leave behind, which can be as much as the entities themselves.
-const HOT: u64 = 30;
-const CACHE: u64 = 12;
-const BUFFERS: u64 = 2;
-/// A view's writes are kept in memory up to this much.
-const BUFFER_RANGE: std::ops::RangeInclusive<u64> = 1 << 20..=16 << 20;
-
 /// The store, and how much may be in memory.
 pub(crate) struct Tiers {
     store: StateStore,
@@ -25,9 +17,7 @@ pub(crate) struct Tiers {
 impl Tiers {
     /// Opens the store. One that is damaged is given up, and `repairs` says so: the log has everything.
     pub fn open(dir: &Path, memory: u64, repairs: &mut Vec<String>) -> Result<Tiers, StoreError> {
-        let part = |hundredths: u64| memory / 100 * hundredths;
-        let options =
-            StateOptions { cache_bytes: part(CACHE), buffer_bytes: part(BUFFERS).clamp(*BUFFER_RANGE.start(), *BUFFER_RANGE.end()) };
+        let options = StateOptions::within(memory);
         let opened = StateStore::open(PathBuf::from(dir), &options).and_then(|store| store.head().map(|_| store));
         let store = match opened {
             Ok(store) => store,
@@ -37,7 +27,7 @@ impl Tiers {
                 StateStore::open(PathBuf::from(dir), &options)?
             }
         };
-        Ok(Tiers { store, hot: part(HOT) as usize })
+        Ok(Tiers { store, hot: options.hot_bytes as usize })
     }
 
     pub fn head(&self) -> Result<Option<StateHead>, StoreError> {

@@ -13,7 +13,7 @@
 
 use crate::error::StoreError;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -25,13 +25,31 @@ const HEAD: &str = "head";
 const LOOKS_PER_WRITE: usize = 2;
 const MIN_LOOKS: usize = 64;
 
-/// How much memory the store may use.
+/// Shares of the memory that a state may take, in hundredths: entities, blocks of the store, its writes to one view. The rest is for changes
+/// on their way, the store's filters, and the holes that entities of changing sizes leave behind, which can be as much as the entities themselves.
+const HOT: u64 = 30;
+const CACHE: u64 = 12;
+const BUFFER: u64 = 2;
+const BUFFER_RANGE: std::ops::RangeInclusive<u64> = 1 << 20..=16 << 20;
+
+/// How much memory a state and its store may use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateOptions {
+    /// Of entities held in memory, in bytes: for who holds them.
+    pub hot_bytes: u64,
     /// Of blocks read, in bytes.
     pub cache_bytes: u64,
     /// Of writes to one view that are not yet in tables, in bytes.
     pub buffer_bytes: u64,
+}
+
+impl StateOptions {
+    /// For a state that may take about so many bytes altogether.
+    pub fn within(memory: u64) -> StateOptions {
+        let part = |hundredths: u64| memory / 100 * hundredths;
+        let buffer_bytes = part(BUFFER).clamp(*BUFFER_RANGE.start(), *BUFFER_RANGE.end());
+        StateOptions { hot_bytes: part(HOT), cache_bytes: part(CACHE), buffer_bytes }
+    }
 }
 
 /// The store of one project's state.
@@ -139,9 +157,12 @@ impl StateStore {
             let looks = (change.put.len() * LOOKS_PER_WRITE).max(MIN_LOOKS);
             let expired = view.expired(looks, change.expired_at).map_err(failed)?;
             dropped.push(expired.len() as u64);
-            expired.into_iter().for_each(|key| batch.remove(&view.keyspace, key));
-            change.removed.into_iter().for_each(|key| batch.remove(&view.keyspace, key));
-            // Last: of two writes to one key in a batch the later one stands.
+            // All writes of a batch have one number, so that a key must not be among them twice.
+            let mut gone: BTreeSet<Vec<u8>> = expired.into_iter().map(|key| key.to_vec()).chain(change.removed).collect();
+            for (key, _) in &change.put {
+                gone.remove(key);
+            }
+            gone.into_iter().for_each(|key| batch.remove(&view.keyspace, key));
             change.put.into_iter().for_each(|(key, form)| batch.insert(&view.keyspace, key, form));
         }
         batch.insert(&self.head, HEAD, write_head(head));
@@ -269,7 +290,7 @@ mod tests {
     use super::*;
 
     fn open(dir: &Path) -> StateStore {
-        StateStore::open(dir, &StateOptions { cache_bytes: 1 << 20, buffer_bytes: 4 << 20 }).unwrap()
+        StateStore::open(dir, &StateOptions::within(16 << 20)).unwrap()
     }
 
     fn form(expires: i64, text: &str) -> Vec<u8> {
@@ -356,7 +377,7 @@ mod tests {
     fn two_cannot_use_one_folder() {
         let dir = tempfile::tempdir().unwrap();
         let _first = open(dir.path());
-        let second = StateStore::open(dir.path(), &StateOptions { cache_bytes: 1 << 20, buffer_bytes: 4 << 20 });
+        let second = StateStore::open(dir.path(), &StateOptions::within(16 << 20));
         assert!(second.err().unwrap().to_string().contains("open"), "a second store would not see what the first has in memory");
     }
 }

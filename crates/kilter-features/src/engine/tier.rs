@@ -34,6 +34,19 @@ pub struct Changes {
     pub head: Vec<u8>,
 }
 
+/// What the driver has to do to keep the hot entities within bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pressure {
+    None,
+    /// Write what has changed, beside the stream.
+    Write,
+    /// Write, unless that is under way, and let the stream wait for it.
+    Wait,
+}
+
+/// What has changed is to be written when it is this part of what may be in memory, so that there is always something that may leave it.
+const WRITE_AT: usize = 16;
+
 /// What has changed in one view.
 #[derive(Debug, Default)]
 pub struct ViewChanges {
@@ -152,12 +165,29 @@ impl Engine {
 
     /// The last changes are written; `expired` says how many written forms of a view were dropped in passing.
     pub fn written(&mut self, mut expired: impl FnMut(usize) -> u64) {
+        self.exhausted = false;
         for (view, state) in self.states.iter_mut().enumerate() {
             if let Some(cold) = &mut state.cold {
                 cold.written = cold.round;
                 cold.removing.clear();
                 cold.stored = cold.stored.saturating_sub(expired(view));
             }
+        }
+    }
+
+    /// Lets go of entities while the hot ones take more than `most` bytes, and says what else the driver has to do. `writing`: changes handed out
+    /// are on their way.
+    pub fn relieve(&mut self, most: usize, writing: bool) -> Pressure {
+        if self.hot_bytes() > most && !self.exhausted {
+            self.exhausted = !self.evict(most - most / 16);
+        }
+        let (hot, changed) = (self.hot_bytes(), self.changed_bytes());
+        if hot > most + most / 4 && (writing || changed > 0) {
+            Pressure::Wait
+        } else if !writing && changed > most / WRITE_AT {
+            Pressure::Write
+        } else {
+            Pressure::None
         }
     }
 

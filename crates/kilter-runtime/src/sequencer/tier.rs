@@ -4,18 +4,15 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::Instant;
 
+use kilter_features::Pressure;
+
 use super::{Refusal, Sequencer, TicketReply};
 use crate::status::{Status, lock};
-
-/// What has changed is written when it is this part of what may be in memory, so that there is always something that may leave it.
-const WRITE_AT: usize = 16;
 
 /// The writing under way.
 #[derive(Default)]
 pub(super) struct Tier {
     writing: Option<Receiver<anyhow::Result<Vec<u64>>>>,
-    /// Nothing more can leave memory until something is written.
-    exhausted: bool,
     /// When the entities were last counted.
     counted: Option<Instant>,
 }
@@ -24,28 +21,18 @@ impl Sequencer {
     /// Keeps the state in memory within its bounds. Called between batches.
     pub(super) fn balance(&mut self) {
         let Some(hot) = self.data.state.as_ref().map(|s| s.hot) else { return };
-        self.collect(false);
-        let engine = self.pipeline.engine_mut();
-        if self.tier.writing.is_none() && engine.changed_bytes() > hot / WRITE_AT {
-            self.write_state();
-        }
-        let engine = self.pipeline.engine_mut();
-        if engine.hot_bytes() <= hot {
-            return;
-        }
-        if !self.tier.exhausted {
-            self.tier.exhausted = !engine.evict(hot - hot / 16);
-        }
-        // Far over: the stream waits for the disk.
-        while self.pipeline.engine().hot_bytes() > hot + hot / 4 {
-            self.write_state();
-            if self.tier.writing.is_none() {
-                return;
-            }
-            self.collect(true);
-            self.tier.exhausted = !self.pipeline.engine_mut().evict(hot - hot / 16);
-            if self.tier.exhausted && self.pipeline.engine().changed_bytes() == 0 {
-                return;
+        loop {
+            self.collect(false);
+            match self.pipeline.engine_mut().relieve(hot, self.tier.writing.is_some()) {
+                Pressure::None => return,
+                Pressure::Write => return self.write_state(),
+                Pressure::Wait => {
+                    self.write_state();
+                    if self.tier.writing.is_none() {
+                        return;
+                    }
+                    self.collect(true);
+                }
             }
         }
     }
@@ -110,7 +97,6 @@ impl Sequencer {
             Err(TryRecvError::Empty) => {}
             Ok(Ok(expired)) => {
                 self.tier.writing = None;
-                self.tier.exhausted = false;
                 self.pipeline.engine_mut().written(|view| expired.get(view).copied().unwrap_or(0));
                 Status::add(&self.status.snapshots, 1);
                 // Counting walks over all entities in memory.
