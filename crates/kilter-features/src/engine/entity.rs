@@ -117,7 +117,7 @@ impl Entity {
     /// Whether anything of it may still be seen, whenever it is read.
     pub(super) fn is_alive(&self, plan: &Plan, bounds: &[i64], periods: &mut [Periods]) -> bool {
         plan.levels.iter().zip(bounds).zip(periods).enumerate().any(|(l, ((level, bound), periods))| match level.latest() {
-            // A row that came late for a level was so because its newest event, too, is at the least as old as it.
+            // Every admitted event opened a tile, and none is newer than its newest.
             None => level.tiling.tile(self.last, periods) >= *bound,
             Some(_) if self.events == TILED => !self.row(plan, l).is_empty(),
             Some(_) => self.events(plan).any(|event| event.passes(level.filter)),

@@ -2,8 +2,8 @@
 
 use kilter_core::{EntityKey, EventTime, Span, Value};
 
-use super::{Engine, ViewState, expired, hold};
-use crate::view::{Extent, Group, Output, Periods, Plan, Tiling};
+use super::{Engine, Held};
+use crate::view::{Extent, Group, Output, Periods, Plan, Tiling, View};
 
 /// What is known of an entity at a moment.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -19,59 +19,63 @@ pub struct Look {
     pub complete: Vec<bool>,
 }
 
+/// What a read notes of each feature as it goes.
+pub(super) struct Known {
+    newest: Vec<Option<EventTime>>,
+    complete: Vec<bool>,
+}
+
 impl Engine {
     /// Reads one entity like [`Engine::read`], with what is known about the answer. None: there is no such view.
     pub fn look(&mut self, view: usize, key: &EntityKey, at: EventTime) -> Option<Look> {
-        let plan = std::sync::Arc::clone(&self.views.get(view)?.plan);
-        let mut look = Look::default();
-        self.read(view, key, at, &mut look.values);
-        let watermark = self.watermark(plan.source);
-        look.last_event = self.last_event(view, key);
-        look.newest = vec![None; plan.features.len()];
-        look.complete = vec![true; plan.features.len()];
-        let cache_from = self.cache_from;
-        self.states[view].judge(&plan, key, at, watermark, cache_from, &mut look);
-        Some(look)
+        let (View { plan }, state) = (self.views.get(view)?, self.states.get_mut(view)?);
+        let watermark = self.watermarks.get(usize::from(plan.source.0)).copied().flatten();
+        let features = plan.features.len();
+        let mut values = vec![Value::Null; features];
+        let mut known = Known { newest: vec![None; features], complete: vec![true; features] };
+        state.read(plan, key, at, watermark, self.cache_from, &mut values, Some(&mut known));
+        let Known { newest, complete } = known;
+        Some(Look { values, last_event: self.last_event(view, key), newest, complete })
     }
 }
 
-impl ViewState {
-    fn judge(&mut self, plan: &Plan, key: &EntityKey, at: EventTime, watermark: Option<EventTime>, cache_from: usize, look: &mut Look) {
-        let place = self.find(plan, key).filter(|&place| !expired(plan, self.entities[place].last, at, watermark));
-        let mut entity = place.map(|place| &mut self.entities[place]);
-        let last = entity.as_deref().map(|e| e.last);
-        if let (Some(few), Some(watermark)) = (entity.as_deref().filter(|e| e.kept_events().is_some()), watermark) {
-            let bounds = self.bounds.at(plan, watermark, &mut self.periods);
-            let unfolded = self.unfolded.get_or_insert_with(|| super::Entity::with_tiles(plan, EntityKey::Bool(false), at));
-            unfolded.unfold_from(plan, few, &bounds);
-            entity = Some(unfolded);
-        }
-        let floor = watermark.map(|w| w - plan.lateness);
+impl Known {
+    /// `last` is when the entity's newest event happened.
+    #[allow(clippy::too_many_arguments, reason = "what a read knows of a group")]
+    pub(super) fn group(
+        &mut self,
+        plan: &Plan,
+        group: &Group,
+        held: &Held<'_>,
+        last: Option<EventTime>,
+        at: EventTime,
+        watermark: Option<EventTime>,
+        periods: &mut [Periods],
+    ) {
+        let (tiling, periods) = (&plan.levels[group.level].tiling, &mut periods[group.level]);
+        let newest = held.row.filter(|_| !held.range.is_empty()).map(|row| row.tile(held.range.end - 1));
+        let newest = newest.zip(last).map(|(tile, last)| match tile == tiling.tile(last, periods) && last <= at {
+            true => last,
+            false => tiling.start_of(group.extent, tile, at, periods).unwrap_or(last),
+        });
         // Rows that have changed since, and entities that a time to live has taken, leave nothing behind that would tell.
         let gone = match watermark {
             Some(w) if plan.key.is_some() => at < w,
             Some(w) if plan.ttl.is_some() => at < w - plan.lateness,
             _ => false,
         };
-        for group in &plan.groups {
-            let tiling = &plan.levels[group.level].tiling;
-            let held = hold(plan, group, entity.as_deref_mut(), &mut self.periods, at, watermark, cache_from);
-            let newest = held.row.filter(|_| !held.range.is_empty()).map(|row| row.tile(held.range.end - 1));
-            let periods = &mut self.periods[group.level];
-            let newest = newest.zip(last).map(|(tile, last)| match tile == tiling.tile(last, periods) && last <= at {
-                true => last,
-                false => tiling.start_of(group.extent, tile, at, periods).unwrap_or(last),
-            });
-            let whole = !gone && holds_all(group, tiling, at, floor, last, periods);
-            for Output { feature, .. } in &group.outputs {
-                look.newest[*feature] = newest;
-                look.complete[*feature] = whole;
-            }
+        let whole = !gone && holds_all(group, tiling, at, watermark.map(|w| w - plan.lateness), last, periods);
+        for Output { feature, .. } in &group.outputs {
+            self.newest[*feature] = newest;
+            self.complete[*feature] = whole;
         }
+    }
+
+    /// What is made of other features is complete when all of them are.
+    pub(super) fn derived(&mut self, plan: &Plan) {
         let first = plan.features.len() - plan.derived.len();
         for (i, derived) in plan.derived.iter().enumerate() {
-            let whole = derived.expr.slots().iter().all(|&slot| look.complete[slot]);
-            look.complete[first + i] = whole;
+            self.complete[first + i] = derived.expr.slots().iter().all(|&slot| self.complete[slot]);
         }
     }
 }

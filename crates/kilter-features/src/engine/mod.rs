@@ -24,12 +24,13 @@ use crate::view::{Extent, Feed, Group, LevelPlan, Output, Periods, Place, Plan, 
 
 use entities::Entities;
 use entity::Entity;
+use look::Known;
 pub use look::Look;
 use row::{CACHE_FROM, Row, Steps};
 pub use snapshot::RestoreError;
 use table::Table;
 use tier::Cold;
-pub use tier::{Changes, ColdStore, ViewChanges, expiry};
+pub use tier::{Changes, ColdStore, Pressure, ViewChanges, expiry};
 
 /// Fixed, so that a run can be repeated down to its memory accesses; map order never reaches an output.
 fn hash(key: &EntityKey) -> u64 {
@@ -49,6 +50,8 @@ pub struct Engine {
     cache_from: usize,
     /// By view: the row of the event at hand with what its lookups add; empty for views that look nothing up.
     extended: Vec<Vec<Value>>,
+    /// Nothing more can leave memory until something is written.
+    exhausted: bool,
 }
 
 /// What became of one event.
@@ -147,7 +150,7 @@ impl Engine {
             })
             .collect();
         let extended = views.iter().map(|_| Vec::new()).collect();
-        Engine { views, states, watermarks: Vec::new(), cache_from: CACHE_FROM, extended }
+        Engine { views, states, watermarks: Vec::new(), cache_from: CACHE_FROM, extended, exhausted: false }
     }
 
     pub fn views(&self) -> &[View] {
@@ -217,7 +220,7 @@ impl Engine {
         let watermark = self.watermarks.get(usize::from(plan.source.0)).copied().flatten();
         let start = out.len();
         out.resize(start + plan.features.len(), Value::Null);
-        state.read(plan, key, at, watermark, self.cache_from, &mut out[start..]);
+        state.read(plan, key, at, watermark, self.cache_from, &mut out[start..], None);
     }
 
     /// When the newest event of an entity happened; none: the view knows nothing of it any more.
@@ -358,10 +361,22 @@ impl ViewState {
         place
     }
 
-    fn read(&mut self, plan: &Plan, key: &EntityKey, at: EventTime, watermark: Option<EventTime>, cache_from: usize, out: &mut [Value]) {
+    /// `look` is told what is known of the values.
+    #[allow(clippy::too_many_arguments, reason = "the parts of an engine and of a question")]
+    fn read(
+        &mut self,
+        plan: &Plan,
+        key: &EntityKey,
+        at: EventTime,
+        watermark: Option<EventTime>,
+        cache_from: usize,
+        out: &mut [Value],
+        mut look: Option<&mut Known>,
+    ) {
         // Without an event there is no entity, whatever a damaged state says.
         let place = watermark.and_then(|_| self.find(plan, key)).filter(|&place| !expired(plan, self.entities[place].last, at, watermark));
         let mut entity = place.map(|place| &mut self.entities[place]);
+        let last = entity.as_deref().map(|e| e.last);
         if let (Some(few), Some(watermark)) = (entity.as_deref().filter(|e| e.kept_events().is_some()), watermark) {
             let bounds = self.bounds.at(plan, watermark, &mut self.periods);
             let unfolded = self.unfolded.get_or_insert_with(|| Entity::with_tiles(plan, EntityKey::Bool(false), at));
@@ -373,6 +388,12 @@ impl ViewState {
             for output in &group.outputs {
                 out[output.feature] = held.value(output, at);
             }
+            if let Some(look) = &mut look {
+                look.group(plan, group, &held, last, at, watermark, &mut self.periods);
+            }
+        }
+        if let Some(look) = look {
+            look.derived(plan);
         }
         let first = out.len() - plan.derived.len();
         for (i, derived) in plan.derived.iter().enumerate() {

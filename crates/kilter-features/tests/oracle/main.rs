@@ -14,7 +14,7 @@ use std::cell::Cell;
 
 use common::view;
 use kilter_core::{EntityKey, Event, EventTime, SourceId, Span, Value};
-use kilter_features::{Engine, RestoreError, ViewSpec};
+use kilter_features::{Engine, LookupSpec, RestoreError, View, ViewSpec};
 use kilter_stats::Rng;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
@@ -24,6 +24,25 @@ use twin::{agrees, events_of_entity, key_of, naive};
 
 fn engine(views: &[TestView]) -> Engine {
     Engine::new(views.iter().enumerate().map(|(i, v)| view(&v.spec(i))).collect())
+}
+
+/// The same, and behind them a view that reads the first of them at each of its events.
+fn engine_with_reader(views: &[TestView]) -> Engine {
+    let mut all: Vec<View> = views.iter().enumerate().map(|(i, v)| view(&v.spec(i))).collect();
+    let lines = all[0].features().iter().take(3).map(|f| format!("count(*) where view_0.{} is not null over 61s, 1h", f.name));
+    let columns = lines.enumerate().map(|(i, line)| common::column(&format!("seen{i}"), &line)).collect();
+    let key = views[0].entity.iter().map(|name| common::schema().index(name).unwrap()).collect();
+    let lookups = vec![LookupSpec { view: all[0].clone(), key }];
+    let spec = ViewSpec { columns, lookups, ..ViewSpec::new("reader", SourceId(0), common::schema(), &["kind"], Span(100 * SECOND)) };
+    all.push(view(&spec));
+    Engine::new(all)
+}
+
+/// What an event may have changed: the views of [`engine_with_reader`], each with the entity that the event names.
+fn named(views: &[TestView], event: &Event) -> Vec<(usize, EntityKey)> {
+    let of_tests = views.iter().enumerate().filter_map(|(v, test_view)| Some((v, key_of(test_view, &event.row)?)));
+    let kind = common::schema().index("kind").and_then(|slot| EntityKey::from_value(&event.row[slot]));
+    of_tests.chain(kind.map(|kind| (views.len(), kind))).collect()
 }
 
 fn read(engine: &mut Engine, v: usize, key: &EntityKey, q: EventTime) -> Vec<Value> {
@@ -135,8 +154,8 @@ proptest! {
         moments in moments(),
     ) {
         let cut = cut.min(events.len());
-        let mut undisturbed = engine(&views);
-        let mut replayed = engine(&views);
+        let mut undisturbed = engine_with_reader(&views);
+        let mut replayed = engine_with_reader(&views);
         events[..cut].iter().for_each(|e| { undisturbed.update(e); });
         events[..cut].iter().for_each(|e| { replayed.update(e); });
         let bytes = snapshot(&undisturbed);
@@ -147,8 +166,7 @@ proptest! {
             let result = undisturbed.update(event);
             prop_assert_eq!(result, restored.update(event));
             prop_assert_eq!(result, replayed.update(event));
-            for (v, test_view) in views.iter().enumerate() {
-                let Some(key) = key_of(test_view, &event.row) else { continue };
+            for (v, key) in named(&views, event) {
                 for q in moments.iter().map(|m| EventTime(event.time.0 + m)) {
                     let values = read(&mut undisturbed, v, &key, q);
                     prop_assert!(same_bits(&values, &read(&mut restored, v, &key, q)));

@@ -71,8 +71,8 @@ proptest! {
     ) {
         let mut rng = Rng::seeded(seed);
         let disk = Arc::new(Mutex::new(Disk::default()));
-        let mut whole = engine(&views);
-        let mut tiered = engine(&views);
+        let mut whole = engine_with_reader(&views);
+        let mut tiered = engine_with_reader(&views);
         attach(&mut tiered, &disk);
         let mut in_flight = None;
         for (n, event) in events.iter().enumerate() {
@@ -93,7 +93,7 @@ proptest! {
                     in_flight = None;
                     let (head, at) = { let disk = disk.lock().unwrap(); (disk.head.clone(), disk.events) };
                     tiered = match head.is_empty() {
-                        true => engine(&views),
+                        true => engine_with_reader(&views),
                         false => Engine::resume(tiered.views().to_vec(), &head).unwrap(),
                     };
                     attach(&mut tiered, &disk);
@@ -101,8 +101,7 @@ proptest! {
                 }
                 _ => {}
             }
-            for (v, test_view) in views.iter().enumerate() {
-                let Some(key) = key_of(test_view, &event.row) else { continue };
+            for (v, key) in named(&views, event) {
                 for q in moments.iter().map(|m| EventTime(event.time.0 + m)) {
                     let values = read(&mut whole, v, &key, q);
                     prop_assert!(same_bits(&values, &read(&mut tiered, v, &key, q)));
