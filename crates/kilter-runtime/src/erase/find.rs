@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Context;
 use kilter_core::record::{Header, header};
 use kilter_core::{DataType, EventTime, Offset, nearest};
+use kilter_pipeline::Plan;
 use kilter_pipeline::decision::{Entry, decode};
 use kilter_store::dead_letter::DeadLetter;
 
@@ -44,7 +45,7 @@ pub fn find(data: &Data, project: &Project, request: &Request, now: EventTime) -
     proof.decisions = decisions_on(data, &salt, |offset| erased.at.contains_key(&offset))?;
     proof.dead_letters = letters_of(data, &Lookout::new(&catalog, salt, &proof.marks), &salt, |offset| erased.at.contains_key(&offset))?;
     proof.models = touched_models(data, project, &erased)?;
-    proof.not_reached = not_reached(data, project, &proof);
+    proof.not_reached = not_reached(data, project, request, &proof);
     proof.events = erased.at.into_iter().map(|(offset, one)| Piece { offset, before: one.before, after: None }).collect();
     proof.counts.events = proof.events.len() as u64;
     proof.counts.decisions = proof.decisions.len() as u64;
@@ -255,6 +256,14 @@ fn letters_of(data: &Data, lookout: &Lookout<'_>, salt: &[u8; 32], erased: impl 
     Ok(pieces)
 }
 
+/// Whether the observations of a model, its label or anything that is read for it comes from a source.
+fn learns_from(plan: &Plan, model: usize, source: &str) -> bool {
+    let model = &plan.models[model];
+    let views = plan.with_needs(model.context.lookups.iter().map(|l| l.view)).into_iter().map(|view| plan.views[view].source());
+    let label = model.label.as_ref().map(|l| l.source);
+    views.chain(label).chain([model.context.source]).any(|s| plan.sources[usize::from(s.0)].name == source)
+}
+
 /// Model versions whose training may have seen an erased event.
 fn touched_models(data: &Data, project: &Project, erased: &Found<'_>) -> anyhow::Result<Vec<TouchedModel>> {
     let Some(first) = erased.at.values().map(|one| one.time).min() else { return Ok(Vec::new()) };
@@ -263,15 +272,9 @@ fn touched_models(data: &Data, project: &Project, erased: &Found<'_>) -> anyhow:
     let known = data.wait(data.metadata.models())?;
     for model in known {
         let versions = data.wait(data.metadata.versions(&model.model))?;
-        let plan = project.plan.model(&model.model).map(|m| &project.plan.models[m]);
         // Of a model that is still defined it is known which sources it learns from.
-        let reads = |source: &str| {
-            plan.is_none_or(|plan| {
-                let views = plan.context.lookups.iter().map(|l| project.plan.views[l.view].source());
-                let label = plan.label.as_ref().map(|l| l.source);
-                views.chain(label).chain([plan.context.source]).any(|s| project.plan.sources[usize::from(s.0)].name == source)
-            })
-        };
+        let defined = project.plan.model(&model.model);
+        let reads = |source: &str| defined.is_none_or(|model| learns_from(&project.plan, model, source));
         if !erased.at.values().any(|one| reads(&one.source)) {
             continue;
         }
@@ -299,7 +302,7 @@ fn touched_models(data: &Data, project: &Project, erased: &Found<'_>) -> anyhow:
 }
 
 /// What an erasure cannot reach, as far as this project knows of it.
-fn not_reached(data: &Data, project: &Project, proof: &Proof) -> Vec<String> {
+fn not_reached(data: &Data, project: &Project, request: &Request, proof: &Proof) -> Vec<String> {
     let mut list = vec![
         "backups and copies of the data folder".to_string(),
         "tables that `kilter training-set` wrote elsewhere: no record is kept of them".to_string(),
@@ -314,10 +317,33 @@ fn not_reached(data: &Data, project: &Project, proof: &Proof) -> Vec<String> {
             list.push(format!("{}: set aside by `kilter repair`, cannot be read as records", path.display()));
         }
     }
+    list.extend(other_names(project, request));
     if !proof.models.is_empty() {
         list.push("models that may have learned from the entity, listed under `models`: train them again".to_string());
     }
     list
+}
+
+/// Columns that hold the entity under another name, by the `keys` of the definitions.
+fn other_names(project: &Project, request: &Request) -> BTreeSet<String> {
+    let definitions = &project.definitions;
+    let views = definitions.features.iter().map(|(_, def)| (&def.source, &def.keys));
+    let models = definitions.model.iter().map(|(_, def)| (&def.on, &def.keys));
+    // A decision with a model observes by the model's.
+    let decisions = definitions.decision.iter().filter_map(|(_, def)| Some((def.on.as_ref()?, &def.keys)));
+    let asked = |column: &String| request.keys.iter().any(|key| key.column == *column);
+    let mut names = BTreeSet::new();
+    for (source, keys) in views.chain(models).chain(decisions) {
+        for (view, columns) in keys.iter() {
+            let entity = definitions.features.get(view).map(|def| def.entity.as_slice()).unwrap_or_default();
+            for (column, entity) in columns.iter().zip(entity).filter(|(column, entity)| asked(entity) && !asked(column)) {
+                names.insert(format!(
+                    "column `{column}` of source `{source}`, which holds `{entity}` by `keys`: add --entity {column}=VALUE"
+                ));
+            }
+        }
+    }
+    names
 }
 
 /// From when on an event's id has to be remembered: as long as its source asks for, and of files always, whose rows are known by it.
@@ -329,4 +355,23 @@ fn ids_to_keep(catalog: &Catalog, project: &Project, now: EventTime) -> BTreeMap
         Some(if files.contains(&id) { i64::MIN } else { (now - horizon).0 })
     };
     catalog.schemas().enumerate().filter_map(|(number, (source, _))| Some((number as u32, since(source)?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_learns_from_what_its_views_read_of_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let project = super::super::tests::reading_project(dir.path());
+        let learns = |source| learns_from(&project.plan, project.plan.model("regulars").unwrap(), source);
+        assert_eq!(["payments", "visits", "outcomes", "notes"].map(learns), [true, true, true, false]);
+        let key = |column: &str| Key { column: column.into(), value: "42".into() };
+        let names = |keys| other_names(&project, &Request { keys, ..Request::default() });
+        let found = names(vec![key("customer")]);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found.iter().all(|name| name.contains("column `buyer` of source `visits`") && name.contains("--entity buyer=VALUE")));
+        assert!(names(vec![key("customer"), key("buyer")]).is_empty() && names(vec![key("shop")]).is_empty());
+    }
 }

@@ -71,6 +71,11 @@ impl<'a> Taint<'a> {
         let own_view = |view: usize| !own.is_empty() && own.iter().all(|k| k.iter().all(|c| plan.views[view].entity().contains(c)));
         let touched: Vec<bool> = (0..plan.views.len()).map(|view| !own_view(view)).collect();
         self.mark(source, |view| touched[view]);
+        // Nobody else has a part in the entity's own view, but others may have read it there.
+        let own = |view: usize| !touched[view] && plan.views[view].source() == source;
+        for reader in (0..plan.views.len()).filter(|view| !own(*view)) {
+            self.views[reader] |= plan.with_needs([reader]).into_iter().any(own);
+        }
     }
 
     fn mark(&mut self, source: SourceId, touches: impl Fn(usize) -> bool) {

@@ -297,6 +297,84 @@ async fn who_was_late_by_an_erased_event_is_put_down_to_it() {
     assert!(clean.difference.is_none());
 }
 
+/// Shops that count the regular customers among their visitors.
+const READING: &str = r#"
+[project]
+name = "bank"
+clock = "event"
+[source.payments]
+time = "at"
+max_future = "none"
+columns = { customer = "int64", at = "timestamp" }
+[source.visits]
+time = "at"
+id = "visit"
+max_future = "none"
+columns = { visit = "string", shop = "string", buyer = "int64", at = "timestamp" }
+[source.outcomes]
+time = "at"
+max_future = "none"
+columns = { visit = "string", good = "bool", at = "timestamp" }
+[source.notes]
+time = "at"
+max_future = "none"
+columns = { at = "timestamp" }
+[features.customer]
+source = "payments"
+entity = "customer"
+columns = { n = "count(*)" }
+[features.shop]
+source = "visits"
+entity = "shop"
+keys = { customer = "buyer" }
+columns = { regulars = "count(*) where customer.n > 1" }
+[model.regulars]
+on = "visits"
+learner = "logistic"
+inputs = ["shop.regulars"]
+label = { source = "outcomes", value = "good", on = "visit", within = "1h" }
+[decision.seat]
+on = "visits"
+policy = [{ when = "shop.regulars > 0", outcome = "front" }, { outcome = "back" }]
+"#;
+
+pub(super) fn reading_project(dir: &Path) -> Project {
+    std::fs::write(dir.join("kilter.toml"), READING).unwrap();
+    project::load(dir).unwrap_or_else(|report| panic!("{report}"))
+}
+
+/// The visits of 42 stay, for they name a buyer; what the shop has read of customer 42 at them does not come out again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_had_read_of_the_entity_is_put_down_to_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let service = Service::start(reading_project(dir.path()), StartOptions::default()).await.unwrap();
+    let visit = |n: i64, shop: &str, buyer: i64| other(n, &format!(r#""visit":"v{n}","shop":"{shop}","buyer":{buyer}"#));
+    let events = [
+        ("payments", other(0, r#""customer":42"#)),
+        ("payments", other(1, r#""customer":42"#)),
+        ("payments", other(2, r#""customer":7"#)),
+        ("visits", visit(3, "s", 42)),
+        ("visits", visit(4, "s", 7)),
+        ("visits", visit(5, "t", 7)),
+        ("visits", visit(6, "t", 7)),
+    ];
+    for (source, body) in events {
+        let source = service.source(source).unwrap();
+        let report = service.ingest(source, body.as_bytes(), Some("application/json"), Instant::now()).await.unwrap();
+        assert_eq!(report.accepted, 1, "{body}: {report:?}");
+    }
+    stop(service).await;
+    let project = reading_project(dir.path());
+    let (data, request, journal) = found(&project, request("customer", "42")).await;
+    assert!(journal.proof.not_reached.iter().any(|what| what.contains("column `buyer`")), "{:?}", journal.proof.not_reached);
+    let path = begin(data, &request, journal, NOW).await.unwrap();
+    complete(&project, &path, &request.keys).await.unwrap();
+    let data = Arc::new(Data::open(&project).await.unwrap());
+    let report = audit(&data, &Arc::new(project.plan.clone())).await;
+    assert_eq!((report.checked, report.mismatches, report.erased), (4, 0, 0), "{report:?}");
+    assert_eq!(report.inputs_erased_details.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), ["seat-4"], "{report:?}");
+}
+
 async fn audit(data: &Arc<Data>, plan: &Arc<kilter_pipeline::Plan>) -> crate::audit::AuditReport {
     let (data, plan) = (Arc::clone(data), Arc::clone(plan));
     tokio::task::spawn_blocking(move || audit_all(&data, &plan, |_, _| {}).unwrap()).await.unwrap()
