@@ -47,6 +47,17 @@ fn code(cell: &str) -> &str {
 }
 
 #[test]
+fn a_qualifier_is_a_name_before_a_dot_and_no_text() {
+    use kilter_features::expr::qualifiers;
+    assert_eq!(qualifiers("merchant.n_7d"), ["merchant"]);
+    assert_eq!(qualifiers("sum(amount / merchant.mean) where card . n > 1.5 over 7d, 30d hop 1s"), ["merchant", "card"]);
+    assert_eq!(qualifiers("\"merchant\".\"n\" > 1 and a.b.c = 2"), ["merchant", "a"]);
+    for text in ["merchant", "kind = 'card.n'", "amount > .5", "'never closed. ", ""] {
+        assert_eq!(qualifiers(text), Vec::<String>::new(), "{text}");
+    }
+}
+
+#[test]
 fn every_example_of_the_page_has_its_value() {
     let (scope, row) = scope();
     let rows = rows("value");

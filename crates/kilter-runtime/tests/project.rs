@@ -469,6 +469,13 @@ const BROKEN: &[Broken] = &[
         "did you mean `borrower.defaults`",
     ),
     (
+        "last_kind = \"last(kind)\"",
+        "last_kind = \"last(kind)\"\n[features.account.derived]\nrisky = \"borrower.defaults + 1\"",
+        "out_of_reach",
+        "borrower.defaults",
+        "read `borrower` in a line of `columns`",
+    ),
+    (
         "[features.account.columns]",
         "keys = { borower = \"kind\" }\n[features.account.columns]",
         "unknown_view",
@@ -535,6 +542,17 @@ fn views_that_read_each_other_in_a_circle_are_all_told() {
     let circles: Vec<_> = report.problems.iter().filter(|d| d.code == "circle").map(|d| d.message.clone()).collect();
     assert_eq!(circles.len(), 2, "{report}");
     assert!(circles[0].contains("\"account\" reads borrower"), "{report}");
+}
+
+#[test]
+fn a_text_that_looks_like_a_view_is_none_and_a_quoted_view_is_one() {
+    // Were the texts readings, these two would read each other.
+    let text = edited("last_kind = \"last(kind)\"", "last_kind = \"last(kind)\"\nodd = \"count(*) where kind = 'borrower.x'\"")
+        .replace("count(*) where defaulted", "count(*) where defaulted and loan_id <> 'account.y'");
+    assert!(sound(&text).plan.views.iter().all(|v| v.needs().count() == 0));
+    let text = edited("last_kind = \"last(kind)\"", "last_kind = \"last(kind)\"\nrisky = 'sum(\"borrower\" . \"defaults\")'")
+        .replace("[features.account.columns]", "keys = { borrower = \"kind\" }\n[features.account.columns]");
+    assert_eq!(sound(&text).plan.views[0].needs().collect::<Vec<_>>(), ["borrower"]);
 }
 
 #[test]

@@ -14,6 +14,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use kilter_core::{DataType, Problem, Value};
+use sqlparser::dialect::GenericDialect;
+use sqlparser::tokenizer::{Token, Tokenizer};
 
 use node::Node;
 
@@ -40,6 +42,27 @@ impl Name {
             None => self.name.clone(),
         }
     }
+}
+
+/// The names that stand before a dot in an expression or a feature's line: `merchant` of `amount / merchant.mean_30d`. Of a text that is no
+/// SQL none, for whoever compiles it says so.
+pub fn qualifiers(text: &str) -> Vec<String> {
+    let tokens = match text.len() <= MAX_TEXT_BYTES {
+        true => Tokenizer::new(&GenericDialect {}, text).tokenize().unwrap_or_default(),
+        false => Vec::new(),
+    };
+    let tokens: Vec<Token> = tokens.into_iter().filter(|t| !matches!(t, Token::Whitespace(_))).collect();
+    let mut found = Vec::new();
+    for (at, pair) in tokens.windows(2).enumerate() {
+        // Of `a.b.c` only the first.
+        let begins = at == 0 || tokens[at - 1] != Token::Period;
+        if let [Token::Word(word), Token::Period] = pair
+            && begins
+        {
+            found.push(word.value.clone());
+        }
+    }
+    found
 }
 
 impl Scope {

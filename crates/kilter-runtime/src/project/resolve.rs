@@ -184,9 +184,18 @@ impl<'d> Resolver<'d> {
                     let text = match &location {
                         Location::Filter => def.filter.as_deref(),
                         Location::Column(column) => def.columns.get(column).map(|c| c.value.as_str()),
+                        Location::Derived(column) => def.derived.get(column).map(|c| c.value.as_str()),
                         _ => None,
                     };
-                    let Some(problem) = lookups.explain(text.unwrap_or_default(), problem) else { continue };
+                    let text = text.unwrap_or_default();
+                    let problem = match &location {
+                        Location::Derived(_) => {
+                            let is_view = |name: &str| self.definitions.features.get(name).is_some();
+                            Some(lookups::explain_derived(text, problem, is_view))
+                        }
+                        _ => lookups.explain(text, problem),
+                    };
+                    let Some(problem) = problem else { continue };
                     self.view_problem(&path, &what, def, location, problem);
                 }
                 None

@@ -3,11 +3,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kilter_core::{Problem, SourceId};
+use kilter_features::expr::qualifiers;
 use kilter_features::{LookupSpec, View};
 
 use super::super::definitions::FeaturesDef;
 use super::super::document::At;
 use super::{Resolver, by_name};
+
+/// A complaint about a derived feature that names another view.
+pub(super) fn explain_derived(text: &str, problem: Problem, views: impl Fn(&str) -> bool) -> Problem {
+    let named = qualifiers(problem.at.clone().and_then(|at| text.get(at)).unwrap_or(text)).into_iter().find(|name| views(name));
+    match named.filter(|_| problem.code == "unknown_column") {
+        None => problem,
+        Some(view) => Problem {
+            at: problem.at,
+            ..Problem::new("out_of_reach", "a derived feature is made of its own view's features")
+                .hint(format!("read `{view}` in a line of `columns` or in `where`, or where a model or decision is defined"))
+        },
+    }
+}
 
 /// The other views that one view's lines name, found or not.
 #[derive(Default)]
@@ -89,26 +103,7 @@ impl Lookups {
 
 /// The other views among `names` that a view's lines name: `view.feature`.
 fn reads<'n>(own: &'n str, def: &'n FeaturesDef, names: &'n BTreeSet<String>) -> impl Iterator<Item = &'n str> {
-    let texts: Vec<&str> = def.filter.as_deref().into_iter().chain(def.columns.iter().map(|(_, column)| column.value.as_str())).collect();
-    names.iter().map(String::as_str).filter(move |name| *name != own && texts.iter().any(|text| mentions(text, name)))
-}
-
-fn mentions(text: &str, name: &str) -> bool {
-    let word = |c: char| c.is_alphanumeric() || c == '_' || c == '.';
-    text.match_indices(name).any(|(at, _)| text[at + name.len()..].starts_with('.') && !text[..at].ends_with(word))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::mentions;
-
-    #[test]
-    fn a_view_is_named_by_a_whole_word_and_a_dot() {
-        for text in ["merchant.n_7d", "sum(amount / merchant.mean)", "a>merchant.b"] {
-            assert!(mentions(text, "merchant"), "{text}");
-        }
-        for text in ["merchant", "merchants.n", "my_merchant.n", "x.merchant.n", "merchant .n"] {
-            assert!(!mentions(text, "merchant"), "{text}");
-        }
-    }
+    let lines = def.columns.iter().map(|(_, column)| column.value.as_str());
+    let named: BTreeSet<String> = def.filter.as_deref().into_iter().chain(lines).flat_map(qualifiers).collect();
+    names.iter().map(String::as_str).filter(move |name| *name != own && named.contains(*name))
 }
