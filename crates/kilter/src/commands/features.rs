@@ -28,7 +28,7 @@ struct Read {
     /// Entities, such as account numbers; of several key columns with `|` between them.
     #[arg(required = true, num_args = 1.., value_name = "KEY")]
     keys: Vec<String>,
-    /// As of this time, which the windows must still hold; now otherwise.
+    /// As of this time, now otherwise. A * marks what is no longer as it was then, its window having let go of a part since.
     #[arg(long, value_parser = parse_time)]
     at: Option<EventTime>,
     /// Only these features, separated by commas.
