@@ -20,13 +20,15 @@ pub use runs::{MetricPoint, NewRun, Run, RunFilter, RunKind, RunStatus};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Sqlite, Transaction};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What metadata operations answer.
 pub type Result<T, E = MetadataError> = std::result::Result<T, E>;
 
 /// Another process may hold the write lock for so long before an operation fails.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause between two tries of what SQLite does not wait for itself.
+const BUSY_PAUSE: Duration = Duration::from_millis(5);
 const READERS: u32 = 4;
 /// Rows that one list answers at most.
 const MAX_ROWS: u32 = 10_000;
@@ -50,12 +52,11 @@ impl Metadata {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT);
         let open_error = |source| MetadataError::Open { path: path.to_owned(), source };
-        let writer = pool(1).connect_with(options.clone()).await.map_err(open_error)?;
+        let writer = connect_writer(options.clone().journal_mode(SqliteJournalMode::Wal)).await.map_err(open_error)?;
         schema::migrate(&writer, path).await?;
         let readers = pool(READERS).connect_with(options).await.map_err(open_error)?;
         Ok(Self { writer, readers, owner: owner::this_process() })
@@ -85,6 +86,24 @@ impl Metadata {
     async fn begin(&self) -> Result<Transaction<'_, Sqlite>> {
         Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
     }
+}
+
+/// The connection that writes. A new file becomes a WAL file here, once, and SQLite answers "busy" at once, without
+/// waiting, to whoever asks for the same at that moment: so the wait is ours.
+async fn connect_writer(options: SqliteConnectOptions) -> std::result::Result<SqlitePool, sqlx::Error> {
+    let give_up = Instant::now() + BUSY_TIMEOUT;
+    loop {
+        match pool(1).connect_with(options.clone()).await {
+            Err(error) if is_busy(&error) && Instant::now() < give_up => tokio::time::sleep(BUSY_PAUSE).await,
+            connected => return connected,
+        }
+    }
+}
+
+/// SQLITE_BUSY, whatever extended code it comes with.
+fn is_busy(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|e| e.code()).and_then(|code| code.parse::<u32>().ok());
+    code.is_some_and(|code| code & 0xff == 5)
 }
 
 fn pool(connections: u32) -> SqlitePoolOptions {

@@ -58,6 +58,18 @@ mod tests {
         assert!(Metadata::open(dir.path().join("no/such/folder/meta.db")).await.is_err());
     }
 
+    #[tokio::test(flavor = "multi_thread", worker_threads = 8)]
+    async fn any_number_may_open_a_new_file_at_once() {
+        for _ in 0..20 {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("meta.db");
+            let opened: Vec<_> = (0..8).map(|_| tokio::spawn(Metadata::open(path.clone()))).collect();
+            for store in opened {
+                store.await.unwrap().unwrap().close().await;
+            }
+        }
+    }
+
     #[tokio::test]
     async fn two_openers_share_one_file() {
         let dir = tempfile::tempdir().unwrap();
