@@ -17,6 +17,7 @@ use kilter_store::snapshot::{Snapshot, SnapshotInfo, SnapshotOptions, SnapshotSe
 use tokio::runtime::Handle;
 
 use crate::catalog::{Catalog, Control, Decoder, Record};
+use crate::door::Door;
 use crate::project::Project;
 use crate::status::lock;
 use crate::tiers::Tiers;
@@ -86,6 +87,8 @@ pub struct Data {
     pub events: Arc<Log>,
     pub decisions: Arc<Log>,
     pub dead_letters: Arc<DeadLetters>,
+    /// What was turned away, by source and reason.
+    pub door: Door,
     pub snapshots: Arc<Snapshots>,
     /// State beyond memory, where the project limits the memory of its state.
     pub(crate) state: Option<Tiers>,
@@ -117,6 +120,7 @@ impl Data {
         if let Some(reason) = recovery.truncated_reason {
             repairs.push(format!("dead-letters: {} bytes of an interrupted write cut off ({reason})", recovery.truncated_bytes));
         }
+        let door = Door::open(&dir.join("counts.ndjson"), &dead_letters)?;
         let snapshots = Arc::new(Snapshots::open(
             dir.join("snapshots"),
             SnapshotOptions { keep: project.settings.snapshot.keep, ..SnapshotOptions::default() },
@@ -137,6 +141,7 @@ impl Data {
             events,
             decisions,
             dead_letters: Arc::new(dead_letters),
+            door,
             snapshots,
             state,
             metadata,

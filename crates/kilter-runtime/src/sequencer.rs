@@ -245,6 +245,8 @@ pub struct Sequencer {
     staged: Vec<(Event, usize)>,
     staged_now: Option<EventTime>,
     tickets: Vec<Ticket>,
+    /// Repetitions of this batch, by source.
+    repeated: BTreeMap<u16, u64>,
     /// The last event offset with a recorded decision, and the decisions recorded at it.
     decided: Option<(Offset, Vec<String>)>,
     /// Where the definitions in force came into force: no decision before is made up for.
@@ -329,6 +331,7 @@ impl Sequencer {
             staged: Vec::new(),
             staged_now: None,
             tickets: Vec::new(),
+            repeated: BTreeMap::new(),
             decided,
             since,
             pending: Vec::new(),
@@ -519,6 +522,7 @@ impl Sequencer {
             let on_the_way = self.pending.iter().any(|d| d.offset == first);
             let ticket = &mut self.tickets[ticket];
             ticket.duplicates += 1;
+            *self.repeated.entry(source.0).or_default() += 1;
             if let TicketReply::Decide { .. } = ticket.reply {
                 ticket.error = Some(match on_the_way {
                     true => Refusal::Log { full: true, detail: "the decision is made, its record waits for the decision log".into() },
@@ -624,6 +628,13 @@ impl Sequencer {
         if let (Some(reason), None) = (self.pipeline.engine().failure(), &self.broken) {
             self.break_off(reason.to_string());
         }
+        // Whoever is told of a repetition finds it counted.
+        if !self.repeated.is_empty() {
+            let repeated = std::mem::take(&mut self.repeated);
+            self.data.door.repeated(repeated.iter().map(|(source, n)| (self.plan.sources[usize::from(*source)].name.as_str(), *n)));
+        }
+        // Whoever is answered finds the counts of what was sent.
+        self.publish();
         let next = self.pipeline.next_offset();
         for ticket in std::mem::take(&mut self.tickets) {
             match ticket.reply {
@@ -641,7 +652,6 @@ impl Sequencer {
                 TicketReply::Nobody => {}
             }
         }
-        self.publish();
     }
 
     /// Writes the staged events with one write and processes them. When a log refuses, nothing has happened to any state; then the
@@ -736,7 +746,7 @@ impl Sequencer {
             }
         }
         if !letters.is_empty()
-            && let Err(e) = self.data.dead_letters.append(&letters)
+            && let Err(e) = self.data.door.bury(&self.data.dead_letters, &letters)
         {
             tracing::error!(error = %e, letters = letters.len(), "dead letters could not be written");
         }
@@ -1008,6 +1018,7 @@ impl Sequencer {
         self.status.next_offset.store(self.pipeline.next_offset(), Ordering::Relaxed);
         self.status.event_time.store(self.pipeline.now().map_or(i64::MIN, |t| t.0), Ordering::Relaxed);
         self.status.duplicates.store(self.dedupe.duplicates, Ordering::Relaxed);
+        lock(&self.status.counts).take(&self.pipeline);
     }
 
     /// Fills the memory of event ids from the part of the log that lies within the longest horizon.

@@ -667,7 +667,7 @@ impl Service {
                 }
             })
             .collect();
-        if let Err(e) = self.data.dead_letters.append(&letters) {
+        if let Err(e) = self.data.door.bury(&self.data.dead_letters, &letters) {
             tracing::error!(error = %e, letters = letters.len(), "dead letters could not be written");
         }
     }

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use kilter_features::ViewStats;
-use kilter_pipeline::Reading;
+use kilter_core::EventTime;
+use kilter_features::{ViewCounts, ViewStats};
+use kilter_pipeline::{Pipeline, Plan, Reading, SourceTally};
 use serde::Serialize;
 
 use crate::jobs::apply::Applying;
@@ -34,10 +35,40 @@ pub struct Status {
     pub decide: Latency,
     /// Size of each view's state, as of the last snapshot: counting walks over all entities.
     pub views: Mutex<Vec<ViewStats>>,
+    /// What became of all events so far, as of the newest batch.
+    pub counts: Mutex<StreamCounts>,
     /// The newest values of each monitor.
     pub readings: Mutex<BTreeMap<String, Readings>>,
     /// The newest apply of changed definitions.
     pub apply: Mutex<Option<Applying>>,
+}
+
+/// What became of all events since the start of the log.
+#[derive(Clone, Default)]
+pub struct StreamCounts {
+    /// The definitions that positions belong to; none before the start.
+    pub plan: Option<Arc<Plan>>,
+    /// By source.
+    pub sources: Vec<SourceTally>,
+    /// The newest event time of each source; none before its first event.
+    pub watermarks: Vec<Option<EventTime>>,
+    /// By view.
+    pub views: Vec<ViewCounts>,
+}
+
+impl StreamCounts {
+    pub(crate) fn take(&mut self, pipeline: &Pipeline) {
+        let plan = pipeline.plan();
+        if self.plan.as_ref().is_none_or(|known| !Arc::ptr_eq(known, plan)) {
+            self.plan = Some(Arc::clone(plan));
+        }
+        self.sources.clear();
+        self.sources.extend_from_slice(pipeline.tally());
+        self.watermarks.clear();
+        self.watermarks.extend((0..plan.sources.len()).map(|s| pipeline.watermark(kilter_core::SourceId(s as u16))));
+        self.views.clear();
+        self.views.extend(pipeline.engine().counts());
+    }
 }
 
 /// The newest values of a monitor, oldest first, at most [`Readings::KEPT`].
@@ -124,6 +155,7 @@ impl Default for Status {
             freshness: Latency::new(),
             decide: Latency::new(),
             views: Mutex::default(),
+            counts: Mutex::default(),
             readings: Mutex::default(),
             apply: Mutex::default(),
         }
@@ -169,6 +201,10 @@ impl Status {
 
     pub fn views(&self) -> Vec<ViewStats> {
         lock(&self.views).clone()
+    }
+
+    pub fn counts(&self) -> StreamCounts {
+        lock(&self.counts).clone()
     }
 
     pub fn applying(&self) -> Option<Applying> {

@@ -5,6 +5,7 @@
 
 mod carry;
 mod entity;
+mod look;
 mod row;
 mod snapshot;
 mod table;
@@ -21,6 +22,7 @@ use crate::aggregators::{Fold, Input, MAX_WORDS, Reading};
 use crate::view::{Extent, Feed, Group, LevelPlan, Output, Periods, Place, Plan, Shared, View};
 
 use entity::Entity;
+pub use look::{Look, ViewCounts};
 use row::{CACHE_FROM, Row, Steps};
 pub use snapshot::RestoreError;
 use table::Table;
@@ -92,6 +94,8 @@ struct ViewState {
     sweep: usize,
     /// Events taken in since the last look.
     unswept: u32,
+    /// Beside the snapshot: see [`Engine::resume_counts`].
+    applied: u64,
     late: u64,
     no_key: u64,
     filtered: u64,
@@ -393,7 +397,10 @@ impl ViewState {
     fn update(&mut self, plan: &Plan, event: &Event, row: &[Value], watermark: EventTime, update: &mut Update) {
         let deleted = event.operation == Operation::Delete;
         let mut named = None;
+        // Of a table whose rows the view no longer follows.
         if deleted && plan.key.is_none() {
+            self.filtered += 1;
+            update.filtered += 1;
             return;
         }
         if let Some(columns) = &plan.key {
@@ -414,6 +421,7 @@ impl ViewState {
                 }
             }
             if deleted {
+                self.applied += 1;
                 update.applied += 1;
                 return;
             }
@@ -457,6 +465,7 @@ impl ViewState {
             update.late += 1;
             return false;
         }
+        self.applied += 1;
         update.applied += 1;
         let inputs = Inputs::new(&plan.shared, event.offset, time, row);
         // A level of the newest n events that pass takes no other, and an entity of nothing else would never be forgotten.

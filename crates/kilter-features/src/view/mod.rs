@@ -12,7 +12,7 @@ use kilter_core::{DataType, Problem, Schema, SourceId, Span, Value};
 
 pub use crate::aggregators::Equality;
 pub(crate) use plan::{Feed, Group, LevelPlan, Output, Place, Plan, Shared};
-pub(crate) use window::{Extent, Periods};
+pub(crate) use window::{Extent, Periods, Tiling};
 
 /// One line under `[features.NAME.columns]`.
 #[derive(Clone, Debug, PartialEq)]

@@ -140,6 +140,15 @@ impl Tiling {
         }
     }
 
+    /// When the calendar period of a window read at `t` begins; none: it has none.
+    pub(crate) fn period_of(&self, extent: Extent, t: EventTime, periods: &mut Periods) -> Option<EventTime> {
+        match (extent, self) {
+            (Extent::Previous, Tiling::Calendar { calendar, .. }) => Some(previous(calendar, t, periods).start),
+            (_, Tiling::Calendar { calendar, .. }) => Some(periods.of(calendar, t).start),
+            _ => None,
+        }
+    }
+
     /// How long the window read at `t` is; none where that depends on the events.
     pub(crate) fn span(&self, extent: Extent, t: EventTime, periods: &mut Periods) -> Option<i64> {
         match (extent, self) {

@@ -145,6 +145,10 @@ pub struct SourceDef {
     #[serde(serialize_with = "span_or_none")]
     #[schemars(with = "SpanOrNone", default = "defaults::max_future")]
     pub max_future: Option<Span>,
+    /// A source from which nothing has come for this long is idle; "none": it never is.
+    #[serde(serialize_with = "span_or_none")]
+    #[schemars(with = "SpanOrNone", default = "defaults::idle_after")]
+    pub idle_after: Option<Span>,
     /// What happens to fields that no column names.
     #[schemars(default = "defaults::unknown")]
     pub unknown: Unknown,
@@ -627,6 +631,9 @@ pub(super) mod defaults {
     }
     pub fn max_future() -> Option<Span> {
         Some(Span::MINUTE)
+    }
+    pub fn idle_after() -> Option<Span> {
+        Some(Span(5 * Span::MINUTE.0))
     }
     pub fn unknown() -> Unknown {
         Unknown::Keep

@@ -188,6 +188,7 @@ fn read_source(mut t: Reader<'_>) -> Option<SourceDef> {
     let lateness = t.span("lateness").unwrap_or_else(defaults::lateness);
     let dedupe = t.span("dedupe").unwrap_or_else(defaults::dedupe);
     let max_future = t.span_or_none("max_future").unwrap_or_else(defaults::max_future);
+    let idle_after = t.span_or_none("idle_after").unwrap_or_else(defaults::idle_after);
     let unknown = t.word("unknown").unwrap_or_else(defaults::unknown);
     let description = t.text("description");
     t.finish();
@@ -206,6 +207,7 @@ fn read_source(mut t: Reader<'_>) -> Option<SourceDef> {
         lateness,
         dedupe,
         max_future,
+        idle_after,
         unknown,
         description,
     })
