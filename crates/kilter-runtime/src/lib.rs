@@ -26,4 +26,4 @@ pub use data::Data;
 pub use kilter_connect::TableFormat;
 pub use sequencer::{Decided, FeatureRead, FeatureRows, Refusal, TrainListener};
 pub use service::{IngestReport, Recorded, Service, ServiceError, StartOptions, SystemClock, next_tick};
-pub use status::{StreamCounts, Latency, Percentiles, Readings, Status};
+pub use status::{Latency, Percentiles, Readings, Status, StreamCounts};

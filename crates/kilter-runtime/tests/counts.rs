@@ -104,7 +104,13 @@ struct Row {
 
 impl Naive {
     /// The counts of a view over all events so far: whether a row passes, whether it has a key, length and hop of the window in seconds.
-    fn view(&self, passes: impl Fn(&Row) -> bool, keyed: impl Fn(&Row) -> bool, length: i64, hop: i64) -> (ViewCounts, Vec<bool>, Vec<bool>) {
+    fn view(
+        &self,
+        passes: impl Fn(&Row) -> bool,
+        keyed: impl Fn(&Row) -> bool,
+        length: i64,
+        hop: i64,
+    ) -> (ViewCounts, Vec<bool>, Vec<bool>) {
         let mut counts = ViewCounts::default();
         let mut watermark = i64::MIN;
         let (mut applied, mut late) = (Vec::new(), Vec::new());
@@ -194,7 +200,10 @@ async fn received_is_applied_and_each_reason_over_random_streams_and_restarts() 
                 );
                 if reason.is_none() {
                     let turned = match kind {
-                        9 => Some(("future_time", text.replace(&EventTime(row.time).to_string(), &EventTime(now + 3601 * SECOND).to_string()))),
+                        9 => Some((
+                            "future_time",
+                            text.replace(&EventTime(row.time).to_string(), &EventTime(now + 3601 * SECOND).to_string()),
+                        )),
                         10 => Some(("malformed_json", text.replace("\"amount\"", "amount"))),
                         11 => Some(("wrong_type", text.replace("\"amount\":", "\"amount\":\"much\",\"x\":"))),
                         _ => None,

@@ -302,6 +302,29 @@ fn events_that_cannot_be_used_are_told_why() {
     assert_eq!(older["dead_letters"].as_array().unwrap().len() as u64, next);
     assert_eq!(server.get("/v1/dead-letters?code=missing_key").ok()["dead_letters"].as_array().unwrap().len(), 1);
     server.get("/v1/dead-letters?source=nope").refused(404, "unknown_source");
+
+    server.post("/v1/events/payments", JSON, format!("[{0},{0}]", payment(0))).ok();
+    let status = server.get("/v1/status").ok();
+    let payments = status["sources"].as_array().unwrap().iter().find(|s| s["source"] == "payments").unwrap();
+    let away = json!({"absurd_time": 1, "empty_body": 1, "malformed_json": 2, "missing_key": 1});
+    assert_eq!((&payments["turned_away"], &payments["duplicates"], &payments["events"]), (&away, &json!(1), &json!(1)), "{payments}");
+    assert_eq!((&payments["received"], &payments["status"]), (&json!(7), &json!("active")), "{payments}");
+    assert_eq!(status["sources"][0]["source"], "accounts");
+    assert_eq!((&status["sources"][0]["status"], &status["sources"][0]["watermark"]), (&json!("waiting"), &Value::Null));
+    let view = &status["state"][0];
+    assert_eq!((&view["events"], &view["applied"], &view["filtered"]), (&json!(1), &json!(1), &json!(0)), "{view}");
+    let text = server.get("/metrics").text();
+    for line in [
+        "kilter_source_events_total{source=\"payments\"} 1",
+        "kilter_source_left_out_total{source=\"payments\",reason=\"missing_key\"} 1",
+        "kilter_source_left_out_total{source=\"payments\",reason=\"duplicate\"} 1",
+        "kilter_source_idle{source=\"payments\"} 0",
+        "kilter_source_watermark_seconds{source=\"payments\"} ",
+        "kilter_view_events_total{view=\"card\",outcome=\"applied\"} 1",
+        "kilter_view_events_total{view=\"card\",outcome=\"late\"} 0",
+    ] {
+        assert!(text.contains(line), "{line} is missing in\n{text}");
+    }
     server.end();
 }
 

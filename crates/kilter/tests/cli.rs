@@ -226,7 +226,9 @@ fn while_a_server_has_the_project_open_commands_go_through_it() {
     project.kilter(&["promote", "default_risk@2"]).ok();
     project.kilter(&["rollback", "default_risk"]).ok();
     assert_eq!(server.get("/v1/models/default_risk").ok()["in_service"], 1);
-    for args in [&["decisions", "--json"][..], &["runs", "--json"], &["dead-letters", "--json"], &["alerts", "--json"]] {
+    for args in
+        [&["decisions", "--json"][..], &["status", "--json"], &["runs", "--json"], &["dead-letters", "--json"], &["alerts", "--json"]]
+    {
         project.kilter(args).json();
     }
     // Those that read the log themselves say what to do instead.
@@ -453,6 +455,12 @@ fn rows_that_cannot_be_used_are_listed_with_their_reason() {
     assert!(one["dead_letters"][0]["payload"].as_str().unwrap().contains("lots"));
     let table = project.kilter(&["dead-letters"]).ok();
     assert!(table.contains("wrong_type") && table.contains("amount"), "{table}");
+    let status = project.kilter(&["status", "--json"]).json();
+    let source = status["sources"].as_array().unwrap().iter().find(|s| s["source"] == "transactions").unwrap();
+    assert_eq!((&source["received"], &source["events"]), (&json!(3), &json!(1)), "{source}");
+    assert_eq!(source["turned_away"], json!({ "wrong_type": 1, "malformed_json": 1 }), "{source}");
+    let shown = project.kilter(&["status"]).ok();
+    assert!(shown.contains("malformed_json 1") && shown.contains("active") && shown.contains("watermark"), "{shown}");
     let human = project.kilter(&["ingest", "transactions"]).ok();
     assert!(human.contains("0 events"), "{human}");
 }

@@ -76,21 +76,18 @@ impl ViewEvents {
     pub fn of(counts: &StreamCounts, view: &str) -> ViewEvents {
         let place = counts.plan.as_ref().and_then(|plan| plan.view(view));
         let c = place.and_then(|v| counts.views.get(v)).copied().unwrap_or_default();
-        ViewEvents {
-            events: c.events(),
-            applied: c.applied,
-            late: c.late,
-            no_key: c.no_key,
-            filtered: c.filtered,
-            retracted: c.retracted,
-        }
+        ViewEvents { events: c.events(), applied: c.applied, late: c.late, no_key: c.no_key, filtered: c.filtered, retracted: c.retracted }
     }
 }
 
 /// The same for Prometheus.
 pub fn register(app: &App, r: &mut Registry) {
     let events = family::<Counter>(r, "kilter_source_events", "Events of a source in the log");
-    let losses = family::<Counter>(r, "kilter_source_left_out", "Rows of a source that did not become events, or events too late for every view, by reason");
+    let losses = family::<Counter>(
+        r,
+        "kilter_source_left_out",
+        "Rows of a source that did not become events, or events too late for every view, by reason",
+    );
     let idle = family::<Gauge>(r, "kilter_source_idle", "1 while nothing has come for longer than the source's idle_after");
     let silent = family::<Float>(r, "kilter_source_silence_seconds", "Since the newest event of a source arrived");
     let watermark = family::<Float>(r, "kilter_source_watermark_seconds", "Newest event time of a source, since 1970");
