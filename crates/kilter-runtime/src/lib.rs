@@ -3,6 +3,7 @@
 //!
 //! [`project::load`] reads the definitions, [`Service::start`] runs them.
 
+pub mod as_seen;
 pub mod audit;
 pub mod backfill;
 mod catalog;
@@ -24,6 +25,7 @@ mod tiers;
 pub use catalog::{Control, Decoder, Record};
 pub use data::Data;
 pub use kilter_connect::TableFormat;
+pub use kilter_features::Look;
 pub use sequencer::{Decided, FeatureRead, FeatureRows, Refusal, TrainListener};
 pub use service::{IngestReport, Recorded, Service, ServiceError, StartOptions, SystemClock, next_tick};
 pub use status::{Latency, Percentiles, Readings, Status, StreamCounts};

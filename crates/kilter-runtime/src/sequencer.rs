@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use kilter_connect::Decoded;
 use kilter_core::record::encode;
 use kilter_core::{Clock, EntityKey, Event, EventTime, Offset, SourceId, Span, Value};
-use kilter_features::View;
+use kilter_features::{Look, View};
 use kilter_pipeline::decision::{Entry, decode};
 use kilter_pipeline::{ClockMode, Decision, Layout, Pipeline, Plan, Reading};
 use kilter_store::dead_letter::{DeadLetter, DeadLetterQuery};
@@ -146,9 +146,11 @@ pub struct FeatureRead {
 pub struct FeatureRows {
     pub at: EventTime,
     pub as_of_offset: Offset,
+    /// The newest event time of the view's source.
+    pub watermark: Option<EventTime>,
     /// The view as it was then: its features name the values.
     pub view: View,
-    pub rows: Vec<Vec<Value>>,
+    pub rows: Vec<Look>,
 }
 
 /// The newest end of the stream.
@@ -461,9 +463,10 @@ impl Sequencer {
                     ClockMode::Event => self.pipeline.now().unwrap_or(self.clock.now()),
                 };
                 let at = at.unwrap_or(now);
-                let rows = keys.iter().map(|key| self.pipeline.features(view, key, at)).collect();
+                let rows = keys.iter().map(|key| self.pipeline.engine_mut().look(view, key, at).unwrap_or_default()).collect();
                 let view = self.plan.views[view].clone();
-                let answer = FeatureRows { at, as_of_offset: self.pipeline.next_offset(), view, rows };
+                let watermark = self.pipeline.watermark(view.source());
+                let answer = FeatureRows { at, as_of_offset: self.pipeline.next_offset(), watermark, view, rows };
                 let _ = reply.send(self.whole_answer().map(|()| answer));
             }
             Command::SetChampion { model, version, reason, actor, reply } => {
@@ -1016,6 +1019,7 @@ impl Sequencer {
 
     fn publish(&self) {
         self.status.next_offset.store(self.pipeline.next_offset(), Ordering::Relaxed);
+        self.status.since.store(self.since, Ordering::Relaxed);
         self.status.event_time.store(self.pipeline.now().map_or(i64::MIN, |t| t.0), Ordering::Relaxed);
         self.status.duplicates.store(self.dedupe.duplicates, Ordering::Relaxed);
         lock(&self.status.counts).take(&self.pipeline);
@@ -1068,7 +1072,7 @@ fn cut<'a>(buffer: &'a [u8], ends: &[usize]) -> Vec<&'a [u8]> {
 }
 
 /// The first offset whose record arrived at or after `since`: arrival times rise with offsets, so halving finds it.
-fn first_arrived(data: &Data, since: EventTime, end: Offset) -> anyhow::Result<Offset> {
+pub(crate) fn first_arrived(data: &Data, since: EventTime, end: Offset) -> anyhow::Result<Offset> {
     let (mut low, mut high) = (data.events.start_offset(), end);
     while low < high {
         let middle = low + (high - low) / 2;

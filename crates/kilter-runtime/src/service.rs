@@ -13,7 +13,7 @@ use kilter_pipeline::training::TrainingError;
 use kilter_pipeline::{Decision, Layout, Plan, When, parse_decision_id};
 use kilter_store::dead_letter::DeadLetter;
 use kilter_store::metadata::AliasChange;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::data::Data;
 use crate::jobs::apply::{self, Applying};
@@ -65,6 +65,8 @@ struct Shared {
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     /// Models with a training under way.
     training: Mutex<BTreeSet<String>>,
+    /// Reads of the past under way: each may need the memory of a whole state.
+    past_reads: Semaphore,
     /// The service under the definitions in force.
     current: Mutex<Weak<Service>>,
 }
@@ -240,6 +242,7 @@ impl Service {
             commands,
             thread: Mutex::new(Some(thread)),
             training: Mutex::default(),
+            past_reads: Semaphore::new(1),
             current: Mutex::default(),
         });
         let service = Service::under(project, plan, data, status, Instant::now(), shared);
@@ -302,6 +305,10 @@ impl Service {
         let service = Arc::clone(self);
         let begun = tokio::task::spawn_blocking(move || apply::begin(&service)).await;
         begun.map_err(|e| ServiceError::Failed(format!("the apply ended badly: {e}")))?
+    }
+
+    pub(crate) fn past_reads(&self) -> &Semaphore {
+        &self.shared.past_reads
     }
 
     pub fn clock(&self) -> &dyn Clock {
@@ -455,8 +462,8 @@ impl Service {
 
     /// Features of one entity, as of now or of a moment that the state still holds.
     pub async fn features(&self, view: usize, key: EntityKey, at: Option<EventTime>) -> Result<FeatureRead, ServiceError> {
-        let FeatureRows { at, as_of_offset, view, rows } = self.feature_rows(view, vec![key], at).await?;
-        Ok(FeatureRead { at, as_of_offset, view, values: rows.into_iter().next().unwrap_or_default() })
+        let FeatureRows { at, as_of_offset, view, rows, .. } = self.feature_rows(view, vec![key], at).await?;
+        Ok(FeatureRead { at, as_of_offset, view, values: rows.into_iter().next().unwrap_or_default().values })
     }
 
     /// The same for several entities, all as of one moment and one place of the log.

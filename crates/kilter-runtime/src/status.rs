@@ -19,6 +19,8 @@ pub struct Status {
     pub duplicates: AtomicU64,
     pub late: AtomicU64,
     pub next_offset: AtomicU64,
+    /// The definitions in force are so from this offset on; 0: as far as anything says, always.
+    pub since: AtomicU64,
     /// Microseconds since 1970; `i64::MIN` before the first event.
     pub event_time: AtomicI64,
     pub snapshots: AtomicU64,
@@ -146,6 +148,7 @@ impl Default for Status {
             duplicates: AtomicU64::new(0),
             late: AtomicU64::new(0),
             next_offset: AtomicU64::new(0),
+            since: AtomicU64::new(0),
             event_time: AtomicI64::new(i64::MIN),
             snapshots: AtomicU64::new(0),
             refused_at: AtomicU64::new(0),

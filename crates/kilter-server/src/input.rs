@@ -203,8 +203,13 @@ impl Params {
     }
 
     pub fn flag(&mut self, name: &'static str) -> bool {
+        self.flag_or(name, false)
+    }
+
+    /// `otherwise`: when it is left out.
+    pub fn flag_or(&mut self, name: &'static str, otherwise: bool) -> bool {
         match self.take(name) {
-            None => false,
+            None => otherwise,
             Some(Value::Bool(flag)) => flag,
             Some(Value::String(text)) if self.is_query && matches!(text.as_str(), "true" | "1" | "") => true,
             Some(Value::String(text)) if self.is_query && matches!(text.as_str(), "false" | "0") => false,
@@ -249,6 +254,18 @@ impl Params {
             code: "missing_field".into(),
             message: format!("{name}: missing"),
             expected: Some(expected.into()),
+            got: None,
+            hint: None,
+        });
+    }
+
+    /// Says of a member that is there what is wrong with it beside the others.
+    pub fn refuse(&mut self, name: &str, message: &str) {
+        self.problems.push(FieldError {
+            field: name.into(),
+            code: "wrong_value".into(),
+            message: format!("{name}: {message}"),
+            expected: None,
             got: None,
             hint: None,
         });

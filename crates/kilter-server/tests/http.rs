@@ -435,6 +435,38 @@ fn features_of_an_entity_are_read_as_of_a_time() {
     server.get("/v1/features/card/1?at=99999-01-01").refused(400, "bad_parameter");
     assert_eq!(server.get("/v1/features/crad/1").refused(404, "unknown_view")["hint"], "did you mean `card`?");
     server.get("/v1/features/card/%ff").refused(400, "bad_path");
+
+    // How fresh, and whether whole.
+    let fresh = &read["freshness"];
+    assert_eq!((&read["mode"], &read["complete"], &read["incomplete"]), (&json!("event-time"), &json!(true), &Value::Null), "{read}");
+    assert_eq!((&fresh["last_event"], &fresh["age_seconds"]), (&json!(at(45).to_string()), &json!(720.0)), "{read}");
+    assert_eq!(fresh["features"]["count_1h"], at(45).to_string());
+    assert_eq!(read["watermark"], at(57).to_string());
+    let live = server.get("/v1/features/card/0").ok();
+    server.play(20..600);
+    let past = server.get(&format!("/v1/features/card/0?at={}", at(57))).ok();
+    assert_eq!((&past["complete"], &past["incomplete"]), (&json!(false), &json!(["count_1h", "count_1d", "sum_1d", "mean_1d"])), "{past}");
+    let table = json!({ "keys": [0], "at": at(57).to_string(), "features": ["count_1h"], "freshness": false }).to_string();
+    let table = server.post("/v1/features/card", JSON, table).ok();
+    assert_eq!((&table["complete"], &table["rows"][0]["incomplete"]), (&json!(false), &json!(["count_1h"])), "{table}");
+    assert_eq!(table["rows"][0]["freshness"], Value::Null);
+
+    // As it was seen: by the place in the log, and by the server's clock.
+    let seen = server.get("/v1/features/card/0?mode=as-seen&offset=40").ok();
+    assert_eq!((&seen["mode"], &seen["at"], &seen["complete"]), (&json!("as-seen"), &live["at"], &json!(true)), "{seen}");
+    for part in ["features", "freshness", "watermark", "as_of_offset"] {
+        assert_eq!(seen[part], live[part], "{part}");
+    }
+    let body = json!({ "keys": [0], "mode": "as-seen", "at": "2000-01-01T00:00:00Z" }).to_string();
+    let before = server.post("/v1/features/card", JSON, body).ok();
+    assert_eq!((&before["as_of_offset"], &before["rows"][0]["features"]["count_1d"]), (&json!(0), &json!(0)), "{before}");
+    server.get("/v1/features/card/0?mode=as-seen&offset=99999").refused(409, "conflict");
+    let error = server.get("/v1/features/card/0?mode=seen").refused(400, "bad_parameter");
+    assert_eq!(error["fields"][0]["field"], "mode");
+    server.get("/v1/features/card/0?mode=as-seen").refused(400, "bad_parameter");
+    server.get("/v1/features/card/0?offset=4").refused(400, "bad_parameter");
+    server.get(&format!("/v1/features/card/0?mode=as-seen&offset=4&at={}", at(57))).refused(400, "bad_parameter");
+    server.get("/v1/features/card/0?freshness=perhaps").refused(400, "bad_parameter");
     server.end();
 }
 

@@ -365,6 +365,12 @@ fn a_training_set_is_what_was_decided_with_and_the_same_after_kills() {
     assert!(read.contains("total") && read.contains("after the events before offset"), "{read}");
     let read = project.kilter(&["features", "read", "account", "2", "--json"]).json();
     assert_eq!(read["rows"][0]["features"], server.get("/v1/features/account/2").ok()["features"]);
+    let long_ago = project.kilter(&["features", "read", "account", "2", "--at", "2025-01-01"]).ok();
+    assert!(long_ago.contains("(incomplete)") && long_ago.contains("--as-seen reads"), "{long_ago}");
+    let seen = project.kilter(&["features", "read", "account", "2", "--as-seen", "--offset", "0"]).ok();
+    assert!(seen.contains("before offset 0") && seen.contains("none") && !seen.contains("(incomplete)"), "{seen}");
+    project.kilter(&["features", "read", "account", "2", "--as-seen"]).failed(1, &["at"]);
+    project.kilter(&["features", "read", "account", "2", "--offset", "3"]).failed(2, &["--as-seen"]);
     project.kilter(&["features", "read", "acount", "2"]).failed(1, &["did you mean `account`?"]);
     project.kilter(&["features", "read", "account", "x"]).failed(1, &["is no key of view `account`"]);
     server.stop();

@@ -72,6 +72,9 @@ pub struct ServerDef {
     /// Folder of log, snapshots and registry, relative to the project's folder.
     #[schemars(default = "defaults::data")]
     pub data: String,
+    /// Most records of the log that a read of the past as it was seen runs through behind a snapshot.
+    #[schemars(default = "defaults::past_records")]
+    pub past_records: u64,
 }
 
 /// The event log on disk.
@@ -608,6 +611,9 @@ pub(super) mod defaults {
     pub fn data() -> String {
         "kilter-data".into()
     }
+    pub fn past_records() -> u64 {
+        1_000_000
+    }
     pub fn segment() -> Size {
         Size(256 << 20)
     }
@@ -673,7 +679,12 @@ pub(super) mod defaults {
 
 impl Default for ServerDef {
     fn default() -> ServerDef {
-        ServerDef { listen: defaults::listen(), max_body: defaults::max_body(), data: defaults::data() }
+        ServerDef {
+            listen: defaults::listen(),
+            max_body: defaults::max_body(),
+            data: defaults::data(),
+            past_records: defaults::past_records(),
+        }
     }
 }
 

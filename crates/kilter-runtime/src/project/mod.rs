@@ -70,6 +70,8 @@ pub struct Settings {
 pub struct ServerSettings {
     pub listen: String,
     pub max_body_bytes: usize,
+    /// Most records that a read of the past as it was seen runs through.
+    pub past_records: u64,
 }
 
 /// The event log.
@@ -186,6 +188,7 @@ fn settings(definitions: &Definitions) -> Settings {
         server: ServerSettings {
             listen: definitions.server.listen.clone(),
             max_body_bytes: usize::try_from(definitions.server.max_body.0).unwrap_or(usize::MAX),
+            past_records: definitions.server.past_records,
         },
         log: LogSettings { segment_bytes: definitions.log.segment.0 },
         snapshot: SnapshotSettings {

@@ -132,8 +132,9 @@ fn read_server(mut t: Reader<'_>) -> Option<ServerDef> {
     }
     let max_body = t.size("max_body").unwrap_or_else(defaults::max_body);
     let data = t.text("data").unwrap_or_else(defaults::data);
+    let past_records = t.integer("past_records", 1, i64::MAX).map_or_else(defaults::past_records, |n| n as u64);
     t.finish();
-    Some(ServerDef { listen, max_body, data })
+    Some(ServerDef { listen, max_body, data, past_records })
 }
 
 fn read_log(mut t: Reader<'_>) -> Option<LogDef> {

@@ -28,9 +28,15 @@ struct Read {
     /// Entities, such as account numbers; of several key columns with `|` between them.
     #[arg(required = true, num_args = 1.., value_name = "KEY")]
     keys: Vec<String>,
-    /// As of this time, which the windows must still hold; now otherwise.
+    /// As of this time; now otherwise. What the windows no longer hold in full is marked.
     #[arg(long, value_parser = parse_time)]
     at: Option<EventTime>,
+    /// What the server would have answered when its clock showed `--at`, or before `--offset`.
+    #[arg(long)]
+    as_seen: bool,
+    /// With `--as-seen`, instead of `--at`: what was known before this offset of the log.
+    #[arg(long, requires = "as_seen", conflicts_with = "at")]
+    offset: Option<u64>,
     /// Only these features, separated by commas.
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     features: Vec<String>,
@@ -44,7 +50,13 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
     let api = Api::open(dir).await?;
     let client = api.client.clone();
     let features = (!args.features.is_empty()).then_some(&args.features);
-    let body = json!({ "keys": args.keys, "at": args.at.map(|t| t.to_string()), "features": features });
+    let body = json!({
+        "keys": args.keys,
+        "at": args.at.map(|t| t.to_string()),
+        "mode": args.as_seen.then_some("as-seen"),
+        "offset": args.offset,
+        "features": features,
+    });
     let path = format!("/v1/features/{}", args.view);
     let answer = tokio::task::spawn_blocking(move || client.post(&path, body.to_string().as_bytes())).await?;
     api.close().await?;
@@ -60,12 +72,25 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
     let mut out = table(&header);
     let names = rows.first().and_then(|row| row["features"].as_object()).into_iter().flat_map(|features| features.keys());
     for name in names {
-        let values = rows.iter().map(|row| match &row["features"][name] {
-            Value::Null => "null".to_string(),
-            value => cell(value),
+        let values = rows.iter().map(|row| {
+            let value = match &row["features"][name] {
+                Value::Null => "null".to_string(),
+                value => cell(value),
+            };
+            let is_incomplete = row["incomplete"].as_array().is_some_and(|names| names.iter().any(|n| n == name));
+            if is_incomplete { format!("{value} (incomplete)") } else { value }
         });
         out.add_row([name.clone()].into_iter().chain(values));
     }
+    out.add_row(["newest event".to_string()].into_iter().chain(rows.iter().map(|row| match &row["freshness"]["last_event"] {
+        Value::Null => "none".to_string(),
+        time => cell(time),
+    })));
     println!("{out}");
+    if answer["complete"] == false {
+        println!(
+            "incomplete: the windows no longer hold all that this moment asks for, or hold later events too; --as-seen reads what was known then"
+        );
+    }
     Ok(())
 }
