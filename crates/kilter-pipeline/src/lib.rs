@@ -11,6 +11,7 @@ mod monitor;
 mod observations;
 mod pipeline;
 mod plan;
+pub mod shadow;
 mod tally;
 pub mod training;
 pub mod training_set;

@@ -21,6 +21,7 @@ mod service;
 pub mod sources;
 mod status;
 mod tiers;
+pub mod watch;
 
 pub use catalog::{Control, Decoder, Record};
 pub use data::Data;

@@ -17,6 +17,7 @@ use kilter_core::record::encode;
 use kilter_core::{Clock, EntityKey, Event, EventTime, Offset, SourceId, Span, Value};
 use kilter_features::{Look, View};
 use kilter_pipeline::decision::{Entry, decode};
+use kilter_pipeline::shadow::{self, Sample};
 use kilter_pipeline::{ClockMode, Decision, Layout, Pipeline, Plan, Reading};
 use kilter_store::dead_letter::{DeadLetter, DeadLetterQuery};
 use kilter_store::log::LogError;
@@ -34,6 +35,8 @@ use tier::Tier;
 
 /// Rows of one ingest command at most; larger bodies are cut up so that a decision never waits behind one.
 pub const CHUNK_ROWS: usize = 512;
+/// Entities that a self-check looks for by itself, beside those it was asked for.
+const FOUND: usize = 64;
 /// Commands taken as one batch at most.
 const BATCH_COMMANDS: usize = 256;
 /// Rows written and processed as one batch at most.
@@ -83,6 +86,15 @@ pub enum Command {
         keys: Vec<EntityKey>,
         at: Option<EventTime>,
         reply: oneshot::Sender<Result<FeatureRows, Refusal>>,
+    },
+    /// What the engine knows of these entities, and of sampled ones that it comes upon by itself.
+    Check {
+        view: usize,
+        keys: Vec<EntityKey>,
+        sample: Sample,
+        /// Where it begins to look for entities of its own.
+        from: usize,
+        reply: oneshot::Sender<Result<Checked, Refusal>>,
     },
     SetChampion {
         model: usize,
@@ -151,6 +163,18 @@ pub struct FeatureRows {
     /// The view as it was then: its features name the values.
     pub view: View,
     pub rows: Vec<Look>,
+}
+
+/// What the live engine answers to a self-check.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    pub at: EventTime,
+    /// The answers stand after the records before this offset.
+    pub offset: Offset,
+    /// The entities asked for, then those found.
+    pub rows: Vec<(EntityKey, Look)>,
+    /// Where to look on for others; 0: from the start.
+    pub next: usize,
 }
 
 /// The newest end of the stream.
@@ -467,6 +491,20 @@ impl Sequencer {
                 let view = self.plan.views[view].clone();
                 let watermark = self.pipeline.watermark(view.source());
                 let answer = FeatureRows { at, as_of_offset: self.pipeline.next_offset(), watermark, view, rows };
+                let _ = reply.send(self.whole_answer().map(|()| answer));
+            }
+            Command::Check { view, mut keys, sample, from, reply } => {
+                self.settle();
+                let at = self.pipeline.now().unwrap_or(self.clock.now());
+                let (found, next) = shadow::sampled(self.pipeline.engine(), view, sample, from, shadow::SCANNED, FOUND);
+                keys.extend(found);
+                let engine = self.pipeline.engine_mut();
+                let look = |key: EntityKey| {
+                    let look = engine.look(view, &key, at).unwrap_or_default();
+                    (key, look)
+                };
+                let rows = keys.into_iter().map(look).collect();
+                let answer = Checked { at, offset: self.pipeline.next_offset(), rows, next };
                 let _ = reply.send(self.whole_answer().map(|()| answer));
             }
             Command::SetChampion { model, version, reason, actor, reply } => {

@@ -25,6 +25,7 @@ use crate::sequencer::{
     TrainListener, Wanted,
 };
 use crate::status::{Status, lock};
+use crate::watch::{Shadows, run_watches};
 
 /// Commands that may wait for the sequencer; when the queue is full, senders wait (files) or are told to slow down (HTTP).
 const QUEUE: usize = 1024;
@@ -67,6 +68,8 @@ struct Shared {
     training: Mutex<BTreeSet<String>>,
     /// Reads of the past under way: each may need the memory of a whole state.
     past_reads: Semaphore,
+    /// The self-checks' second opinions, by monitor.
+    shadows: Shadows,
     /// The service under the definitions in force.
     current: Mutex<Weak<Service>>,
 }
@@ -243,12 +246,14 @@ impl Service {
             thread: Mutex::new(Some(thread)),
             training: Mutex::default(),
             past_reads: Semaphore::new(1),
+            shadows: Shadows::default(),
             current: Mutex::default(),
         });
         let service = Service::under(project, plan, data, status, Instant::now(), shared);
         let reach = service.reach();
         tokio::spawn(serve_wishes(reach.clone(), wants, Arc::clone(&options.on_trained)));
         if options.schedules {
+            tokio::spawn(run_watches(reach.clone()));
             tokio::spawn(tick(reach, options.on_trained));
         }
         Ok(service)
@@ -305,6 +310,15 @@ impl Service {
         let service = Arc::clone(self);
         let begun = tokio::task::spawn_blocking(move || apply::begin(&service)).await;
         begun.map_err(|e| ServiceError::Failed(format!("the apply ended badly: {e}")))?
+    }
+
+    /// Whether other definitions have followed these, or nothing is taken any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.next.get().is_some() || self.shared.commands.is_closed()
+    }
+
+    pub(crate) fn shadows(&self) -> &Shadows {
+        &self.shared.shadows
     }
 
     pub(crate) fn past_reads(&self) -> &Semaphore {

@@ -12,6 +12,7 @@ use kilter_pipeline::{Pipeline, Plan, Reading, SourceTally};
 use serde::Serialize;
 
 use crate::jobs::apply::Applying;
+use crate::watch::WatchState;
 
 /// Counters since start, and latency histograms.
 pub struct Status {
@@ -41,6 +42,8 @@ pub struct Status {
     pub counts: Mutex<StreamCounts>,
     /// The newest values of each monitor.
     pub readings: Mutex<BTreeMap<String, Readings>>,
+    /// What the monitors of the machinery last saw.
+    pub watches: Mutex<BTreeMap<String, WatchState>>,
     /// The newest apply of changed definitions.
     pub apply: Mutex<Option<Applying>>,
 }
@@ -160,6 +163,7 @@ impl Default for Status {
             views: Mutex::default(),
             counts: Mutex::default(),
             readings: Mutex::default(),
+            watches: Mutex::default(),
             apply: Mutex::default(),
         }
     }
@@ -212,6 +216,10 @@ impl Status {
 
     pub fn applying(&self) -> Option<Applying> {
         lock(&self.apply).clone()
+    }
+
+    pub fn watches(&self) -> BTreeMap<String, WatchState> {
+        lock(&self.watches).clone()
     }
 
     pub fn readings(&self) -> BTreeMap<String, Readings> {

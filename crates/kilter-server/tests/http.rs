@@ -87,6 +87,12 @@ above = 0.0001
 window = "6h"
 every = "1h"
 min_rows = 20
+[monitor.same]
+kind = "self-check"
+sample = 1.0
+[monitor.quiet]
+kind = "silence"
+source = "payments"
 "#;
 
 /// The routes as promised in docs/reference/http.md.
@@ -663,6 +669,15 @@ fn watches(server: &Server) {
         (&json!("drift"), &json!("psi"), &json!("alert"), &json!("1h")),
         "{drift}"
     );
+    let state = server.runtime.block_on(server.service.watch("same")).unwrap();
+    assert!(!state.alert, "{state:?}");
+    let monitors = server.get("/v1/monitors").ok();
+    let [quiet, same] = ["quiet", "same"].map(|name| named(&monitors["watches"], name));
+    assert_eq!((&quiet["kind"], &quiet["source"], &quiet["threshold"]), (&json!("silence"), &json!("payments"), &json!(300.0)), "{quiet}");
+    assert_eq!((&same["kind"], &same["state"], &same["value"]), (&json!("self-check"), &json!("ok"), &json!(0.0)), "{same}");
+    let view = &same["check"]["totals"][0];
+    assert_eq!((&view["view"], &view["missing"], &view["extra"], &view["mismatches"]), (&json!("card"), &json!(0), &json!(0), &json!({})));
+    assert!(view["entities"].as_u64() > Some(0), "{same}");
     let alerts = server.get("/v1/alerts?monitor=drift&limit=1").ok();
     assert_eq!(alerts["alerts"][0]["monitor"], "drift");
     assert_eq!(server.get("/v1/alerts?since=2200-01-01").ok()["alerts"], json!([]));
@@ -698,6 +713,8 @@ fn watches(server: &Server) {
         "kilter_http_request_duration_seconds_bucket{le=\"0.001\",route=\"/v1/decide/{decision}\"} ",
         "kilter_monitor_value{monitor=\"drift\",model=\"fraud\",signal=\"psi\"} ",
         "kilter_log_next_offset ",
+        "kilter_watch_alert{monitor=\"same\"} 0",
+        "kilter_self_check_entities_total{monitor=\"same\",view=\"card\",version=\"",
     ] {
         assert!(text.contains(line), "{line} is missing in\n{text}");
     }

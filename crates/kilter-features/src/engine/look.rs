@@ -63,6 +63,11 @@ impl Engine {
         })
     }
 
+    /// The entities of a view in memory, from a place on, in no order that means anything; places change with every event.
+    pub fn keys_in_memory(&self, view: usize, from: usize) -> impl Iterator<Item = &EntityKey> {
+        self.states.get(view).into_iter().flat_map(move |s| s.entities.iter().skip(from)).map(|entity| &entity.key)
+    }
+
     /// Goes on counting from what the keeper of a snapshot kept beside it: how many events each view had applied.
     pub fn resume_counts(&mut self, applied: &[u64]) {
         for (state, applied) in self.states.iter_mut().zip(applied) {

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use super::watch::{AnyMonitor, WatchDef};
 use kilter_core::{DataType, Span, Value};
 use kilter_pipeline::{ClockMode, Signal};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -42,9 +43,12 @@ pub struct Definitions {
     /// When a model is trained by itself.
     #[schemars(default)]
     pub schedule: Named<ScheduleDef>,
-    /// Watched signals of a model in service.
-    #[schemars(default)]
+    /// Watched signals of a model in service, and of the machinery itself.
+    #[schemars(default, with = "Named<AnyMonitor>")]
     pub monitor: Named<MonitorDef>,
+    /// Those of the machinery, written under `monitor` too.
+    #[serde(skip)]
+    pub watch: Named<WatchDef>,
 }
 
 /// The project as a whole.
@@ -704,11 +708,11 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-fn span<S: Serializer>(span: &Span, s: S) -> Result<S::Ok, S::Error> {
+pub(super) fn span<S: Serializer>(span: &Span, s: S) -> Result<S::Ok, S::Error> {
     s.collect_str(span)
 }
 
-fn optional_span<S: Serializer>(span: &Option<Span>, s: S) -> Result<S::Ok, S::Error> {
+pub(super) fn optional_span<S: Serializer>(span: &Option<Span>, s: S) -> Result<S::Ok, S::Error> {
     match span {
         Some(span) => s.collect_str(span),
         None => s.serialize_none(),

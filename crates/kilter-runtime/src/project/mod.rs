@@ -18,6 +18,7 @@ mod reader;
 mod report;
 mod resolve;
 mod templates;
+mod watch;
 
 use std::path::{Path, PathBuf};
 
@@ -32,6 +33,7 @@ pub use report::{Diagnostic, Report, Severity};
 pub use resolve::{SourceSettings, SourceTime};
 pub(crate) use resolve::{named, reference};
 pub use templates::{NewProjectError, TEMPLATES, Template, new_project};
+pub use watch::{WatchKind, WatchPlan};
 
 use document::{At, Document};
 
@@ -50,6 +52,8 @@ pub struct Project {
     pub settings: Settings,
     /// Position = [`SourceId`].
     pub source_settings: Vec<SourceSettings>,
+    /// Monitors of the machinery.
+    pub watches: Vec<WatchPlan>,
     pub toml_text: String,
     /// Worth a look, but nothing that keeps the project from running.
     pub warnings: Vec<Diagnostic>,
@@ -166,6 +170,12 @@ pub fn check_text(text: &str, file_name: &str, dir: &Path) -> Result<Project, Re
     let reading = read::read(&document, table.get_ref());
     let hash = hash::of(&reading.definitions);
     let resolved = resolve::resolve(&document, &reading, hash);
+    let idle_after: Vec<_> = resolved.source_settings.iter().map(|s| s.idle_after).collect();
+    // Where sources are broken already, to miss one here would be an echo.
+    let watches = match document.has_errors() {
+        true => Vec::new(),
+        false => watch::resolve(&document, &reading.definitions.watch, &resolved.plan, &idle_after),
+    };
     warn_of_missing_files(&document, &reading.definitions, dir);
     warn_of_little_memory(&document, &reading.definitions);
     if document.has_errors() {
@@ -178,6 +188,7 @@ pub fn check_text(text: &str, file_name: &str, dir: &Path) -> Result<Project, Re
         definitions,
         plan: resolved.plan,
         source_settings: resolved.source_settings,
+        watches,
         toml_text: text.to_owned(),
         warnings: document.report().problems,
     })

@@ -11,6 +11,7 @@ use toml::de::{DeTable, DeValue};
 use super::definitions::*;
 use super::document::{At, Document, join};
 use super::reader::Reader;
+use super::watch;
 
 /// What could be read, and the names of what could not: complaints about those would be echoes.
 pub(super) struct Reading {
@@ -36,11 +37,12 @@ pub(super) fn read<'d>(document: &'d Document<'d>, table: &'d DeTable<'d>) -> Re
     let (model, broken_models) = section(&mut root, "model", "model", read_model);
     let (decision, _) = section(&mut root, "decision", "decision", read_decision);
     let (schedule, _) = section(&mut root, "schedule", "schedule", read_schedule);
-    let (monitor, _) = section(&mut root, "monitor", "monitor", read_monitor);
+    let (monitors, _) = section(&mut root, "monitor", "monitor", |t| watch::read(t, read_monitor));
+    let (monitor, watch) = watch::apart(monitors);
     root.finish();
     // Without a project there is an error, so the stand-in is never seen.
     let project = project.unwrap_or(ProjectDef { name: String::new(), clock: defaults::clock() });
-    let definitions = Definitions { project, server, log, snapshot, state, source, features, model, decision, schedule, monitor };
+    let definitions = Definitions { project, server, log, snapshot, state, source, features, model, decision, schedule, monitor, watch };
     Reading { definitions, broken_sources, broken_views, broken_models }
 }
 

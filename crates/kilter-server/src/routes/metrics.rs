@@ -94,6 +94,7 @@ async fn gather(app: &App) -> Result<Registry, ApiError> {
         values.get_or_create(&labels).set(reading.value);
         crossed.get_or_create(&labels).set(i64::from(reading.crossed.is_some()));
     }
+    super::monitors::register(app, r);
     app.metrics.register(r);
     Ok(registry)
 }

@@ -318,7 +318,7 @@ pub async fn get_project(State(app): State<App>, params: Params) -> Answer {
         models: models.collect(),
         decisions: decisions.collect(),
         schedules: schedules.collect(),
-        monitors: plan.monitors.iter().map(|m| m.name.clone()).collect(),
+        monitors: plan.monitors.iter().map(|m| &m.name).chain(service.project.watches.iter().map(|w| &w.name)).cloned().collect(),
         objects: project::objects(&service.project).into_iter().map(ObjectHash::from).collect(),
     })
 }
