@@ -9,7 +9,7 @@ use serde::Serialize;
 pub struct FieldProblem {
     /// The field's name; empty when the whole object is at fault.
     pub field: String,
-    /// Stable short code: `wrong_type`, `out_of_range`, `missing_key`, `missing_time`, `absurd_time`, `unknown_field`, `duplicate_field`,
+    /// Stable short code: `wrong_type`, `out_of_range`, `missing_key`, `missing_time`, `absurd_time`, `future_time`, `unknown_field`, `duplicate_field`,
     /// `bad_id`, `too_deep`, `too_many_fields`, `malformed_json`, `not_an_object`; of changes `unknown_operation`, `truncate`, `bad_envelope`,
     /// `missing_row`, `unavailable_value`.
     pub code: &'static str,

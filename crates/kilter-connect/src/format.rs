@@ -286,6 +286,9 @@ impl RowFormat {
     }
 
     fn absurd(&self, time: EventTime, latest: EventTime, arrived: EventTime) -> FieldProblem {
+        // A sender's clock that runs ahead is another matter than a time that never was.
+        let is_ahead = latest < time && time <= EventTime::LATEST;
+        let code = if is_ahead { "future_time" } else { "absurd_time" };
         let limit = if time < EventTime::EARLIEST {
             format!("before the earliest time allowed, {}", EventTime::EARLIEST)
         } else if latest == EventTime::LATEST {
@@ -311,7 +314,7 @@ impl RowFormat {
         FieldProblem {
             expected: Some(format!("a time up to {latest}")),
             got: Some(time.to_string()),
-            ..FieldProblem::new("absurd_time", &self.time_name, format!("{}: {time} is {limit}", self.time_name)).hint(hint)
+            ..FieldProblem::new(code, &self.time_name, format!("{}: {time} is {limit}", self.time_name)).hint(hint)
         }
     }
 }

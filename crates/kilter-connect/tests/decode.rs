@@ -114,7 +114,7 @@ fn times_that_cannot_be_meant_are_turned_away_with_their_likely_cause() {
     );
     check(
         &at(r#""2026-01-01T14:30:00Z""#),
-        "absurd_time@0 at: 2026-01-01T14:30:00Z is 2h after its arrival; at most 1h is allowed (latest 2026-01-01T13:00:00Z) \
+        "future_time@0 at: 2026-01-01T14:30:00Z is 2h after its arrival; at most 1h is allowed (latest 2026-01-01T13:00:00Z) \
          (the sender's clock or time zone may be off: add the offset to the time, such as +02:00, or raise `max_future`)",
     );
     check(

@@ -160,6 +160,12 @@ impl Change {
                 last.monitor = monitor;
             }
         }
+        for (source, tally) in pipeline.tally.iter_mut().enumerate() {
+            *tally = match self.sources[source] {
+                Some(from) => old.tally[from],
+                None => filled.tally[source],
+            };
+        }
         pipeline.next = old.next;
         pipeline.now = if self.needs_log { filled.now } else { old.now };
         Ok(pipeline)

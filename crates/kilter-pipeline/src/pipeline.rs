@@ -9,7 +9,7 @@ use kilter_features::{Changes, Engine, Look, Update, View};
 use kilter_learn::Model;
 use serde::{Deserialize, Serialize};
 
-use crate::{Decision, DecisionPlan, DriftReference, Layout, MonitorState, Plan, Reading, Reason};
+use crate::{Decision, DecisionPlan, DriftReference, Layout, MonitorState, Plan, Reading, Reason, SourceTally};
 
 /// A model version in service.
 #[derive(Clone)]
@@ -40,6 +40,8 @@ pub struct Pipeline {
     pub(crate) next: Offset,
     /// The latest event time seen on any source.
     pub(crate) now: Option<EventTime>,
+    /// One per source.
+    pub(crate) tally: Vec<SourceTally>,
     slots: Vec<Value>,
     row: Vec<f64>,
     contributions: Vec<f64>,
@@ -53,6 +55,10 @@ struct Side {
     monitors: Vec<MonitorState>,
     /// Model name and version, for each champion in service.
     champions: Vec<(String, u32)>,
+    /// By source.
+    tally: Vec<SourceTally>,
+    /// Events applied, by view.
+    applied: Vec<u64>,
     engine_bytes: usize,
 }
 
@@ -78,6 +84,7 @@ impl Pipeline {
         Pipeline {
             champions: vec![None; plan.models.len()],
             monitors: plan.monitors.iter().map(|_| MonitorState::new()).collect(),
+            tally: vec![SourceTally::default(); plan.sources.len()],
             engine,
             plan,
             next: 0,
@@ -108,6 +115,11 @@ impl Pipeline {
     /// The latest event time seen.
     pub fn now(&self) -> Option<EventTime> {
         self.now
+    }
+
+    /// What each source has sent so far.
+    pub fn tally(&self) -> &[SourceTally] {
+        &self.tally
     }
 
     pub fn champion(&self, model: usize) -> Option<&Champion> {
@@ -142,6 +154,9 @@ impl Pipeline {
     pub fn process(&mut self, event: &Event) -> Outcome {
         self.next = event.offset + 1;
         self.now = Some(self.now.map_or(event.time, |now| now.max(event.time)));
+        if let Some(tally) = self.tally.get_mut(usize::from(event.source.0)) {
+            tally.count(event);
+        }
         let plan = Arc::clone(&self.plan);
         let mut outcome = Outcome::default();
 
@@ -283,7 +298,15 @@ impl Pipeline {
             .zip(&self.champions)
             .filter_map(|(plan, champion)| Some((plan.name.clone(), champion.as_ref()?.version)))
             .collect();
-        let side = Side { next: self.next, now: self.now, monitors: self.monitors.clone(), champions, engine_bytes: engine.len() };
+        let side = Side {
+            next: self.next,
+            now: self.now,
+            monitors: self.monitors.clone(),
+            champions,
+            tally: self.tally.clone(),
+            applied: self.engine.counts().map(|c| c.applied).collect(),
+            engine_bytes: engine.len(),
+        };
         // Plain data: serialising it cannot fail; an empty side is refused on restore.
         let mut bytes = serde_json::to_vec(&side).unwrap_or_default();
         let length = bytes.len() as u64;
@@ -321,7 +344,8 @@ impl Pipeline {
         let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| cut())?;
         let (side, engine) = rest.split_at_checked(length).ok_or_else(cut)?;
         let side: Side = serde_json::from_slice(side).map_err(|e| RestoreError(e.to_string()))?;
-        if side.engine_bytes != engine.len() || side.monitors.len() != plan.monitors.len() {
+        let counts = (side.monitors.len(), side.tally.len(), side.applied.len());
+        if side.engine_bytes != engine.len() || counts != (plan.monitors.len(), plan.sources.len(), plan.views.len()) {
             return Err(RestoreError("it was made under other definitions".into()));
         }
         let engine = engine_of(plan.views.clone(), engine).map_err(|e| RestoreError(e.to_string()))?;
@@ -332,6 +356,8 @@ impl Pipeline {
             }
         }
         pipeline.monitors = side.monitors;
+        pipeline.tally = side.tally;
+        pipeline.engine.resume_counts(&side.applied);
         pipeline.next = side.next;
         pipeline.now = side.now;
         Ok(pipeline)

@@ -17,6 +17,7 @@ use kilter_store::snapshot::{Snapshot, SnapshotInfo, SnapshotOptions, SnapshotSe
 use tokio::runtime::Handle;
 
 use crate::catalog::{Catalog, Control, Decoder, Record};
+use crate::door::Door;
 use crate::erase;
 use crate::project::Project;
 use crate::status::lock;
@@ -89,6 +90,8 @@ pub struct Data {
     pub events: Arc<Log>,
     pub decisions: Arc<Log>,
     pub dead_letters: Arc<DeadLetters>,
+    /// What was turned away, by source and reason.
+    pub door: Door,
     pub snapshots: Arc<Snapshots>,
     /// State beyond memory, where the project limits the memory of its state.
     pub(crate) state: Option<Tiers>,
@@ -122,6 +125,7 @@ impl Data {
         }
         // Nothing may be computed of what an interrupted erasure is still to take away.
         repairs.extend(erase::finish(&dir, &events, &decisions, &dead_letters, |_| Ok(())).await?);
+        let door = Door::open(&dir.join("counts.ndjson"), &dead_letters)?;
         let snapshots = Arc::new(Snapshots::open(
             dir.join("snapshots"),
             SnapshotOptions { keep: project.settings.snapshot.keep, ..SnapshotOptions::default() },
@@ -142,6 +146,7 @@ impl Data {
             events,
             decisions,
             dead_letters: Arc::new(dead_letters),
+            door,
             snapshots,
             state,
             metadata,

@@ -3,12 +3,14 @@
 //!
 //! [`project::load`] reads the definitions, [`Service::start`] runs them.
 
+pub mod as_seen;
 pub mod audit;
 pub mod backfill;
 mod catalog;
 pub mod changes;
 mod data;
 mod dedupe;
+pub mod door;
 pub mod eras;
 pub mod erase;
 pub mod files;
@@ -17,8 +19,10 @@ pub mod project;
 mod schedule;
 mod sequencer;
 mod service;
+pub mod sources;
 mod status;
 mod tiers;
+pub mod watch;
 
 pub use catalog::{Control, Decoder, Record};
 pub use data::Data;
@@ -26,4 +30,4 @@ pub use kilter_connect::TableFormat;
 pub use kilter_features::Look;
 pub use sequencer::{Decided, FeatureRead, FeatureRows, Refusal, TrainListener};
 pub use service::{IngestReport, Recorded, Service, ServiceError, StartOptions, SystemClock, next_tick};
-pub use status::{Latency, Percentiles, Readings, Status};
+pub use status::{Latency, Percentiles, Readings, Status, StreamCounts};

@@ -17,6 +17,7 @@ use kilter_core::record::encode;
 use kilter_core::{Clock, EntityKey, Event, EventTime, Offset, SourceId, Span, Value};
 use kilter_features::{Look, View};
 use kilter_pipeline::decision::{Entry, decode};
+use kilter_pipeline::shadow::{self, Sample};
 use kilter_pipeline::{ClockMode, Decision, Layout, Pipeline, Plan, Reading};
 use kilter_store::dead_letter::{DeadLetter, DeadLetterQuery};
 use kilter_store::log::LogError;
@@ -34,6 +35,8 @@ use tier::Tier;
 
 /// Rows of one ingest command at most; larger bodies are cut up so that a decision never waits behind one.
 pub const CHUNK_ROWS: usize = 512;
+/// Entities that a self-check looks for by itself, beside those it was asked for.
+const FOUND: usize = 64;
 /// Commands taken as one batch at most.
 const BATCH_COMMANDS: usize = 256;
 /// Rows written and processed as one batch at most.
@@ -83,6 +86,15 @@ pub enum Command {
         keys: Vec<EntityKey>,
         at: Option<EventTime>,
         reply: oneshot::Sender<Result<FeatureRows, Refusal>>,
+    },
+    /// What the engine knows of these entities, and of sampled ones that it comes upon by itself.
+    Check {
+        view: usize,
+        keys: Vec<EntityKey>,
+        sample: Sample,
+        /// Where it begins to look for entities of its own.
+        from: usize,
+        reply: oneshot::Sender<Result<Checked, Refusal>>,
     },
     SetChampion {
         model: usize,
@@ -148,9 +160,23 @@ pub struct FeatureRead {
 pub struct FeatureRows {
     pub at: EventTime,
     pub as_of_offset: Offset,
+    /// The newest event time of the view's source.
+    pub watermark: Option<EventTime>,
     /// The view as it was then: its features name the values.
     pub view: View,
     pub rows: Vec<Look>,
+}
+
+/// What the live engine answers to a self-check.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    pub at: EventTime,
+    /// The answers stand after the records before this offset.
+    pub offset: Offset,
+    /// The entities asked for, then those found.
+    pub rows: Vec<(EntityKey, Look)>,
+    /// Where to look on for others; 0: from the start.
+    pub next: usize,
 }
 
 /// The newest end of the stream.
@@ -247,6 +273,8 @@ pub struct Sequencer {
     staged: Vec<(Event, usize)>,
     staged_now: Option<EventTime>,
     tickets: Vec<Ticket>,
+    /// Repetitions of this batch, by source.
+    repeated: BTreeMap<u16, u64>,
     /// The last event offset with a recorded decision, and the decisions recorded at it.
     decided: Option<(Offset, Vec<String>)>,
     /// Where the definitions in force came into force: no decision before is made up for.
@@ -331,6 +359,7 @@ impl Sequencer {
             staged: Vec::new(),
             staged_now: None,
             tickets: Vec::new(),
+            repeated: BTreeMap::new(),
             decided,
             since,
             pending: Vec::new(),
@@ -462,7 +491,21 @@ impl Sequencer {
                 let at = at.unwrap_or(now);
                 let rows = keys.iter().filter_map(|key| self.pipeline.look(view, key, at)).collect();
                 let view = self.plan.views[view].clone();
-                let answer = FeatureRows { at, as_of_offset: self.pipeline.next_offset(), view, rows };
+                let watermark = self.pipeline.watermark(view.source());
+                let answer = FeatureRows { at, as_of_offset: self.pipeline.next_offset(), watermark, view, rows };
+                let _ = reply.send(self.whole_answer().map(|()| answer));
+            }
+            Command::Check { view, mut keys, sample, from, reply } => {
+                self.settle();
+                let at = self.pipeline.now().unwrap_or(self.clock.now());
+                let (found, next) = shadow::sampled(self.pipeline.engine(), view, sample, from, shadow::SCANNED, FOUND);
+                keys.extend(found);
+                let look = |key: EntityKey| {
+                    let look = self.pipeline.look(view, &key, at).unwrap_or_default();
+                    (key, look)
+                };
+                let rows = keys.into_iter().map(look).collect();
+                let answer = Checked { at, offset: self.pipeline.next_offset(), rows, next };
                 let _ = reply.send(self.whole_answer().map(|()| answer));
             }
             Command::SetChampion { model, version, reason, actor, reply } => {
@@ -521,6 +564,7 @@ impl Sequencer {
             let on_the_way = self.pending.iter().any(|d| d.offset == first);
             let ticket = &mut self.tickets[ticket];
             ticket.duplicates += 1;
+            *self.repeated.entry(source.0).or_default() += 1;
             if let TicketReply::Decide { .. } = ticket.reply {
                 ticket.error = Some(match on_the_way {
                     true => Refusal::Log { full: true, detail: "the decision is made, its record waits for the decision log".into() },
@@ -626,7 +670,12 @@ impl Sequencer {
         if let (Some(reason), None) = (self.pipeline.engine().failure(), &self.broken) {
             self.break_off(reason.to_string());
         }
-        // Whoever is answered finds the own rows in the status.
+        // Whoever is told of a repetition finds it counted.
+        if !self.repeated.is_empty() {
+            let repeated = std::mem::take(&mut self.repeated);
+            self.data.door.repeated(repeated.iter().map(|(source, n)| (self.plan.sources[usize::from(*source)].name.as_str(), *n)));
+        }
+        // Whoever is answered finds the own rows in the status, and the counts of what was sent.
         self.publish();
         let next = self.pipeline.next_offset();
         for ticket in std::mem::take(&mut self.tickets) {
@@ -739,7 +788,7 @@ impl Sequencer {
             }
         }
         if !letters.is_empty()
-            && let Err(e) = self.data.dead_letters.append(&letters)
+            && let Err(e) = self.data.door.bury(&self.data.dead_letters, &letters)
         {
             tracing::error!(error = %e, letters = letters.len(), "dead letters could not be written");
         }
@@ -1009,8 +1058,10 @@ impl Sequencer {
 
     fn publish(&self) {
         self.status.next_offset.store(self.pipeline.next_offset(), Ordering::Relaxed);
+        self.status.since.store(self.since, Ordering::Relaxed);
         self.status.event_time.store(self.pipeline.now().map_or(i64::MIN, |t| t.0), Ordering::Relaxed);
         self.status.duplicates.store(self.dedupe.duplicates, Ordering::Relaxed);
+        lock(&self.status.counts).take(&self.pipeline);
     }
 
     /// Fills the memory of event ids from the part of the log that lies within the longest horizon.
@@ -1060,7 +1111,7 @@ fn cut<'a>(buffer: &'a [u8], ends: &[usize]) -> Vec<&'a [u8]> {
 }
 
 /// The first offset whose record arrived at or after `since`: arrival times rise with offsets, so halving finds it.
-fn first_arrived(data: &Data, since: EventTime, end: Offset) -> anyhow::Result<Offset> {
+pub(crate) fn first_arrived(data: &Data, since: EventTime, end: Offset) -> anyhow::Result<Offset> {
     let (mut low, mut high) = (data.events.start_offset(), end);
     while low < high {
         let middle = low + (high - low) / 2;

@@ -13,7 +13,7 @@ use kilter_pipeline::training::TrainingError;
 use kilter_pipeline::{Decision, Layout, Plan, When, parse_decision_id};
 use kilter_store::dead_letter::DeadLetter;
 use kilter_store::metadata::AliasChange;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::data::Data;
 use crate::jobs::apply::{self, Applying};
@@ -25,6 +25,7 @@ use crate::sequencer::{
     TrainListener, Wanted,
 };
 use crate::status::{Status, lock};
+use crate::watch::{Shadows, run_watches};
 
 /// Commands that may wait for the sequencer; when the queue is full, senders wait (files) or are told to slow down (HTTP).
 const QUEUE: usize = 1024;
@@ -65,6 +66,10 @@ struct Shared {
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     /// Models with a training under way.
     training: Mutex<BTreeSet<String>>,
+    /// Reads of the past under way: each may need the memory of a whole state.
+    past_reads: Semaphore,
+    /// The self-checks' second opinions, by monitor.
+    shadows: Shadows,
     /// The service under the definitions in force.
     current: Mutex<Weak<Service>>,
 }
@@ -240,12 +245,15 @@ impl Service {
             commands,
             thread: Mutex::new(Some(thread)),
             training: Mutex::default(),
+            past_reads: Semaphore::new(1),
+            shadows: Shadows::default(),
             current: Mutex::default(),
         });
         let service = Service::under(project, plan, data, status, Instant::now(), shared);
         let reach = service.reach();
         tokio::spawn(serve_wishes(reach.clone(), wants, Arc::clone(&options.on_trained)));
         if options.schedules {
+            tokio::spawn(run_watches(reach.clone()));
             tokio::spawn(tick(reach, options.on_trained));
         }
         Ok(service)
@@ -302,6 +310,19 @@ impl Service {
         let service = Arc::clone(self);
         let begun = tokio::task::spawn_blocking(move || apply::begin(&service)).await;
         begun.map_err(|e| ServiceError::Failed(format!("the apply ended badly: {e}")))?
+    }
+
+    /// Whether other definitions have followed these, or nothing is taken any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.next.get().is_some() || self.shared.commands.is_closed()
+    }
+
+    pub(crate) fn shadows(&self) -> &Shadows {
+        &self.shared.shadows
+    }
+
+    pub(crate) fn past_reads(&self) -> &Semaphore {
+        &self.shared.past_reads
     }
 
     pub fn clock(&self) -> &dyn Clock {
@@ -455,7 +476,7 @@ impl Service {
 
     /// Features of one entity, as of now or of a moment that the state still holds.
     pub async fn features(&self, view: usize, key: EntityKey, at: Option<EventTime>) -> Result<FeatureRead, ServiceError> {
-        let FeatureRows { at, as_of_offset, view, rows } = self.feature_rows(view, vec![key], at).await?;
+        let FeatureRows { at, as_of_offset, view, rows, .. } = self.feature_rows(view, vec![key], at).await?;
         let look = rows.into_iter().next().unwrap_or_default();
         Ok(FeatureRead { at, as_of_offset, view, values: look.values.clone(), look })
     }
@@ -672,7 +693,7 @@ impl Service {
                 }
             })
             .collect();
-        if let Err(e) = self.data.dead_letters.append(&letters) {
+        if let Err(e) = self.data.door.bury(&self.data.dead_letters, &letters) {
             tracing::error!(error = %e, letters = letters.len(), "dead letters could not be written");
         }
     }

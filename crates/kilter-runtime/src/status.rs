@@ -2,15 +2,17 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use kilter_features::ViewStats;
-use kilter_pipeline::Reading;
+use kilter_core::EventTime;
+use kilter_features::{ViewCounts, ViewStats};
+use kilter_pipeline::{Pipeline, Plan, Reading, SourceTally};
 use serde::Serialize;
 
 use crate::jobs::apply::Applying;
+use crate::watch::WatchState;
 
 /// Counters since start, and latency histograms.
 pub struct Status {
@@ -18,6 +20,8 @@ pub struct Status {
     pub duplicates: AtomicU64,
     pub late: AtomicU64,
     pub next_offset: AtomicU64,
+    /// The definitions in force are so from this offset on; 0: as far as anything says, always.
+    pub since: AtomicU64,
     /// Microseconds since 1970; `i64::MIN` before the first event.
     pub event_time: AtomicI64,
     pub snapshots: AtomicU64,
@@ -34,10 +38,42 @@ pub struct Status {
     pub decide: Latency,
     /// Size of each view's state, as of the last snapshot: counting walks over all entities.
     pub views: Mutex<Vec<ViewStats>>,
+    /// What became of all events so far, as of the newest batch.
+    pub counts: Mutex<StreamCounts>,
     /// The newest values of each monitor.
     pub readings: Mutex<BTreeMap<String, Readings>>,
+    /// What the monitors of the machinery last saw.
+    pub watches: Mutex<BTreeMap<String, WatchState>>,
     /// The newest apply of changed definitions.
     pub apply: Mutex<Option<Applying>>,
+}
+
+/// What became of all events since the start of the log.
+#[derive(Clone, Default)]
+pub struct StreamCounts {
+    /// The definitions that positions belong to; none before the start.
+    pub plan: Option<Arc<Plan>>,
+    /// By source.
+    pub sources: Vec<SourceTally>,
+    /// The newest event time of each source; none before its first event.
+    pub watermarks: Vec<Option<EventTime>>,
+    /// By view.
+    pub views: Vec<ViewCounts>,
+}
+
+impl StreamCounts {
+    pub(crate) fn take(&mut self, pipeline: &Pipeline) {
+        let plan = pipeline.plan();
+        if self.plan.as_ref().is_none_or(|known| !Arc::ptr_eq(known, plan)) {
+            self.plan = Some(Arc::clone(plan));
+        }
+        self.sources.clear();
+        self.sources.extend_from_slice(pipeline.tally());
+        self.watermarks.clear();
+        self.watermarks.extend((0..plan.sources.len()).map(|s| pipeline.watermark(kilter_core::SourceId(s as u16))));
+        self.views.clear();
+        self.views.extend(pipeline.engine().counts());
+    }
 }
 
 /// The newest values of a monitor, oldest first, at most [`Readings::KEPT`].
@@ -115,6 +151,7 @@ impl Default for Status {
             duplicates: AtomicU64::new(0),
             late: AtomicU64::new(0),
             next_offset: AtomicU64::new(0),
+            since: AtomicU64::new(0),
             event_time: AtomicI64::new(i64::MIN),
             snapshots: AtomicU64::new(0),
             refused_at: AtomicU64::new(0),
@@ -124,7 +161,9 @@ impl Default for Status {
             freshness: Latency::new(),
             decide: Latency::new(),
             views: Mutex::default(),
+            counts: Mutex::default(),
             readings: Mutex::default(),
+            watches: Mutex::default(),
             apply: Mutex::default(),
         }
     }
@@ -171,8 +210,16 @@ impl Status {
         lock(&self.views).clone()
     }
 
+    pub fn counts(&self) -> StreamCounts {
+        lock(&self.counts).clone()
+    }
+
     pub fn applying(&self) -> Option<Applying> {
         lock(&self.apply).clone()
+    }
+
+    pub fn watches(&self) -> BTreeMap<String, WatchState> {
+        lock(&self.watches).clone()
     }
 
     pub fn readings(&self) -> BTreeMap<String, Readings> {

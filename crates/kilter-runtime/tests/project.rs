@@ -503,6 +503,30 @@ const BROKEN: &[Broken] = &[
     ("above = 0.2\n", "", "missing", "[monitor.drift]", "below"),
     ("above = 0.2\n", "above = \"0.2\"\n", "wrong_type", "above = \"0.2\"", "without quotes"),
     ("above = 0.2\n", "above = 0.2\nbelow = 0.5\n", "conflict", "below = 0.5", "smaller"),
+    ("[monitor.drift]", "[monitor.same]\nkind = \"self-chek\"\n[monitor.drift]", "unknown_word", "self-chek", "did you mean `self-check`"),
+    ("[monitor.drift]", "[monitor.same]\nkind = \"self-check\"\nsample = 2\n[monitor.drift]", "out_of_range", "sample = 2", "between"),
+    (
+        "[monitor.drift]",
+        "[monitor.same]\nkind = \"self-check\"\nsampel = 0.1\n[monitor.drift]",
+        "unknown_key",
+        "sampel",
+        "did you mean `sample`",
+    ),
+    ("[monitor.drift]", "[monitor.quiet]\nkind = \"silence\"\n[monitor.drift]", "missing", "[monitor.quiet]", "the source to watch"),
+    (
+        "[monitor.drift]",
+        "[monitor.quiet]\nkind = \"silence\"\nsource = \"transaction\"\n[monitor.drift]",
+        "unknown_source",
+        "\"transaction\"",
+        "did you mean `transactions`",
+    ),
+    (
+        "[monitor.drift]",
+        "[monitor.quiet]\nkind = \"silence\"\nsource = \"transactions\"\nafter = \"soon\"\n[monitor.drift]",
+        "bad_span",
+        "soon",
+        "90s",
+    ),
     ("\"retrain\"]", "\"retrian\"]", "unknown_word", "retrian", "did you mean `retrain`"),
 ];
 

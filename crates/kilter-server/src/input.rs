@@ -254,6 +254,18 @@ impl Params {
         });
     }
 
+    /// Says of a member that is there what is wrong with it beside the others.
+    pub fn refuse(&mut self, name: &str, message: &str) {
+        self.problems.push(FieldError {
+            field: name.into(),
+            code: "wrong_value".into(),
+            message: format!("{name}: {message}"),
+            expected: None,
+            got: None,
+            hint: None,
+        });
+    }
+
     /// All that was wrong: bad values and names nobody asked for.
     pub fn done(mut self) -> Result<(), ApiError> {
         for (name, _) in &self.given {

@@ -87,6 +87,12 @@ above = 0.0001
 window = "6h"
 every = "1h"
 min_rows = 20
+[monitor.same]
+kind = "self-check"
+sample = 1.0
+[monitor.quiet]
+kind = "silence"
+source = "payments"
 "#;
 
 /// The routes as promised in docs/reference/http.md.
@@ -302,6 +308,29 @@ fn events_that_cannot_be_used_are_told_why() {
     assert_eq!(older["dead_letters"].as_array().unwrap().len() as u64, next);
     assert_eq!(server.get("/v1/dead-letters?code=missing_key").ok()["dead_letters"].as_array().unwrap().len(), 1);
     server.get("/v1/dead-letters?source=nope").refused(404, "unknown_source");
+
+    server.post("/v1/events/payments", JSON, format!("[{0},{0}]", payment(0))).ok();
+    let status = server.get("/v1/status").ok();
+    let payments = status["sources"].as_array().unwrap().iter().find(|s| s["source"] == "payments").unwrap();
+    let away = json!({"absurd_time": 1, "empty_body": 1, "malformed_json": 2, "missing_key": 1});
+    assert_eq!((&payments["turned_away"], &payments["duplicates"], &payments["events"]), (&away, &json!(1), &json!(1)), "{payments}");
+    assert_eq!((&payments["received"], &payments["status"]), (&json!(7), &json!("active")), "{payments}");
+    assert_eq!(status["sources"][0]["source"], "accounts");
+    assert_eq!((&status["sources"][0]["status"], &status["sources"][0]["watermark"]), (&json!("waiting"), &Value::Null));
+    let view = &status["state"][0];
+    assert_eq!((&view["events"], &view["applied"], &view["filtered"]), (&json!(1), &json!(1), &json!(0)), "{view}");
+    let text = server.get("/metrics").text();
+    for line in [
+        "kilter_source_events_total{source=\"payments\"} 1",
+        "kilter_source_left_out_total{source=\"payments\",reason=\"missing_key\"} 1",
+        "kilter_source_left_out_total{source=\"payments\",reason=\"duplicate\"} 1",
+        "kilter_source_idle{source=\"payments\"} 0",
+        "kilter_source_watermark_seconds{source=\"payments\"} ",
+        "kilter_view_events_total{view=\"card\",outcome=\"applied\"} 1",
+        "kilter_view_events_total{view=\"card\",outcome=\"late\"} 0",
+    ] {
+        assert!(text.contains(line), "{line} is missing in\n{text}");
+    }
     server.end();
 }
 
@@ -423,6 +452,40 @@ fn features_of_an_entity_are_read_as_of_a_time() {
     server.get("/v1/features/card/1?at=99999-01-01").refused(400, "bad_parameter");
     assert_eq!(server.get("/v1/features/crad/1").refused(404, "unknown_view")["hint"], "did you mean `card`?");
     server.get("/v1/features/card/%ff").refused(400, "bad_path");
+
+    // How fresh, and whether whole.
+    assert_eq!(
+        (&read["mode"], &read["last_event"], &read["incomplete"]),
+        (&json!("event-time"), &json!(at(45).to_string()), &Value::Null),
+        "{read}"
+    );
+    assert_eq!(read["watermark"], at(57).to_string());
+    let live = server.get("/v1/features/card/0?freshness=true").ok();
+    assert_eq!(live["freshness"]["count_1h"], at(45).to_string());
+    server.play(20..600);
+    let past = server.get(&format!("/v1/features/card/0?at={}", at(57))).ok();
+    assert_eq!(past["incomplete"], json!(["count_1h", "count_1d", "sum_1d", "mean_1d"]), "{past}");
+    let table = json!({ "keys": [0], "at": at(57).to_string(), "features": ["count_1h"], "freshness": false }).to_string();
+    let table = server.post("/v1/features/card", JSON, table).ok();
+    assert_eq!(table["rows"][0]["incomplete"], json!(["count_1h"]), "{table}");
+    assert_eq!(table["rows"][0]["freshness"], Value::Null);
+
+    // As it was seen: by the place in the log, and by the server's clock.
+    let seen = server.get("/v1/features/card/0?mode=as-seen&offset=40&freshness=true").ok();
+    assert_eq!((&seen["mode"], &seen["at"], &seen["incomplete"]), (&json!("as-seen"), &live["at"], &Value::Null), "{seen}");
+    for part in ["features", "last_event", "freshness", "watermark", "as_of_offset"] {
+        assert_eq!(seen[part], live[part], "{part}");
+    }
+    let body = json!({ "keys": [0], "mode": "as-seen", "at": "2000-01-01T00:00:00Z" }).to_string();
+    let before = server.post("/v1/features/card", JSON, body).ok();
+    assert_eq!((&before["as_of_offset"], &before["rows"][0]["features"]["count_1d"]), (&json!(0), &json!(0)), "{before}");
+    server.get("/v1/features/card/0?mode=as-seen&offset=99999").refused(409, "conflict");
+    let error = server.get("/v1/features/card/0?mode=seen").refused(400, "bad_parameter");
+    assert_eq!(error["fields"][0]["field"], "mode");
+    server.get("/v1/features/card/0?mode=as-seen").refused(400, "bad_parameter");
+    server.get("/v1/features/card/0?offset=4").refused(400, "bad_parameter");
+    server.get(&format!("/v1/features/card/0?mode=as-seen&offset=4&at={}", at(57))).refused(400, "bad_parameter");
+    server.get("/v1/features/card/0?freshness=perhaps").refused(400, "bad_parameter");
     server.end();
 }
 
@@ -619,6 +682,15 @@ fn watches(server: &Server) {
         (&json!("drift"), &json!("psi"), &json!("alert"), &json!("1h")),
         "{drift}"
     );
+    let state = server.runtime.block_on(server.service.watch("same")).unwrap();
+    assert!(!state.alert, "{state:?}");
+    let monitors = server.get("/v1/monitors").ok();
+    let [quiet, same] = ["quiet", "same"].map(|name| named(&monitors["watches"], name));
+    assert_eq!((&quiet["kind"], &quiet["source"], &quiet["threshold"]), (&json!("silence"), &json!("payments"), &json!(300.0)), "{quiet}");
+    assert_eq!((&same["kind"], &same["state"], &same["value"]), (&json!("self-check"), &json!("ok"), &json!(0.0)), "{same}");
+    let view = &same["check"]["totals"][0];
+    assert_eq!((&view["view"], &view["missing"], &view["extra"], &view["mismatches"]), (&json!("card"), &json!(0), &json!(0), &json!({})));
+    assert!(view["entities"].as_u64() > Some(0), "{same}");
     let alerts = server.get("/v1/alerts?monitor=drift&limit=1").ok();
     assert_eq!(alerts["alerts"][0]["monitor"], "drift");
     assert_eq!(server.get("/v1/alerts?since=2200-01-01").ok()["alerts"], json!([]));
@@ -654,6 +726,8 @@ fn watches(server: &Server) {
         "kilter_http_request_duration_seconds_bucket{le=\"0.001\",route=\"/v1/decide/{decision}\"} ",
         "kilter_monitor_value{monitor=\"drift\",model=\"fraud\",signal=\"psi\"} ",
         "kilter_log_next_offset ",
+        "kilter_watch_alert{monitor=\"same\"} 0",
+        "kilter_self_check_entities_total{monitor=\"same\",view=\"card\",version=\"",
     ] {
         assert!(text.contains(line), "{line} is missing in\n{text}");
     }

@@ -2,6 +2,7 @@
 //! registry, artifacts.
 
 pub mod artifacts;
+pub mod counts;
 pub mod dead_letter;
 mod error;
 mod files;

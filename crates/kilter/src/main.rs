@@ -45,6 +45,8 @@ enum Command {
     Up(commands::up::Args),
     /// Streams the project's file sources into the log and through the pipeline, then stops.
     Ingest(commands::ingest::Args),
+    /// Shows how the project is doing: what became of all events, by source, view and reason.
+    Status(commands::status::Args),
     /// Shows what is known of entities, now or at a moment of the past.
     Features(commands::features::Args),
     /// Trains a model on the past of the log.
@@ -121,6 +123,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Apply(args) => commands::apply::run(&dir, args).await,
         Command::Up(args) => commands::up::run(&dir, args).await,
         Command::Ingest(args) => commands::ingest::run(&dir, args).await,
+        Command::Status(args) => commands::status::run(&dir, args).await,
         Command::Features(args) => commands::features::run(&dir, args).await,
         Command::Train(args) => commands::train::run(&dir, args).await,
         Command::TrainingSet(args) => commands::training_set::run(&dir, args).await,

@@ -107,6 +107,7 @@ fn a_time_ahead_of_the_clock_is_refused_where_the_source_says_so() {
     let reply = server.post("/v1/events/payments", JSON, row);
     let rejection = reply.json()["rejections"][0].clone();
     assert_eq!((reply.status, &rejection["field"]), (422, &json!("at")), "{rejection}");
+    assert_eq!(rejection["code"], "future_time");
     assert!(rejection["hint"].as_str().unwrap().contains("max_future"), "{rejection}");
 }
 

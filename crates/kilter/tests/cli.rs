@@ -226,7 +226,9 @@ fn while_a_server_has_the_project_open_commands_go_through_it() {
     project.kilter(&["promote", "default_risk@2"]).ok();
     project.kilter(&["rollback", "default_risk"]).ok();
     assert_eq!(server.get("/v1/models/default_risk").ok()["in_service"], 1);
-    for args in [&["decisions", "--json"][..], &["runs", "--json"], &["dead-letters", "--json"], &["alerts", "--json"]] {
+    for args in
+        [&["decisions", "--json"][..], &["status", "--json"], &["runs", "--json"], &["dead-letters", "--json"], &["alerts", "--json"]]
+    {
         project.kilter(args).json();
     }
     // Those that read the log themselves say what to do instead.
@@ -366,6 +368,10 @@ fn a_training_set_is_what_was_decided_with_and_the_same_after_kills() {
     assert!(read["rows"][0].get("last_event").is_some(), "{read}");
     let past = project.kilter(&["features", "read", "account", "2", "--at", "2001-01-01T00:00:00Z"]).ok();
     assert!(past.contains(" *") && past.contains("not as it was then") && past.contains("(last event)"), "{past}");
+    let seen = project.kilter(&["features", "read", "account", "2", "--as-seen", "--offset", "0"]).ok();
+    assert!(seen.contains("before offset 0") && seen.contains("none") && !seen.contains(" *"), "{seen}");
+    project.kilter(&["features", "read", "account", "2", "--as-seen"]).failed(1, &["at"]);
+    project.kilter(&["features", "read", "account", "2", "--offset", "3"]).failed(2, &["--as-seen"]);
     project.kilter(&["features", "read", "acount", "2"]).failed(1, &["did you mean `account`?"]);
     project.kilter(&["features", "read", "account", "x"]).failed(1, &["is no key of view `account`"]);
     server.stop();
@@ -456,6 +462,12 @@ fn rows_that_cannot_be_used_are_listed_with_their_reason() {
     assert!(one["dead_letters"][0]["payload"].as_str().unwrap().contains("lots"));
     let table = project.kilter(&["dead-letters"]).ok();
     assert!(table.contains("wrong_type") && table.contains("amount"), "{table}");
+    let status = project.kilter(&["status", "--json"]).json();
+    let source = status["sources"].as_array().unwrap().iter().find(|s| s["source"] == "transactions").unwrap();
+    assert_eq!((&source["received"], &source["events"]), (&json!(3), &json!(1)), "{source}");
+    assert_eq!(source["turned_away"], json!({ "wrong_type": 1, "malformed_json": 1 }), "{source}");
+    let shown = project.kilter(&["status"]).ok();
+    assert!(shown.contains("malformed_json 1") && shown.contains("active") && shown.contains("watermark"), "{shown}");
     let human = project.kilter(&["ingest", "transactions"]).ok();
     assert!(human.contains("0 events"), "{human}");
 }

@@ -62,6 +62,11 @@ impl Entities {
         self.pieces.iter().flatten()
     }
 
+    /// Those from a place on.
+    pub(super) fn iter_from(&self, place: usize) -> impl Iterator<Item = &Entity> {
+        self.pieces.iter().skip(place / PIECE).flatten().skip(place % PIECE)
+    }
+
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Entity> {
         self.pieces.iter_mut().flatten()
     }

@@ -4,6 +4,7 @@
 //! never visible in a value or a snapshot: both look only at tiles the formula still admits.
 
 mod carry;
+mod counts;
 mod entities;
 mod entity;
 mod look;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use crate::aggregators::{Fold, Input, MAX_WORDS, Reading};
 use crate::view::{Extent, Feed, Group, LevelPlan, Output, Periods, Place, Plan, Shared, View};
 
+pub use counts::ViewCounts;
 use entities::Entities;
 use entity::Entity;
 use look::Known;
@@ -99,6 +101,8 @@ struct ViewState {
     sweep: usize,
     /// Events taken in since the last look.
     unswept: u32,
+    /// Beside the snapshot: see [`Engine::resume_counts`].
+    applied: u64,
     late: u64,
     no_key: u64,
     filtered: u64,
@@ -411,7 +415,10 @@ impl ViewState {
     fn update(&mut self, plan: &Plan, event: &Event, row: &[Value], watermark: EventTime, update: &mut Update) {
         let deleted = event.operation == Operation::Delete;
         let mut named = None;
+        // Of a table whose rows the view no longer follows.
         if deleted && plan.key.is_none() {
+            self.filtered += 1;
+            update.filtered += 1;
             return;
         }
         if let Some(columns) = &plan.key {
@@ -432,6 +439,7 @@ impl ViewState {
                 }
             }
             if deleted {
+                self.applied += 1;
                 update.applied += 1;
                 return;
             }
@@ -475,6 +483,7 @@ impl ViewState {
             update.late += 1;
             return false;
         }
+        self.applied += 1;
         update.applied += 1;
         let inputs = Inputs::new(&plan.shared, event.offset, time, row);
         // A level of the newest n events that pass takes no other, and an entity of nothing else would never be forgotten.

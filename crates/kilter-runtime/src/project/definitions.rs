@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use super::watch::{AnyMonitor, WatchDef};
 use kilter_core::{DataType, Span, Value};
 use kilter_pipeline::{ClockMode, Signal};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -42,9 +43,12 @@ pub struct Definitions {
     /// When a model is trained by itself.
     #[schemars(default)]
     pub schedule: Named<ScheduleDef>,
-    /// Watched signals of a model in service.
-    #[schemars(default)]
+    /// Watched signals of a model in service, and of the machinery itself.
+    #[schemars(default, with = "Named<AnyMonitor>")]
     pub monitor: Named<MonitorDef>,
+    /// Those of the machinery, written under `monitor` too.
+    #[serde(skip)]
+    pub watch: Named<WatchDef>,
 }
 
 /// The project as a whole.
@@ -72,6 +76,9 @@ pub struct ServerDef {
     /// Folder of log, snapshots and registry, relative to the project's folder.
     #[schemars(default = "defaults::data")]
     pub data: String,
+    /// Most records of the log that a read of the past as it was seen runs through behind a snapshot.
+    #[schemars(default = "defaults::past_records")]
+    pub past_records: u64,
 }
 
 /// The event log on disk.
@@ -145,6 +152,10 @@ pub struct SourceDef {
     #[serde(serialize_with = "span_or_none")]
     #[schemars(with = "SpanOrNone", default = "defaults::max_future")]
     pub max_future: Option<Span>,
+    /// A source from which nothing has come for this long is idle; "none": it never is.
+    #[serde(serialize_with = "span_or_none")]
+    #[schemars(with = "SpanOrNone", default = "defaults::idle_after")]
+    pub idle_after: Option<Span>,
     /// What happens to fields that no column names.
     #[schemars(default = "defaults::unknown")]
     pub unknown: Unknown,
@@ -608,6 +619,9 @@ pub(super) mod defaults {
     pub fn data() -> String {
         "kilter-data".into()
     }
+    pub fn past_records() -> u64 {
+        1_000_000
+    }
     pub fn segment() -> Size {
         Size(256 << 20)
     }
@@ -631,6 +645,9 @@ pub(super) mod defaults {
     }
     pub fn max_future() -> Option<Span> {
         Some(Span::MINUTE)
+    }
+    pub fn idle_after() -> Option<Span> {
+        Some(Span(5 * Span::MINUTE.0))
     }
     pub fn unknown() -> Unknown {
         Unknown::Keep
@@ -670,7 +687,12 @@ pub(super) mod defaults {
 
 impl Default for ServerDef {
     fn default() -> ServerDef {
-        ServerDef { listen: defaults::listen(), max_body: defaults::max_body(), data: defaults::data() }
+        ServerDef {
+            listen: defaults::listen(),
+            max_body: defaults::max_body(),
+            data: defaults::data(),
+            past_records: defaults::past_records(),
+        }
     }
 }
 
@@ -690,11 +712,11 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-fn span<S: Serializer>(span: &Span, s: S) -> Result<S::Ok, S::Error> {
+pub(super) fn span<S: Serializer>(span: &Span, s: S) -> Result<S::Ok, S::Error> {
     s.collect_str(span)
 }
 
-fn optional_span<S: Serializer>(span: &Option<Span>, s: S) -> Result<S::Ok, S::Error> {
+pub(super) fn optional_span<S: Serializer>(span: &Option<Span>, s: S) -> Result<S::Ok, S::Error> {
     match span {
         Some(span) => s.collect_str(span),
         None => s.serialize_none(),

@@ -9,6 +9,7 @@ use kilter_learn::Learner;
 use kilter_pipeline::{DecisionPlan, ModelPlan, MonitorPlan, Plan, SchedulePlan, When};
 
 use super::Project;
+use super::watch::{WatchKind, WatchPlan};
 
 /// Sources with columns, views with features, models, decisions, schedules and monitors, one block each.
 pub fn graph(project: &Project) -> String {
@@ -56,6 +57,9 @@ pub fn graph(project: &Project) -> String {
     }
     for monitor in &plan.monitors {
         out.push_str(&monitor_line(plan, monitor));
+    }
+    for watch in &project.watches {
+        out.push_str(&watch_line(plan, watch));
     }
     out
 }
@@ -185,6 +189,20 @@ fn monitor_line(plan: &Plan, monitor: &MonitorPlan) -> String {
         monitor.every,
         bounds.join(" or ")
     )
+}
+
+fn watch_line(plan: &Plan, watch: &WatchPlan) -> String {
+    match watch.kind {
+        WatchKind::Silence { source, after } => {
+            format!("\nmonitor {}   nothing from {} for {after}: alert\n", watch.name, source_name(plan, source))
+        }
+        WatchKind::SelfCheck { sample, every, above } => {
+            format!(
+                "\nmonitor {}   features of {sample} of the entities against the log, every {every}, above {above}: alert\n",
+                watch.name
+            )
+        }
+    }
 }
 
 /// Columns lined up, two blanks between them.

@@ -9,11 +9,11 @@ use serde_json::{Map, Value, json};
 use super::definitions::{Definitions, Named};
 
 /// Keys that change where events come from or what people read, never what a given log leads to.
-const WITHOUT_EFFECT: [&str; 7] = ["description", "connector", "path", "format", "unknown", "max_future", "required"];
+const WITHOUT_EFFECT: [&str; 8] = ["description", "connector", "path", "format", "unknown", "max_future", "idle_after", "required"];
 
 /// Hex of a BLAKE3 hash over the canonical JSON.
 pub(super) fn of(definitions: &Definitions) -> String {
-    let meaning = json!({
+    let mut meaning = json!({
         "clock": plain(&definitions.project.clock),
         "source": section(&definitions.source, |def| columns(&def.columns)),
         "features": section(&definitions.features, |def| {
@@ -25,6 +25,10 @@ pub(super) fn of(definitions: &Definitions) -> String {
         "schedule": section(&definitions.schedule, |_| None),
         "monitor": section(&definitions.monitor, |_| None),
     });
+    // They change no result, but are taken up and told of like all others.
+    if !definitions.watch.is_empty() {
+        meaning["watch"] = section(&definitions.watch, |_| None);
+    }
     blake3::hash(written(&meaning).as_bytes()).to_hex().to_string()
 }
 

@@ -18,6 +18,7 @@ mod reader;
 mod report;
 mod resolve;
 mod templates;
+mod watch;
 
 use std::path::{Path, PathBuf};
 
@@ -32,6 +33,7 @@ pub use report::{Diagnostic, Report, Severity};
 pub use resolve::{SourceSettings, SourceTime};
 pub(crate) use resolve::{named, reference};
 pub use templates::{NewProjectError, TEMPLATES, Template, new_project};
+pub use watch::{WatchKind, WatchPlan};
 
 use document::{At, Document};
 
@@ -50,6 +52,8 @@ pub struct Project {
     pub settings: Settings,
     /// Position = [`SourceId`].
     pub source_settings: Vec<SourceSettings>,
+    /// Monitors of the machinery.
+    pub watches: Vec<WatchPlan>,
     pub toml_text: String,
     /// Worth a look, but nothing that keeps the project from running.
     pub warnings: Vec<Diagnostic>,
@@ -70,6 +74,8 @@ pub struct Settings {
 pub struct ServerSettings {
     pub listen: String,
     pub max_body_bytes: usize,
+    /// Most records that a read of the past as it was seen runs through.
+    pub past_records: u64,
 }
 
 /// The event log.
@@ -164,6 +170,12 @@ pub fn check_text(text: &str, file_name: &str, dir: &Path) -> Result<Project, Re
     let reading = read::read(&document, table.get_ref());
     let hash = hash::of(&reading.definitions);
     let resolved = resolve::resolve(&document, &reading, hash);
+    let idle_after: Vec<_> = resolved.source_settings.iter().map(|s| s.idle_after).collect();
+    // Where sources are broken already, to miss one here would be an echo.
+    let watches = match document.has_errors() {
+        true => Vec::new(),
+        false => watch::resolve(&document, &reading.definitions.watch, &resolved.plan, &idle_after),
+    };
     warn_of_missing_files(&document, &reading.definitions, dir);
     warn_of_little_memory(&document, &reading.definitions);
     if document.has_errors() {
@@ -176,6 +188,7 @@ pub fn check_text(text: &str, file_name: &str, dir: &Path) -> Result<Project, Re
         definitions,
         plan: resolved.plan,
         source_settings: resolved.source_settings,
+        watches,
         toml_text: text.to_owned(),
         warnings: document.report().problems,
     })
@@ -186,6 +199,7 @@ fn settings(definitions: &Definitions) -> Settings {
         server: ServerSettings {
             listen: definitions.server.listen.clone(),
             max_body_bytes: usize::try_from(definitions.server.max_body.0).unwrap_or(usize::MAX),
+            past_records: definitions.server.past_records,
         },
         log: LogSettings { segment_bytes: definitions.log.segment.0 },
         snapshot: SnapshotSettings {

@@ -100,6 +100,7 @@ pub fn objects(project: &Project) -> Vec<Object> {
     all.extend(decisions);
     all.extend(schedules);
     all.extend(monitors);
+    all.extend(definitions.watch.iter().map(|(name, def)| Object::new(Kind::Monitor, name, plain(def), BTreeMap::new(), Vec::new())));
     all
 }
 

@@ -11,6 +11,7 @@ use toml::de::{DeTable, DeValue};
 use super::definitions::*;
 use super::document::{At, Document, join};
 use super::reader::Reader;
+use super::watch;
 
 /// What could be read, and the names of what could not: complaints about those would be echoes.
 pub(super) struct Reading {
@@ -36,11 +37,12 @@ pub(super) fn read<'d>(document: &'d Document<'d>, table: &'d DeTable<'d>) -> Re
     let (model, broken_models) = section(&mut root, "model", "model", read_model);
     let (decision, _) = section(&mut root, "decision", "decision", read_decision);
     let (schedule, _) = section(&mut root, "schedule", "schedule", read_schedule);
-    let (monitor, _) = section(&mut root, "monitor", "monitor", read_monitor);
+    let (monitors, _) = section(&mut root, "monitor", "monitor", |t| watch::read(t, read_monitor));
+    let (monitor, watch) = watch::apart(monitors);
     root.finish();
     // Without a project there is an error, so the stand-in is never seen.
     let project = project.unwrap_or(ProjectDef { name: String::new(), clock: defaults::clock() });
-    let definitions = Definitions { project, server, log, snapshot, state, source, features, model, decision, schedule, monitor };
+    let definitions = Definitions { project, server, log, snapshot, state, source, features, model, decision, schedule, monitor, watch };
     Reading { definitions, broken_sources, broken_views, broken_models }
 }
 
@@ -132,8 +134,9 @@ fn read_server(mut t: Reader<'_>) -> Option<ServerDef> {
     }
     let max_body = t.size("max_body").unwrap_or_else(defaults::max_body);
     let data = t.text("data").unwrap_or_else(defaults::data);
+    let past_records = t.integer("past_records", 1, i64::MAX).map_or_else(defaults::past_records, |n| n as u64);
     t.finish();
-    Some(ServerDef { listen, max_body, data })
+    Some(ServerDef { listen, max_body, data, past_records })
 }
 
 fn read_log(mut t: Reader<'_>) -> Option<LogDef> {
@@ -188,6 +191,7 @@ fn read_source(mut t: Reader<'_>) -> Option<SourceDef> {
     let lateness = t.span("lateness").unwrap_or_else(defaults::lateness);
     let dedupe = t.span("dedupe").unwrap_or_else(defaults::dedupe);
     let max_future = t.span_or_none("max_future").unwrap_or_else(defaults::max_future);
+    let idle_after = t.span_or_none("idle_after").unwrap_or_else(defaults::idle_after);
     let unknown = t.word("unknown").unwrap_or_else(defaults::unknown);
     let description = t.text("description");
     t.finish();
@@ -206,6 +210,7 @@ fn read_source(mut t: Reader<'_>) -> Option<SourceDef> {
         lateness,
         dedupe,
         max_future,
+        idle_after,
         unknown,
         description,
     })

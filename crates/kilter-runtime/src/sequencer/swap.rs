@@ -247,6 +247,10 @@ impl Sequencer {
                     }
                 }
             }
+            Command::Check { view, reply, .. } => {
+                let _ = reply.send(Err(gone("feature view", under.views[view].name())));
+                None
+            }
             Command::SetChampion { model, version, reason, actor, reply } => {
                 let name = &under.models[model].name;
                 match self.plan.model(name) {

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
-use kilter_core::{EntityKey, Value};
-use kilter_runtime::{Look, ServiceError};
+use kilter_core::{EntityKey, EventTime, Value};
+use kilter_runtime::as_seen::Seen;
+use kilter_runtime::{FeatureRows, Look, ServiceError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -25,18 +26,30 @@ pub struct Features<'a> {
     view: &'a str,
     #[schema(example = "4711")]
     key: &'a str,
-    at: Moment,
-    /// Every event of the log before this offset has been taken into account.
-    as_of_offset: u64,
-    #[schema(value_type = BTreeMap<String, serde_json::Value>)]
-    features: BTreeMap<&'a str, &'a Value>,
+    #[serde(flatten)]
+    head: Head,
     #[serde(flatten)]
     known: Known<'a>,
 }
 
-/// What is known about the values.
+/// What an answer stands on.
+#[derive(Serialize, ToSchema)]
+pub struct Head {
+    /// `event-time`: all that is known now, as of `at`; `as-seen`: what was known at an earlier place of the log.
+    mode: &'static str,
+    /// The moment of event time that was read at.
+    at: Moment,
+    /// Every event of the log before this offset has been taken into account.
+    as_of_offset: u64,
+    /// The newest event time of the view's source among them; null: there was none.
+    watermark: Option<Moment>,
+}
+
+/// The features of one entity, and what is known about them.
 #[derive(Serialize, ToSchema)]
 pub struct Known<'a> {
+    #[schema(value_type = BTreeMap<String, serde_json::Value>)]
+    features: BTreeMap<&'a str, &'a Value>,
     /// When the newest event happened that the view took in of the entity; null: it knows nothing of it.
     last_event: Option<Moment>,
     /// Features that are not what they were at `at`, or would have been: their windows have let go of a part since, or hold what came after.
@@ -51,53 +64,100 @@ pub struct Known<'a> {
     freshness: Option<BTreeMap<&'a str, Option<Moment>>>,
 }
 
-impl<'a> Known<'a> {
-    /// Of the features at these places.
-    fn new(look: &Look, names: &[&'a str], wanted: &[usize], freshness: bool) -> Known<'a> {
-        let newest = |f: &usize| (names[*f], look.newest.get(*f).copied().flatten().map(Moment));
+const MODES: [&str; 2] = ["event-time", "as-seen"];
+
+/// Which state is read, and at which moment.
+struct Past {
+    at: Option<EventTime>,
+    seen: Option<Seen>,
+    freshness: bool,
+}
+
+impl Past {
+    fn of(params: &mut Params) -> Past {
+        let at = params.time("at");
+        let mode = params.one_of("mode", &MODES).unwrap_or(0);
+        let offset = params.number("offset", 0..=u64::MAX);
+        let freshness = params.flag("freshness");
+        let seen = match (mode, offset, at) {
+            (0, None, _) => None,
+            (0, Some(_), _) => {
+                params.refuse("offset", "goes with mode `as-seen`; in mode `event-time` the moment is `at`");
+                None
+            }
+            (_, Some(offset), None) => Some(Seen::Before(offset)),
+            (_, None, Some(at)) => Some(Seen::Arrived(at)),
+            (_, Some(_), Some(_)) => {
+                params.refuse("offset", "mode `as-seen` takes `offset` or `at`, not both");
+                None
+            }
+            (_, None, None) => {
+                params.missing("at", "with mode `as-seen`: the moment of arrival, or `offset`");
+                None
+            }
+        };
+        Past { at, seen, freshness }
+    }
+
+    async fn read(&self, app: &App, view: usize, keys: Vec<EntityKey>) -> Result<FeatureRows, ServiceError> {
+        match self.seen {
+            Some(seen) => app.service.features_as_seen(view, keys, seen).await,
+            None => app.service.feature_rows(view, keys, self.at).await,
+        }
+    }
+
+    fn head(&self, read: &FeatureRows) -> Head {
+        Head {
+            mode: MODES[usize::from(self.seen.is_some())],
+            at: Moment(read.at),
+            as_of_offset: read.as_of_offset,
+            watermark: read.watermark.map(Moment),
+        }
+    }
+
+    fn known<'a>(&self, read: &'a FeatureRows, look: &'a Look, wanted: &[usize]) -> Known<'a> {
+        let name = |f: usize| read.view.features()[f].name.as_str();
+        let newest = |&f: &usize| (name(f), look.newest.get(f).copied().flatten().map(Moment));
         Known {
             last_event: look.last_event.map(Moment),
-            incomplete: wanted.iter().filter(|f| look.complete.get(**f) == Some(&false)).map(|f| names[*f]).collect(),
-            freshness: freshness.then(|| wanted.iter().map(newest).collect()),
+            features: wanted.iter().filter_map(|&f| Some((name(f), look.values.get(f)?))).collect(),
+            incomplete: wanted.iter().filter(|f| look.complete.get(**f) == Some(&false)).map(|f| name(*f)).collect(),
+            freshness: self.freshness.then(|| wanted.iter().map(newest).collect()),
         }
     }
 }
 
 /// Features of one entity
 ///
-/// As of now, or of a moment that the windows still hold: those that do not are named in `incomplete`. Several key columns are separated by `|`.
+/// As of now, or of a moment of the past: by event time, as far as the windows still hold it (those that do not are named in `incomplete`), or as
+/// the server saw it then. Several key columns are separated by `|`.
 #[utoipa::path(
     get, path = "/v1/features/{view}/{key}", tag = "features",
     params(
         ("view" = String, Path, description = "a feature view of the project"),
         ("key" = String, Path, description = "the entity, such as an account's number"),
         ("at" = Option<String>, Query, description = "a time, RFC 3339 or a number since 1970; left out: now"),
+        ("mode" = Option<String>, Query, description = "`event-time` (all that is known now, as of `at`) or `as-seen` (what the server would have answered when its clock showed `at`)"),
+        ("offset" = Option<u64>, Query, description = "with `as-seen`, instead of `at`: what was known before this offset of the log"),
         ("freshness" = Option<bool>, Query, description = "how fresh each feature is"),
     ),
     responses(
         (status = 200, description = "the features; one never seen has the values of an empty history", body = Features),
-        (status = 400, description = "no such time", body = ErrorBody),
+        (status = 400, description = "no such time or mode", body = ErrorBody),
         (status = 404, description = "no such view", body = ErrorBody),
+        (status = 409, description = "with `as-seen`: the place lies too far back, or the view was another then", body = ErrorBody),
         (status = 422, description = "the key does not fit the view's key columns", body = ErrorBody),
     )
 )]
 pub async fn get_features(State(app): State<App>, Segments((view, key)): Segments<(String, String)>, mut params: Params) -> Answer {
-    let at = params.time("at");
-    let freshness = params.flag("freshness");
+    let past = Past::of(&mut params);
     params.done()?;
     let index = app.service.view(&view)?;
     let entity = app.service.parse_key(index, &key)?;
-    let read = app.service.features(index, entity, at).await?;
-    let names: Vec<&str> = read.view.features().iter().map(|f| f.name.as_str()).collect();
-    let all: Vec<usize> = (0..names.len()).collect();
-    ok(&Features {
-        view: &view,
-        key: &key,
-        at: Moment(read.at),
-        as_of_offset: read.as_of_offset,
-        known: Known::new(&read.look, &names, &all, freshness),
-        features: names.into_iter().zip(&read.values).collect(),
-    })
+    let read = past.read(&app, index, vec![entity]).await?;
+    let wanted: Vec<usize> = (0..read.view.features().len()).collect();
+    let Some(look) = read.rows.first() else { return Err(ApiError::internal("a read without an answer")) };
+    ok(&Features { view: &view, key: &key, head: past.head(&read), known: past.known(&read, look, &wanted) })
 }
 
 /// What to read of several entities.
@@ -110,11 +170,16 @@ pub struct FeatureQuery {
     /// Left out: now.
     #[schema(value_type = Option<String>, format = DateTime)]
     at: Option<String>,
+    /// `event-time`: all that is known now, as of `at`; `as-seen`: what the server would have answered when its clock showed `at`. Left
+    /// out: `event-time`.
+    mode: Option<String>,
+    /// With `as-seen`, instead of `at`: what was known before this offset of the log.
+    offset: Option<u64>,
+    /// Whether each row says how fresh each feature is.
+    freshness: Option<bool>,
     /// Left out: all of the view.
     #[schema(example = json!(["turnover_7d"]))]
     features: Option<Vec<String>>,
-    /// Whether each row says how fresh each feature is.
-    freshness: Option<bool>,
 }
 
 /// The features of several entities, all at one moment and after the same events.
@@ -122,9 +187,8 @@ pub struct FeatureQuery {
 pub struct FeatureTable<'a> {
     #[schema(example = "account")]
     view: &'a str,
-    at: Moment,
-    /// Every event of the log before this offset has been taken into account.
-    as_of_offset: u64,
+    #[serde(flatten)]
+    head: Head,
     /// One per key, in the order of the keys.
     rows: Vec<FeatureRow<'a>>,
 }
@@ -134,8 +198,6 @@ pub struct FeatureTable<'a> {
 pub struct FeatureRow<'a> {
     /// As it was asked for.
     key: serde_json::Value,
-    #[schema(value_type = BTreeMap<String, serde_json::Value>)]
-    features: BTreeMap<&'a str, &'a Value>,
     #[serde(flatten)]
     known: Known<'a>,
 }
@@ -151,6 +213,7 @@ pub struct FeatureRow<'a> {
         (status = 200, description = "a row for each key, in order", body = FeatureTable),
         (status = 400, description = "a member of the body is wrong", body = ErrorBody),
         (status = 404, description = "no such view", body = ErrorBody),
+        (status = 409, description = "with `as-seen`: the place lies too far back, or the view was another then", body = ErrorBody),
         (status = 413, description = "the body is larger than 1 MiB", body = ErrorBody),
         (status = 422, description = "a key does not fit the view's key columns", body = ErrorBody),
     )
@@ -160,23 +223,21 @@ pub async fn read_features(State(app): State<App>, Segments(view): Segments<Stri
     let names: Vec<&str> = app.service.plan.views[index].features().iter().map(|f| f.name.as_str()).collect();
     let mut params = Params::of_body_within(&headers, body, DECIDE_BODY, "read fewer keys at once").await?;
     let keys = params.list("keys", KEYS);
-    let at = params.time("at");
+    let past = Past::of(&mut params);
     let wanted = params.all_of("features", &names);
-    let freshness = params.flag("freshness");
     if keys.is_none() {
         params.missing("keys", "an array of entities");
     }
     params.done()?;
     let keys = keys.unwrap_or_default();
     let entities = keys.iter().enumerate().map(|(place, key)| entity(&app, index, place, key)).collect::<Result<Vec<_>, _>>()?;
-    let read = app.service.feature_rows(index, entities, at).await?;
+    let read = past.read(&app, index, entities).await?;
     let wanted = wanted.unwrap_or_else(|| (0..names.len()).collect());
-    let rows = keys.into_iter().zip(&read.rows).map(|(key, look)| FeatureRow {
-        key,
-        features: wanted.iter().filter_map(|&f| Some((names[f], look.values.get(f)?))).collect(),
-        known: Known::new(look, &names, &wanted, freshness),
-    });
-    ok(&FeatureTable { view: &view, at: Moment(read.at), as_of_offset: read.as_of_offset, rows: rows.collect() })
+    // The definitions may have changed on the way.
+    let wanted: Vec<usize> =
+        wanted.into_iter().filter_map(|f| read.view.features().iter().position(|info| info.name == names[f])).collect();
+    let rows = keys.into_iter().zip(&read.rows).map(|(key, look)| FeatureRow { key, known: past.known(&read, look, &wanted) });
+    ok(&FeatureTable { view: &view, head: past.head(&read), rows: rows.collect() })
 }
 
 /// The entity that an item of `keys` names.

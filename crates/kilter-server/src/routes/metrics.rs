@@ -21,7 +21,7 @@ use crate::observe::Labels;
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-type Float = Gauge<f64, AtomicU64>;
+pub(super) type Float = Gauge<f64, AtomicU64>;
 
 /// Metrics
 #[utoipa::path(
@@ -57,6 +57,7 @@ async fn gather(app: &App) -> Result<Registry, ApiError> {
         decisions.get_or_create(&vec![("decision", decision), ("outcome", outcome)]).inc_by(n);
     }
 
+    super::sources::register(app, r);
     latency(r, "kilter_freshness", "From an event's arrival until its effect is visible to a decision", &status.freshness);
     latency(r, "kilter_decide", "From a decide request's arrival until its answer is ready", &status.decide);
 
@@ -93,6 +94,7 @@ async fn gather(app: &App) -> Result<Registry, ApiError> {
         values.get_or_create(&labels).set(reading.value);
         crossed.get_or_create(&labels).set(i64::from(reading.crossed.is_some()));
     }
+    super::monitors::register(app, r);
     app.metrics.register(r);
     Ok(registry)
 }
@@ -109,7 +111,7 @@ fn gauge(registry: &mut Registry, name: &str, help: &str, value: u64) {
     registry.register(name, help, gauge);
 }
 
-fn family<M>(registry: &mut Registry, name: &str, help: &str) -> Family<Labels, M>
+pub(super) fn family<M>(registry: &mut Registry, name: &str, help: &str) -> Family<Labels, M>
 where
     M: Default
         + Clone

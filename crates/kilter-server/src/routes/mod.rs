@@ -13,6 +13,7 @@ mod monitors;
 pub mod pages;
 mod project;
 mod runs;
+mod sources;
 
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;

@@ -1,14 +1,22 @@
 //! Monitors and what they raised.
 
+use std::collections::BTreeMap;
+
 use axum::extract::State;
 use kilter_pipeline::Reading;
+use kilter_runtime::project::WatchKind;
+use kilter_runtime::watch::{CheckReport, ViewCheck};
 use kilter_store::metadata::AlertFilter;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::app::{Answer, App, ok};
 use crate::error::ErrorBody;
 use crate::input::Params;
+use crate::routes::metrics::{Float, family};
 use crate::wire::Moment;
 
 /// Readings of a monitor in one answer.
@@ -18,6 +26,84 @@ const READINGS: usize = 100;
 #[derive(Serialize, ToSchema)]
 pub struct Monitors {
     monitors: Vec<Monitor>,
+    /// Those of the machinery: silent sources, and features that are not what the log says.
+    watches: Vec<Watch>,
+}
+
+/// A monitor of the machinery; it goes by the machine's clock.
+#[derive(Serialize, ToSchema)]
+pub struct Watch {
+    #[schema(example = "same")]
+    name: String,
+    /// `silence` or `self-check`.
+    #[schema(example = "self-check")]
+    kind: &'static str,
+    /// Of `silence`: the source watched.
+    source: Option<String>,
+    /// `waiting` before the first look, `ok`, or `alert` while the value is above the threshold.
+    state: &'static str,
+    at: Option<Moment>,
+    /// Seconds of silence, or the largest part of the entities compared that differ.
+    value: Option<f64>,
+    threshold: f64,
+    /// Of `self-check`: the last round; null before.
+    check: Option<Check>,
+}
+
+/// Features of sampled entities beside what the log says they are, to the bit.
+#[derive(Serialize, ToSchema)]
+pub struct Check {
+    /// Compared after the records before this offset.
+    offset: u64,
+    /// The last round.
+    views: Vec<CheckOfView>,
+    /// All rounds since the start of the process.
+    totals: Vec<CheckOfView>,
+    /// The first differences of the last round.
+    examples: Vec<CheckExample>,
+}
+
+/// What was compared of a view.
+#[derive(Serialize, ToSchema)]
+pub struct CheckOfView {
+    view: String,
+    /// The same as long as the view means the same.
+    version: String,
+    /// Entities compared.
+    entities: u64,
+    /// Known by the log, not by the live engine.
+    missing: u64,
+    /// The other way round.
+    extra: u64,
+    /// By feature: entities whose values differ.
+    mismatches: BTreeMap<String, u64>,
+}
+
+/// One difference.
+#[derive(Serialize, ToSchema)]
+pub struct CheckExample {
+    view: String,
+    key: String,
+    difference: String,
+}
+
+impl From<ViewCheck> for CheckOfView {
+    fn from(v: ViewCheck) -> Self {
+        let ViewCheck { view, version, entities, missing, extra, mismatches } = v;
+        CheckOfView { view, version, entities, missing, extra, mismatches }
+    }
+}
+
+impl From<CheckReport> for Check {
+    fn from(r: CheckReport) -> Self {
+        let examples = r.examples.into_iter().map(|(view, key, difference)| CheckExample { view, key, difference });
+        Check {
+            offset: r.offset,
+            views: r.views.into_iter().map(CheckOfView::from).collect(),
+            totals: r.totals.into_values().map(CheckOfView::from).collect(),
+            examples: examples.collect(),
+        }
+    }
 }
 
 /// A monitor and what it last saw.
@@ -137,7 +223,29 @@ pub async fn list_monitors(State(app): State<App>, params: Params) -> Answer {
             readings: values.into_iter().flat_map(|v| v.iter().rev().take(READINGS)).map(MonitorReading::from).collect(),
         }
     });
-    ok(&Monitors { monitors: monitors.collect() })
+    let states = app.service.status.watches();
+    let watches = app.service.project.watches.iter().map(|w| {
+        let state = states.get(&w.name).filter(|s| s.at.is_some());
+        let (source, threshold) = match w.kind {
+            WatchKind::Silence { source, after } => (Some(plan.sources[usize::from(source.0)].name.clone()), after.0 as f64 / 1e6),
+            WatchKind::SelfCheck { above, .. } => (None, above),
+        };
+        Watch {
+            name: w.name.clone(),
+            kind: w.kind.name(),
+            source,
+            state: match state {
+                None => "waiting",
+                Some(state) if state.alert => "alert",
+                Some(_) => "ok",
+            },
+            at: state.and_then(|s| s.at).map(Moment),
+            value: state.map(|s| s.value),
+            threshold,
+            check: state.and_then(|s| s.check.clone()).map(Check::from),
+        }
+    });
+    ok(&Monitors { monitors: monitors.collect(), watches: watches.collect() })
 }
 
 /// List alerts
@@ -167,4 +275,26 @@ pub async fn list_alerts(State(app): State<App>, mut params: Params) -> Answer {
     found.truncate(limit);
     let next = if more { found.last().map(|a| a.id) } else { None };
     ok(&Alerts { alerts: found.into_iter().map(Alert::from).collect(), next })
+}
+
+/// What the monitors of the machinery last saw, for Prometheus.
+pub fn register(app: &App, r: &mut Registry) {
+    let value = family::<Float>(r, "kilter_watch_value", "Seconds of silence, or the largest part of the entities compared that differ");
+    let alert = family::<Gauge>(r, "kilter_watch_alert", "1 while the value is above the threshold");
+    let entities = family::<Counter>(r, "kilter_self_check_entities", "Entities whose features were compared with the log");
+    let differences = family::<Counter>(r, "kilter_self_check_differences", "Entities that differ: missing, extra, or in a feature");
+    for (name, state) in app.service.status.watches() {
+        let own = vec![("monitor", name.clone())];
+        value.get_or_create(&own).set(state.value);
+        alert.get_or_create(&own).set(i64::from(state.alert));
+        for total in state.check.into_iter().flat_map(|c| c.totals.into_values()) {
+            let labels = vec![("monitor", name.clone()), ("view", total.view.clone()), ("version", total.version.clone())];
+            entities.get_or_create(&labels).inc_by(total.entities);
+            let kinds = [("missing".to_string(), total.missing), ("extra".to_string(), total.extra)];
+            for (what, n) in kinds.into_iter().chain(total.mismatches) {
+                let labels = labels.iter().cloned().chain([("what", what)]).collect();
+                differences.get_or_create(&labels).inc_by(n);
+            }
+        }
+    }
 }

@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 use crate::app::{Answer, App, ok};
 use crate::input::Params;
 use crate::routes::changes::Apply;
+use crate::routes::sources::{SourceState, ViewEvents};
 use crate::wire::Moment;
 
 /// The project's definitions as they run.
@@ -164,13 +165,15 @@ pub struct Status {
     version: &'static str,
     uptime_seconds: u64,
     ready: bool,
-    /// Since the start of the process, as all counts here.
+    /// Since the start of the process, as all counts here but those of `sources` and `state`.
     events: u64,
     duplicates: u64,
     late: u64,
     dead_letters: BTreeMap<String, u64>,
     /// By decision and outcome.
     decisions: BTreeMap<String, BTreeMap<String, u64>>,
+    /// What became of all that each source sent, since the data folder began.
+    sources: Vec<SourceState>,
     /// The offset the next event gets.
     next_offset: u64,
     /// Records before this offset survive a power cut.
@@ -178,7 +181,7 @@ pub struct Status {
     /// The latest event time seen; null before the first event.
     event_time: Option<Moment>,
     snapshots: u64,
-    /// Size of each view's state, as of the last snapshot.
+    /// Each view: the size of its state as of the last snapshot, and what became of all events of its source.
     state: Vec<ViewState>,
     /// From an event's arrival until its effect is visible to a decision.
     freshness: LatencyFigures,
@@ -202,10 +205,8 @@ pub struct ViewState {
     tiles: usize,
     /// Of those in memory, an estimate.
     bytes: usize,
-    /// Events that came too late for the view, since the start of the log.
-    late: u64,
-    /// Events without a key.
-    no_key: u64,
+    #[serde(flatten)]
+    events: ViewEvents,
 }
 
 /// Percentiles in microseconds.
@@ -317,7 +318,7 @@ pub async fn get_project(State(app): State<App>, params: Params) -> Answer {
         models: models.collect(),
         decisions: decisions.collect(),
         schedules: schedules.collect(),
-        monitors: plan.monitors.iter().map(|m| m.name.clone()).collect(),
+        monitors: plan.monitors.iter().map(|m| &m.name).chain(service.project.watches.iter().map(|w| &w.name)).cloned().collect(),
         objects: project::objects(&service.project).into_iter().map(ObjectHash::from).collect(),
     })
 }
@@ -333,6 +334,7 @@ pub async fn get_status(State(app): State<App>, params: Params) -> Answer {
     params.done()?;
     let service = &app.service;
     let status = &service.status;
+    let counts = status.counts();
     let mut decisions: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
     for ((decision, outcome), n) in status.decisions() {
         decisions.entry(decision).or_default().insert(outcome, n);
@@ -347,6 +349,7 @@ pub async fn get_status(State(app): State<App>, params: Params) -> Answer {
         late: Counters::get(&status.late),
         dead_letters: status.dead_letters(),
         decisions,
+        sources: service.sources().into_iter().map(SourceState::from).collect(),
         next_offset: service.data.events.next_offset(),
         durable_offset: service.data.events.durable_offset(),
         event_time: event_time(&app).map(Moment),
@@ -355,13 +358,12 @@ pub async fn get_status(State(app): State<App>, params: Params) -> Answer {
             .views()
             .into_iter()
             .map(|v| ViewState {
+                events: ViewEvents::of(&counts, &v.view),
                 view: v.view,
                 entities: v.entities,
                 in_memory: v.in_memory,
                 tiles: v.tiles,
                 bytes: v.state_bytes,
-                late: v.late,
-                no_key: v.no_key,
             })
             .collect(),
         freshness: status.freshness.percentiles().into(),

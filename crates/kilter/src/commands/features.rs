@@ -31,6 +31,12 @@ struct Read {
     /// As of this time, now otherwise. A * marks what is no longer as it was then, its window having let go of a part since.
     #[arg(long, value_parser = parse_time)]
     at: Option<EventTime>,
+    /// What the server would have answered when its clock showed `--at`, or before `--offset`.
+    #[arg(long)]
+    as_seen: bool,
+    /// With `--as-seen`, instead of `--at`: what was known before this offset of the log.
+    #[arg(long, requires = "as_seen", conflicts_with = "at")]
+    offset: Option<u64>,
     /// Only these features, separated by commas.
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     features: Vec<String>,
@@ -48,7 +54,13 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
     let api = Api::open(dir).await?;
     let client = api.client.clone();
     let features = (!args.features.is_empty()).then_some(&args.features);
-    let body = json!({ "keys": args.keys, "at": args.at.map(|t| t.to_string()), "features": features });
+    let body = json!({
+        "keys": args.keys,
+        "at": args.at.map(|t| t.to_string()),
+        "mode": args.as_seen.then_some("as-seen"),
+        "offset": args.offset,
+        "features": features,
+    });
     let path = format!("/v1/features/{}", args.view);
     let answer = tokio::task::spawn_blocking(move || client.post(&path, body.to_string().as_bytes())).await?;
     api.close().await?;
@@ -77,7 +89,9 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
     out.add_row(["(last event)".to_string()].into_iter().chain(last));
     println!("{out}");
     if rows.iter().any(|row| row["incomplete"].is_array()) {
-        println!("* not as it was then: the window has let go of a part of it since, or holds what came after");
+        println!(
+            "* not as it was then: the window has let go of a part of it since, or holds what came after; --as-seen reads what was known then"
+        );
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ pub mod plan;
 pub mod registry;
 pub mod repair;
 pub mod replay;
+pub mod status;
 pub mod train;
 pub mod training_set;
 pub mod up;

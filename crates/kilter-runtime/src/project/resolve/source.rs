@@ -32,6 +32,8 @@ pub struct SourceSettings {
     pub required: Vec<usize>,
     pub unknown: Unknown,
     pub max_future: Option<Span>,
+    /// Nothing for this long: the source is idle; none: it never is.
+    pub idle_after: Option<Span>,
 }
 
 /// Where the time of an event comes from.
@@ -109,6 +111,7 @@ pub(super) fn settings(resolver: &Resolver<'_>, name: &str, def: &SourceDef) -> 
         key,
         unknown: def.unknown,
         max_future: def.max_future,
+        idle_after: def.idle_after,
     }
 }
 
