@@ -2,7 +2,7 @@
 //!
 //! A [`Plan`] is made by project loading from `kilter.toml` and never changes while a pipeline runs.
 
-use kilter_core::{Event, EventTime, Offset, Schema, SourceId, Span};
+use kilter_core::{DataType, Event, EventTime, Field, Offset, Schema, SourceId, Span};
 use kilter_features::View;
 use kilter_features::expr::{Expr, Scope};
 use kilter_learn::Learner;
@@ -20,6 +20,7 @@ pub struct Plan {
     pub decisions: Vec<DecisionPlan>,
     pub monitors: Vec<MonitorPlan>,
     pub schedules: Vec<SchedulePlan>,
+    pub services: Vec<ServicePlan>,
     pub clock: ClockMode,
 }
 
@@ -63,6 +64,38 @@ pub struct Lookup {
     /// Columns of the observation's row that make the key.
     pub key: Vec<usize>,
     pub first_slot: usize,
+}
+
+/// A named list of features over one or several views, read together as of one moment.
+#[derive(Clone, Debug)]
+pub struct ServicePlan {
+    pub name: String,
+    /// What a reader names: the columns of all keys, each once.
+    pub keys: Vec<Field>,
+    /// `key` are positions in `keys`; the slots hold features only.
+    pub lookups: Vec<Lookup>,
+    pub features: Vec<ServiceFeature>,
+    /// As written, for whoever takes the list over.
+    pub lines: Vec<String>,
+    /// Slots of all lookups.
+    pub width: usize,
+}
+
+/// One value of a service's answer.
+#[derive(Clone, Debug)]
+pub struct ServiceFeature {
+    pub name: String,
+    pub text: String,
+    /// Over the slots of the service's lookups.
+    pub expr: Expr,
+    pub data_type: DataType,
+}
+
+impl ServicePlan {
+    /// The lookup whose features hold a slot.
+    pub fn lookup_of(&self, slot: usize) -> Option<usize> {
+        self.lookups.iter().rposition(|l| l.first_slot <= slot)
+    }
 }
 
 /// An estimator and what it is trained on.
@@ -228,6 +261,10 @@ impl Plan {
 
     pub fn decision(&self, name: &str) -> Option<usize> {
         self.decisions.iter().position(|d| d.name == name)
+    }
+
+    pub fn service(&self, name: &str) -> Option<usize> {
+        self.services.iter().position(|s| s.name == name)
     }
 
     pub fn view(&self, name: &str) -> Option<usize> {

@@ -12,7 +12,7 @@ use kilter_pipeline::{ClockMode, Pipeline, Plan};
 use crate::catalog::Record;
 use crate::data::Data;
 use crate::eras::short;
-use crate::sequencer::{FeatureRows, Refusal, first_arrived};
+use crate::sequencer::{FeatureRows, Refusal, Together, first_arrived};
 use crate::service::{Service, ServiceError};
 use crate::status::Status;
 
@@ -29,16 +29,34 @@ impl Service {
     /// What a read without a time would have answered then, under the definitions in force today, which must have meant the same by the
     /// view then.
     pub async fn features_as_seen(self: &Arc<Self>, view: usize, keys: Vec<EntityKey>, seen: Seen) -> Result<FeatureRows, ServiceError> {
+        let reads = keys.into_iter().map(|key| (view, key)).collect();
+        let (Together { at, as_of_offset, looks }, watermarks) = self.seen(reads, vec![view], seen).await?;
+        let view = self.plan.views[view].clone();
+        Ok(FeatureRows { at, as_of_offset, watermark: watermarks.into_iter().next().flatten(), view, rows: looks })
+    }
+
+    /// The same for entities of several views; `views` are all of them. Beside it, the watermark of each one's source then.
+    pub(crate) async fn seen(
+        self: &Arc<Self>,
+        reads: Vec<(usize, EntityKey)>,
+        views: Vec<usize>,
+        seen: Seen,
+    ) -> Result<(Together, Vec<Option<EventTime>>), ServiceError> {
         let Ok(_one) = self.past_reads().try_acquire() else {
             return Err(ServiceError::Conflict("another read of the past is being made: ask again in a moment".into()));
         };
         let service = Arc::clone(self);
-        let read = tokio::task::spawn_blocking(move || read(&service, view, &keys, seen)).await;
+        let read = tokio::task::spawn_blocking(move || read(&service, &reads, &views, seen)).await;
         read.map_err(|e| ServiceError::Failed(format!("the read ended badly: {e}")))?
     }
 }
 
-fn read(service: &Service, view: usize, keys: &[EntityKey], seen: Seen) -> Result<FeatureRows, ServiceError> {
+fn read(
+    service: &Service,
+    reads: &[(usize, EntityKey)],
+    views: &[usize],
+    seen: Seen,
+) -> Result<(Together, Vec<Option<EventTime>>), ServiceError> {
     let (data, plan) = (&service.data, &service.plan);
     let end = Status::get(&service.status.next_offset);
     let place = match seen {
@@ -50,7 +68,9 @@ fn read(service: &Service, view: usize, keys: &[EntityKey], seen: Seen) -> Resul
         return Err(ServiceError::Conflict(format!("the log goes from offset {start} to {end}: there is no offset {place}")));
     }
     let most = service.project.settings.server.past_records;
-    meant_the_same(data, plan, view, place, Status::get(&service.status.since), most)?;
+    for view in views {
+        meant_the_same(data, plan, *view, place, Status::get(&service.status.since), most)?;
+    }
     let mut pipeline = state_at(data, plan, place, most)?;
     // The newest arrival before the place: the clock showed at least this.
     let mut clock = pipeline.tally().iter().filter_map(|t| t.arrived).max();
@@ -71,13 +91,12 @@ fn read(service: &Service, view: usize, keys: &[EntityKey], seen: Seen) -> Resul
         ClockMode::Event => now.or(clock),
     };
     let at = at.unwrap_or_else(|| service.clock().now());
-    let source = plan.views[view].source();
-    let watermark = pipeline.watermark(source);
-    let rows = keys.iter().map(|key| pipeline.look(view, key, at).unwrap_or_default()).collect();
+    let watermarks = views.iter().map(|view| pipeline.watermark(plan.views[*view].source())).collect();
+    let looks = reads.iter().map(|(view, key)| pipeline.look(*view, key, at).unwrap_or_default()).collect();
     if let Some(reason) = pipeline.engine().failure() {
         return Err(Refusal::Other(format!("the state cannot be read: {reason}")).into());
     }
-    Ok(FeatureRows { at, as_of_offset: place, watermark, view: plan.views[view].clone(), rows })
+    Ok((Together { at, as_of_offset: place, looks }, watermarks))
 }
 
 /// Refuses a view that the definitions in force at `place` did not know, or meant otherwise. `since`: those of today are in force from here

@@ -13,6 +13,7 @@ mod dedupe;
 pub mod door;
 pub mod eras;
 pub mod erase;
+pub mod feature_service;
 pub mod files;
 pub mod jobs;
 pub mod project;

@@ -87,6 +87,12 @@ pub enum Command {
         at: Option<EventTime>,
         reply: oneshot::Sender<Result<FeatureRows, Refusal>>,
     },
+    /// Entities of several views at one moment and one place of the log.
+    Together {
+        reads: Vec<(usize, EntityKey)>,
+        at: Option<EventTime>,
+        reply: oneshot::Sender<Result<Together, Refusal>>,
+    },
     /// What the engine knows of these entities, and of sampled ones that it comes upon by itself.
     Check {
         view: usize,
@@ -165,6 +171,14 @@ pub struct FeatureRows {
     /// The view as it was then: its features name the values.
     pub view: View,
     pub rows: Vec<Look>,
+}
+
+/// What is known of entities of several views, in the order asked.
+#[derive(Clone, Debug)]
+pub struct Together {
+    pub at: EventTime,
+    pub as_of_offset: Offset,
+    pub looks: Vec<Look>,
 }
 
 /// What the live engine answers to a self-check.
@@ -480,15 +494,16 @@ impl Sequencer {
                 let answer = self.whole_answer().and_then(|()| self.answer(decision, made, false));
                 let _ = reply.send(answer);
             }
+            Command::Together { reads, at, reply } => {
+                self.settle();
+                let at = at.unwrap_or_else(|| self.reading_time());
+                let looks = reads.iter().map(|(view, key)| self.pipeline.look(*view, key, at).unwrap_or_default()).collect();
+                let answer = Together { at, as_of_offset: self.pipeline.next_offset(), looks };
+                let _ = reply.send(self.whole_answer().map(|()| answer));
+            }
             Command::Features { view, keys, at, reply } => {
                 self.settle();
-                // "Now" is the stream's own latest time when it runs ahead of the machine's clock, as it does in tests and replays
-                // of the future; otherwise the machine's.
-                let now = match self.plan.clock {
-                    ClockMode::Wall => self.pipeline.now().map_or(self.clock.now(), |t| t.max(self.clock.now())),
-                    ClockMode::Event => self.pipeline.now().unwrap_or(self.clock.now()),
-                };
-                let at = at.unwrap_or(now);
+                let at = at.unwrap_or_else(|| self.reading_time());
                 let rows = keys.iter().filter_map(|key| self.pipeline.look(view, key, at)).collect();
                 let view = self.plan.views[view].clone();
                 let watermark = self.pipeline.watermark(view.source());
@@ -1053,6 +1068,15 @@ impl Sequencer {
             data.snapshots.write(offset, now.map_or(i64::MIN, |t| t.0), &hash, &bytes)?;
             Status::add(&status.snapshots, 1);
             Ok(())
+        }
+    }
+
+    /// "Now" is the stream's own latest time when it runs ahead of the machine's clock, as it does in tests and replays of the future;
+    /// otherwise the machine's.
+    fn reading_time(&self) -> EventTime {
+        match self.plan.clock {
+            ClockMode::Wall => self.pipeline.now().map_or(self.clock.now(), |t| t.max(self.clock.now())),
+            ClockMode::Event => self.pipeline.now().unwrap_or(self.clock.now()),
         }
     }
 

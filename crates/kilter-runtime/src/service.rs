@@ -698,7 +698,7 @@ impl Service {
         }
     }
 
-    async fn send<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<oneshot::Receiver<T>, ServiceError> {
+    pub(crate) async fn send<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<oneshot::Receiver<T>, ServiceError> {
         let (reply, answer) = oneshot::channel();
         self.send_in_time(command(reply)).await?;
         Ok(answer)

@@ -56,6 +56,10 @@ source = "repayments"
 entity = "account_id"
 columns = { defaults = "count(*) where defaulted" }
 
+[service.overview]
+features = ["account.txn_count_7d", "borrower.*", "rate = account.turnover_7d / account.txn_count_7d"]
+keys = { borrower = "name" }
+
 [model.default_risk]
 on = "applications"
 learner = "gbdt"
@@ -390,7 +394,13 @@ const BROKEN: &[Broken] = &[
     ("count(*) over 1d, 7d", "histogram(amount, 3, 2)", "bad_literal", "2)", "10, 100"),
     ("count(*) over 1d, 7d", "argmax(amount, kind)", "type_mismatch", "kind)", "argmax(merchant, amount)"),
     ("last_kind = \"last(kind)\"", "last_kind = 5", "wrong_type", "last_kind = 5", "count(*)"),
-    ("[features.borrower]", "[features.transactions]", "duplicate", "[features.transactions]", "entity"),
+    (
+        "[features.borrower]",
+        "[features.applications]\nsource = \"transactions\"\nentity = \"account_id\"\ncolumns = { n = \"count(*)\" }\n[features.borrower]",
+        "duplicate",
+        "[features.applications]",
+        "entity",
+    ),
     // Models.
     ("on = \"applications\"", "on = \"application\"", "unknown_source", "on = \"application\"", "did you mean `applications`"),
     ("on = \"applications\"\n", "", "missing", "[model.default_risk]", "on = "),
@@ -527,6 +537,26 @@ const BROKEN: &[Broken] = &[
         "soon",
         "90s",
     ),
+    // Services.
+    ("\"borrower.*\"", "\"borrowr.*\"", "unknown_view", "borrowr", "did you mean `borrower`"),
+    ("\"account.txn_count_7d\"", "\"account.txn_cuont_7d\"", "unknown_column", "txn_cuont_7d", "did you mean `account.txn_count_7d`"),
+    ("\"account.txn_count_7d\"", "\"txn_count_7d\"", "unqualified", "\"txn_count_7d\"", "VIEW.txn_count_7d"),
+    ("\"account.txn_count_7d\"", "\"account.*\", \"account.last_kind\"", "duplicate", "account.last_kind", "`.*` holds it already"),
+    ("\"rate = account.turnover_7d", "\"account.turnover_7d", "unnamed_feature", "account.turnover_7d /", "name it"),
+    ("\"rate = account.turnover_7d", "\"rate = acount.turnover_7d", "unknown_view", "acount", "did you mean `account`"),
+    ("\"rate = account.turnover_7d", "\"rate = account.last_kind", "type_mismatch", "last_kind", "cast it"),
+    ("keys = { borrower = \"name\" }", "", "key_type", "borrower.*", "give it another name"),
+    ("keys = { borrower = \"name\" }", "keys = { borrower = [\"a\", \"b\"] }", "wrong_key", "keys", "one name for each of: account_id"),
+    (
+        "keys = { borrower = \"name\" }",
+        "keys = { borrower = \"name\", borower = \"x\" }",
+        "unknown_view",
+        "borower",
+        "did you mean `borrower`",
+    ),
+    ("[service.overview]", "[service.account]", "duplicate", "[service.account]", "what it is for"),
+    ("[service.overview]", "[service.repayments]", "duplicate", "[service.repayments]", "what it is for"),
+    ("\"account.*\",\n", "\"overview.*\",\n", "out_of_reach", "overview.*", "account_id"),
     ("\"retrain\"]", "\"retrian\"]", "unknown_word", "retrian", "did you mean `retrain`"),
 ];
 
@@ -774,6 +804,8 @@ fn the_graph_shows_what_the_definitions_come_to() {
         "features account   of transactions per account_id, 4 features, windows at most 0.6% longer than asked",
         "  txn_count_7d  int64    7d in steps of 1h  count(*)",
         "  last_kind     string   lifetime           last(kind)",
+        "service overview   3 features of account, borrower by account_id, name",
+        "  rate                  float64  account.turnover_7d / account.txn_count_7d",
         "model default_risk   on applications, gbdt, up to 50 trees of 31 leaves, trained on the newest 14d, 20% held out",
         "  label defaulted of repayments by application_id within 21d; without one: left out",
         "  burden                float64  increasing  amount / account.turnover_7d",
@@ -808,6 +840,7 @@ fn every_key_of_the_schema_is_read_and_explained() {
         ("StateDef", "state"),
         ("SourceDef", "source.x"),
         ("FeaturesDef", "features.x"),
+        ("ServiceDef", "service.x"),
         ("ModelDef", "model.x"),
         ("LabelDef", "model.x.label"),
         ("DecisionDef", "decision.x"),

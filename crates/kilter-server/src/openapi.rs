@@ -127,6 +127,37 @@ fn concrete(service: &Service) -> Vec<(String, Value)> {
         let operation = self::operation(&format!("read_features_{}", view.name()), summary, Vec::new(), Some(body), responses);
         paths.push((format!("/v1/features/{}", view.name()), json!({ "post": operation })));
     }
+    for service in &plan.services {
+        let property = |name: &String, data_type, text: &String| {
+            let mut schema = of_type(data_type, true);
+            schema["description"] = json!(text);
+            (name.clone(), schema)
+        };
+        let features: Map<String, Value> = service.features.iter().map(|f| property(&f.name, f.data_type, &f.text)).collect();
+        let keys: Map<String, Value> = service.keys.iter().map(|k| (k.name.clone(), of_type(k.data_type, true))).collect();
+        let names: Vec<&String> = features.keys().collect();
+        let asked: Vec<&String> = keys.keys().collect();
+        let query = json!({ "allOf": [
+            { "$ref": "#/components/schemas/ServiceQuery" },
+            { "type": "object", "properties": {
+                "keys": { "type": "array", "items": { "type": "object", "properties": keys, "required": asked } },
+                "features": { "type": "array", "items": { "type": "string", "enum": names } },
+            } }
+        ] });
+        let row = json!({ "type": "object", "properties": { "features": { "type": "object", "properties": features } } });
+        let table = json!({ "allOf": [
+            { "$ref": "#/components/schemas/ServiceTable" },
+            { "type": "object", "properties": { "rows": { "type": "array", "items": row } } }
+        ] });
+        let body = json!({ "required": true, "content": { "application/json": { "schema": query } } });
+        let responses = json!({
+            "200": { "description": "a row for each question", "content": { "application/json": { "schema": table } } },
+            "default": error("a refusal"),
+        });
+        let summary = format!("Features of service `{}`", service.name);
+        let operation = self::operation(&format!("read_service_{}", service.name), summary, Vec::new(), Some(body), responses);
+        paths.push((format!("/v1/services/{}", service.name), json!({ "post": operation })));
+    }
     for (index, decision) in plan.decisions.iter().enumerate() {
         let source = decision.source.0 as usize;
         let mut required = service.project.source_settings[source].required.clone();

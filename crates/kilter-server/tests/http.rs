@@ -60,6 +60,9 @@ entity = "card"
 count = "count(*) over 1h, 1d"
 sum = "sum(amount) over 1d"
 mean = "mean(amount) over 1d"
+[service.overview]
+features = ["card.count_1h", "card.sum_1d", "mean = card.sum_1d / card.count_1d"]
+keys = { card = "card_no" }
 [model.fraud]
 on = "payments"
 learner = "gbdt"
@@ -96,10 +99,11 @@ source = "payments"
 "#;
 
 /// The routes as promised in docs/reference/http.md.
-const ROUTES: [(&str, &str); 27] = [
+const ROUTES: [(&str, &str); 28] = [
     ("post", "/v1/events/{source}"),
     ("get", "/v1/features/{view}/{key}"),
     ("post", "/v1/features/{view}"),
+    ("post", "/v1/services/{service}"),
     ("post", "/v1/decide/{decision}"),
     ("get", "/v1/decisions"),
     ("get", "/v1/decisions/{id}"),
@@ -432,6 +436,57 @@ fn features_of_many_entities_are_read_at_one_moment() {
     server.post("/v1/features/card", JSON, "[").refused(400, "malformed_json");
     server.post("/v1/features/card", JSON, format!("{{\"keys\": [{}1]}}", " ".repeat(1 << 20))).refused(413, "body_too_large");
     assert_eq!(server.post("/v1/features/crad", JSON, r#"{"keys": [1]}"#).refused(404, "unknown_view")["hint"], "did you mean `card`?");
+    server.end();
+}
+
+#[test]
+fn a_service_answers_questions_by_the_names_of_its_keys() {
+    let server = Server::start();
+    server.play(0..20);
+    let ask = |body: Value| server.post("/v1/services/overview", JSON, body.to_string());
+    let read =
+        ask(json!({ "keys": [{ "card_no": 0 }, { "card_no": "1" }, { "card_no": 999 }, { "card_no": null }], "at": at(57).to_string() }))
+            .ok();
+    assert_eq!((&read["service"], &read["mode"], &read["as_of_offset"]), (&json!("overview"), &json!("event-time"), &json!(40)), "{read}");
+    let rows = read["rows"].as_array().unwrap();
+    for (row, key) in rows.iter().zip(["0", "1", "999"]) {
+        let single = server.get(&format!("/v1/features/card/{key}?at={}", at(57))).ok();
+        for name in ["count_1h", "sum_1d"] {
+            assert_eq!(row["features"][format!("card.{name}")], single["features"][name], "{key} {name}");
+        }
+        assert_eq!(
+            (&row["features"]["mean"], &row["last_event"]["card"]),
+            (&single["features"]["mean_1d"], &single["last_event"]),
+            "{row}"
+        );
+    }
+    assert_eq!((&rows[3]["features"], &rows[3]["last_event"]), (&rows[2]["features"], &json!({ "card": null })));
+    let fresh =
+        ask(json!({ "keys": [{ "card_no": 0 }], "at": at(57).to_string(), "freshness": true, "features": ["mean", "card.sum_1d"] })).ok();
+    assert_eq!(fresh["rows"][0]["freshness"], json!({ "mean": null, "card.sum_1d": at(45).to_string() }), "{fresh}");
+    assert_eq!(fresh["rows"][0]["features"].as_object().unwrap().len(), 2);
+    let past = ask(json!({ "keys": [{ "card_no": 0 }], "at": at(-2 * 24 * 60).to_string() })).ok();
+    assert_eq!(past["rows"][0]["incomplete"], json!(["card.count_1h", "card.sum_1d", "mean"]));
+    let seen = ask(json!({ "keys": [{ "card_no": 0 }], "mode": "as-seen", "offset": 40 })).ok();
+    let live = ask(json!({ "keys": [{ "card_no": 0 }] })).ok();
+    assert_eq!((&seen["mode"], &seen["rows"]), (&json!("as-seen"), &live["rows"]), "{seen}");
+
+    let fields = |body: Value| {
+        let error = ask(body).refused(422, "invalid_request");
+        let of = |f: &Value| format!("{} {}", f["field"].as_str().unwrap(), f["code"].as_str().unwrap());
+        error["fields"].as_array().unwrap().iter().map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(fields(json!({ "keys": [{ "card_no": 1 }, { "card": 1 }] })), ["keys[1].card unknown_field", "keys[1].card_no missing_key"]);
+    assert_eq!(fields(json!({ "keys": [{ "card_no": "one" }, 7] })), ["keys[0].card_no wrong_type", "keys[1] wrong_type"]);
+    ask(json!({})).refused(400, "invalid_request");
+    ask(json!({ "keys": [{ "card_no": 1 }], "offset": 3 })).refused(400, "invalid_request");
+    let error = server.post("/v1/services/overveiw", JSON, r#"{"keys": [{}]}"#).refused(404, "unknown_service");
+    assert!(error["hint"].as_str().unwrap().contains("overview"), "{error}");
+    let project = server.get("/v1/project").ok();
+    assert_eq!(project["services"][0]["keys"], json!({ "card_no": "int64" }), "{project}");
+    assert_eq!(project["services"][0]["features"][2], json!({ "name": "mean", "type": "float64", "value": "card.sum_1d / card.count_1d" }));
+    let page = server.get("/openapi.json").ok();
+    assert!(page["paths"]["/v1/services/overview"]["post"].is_object());
     server.end();
 }
 
@@ -807,7 +862,8 @@ fn the_description_lists_every_route_and_the_projects_own_fields() {
             "/v1/events/outcomes",
             "/v1/events/payments",
             "/v1/features/card",
-            "/v1/features/card/{key}"
+            "/v1/features/card/{key}",
+            "/v1/services/overview",
         ]
     );
     let request = &paths["/v1/decide/pay"]["post"]["requestBody"]["content"]["application/json"]["schema"];

@@ -162,6 +162,7 @@ impl World {
             decisions,
             monitors: self.monitors.clone(),
             schedules: Vec::new(),
+            services: Vec::new(),
             clock: ClockMode::Event,
         })
     }

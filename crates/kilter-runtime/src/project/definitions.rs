@@ -34,6 +34,10 @@ pub struct Definitions {
     /// Feature views: aggregates over one source's events per entity and window.
     #[schemars(default)]
     pub features: Named<FeaturesDef>,
+    /// Named lists of features over one or several views, read together.
+    #[serde(skip_serializing_if = "Named::is_empty")]
+    #[schemars(default)]
+    pub service: Named<ServiceDef>,
     /// Estimators trained on point-in-time features and a delayed label.
     #[schemars(default)]
     pub model: Named<ModelDef>,
@@ -221,6 +225,21 @@ pub struct FeatureDef {
     pub description: Option<String>,
 }
 
+/// A named list of features over one or several views: one answer as of one moment, for people, models and training sets.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct ServiceDef {
+    /// `view.*`, `view.feature`, or `name = expression` over features.
+    #[schemars(length(min = 1))]
+    pub features: Vec<String>,
+    /// What a reader calls the key of a view, where it is not called like the view's entity.
+    #[serde(skip_serializing_if = "Named::is_empty")]
+    #[schemars(with = "BTreeMap<String, OneOrMore>", default)]
+    pub keys: Named<Vec<String>>,
+    /// For people.
+    pub description: Option<String>,
+}
+
 /// An estimator trained on point-in-time features and a delayed label.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
@@ -233,7 +252,7 @@ pub struct ModelDef {
     /// Settings of the learner.
     #[schemars(with = "super::params::ParamsSchema", default)]
     pub params: BTreeMap<String, serde_json::Value>,
-    /// `view.*`, `view.feature`, `source.column`, or `name = expression` over them.
+    /// `view.*`, `service.*`, `view.feature`, `source.column`, or `name = expression` over them.
     #[schemars(length(min = 1))]
     pub inputs: Vec<String>,
     /// Column of `on` that holds a view's entity, where it is not called like the entity itself.

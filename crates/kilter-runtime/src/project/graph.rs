@@ -6,7 +6,7 @@ use kilter_connect::OperationOf;
 use kilter_core::SourceId;
 use kilter_features::View;
 use kilter_learn::Learner;
-use kilter_pipeline::{DecisionPlan, ModelPlan, MonitorPlan, Plan, SchedulePlan, When};
+use kilter_pipeline::{DecisionPlan, ModelPlan, MonitorPlan, Plan, SchedulePlan, ServicePlan, When};
 
 use super::Project;
 use super::watch::{WatchKind, WatchPlan};
@@ -45,6 +45,9 @@ pub fn graph(project: &Project) -> String {
     }
     for view in &plan.views {
         view_block(&mut out, plan, view);
+    }
+    for service in &plan.services {
+        service_block(&mut out, plan, service);
     }
     for model in &plan.models {
         model_block(&mut out, plan, model);
@@ -96,6 +99,18 @@ fn view_block(out: &mut String, plan: &Plan, view: &View) {
         // The windows stand in their own column.
         let text = crate::data::line_of(f);
         vec![f.name.clone(), f.data_type.to_string(), window, text.to_owned()]
+    });
+    table(out, rows.collect());
+}
+
+fn service_block(out: &mut String, plan: &Plan, service: &ServicePlan) {
+    let keys: Vec<&str> = service.keys.iter().map(|k| k.name.as_str()).collect();
+    let views: Vec<&str> = service.lookups.iter().map(|l| plan.views[l.view].name()).collect();
+    let _ =
+        writeln!(out, "\nservice {}   {} features of {} by {}", service.name, service.features.len(), views.join(", "), keys.join(", "));
+    let rows = service.features.iter().map(|f| {
+        let text = if f.text == f.name { "" } else { &f.text };
+        vec![f.name.clone(), f.data_type.to_string(), text.to_owned()]
     });
     table(out, rows.collect());
 }

@@ -29,6 +29,9 @@ pub(super) fn of(definitions: &Definitions) -> String {
     if !definitions.watch.is_empty() {
         meaning["watch"] = section(&definitions.watch, |_| None);
     }
+    if !definitions.service.is_empty() {
+        meaning["service"] = section(&definitions.service, |_| None);
+    }
     blake3::hash(written(&meaning).as_bytes()).to_hex().to_string()
 }
 

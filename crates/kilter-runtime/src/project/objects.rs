@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use kilter_features::View;
-use kilter_pipeline::{ContextPlan, Plan, label_of};
+use kilter_pipeline::{ContextPlan, Plan, ServicePlan, label_of};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -21,6 +21,7 @@ pub enum Kind {
     Source,
     View,
     Feature,
+    Service,
     Model,
     Decision,
     Schedule,
@@ -72,6 +73,10 @@ pub fn objects(project: &Project) -> Vec<Object> {
             Object::new(Kind::Source, name, own, BTreeMap::new(), Vec::new())
         })
         .collect();
+    let services = definitions.service.iter().filter_map(|(name, def)| {
+        let service = &plan.services[plan.service(name)?];
+        Some(Object::new(Kind::Service, name, plain(def), of_service(plan, service, &views), Vec::new()))
+    });
     let models = definitions.model.iter().enumerate().map(|(i, (name, def))| {
         let model = &plan.models[i];
         let slots = model.inputs.iter().flat_map(|input| input.expr.slots().iter().copied());
@@ -93,15 +98,30 @@ pub fn objects(project: &Project) -> Vec<Object> {
         let rests_on = BTreeMap::from([inputs_of(plan, model), ("label".to_owned(), label_of(plan, model))]);
         Object::new(Kind::Monitor, name, plain(def), rests_on, Vec::new())
     });
+    let services: Vec<Object> = services.collect();
     let (models, decisions, schedules, monitors): (Vec<_>, Vec<_>, Vec<_>, Vec<_>) =
         (models.collect(), decisions.collect(), schedules.collect(), monitors.collect());
     all.extend(views);
+    all.extend(services);
     all.extend(models);
     all.extend(decisions);
     all.extend(schedules);
     all.extend(monitors);
     all.extend(definitions.watch.iter().map(|(name, def)| Object::new(Kind::Monitor, name, plain(def), BTreeMap::new(), Vec::new())));
     all
+}
+
+/// What the features of a service mean: their lines over their views, for the keys that its readers name.
+fn of_service(plan: &Plan, service: &ServicePlan, views: &[Object]) -> BTreeMap<String, String> {
+    let slots = service.features.iter().flat_map(|f| f.expr.slots().iter().copied());
+    let of = |slot: usize| {
+        let lookup = &service.lookups[service.lookup_of(slot)?];
+        let view = views.iter().find(|v| v.name == plan.views[lookup.view].name())?;
+        let feature = view.features.get(slot - lookup.first_slot)?;
+        let keys: Vec<&str> = lookup.key.iter().map(|k| service.keys[*k].name.as_str()).collect();
+        Some((format!("{}.{}", view.name, feature.name), digits(&written(&json!([feature.hash, view.own, keys])))))
+    };
+    slots.filter_map(of).collect()
 }
 
 fn inputs_of(plan: &Plan, model: usize) -> (String, String) {
@@ -218,6 +238,7 @@ pub fn beside(old: &Project, new: &Project) -> Vec<Difference> {
             "state": serde_json::to_value(&definitions.state).unwrap_or_default(),
             "source": sources,
             "features": views,
+            "service": definitions.service.iter().map(|(name, def)| (name.to_owned(), door(def))).collect::<Map<_, _>>(),
         })
     };
     let mut found = Vec::new();
@@ -225,6 +246,7 @@ pub fn beside(old: &Project, new: &Project) -> Vec<Difference> {
     // A source or a view that comes or goes is told of elsewhere.
     let known = |what: &str| match what.split('.').collect::<Vec<_>>().as_slice() {
         ["source", name] => old.definitions.source.get(name).is_some() == new.definitions.source.get(name).is_some(),
+        ["service", name] => old.definitions.service.get(name).is_some() == new.definitions.service.get(name).is_some(),
         ["features", name] => old.definitions.features.get(name).is_some() == new.definitions.features.get(name).is_some(),
         ["source", name, "columns", column] => {
             let has = |of: &Project| of.definitions.source.get(name).is_some_and(|s| s.columns.get(column).is_some());

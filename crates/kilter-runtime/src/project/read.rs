@@ -34,6 +34,7 @@ pub(super) fn read<'d>(document: &'d Document<'d>, table: &'d DeTable<'d>) -> Re
     let state = root.table("state", "[state]").and_then(read_state).unwrap_or_default();
     let (source, broken_sources) = section(&mut root, "source", "source", read_source);
     let (features, broken_views) = section(&mut root, "features", "feature view", read_features);
+    let (service, _) = section(&mut root, "service", "service", read_service);
     let (model, broken_models) = section(&mut root, "model", "model", read_model);
     let (decision, _) = section(&mut root, "decision", "decision", read_decision);
     let (schedule, _) = section(&mut root, "schedule", "schedule", read_schedule);
@@ -42,7 +43,8 @@ pub(super) fn read<'d>(document: &'d Document<'d>, table: &'d DeTable<'d>) -> Re
     root.finish();
     // Without a project there is an error, so the stand-in is never seen.
     let project = project.unwrap_or(ProjectDef { name: String::new(), clock: defaults::clock() });
-    let definitions = Definitions { project, server, log, snapshot, state, source, features, model, decision, schedule, monitor, watch };
+    let definitions =
+        Definitions { project, server, log, snapshot, state, source, features, service, model, decision, schedule, monitor, watch };
     Reading { definitions, broken_sources, broken_views, broken_models }
 }
 
@@ -501,6 +503,21 @@ fn check_outcome(t: &mut Reader<'_>, key: &str, word: &str) {
         let problem = Problem::new("bad_name", format!("\"{word}\" cannot be an outcome"));
         t.wrong(key, problem.hint("one word of letters, digits, `_` and `-`: \"manual_review\""));
     }
+}
+
+fn read_service(mut t: Reader<'_>) -> Option<ServiceDef> {
+    t.require("features", "what it answers with: `features = [\"account.*\", \"merchant.mean_30d\"]`");
+    let features = t.texts("features");
+    if features.as_ref().is_some_and(Vec::is_empty) {
+        t.wrong(
+            "features",
+            Problem::new("empty", "a service without features has nothing to say").hint("such as `features = [\"account.*\"]`"),
+        );
+    }
+    let keys = t.names_by_name("keys").unwrap_or_default();
+    let description = t.text("description");
+    t.finish();
+    Some(ServiceDef { features: features?, keys, description })
 }
 
 fn read_schedule(mut t: Reader<'_>) -> Option<ScheduleDef> {

@@ -7,6 +7,7 @@ mod context;
 mod decision;
 mod lookups;
 mod model;
+mod service;
 mod source;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -68,6 +69,7 @@ pub(super) fn resolve(document: &Document<'_>, reading: &Reading, hash: String) 
         source_settings.push(settings);
     }
     resolver.all_views();
+    let services = by_name(&definitions.service).into_iter().filter_map(|(name, def)| service::resolve(&mut resolver, name, def)).collect();
     let mut models = Vec::new();
     let mut contexts: Vec<(&str, Option<Context>)> = Vec::new();
     for (name, def) in by_name(&definitions.model) {
@@ -94,6 +96,7 @@ pub(super) fn resolve(document: &Document<'_>, reading: &Reading, hash: String) 
         decisions,
         monitors,
         schedules,
+        services,
         clock: definitions.project.clock.into(),
     };
     Resolved { plan, source_settings }

@@ -247,6 +247,20 @@ impl Sequencer {
                     }
                 }
             }
+            Command::Together { mut reads, at, reply } => {
+                for (view, _) in &mut reads {
+                    // What asked goes by the positions of the features it knew.
+                    let was = &under.views[*view];
+                    let types = |v: &kilter_features::View| v.features().iter().map(|f| (f.name.clone(), f.data_type)).collect::<Vec<_>>();
+                    let same = |v: &usize| self.plan.views[*v].entity() == was.entity() && types(&self.plan.views[*v]) == types(was);
+                    let Some(now) = self.plan.view(was.name()).filter(same) else {
+                        let _ = reply.send(Err(gone("feature view", was.name())));
+                        return None;
+                    };
+                    *view = now;
+                }
+                Some(Command::Together { reads, at, reply })
+            }
             Command::Check { view, reply, .. } => {
                 let _ = reply.send(Err(gone("feature view", under.views[view].name())));
                 None

@@ -17,7 +17,7 @@ use crate::input::{DECIDE_BODY, Params, Segments};
 use crate::wire::Moment;
 
 /// Most keys of one read.
-const KEYS: usize = 1000;
+pub(super) const KEYS: usize = 1000;
 
 /// The features of one entity at one moment.
 #[derive(Serialize, ToSchema)]
@@ -67,14 +67,14 @@ pub struct Known<'a> {
 const MODES: [&str; 2] = ["event-time", "as-seen"];
 
 /// Which state is read, and at which moment.
-struct Past {
-    at: Option<EventTime>,
-    seen: Option<Seen>,
-    freshness: bool,
+pub(super) struct Past {
+    pub at: Option<EventTime>,
+    pub seen: Option<Seen>,
+    pub freshness: bool,
 }
 
 impl Past {
-    fn of(params: &mut Params) -> Past {
+    pub fn of(params: &mut Params) -> Past {
         let at = params.time("at");
         let mode = params.one_of("mode", &MODES).unwrap_or(0);
         let offset = params.number("offset", 0..=u64::MAX);
@@ -99,6 +99,10 @@ impl Past {
         Past { at, seen, freshness }
     }
 
+    pub fn mode(&self) -> &'static str {
+        MODES[usize::from(self.seen.is_some())]
+    }
+
     async fn read(&self, app: &App, view: usize, keys: Vec<EntityKey>) -> Result<FeatureRows, ServiceError> {
         match self.seen {
             Some(seen) => app.service.features_as_seen(view, keys, seen).await,
@@ -107,12 +111,7 @@ impl Past {
     }
 
     fn head(&self, read: &FeatureRows) -> Head {
-        Head {
-            mode: MODES[usize::from(self.seen.is_some())],
-            at: Moment(read.at),
-            as_of_offset: read.as_of_offset,
-            watermark: read.watermark.map(Moment),
-        }
+        Head { mode: self.mode(), at: Moment(read.at), as_of_offset: read.as_of_offset, watermark: read.watermark.map(Moment) }
     }
 
     fn known<'a>(&self, read: &'a FeatureRows, look: &'a Look, wanted: &[usize]) -> Known<'a> {

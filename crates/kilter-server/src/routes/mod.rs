@@ -13,6 +13,7 @@ mod monitors;
 pub mod pages;
 mod project;
 mod runs;
+mod services;
 mod sources;
 
 use utoipa_axum::router::OpenApiRouter;
@@ -26,6 +27,7 @@ pub fn all() -> OpenApiRouter<Host> {
         .routes(routes!(events::post_events))
         .routes(routes!(features::get_features))
         .routes(routes!(features::read_features))
+        .routes(routes!(services::read_service))
         .routes(routes!(decide::post_decide))
         .routes(routes!(decisions::list_decisions))
         .routes(routes!(decisions::get_decision))

@@ -26,6 +26,7 @@ pub struct Project {
     clock: &'static str,
     sources: Vec<Source>,
     views: Vec<View>,
+    services: Vec<ServiceOfProject>,
     models: Vec<ModelOfProject>,
     decisions: Vec<DecisionOfProject>,
     schedules: Vec<Schedule>,
@@ -34,10 +35,52 @@ pub struct Project {
     objects: Vec<ObjectHash>,
 }
 
+/// A named list of features over one or several views.
+#[derive(Serialize, ToSchema)]
+pub struct ServiceOfProject {
+    #[schema(example = "scoring")]
+    name: String,
+    /// What a question names, by type.
+    #[schema(example = json!({ "customer_id": "int64" }))]
+    keys: std::collections::BTreeMap<String, String>,
+    views: Vec<String>,
+    /// In the order of the definition, each with its type.
+    features: Vec<ServiceFeature>,
+}
+
+/// One value of a service's answer.
+#[derive(Serialize, ToSchema)]
+pub struct ServiceFeature {
+    name: String,
+    r#type: String,
+    /// How it is computed; left out: it is the feature of that name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<String>,
+}
+
+impl ServiceOfProject {
+    fn new(plan: &kilter_pipeline::Plan, service: &kilter_pipeline::ServicePlan) -> Self {
+        ServiceOfProject {
+            name: service.name.clone(),
+            keys: service.keys.iter().map(|k| (k.name.clone(), k.data_type.to_string())).collect(),
+            views: service.lookups.iter().map(|l| plan.views[l.view].name().to_owned()).collect(),
+            features: service
+                .features
+                .iter()
+                .map(|f| ServiceFeature {
+                    name: f.name.clone(),
+                    r#type: f.data_type.to_string(),
+                    value: (f.text != f.name).then(|| f.text.clone()),
+                })
+                .collect(),
+        }
+    }
+}
+
 /// One defined thing.
 #[derive(Serialize, ToSchema)]
 pub struct ObjectHash {
-    /// `source`, `view`, `feature`, `model`, `decision`, `schedule` or `monitor`.
+    /// `source`, `view`, `feature`, `service`, `model`, `decision`, `schedule` or `monitor`.
     #[schema(value_type = String, example = "view")]
     kind: project::Kind,
     name: String,
@@ -315,6 +358,7 @@ pub async fn get_project(State(app): State<App>, params: Params) -> Answer {
         },
         sources: sources.collect(),
         views: views.collect(),
+        services: plan.services.iter().map(|s| ServiceOfProject::new(plan, s)).collect(),
         models: models.collect(),
         decisions: decisions.collect(),
         schedules: schedules.collect(),

@@ -38,8 +38,8 @@ pub struct Args {
     /// Count what becomes known in a row's own instant; of a row that is an event of the log, that event.
     #[arg(long, help_heading = "Time")]
     include_self: bool,
-    /// `account.*`, `account.amount_14d`, `burden = payment / account.income_14d`; separated by commas, or given several times. Left out: the
-    /// inputs of the decision's model, or every feature in reach.
+    /// `account.*`, `account.amount_14d`, `burden = payment / account.income_14d`, `scoring.*` of a service; separated by commas, or given several
+    /// times. Left out: the inputs of the decision's model, or every feature in reach.
     #[arg(long, value_name = "LIST", help_heading = "Columns")]
     features: Vec<String>,
     /// Exactly the inputs of this model.

@@ -80,7 +80,7 @@ pub struct Lags {
 pub enum Features {
     /// The inputs of the decision's model where the spine is a decision, else all features in reach.
     Default,
-    /// `account.*`, `account.amount_14d`, `burden = payment / account.income_14d`.
+    /// `account.*`, `account.amount_14d`, `burden = payment / account.income_14d`, `scoring.*` of a service.
     List(Vec<String>),
     /// The inputs of a model.
     Model(String),

@@ -235,7 +235,11 @@ fn log_spine<'a>(
         // What the definitions say of keys holds here too.
         (Some(model), _) if request.keys.is_empty() => reach.take_over(&model.context),
         (None, Some(decision)) if request.keys.is_empty() => reach.take_over(&plan.decisions[decision].context),
-        _ => reach.look_up(&request.keys)?,
+        _ => {
+            let mut keys = request.keys.clone();
+            take_keys_of_services(plan, request, &of.schema, &mut keys);
+            reach.look_up(&keys)?;
+        }
     }
     let decision = decision.map(|d| plan.decisions[d].name.clone());
     let log = LogPlan { source, decision, recorded: recorded.to_vec(), pick: pick.clone(), condition, sample_by };
@@ -286,6 +290,7 @@ fn file_spine<'a>(plan: &'a Plan, request: &Request, path: &std::path::Path, tim
             }
         }
     }
+    take_keys_of_services(plan, request, &schema, &mut keys);
     let mut reach = Reach::new(plan, shown.to_string(), qualifier, schema.clone(), Vec::new());
     reach.look_up(&keys)?;
     anyhow::ensure!(
@@ -308,6 +313,20 @@ fn file_spine<'a>(plan: &'a Plan, request: &Request, path: &std::path::Path, tim
         ..RowFormat::new("the spine", schema)
     };
     Ok((reach, SpinePlan::File(FilePlan { path: path.to_owned(), file_format, format })))
+}
+
+/// What the services on the list call the keys of views, where the spine has columns of these names and nothing else was said.
+fn take_keys_of_services(plan: &Plan, request: &Request, schema: &Schema, keys: &mut Vec<(String, Vec<String>)>) {
+    let Features::List(texts) = &request.features else { return };
+    for service in texts.iter().filter_map(|text| plan.service(text.trim().strip_suffix(".*")?)).map(|s| &plan.services[s]) {
+        for lookup in &service.lookups {
+            let view = plan.views[lookup.view].name();
+            let columns: Vec<String> = lookup.key.iter().map(|k| service.keys[*k].name.clone()).collect();
+            if !keys.iter().any(|(name, _)| name == view) && columns.iter().all(|c| schema.index(c).is_some()) {
+                keys.push((view.to_string(), columns));
+            }
+        }
+    }
 }
 
 /// The complaint of a reader, its hint on a line of its own.
@@ -467,7 +486,10 @@ impl<'a> Reach<'a> {
         let mut found = Vec::new();
         for text in texts {
             let text = text.trim();
-            if let Some(view) = text.strip_suffix(".*") {
+            if let Some(service) = text.strip_suffix(".*").and_then(|name| self.plan.service(name)) {
+                let service = &self.plan.services[service];
+                found.extend(self.listed(&service.lines).map_err(|e| e.context(format!("service `{}`", service.name)))?);
+            } else if let Some(view) = text.strip_suffix(".*") {
                 let Some(lookup) = self.context.lookups.iter().find(|l| self.plan.views[l.view].name() == view) else {
                     return Err(self.no_view(view));
                 };

@@ -16,7 +16,8 @@ use super::{Found, Resolver, is_key, type_name};
 pub(super) fn resolve(resolver: &mut Resolver<'_>, name: &str, def: &ModelDef, context: Option<&Context>) -> Option<ModelPlan> {
     let path = format!("model.{name}");
     let what = format!("model \"{name}\"");
-    let inputs = context.map(|context| Inputs { resolver, path: &path, what: &what, context, found: Vec::new(), sound: true }.read(def));
+    let inputs = context
+        .map(|context| Inputs { resolver, path: &path, what: &what, context, within: None, found: Vec::new(), sound: true }.read(def));
     // Without all inputs nothing can be said about a name that is not among them.
     let names = inputs.as_ref().and_then(|i| i.as_ref()).map(|inputs| inputs.iter().map(|i| i.name.clone()).collect::<Vec<_>>());
     let learner = learner(resolver, &path, def, names.as_deref());
@@ -40,6 +41,8 @@ struct Inputs<'a, 'd> {
     path: &'a str,
     what: &'a str,
     context: &'a Context,
+    /// The service whose list is being taken over, and where it is named.
+    within: Option<(String, usize, String)>,
     found: Vec<InputPlan>,
     sound: bool,
 }
@@ -57,6 +60,11 @@ impl Inputs<'_, '_> {
         problem.message = format!("{}: {}", self.what, problem.message);
         if problem.hint.is_none() {
             problem = problem.hint("operators and functions are listed in docs/reference/expressions.md");
+        }
+        // A list from elsewhere is complained about where it is named.
+        if let Some((path, offset, text)) = &self.within {
+            problem.message = format!("`{text}`: {}", problem.message);
+            return self.resolver.document.error_in_text(path, *offset, text.len(), Problem { at: None, ..problem });
         }
         self.resolver.document.error_in_text(path, offset, text.len(), problem);
     }
@@ -100,6 +108,14 @@ impl Inputs<'_, '_> {
         }
         if self.context.is_broken(view) {
             self.sound = false;
+            return;
+        }
+        if self.within.is_none()
+            && let Some(service) = self.resolver.definitions.service.get(view)
+        {
+            self.within = Some((path.to_owned(), offset, format!("{view}.*")));
+            service.features.iter().for_each(|line| self.one(path, line));
+            self.within = None;
             return;
         }
         if self.resolver.definitions.source.get(view).is_some() {
