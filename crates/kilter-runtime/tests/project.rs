@@ -623,6 +623,71 @@ fn a_view_over_changing_rows_reads_no_other() {
 }
 
 #[test]
+fn personal_data_is_followed_from_columns_to_models_and_changes_no_meaning() {
+    let plain = r#"
+        [project]
+        name = "shop"
+        [source.payments]
+        time = "at"
+        columns = { customer = "int64", shop = "string", email = "string", at = "timestamp", amount = "float64" }
+        [features.customer]
+        source = "payments"
+        entity = "customer"
+        columns = { sum = "sum(amount) over 7d, 30d", mails = "approx_distinct(email)" }
+        derived = { share = "sum_7d / sum_30d", often = "mails > 3" }
+        [features.shop]
+        source = "payments"
+        entity = "shop"
+        columns = { mean = "mean(amount) over 7d", mails = "count(*) where email is not null over 7d", told = "count(*) where email = 'amount'", richer = "count(*) where amount > customer.sum_7d over 7d" }
+        [service.both]
+        features = ["customer.share", "shop.mean_7d", "x = shop.mails_7d + customer.sum_7d"]
+        [model.m]
+        on = "payments"
+        inputs = ["shop.mean_7d", "n = length(payments.email)", "payments.amount"]
+        label = { source = "payments", value = "amount > 10", on = "shop", within = "1d" }
+    "#;
+    let tagged = plain
+        .replace("email = \"string\"", "email = { type = \"string\", personal_data = true }")
+        .replace(
+            "told = \"count(*) where email = 'amount'\"",
+            "told = { value = \"count(*) where email = 'amount'\", personal_data = false }",
+        )
+        .replace("on = \"payments\"\n", "on = \"payments\"\nowner = \"risk\"\n");
+    let project = sound(&tagged);
+    let personal = kilter_runtime::project::PersonalData::of(&project);
+    let told = |project: &Project, personal: &kilter_runtime::project::PersonalData| {
+        let mut all = Vec::new();
+        for (v, view) in project.plan.views.iter().enumerate() {
+            for (f, feature) in view.features().iter().enumerate() {
+                let columns: Vec<&str> = personal.feature(v, f).iter().map(String::as_str).collect();
+                if !columns.is_empty() {
+                    all.push(format!("{}.{} by {}", view.name(), feature.name, columns.join(", ")));
+                }
+            }
+        }
+        all
+    };
+    assert_eq!(
+        told(&project, &personal),
+        ["customer.mails by payments.email", "customer.often by payments.email", "shop.mails_7d by payments.email"]
+    );
+    let text = graph(&project);
+    assert!(text.lines().any(|l| l.starts_with("  email ") && l.ends_with(" personal data")), "{text}");
+    let of_service = |l: &str| l.starts_with("  x ") && l.ends_with("  shop.mails_7d + customer.sum_7d  personal data by payments.email");
+    assert!(text.lines().any(of_service), "{text}");
+    assert!(text.lines().any(|l| l.starts_with("  n ") && l.ends_with("personal data by payments.email")), "{text}");
+    // By the key of its entity all of a view is, and what reads it.
+    let keyed = sound(&plain.replace("customer = \"int64\"", "customer = { type = \"int64\", personal_data = true }"));
+    let all = told(&keyed, &kilter_runtime::project::PersonalData::of(&keyed));
+    assert_eq!(all.len(), 6, "{all:?}");
+    assert!(all.contains(&"shop.richer_7d by payments.customer".to_string()), "{all:?}");
+    // None of it means anything to results.
+    assert_eq!(project.hash(), sound(plain).hash());
+    let beside: Vec<String> = kilter_runtime::project::beside(&sound(plain), &project).into_iter().map(|d| d.what).collect();
+    assert_eq!(beside, ["features.shop.columns.told.personal_data", "model.m.owner", "source.payments.columns.email.personal_data"]);
+}
+
+#[test]
 fn the_order_of_views_that_read_others_is_found() {
     // `account` comes before `borrower` by name, and reads it.
     let text = edited("last_kind = \"last(kind)\"", "last_kind = \"last(kind)\"\nrisky = \"sum(amount * borrower.defaults)\"")

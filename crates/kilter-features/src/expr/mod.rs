@@ -47,11 +47,7 @@ impl Name {
 /// The names that stand before a dot in an expression or a feature's line: `merchant` of `amount / merchant.mean_30d`. Of a text that is no
 /// SQL none, for whoever compiles it says so.
 pub fn qualifiers(text: &str) -> Vec<String> {
-    let tokens = match text.len() <= MAX_TEXT_BYTES {
-        true => Tokenizer::new(&GenericDialect {}, text).tokenize().unwrap_or_default(),
-        false => Vec::new(),
-    };
-    let tokens: Vec<Token> = tokens.into_iter().filter(|t| !matches!(t, Token::Whitespace(_))).collect();
+    let tokens = words(text);
     let mut found = Vec::new();
     for (at, pair) in tokens.windows(2).enumerate() {
         // Of `a.b.c` only the first.
@@ -63,6 +59,33 @@ pub fn qualifiers(text: &str) -> Vec<String> {
         }
     }
     found
+}
+
+/// The names in an expression or a feature's line, each with what stands before its dot; words of the language and names of functions among
+/// them. Of a text that is no SQL none, for whoever compiles it says so.
+pub fn names(text: &str) -> Vec<(Option<String>, String)> {
+    let tokens = words(text);
+    let mut found = Vec::new();
+    for (at, token) in tokens.iter().enumerate() {
+        let Token::Word(word) = token else { continue };
+        let behind = at.checked_sub(1).map(|i| &tokens[i]) == Some(&Token::Period);
+        let qualifier = match at.checked_sub(2).map(|i| &tokens[i]) {
+            Some(Token::Word(q)) if behind => Some(q.value.clone()),
+            _ => None,
+        };
+        if tokens.get(at + 1) != Some(&Token::Period) {
+            found.push((qualifier, word.value.clone()));
+        }
+    }
+    found
+}
+
+fn words(text: &str) -> Vec<Token> {
+    let tokens = match text.len() <= MAX_TEXT_BYTES {
+        true => Tokenizer::new(&GenericDialect {}, text).tokenize().unwrap_or_default(),
+        false => Vec::new(),
+    };
+    tokens.into_iter().filter(|t| !matches!(t, Token::Whitespace(_))).collect()
 }
 
 impl Scope {

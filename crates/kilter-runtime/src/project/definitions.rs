@@ -163,6 +163,8 @@ pub struct SourceDef {
     /// What happens to fields that no column names.
     #[schemars(default = "defaults::unknown")]
     pub unknown: Unknown,
+    /// Who answers for it.
+    pub owner: Option<String>,
     /// For people.
     pub description: Option<String>,
 }
@@ -174,6 +176,8 @@ pub struct ColumnDef {
     pub data_type: DataType,
     /// An event without it is refused; the columns of the event time always are required.
     pub required: bool,
+    /// Whether it is personal data.
+    pub personal_data: bool,
     /// For people.
     pub description: Option<String>,
 }
@@ -210,6 +214,8 @@ pub struct FeaturesDef {
     #[serde(skip_serializing_if = "Named::is_empty")]
     #[schemars(with = "BTreeMap<String, OneOrMore>", default)]
     pub keys: Named<Vec<String>>,
+    /// Who answers for it.
+    pub owner: Option<String>,
     /// For people.
     pub description: Option<String>,
 }
@@ -221,6 +227,8 @@ pub struct FeatureDef {
     pub value: String,
     /// Stands in where the aggregate has no value.
     pub default: Option<Scalar>,
+    /// Whether it is personal data; left out: when something it rests on is.
+    pub personal_data: Option<bool>,
     /// For people.
     pub description: Option<String>,
 }
@@ -236,6 +244,8 @@ pub struct ServiceDef {
     #[serde(skip_serializing_if = "Named::is_empty")]
     #[schemars(with = "BTreeMap<String, OneOrMore>", default)]
     pub keys: Named<Vec<String>>,
+    /// Who answers for it.
+    pub owner: Option<String>,
     /// For people.
     pub description: Option<String>,
 }
@@ -279,6 +289,8 @@ pub struct ModelDef {
     /// Inputs whose growth may only raise or only lower the score.
     #[schemars(with = "MonotoneSchema", default)]
     pub monotone: Named<Direction>,
+    /// Who answers for it.
+    pub owner: Option<String>,
     /// For people.
     pub description: Option<String>,
 }
@@ -325,6 +337,8 @@ pub struct DecisionDef {
     /// Whether the event itself counts in the features read at it; only without a model, which has its own.
     #[schemars(default)]
     pub include_self: bool,
+    /// Who answers for it.
+    pub owner: Option<String>,
     /// For people.
     pub description: Option<String>,
 }
@@ -801,6 +815,7 @@ impl JsonSchema for ColumnDef {
                 "properties": {
                     "type": { "enum": types },
                     "required": { "description": "An event without it is refused.", "type": "boolean", "default": false },
+                    "personal_data": { "description": "Whether it is personal data.", "type": "boolean", "default": false },
                     "description": { "description": "For people.", "type": "string" }
                 },
                 "required": ["type"],
@@ -822,6 +837,7 @@ impl JsonSchema for FeatureDef {
                 "properties": {
                     "value": { "description": "The aggregate.", "type": "string" },
                     "default": { "description": "Stands in where the aggregate has no value.", "type": ["number", "boolean", "string"] },
+                    "personal_data": { "description": "Whether it is personal data; left out: when something it rests on is.", "type": "boolean" },
                     "description": { "description": "For people.", "type": "string" }
                 },
                 "required": ["value"],

@@ -1,5 +1,6 @@
 //! The resolved definitions as text: what `kilter check` shows.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use kilter_connect::OperationOf;
@@ -9,6 +10,7 @@ use kilter_learn::Learner;
 use kilter_pipeline::{DecisionPlan, ModelPlan, MonitorPlan, Plan, SchedulePlan, ServicePlan, When};
 
 use super::Project;
+use super::lineage::{PersonalData, personal_column};
 use super::watch::{WatchKind, WatchPlan};
 
 /// Sources with columns, views with features, models, decisions, schedules and monitors, one block each.
@@ -40,17 +42,22 @@ pub fn graph(project: &Project) -> String {
             "\nsource {}   {origin}{changes}time {time}, lateness {}, dedupe {}",
             source.name, source.lateness, source.dedupe
         );
-        let rows = source.schema.fields.iter().map(|f| vec![f.name.clone(), f.data_type.to_string()]).collect();
+        let personal = |f: &kilter_core::Field| personal_column(project, &source.name, &f.name).map_or("", |_| "personal data");
+        let rows = source.schema.fields.iter().map(|f| vec![f.name.clone(), f.data_type.to_string(), personal(f).to_owned()]).collect();
         table(&mut out, rows);
     }
-    for view in &plan.views {
-        view_block(&mut out, plan, view);
+    let personal = PersonalData::of(project);
+    for (position, view) in plan.views.iter().enumerate() {
+        let marks = (0..view.features().len()).map(|f| mark(personal.feature(position, f))).collect();
+        view_block(&mut out, plan, view, marks);
     }
     for service in &plan.services {
-        service_block(&mut out, plan, service);
+        let marks = service.features.iter().map(|f| mark(&personal.of_service(service, f.expr.slots()))).collect();
+        service_block(&mut out, plan, service, marks);
     }
     for model in &plan.models {
-        model_block(&mut out, plan, model);
+        let marks = model.inputs.iter().map(|input| mark(&personal.of_slots(project, &model.context, input.expr.slots()))).collect();
+        model_block(&mut out, plan, model, marks);
     }
     for decision in &plan.decisions {
         decision_block(&mut out, plan, decision);
@@ -75,7 +82,15 @@ fn model_name(plan: &Plan, model: usize) -> &str {
     plan.models.get(model).map_or("?", |m| m.name.as_str())
 }
 
-fn view_block(out: &mut String, plan: &Plan, view: &View) {
+/// What is told of a feature that is personal data.
+fn mark(columns: &BTreeSet<String>) -> String {
+    match columns.is_empty() {
+        true => String::new(),
+        false => format!("personal data by {}", columns.iter().map(String::as_str).collect::<Vec<_>>().join(", ")),
+    }
+}
+
+fn view_block(out: &mut String, plan: &Plan, view: &View, marks: Vec<String>) {
     let error = view.features().iter().map(|f| f.relative_tail_error).fold(0.0, f64::max);
     let _ = writeln!(
         out,
@@ -90,7 +105,7 @@ fn view_block(out: &mut String, plan: &Plan, view: &View) {
     if !needs.is_empty() {
         let _ = writeln!(out, "  reads features {} as they are when an event comes", needs.join(", "));
     }
-    let rows = view.features().iter().map(|f| {
+    let rows = view.features().iter().zip(marks).map(|(f, mark)| {
         let window = match (f.over.as_str(), f.hop) {
             ("", _) => "derived".to_owned(),
             (over, Some(hop)) if hop > kilter_core::Span(1) => format!("{over} in steps of {hop}"),
@@ -98,24 +113,24 @@ fn view_block(out: &mut String, plan: &Plan, view: &View) {
         };
         // The windows stand in their own column.
         let text = crate::data::line_of(f);
-        vec![f.name.clone(), f.data_type.to_string(), window, text.to_owned()]
+        vec![f.name.clone(), f.data_type.to_string(), window, text.to_owned(), mark]
     });
     table(out, rows.collect());
 }
 
-fn service_block(out: &mut String, plan: &Plan, service: &ServicePlan) {
+fn service_block(out: &mut String, plan: &Plan, service: &ServicePlan, marks: Vec<String>) {
     let keys: Vec<&str> = service.keys.iter().map(|k| k.name.as_str()).collect();
     let views: Vec<&str> = service.lookups.iter().map(|l| plan.views[l.view].name()).collect();
     let _ =
         writeln!(out, "\nservice {}   {} features of {} by {}", service.name, service.features.len(), views.join(", "), keys.join(", "));
-    let rows = service.features.iter().map(|f| {
+    let rows = service.features.iter().zip(marks).map(|(f, mark)| {
         let text = if f.text == f.name { "" } else { &f.text };
-        vec![f.name.clone(), f.data_type.to_string(), text.to_owned()]
+        vec![f.name.clone(), f.data_type.to_string(), text.to_owned(), mark]
     });
     table(out, rows.collect());
 }
 
-fn model_block(out: &mut String, plan: &Plan, model: &ModelPlan) {
+fn model_block(out: &mut String, plan: &Plan, model: &ModelPlan, marks: Vec<String>) {
     let learner = match &model.learner {
         Learner::Gbdt(g) => format!("gbdt, up to {} trees of {} leaves", g.trees, g.leaves),
         Learner::Logistic(l) => format!("logistic, l2 {}", l.l2),
@@ -153,10 +168,10 @@ fn model_block(out: &mut String, plan: &Plan, model: &ModelPlan) {
         },
         Learner::Logistic(_) => "",
     };
-    let rows = model.inputs.iter().enumerate().map(|(i, input)| {
+    let rows = model.inputs.iter().zip(marks).enumerate().map(|(i, (input, mark))| {
         let text = if input.text == input.name { "" } else { &input.text };
         let data_type = input.expr.data_type().map_or(String::new(), |t| t.to_string());
-        vec![input.name.clone(), data_type, direction(i).to_owned(), text.to_owned()]
+        vec![input.name.clone(), data_type, direction(i).to_owned(), text.to_owned(), mark]
     });
     table(out, rows.collect());
 }
@@ -227,7 +242,7 @@ fn table(out: &mut String, rows: Vec<Vec<String>>) {
     let widths: Vec<usize> = (0..columns).map(width).collect();
     for row in &rows {
         let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
+        for (cell, width) in row.iter().zip(&widths).filter(|(_, width)| **width > 0) {
             let _ = write!(line, "  {cell:width$}");
         }
         out.push_str(line.trim_end());

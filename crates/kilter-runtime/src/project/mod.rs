@@ -11,6 +11,7 @@ mod definitions;
 mod document;
 mod graph;
 mod hash;
+mod lineage;
 mod objects;
 mod params;
 mod read;
@@ -28,6 +29,7 @@ use kilter_pipeline::Plan;
 
 pub use definitions::*;
 pub use graph::graph;
+pub use lineage::{PersonalData, described, personal_column};
 pub use objects::{Difference, Kind, Object, beside, differences, objects};
 pub use report::{Diagnostic, Report, Severity};
 pub use resolve::{SourceSettings, SourceTime};

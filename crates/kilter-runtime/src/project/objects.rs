@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::Project;
+use super::definitions::{FeatureDef, Named};
 use super::hash::{columns, door, plain, written};
 use crate::data::{line_of, meaning};
 
@@ -229,7 +230,15 @@ pub fn beside(old: &Project, new: &Project) -> Vec<Difference> {
                 (name.to_owned(), with(door(def), "columns", Some(Value::Object(columns))))
             })
             .collect();
-        let views: Map<String, Value> = definitions.features.iter().map(|(name, def)| (name.to_owned(), door(def))).collect();
+        let views: Map<String, Value> = definitions
+            .features
+            .iter()
+            .map(|(name, def)| {
+                let lines = |of: &Named<FeatureDef>| of.iter().map(|(name, line)| (name.to_owned(), door(line))).collect::<Map<_, _>>();
+                let own = with(door(def), "columns", Some(Value::Object(lines(&def.columns))));
+                (name.to_owned(), with(own, "derived", Some(Value::Object(lines(&def.derived)))))
+            })
+            .collect();
         json!({
             "project": { "name": definitions.project.name },
             "server": serde_json::to_value(&definitions.server).unwrap_or_default(),
@@ -239,20 +248,30 @@ pub fn beside(old: &Project, new: &Project) -> Vec<Difference> {
             "source": sources,
             "features": views,
             "service": definitions.service.iter().map(|(name, def)| (name.to_owned(), door(def))).collect::<Map<_, _>>(),
+            "model": definitions.model.iter().map(|(name, def)| (name.to_owned(), door(def))).collect::<Map<_, _>>(),
+            "decision": definitions.decision.iter().map(|(name, def)| (name.to_owned(), door(def))).collect::<Map<_, _>>(),
         })
     };
     let mut found = Vec::new();
     compare("", Some(&both(old)), Some(&both(new)), &mut found);
-    // A source or a view that comes or goes is told of elsewhere.
-    let known = |what: &str| match what.split('.').collect::<Vec<_>>().as_slice() {
-        ["source", name] => old.definitions.source.get(name).is_some() == new.definitions.source.get(name).is_some(),
-        ["service", name] => old.definitions.service.get(name).is_some() == new.definitions.service.get(name).is_some(),
-        ["features", name] => old.definitions.features.get(name).is_some() == new.definitions.features.get(name).is_some(),
-        ["source", name, "columns", column] => {
-            let has = |of: &Project| of.definitions.source.get(name).is_some_and(|s| s.columns.get(column).is_some());
-            has(old) == has(new)
+    // What comes or goes is told of elsewhere.
+    let has = |of: &Project, path: &[&str]| {
+        let definitions = &of.definitions;
+        match path {
+            ["source", name] => definitions.source.get(name).is_some(),
+            ["source", name, "columns", column] => definitions.source.get(name).is_some_and(|s| s.columns.get(column).is_some()),
+            ["features", name] => definitions.features.get(name).is_some(),
+            ["features", name, "columns", line] => definitions.features.get(name).is_some_and(|v| v.columns.get(line).is_some()),
+            ["features", name, "derived", line] => definitions.features.get(name).is_some_and(|v| v.derived.get(line).is_some()),
+            ["service", name] => definitions.service.get(name).is_some(),
+            ["model", name] => definitions.model.get(name).is_some(),
+            ["decision", name] => definitions.decision.get(name).is_some(),
+            _ => true,
         }
-        _ => true,
+    };
+    let known = |what: &str| {
+        let path: Vec<&str> = what.split('.').collect();
+        has(old, &path) == has(new, &path)
     };
     found.retain(|d| known(&d.what));
     found

@@ -195,7 +195,7 @@ fn read_source(mut t: Reader<'_>) -> Option<SourceDef> {
     let max_future = t.span_or_none("max_future").unwrap_or_else(defaults::max_future);
     let idle_after = t.span_or_none("idle_after").unwrap_or_else(defaults::idle_after);
     let unknown = t.word("unknown").unwrap_or_else(defaults::unknown);
-    let description = t.text("description");
+    let (owner, description) = (t.text("owner"), t.text("description"));
     t.finish();
     let connector = connector.unwrap_or_else(defaults::connector);
     let format = format.or_else(|| path.as_deref().and_then(FileFormat::of_path)).filter(|_| connector == Connector::File);
@@ -214,6 +214,7 @@ fn read_source(mut t: Reader<'_>) -> Option<SourceDef> {
         max_future,
         idle_after,
         unknown,
+        owner,
         description,
     })
 }
@@ -274,18 +275,22 @@ fn read_columns(t: &mut Reader<'_>) -> Option<Named<ColumnDef>> {
     for (name, value) in named {
         let path = t.at(&format!("columns.{name}"));
         let column = match value {
-            DeValue::String(type_name) => {
-                data_type(t, &path, type_name).map(|data_type| ColumnDef { data_type, required: false, description: None })
-            }
+            DeValue::String(type_name) => data_type(t, &path, type_name).map(|data_type| ColumnDef {
+                data_type,
+                required: false,
+                personal_data: false,
+                description: None,
+            }),
             DeValue::Table(table) => {
                 let mut inner = Reader::new(t.document, &path, format!("column \"{name}\""), table);
                 inner.require("type", "write `type = \"float64\"`");
                 let type_name = inner.text("type");
                 let data_type = type_name.and_then(|n| data_type(t, &join(&path, "type"), &n));
                 let required = inner.boolean("required").unwrap_or(false);
+                let personal_data = inner.boolean("personal_data").unwrap_or(false);
                 let description = inner.text("description");
                 inner.finish();
-                data_type.map(|data_type| ColumnDef { data_type, required, description })
+                data_type.map(|data_type| ColumnDef { data_type, required, personal_data, description })
             }
             _ => {
                 let problem = Problem::new("wrong_type", format!("the type of column `{name}` must be a word in quotes"));
@@ -342,7 +347,7 @@ fn read_features(mut t: Reader<'_>) -> Option<FeaturesDef> {
     let ttl = t.span("ttl");
     let time_zone = t.text("time_zone");
     let keys = t.names_by_name("keys").unwrap_or_default();
-    let description = t.text("description");
+    let (owner, description) = (t.text("owner"), t.text("description"));
     t.require("columns", "the features, such as `txn_count = \"count(*) over 1d, 7d\"`");
     let named = t.named("columns");
     if t.has("columns") && named.is_empty() {
@@ -356,7 +361,7 @@ fn read_features(mut t: Reader<'_>) -> Option<FeaturesDef> {
     let derived = read_feature_lines(&mut t, "derived", named, "txn_count_1h / txn_count_7d");
     t.finish();
     let (columns, derived) = (columns?, derived?);
-    Some(FeaturesDef { source: source?, entity: entity?, filter, hop, ttl, time_zone, columns, derived, keys, description })
+    Some(FeaturesDef { source: source?, entity: entity?, filter, hop, ttl, time_zone, columns, derived, keys, owner, description })
 }
 
 /// Features under `key`, each a text or a table.
@@ -371,16 +376,17 @@ fn read_feature_lines<'t>(
         let path = t.at(&format!("{key}.{name}"));
         let column = match value {
             DeValue::String(text) if !text.trim().is_empty() => {
-                Some(FeatureDef { value: text.to_string(), default: None, description: None })
+                Some(FeatureDef { value: text.to_string(), default: None, personal_data: None, description: None })
             }
             DeValue::Table(table) => {
                 let mut inner = Reader::new(t.document, &path, format!("feature \"{name}\""), table);
                 inner.require("value", &format!("write `value = \"{example}\"`"));
                 let value = inner.text("value");
                 let default = inner.scalar("default");
+                let personal_data = inner.boolean("personal_data");
                 let description = inner.text("description");
                 inner.finish();
-                value.map(|value| FeatureDef { value, default, description })
+                value.map(|value| FeatureDef { value, default, personal_data, description })
             }
             _ => {
                 let problem = Problem::new("wrong_type", format!("feature `{name}` must be a text in quotes"));
@@ -413,7 +419,7 @@ fn read_model(mut t: Reader<'_>) -> Option<ModelDef> {
     let min_rows = t.integer("min_rows", 2, i64::MAX).map_or_else(defaults::min_rows, |n| n as u64);
     let seed = t.integer("seed", 0, i64::MAX).map_or_else(defaults::seed, |n| n as u64);
     let monotone = t.words_by_name("monotone").unwrap_or_default();
-    let description = t.text("description");
+    let (owner, description) = (t.text("owner"), t.text("description"));
     t.finish();
     let learner = learner.unwrap_or_else(defaults::learner);
     Some(ModelDef {
@@ -429,6 +435,7 @@ fn read_model(mut t: Reader<'_>) -> Option<ModelDef> {
         min_rows,
         seed,
         monotone,
+        owner,
         description,
     })
 }
@@ -481,10 +488,10 @@ fn read_decision(mut t: Reader<'_>) -> Option<DecisionDef> {
     }
     let keys = t.names_by_name("keys").unwrap_or_default();
     let include_self = t.boolean("include_self").unwrap_or(false);
-    let description = t.text("description");
+    let (owner, description) = (t.text("owner"), t.text("description"));
     t.finish();
     let policy = policy?.into_iter().collect::<Option<Vec<_>>>()?;
-    Some(DecisionDef { on, model, policy, reasons, fallback, keys, include_self, description })
+    Some(DecisionDef { on, model, policy, reasons, fallback, keys, include_self, owner, description })
 }
 
 fn read_rule(mut t: Reader<'_>) -> Option<RuleDef> {
@@ -515,9 +522,9 @@ fn read_service(mut t: Reader<'_>) -> Option<ServiceDef> {
         );
     }
     let keys = t.names_by_name("keys").unwrap_or_default();
-    let description = t.text("description");
+    let (owner, description) = (t.text("owner"), t.text("description"));
     t.finish();
-    Some(ServiceDef { features: features?, keys, description })
+    Some(ServiceDef { features: features?, keys, owner, description })
 }
 
 fn read_schedule(mut t: Reader<'_>) -> Option<ScheduleDef> {

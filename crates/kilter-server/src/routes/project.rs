@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use axum::extract::State;
 use kilter_core::{EventTime, Span};
 use kilter_pipeline::{ClockMode, When};
+use kilter_runtime::project::{PersonalData, described, personal_column};
 use kilter_runtime::{Percentiles, Status as Counters, next_tick, project};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -42,8 +43,10 @@ pub struct ServiceOfProject {
     name: String,
     /// What a question names, by type.
     #[schema(example = json!({ "customer_id": "int64" }))]
-    keys: std::collections::BTreeMap<String, String>,
+    keys: BTreeMap<String, String>,
     views: Vec<String>,
+    owner: Option<String>,
+    description: Option<String>,
     /// In the order of the definition, each with its type.
     features: Vec<ServiceFeature>,
 }
@@ -52,27 +55,32 @@ pub struct ServiceOfProject {
 #[derive(Serialize, ToSchema)]
 pub struct ServiceFeature {
     name: String,
-    r#type: String,
+    #[serde(rename = "type")]
+    data_type: &'static str,
     /// How it is computed; left out: it is the feature of that name.
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<String>,
+    /// The columns that make it personal data; left out: it is none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    personal_data: Vec<String>,
 }
 
 impl ServiceOfProject {
-    fn new(plan: &kilter_pipeline::Plan, service: &kilter_pipeline::ServicePlan) -> Self {
+    fn new(project: &project::Project, personal: &PersonalData, service: &kilter_pipeline::ServicePlan) -> Self {
+        let definition = project.definitions.service.get(&service.name);
+        let feature = |f: &kilter_pipeline::ServiceFeature| ServiceFeature {
+            name: f.name.clone(),
+            data_type: f.data_type.name(),
+            value: (f.text != f.name).then(|| f.text.clone()),
+            personal_data: personal.of_service(service, f.expr.slots()).into_iter().collect(),
+        };
         ServiceOfProject {
             name: service.name.clone(),
+            owner: definition.and_then(|d| d.owner.clone()),
+            description: definition.and_then(|d| d.description.clone()),
             keys: service.keys.iter().map(|k| (k.name.clone(), k.data_type.to_string())).collect(),
-            views: service.lookups.iter().map(|l| plan.views[l.view].name().to_owned()).collect(),
-            features: service
-                .features
-                .iter()
-                .map(|f| ServiceFeature {
-                    name: f.name.clone(),
-                    r#type: f.data_type.to_string(),
-                    value: (f.text != f.name).then(|| f.text.clone()),
-                })
-                .collect(),
+            views: service.lookups.iter().map(|l| project.plan.views[l.view].name().to_owned()).collect(),
+            features: service.features.iter().map(feature).collect(),
         }
     }
 }
@@ -103,6 +111,7 @@ impl From<project::Object> for ObjectHash {
 #[derive(Serialize, ToSchema)]
 pub struct Source {
     name: String,
+    owner: Option<String>,
     description: Option<String>,
     /// Where the event time comes from.
     time: String,
@@ -125,6 +134,7 @@ pub struct Column {
     #[schema(example = "float64")]
     data_type: &'static str,
     required: bool,
+    personal_data: bool,
     description: Option<String>,
 }
 
@@ -132,6 +142,7 @@ pub struct Column {
 #[derive(Serialize, ToSchema)]
 pub struct View {
     name: String,
+    owner: Option<String>,
     description: Option<String>,
     source: String,
     entity: Vec<String>,
@@ -149,12 +160,19 @@ pub struct Feature {
     window: Option<String>,
     /// As defined.
     text: String,
+    description: Option<String>,
+    /// The columns that make it personal data, which enter it or what it rests on; left out: it is none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(example = json!(["customers.birth_date"]))]
+    personal_data: Vec<String>,
 }
 
 /// A model's definition; `GET /v1/models/{model}` tells where it stands.
 #[derive(Serialize, ToSchema)]
 pub struct ModelOfProject {
     name: String,
+    owner: Option<String>,
+    description: Option<String>,
     on: String,
     inputs: Vec<Input>,
 }
@@ -165,12 +183,16 @@ pub struct Input {
     name: String,
     /// As defined.
     text: String,
+    /// The columns that make it personal data; left out: it is none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    personal_data: Vec<String>,
 }
 
 /// A decision's definition.
 #[derive(Serialize, ToSchema)]
 pub struct DecisionOfProject {
     name: String,
+    owner: Option<String>,
     description: Option<String>,
     source: String,
     model: Option<String>,
@@ -280,11 +302,13 @@ pub async fn get_project(State(app): State<App>, params: Params) -> Answer {
     let service = &app.service;
     let (plan, definitions) = (&service.plan, &service.project.definitions);
     let source_name = |id: kilter_core::SourceId| plan.sources[id.0 as usize].name.clone();
+    let personal = PersonalData::of(&service.project);
     let model_name = |index: usize| plan.models[index].name.clone();
     let sources = plan.sources.iter().zip(&service.project.source_settings).map(|(source, settings)| {
         let definition = definitions.source.get(&source.name);
         Source {
             name: source.name.clone(),
+            owner: definition.and_then(|d| d.owner.clone()),
             description: definition.and_then(|d| d.description.clone()),
             time: settings.time_text.clone(),
             id: settings.id.map(|i| source.schema.fields[i].name.clone()),
@@ -300,34 +324,50 @@ pub async fn get_project(State(app): State<App>, params: Params) -> Answer {
                     name: field.name.clone(),
                     data_type: field.data_type.name(),
                     required: settings.required.contains(&i),
+                    personal_data: personal_column(&service.project, &source.name, &field.name).is_some(),
                     description: definition.and_then(|d| d.columns.get(&field.name)).and_then(|c| c.description.clone()),
                 })
                 .collect(),
         }
     });
-    let views = plan.views.iter().map(|view| View {
+    let views = plan.views.iter().enumerate().map(|(position, view)| View {
         name: view.name().to_string(),
+        owner: definitions.features.get(view.name()).and_then(|d| d.owner.clone()),
         description: definitions.features.get(view.name()).and_then(|d| d.description.clone()),
         source: source_name(view.source()),
         entity: view.entity().to_vec(),
         features: view
             .features()
             .iter()
-            .map(|f| Feature {
+            .enumerate()
+            .map(|(at, f)| Feature {
                 name: f.name.clone(),
                 data_type: f.data_type.name(),
                 window: f.window.as_ref().map(Span::to_string),
                 text: f.text.clone(),
+                description: described(&service.project, view, f).and_then(|line| line.description.clone()),
+                personal_data: personal.feature(position, at).iter().cloned().collect(),
             })
             .collect(),
     });
     let models = plan.models.iter().map(|m| ModelOfProject {
         name: m.name.clone(),
+        owner: definitions.model.get(&m.name).and_then(|d| d.owner.clone()),
+        description: definitions.model.get(&m.name).and_then(|d| d.description.clone()),
         on: source_name(m.context.source),
-        inputs: m.inputs.iter().map(|i| Input { name: i.name.clone(), text: i.text.clone() }).collect(),
+        inputs: m
+            .inputs
+            .iter()
+            .map(|i| Input {
+                name: i.name.clone(),
+                text: i.text.clone(),
+                personal_data: personal.of_slots(&service.project, &m.context, i.expr.slots()).into_iter().collect(),
+            })
+            .collect(),
     });
     let decisions = plan.decisions.iter().map(|d| DecisionOfProject {
         name: d.name.clone(),
+        owner: definitions.decision.get(&d.name).and_then(|d| d.owner.clone()),
         description: definitions.decision.get(&d.name).and_then(|d| d.description.clone()),
         source: source_name(d.source),
         model: d.model.map(model_name),
@@ -358,7 +398,7 @@ pub async fn get_project(State(app): State<App>, params: Params) -> Answer {
         },
         sources: sources.collect(),
         views: views.collect(),
-        services: plan.services.iter().map(|s| ServiceOfProject::new(plan, s)).collect(),
+        services: plan.services.iter().map(|s| ServiceOfProject::new(&service.project, &personal, s)).collect(),
         models: models.collect(),
         decisions: decisions.collect(),
         schedules: schedules.collect(),
