@@ -22,6 +22,17 @@ impl Matrix {
         Matrix { names, columns, rows: 0 }
     }
 
+    /// Columns under their names, one name each.
+    ///
+    /// # Panics
+    /// When there is another number of names than of columns, or columns differ in length.
+    pub fn from_columns(names: Vec<String>, columns: Vec<Vec<f64>>) -> Self {
+        assert_eq!(names.len(), columns.len(), "a column has one name");
+        let rows = columns.first().map_or(0, Vec::len);
+        assert!(columns.iter().all(|column| column.len() == rows), "columns must have one length");
+        Matrix { names, columns, rows }
+    }
+
     /// Appends a row; NaN means missing.
     ///
     /// # Panics

@@ -1,0 +1,150 @@
+"""What all classifiers share: checking data, class labels, weights, prediction, explanation."""
+
+import json
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import compute_sample_weight
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, check_random_state, validate_data
+
+from . import _native
+from ._parameters import canonical
+
+
+class Estimator(BaseEstimator):
+    """Parameters that go by several names; ``_aliases`` maps the others to the own ones."""
+
+    _aliases = {}
+
+    def set_params(self, **params):
+        nested = {name: value for name, value in params.items() if "__" in name}
+        flat = {name: value for name, value in params.items() if "__" not in name}
+        known = self._get_param_names()
+        # What is unknown altogether is left to scikit-learn, which raises a ValueError here.
+        own = canonical(type(self).__name__, {n: v for n, v in flat.items() if self._aliases.get(n, n) in known}, known, self._aliases)
+        return super().set_params(**own, **{n: v for n, v in flat.items() if self._aliases.get(n, n) not in known}, **nested)
+
+
+class BinaryClassifier(ClassifierMixin, Estimator):
+    """Learns from rows with two classes. Subclasses say which learner."""
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.classifier_tags.multi_class = False
+        return tags
+
+    def _learner(self, columns):
+        """The native learner's parameters, checked by it."""
+        raise NotImplementedError
+
+    def fit(self, X, y, sample_weight=None, *, eval_set=None):
+        """Learns from ``X`` (n_samples, n_features; NaN is missing) and ``y`` (two classes).
+
+        ``eval_set=(X, y)`` or ``(X, y, sample_weight)``: rows to watch the loss on; with early stopping they decide when to stop.
+        """
+        X, y = self._validate(X, y)
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        weights = self._weights(X, codes, sample_weight)
+        seen = np.unique(codes if weights is None else codes[weights > 0])
+        if len(seen) < 2:
+            raise ValueError("y has one class only, counting rows whose weight is above 0: there is nothing to tell apart")
+        rows = (X, codes.astype(np.float64), weights)
+        names = getattr(self, "feature_names_in_", None)
+        self.model_ = _native.fit(
+            json.dumps(self._learner(X.shape[1])),
+            rows,
+            names=None if names is None else list(names),
+            validation=None if eval_set is None else self._validation(eval_set),
+            threads=_threads(getattr(self, "n_jobs", None)),
+        )
+        return self
+
+    def _validate(self, X, y):
+        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_all_finite=False)
+        check_classification_targets(y)
+        kind = type_of_target(y, input_name="y")
+        if kind != "binary":
+            raise ValueError(f"Only binary classification is supported. The type of the target is {kind}.")
+        return X, y
+
+    def _validation(self, eval_set):
+        X, y, *weight = eval_set
+        X = self._features(X)
+        position = np.searchsorted(self.classes_, y)
+        codes = np.minimum(position, len(self.classes_) - 1)
+        if not np.array_equal(self.classes_[codes], np.asarray(y)):
+            raise ValueError("eval_set has classes that the training rows do not have")
+        return (X, codes.astype(np.float64), self._weights(X, codes, *(weight or [None])))
+
+    def _weights(self, X, codes, sample_weight):
+        weights = None
+        if sample_weight is not None:
+            weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        class_weight = getattr(self, "class_weight", None)
+        if class_weight is not None:
+            by_class = compute_sample_weight(class_weight, self.classes_[codes])
+            weights = by_class if weights is None else weights * by_class
+        return weights
+
+    def _features(self, X):
+        return validate_data(self, X, dtype=[np.float64, np.float32], ensure_all_finite=False, reset=False)
+
+    def decision_function(self, X):
+        """Log-odds of ``classes_[1]``, one a row."""
+        check_is_fitted(self)
+        return self.model_.margins(self._features(X), threads=_threads(getattr(self, "n_jobs", None)))
+
+    def predict_proba(self, X):
+        """Probabilities of the two classes, (n_samples, 2), columns in the order of ``classes_``."""
+        check_is_fitted(self)
+        positive = self.model_.probabilities(self._features(X), threads=_threads(getattr(self, "n_jobs", None)))
+        return np.column_stack([1.0 - positive, positive])
+
+    def predict(self, X):
+        """The likelier class of each row."""
+        positive = self.decision_function(X) > 0
+        return self.classes_[positive.astype(int)]
+
+    def explain(self, X):
+        """Exact Shapley values in log-odds.
+
+        Returns ``(contributions, base)``: an array (n_samples, n_features) and a number, with
+        ``base + contributions.sum(axis=1) == decision_function(X)`` to rounding.
+        """
+        check_is_fitted(self)
+        return self.model_.explain(self._features(X), threads=_threads(getattr(self, "n_jobs", None)))
+
+    def score_one(self, row):
+        """Probability of ``classes_[1]`` for one row: a tuple, list, float64 array, or a dict by feature name. ``None`` is missing."""
+        check_is_fitted(self)
+        return self.model_.score_one(row)
+
+    @property
+    def report_(self):
+        """Parameters and figures of the training, as a dict."""
+        check_is_fitted(self)
+        return json.loads(self.model_.describe_json())
+
+    def _seed(self):
+        state = self.random_state
+        if state is None:
+            return 7
+        if isinstance(state, (int, np.integer)):
+            return int(state) & 0xFFFFFFFFFFFFFFFF
+        return int(check_random_state(state).randint(2**31))
+
+
+def _threads(n_jobs):
+    """scikit-learn's n_jobs: None lets the size of the data decide, -1 is all cores, -2 all but one."""
+    if n_jobs is None:
+        return None
+    if n_jobs < 0:
+        import os
+
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return max(1, cores + 1 + n_jobs)
+    if n_jobs == 0:
+        raise ValueError("n_jobs is 0; give a number of threads, -1 for all cores, or None")
+    return n_jobs

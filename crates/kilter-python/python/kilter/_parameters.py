@@ -1,0 +1,41 @@
+"""Names of parameters: scikit-learn's, with those of LightGBM accepted; any other is an error that names the nearest."""
+
+from difflib import get_close_matches
+from functools import wraps
+from inspect import signature
+
+
+def accepting(aliases):
+    """Lets a constructor take its parameters under other names as well; it never sees them. Its signature stays the short one."""
+
+    def decorate(init):
+        known = [name for name in signature(init).parameters if name != "self"]
+
+        @wraps(init)
+        def construct(self, **given):
+            init(self, **canonical(type(self).__name__, given, known, aliases))
+
+        return construct
+
+    return decorate
+
+
+def canonical(owner, given, known, aliases):
+    """The given parameters under their own names. An unknown name or one parameter given twice is a TypeError."""
+    found = {}
+    for name, value in given.items():
+        own = aliases.get(name, name)
+        if own not in known:
+            raise TypeError(f"{owner} has no parameter {name!r}{_suggestion(name, known, aliases)}")
+        if own in found:
+            raise TypeError(f"{owner}: {own!r} is given twice, once under another name")
+        found[own] = value
+    return found
+
+
+def _suggestion(name, known, aliases):
+    near = get_close_matches(name, [*known, *aliases], n=1, cutoff=0.6)
+    if not near:
+        return f"; it has {', '.join(known)}"
+    own = aliases.get(near[0])
+    return f"; did you mean {near[0]!r}" + (f" (another name of {own!r})?" if own else "?")

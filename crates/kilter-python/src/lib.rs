@@ -1,0 +1,25 @@
+//! The Python package's native part: data in, a trained or loaded model, scores out. What people see of it lies in `python/kilter`.
+//!
+//! No OpenMP and no global thread pool: threads are started at the first use, and anew in a forked child (`threads`). Nothing holds the GIL
+//! while it learns or scores more than one row.
+
+mod model;
+mod table;
+mod threads;
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+/// What is wrong with data, parameters or a model file is a `ValueError`, in Kilter's words.
+fn value_error(error: impl std::fmt::Display) -> PyErr {
+    PyValueError::new_err(error.to_string())
+}
+
+#[pymodule(name = "_native", gil_used = false)]
+mod native {
+    #[pymodule_export]
+    use super::model::{Model, fit};
+
+    #[pymodule_export]
+    const VERSION: &str = env!("CARGO_PKG_VERSION");
+}
