@@ -14,7 +14,7 @@ mod hash;
 mod view;
 
 pub use engine::{Changes, ColdStore, Engine, Look, Pressure, RestoreError, Update, ViewChanges, ViewCounts, ViewStats, expiry};
-pub use view::{ColumnSpec, Equality, FeatureInfo, Location, LookupSpec, View, ViewSpec, compile_view};
+pub use view::{ColumnSpec, Equality, FeatureInfo, Location, LookupSpec, StateBound, View, ViewSpec, compile_view};
 
 /// The names a feature line may start with.
 pub fn aggregate_names() -> impl Iterator<Item = &'static str> {

@@ -867,6 +867,7 @@ fn the_graph_shows_what_the_definitions_come_to() {
         "source applications   http, time applied_at + interval '1 hour', lateness 1h, dedupe 1d",
         "  transaction_id  string",
         "features account   of transactions per account_id, 4 features, windows at most 0.6% longer than asked",
+        "  state of an entity 15 KiB when it is full, beside the states of last",
         "  txn_count_7d  int64    7d in steps of 1h  count(*)",
         "  last_kind     string   lifetime           last(kind)",
         "service overview   3 features of account, borrower by account_id, name",

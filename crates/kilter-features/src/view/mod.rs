@@ -3,6 +3,7 @@
 mod call;
 mod line;
 mod plan;
+mod size;
 mod window;
 
 use std::fmt;
@@ -12,6 +13,7 @@ use kilter_core::{DataType, Problem, Schema, SourceId, Span, Value};
 
 pub use crate::aggregators::Equality;
 pub(crate) use plan::{Feed, Group, LevelPlan, Output, Place, Plan, Shared};
+pub use size::StateBound;
 pub(crate) use window::{Extent, Periods, Tiling};
 
 /// One line under `[features.NAME.columns]`.

@@ -82,6 +82,31 @@ fn model_name(plan: &Plan, model: usize) -> &str {
     plan.models.get(model).map_or("?", |m| m.name.as_str())
 }
 
+/// The room that an entity takes.
+fn state_line(view: &View) -> String {
+    let bound = view.state_bound();
+    let mut parts = Vec::new();
+    if bound.tiles > 0 {
+        parts.push(bytes(bound.tiles));
+    }
+    if bound.per_event > 0 {
+        parts.push(format!("{} for each event in exact windows", bytes(bound.per_event)));
+    }
+    let beside = match bound.growing.is_empty() {
+        true => String::new(),
+        false => format!(", beside the states of {}", bound.growing.join(", ")),
+    };
+    format!("state of an entity {} when it is full{beside}", parts.join(", and "))
+}
+
+fn bytes(n: u64) -> String {
+    match n {
+        0..10_240 => format!("{n} bytes"),
+        10_240..10_485_760 => format!("{} KiB", n / 1024),
+        _ => format!("{} MiB", n >> 20),
+    }
+}
+
 /// What is told of a feature that is personal data.
 fn mark(columns: &BTreeSet<String>) -> String {
     match columns.is_empty() {
@@ -101,6 +126,7 @@ fn view_block(out: &mut String, plan: &Plan, view: &View, marks: Vec<String>) {
         view.features().len(),
         error * 100.0
     );
+    let _ = writeln!(out, "  {}", state_line(view));
     let needs: Vec<&str> = view.needs().collect();
     if !needs.is_empty() {
         let _ = writeln!(out, "  reads features {} as they are when an event comes", needs.join(", "));
