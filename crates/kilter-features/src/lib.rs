@@ -13,7 +13,7 @@ pub mod expr;
 mod hash;
 mod view;
 
-pub use engine::{Changes, ColdStore, Engine, Look, Pressure, RestoreError, Update, ViewChanges, ViewStats, expiry};
+pub use engine::{Busy, Changes, ColdStore, Engine, Heavy, Look, Pressure, RestoreError, Update, ViewChanges, ViewStats, expiry};
 pub use view::{ColumnSpec, Equality, FeatureInfo, Location, LookupSpec, View, ViewSpec, compile_view};
 
 /// The names a feature line may start with.

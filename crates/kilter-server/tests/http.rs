@@ -654,6 +654,8 @@ fn watches(server: &Server) {
         "kilter_http_request_duration_seconds_bucket{le=\"0.001\",route=\"/v1/decide/{decision}\"} ",
         "kilter_monitor_value{monitor=\"drift\",model=\"fraud\",signal=\"psi\"} ",
         "kilter_log_next_offset ",
+        "kilter_view_largest_entity_bytes{view=\"",
+        "kilter_view_busiest_entity_share{view=\"",
     ] {
         assert!(text.contains(line), "{line} is missing in\n{text}");
     }
