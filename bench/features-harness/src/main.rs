@@ -5,16 +5,19 @@
 //!   kilter-features-harness read     FILE --set a|b|wide|wide_b --reads N [--limit N]
 //!   kilter-features-harness values   FILE --set a|b --keys 17,4711 [--limit N]
 //!   kilter-features-harness spill    FOLDER --set a|b --entities E --events N --memory MIB [--progress yes]
+//!   kilter-features-harness restart  FOLDER --set a|b --entities N --events N --memory MIB [--progress yes]
 //!
 //! run:    bodies of NDJSON are decoded by `decode_body` and every row goes through `Engine::update`. With several threads the events are
 //!         partitioned by a hash of their key beforehand, and each thread has its own engine and decodes its own bodies: what an engine
 //!         in shards would do, which Kilter does not have yet.
 //! read:   the same, then reads of one entity's features, each timed; entities as likely as in the events.
+//! restart: N entities in a store, N in a snapshot, and how soon they answer again, see restart.rs.
 //! spill:  entities beyond memory, see spill.rs.
 //! values: the same, then the features of some entities, for a comparison with another engine's.
 
 mod generate;
 mod measure;
+mod restart;
 mod spill;
 mod views;
 
@@ -26,7 +29,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [mode, file, rest @ ..] = args.as_slice() else { fail("usage: kilter-features-harness generate|run|read|values|spill FILE ...") };
+    let [mode, file, rest @ ..] = args.as_slice() else {
+        fail("usage: kilter-features-harness generate|run|read|values|spill|restart FILE ...")
+    };
     let options = Options::parse(rest);
     let report = match mode.as_str() {
         "generate" => generate::generate(file, &options),
@@ -34,7 +39,8 @@ fn main() {
         "read" => measure::read(Input::read(file, &options), &options),
         "values" => measure::values(Input::read(file, &options), &options),
         "spill" => spill::spill(file, &options),
-        other => fail(&format!("unknown mode {other}: generate, run, read, values or spill")),
+        "restart" => restart::restart(file, &options),
+        other => fail(&format!("unknown mode {other}: generate, run, read, values, spill or restart")),
     };
     println!("{report}");
 }

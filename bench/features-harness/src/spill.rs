@@ -25,7 +25,7 @@ const ARRIVED: EventTime = EventTime(1_769_904_000_000_000);
 /// Of so many accounts one is counted beside, to see that nothing is lost.
 const WATCHED: u64 = 49_999;
 
-struct Shelf(StateView);
+pub struct Shelf(pub StateView);
 
 impl ColdStore for Shelf {
     fn get(&self, key: &[u8], found: &mut dyn FnMut(&[u8])) -> Result<(), String> {
@@ -231,7 +231,7 @@ pub fn spill(path: &str, options: &Options) -> serde_json::Value {
 }
 
 /// The most that this process had in memory, in MiB.
-fn high_water() -> f64 {
+pub fn high_water() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap_or_default();
     line.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or(f64::NAN) / 1024.0

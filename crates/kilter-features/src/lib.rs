@@ -13,7 +13,9 @@ pub mod expr;
 mod hash;
 mod view;
 
-pub use engine::{Changes, ColdStore, Engine, Look, Pressure, RestoreError, Update, ViewChanges, ViewCounts, ViewStats, expiry};
+pub use engine::{
+    Busy, Changes, ColdStore, Engine, Heavy, Look, Pressure, RestoreError, Update, ViewChanges, ViewCounts, ViewStats, expiry,
+};
 pub use view::{ColumnSpec, Equality, FeatureInfo, Location, LookupSpec, StateBound, View, ViewSpec, compile_view};
 
 /// The names a feature line may start with.

@@ -177,6 +177,26 @@ fn idle_entities_are_forgotten() {
 }
 
 #[test]
+fn the_heaviest_and_the_busiest_entities_are_told() {
+    let mut engine = Engine::new(vec![view(&spec(&[("n", "count(*) over 1h exact")]))]);
+    let row = |k: i64| vec![Value::Int(k), Value::Null, Value::Null, Value::Null, Value::Null, Value::Null];
+    // Every third event is of one entity; another one has few, but each at an instant of its own.
+    for i in 0..30_000i64 {
+        let key = if i % 3 == 0 { -1 } else { i };
+        engine.update(&event(EventTime(i / 3_000 * 1_000_000), row(key)));
+        if i % 30 == 0 {
+            engine.update(&event(EventTime(i), row(-2)));
+        }
+    }
+    let stats = &engine.stats()[0];
+    assert_eq!((stats.heaviest.len(), &stats.heaviest[0].key), (5, &EntityKey::Int(-2)), "{:?}", stats.heaviest);
+    assert!(stats.heaviest[0].bytes > 1_000 * 8 && stats.heaviest.is_sorted_by(|a, b| a.bytes >= b.bytes), "{:?}", stats.heaviest);
+    let busiest = &stats.busiest[0];
+    assert_eq!(busiest.key, EntityKey::Int(-1));
+    assert!(busiest.at_least > 0.28 && busiest.share < 0.38, "{busiest:?}");
+}
+
+#[test]
 fn all_problems_of_a_view_are_told_at_once() {
     let mut spec = spec(&[
         ("a", "sum(kind) over 7d"),

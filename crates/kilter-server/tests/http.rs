@@ -783,6 +783,8 @@ fn watches(server: &Server) {
         "kilter_log_next_offset ",
         "kilter_watch_alert{monitor=\"same\"} 0",
         "kilter_self_check_entities_total{monitor=\"same\",view=\"card\",version=\"",
+        "kilter_view_largest_entity_bytes{view=\"",
+        "kilter_view_busiest_entity_share{view=\"",
     ] {
         assert!(text.contains(line), "{line} is missing in\n{text}");
     }

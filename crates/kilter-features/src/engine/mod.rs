@@ -7,6 +7,7 @@ mod carry;
 mod counts;
 mod entities;
 mod entity;
+mod heavy;
 mod look;
 mod row;
 mod snapshot;
@@ -26,6 +27,8 @@ use crate::view::{Extent, Feed, Group, LevelPlan, Output, Periods, Place, Plan, 
 pub use counts::ViewCounts;
 use entities::Entities;
 use entity::Entity;
+use heavy::Busiest;
+pub use heavy::{Busy, Heavy};
 use look::Known;
 pub use look::Look;
 use row::{CACHE_FROM, Row, Steps};
@@ -74,7 +77,7 @@ pub struct Update {
 }
 
 /// The size and the losses of one view. Sizes are estimates that depend on when old tiles happen to be swept.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ViewStats {
     pub view: String,
     /// In memory and on disk; with a store, about.
@@ -90,6 +93,10 @@ pub struct ViewStats {
     pub retracted: u64,
     /// Rows kept because the source's rows change.
     pub rows: usize,
+    /// The entities in memory that take most bytes.
+    pub heaviest: Vec<Heavy>,
+    /// The entities that most of the events of late were of, since the engine was made.
+    pub busiest: Vec<Busy>,
 }
 
 #[derive(Default)]
@@ -107,6 +114,7 @@ struct ViewState {
     no_key: u64,
     filtered: u64,
     retracted: u64,
+    busiest: Busiest,
     /// The rows of a source whose rows change.
     table: Table,
     /// Calendar periods looked at last, by level.
@@ -485,6 +493,7 @@ impl ViewState {
         }
         self.applied += 1;
         update.applied += 1;
+        self.busiest.take(&key);
         let inputs = Inputs::new(&plan.shared, event.offset, time, row);
         // A level of the newest n events that pass takes no other, and an entity of nothing else would never be forgotten.
         let enters = |(l, level): (usize, &LevelPlan)| tiles[l] >= bounds[l] && (level.latest().is_none() || inputs.passes(level.filter));
@@ -568,6 +577,8 @@ impl ViewState {
             filtered: self.filtered,
             retracted: self.retracted,
             rows: self.table.len(),
+            heaviest: heavy::heaviest(self.entities.iter().map(|e| (&e.key, e.bytes()))),
+            busiest: self.busiest.told(),
         }
     }
 }

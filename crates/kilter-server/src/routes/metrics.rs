@@ -78,6 +78,18 @@ async fn gather(app: &App) -> Result<Registry, ApiError> {
         r.register_with_unit("kilter_event_time", "Latest event time seen, since 1970", Unit::Seconds, latest);
     }
 
+    // Without the entity's key, which may name a person and would make a series of each: `/v1/status` tells it.
+    let bytes =
+        family::<Gauge>(r, "kilter_view_largest_entity_bytes", "State of the view's largest entity in memory, at the last snapshot");
+    let share =
+        family::<Float>(r, "kilter_view_busiest_entity_share", "Of the view's latest events, how many were of one entity, at least");
+    for view in status.views() {
+        let labels = vec![("view", view.view)];
+        let most = view.heaviest.first().map_or(0, |h| h.bytes);
+        bytes.get_or_create(&labels).set(i64::try_from(most).unwrap_or(i64::MAX));
+        share.get_or_create(&labels).set(view.busiest.iter().map(|b| b.at_least).fold(0.0, f64::max));
+    }
+
     let champions = family::<Gauge>(r, "kilter_model_version", "Version in service");
     for model in &service.plan.models {
         if let Some(version) = service.data.metadata.alias(&model.name, CHAMPION).await? {

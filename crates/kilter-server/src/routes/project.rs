@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::extract::State;
-use kilter_core::{EventTime, Span};
+use kilter_core::{EntityKey, EventTime, Span};
 use kilter_pipeline::{ClockMode, When};
 use kilter_runtime::project::{PersonalData, described, personal_column};
 use kilter_runtime::{Percentiles, Status as Counters, next_tick, project};
@@ -270,8 +270,35 @@ pub struct ViewState {
     tiles: usize,
     /// Of those in memory, an estimate.
     bytes: usize,
+    /// The entities in memory whose state takes most bytes, as of the last snapshot, largest first.
+    heaviest: Vec<HeavyEntity>,
+    /// The entities that most of the latest events were of, as of the last snapshot, busiest first. Counted over one event in eight; what lies
+    /// half a million events back weighs half.
+    busiest: Vec<BusyEntity>,
     #[serde(flatten)]
     events: ViewEvents,
+}
+
+/// An entity with much state.
+#[derive(Serialize, ToSchema)]
+pub struct HeavyEntity {
+    /// Its key: a value, or an array of them.
+    #[schema(value_type = Object)]
+    entity: EntityKey,
+    /// An estimate.
+    bytes: usize,
+}
+
+/// An entity with many events.
+#[derive(Serialize, ToSchema)]
+pub struct BusyEntity {
+    /// Its key: a value, or an array of them.
+    #[schema(value_type = Object)]
+    entity: EntityKey,
+    /// Of the view's events, between 0 and 1, at most.
+    share: f64,
+    /// The same, at least.
+    at_least: f64,
 }
 
 /// Percentiles in microseconds.
@@ -448,6 +475,8 @@ pub async fn get_status(State(app): State<App>, params: Params) -> Answer {
                 in_memory: v.in_memory,
                 tiles: v.tiles,
                 bytes: v.state_bytes,
+                heaviest: v.heaviest.into_iter().map(|h| HeavyEntity { entity: h.key, bytes: h.bytes }).collect(),
+                busiest: v.busiest.into_iter().map(|b| BusyEntity { entity: b.key, share: b.share, at_least: b.at_least }).collect(),
             })
             .collect(),
         freshness: status.freshness.percentiles().into(),

@@ -74,7 +74,7 @@ impl Slots<'_> {
             UnknownFields::Reject => return None,
             UnknownFields::Ignore => return Some(()),
             UnknownFields::Keep if self.max_depth == 0 || self.strangers.iter().any(|s| s == name) => return None,
-            UnknownFields::Keep if !super::can_be_read_again(value) => return None,
+            // A plain value has neither escape nor exponent: it can always be read again.
             UnknownFields::Keep => {}
         }
         if !self.extra.is_empty() {
