@@ -1,16 +1,17 @@
 //! Training sets: features as of each row of a *spine*, by the engine of the live path.
 //!
-//! A spine row names a moment and, in its columns, entities. [`SetPlan`] says what is read there; [`Shard`] keeps the state of one part of
-//! the entities and reads them; [`ByTime`] and [`in_log_order`] say when: every row is read once the engine has seen what counts for it and
-//! nothing else. The pieces that the shards give of one row meet again in [`SetPlan::join`].
+//! A spine row names a moment and, in its columns, entities. [`SetPlan`] says what is read there; [`ByTime`] and [`in_log_order`] say when:
+//! every row is read once the engine has seen what counts for it and nothing else. [`Router`] says which part of the entities a step
+//! concerns, so that one part after the other can be worked through; [`Shard`] keeps the state of one part and reads it. The pieces that
+//! the parts give of one row meet again in [`SetPlan::join`].
 
 use std::hash::BuildHasher;
 use std::iter::Peekable;
 use std::sync::Arc;
 
-use kilter_core::{DataType, EntityKey, Event, EventTime, SourceId, Value};
+use kilter_core::{DataType, EntityKey, Event, EventTime, Operation, SourceId, Value};
 use kilter_features::expr::Expr;
-use kilter_features::{Engine, RestoreError, View};
+use kilter_features::{Engine, View};
 
 use crate::{ContextPlan, Lookup, Plan};
 
@@ -34,8 +35,9 @@ struct Reach {
     view: View,
     /// The views that it reads, directly or not.
     needs: Vec<View>,
-    /// Where the entity stands in the rows of the view's source.
+    /// Where the entity stands in the rows of the view's source, and how many columns those have.
     entity: Vec<usize>,
+    width: usize,
     /// Within an engine of this view, and behind it those it reads.
     lookup: Lookup,
     /// Positions in the view's features that a column reads, ascending.
@@ -92,7 +94,15 @@ impl SetPlan {
                 let schema = &plan.sources[usize::from(view.source().0)].schema;
                 let entity = view.entity().iter().filter_map(|column| schema.index(column)).collect();
                 let needs: Vec<View> = plan.with_needs([lookup.view])[1..].iter().map(|v| plan.views[*v].clone()).collect();
-                (!used.is_empty()).then(|| Reach { view: view.clone(), needs, entity, lookup: Lookup { view: 0, ..lookup.clone() }, used })
+                let width = schema.len();
+                (!used.is_empty()).then(|| Reach {
+                    view: view.clone(),
+                    needs,
+                    entity,
+                    width,
+                    lookup: Lookup { view: 0, ..lookup.clone() },
+                    used,
+                })
             })
             .collect();
         SetPlan { own, width: context.width, reaches, columns, include_self }
@@ -141,8 +151,12 @@ impl SetPlan {
 }
 
 impl Reach {
+    fn views_ref(&self) -> impl Iterator<Item = &View> {
+        std::iter::once(&self.view).chain(&self.needs)
+    }
+
     fn views(&self) -> Vec<View> {
-        std::iter::once(&self.view).chain(&self.needs).cloned().collect()
+        self.views_ref().cloned().collect()
     }
 }
 
@@ -155,98 +169,211 @@ impl From {
     }
 }
 
-/// The state of a part of the entities of every view: those whose key falls to it. All shards are fed the same steps.
+/// Views whose entities are divided together, because a row names them by the same columns.
+#[derive(Clone, Debug, PartialEq)]
+struct Group {
+    /// Positions in the plan's reaches.
+    reaches: Vec<usize>,
+    /// The entities stay together: what a view looks up belongs to other entities, and a changing row may leave one entity for another.
+    whole: bool,
+}
+
+/// Tells for every step which parts of the entities it concerns.
+pub struct Router {
+    plan: Arc<SetPlan>,
+    groups: Vec<Group>,
+    /// Parts that a group is divided into.
+    parts: u32,
+    /// The largest event time so far, by source.
+    watermarks: Vec<Option<EventTime>>,
+}
+
+impl Router {
+    pub fn new(plan: Arc<SetPlan>, parts: u32) -> Router {
+        let mut groups: Vec<Group> = Vec::new();
+        for (position, reach) in plan.reaches.iter().enumerate() {
+            let whole = !reach.needs.is_empty() || reach.view.changes();
+            let same = |group: &&mut Group| !whole && !group.whole && plan.reaches[group.reaches[0]].lookup.key == reach.lookup.key;
+            match groups.iter_mut().find(same) {
+                Some(group) => group.reaches.push(position),
+                None => groups.push(Group { reaches: vec![position], whole }),
+            }
+        }
+        Router { plan, groups, parts: parts.max(1), watermarks: Vec::new() }
+    }
+
+    /// All parts of all groups; those that cannot be divided first.
+    pub fn parts(&self) -> Vec<Part> {
+        let of = |(group, g): (usize, &Group)| {
+            (0..if g.whole { 1 } else { self.parts }).map(move |number| Part { group, number }).collect::<Vec<_>>()
+        };
+        let (whole, divided): (Vec<_>, Vec<_>) = self.groups.iter().enumerate().partition(|(_, group)| group.whole);
+        whole.into_iter().chain(divided).flat_map(of).collect()
+    }
+
+    /// Names the parts that take in an event. With one of the past goes what its source's watermark had come to: the part has not seen all of
+    /// its events.
+    pub fn event(&mut self, event: &Event, mut to: impl FnMut(Part, Option<EventTime>)) {
+        let source = usize::from(event.source.0);
+        if self.watermarks.len() <= source {
+            self.watermarks.resize(source + 1, None);
+        }
+        let before = self.watermarks[source].filter(|w| *w > event.time);
+        self.watermarks[source] = before.or(Some(event.time));
+        for (group, g) in self.groups.iter().enumerate() {
+            let reaches = g.reaches.iter().map(|r| &self.plan.reaches[*r]);
+            if g.whole {
+                if reaches.flat_map(Reach::views_ref).any(|view| view.source() == event.source) {
+                    to(Part { group, number: 0 }, None);
+                }
+                continue;
+            }
+            // Views over one source mostly agree on where their entity stands; where they do not, each has a part of its own to tell.
+            let mut told: Option<u32> = None;
+            let mut others: Vec<u32> = Vec::new();
+            for reach in reaches.filter(|reach| reach.view.source() == event.source) {
+                let Some(key) = EntityKey::from_row(&event.row, &reach.entity) else { continue };
+                let number = part_of(hash(&key), self.parts);
+                if told.is_none() {
+                    told = Some(number);
+                } else if told != Some(number) && !others.contains(&number) {
+                    others.push(number);
+                }
+            }
+            told.into_iter().chain(others).for_each(|number| to(Part { group, number }, before));
+        }
+    }
+
+    /// Names the parts that a row is read from, with the watermarks of all sources.
+    pub fn row(&self, row: &SpineRow, mut to: impl FnMut(Part, &[Option<EventTime>])) {
+        for (group, g) in self.groups.iter().enumerate() {
+            // A row that names no entity has no features: its slots stay null.
+            let Some(key) = EntityKey::from_row(&row.row, self.key(group)) else { continue };
+            let number = if g.whole { 0 } else { part_of(hash(&key), self.parts) };
+            to(Part { group, number }, &self.watermarks);
+        }
+    }
+
+    /// The columns of a row that name the entities of a group.
+    pub fn key(&self, group: usize) -> &[usize] {
+        &self.plan.reaches[self.groups[group].reaches[0]].lookup.key
+    }
+
+    /// The state of a part's entities, of those whose hash lies in the range.
+    pub fn shard(&self, part: Part, range: Range) -> Shard {
+        let group = self.groups[part.group].clone();
+        let engines = group.reaches.iter().map(|r| Engine::new(self.plan.reaches[*r].views())).collect();
+        Shard { plan: Arc::clone(&self.plan), group, number: part.number, parts: self.parts, range, engines, values: Vec::new() }
+    }
+}
+
+/// One part of the entities of a group of views.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Part {
+    pub group: usize,
+    pub number: u32,
+}
+
+/// Hashes of entities, by which a part is divided further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    from: u32,
+    to: u32,
+}
+
+impl Range {
+    pub const ALL: Range = Range { from: 0, to: u32::MAX };
+
+    fn holds(&self, hash: u64) -> bool {
+        (self.from..=self.to).contains(&(hash as u32))
+    }
+
+    /// None: there is nothing to divide.
+    pub fn halves(&self) -> Option<[Range; 2]> {
+        let middle = self.from + (self.to - self.from) / 2;
+        (self.from < self.to).then_some([Range { from: self.from, to: middle }, Range { from: middle + 1, to: self.to }])
+    }
+}
+
+/// The state of one part of the entities, or of some of them. It is fed what the [`Router`] names the part for.
 pub struct Shard {
     plan: Arc<SetPlan>,
-    number: u64,
-    of: u64,
-    /// One per view: an event may fall to one shard for one view and to another for the next.
+    group: Group,
+    number: u32,
+    parts: u32,
+    range: Range,
+    /// One per view: an event may fall to this part for one view and to another for the next.
     engines: Vec<Engine>,
     values: Vec<Value>,
 }
 
 impl Shard {
-    pub fn new(plan: Arc<SetPlan>, number: u64, of: u64) -> Shard {
-        let engines = plan.reaches.iter().map(|reach| Engine::new(reach.views())).collect();
-        Shard { plan, number, of, engines, values: Vec::new() }
-    }
-
-    /// Takes in the next event.
-    pub fn feed(&mut self, event: &Event) {
-        for (reach, engine) in self.plan.reaches.iter().zip(&mut self.engines) {
-            if !reach.needs.is_empty() {
-                // What it reads belongs to other entities: one shard has all of them, and the others nothing.
-                if self.number == 0 {
-                    engine.update(event);
-                }
+    /// Takes in an event; `before` is its source's watermark, where that is ahead of it.
+    pub fn feed(&mut self, event: &Event, before: Option<EventTime>) {
+        for (reach, engine) in self.group.reaches.iter().map(|r| &self.plan.reaches[*r]).zip(&mut self.engines) {
+            if self.group.whole {
+                engine.update(event);
                 continue;
             }
             if reach.view.source() != event.source {
                 continue;
             }
-            // A changing row may leave one entity for another: every shard has to see it go.
-            if self.of == 1
-                || reach.view.changes()
-                || EntityKey::from_row(&event.row, &reach.entity).is_none_or(|key| owner(&key, self.of) == self.number)
-            {
+            let Some(hash) = EntityKey::from_row(&event.row, &reach.entity).map(|key| hash(&key)) else { continue };
+            if part_of(hash, self.parts) == self.number && self.range.holds(hash) {
+                reach.advance(engine, before);
                 engine.update(event);
-            } else if engine.watermark(event.source) < Some(event.time) {
-                // Another shard's entity moves the source's watermark all the same; a row that names no entity does nothing else.
-                let blank = Event { row: vec![Value::Null; event.row.len()], id: None, extra: None, ..*event };
-                engine.update(&blank);
             }
         }
     }
 
-    /// Gives what this shard knows of a row: for each view whose entity falls to it, the view's position and the values used.
-    pub fn read(&mut self, row: &SpineRow, mut give: impl FnMut(usize, &[Value])) {
-        for (view, (reach, engine)) in self.plan.reaches.iter().zip(&mut self.engines).enumerate() {
-            // A row that names no entity has no features: its slots stay null.
+    /// Gives what is known of a row whose entity is in the range: for each view its position and the values used. `watermarks` are those of all
+    /// sources; a row needs no more columns than its key.
+    pub fn read(&mut self, row: &SpineRow, watermarks: &[Option<EventTime>], mut give: impl FnMut(usize, &[Value])) {
+        for (view, engine) in self.group.reaches.iter().zip(&mut self.engines) {
+            let reach = &self.plan.reaches[*view];
             let Some(key) = EntityKey::from_row(&row.row, &reach.lookup.key) else { continue };
-            let owner = if reach.needs.is_empty() { owner(&key, self.of) } else { 0 };
-            if self.of > 1 && owner != self.number {
-                continue;
+            if !self.group.whole {
+                if !self.range.holds(hash(&key)) {
+                    continue;
+                }
+                reach.advance(engine, watermarks.get(usize::from(reach.view.source().0)).copied().flatten());
             }
             self.values.clear();
             reach.lookup.read(&row.row, row.time, engine, &mut self.values);
             for (to, from) in reach.used.iter().enumerate() {
                 self.values.swap(to, *from);
             }
-            give(view, &self.values[..reach.used.len()]);
+            give(*view, &self.values[..reach.used.len()]);
         }
     }
 
-    /// The whole state.
-    pub fn snapshot(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        for engine in &self.engines {
-            let start = bytes.len();
-            bytes.extend_from_slice(&[0; 8]);
-            engine.snapshot(&mut bytes);
-            let length = (bytes.len() - start - 8) as u64;
-            bytes[start..start + 8].copy_from_slice(&length.to_le_bytes());
-        }
-        bytes
-    }
-
-    /// Takes up a snapshot of the shard of this number, made under the same plan.
-    pub fn restore(plan: Arc<SetPlan>, number: u64, of: u64, mut bytes: &[u8]) -> Result<Shard, RestoreError> {
-        let mut engines = Vec::with_capacity(plan.reaches.len());
-        for reach in &plan.reaches {
-            let (length, rest) = bytes.split_first_chunk::<8>().unwrap_or((&[0; 8], &[]));
-            let length = usize::try_from(u64::from_le_bytes(*length)).unwrap_or(usize::MAX);
-            // Cut short, the engine is handed too little and says so.
-            let (own, rest) = rest.split_at_checked(length).unwrap_or((&[], &[]));
-            engines.push(Engine::restore(reach.views(), own)?);
-            bytes = rest;
-        }
-        Ok(Shard { plan, number, of, engines, values: Vec::new() })
+    /// Bytes of state, about, and whether there would be less of it in a half of the range.
+    pub fn size(&self) -> (usize, bool) {
+        let stats = self.engines.iter().flat_map(Engine::stats);
+        let (bytes, entities) = stats.fold((0, 0), |(bytes, most), view| (bytes + view.state_bytes, view.entities.max(most)));
+        (bytes, !self.group.whole && entities > 1)
     }
 }
 
-/// The shard that an entity falls to. Another hash than the engine's own, whose table would else use a part of its places only.
-fn owner(key: &EntityKey, of: u64) -> u64 {
-    foldhash::fast::FixedState::with_seed(0x7368_6172_6473).hash_one(key) % of
+impl Reach {
+    /// Brings the source's watermark to what it was in the log: another part's entity moves it all the same. An event that names no entity does
+    /// nothing else.
+    fn advance(&self, engine: &mut Engine, watermark: Option<EventTime>) {
+        let source = self.view.source();
+        let Some(time) = watermark.filter(|w| engine.watermark(source) < Some(*w)) else { return };
+        let row = vec![Value::Null; self.width];
+        engine.update(&Event { source, offset: 0, time, arrived: time, id: None, operation: Operation::Upsert, row, extra: None });
+    }
+}
+
+/// Another hash than the engine's own, whose table would else use a part of its places only.
+fn hash(key: &EntityKey) -> u64 {
+    foldhash::fast::FixedState::with_seed(0x7368_6172_6473).hash_one(key)
+}
+
+/// The upper half tells the part, the lower one the place in a part's range.
+fn part_of(hash: u64, parts: u32) -> u32 {
+    (hash >> 32) as u32 % parts
 }
 
 /// The steps of an event of the log that is observed, or not: as the live path goes.

@@ -454,7 +454,7 @@ async fn a_training_set_begun_before_an_erasure_does_not_go_on_after_it() {
         threads: 1,
         overwrite: false,
         restart,
-        limits: Limits { part_every: std::time::Duration::ZERO, part_steps: 1, ..Limits::default() },
+        limits: Limits { part_every: std::time::Duration::ZERO, part_records: 1, ..Limits::default() },
     };
     let make = |data: Data, request: Rows, cut_off: bool| {
         let project = project.clone();

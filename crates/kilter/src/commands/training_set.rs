@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
 use kilter_core::{EventTime, Span};
 use kilter_runtime::jobs::training_set::{self, Features, Lags, Limits, Mode, Pick, Progress, Report, Request, Sample, Spine};
-use kilter_runtime::project::Project;
+use kilter_runtime::project::{Project, Size};
 use kilter_runtime::{Data, TableFormat};
 use serde_json::json;
 
@@ -51,7 +51,10 @@ pub struct Args {
     /// Format of the file, when its extension does not tell.
     #[arg(long, value_parser = format)]
     format: Option<TableFormat>,
-    /// Worker threads, each with the state of a part of the entities; the machine's cores when left out. The file is the same with any number.
+    /// Memory the work may take, about: `512MiB`, `4GiB`. More entities than fit are worked through one part after the other, by way of the disk.
+    #[arg(long, value_name = "SIZE", default_value = "2GiB", value_parser = memory)]
+    memory: usize,
+    /// Worker threads, each with a part of the entities at a time; the machine's cores when left out. The file is the same with any number.
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
     /// Replace the file if it is there.
@@ -121,6 +124,14 @@ fn key(text: &str) -> Result<(String, Vec<String>), String> {
 
 fn format(text: &str) -> Result<TableFormat, String> {
     TableFormat::parse(text).ok_or_else(|| "there are: parquet, csv, ndjson".into())
+}
+
+fn memory(text: &str) -> Result<usize, String> {
+    let Size(bytes) = Size::parse(text).ok_or_else(|| format!("`{text}` is no size; write a number and a unit: 512MiB, 4GiB"))?;
+    usize::try_from(bytes)
+        .ok()
+        .filter(|bytes| *bytes >= Limits::LEAST)
+        .ok_or_else(|| "less than the 256MiB that the work makes do with".into())
 }
 
 /// The items of a list: commas inside parentheses and quotes belong to an expression.
@@ -205,7 +216,7 @@ fn request(args: Args) -> anyhow::Result<Request> {
         threads: args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
         overwrite: args.overwrite,
         restart: args.restart,
-        limits: Limits::default(),
+        limits: Limits::of(args.memory),
     })
 }
 
@@ -228,26 +239,25 @@ fn write(data: &Data, project: &Project, request: &Request, as_json: bool) -> an
     Ok(())
 }
 
-/// Rate and time left of the phase under way.
+/// Time left of the phase under way.
 #[derive(Default)]
 struct Pace {
     phase: &'static str,
-    began: Option<(Instant, f64, u64)>,
+    began: Option<(Instant, f64)>,
 }
 
 impl Pace {
     fn message(&mut self, p: &Progress, share: f64) -> String {
         if self.phase != p.phase {
-            (self.phase, self.began) = (p.phase, Some((Instant::now(), share, p.rows)));
+            (self.phase, self.began) = (p.phase, Some((Instant::now(), share)));
         }
-        let Some((began, from, rows)) = self.began else { return String::new() };
-        let seconds = began.elapsed().as_secs_f64().max(0.001);
-        let rate = (p.rows.saturating_sub(rows)) as f64 / seconds;
+        let Some((began, from)) = self.began else { return String::new() };
+        let seconds = began.elapsed().as_secs_f64();
         let left = match share > from {
             true => HumanDuration(Duration::from_secs_f64(((1.0 - share) / (share - from) * seconds).clamp(0.0, 1e8))).to_string(),
             false => "unknown".into(),
         };
-        format!("{}: {} rows, {} a second, {left} left", p.phase, grouped(p.rows), grouped(rate as u64))
+        format!("{}: {} of {}, {left} left", p.phase, grouped(p.done), grouped(p.total))
     }
 }
 
@@ -255,7 +265,8 @@ fn figures(request: &Request, report: &Report) -> serde_json::Value {
     let counts = &report.counts;
     json!({
         "file": request.out.display().to_string(), "rows": counts.rows, "columns": report.columns, "bytes": report.bytes,
-        "seconds": report.seconds, "rows_per_second": counts.rows as f64 / report.seconds, "resumed": report.resumed,
+        "seconds": report.seconds, "rows_per_second": counts.rows as f64 / report.seconds, "resumed": report.resumed, "parts": report.parts,
+        "divided": report.divided,
         "until_offset": report.until, "before_log": counts.before_log, "beyond_log": counts.beyond_log, "without_key": counts.without_key,
     })
 }
@@ -273,7 +284,13 @@ fn show(request: &Request, report: &Report) {
         grouped(rate as u64)
     );
     if report.resumed > 0 {
-        println!("{} rows had been read by an interrupted run", grouped(report.resumed));
+        println!("{} of {} parts of the work had been finished by an interrupted run", report.resumed, report.parts);
+    }
+    if report.divided > 0 {
+        println!(
+            "{} parts took more memory than --memory leaves them and were read again in halves: with more it is faster",
+            report.divided
+        );
     }
     for (view, rows) in &counts.without_key {
         println!("{} rows have no key of view `{view}`: its features are null there", grouped(*rows));

@@ -1,4 +1,4 @@
-//! The finished file: the workers' rows put together in the order of the spine.
+//! The finished file: the spine and what the workers know of its rows, put together in its order.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -48,20 +48,21 @@ pub fn assemble(
     let Position { before_log, beyond_log, .. } = manifest.position;
     let mut counts = Counts { before_log, beyond_log, ..Counts::default() };
     let (mut slots, mut row) = (Vec::new(), Vec::new());
-    // The first worker has every row; the others those they know something of.
+    // The spine has every row; the workers those they know something of.
     while let Some(key) = files.first().and_then(|(_, head)| *head) {
-        for (worker, (merged, head)) in files.iter_mut().enumerate() {
-            if *head != Some(key) {
-                continue;
+        for (file, (merged, head)) in files.iter_mut().enumerate() {
+            // More than once where a part had to be divided, the same each time.
+            while *head == Some(key) {
+                let mut cursor = Cursor::new(merged.payload());
+                if file == 0 {
+                    let spine = decode_row(key.1, &mut cursor)?;
+                    counts.look_at(set, &spine.row);
+                    set.start(spine.row, &mut slots);
+                } else {
+                    join(set, &mut cursor, &mut slots)?;
+                }
+                *head = merged.advance()?;
             }
-            let mut cursor = Cursor::new(merged.payload());
-            if worker == 0 {
-                let spine = decode_row(key.1, &mut cursor)?;
-                counts.look_at(set, &spine.row);
-                set.start(spine.row, &mut slots);
-            }
-            join(set, &mut cursor, &mut slots)?;
-            *head = merged.advance()?;
         }
         set.finish(&slots, &mut row);
         table.push(&row)?;

@@ -1,14 +1,16 @@
 //! Writes a training set: the features of every row of a spine, as they were known at its moment.
 //!
 //! ```text
-//! names (request) -> positions (resolve) -> events and rows in order (steps) -> worker threads, rows on disk (work) -> one file (assemble)
+//! names (request) -> positions (resolve) -> events and rows in order (steps) -> divided by entity, part after part read (work) -> one file (assemble)
 //! ```
-//! Memory holds the state of the views and bounded buffers. An interrupted job goes on from its last finished part, and gives the same bytes.
+//! Memory holds the state of the parts at hand and bounded buffers. An interrupted job goes on after its last finished part, and gives the
+//! same bytes.
 
 mod assemble;
 mod request;
 mod resolve;
 mod runs;
+mod spill;
 mod steps;
 mod work;
 
@@ -35,8 +37,11 @@ pub struct Report {
     pub counts: Counts,
     pub columns: usize,
     pub bytes: u64,
-    /// Rows that an earlier run had read.
-    pub resumed: u64,
+    /// Parts of the work that an earlier run had finished, of `parts`.
+    pub resumed: usize,
+    pub parts: usize,
+    /// How often a part had to be divided because its state took more memory than there was.
+    pub divided: u64,
     /// The log up to here, exclusive.
     pub until: u64,
     /// When the latest event of the log that was needed became known.
@@ -44,12 +49,11 @@ pub struct Report {
     pub seconds: f64,
 }
 
-/// Where a job is: a name for it, how much is done of how much, rows read.
+/// Where a job is: a name for it, how much is done of how much.
 pub struct Progress {
     pub phase: &'static str,
     pub done: u64,
     pub total: u64,
-    pub rows: u64,
 }
 
 /// Runs the job to its end, in the calling thread and `request.threads` others.
@@ -156,7 +160,7 @@ fn write_here(
             manifest
         }
     };
-    let resumed = manifest.position.rows;
+    let resumed = manifest.finished.len();
     let set = Arc::new(resolved.set);
     let job = Job {
         data,
@@ -169,27 +173,32 @@ fn write_here(
         partial: partial.clone(),
         limits: request.limits,
     };
-    if !manifest.done {
+    if manifest.spine.is_none() {
         if manifest.sorted.is_none() {
-            manifest.sorted =
-                job.sort(facts.as_ref(), &mut |done, total| progress(&Progress { phase: "sorting", done, total, rows: 0 }))?;
+            manifest.sorted = job.sort(facts.as_ref(), &mut |done, total| progress(&Progress { phase: "sorting", done, total }))?;
             manifest.write(&partial)?;
         }
         let total = match (&request.mode, &manifest.sorted) {
             (Mode::EventTime(_), Some(sorted)) => sorted.event_count,
             _ => manifest.until,
         };
-        let mut told = |at: &Position| progress(&Progress { phase: "reading", done: at.next, total, rows: at.rows });
-        work::work(&job, &mut manifest, request.threads, &mut told)?;
+        let mut told = |at: &Position| progress(&Progress { phase: "dividing", done: at.next, total });
+        work::divide(&job, &mut manifest, &mut told)?;
+    }
+    if manifest.finished.len() < manifest.parts {
+        let mut told = |done, total| progress(&Progress { phase: "reading", done: done as u64, total: total as u64 });
+        work::read(&job, &mut manifest, request.threads, &mut told)?;
     }
     let metadata = metadata(&made_of, &manifest);
-    let mut told = |rows, total| progress(&Progress { phase: "writing", done: rows, total, rows });
+    let mut told = |rows, total| progress(&Progress { phase: "writing", done: rows, total });
     let counts = assemble::assemble(&set, &manifest, &partial, &request.out, request.format, &metadata, &mut told)?;
     fs::remove_dir_all(&partial)?;
     Ok(Report {
         columns: set.columns.len(),
         bytes: fs::metadata(&request.out)?.len(),
         resumed,
+        parts: manifest.parts,
+        divided: manifest.divided,
         until: manifest.until,
         known: manifest.position.clock,
         seconds: started.elapsed().as_secs_f64(),
@@ -229,7 +238,6 @@ fn made_of(project: &Project, request: &Request, resolved: &Resolved, facts: Opt
             resolved.set.columns[..resolved.spine_columns].iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(", "),
         ),
         ("include_self".to_string(), resolved.set.include_self.to_string()),
-        ("threads".to_string(), request.threads.to_string()),
     ])
 }
 
@@ -265,10 +273,9 @@ fn check_same(then: &BTreeMap<String, String>, now: &BTreeMap<String, String>, p
     )
 }
 
-/// What the file says of itself. The number of threads changes no byte, so it is no part of it.
+/// What the file says of itself.
 fn metadata(made_of: &BTreeMap<String, String>, manifest: &Manifest) -> Vec<(String, String)> {
-    let mut all: Vec<(String, String)> =
-        made_of.iter().filter(|(name, _)| *name != "threads").map(|(name, value)| (format!("kilter.{name}"), value.clone())).collect();
+    let mut all: Vec<(String, String)> = made_of.iter().map(|(name, value)| (format!("kilter.{name}"), value.clone())).collect();
     all.push(("kilter.log".into(), format!("offsets 0 to {}", manifest.until)));
     all.push(("kilter.version".into(), env!("CARGO_PKG_VERSION").into()));
     all

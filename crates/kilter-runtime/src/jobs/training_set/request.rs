@@ -17,7 +17,7 @@ pub struct Request {
     pub keys: Vec<(String, Vec<String>)>,
     /// None: as the model or decision says, else false.
     pub include_self: Option<bool>,
-    /// Worker threads, each with the state of a part of the entities.
+    /// Worker threads, each with a part of the entities at a time.
     pub threads: usize,
     /// Whether a file that is there already may be replaced.
     pub overwrite: bool,
@@ -89,16 +89,34 @@ pub enum Features {
 /// Bounds of memory, and how much work an interruption may cost.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes of rows held before they are written to disk, by all threads together; as many once more while events or a spine are sorted.
+    /// Bytes of state, by all threads together. Views whose entities cannot be told apart (with lookups, of changing rows) may take more.
+    pub state: usize,
+    /// Bytes of records held before they are written to disk, by all threads together; half as many once more while events are divided.
     pub buffer: usize,
-    /// No part is finished before this much time since the last one ...
+    /// Entities are worked through in parts of about so many records of the log.
+    pub part_records: u64,
+    /// What is finished is kept for good no more often than this.
     pub part_every: std::time::Duration,
-    /// ... nor before so many steps.
-    pub part_steps: u64,
+}
+
+impl Limits {
+    /// The least that a job makes do with.
+    pub const LEAST: usize = 256 << 20;
+
+    /// What a limit of memory is divided into: half is state, an eighth buffers, the rest is left to what reads and writes files, and to
+    /// the allocator.
+    pub fn of(memory: usize) -> Limits {
+        Limits {
+            state: memory / 2,
+            buffer: (memory / 8).min(64 << 20),
+            part_records: 32_768,
+            part_every: std::time::Duration::from_secs(10),
+        }
+    }
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { buffer: 64 << 20, part_every: std::time::Duration::from_secs(30), part_steps: 10_000 }
+        Limits::of(2 << 30)
     }
 }

@@ -170,6 +170,14 @@ impl Job<'_> {
         Ok(RunWriter::open(&self.partial.join(name), Vec::new(), self.limits.buffer)?)
     }
 
+    /// Removes what was sorted.
+    pub fn remove_sorted(&self) {
+        for name in [EVENTS, ROWS] {
+            // What stays behind costs room and no more.
+            let _ = std::fs::remove_file(self.partial.join(name));
+        }
+    }
+
     /// Makes all steps after `from`.
     pub fn steps(&self, from: Position, sorted: Option<&Sorted>, sink: &mut dyn Sink) -> anyhow::Result<()> {
         if !self.by_time() {
