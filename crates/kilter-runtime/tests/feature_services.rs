@@ -114,7 +114,7 @@ impl Shop {
 
     fn table(&self, spine: Spine, mode: Mode, features: Features) -> Vec<Vec<String>> {
         let out = self.dir.path().join("set.csv");
-        let limits = Limits { buffer: 30_000, part_every: Duration::ZERO, part_steps: 700 };
+        let limits = Limits { state: 60_000, buffer: 30_000, part_records: 100, part_every: Duration::ZERO };
         let request = Request {
             out: out.clone(),
             format: TableFormat::parse("csv").unwrap(),
