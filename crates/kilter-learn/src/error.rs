@@ -14,6 +14,10 @@ pub enum LearnError {
     EmptyValidation { rows: usize, fraction: f64 },
     DifferentColumns { training: Vec<String>, validation: Vec<String> },
     BadParameter { name: &'static str, found: String, must: &'static str },
+    TooFewToCalibrate { method: &'static str, rows: usize, positives: usize, needed: usize, needed_of_each: usize },
+    AlreadyCalibrated,
+    UnknownColumn { parameter: &'static str, name: String },
+    NothingPredicts { columns: usize, most: f64, threshold: f64 },
     NotAModel,
     FutureVersion { found: u32, supported: u32 },
     UnknownKind { kind: String },
@@ -57,6 +61,18 @@ impl fmt::Display for LearnError {
                 write!(f, "training columns {training:?} differ from validation columns {validation:?}; names and order must be equal")
             }
             BadParameter { name, found, must } => write!(f, "parameter {name} is {found}, but must be {must}"),
+            TooFewToCalibrate { method, rows, positives, needed, needed_of_each } => write!(
+                f,
+                "calibration by {method} has {rows} rows to learn from, {positives} of them positive; it needs {needed}, and {needed_of_each} of each class\n  hint: give it a larger share of the rows, widen the time range, or calibrate by a method for fewer rows (platt)"
+            ),
+            AlreadyCalibrated => write!(f, "the model is calibrated already\n  hint: calibrate the model beneath it"),
+            UnknownColumn { parameter, name } => {
+                write!(f, "parameter {parameter} names the input {name:?}, which the training set does not have")
+            }
+            NothingPredicts { columns, most, threshold } => write!(
+                f,
+                "none of {columns} inputs is left to make a scorecard of; the most information value is {most:.4}, and min_iv is {threshold}\n  hint: lower min_iv, widen the time range, or give inputs that tell more"
+            ),
             NotAModel => write!(f, "these bytes are not a Kilter model (they do not start with KLTM)"),
             FutureVersion { found, supported } => {
                 write!(

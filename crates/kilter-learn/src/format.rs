@@ -103,6 +103,11 @@ impl Writer {
     pub fn f64(&mut self, value: f64) {
         self.u64(value.to_bits());
     }
+    /// Bytes with their length before them.
+    pub fn block(&mut self, bytes: &[u8]) {
+        self.u64(bytes.len() as u64);
+        self.bytes.extend_from_slice(bytes);
+    }
     pub fn f64s(&mut self, values: &[f64]) {
         values.iter().for_each(|&value| self.f64(value));
     }
@@ -141,7 +146,7 @@ impl<'a> Reader<'a> {
         if self.bytes.is_empty() { Ok(()) } else { Err(LearnError::corrupt("bytes left over at the end")) }
     }
 
-    fn block(&mut self) -> Result<&'a [u8], LearnError> {
+    pub fn block(&mut self) -> Result<&'a [u8], LearnError> {
         let length = usize::try_from(self.u64()?).unwrap_or(usize::MAX);
         self.room_for(length, 1)?;
         let (block, rest) = self.bytes.split_at(length);

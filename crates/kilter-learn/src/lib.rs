@@ -3,6 +3,8 @@
 //! Pure: no clock, no files, no environment, no randomness without a seed. The same training set and parameters give the same model bytes
 //! on any number of threads. Rows are `f64` with NaN for missing; margins and contributions are log-odds (natural logarithm).
 
+pub mod calibration;
+mod curve;
 mod error;
 mod format;
 pub mod learners;
@@ -11,9 +13,11 @@ mod matrix;
 pub mod metrics;
 mod model;
 
+pub use calibration::{Calibrated, Calibration, calibrate};
 pub use error::LearnError;
 pub use learners::Learner;
 pub use learners::gbdt::{self, Gbdt, GbdtModel};
 pub use learners::logistic::{self, Logistic, LogisticModel};
+pub use learners::scorecard::{self, Scorecard, ScorecardModel};
 pub use matrix::{Matrix, TrainingSet};
 pub use model::{Model, load};

@@ -21,6 +21,16 @@ pub trait Model: Send + Sync {
         crate::math::sigmoid(self.margin(row))
     }
 
+    /// The model beneath a calibration, whose probabilities are as it learned them; `None` for a model that has none.
+    fn uncalibrated(&self) -> Option<&dyn Model> {
+        None
+    }
+
+    /// The points of a scorecard; `None` for every other model.
+    fn points(&self, _row: &[f64]) -> Option<f64> {
+        None
+    }
+
     /// Fills one contribution (in log-odds) for each input and returns the base value: base + sum of contributions = margin, to rounding
     /// (1e-9).
     fn explain(&self, row: &[f64], contributions: &mut Vec<f64>) -> f64;

@@ -5,7 +5,7 @@
 use kilter_core::{DataType, Event, EventTime, Field, Offset, Schema, SourceId, Span};
 use kilter_features::View;
 use kilter_features::expr::{Expr, Scope};
-use kilter_learn::Learner;
+use kilter_learn::{Calibration, Learner};
 
 /// All definitions of a project.
 #[derive(Clone, Debug)]
@@ -110,10 +110,20 @@ pub struct ModelPlan {
     pub label: Option<LabelPlan>,
     /// Length of the training window; none: all of the log.
     pub window: Option<Span>,
+    /// How probabilities are made to come true; none: they are the learner's own.
+    pub calibration: Option<CalibrationPlan>,
     /// The newest part of the matured rows, kept out of training to judge on; 0..1.
     pub holdout: f64,
     /// Fewer matured rows than this: training is refused.
     pub min_rows: usize,
+}
+
+/// A calibration and the rows it is fitted to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CalibrationPlan {
+    pub calibration: Calibration,
+    /// The newest part of the training rows, which the learner does not see; 0..1.
+    pub share: f64,
 }
 
 /// One column of the model's matrix.

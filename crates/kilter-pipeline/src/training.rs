@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kilter_core::EventTime;
 use kilter_learn::metrics::{Evaluation, evaluate};
-use kilter_learn::{LearnError, Matrix, Model, TrainingSet};
+use kilter_learn::{LearnError, Matrix, Model, TrainingSet, calibrate};
 use kilter_stats::Reference;
 
 use crate::{DriftReference, ModelPlan, Observations, PROMOTION_METRICS, Range};
@@ -20,9 +20,13 @@ pub struct Trained {
     pub trained: Range,
     pub train_rows: usize,
     pub train_positives: usize,
+    /// Rows that the calibration was fitted to, newer than those the learner saw and older than the held-out ones.
+    pub calibration_rows: usize,
     pub holdout_rows: usize,
     /// Matured rows that no model has learned from, the newest ones.
     pub holdout: Option<Evaluation>,
+    /// The same rows by the probabilities before calibration; none where there is no calibration.
+    pub uncalibrated: Option<Evaluation>,
     /// The champion on the same rows.
     pub champion: Option<Evaluation>,
     /// Observations in the window without a known label.
@@ -74,12 +78,20 @@ pub fn train(
     }
     let held = ((rows.len() as f64) * plan.holdout) as usize;
     let (train_rows, holdout_rows) = rows.split_at(rows.len() - held);
-    let training_set = observations.training_set(train_rows, as_of);
-    let model = plan.learner.fit(&training_set).map_err(TrainingError::Learn)?;
+    // A curve fitted to rows the learner has seen would believe its flattery; fitted to held-out rows it would flatter itself.
+    let kept = plan.calibration.map_or(0, |c| ((train_rows.len() as f64) * c.share) as usize);
+    let (fit_rows, calibration_rows) = train_rows.split_at(train_rows.len() - kept);
+    let training_set = observations.training_set(fit_rows, as_of);
+    let mut model = plan.learner.fit(&training_set).map_err(TrainingError::Learn)?;
+    if let Some(plan) = &plan.calibration {
+        let newer = observations.training_set(calibration_rows, as_of);
+        model = Box::new(calibrate(model, &newer, &plan.calibration).map_err(TrainingError::Learn)?);
+    }
 
     let holdout_set = observations.training_set(holdout_rows, as_of);
     let judge = |model: &dyn Model| (held > 0).then(|| evaluate(&probabilities(model, &holdout_set.matrix), &holdout_set.labels));
     let holdout = judge(model.as_ref());
+    let uncalibrated = model.uncalibrated().and_then(judge);
     let champion = champion.and_then(|c| judge(c.as_ref()));
 
     let edge = |rows: &[usize], pick: fn(&[usize]) -> Option<&usize>| pick(rows).map(|&r| observations.times[r]);
@@ -89,10 +101,12 @@ pub fn train(
             from: edge(train_rows, |r| r.first()).unwrap_or(range.from),
             to: edge(train_rows, |r| r.last()).unwrap_or(range.to),
         },
-        train_rows: train_rows.len(),
+        train_rows: fit_rows.len(),
+        calibration_rows: kept,
         train_positives: training_set.positives(),
         holdout_rows: held,
         holdout,
+        uncalibrated,
         champion,
         unmatured,
         fingerprint: fingerprint(observations, &rows, as_of),

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use common::*;
 use kilter_core::{EventTime, Span, Value};
 use kilter_features::expr::compile;
+use kilter_learn::calibration::Method;
 use kilter_learn::metrics::{Evaluation, evaluate};
-use kilter_learn::{Gbdt, LearnError};
+use kilter_learn::{Calibration, Gbdt, LearnError, Model, calibrate};
 use kilter_pipeline::training::{TrainingError, judge, metric, probabilities, promotion_slots, train};
-use kilter_pipeline::{Learner, ModelPlan, Observations, PROMOTION_METRICS, Range, promotion_scope};
+use kilter_pipeline::{CalibrationPlan, Learner, ModelPlan, Observations, PROMOTION_METRICS, Range, promotion_scope};
 use kilter_stats::Rng;
 use proptest::prelude::*;
 
@@ -97,6 +98,37 @@ proptest! {
         }
         prop_assert_ne!(&first, &fingerprint(&other_payments, &other_reports));
     }
+}
+
+#[test]
+fn a_calibration_learns_from_rows_between_those_of_the_learner_and_those_of_the_judge() {
+    let mut rng = Rng::seeded(6);
+    let world = World { absent: Some(0.0), label: LabelBy::Payment, ..World::default() };
+    let plan = world.plan();
+    let mut events = Vec::new();
+    for i in 0..400 {
+        let amount = rng.uniform() * 50.0;
+        events.push(payment(at(i), i, rng.below(3) as i64, amount));
+        events.push(report(at(i + 60), i, 1, rng.bernoulli(amount / 60.0)));
+    }
+    events.sort_by_key(|e| e.time);
+    let rows = rows(&plan, SIMPLE, &numbered(events));
+    let calibration = Calibration { method: Method::Platt, target_rate: None };
+    let plan = ModelPlan { calibration: Some(CalibrationPlan { calibration, share: 0.5 }), holdout: 0.25, ..plan.models[SIMPLE].clone() };
+    let trained = train(&plan, &rows, EVER, END, None).unwrap();
+    let matured = rows.matured(EVER, END);
+    let set = |part: std::ops::Range<usize>| rows.training_set(&matured[part], END);
+    assert_eq!((trained.train_rows, trained.calibration_rows, trained.holdout_rows), (150, 150, 100));
+    let learned = plan.learner.fit(&set(0..150)).unwrap();
+    assert_eq!(format!("{:?}", trained.uncalibrated), format!("{:?}", Some(judge(learned.as_ref(), &set(300..400)))));
+    let expected = calibrate(learned, &set(150..300), &calibration).unwrap();
+    assert_eq!(trained.model.to_bytes(), expected.to_bytes());
+    assert_eq!(format!("{:?}", trained.holdout), format!("{:?}", Some(judge(&expected, &set(300..400)))));
+    // Fewer rows than a curve needs are an error, not a guess.
+    let isotonic = Calibration { method: Method::Isotonic, target_rate: None };
+    let greedy = ModelPlan { calibration: Some(CalibrationPlan { calibration: isotonic, share: 0.5 }), ..plan };
+    let error = train(&greedy, &rows, EVER, END, None).err();
+    assert!(matches!(error, Some(TrainingError::Learn(LearnError::TooFewToCalibrate { rows: 150, needed: 200, .. }))), "{error:?}");
 }
 
 #[test]

@@ -6,6 +6,8 @@ use std::path::Path;
 use kilter_connect::{IdOf, OperationOf, TimeOf};
 use kilter_core::{DataType, EventTime, Span, Value};
 use kilter_learn::Learner;
+use kilter_learn::calibration::Method;
+use kilter_learn::scorecard::Shape;
 use kilter_pipeline::{ClockMode, Signal, When};
 use kilter_runtime::project::{
     FILE_NAME, Project, Report, Severity, SourceTime, TEMPLATES, check_text, graph, json_schema, load, new_project,
@@ -210,6 +212,32 @@ fn settings_of_a_learner_can_be_switched_off() {
         edited("learner = \"gbdt\"\nparams = { trees = 50, learning_rate = 0.1 }", "learner = \"logistic\"\nparams = { l2 = 3 }")
             .replace("monotone = { burden = \"increasing\" }\n", "");
     assert!(matches!(sound(&logistic).plan.models[0].learner.clone(), Learner::Logistic(l) if l.l2 == 3.0));
+}
+
+#[test]
+fn a_scorecard_takes_shapes_cuts_and_codes_of_single_inputs_by_short_names() {
+    let text = edited(
+        "learner = \"gbdt\"\nparams = { trees = 50, learning_rate = 0.1 }",
+        "learner = \"scorecard\"\nparams = { pdo = 40, shape = \"any\", shapes = { turnover_7d = \"peak\" }, cuts = { applications.amount = [1000, 2500.5] }, special = { amount = [-1] } }",
+    );
+    let Learner::Scorecard(card) = sound(&text).plan.models[0].learner.clone() else { panic!("a scorecard was asked for") };
+    assert_eq!((card.pdo, card.shape, card.max_bins), (40.0, Shape::Any, 8));
+    let shapes: Vec<(&str, Shape)> = card.shapes.iter().map(|(name, shape)| (name.as_str(), *shape)).collect();
+    assert_eq!(shapes, [("account.turnover_7d", Shape::Peak), ("burden", Shape::Increasing)]);
+    assert_eq!(card.cuts["applications.amount"], [1000.0, 2500.5]);
+    assert_eq!(card.special["applications.amount"], [-1.0]);
+}
+
+#[test]
+fn a_calibration_is_a_word_or_a_table() {
+    let of = |text: &str| sound(&edited("window = \"14d\"", text)).plan.models[0].calibration;
+    assert_eq!(of("holdout = 0.2"), None);
+    let word = of("calibration = \"isotonic\"").unwrap();
+    assert_eq!((word.calibration.method, word.calibration.target_rate, word.share), (Method::Isotonic, None, 0.2));
+    let table = of("calibration = { method = \"prior_shift\", target_rate = 0.02, share = 0.5 }").unwrap();
+    assert_eq!((table.calibration.method, table.calibration.target_rate, table.share), (Method::PriorShift, Some(0.02), 0.5));
+    // It changes scores, so it changes the hash.
+    assert_ne!(sound(LENDER).plan.hash, sound(&edited("window = \"14d\"", "window = \"14d\"\ncalibration = \"beta\"")).plan.hash);
 }
 
 #[test]
@@ -431,6 +459,10 @@ const BROKEN: &[Broken] = &[
     (", within = \"21d\"", "", "missing", "label =", "within = \"30d\""),
     ("within = \"21d\"", "within = \"0d\"", "out_of_range", "within = \"0d\"", "7d"),
     ("within = \"21d\"", "within = \"21d\", absent = 2", "out_of_range", "absent = 2", "absent = 0"),
+    ("window = \"14d\"", "calibration = \"isotonik\"", "unknown_word", "\"isotonik\"", "did you mean `isotonic`"),
+    ("window = \"14d\"", "calibration = \"prior_shift\"", "missing", "\"prior_shift\"", "target_rate = 0.02"),
+    ("window = \"14d\"", "calibration = { method = \"platt\", target_rate = 1 }", "out_of_range", "target_rate = 1", "below 1"),
+    ("window = \"14d\"", "calibration = { share = 0.5 }", "missing", "calibration = {", "one of platt"),
     ("window = \"14d\"", "holdout = 1.5", "out_of_range", "holdout = 1.5", "between 0 and 0.9"),
     ("window = \"14d\"", "keys = { acount = \"account_id\" }", "unknown_view", "acount =", "did you mean `account`"),
     ("window = \"14d\"", "keys = { account = \"acount_id\" }", "unknown_column", "acount_id", "did you mean `account_id`"),

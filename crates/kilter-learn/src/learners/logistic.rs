@@ -298,7 +298,7 @@ fn mean_and_scale(column: &[f64], weights: &[f64]) -> (f64, f64) {
 ///
 /// A pivot that vanishes marks a direction the data say nothing about (a constant or duplicate column without penalty, or saturated
 /// probabilities): it is raised to a small positive number, and the caller's step halving keeps the outcome a descent.
-fn solve_positive(mut a: Vec<f64>, b: &[f64]) -> Vec<f64> {
+pub(crate) fn solve_positive(mut a: Vec<f64>, b: &[f64]) -> Vec<f64> {
     let n = b.len();
     let floor = (0..n).map(|i| a[i * n + i]).fold(0.0, f64::max) * 1e-10 + f64::MIN_POSITIVE;
     for i in 0..n {

@@ -2,16 +2,23 @@
 
 pub mod gbdt;
 pub mod logistic;
+pub mod scorecard;
 
 use serde::{Deserialize, Serialize};
 
+use crate::calibration;
 use crate::format::Sealed;
 use crate::{LearnError, Model, TrainingSet};
 
 type Read = fn(&Sealed<'_>) -> Result<Box<dyn Model>, LearnError>;
 
 /// How to read a model of each kind.
-pub(crate) const KINDS: &[(&str, Read)] = &[(gbdt::KIND, gbdt::read), (logistic::KIND, logistic::read)];
+pub(crate) const KINDS: &[(&str, Read)] = &[
+    (gbdt::KIND, gbdt::read),
+    (logistic::KIND, logistic::read),
+    (scorecard::KIND, scorecard::read),
+    (calibration::KIND, calibration::read),
+];
 
 /// A learner with its parameters, as a definition file names it: `{"kind": "gbdt", "trees": 200}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -19,6 +26,7 @@ pub(crate) const KINDS: &[(&str, Read)] = &[(gbdt::KIND, gbdt::read), (logistic:
 pub enum Learner {
     Gbdt(gbdt::Gbdt),
     Logistic(logistic::Logistic),
+    Scorecard(scorecard::Scorecard),
 }
 
 impl Learner {
@@ -26,6 +34,7 @@ impl Learner {
         Ok(match self {
             Learner::Gbdt(parameters) => Box::new(gbdt::fit(training_set, parameters)?),
             Learner::Logistic(parameters) => Box::new(logistic::fit(training_set, parameters)?),
+            Learner::Scorecard(parameters) => Box::new(scorecard::fit(training_set, parameters)?),
         })
     }
 }

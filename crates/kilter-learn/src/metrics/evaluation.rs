@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::{CalibrationBin, KolmogorovSmirnov, auc, average_precision, brier, calibration, ks, log_loss};
+use super::{CalibrationBin, Interval, KolmogorovSmirnov, Recalibration};
+use super::{auc, auc_interval, average_precision, brier, calibration, expected_calibration_error, ks, log_loss, recalibration};
 
 /// How a model did on some rows. Figures that the rows do not define are NaN (null in JSON).
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -10,12 +11,17 @@ pub struct Evaluation {
     pub rows: usize,
     pub positives: usize,
     pub auc: f64,
+    /// By DeLong, 95 %.
+    pub auc_interval: Interval,
     pub average_precision: f64,
     /// In nats.
     pub log_loss: f64,
     pub brier: f64,
     pub ks: KolmogorovSmirnov,
     pub gini: f64,
+    /// Expected calibration error over the bins below.
+    pub ece: f64,
+    pub recalibration: Recalibration,
     /// Ten bins of equal size by score.
     pub calibration: Vec<CalibrationBin>,
 }
@@ -27,11 +33,14 @@ pub fn evaluate(probabilities: &[f64], labels: &[f64]) -> Evaluation {
         rows: labels.len(),
         positives: labels.iter().filter(|&&label| label == 1.0).count(),
         auc,
+        auc_interval: auc_interval(probabilities, labels, 0.95),
         average_precision: average_precision(probabilities, labels),
         log_loss: log_loss(probabilities, labels),
         brier: brier(probabilities, labels),
         ks: ks(probabilities, labels),
         gini: 2.0 * auc - 1.0,
+        ece: expected_calibration_error(probabilities, labels, 10),
+        recalibration: recalibration(probabilities, labels),
         calibration: calibration(probabilities, labels, 10),
     }
 }

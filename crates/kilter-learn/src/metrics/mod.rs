@@ -6,10 +6,18 @@
 
 mod cards;
 mod evaluation;
+mod gains;
+mod intervals;
 mod probability;
 mod ranking;
+mod reliability;
+mod segments;
 
 pub use cards::{Scored, TopKeys, precision_at_top};
 pub use evaluation::{Evaluation, evaluate};
-pub use probability::{CalibrationBin, brier, calibration, log_loss};
-pub use ranking::{KolmogorovSmirnov, auc, average_precision, gini, ks};
+pub use gains::{GainsRow, gains, h_measure};
+pub use intervals::{AucComparison, Bootstrap, Interval, auc_interval, bootstrap, compare_aucs};
+pub use probability::{CalibrationBin, brier, brier_weighted, calibration, log_loss, log_loss_weighted};
+pub use ranking::{KolmogorovSmirnov, auc, auc_weighted, average_precision, average_precision_weighted, gini, ks, ks_weighted};
+pub use reliability::{BrierSplit, HosmerLemeshow, Recalibration, brier_split, expected_calibration_error, hosmer_lemeshow, recalibration};
+pub use segments::{SegmentEvaluation, evaluate_by_segment};

@@ -5,15 +5,31 @@ use serde::{Deserialize, Serialize};
 /// Mean negative log-likelihood in nats. Probabilities are kept 1e-15 away from 0 and 1, so one certain mistake costs 34.5 and not
 /// infinity. NaN without rows.
 pub fn log_loss(probabilities: &[f64], labels: &[f64]) -> f64 {
-    mean(probabilities, labels, |probability, label| {
-        let probability = probability.clamp(1e-15, 1.0 - 1e-15);
-        if label == 1.0 { -libm::log(probability) } else { -libm::log1p(-probability) }
-    })
+    mean(probabilities, labels, surprise)
+}
+
+/// [`log_loss`] where each row counts with its weight.
+pub fn log_loss_weighted(probabilities: &[f64], labels: &[f64], weights: &[f64]) -> f64 {
+    weighted_mean(probabilities, labels, weights, surprise)
 }
 
 /// Mean squared distance between probability and label. NaN without rows.
 pub fn brier(probabilities: &[f64], labels: &[f64]) -> f64 {
-    mean(probabilities, labels, |probability, label| (probability - label) * (probability - label))
+    mean(probabilities, labels, squared)
+}
+
+/// [`brier`] where each row counts with its weight.
+pub fn brier_weighted(probabilities: &[f64], labels: &[f64], weights: &[f64]) -> f64 {
+    weighted_mean(probabilities, labels, weights, squared)
+}
+
+fn surprise(probability: f64, label: f64) -> f64 {
+    let probability = probability.clamp(1e-15, 1.0 - 1e-15);
+    if label == 1.0 { -libm::log(probability) } else { -libm::log1p(-probability) }
+}
+
+fn squared(probability: f64, label: f64) -> f64 {
+    (probability - label) * (probability - label)
 }
 
 /// Rows with similar scores: what was promised and what came true.
@@ -62,6 +78,13 @@ fn mean(probabilities: &[f64], labels: &[f64], loss: impl Fn(f64, f64) -> f64) -
     probabilities.iter().zip(labels).map(|(&probability, &label)| loss(probability, label)).sum::<f64>() / labels.len() as f64
 }
 
+fn weighted_mean(probabilities: &[f64], labels: &[f64], weights: &[f64], loss: impl Fn(f64, f64) -> f64) -> f64 {
+    assert_eq!(probabilities.len(), labels.len(), "one score a label");
+    assert_eq!(weights.len(), labels.len(), "one weight a label");
+    let sum: f64 = (0..labels.len()).map(|row| weights[row] * loss(probabilities[row], labels[row])).sum();
+    sum / weights.iter().sum::<f64>()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,6 +97,9 @@ mod tests {
         assert!((log_loss(&[0.0], &[1.0]) - 34.538_776_394_910_684).abs() < 1e-9);
         assert!((brier(&[0.9, 0.2], &[1.0, 0.0]) - 0.025).abs() < 1e-15);
         assert!(log_loss(&[], &[]).is_nan());
+        let repeated = (brier(&[0.9, 0.9, 0.2], &[1.0, 1.0, 0.0]), log_loss(&[0.9, 0.9, 0.2], &[1.0, 1.0, 0.0]));
+        assert!((brier_weighted(&[0.9, 0.2], &[1.0, 0.0], &[2.0, 1.0]) - repeated.0).abs() < 1e-15);
+        assert!((log_loss_weighted(&[0.9, 0.2], &[1.0, 0.0], &[2.0, 1.0]) - repeated.1).abs() < 1e-15);
     }
 
     #[test]

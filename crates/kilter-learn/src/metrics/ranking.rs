@@ -4,13 +4,21 @@ use serde::{Deserialize, Serialize};
 
 /// Area under the ROC curve: the chance that a positive scores above a negative, ties counting half. NaN with one class only.
 pub fn auc(scores: &[f64], labels: &[f64]) -> f64 {
+    auc_of(&steps(scores, labels, None))
+}
+
+/// [`auc`] where each row counts with its weight: weight 2 is the row twice.
+pub fn auc_weighted(scores: &[f64], labels: &[f64], weights: &[f64]) -> f64 {
+    auc_of(&steps(scores, labels, Some(weights)))
+}
+
+fn auc_of(steps: &[Step]) -> f64 {
     let (mut wins, mut positives_above) = (0.0, 0.0);
-    let steps = steps(scores, labels);
-    for step in &steps {
+    for step in steps {
         wins += step.negatives * (positives_above + 0.5 * step.positives);
         positives_above += step.positives;
     }
-    let (positives, negatives) = totals(&steps);
+    let (positives, negatives) = totals(steps);
     wins / (positives * negatives)
 }
 
@@ -22,10 +30,18 @@ pub fn gini(scores: &[f64], labels: &[f64]) -> f64 {
 /// Average precision: precision at each distinct score, weighted by the recall gained there (scikit-learn's definition). NaN without
 /// positives.
 pub fn average_precision(scores: &[f64], labels: &[f64]) -> f64 {
-    let steps = steps(scores, labels);
-    let (positives, _) = totals(&steps);
+    average_precision_of(&steps(scores, labels, None))
+}
+
+/// [`average_precision`] where each row counts with its weight.
+pub fn average_precision_weighted(scores: &[f64], labels: &[f64], weights: &[f64]) -> f64 {
+    average_precision_of(&steps(scores, labels, Some(weights)))
+}
+
+fn average_precision_of(steps: &[Step]) -> f64 {
+    let (positives, _) = totals(steps);
     let (mut hits, mut alarms, mut sum) = (0.0, 0.0, 0.0);
-    for step in &steps {
+    for step in steps {
         hits += step.positives;
         alarms += step.positives + step.negatives;
         sum += step.positives * hits / alarms;
@@ -43,14 +59,22 @@ pub struct KolmogorovSmirnov {
 
 /// Kolmogorov-Smirnov statistic: the most that true positive rate can exceed false positive rate. Both fields are NaN with one class only.
 pub fn ks(scores: &[f64], labels: &[f64]) -> KolmogorovSmirnov {
-    let steps = steps(scores, labels);
-    let (positives, negatives) = totals(&steps);
+    ks_of(&steps(scores, labels, None))
+}
+
+/// [`ks`] where each row counts with its weight.
+pub fn ks_weighted(scores: &[f64], labels: &[f64], weights: &[f64]) -> KolmogorovSmirnov {
+    ks_of(&steps(scores, labels, Some(weights)))
+}
+
+fn ks_of(steps: &[Step]) -> KolmogorovSmirnov {
+    let (positives, negatives) = totals(steps);
     let mut best = KolmogorovSmirnov { value: f64::NAN, threshold: f64::NAN };
     if positives == 0.0 || negatives == 0.0 {
         return best;
     }
     let (mut hits, mut false_alarms) = (0.0, 0.0);
-    for step in &steps {
+    for step in steps {
         hits += step.positives;
         false_alarms += step.negatives;
         let value = hits / positives - false_alarms / negatives;
@@ -61,26 +85,35 @@ pub fn ks(scores: &[f64], labels: &[f64]) -> KolmogorovSmirnov {
     best
 }
 
-/// How many of each class have one score.
-struct Step {
-    score: f64,
-    positives: f64,
-    negatives: f64,
+/// The weight of each class at one score.
+pub(super) struct Step {
+    pub score: f64,
+    pub positives: f64,
+    pub negatives: f64,
 }
 
-/// The distinct scores from high to low.
-fn steps(scores: &[f64], labels: &[f64]) -> Vec<Step> {
+/// The distinct scores from high to low; rows of weight 0 are not there.
+pub(super) fn steps(scores: &[f64], labels: &[f64], weights: Option<&[f64]>) -> Vec<Step> {
     assert_eq!(scores.len(), labels.len(), "one score a label");
-    let mut order: Vec<(f64, f64)> = scores.iter().copied().zip(labels.iter().copied()).collect();
-    order.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
-    let count = |ties: &[(f64, f64)]| {
-        let positives = ties.iter().map(|(_, label)| label).sum::<f64>();
-        Step { score: ties[0].0, positives, negatives: ties.len() as f64 - positives }
+    let mut order: Vec<(f64, f64, f64)> = match weights {
+        None => scores.iter().zip(labels).map(|(&score, &label)| (score, label, 1.0)).collect(),
+        Some(weights) => {
+            assert_eq!(weights.len(), labels.len(), "one weight a label");
+            let rows = scores.iter().zip(labels).zip(weights).map(|((&score, &label), &weight)| (score, label, weight));
+            rows.filter(|(_, _, weight)| *weight > 0.0).collect()
+        }
     };
-    order.chunk_by(|a, b| a.0 == b.0).map(count).collect()
+    // Weights too, so that sums do not depend on the order of rows; without weights sums are of whole numbers.
+    match weights {
+        None => order.sort_unstable_by(|a, b| b.0.total_cmp(&a.0)),
+        Some(_) => order.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.2.total_cmp(&b.2))),
+    }
+    let sum = |ties: &[(f64, f64, f64)], class: f64| ties.iter().filter(|(_, label, _)| *label == class).map(|(_, _, weight)| weight).sum();
+    let step = |ties: &[(f64, f64, f64)]| Step { score: ties[0].0, positives: sum(ties, 1.0), negatives: sum(ties, 0.0) };
+    order.chunk_by(|a, b| a.0 == b.0).map(step).collect()
 }
 
-fn totals(steps: &[Step]) -> (f64, f64) {
+pub(super) fn totals(steps: &[Step]) -> (f64, f64) {
     steps.iter().fold((0.0, 0.0), |(positives, negatives), step| (positives + step.positives, negatives + step.negatives))
 }
 
@@ -112,6 +145,17 @@ mod tests {
         }
         assert!(average_precision(&SCORES, &[0.0; 4]).is_nan());
         assert!(auc(&[], &[]).is_nan());
+    }
+
+    #[test]
+    fn a_weight_is_the_row_so_often() {
+        let weights = [3.0, 0.0, 2.0, 1.0];
+        let rows: Vec<usize> = (0..4).flat_map(|row| std::iter::repeat_n(row, weights[row] as usize)).collect();
+        let scores: Vec<f64> = rows.iter().map(|&row| SCORES[row]).collect();
+        let labels: Vec<f64> = rows.iter().map(|&row| LABELS[row]).collect();
+        assert_eq!(auc_weighted(&SCORES, &LABELS, &weights), auc(&scores, &labels));
+        assert_eq!(average_precision_weighted(&SCORES, &LABELS, &weights), average_precision(&scores, &labels));
+        assert_eq!(ks_weighted(&SCORES, &LABELS, &weights), ks(&scores, &labels));
     }
 
     fn pairs() -> impl Strategy<Value = (Vec<f64>, Vec<f64>)> {

@@ -112,6 +112,7 @@ impl World {
             learner: Learner::Logistic(Logistic::default()),
             label: Some(self.label_plan()),
             window: None,
+            calibration: None,
             holdout: 0.25,
             min_rows: 10,
             context: context.clone(),

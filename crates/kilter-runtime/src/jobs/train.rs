@@ -195,7 +195,7 @@ fn range(plan: &Plan, request: &TrainRequest) -> Range {
 fn seed(plan: &Plan, model: usize) -> Option<i64> {
     match &plan.models[model].learner {
         kilter_pipeline::Learner::Gbdt(parameters) => Some(parameters.seed as i64),
-        kilter_pipeline::Learner::Logistic(_) => None,
+        kilter_pipeline::Learner::Logistic(_) | kilter_pipeline::Learner::Scorecard(_) => None,
     }
 }
 
@@ -209,6 +209,13 @@ fn params(plan: &Plan, request: &TrainRequest, range: Range) -> BTreeMap<String,
         ("holdout".to_string(), model.holdout.to_string()),
         ("inputs".to_string(), model.inputs.len().to_string()),
     ]);
+    if let Some(calibration) = &model.calibration {
+        params.insert("calibration".to_string(), calibration.calibration.method.name().to_string());
+        params.insert("calibration.share".to_string(), calibration.share.to_string());
+        if let Some(rate) = calibration.calibration.target_rate {
+            params.insert("calibration.target_rate".to_string(), rate.to_string());
+        }
+    }
     if let Ok(serde_json::Value::Object(learner)) = serde_json::to_value(&model.learner) {
         params.extend(learner.into_iter().map(|(name, value)| {
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_string);
@@ -229,6 +236,22 @@ fn metrics(trained: &Trained) -> BTreeMap<String, f64> {
         if let Some(evaluation) = evaluation {
             metrics.extend(PROMOTION_METRICS.map(|name| (format!("{prefix}{name}"), metric(evaluation, name))));
         }
+    }
+    if let Some(holdout) = &trained.holdout {
+        metrics.extend([
+            ("auc_low".to_string(), holdout.auc_interval.low),
+            ("auc_high".to_string(), holdout.auc_interval.high),
+            ("ece".to_string(), holdout.ece),
+            ("calibration_slope".to_string(), holdout.recalibration.slope),
+        ]);
+    }
+    if let Some(before) = &trained.uncalibrated {
+        metrics.extend([
+            ("calibration_rows".to_string(), trained.calibration_rows as f64),
+            ("uncalibrated.brier".to_string(), before.brier),
+            ("uncalibrated.ece".to_string(), before.ece),
+            ("uncalibrated.log_loss".to_string(), before.log_loss),
+        ]);
     }
     metrics
 }

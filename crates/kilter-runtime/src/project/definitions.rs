@@ -13,6 +13,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
+use super::calibration::CalibrationDef;
+
 /// All definitions of a Kilter project.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields, title = "kilter.toml")]
@@ -277,6 +279,9 @@ pub struct ModelDef {
     #[serde(serialize_with = "optional_span")]
     #[schemars(with = "Option<SpanText>")]
     pub window: Option<Span>,
+    /// How probabilities are made to come true: a method, or a table; left out: they are the learner's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<CalibrationDef>,
     /// The newest part of the rows, kept out of training to judge the model on.
     #[schemars(range(min = 0.0, max = 0.9), default = "defaults::holdout")]
     pub holdout: f64,
@@ -458,6 +463,8 @@ pub enum LearnerKind {
     Gbdt,
     /// Logistic regression.
     Logistic,
+    /// Bins with points.
+    Scorecard,
 }
 
 /// Which way an input may move the score.
@@ -506,7 +513,8 @@ impl Word for Unknown {
 }
 impl Word for LearnerKind {
     const WHAT: &'static str = "learner";
-    const WORDS: &'static [(&'static str, Self)] = &[("gbdt", LearnerKind::Gbdt), ("logistic", LearnerKind::Logistic)];
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("gbdt", LearnerKind::Gbdt), ("logistic", LearnerKind::Logistic), ("scorecard", LearnerKind::Scorecard)];
 }
 impl Word for Direction {
     const WHAT: &'static str = "direction";

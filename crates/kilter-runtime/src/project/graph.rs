@@ -7,6 +7,7 @@ use kilter_connect::OperationOf;
 use kilter_core::SourceId;
 use kilter_features::View;
 use kilter_learn::Learner;
+use kilter_learn::scorecard::Shape;
 use kilter_pipeline::{DecisionPlan, ModelPlan, MonitorPlan, Plan, SchedulePlan, ServicePlan, When};
 
 use super::Project;
@@ -160,11 +161,15 @@ fn model_block(out: &mut String, plan: &Plan, model: &ModelPlan, marks: Vec<Stri
     let learner = match &model.learner {
         Learner::Gbdt(g) => format!("gbdt, up to {} trees of {} leaves", g.trees, g.leaves),
         Learner::Logistic(l) => format!("logistic, l2 {}", l.l2),
+        Learner::Scorecard(s) => format!("scorecard, up to {} bins, {} points double the odds", s.max_bins, s.pdo),
     };
+    let calibrated = model.calibration.map_or(String::new(), |c| {
+        format!(", calibrated by {} on the newest {:.0}% of the training rows", c.calibration.method.name(), c.share * 100.0)
+    });
     let window = model.window.map_or("all of the log".to_owned(), |w| format!("the newest {w}"));
     let _ = writeln!(
         out,
-        "\nmodel {}   on {}, {learner}, trained on {window}, {:.0}% held out",
+        "\nmodel {}   on {}, {learner}, trained on {window}, {:.0}% held out{calibrated}",
         model.name,
         source_name(plan, model.context.source),
         model.holdout * 100.0
@@ -193,6 +198,13 @@ fn model_block(out: &mut String, plan: &Plan, model: &ModelPlan, marks: Vec<Stri
             _ => "",
         },
         Learner::Logistic(_) => "",
+        Learner::Scorecard(s) => match s.shapes.get(&model.inputs[i].name) {
+            Some(Shape::Increasing) => "increasing",
+            Some(Shape::Decreasing) => "decreasing",
+            Some(Shape::Peak) => "peak",
+            Some(Shape::Valley) => "valley",
+            _ => "",
+        },
     };
     let rows = model.inputs.iter().zip(marks).enumerate().map(|(i, (input, mark))| {
         let text = if input.text == input.name { "" } else { &input.text };

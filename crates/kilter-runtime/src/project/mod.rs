@@ -7,6 +7,7 @@
 //! ```
 //! Every step collects its complaints instead of stopping, so one reading shows everything that is wrong.
 
+mod calibration;
 mod definitions;
 mod document;
 mod graph;

@@ -4,11 +4,11 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use kilter_core::Problem;
-use kilter_learn::{Gbdt, LearnError, Learner, Logistic, Matrix, TrainingSet};
+use kilter_learn::{Gbdt, LearnError, Learner, Logistic, Matrix, Scorecard, TrainingSet};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value};
 
-use super::definitions::LearnerKind;
+use super::definitions::{LearnerKind, Word};
 
 /// Settings that a model gives by keys of its own.
 const ELSEWHERE: [&str; 2] = ["seed", "monotone"];
@@ -17,6 +17,7 @@ fn defaults(kind: LearnerKind) -> Map<String, Value> {
     let value = match kind {
         LearnerKind::Gbdt => serde_json::to_value(Gbdt::default()),
         LearnerKind::Logistic => serde_json::to_value(Logistic::default()),
+        LearnerKind::Scorecard => serde_json::to_value(Scorecard::default()),
     };
     match value {
         Ok(Value::Object(map)) => map.into_iter().filter(|(name, _)| !ELSEWHERE.contains(&name.as_str())).collect(),
@@ -64,6 +65,10 @@ pub(super) fn learner(
                     values.insert(name.clone(), value.clone());
                 }
             },
+            Err(e) if default.is_string() || default.is_object() => {
+                let problem = Problem::new("wrong_type", format!("`{name}` is {value}: {e}"));
+                problems.push((name.clone(), problem.hint(format!("its default is {default}"))));
+            }
             Err(_) => {
                 let needed = match default {
                     Value::Bool(_) => "true or false",
@@ -91,6 +96,7 @@ fn build(kind: LearnerKind, values: &Map<String, Value>) -> Result<Learner, serd
     Ok(match kind {
         LearnerKind::Gbdt => Learner::Gbdt(serde_json::from_value(values)?),
         LearnerKind::Logistic => Learner::Logistic(serde_json::from_value(values)?),
+        LearnerKind::Scorecard => Learner::Scorecard(serde_json::from_value(values)?),
     })
 }
 
@@ -108,7 +114,7 @@ fn out_of_range(learner: &Learner) -> Option<&'static str> {
     }
 }
 
-/// The settings of both learners, for the editor.
+/// The settings of all learners, for the editor.
 pub(super) struct ParamsSchema;
 
 impl JsonSchema for ParamsSchema {
@@ -120,10 +126,15 @@ impl JsonSchema for ParamsSchema {
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         let mut properties = Map::new();
-        for (kind, learner) in [(LearnerKind::Gbdt, "gbdt"), (LearnerKind::Logistic, "logistic")] {
+        for (kind, learner) in LearnerKind::WORDS.iter().map(|(word, kind)| (*kind, *word)) {
             for (name, default) in settings(kind) {
                 let switch_off = may_be_off(kind, &name);
-                let number = if default.is_f64() { "number" } else { "integer" };
+                let number = match &default {
+                    Value::String(_) => "string",
+                    Value::Object(_) => "object",
+                    default if default.is_f64() => "number",
+                    _ => "integer",
+                };
                 let kind = if switch_off { serde_json::json!([number, "boolean"]) } else { serde_json::json!(number) };
                 properties.insert(
                     name,

@@ -415,6 +415,7 @@ fn read_model(mut t: Reader<'_>) -> Option<ModelDef> {
     t.require("label", "where the truth comes from: `label = { source = \"repayments\", value = \"defaulted\", on = \"application_id\", within = \"30d\" }`");
     let label = t.table("label", "the label").map(read_label);
     let window = t.span("window");
+    let calibration = super::calibration::read(&mut t);
     let holdout = t.number("holdout", 0.0, 0.9).unwrap_or_else(defaults::holdout);
     let min_rows = t.integer("min_rows", 2, i64::MAX).map_or_else(defaults::min_rows, |n| n as u64);
     let seed = t.integer("seed", 0, i64::MAX).map_or_else(defaults::seed, |n| n as u64);
@@ -431,6 +432,7 @@ fn read_model(mut t: Reader<'_>) -> Option<ModelDef> {
         include_self,
         label: label??,
         window,
+        calibration,
         holdout,
         min_rows,
         seed,

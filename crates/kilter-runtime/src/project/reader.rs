@@ -322,7 +322,12 @@ impl<'d> Reader<'d> {
         scalar
     }
 
-    /// A table of numbers and booleans, as JSON.
+    /// Whether a text stands under the key, where a table could as well.
+    pub(super) fn holds_text(&self, key: &str) -> bool {
+        self.entries.iter().any(|e| e.key == key && matches!(e.value, DeValue::String(_)))
+    }
+
+    /// A table of numbers, texts and booleans, of lists of them, and of tables of these by name, as JSON.
     pub(super) fn settings(&mut self, key: &'static str) -> Option<BTreeMap<String, serde_json::Value>> {
         let DeValue::Table(table) = self.ask(key)? else {
             self.mismatch(key, "a table", &format!("write `{key} = {{ trees = 200, leaves = 31 }}`"));
@@ -330,20 +335,13 @@ impl<'d> Reader<'d> {
         };
         let mut settings = BTreeMap::new();
         for (name, value) in in_order(table) {
-            let json = match value {
-                DeValue::Boolean(b) => Some(serde_json::Value::from(*b)),
-                DeValue::Integer(i) => i64::from_str_radix(i.as_str(), i.radix()).ok().map(serde_json::Value::from),
-                DeValue::Float(x) => x.as_str().parse::<f64>().ok().filter(|x| x.is_finite()).map(serde_json::Value::from),
-                DeValue::String(s) => Some(serde_json::Value::from(s.as_ref())),
-                _ => None,
-            };
-            match json {
+            match setting(value) {
                 Some(json) => {
                     settings.insert(name.to_owned(), json);
                 }
                 None => {
                     let problem = Problem::new("wrong_type", format!("`{key}.{name}` must be a number, not {}", kind(value)));
-                    self.wrong(&format!("{key}.{name}"), problem.hint("settings of learners are single numbers, texts or booleans"));
+                    self.wrong(&format!("{key}.{name}"), problem.hint("settings of learners are numbers, texts, booleans, lists of these, or tables such as `{ income = [1000, 2000] }`"));
                 }
             }
         }
@@ -428,6 +426,34 @@ fn text_of(value: &DeValue<'_>) -> Option<String> {
     match value {
         DeValue::String(s) => Some(s.to_string()),
         _ => None,
+    }
+}
+
+fn setting(value: &DeValue<'_>) -> Option<serde_json::Value> {
+    match value {
+        DeValue::Boolean(b) => Some((*b).into()),
+        DeValue::Integer(i) => i64::from_str_radix(i.as_str(), i.radix()).ok().map(serde_json::Value::from),
+        DeValue::Float(x) => x.as_str().parse::<f64>().ok().filter(|x| x.is_finite()).map(serde_json::Value::from),
+        DeValue::String(s) => Some(s.as_ref().into()),
+        DeValue::Array(items) => items.iter().map(|item| setting(item.get_ref())).collect::<Option<Vec<_>>>().map(serde_json::Value::from),
+        DeValue::Table(table) => {
+            let mut found = serde_json::Map::new();
+            for (name, value) in in_order(table) {
+                match value {
+                    // A dotted name, such as an input's.
+                    DeValue::Table(inner) => {
+                        for (last, value) in in_order(inner) {
+                            found.insert(join(name, last), setting(value)?);
+                        }
+                    }
+                    other => {
+                        found.insert(name.to_owned(), setting(other)?);
+                    }
+                }
+            }
+            Some(found.into())
+        }
+        DeValue::Datetime(_) => None,
     }
 }
 

@@ -7,6 +7,7 @@ mod context;
 mod decision;
 mod lookups;
 mod model;
+mod scorecard;
 mod service;
 mod source;
 

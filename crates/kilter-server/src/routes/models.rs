@@ -123,6 +123,11 @@ pub struct Evaluation {
     positives: usize,
     #[schema(value_type = Option<f64>)]
     auc: f64,
+    /// DeLong's 95 % interval of `auc`.
+    #[schema(value_type = Option<f64>)]
+    auc_low: f64,
+    #[schema(value_type = Option<f64>)]
+    auc_high: f64,
     #[schema(value_type = Option<f64>)]
     average_precision: f64,
     /// In nats.
@@ -130,6 +135,9 @@ pub struct Evaluation {
     log_loss: f64,
     #[schema(value_type = Option<f64>)]
     brier: f64,
+    /// Expected calibration error over ten bins of equal size.
+    #[schema(value_type = Option<f64>)]
+    ece: f64,
     ks: KolmogorovSmirnov,
     #[schema(value_type = Option<f64>)]
     gini: f64,
@@ -237,9 +245,12 @@ impl From<TrainReport> for Trained {
                     rows: e.rows,
                     positives: e.positives,
                     auc: e.auc,
+                    auc_low: e.auc_interval.low,
+                    auc_high: e.auc_interval.high,
                     average_precision: e.average_precision,
                     log_loss: e.log_loss,
                     brier: e.brier,
+                    ece: e.ece,
                     ks: KolmogorovSmirnov { value: e.ks.value, threshold: e.ks.threshold },
                     gini: e.gini,
                 })

@@ -86,7 +86,8 @@ fn backtest(data: &Data, plan: &Arc<Plan>, args: &Args) -> anyhow::Result<()> {
         None => model_plan.learner.clone(),
         Some("gbdt") => Learner::Gbdt(kilter_learn::Gbdt::default()),
         Some("logistic") => Learner::Logistic(Logistic::default()),
-        Some(other) => return Err(unknown("learner", other, ["gbdt", "logistic"].into_iter())),
+        Some("scorecard") => Learner::Scorecard(kilter_learn::Scorecard::default()),
+        Some(other) => return Err(unknown("learner", other, ["gbdt", "logistic", "scorecard"].into_iter())),
     };
     let freshness = args.stale.map_or(Freshness::Live, Freshness::Batch);
     let whole = Range { from: EventTime::EARLIEST, to: args.to.unwrap_or(EventTime::LATEST) };

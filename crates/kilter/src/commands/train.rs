@@ -52,9 +52,11 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
         let e = &report[key];
         if !e.is_null() {
             println!(
-                "  {name}    {} rows: auc {}  average precision {}  log loss {}  ks {}",
+                "  {name}    {} rows: auc {} ({} to {})  average precision {}  log loss {}  ks {}",
                 cell(&e["rows"]),
                 cell(&e["auc"]),
+                cell(&e["auc_low"]),
+                cell(&e["auc_high"]),
                 cell(&e["average_precision"]),
                 cell(&e["log_loss"]),
                 cell(&e["ks"]["value"])

@@ -11,6 +11,7 @@ use super::super::definitions::*;
 use super::super::document::At;
 use super::super::params;
 use super::context::Context;
+use super::scorecard;
 use super::{Found, Resolver, is_key, type_name};
 
 pub(super) fn resolve(resolver: &mut Resolver<'_>, name: &str, def: &ModelDef, context: Option<&Context>) -> Option<ModelPlan> {
@@ -30,6 +31,7 @@ pub(super) fn resolve(resolver: &mut Resolver<'_>, name: &str, def: &ModelDef, c
         learner: learner?,
         label: Some(label?),
         window: def.window,
+        calibration: def.calibration.as_ref().map(|c| c.plan()),
         holdout: def.holdout,
         min_rows: def.min_rows as usize,
     })
@@ -279,6 +281,10 @@ fn learner(resolver: &Resolver<'_>, path: &str, def: &ModelDef, inputs: Option<&
         _ => Vec::new(),
     };
     match params::learner(def.learner, &def.params, def.seed, monotone) {
+        Ok(Learner::Scorecard(scorecard)) => {
+            let scorecard = scorecard::resolve(resolver, path, scorecard, inputs?, &directions)?;
+            sound.then_some(Learner::Scorecard(scorecard))
+        }
         Ok(learner) => sound.then_some(learner),
         Err(problems) => {
             for (name, problem) in problems {
@@ -292,7 +298,7 @@ fn learner(resolver: &Resolver<'_>, path: &str, def: &ModelDef, inputs: Option<&
 }
 
 /// An input by its name, or by the part after the point when only one ends so.
-fn input_position(name: &str, inputs: &[String]) -> Option<usize> {
+pub(super) fn input_position(name: &str, inputs: &[String]) -> Option<usize> {
     inputs.iter().position(|i| i == name).or_else(|| {
         let mut ending = inputs.iter().enumerate().filter(|(_, i)| i.rsplit_once('.').is_some_and(|(_, last)| last == name));
         let first = ending.next()?.0;
