@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::split::{Bounds, leaf_value};
-use crate::math::{logit, margin_loss, sigmoid};
+use crate::math::{logit, margin_loss};
 use crate::{LearnError, Link, TrainingSet};
 
 /// The loss that is lowered, and with it what labels may be and what the margin means.
@@ -98,7 +98,7 @@ impl Objective {
     pub(super) fn derivatives(&self, margin: f64, label: f64) -> (f64, f64) {
         match *self {
             Objective::Binary => {
-                let p = sigmoid(margin);
+                let p = quick_sigmoid(margin);
                 (p - label, p * (1.0 - p))
             }
             Objective::SquaredError => (margin - label, 1.0),
@@ -176,6 +176,26 @@ impl Objective {
         };
         deviance_step(gradient, hessian, lambda, power).max(bounds.low).min(bounds.high)
     }
+}
+
+/// The sigmoid to the last bits, without branches or calls, so that several rows go through it at once. Only additions, multiplications and one
+/// division: the same bits on every machine.
+#[inline(always)]
+fn quick_sigmoid(margin: f64) -> f64 {
+    // Added to a number below 2^51 it leaves the nearest whole number in the low bits.
+    const WHOLE: f64 = 6_755_399_441_055_744.0;
+    const LN_2_HIGH: f64 = 6.931_471_803_691_238e-1;
+    const LN_2_LOW: f64 = 1.908_214_929_270_587_7e-10;
+    let x = -margin.abs().min(700.0);
+    let shifted = x * std::f64::consts::LOG2_E + WHOLE;
+    let whole = shifted - WHOLE;
+    let rest = (x - whole * LN_2_HIGH) - whole * LN_2_LOW;
+    let mut sum = 1.0 / 6_227_020_800.0;
+    for factorial in [479_001_600.0, 39_916_800.0, 3_628_800.0, 362_880.0, 40_320.0, 5_040.0, 720.0, 120.0, 24.0, 6.0, 2.0, 1.0, 1.0] {
+        sum = sum * rest + 1.0 / factorial;
+    }
+    let e = sum * f64::from_bits((shifted.to_bits() << 52).wrapping_add(1.0f64.to_bits()));
+    (if margin >= 0.0 { 1.0 } else { e }) / (1.0 + e)
 }
 
 /// Slope of the pinball loss. On the label itself none is preferred: rows that are met exactly pull nowhere.
@@ -301,6 +321,18 @@ mod tests {
         }
         // Nothing but zeros: as far as it goes, and no farther.
         assert_eq!(Objective::Poisson.leaf_value(1.0, 1.0, 0.0, UNBOUNDED).round(), -FARTHEST);
+    }
+
+    #[test]
+    fn the_quick_sigmoid_is_the_sigmoid() {
+        for i in -200_000..=200_000 {
+            let margin = f64::from(i) * 1.7e-4;
+            let (quick, exact) = (quick_sigmoid(margin), crate::math::sigmoid(margin));
+            assert!((quick / exact - 1.0).abs() < 9e-16, "{margin}: {quick:e} {exact:e}");
+        }
+        for far in [650.0, 1e6, f64::INFINITY] {
+            assert!(quick_sigmoid(far) == 1.0 && (0.0..1e-280).contains(&quick_sigmoid(-far)));
+        }
     }
 
     #[test]
