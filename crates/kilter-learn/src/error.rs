@@ -8,9 +8,10 @@ pub enum LearnError {
     NoColumns,
     TooManyRows { rows: usize, limit: usize },
     LengthMismatch { what: &'static str, expected: usize, found: usize },
-    BadLabel { row: usize, value: f64 },
+    BadLabel { row: usize, value: f64, must: &'static str },
     BadWeight { row: usize, value: f64 },
     OneClass { label: u8, rows: usize },
+    AllZero { rows: usize },
     EmptyValidation { rows: usize, fraction: f64 },
     DifferentColumns { training: Vec<String>, validation: Vec<String> },
     BadParameter { name: &'static str, found: String, must: &'static str },
@@ -42,9 +43,9 @@ impl fmt::Display for LearnError {
                 )
             }
             LengthMismatch { what, expected, found } => write!(f, "{what}: {found} values for {expected} expected"),
-            BadLabel { row, value } => write!(
+            BadLabel { row, value, must } => write!(
                 f,
-                "label of row {row} is {value}, but labels must be 0 or 1\n  hint: leave out rows whose outcome is not known yet; write the label as a condition"
+                "label of row {row} is {value}, but labels must be {must}\n  hint: leave out rows whose outcome is not known yet; write a yes-or-no label as a condition"
             ),
             BadWeight { row, value } => {
                 write!(f, "weight of row {row} is {value}, but weights must be finite and not below 0, and not all 0")
@@ -52,6 +53,10 @@ impl fmt::Display for LearnError {
             OneClass { label, rows } => write!(
                 f,
                 "all {rows} training rows have label {label}; nothing can be told apart\n  hint: widen the time range, or check the label's definition (rows held out for validation do not count)"
+            ),
+            AllZero { rows } => write!(
+                f,
+                "all {rows} training rows have label 0, whose logarithm is without end; there is no rate to learn\n  hint: widen the time range, or check the label's definition"
             ),
             EmptyValidation { rows, fraction } => write!(
                 f,

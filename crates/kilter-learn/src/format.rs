@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::LearnError;
 
 const MAGIC: &[u8; 4] = b"KLTM";
-const VERSION: u32 = 1;
+/// 2: models with other objectives than log loss. What version 1 holds is read as before.
+const VERSION: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Header<P, R> {

@@ -1,7 +1,8 @@
 //! From a training set to a model that scores, explains itself and survives a file: learners, metrics, the `Model` trait and its format.
 //!
 //! Pure: no clock, no files, no environment, no randomness without a seed. The same training set and parameters give the same model bytes
-//! on any number of threads. Rows are `f64` with NaN for missing; margins and contributions are log-odds (natural logarithm).
+//! on any number of threads. Rows are `f64` with NaN for missing; margins and contributions are on the scale of
+//! the model's [`Link`]: log-odds (natural logarithm) for a classifier.
 
 pub mod calibration;
 mod curve;
@@ -16,8 +17,8 @@ mod model;
 pub use calibration::{Calibrated, Calibration, calibrate};
 pub use error::LearnError;
 pub use learners::Learner;
-pub use learners::gbdt::{self, Gbdt, GbdtModel};
+pub use learners::gbdt::{self, Gbdt, GbdtModel, Objective};
 pub use learners::logistic::{self, Logistic, LogisticModel};
 pub use learners::scorecard::{self, Scorecard, ScorecardModel};
 pub use matrix::{Matrix, TrainingSet};
-pub use model::{Model, load};
+pub use model::{Link, Model, load};

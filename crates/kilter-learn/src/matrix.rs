@@ -86,7 +86,7 @@ impl Matrix {
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainingSet {
     pub matrix: Matrix,
-    /// 0 or 1, one a row.
+    /// One a row. What they may be, the learner says: 0 or 1 for a classifier.
     pub labels: Vec<f64>,
     /// How much each row counts; 1 each when `None`.
     pub weights: Option<Vec<f64>>,
@@ -117,7 +117,7 @@ impl TrainingSet {
         }
     }
 
-    /// Labels, weights and lengths are what learners rely on. Says nothing about classes: a validation set may have one only.
+    /// Weights and lengths are what learners rely on.
     pub fn check(&self) -> Result<(), LearnError> {
         let rows = self.rows();
         if self.matrix.columns() == 0 {
@@ -128,9 +128,6 @@ impl TrainingSet {
         }
         if self.labels.len() != rows {
             return Err(LearnError::LengthMismatch { what: "labels", expected: rows, found: self.labels.len() });
-        }
-        if let Some((row, &value)) = self.labels.iter().enumerate().find(|(_, label)| **label != 0.0 && **label != 1.0) {
-            return Err(LearnError::BadLabel { row, value });
         }
         if let Some(weights) = &self.weights {
             if weights.len() != rows {
@@ -143,9 +140,23 @@ impl TrainingSet {
         Ok(())
     }
 
+    /// Every label is what the learner takes; `must` says it in words.
+    pub fn check_labels(&self, takes: impl Fn(f64) -> bool, must: &'static str) -> Result<(), LearnError> {
+        match self.labels.iter().position(|&label| !takes(label)) {
+            Some(row) => Err(LearnError::BadLabel { row, value: self.labels[row], must }),
+            None => Ok(()),
+        }
+    }
+
+    /// Every label is 0 or 1. Says nothing about classes: a validation set may have one only.
+    pub fn check_binary(&self) -> Result<(), LearnError> {
+        self.check_labels(|label| label == 0.0 || label == 1.0, "0 or 1")
+    }
+
     /// Both classes are there among the given rows with weight above zero: something can be told apart.
     pub fn check_classes(&self, rows: Range<usize>) -> Result<(), LearnError> {
-        let has = |class: f64| rows.clone().any(|row| self.labels[row] == class && self.weight(row) > 0.0);
+        // A label between 0 and 1 is some of both.
+        let has = |class: f64| rows.clone().any(|row| self.labels[row] != 1.0 - class && self.weight(row) > 0.0);
         match (has(0.0), has(1.0)) {
             (true, true) => Ok(()),
             (false, false) => Err(LearnError::BadWeight { row: rows.start, value: 0.0 }),
@@ -180,10 +191,10 @@ pub(crate) mod tests {
     #[test]
     fn bad_sets_say_what_is_wrong() {
         let good = training_set(&[vec![1.0, 0.0], vec![2.0, 1.0]]);
-        assert_eq!(good.check(), Ok(()));
+        assert_eq!((good.check(), good.check_binary()), (Ok(()), Ok(())));
         let with_label = |label: f64| TrainingSet { labels: vec![0.0, label], ..good.clone() };
-        assert!(matches!(with_label(f64::NAN).check(), Err(LearnError::BadLabel { row: 1, .. })));
-        assert_eq!(with_label(2.0).check(), Err(LearnError::BadLabel { row: 1, value: 2.0 }));
+        assert!(matches!(with_label(f64::NAN).check_binary(), Err(LearnError::BadLabel { row: 1, .. })));
+        assert_eq!(with_label(2.0).check_binary(), Err(LearnError::BadLabel { row: 1, value: 2.0, must: "0 or 1" }));
         assert_eq!(with_label(0.0).check_classes(0..2), Err(LearnError::OneClass { label: 0, rows: 2 }));
         let short = TrainingSet { labels: vec![1.0], ..good.clone() };
         assert_eq!(short.check(), Err(LearnError::LengthMismatch { what: "labels", expected: 2, found: 1 }));

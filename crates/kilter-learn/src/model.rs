@@ -2,10 +2,32 @@
 
 use crate::{LearnError, format, learners};
 
-/// A trained binary classifier. Immutable: many threads may score with one at the same time.
+/// How a margin becomes a number of the label's own kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// The margin is the log-odds of the positive class: a classifier.
+    Logit,
+    /// The margin is the prediction.
+    Identity,
+    /// The margin is the prediction's natural logarithm.
+    Log,
+}
+
+impl Link {
+    pub fn inverse(self, margin: f64) -> f64 {
+        match self {
+            Link::Logit => crate::math::sigmoid(margin),
+            Link::Identity => margin,
+            Link::Log => libm::exp(margin),
+        }
+    }
+}
+
+/// A trained model of one output: a binary classifier, or a regression with another [`Link`]. Immutable: many threads may score with one at
+/// the same time.
 ///
 /// A row has one value for each of [`inputs`](Model::inputs), in that order, NaN meaning missing. A row of another length is a bug of the
-/// caller and panics. Margins are log-odds; everything is deterministic to the bit, for one row or many, before and after saving.
+/// caller and panics. Margins are on the link's scale; everything is deterministic to the bit, for one row or many, before and after saving.
 pub trait Model: Send + Sync {
     /// Name of the learner in the register, such as `"gbdt"`.
     fn kind(&self) -> &'static str;
@@ -13,11 +35,25 @@ pub trait Model: Send + Sync {
     /// Names of the features, in the order of a row.
     fn inputs(&self) -> &[String];
 
-    /// Log-odds of the positive class.
+    /// What the margin stands for.
+    fn link(&self) -> Link {
+        Link::Logit
+    }
+
+    /// The sum of what the model learned, on the link's scale: log-odds of the positive class for a classifier.
     fn margin(&self, row: &[f64]) -> f64;
 
+    /// The prediction on the label's own scale: a probability, a mean, a quantile.
+    fn predict(&self, row: &[f64]) -> f64 {
+        self.link().inverse(self.margin(row))
+    }
+
     /// Probability of the positive class.
+    ///
+    /// # Panics
+    /// When the model is no classifier: another kind of number must not pass for a probability.
     fn probability(&self, row: &[f64]) -> f64 {
+        assert_eq!(self.link(), Link::Logit, "only a classifier has a probability");
         crate::math::sigmoid(self.margin(row))
     }
 
@@ -31,7 +67,7 @@ pub trait Model: Send + Sync {
         None
     }
 
-    /// Fills one contribution (in log-odds) for each input and returns the base value: base + sum of contributions = margin, to rounding
+    /// Fills one contribution (on the link's scale) for each input and returns the base value: base + sum of contributions = margin, to rounding
     /// (1e-9).
     fn explain(&self, row: &[f64], contributions: &mut Vec<f64>) -> f64;
 

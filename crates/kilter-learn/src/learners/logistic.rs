@@ -61,6 +61,7 @@ struct Report {
 pub fn fit(training_set: &TrainingSet, parameters: &Logistic) -> Result<LogisticModel, LearnError> {
     parameters.check()?;
     training_set.check()?;
+    training_set.check_binary()?;
     training_set.check_classes(0..training_set.rows())?;
     let problem = Problem::standardise(training_set, parameters.l2);
     let mut solution = vec![0.0; problem.width()];

@@ -8,11 +8,11 @@ use rayon::prelude::*;
 use super::binned::{self, Binned};
 use super::grow::{Grower, Grown, MAX_DEPTH};
 use super::histogram::{Entry, MAX_ROWS, Scale, row_noise};
-use super::split::{Rules, leaf_value};
+use super::objective::quantile;
+use super::split::Rules;
 use super::tree::Tree;
-use super::{Gbdt, GbdtModel, Report};
-use crate::math::{logit, margin_loss, sigmoid};
-use crate::{LearnError, TrainingSet};
+use super::{Gbdt, GbdtModel, Objective, Report};
+use crate::{LearnError, Link, TrainingSet};
 
 /// Rows handled as one block; float sums are added block by block in order, so the thread count cannot change a bit.
 const BLOCK: usize = 8192;
@@ -23,14 +23,15 @@ pub(super) fn boost(
     validation: Option<(&TrainingSet, Range<usize>)>,
     parameters: &Gbdt,
 ) -> Result<GbdtModel, LearnError> {
-    training_set.check_classes(rows.clone())?;
+    check_variety(training_set, rows.clone(), &parameters.objective)?;
     if rows.len() > MAX_ROWS {
         return Err(LearnError::TooManyRows { rows: rows.len(), limit: MAX_ROWS });
     }
     let matrix = &training_set.matrix;
     let cuts = binned::cut(matrix, rows.clone(), parameters.bins, parameters.seed);
     let mut training = Scored::new(training_set, rows.clone(), &cuts, parameters);
-    let base = training.base_margin();
+    let objective = parameters.objective;
+    let base = objective.base(training.labels, |row| training.weight(row));
     training.scores.fill(base);
     let mut validation = validation.map(|(set, rows)| Scored::new(set, rows, &cuts, parameters));
     if let Some(validation) = &mut validation {
@@ -40,17 +41,18 @@ pub(super) fn boost(
         rows: training.labels.len(),
         positives: training.positives(),
         validation_rows: validation.as_ref().map_or(0, |set| set.labels.len()),
-        validation_positives: validation.as_ref().map_or(0, Scored::positives),
+        validation_positives: validation.as_ref().map_or(Some(0).filter(|_| objective.link() == Link::Logit), Scored::positives),
         ..Report::default()
     };
 
     let largest_weight = training.weights.as_ref().map_or(1.0, |weights| weights.iter().copied().fold(0.0, f64::max));
-    let rules = Rules {
+    let fixed_scale = objective.limits().map(|(gradient, hessian)| Scale::fitting(largest_weight * gradient, largest_weight * hessian));
+    let mut rules = Rules {
         lambda: parameters.lambda_l2,
         min_rows: parameters.min_leaf_rows as u64,
         min_hessian: parameters.min_child_hessian,
         min_gain: parameters.min_gain,
-        scale: Scale::fitting(largest_weight, largest_weight * 0.25),
+        scale: Scale::fitting(largest_weight, largest_weight),
         cuts: &cuts,
         monotone: if parameters.monotone.iter().all(|&direction| direction == 0) { &[] } else { &parameters.monotone },
     };
@@ -69,7 +71,7 @@ pub(super) fn boost(
         let columns = choose_columns(binned.width, parameters.column_fraction, &mut rng);
         let sampled = bag.is_some() || columns.len() < binned.width;
         grower.set_columns(columns);
-        compute_gradients(&training, &mut gradients, &mut entries, &rules.scale, noise_seed);
+        rules.scale = compute_gradients(&training, &mut gradients, &mut entries, fixed_scale, noise_seed);
         if let Some(bag) = &bag {
             entries.retain(|entry| bag.has(entry.row()));
         }
@@ -81,7 +83,7 @@ pub(super) fn boost(
             // Nothing is left to learn; with sampling, another sample may still find something.
             if sampled { continue } else { break }
         }
-        set_leaf_values(&mut grown, &entries, &gradients, parameters);
+        set_leaf_values(&mut grown, &entries, &gradients, &training, parameters.learning_rate, parameters.lambda_l2);
         add_leaf_values(&mut training.scores, &grown, &entries);
         if let Some(bag) = &bag {
             let outside = |row: usize| !bag.has(row);
@@ -89,10 +91,10 @@ pub(super) fn boost(
         }
         if let Some(validation) = &mut validation {
             add_tree(&mut validation.scores, &validation.binned, &grown, |_| true);
-            report.validation_log_loss.push(validation.loss());
+            report.validation_loss.push(validation.loss());
         }
         trees.push(grown.tree);
-        let since_best = trees.len() - best_iteration(&report.validation_log_loss).unwrap_or(trees.len());
+        let since_best = trees.len() - best_iteration(&report.validation_loss).unwrap_or(trees.len());
         if parameters.early_stopping.is_some_and(|rounds| since_best >= rounds) {
             report.stopped_early = true;
             break;
@@ -100,7 +102,7 @@ pub(super) fn boost(
     }
     report.trees_grown = trees.len();
     if parameters.early_stopping.is_some()
-        && let Some(best) = best_iteration(&report.validation_log_loss)
+        && let Some(best) = best_iteration(&report.validation_loss)
     {
         trees.truncate(best);
     }
@@ -116,6 +118,7 @@ fn best_iteration(losses: &[f64]) -> Option<usize> {
 /// Rows with their bins, labels and current scores.
 struct Scored<'a> {
     binned: Binned,
+    objective: Objective,
     labels: &'a [f64],
     /// Row weight times class weight; `None` when all are 1.
     weights: Option<Vec<f64>>,
@@ -124,10 +127,13 @@ struct Scored<'a> {
 
 impl<'a> Scored<'a> {
     fn new(set: &'a TrainingSet, rows: Range<usize>, cuts: &[binned::Cuts], parameters: &Gbdt) -> Self {
-        let weigh = |row: usize| set.weight(row) * if set.labels[row] == 1.0 { parameters.scale_positive } else { 1.0 };
+        // A label between 0 and 1 is that much of a positive row.
+        let class = |label: f64| if parameters.scale_positive == 1.0 { 1.0 } else { 1.0 + label * (parameters.scale_positive - 1.0) };
+        let weigh = |row: usize| set.weight(row) * class(set.labels[row]);
         let weighted = set.weights.is_some() || parameters.scale_positive != 1.0;
         Scored {
             binned: Binned::new(&set.matrix, rows.clone(), cuts),
+            objective: parameters.objective,
             labels: &set.labels[rows.clone()],
             weights: weighted.then(|| rows.clone().map(weigh).collect()),
             scores: vec![0.0; rows.len()],
@@ -138,27 +144,17 @@ impl<'a> Scored<'a> {
         self.weights.as_ref().map_or(1.0, |weights| weights[row])
     }
 
-    fn positives(&self) -> usize {
-        self.labels.iter().filter(|&&label| label == 1.0).count()
+    fn positives(&self) -> Option<usize> {
+        (self.objective.link() == Link::Logit).then(|| self.labels.iter().filter(|&&label| label == 1.0).count())
     }
 
-    /// Log-odds of the weighted share of positives.
-    fn base_margin(&self) -> f64 {
-        let (mut positive, mut total) = (0.0, 0.0);
-        for (row, label) in self.labels.iter().enumerate() {
-            positive += label * self.weight(row);
-            total += self.weight(row);
-        }
-        logit(positive / total)
-    }
-
-    /// Weighted mean log loss of the current scores.
+    /// Weighted mean loss of the current scores.
     fn loss(&self) -> f64 {
         let block = |start: usize| {
             let rows = start..(start + BLOCK).min(self.labels.len());
             rows.fold((0.0, 0.0), |(loss, total), row| {
                 let weight = self.weight(row);
-                (loss + weight * margin_loss(self.scores[row], self.labels[row]), total + weight)
+                (loss + weight * self.objective.loss(self.scores[row], self.labels[row]), total + weight)
             })
         };
         let blocks: Vec<(f64, f64)> = starts(self.labels.len()).into_par_iter().map(block).collect();
@@ -194,34 +190,76 @@ fn choose_columns(width: usize, fraction: f64, rng: &mut Rng) -> Vec<usize> {
     columns
 }
 
-/// First and second derivatives of the log loss at the current scores: as floats for leaf values, as words for histograms.
-fn compute_gradients(training: &Scored<'_>, gradients: &mut [[f32; 2]], entries: &mut Vec<Entry>, scale: &Scale, noise_seed: u64) {
+/// There is something to learn: two classes, or a rate above 0 where its logarithm is predicted.
+fn check_variety(set: &TrainingSet, rows: Range<usize>, objective: &Objective) -> Result<(), LearnError> {
+    if objective.link() == Link::Logit {
+        return set.check_classes(rows);
+    }
+    if !rows.clone().any(|row| set.weight(row) > 0.0) {
+        return Err(LearnError::BadWeight { row: rows.start, value: 0.0 });
+    }
+    let zero = objective.link() == Link::Log && rows.clone().all(|row| set.labels[row] == 0.0 || set.weight(row) == 0.0);
+    if zero { Err(LearnError::AllZero { rows: rows.len() }) } else { Ok(()) }
+}
+
+/// First and second derivatives of the loss at the current scores: as floats for leaf values, as words for histograms. Returns the scale of
+/// the words: the given one, or where the objective does not know its sizes beforehand, one that fits the largest of this tree.
+fn compute_gradients(
+    training: &Scored<'_>,
+    gradients: &mut [[f32; 2]],
+    entries: &mut Vec<Entry>,
+    scale: Option<Scale>,
+    noise_seed: u64,
+) -> Scale {
     entries.resize(training.labels.len(), Entry::default());
+    let derivatives = |row: usize| {
+        let (g, h) = training.objective.derivatives(training.scores[row], training.labels[row]);
+        (training.weight(row) * g, training.weight(row) * h)
+    };
+    let scale = scale.unwrap_or_else(|| {
+        let larger = |a: (f64, f64), b: (f64, f64)| (a.0.max(b.0), a.1.max(b.1));
+        let block = |start: usize| {
+            (start..(start + BLOCK).min(training.labels.len())).fold((0.0, 0.0), |largest, row| {
+                let (g, h) = derivatives(row);
+                larger(largest, (g.abs(), h))
+            })
+        };
+        let (g, h) = starts(training.labels.len()).into_par_iter().map(block).reduce(|| (0.0, 0.0), larger);
+        Scale::fitting(g, h)
+    });
     let blocks = gradients.par_chunks_mut(BLOCK).zip(entries.par_chunks_mut(BLOCK)).enumerate();
     blocks.for_each(|(block, (gradients, entries))| {
         let first = block * BLOCK;
         for i in 0..gradients.len() {
             let row = first + i;
-            let weight = training.weight(row);
-            let probability = sigmoid(training.scores[row]);
-            let (g, h) = (weight * (probability - training.labels[row]), weight * probability * (1.0 - probability));
+            let (g, h) = derivatives(row);
             gradients[i] = [g as f32, h as f32];
             let (g, h) = scale.words(g, h, row_noise(noise_seed, row as u32));
             entries[i] = Entry::new(row as u32, g, h);
         }
     });
+    scale
 }
 
-/// Leaf values from the float gradients, summed in row order within each leaf.
-fn set_leaf_values(grown: &mut Grown, entries: &[Entry], gradients: &[[f32; 2]], parameters: &Gbdt) {
+/// Leaf values from the float gradients, summed in row order within each leaf; or the quantile of the leaf's residuals.
+fn set_leaf_values(grown: &mut Grown, entries: &[Entry], gradients: &[[f32; 2]], training: &Scored<'_>, learning_rate: f64, lambda: f64) {
+    let objective = training.objective;
     let value = |leaf: &super::grow::GrownLeaf| {
+        if let Some(level) = objective.leaf_quantile() {
+            let residual = |entry: &Entry| {
+                let row = entry.row();
+                (training.labels[row] - training.scores[row], training.weight(row))
+            };
+            let residuals = entries[leaf.start..][..leaf.rows].iter().map(residual).collect();
+            return learning_rate * quantile(residuals, level).max(leaf.bounds.low).min(leaf.bounds.high);
+        }
         let (mut gradient, mut hessian) = (0.0, 0.0);
         for entry in &entries[leaf.start..][..leaf.rows] {
             let [g, h] = gradients[entry.row()];
             gradient += f64::from(g);
             hessian += f64::from(h);
         }
-        parameters.learning_rate * leaf_value(gradient, hessian + parameters.lambda_l2, leaf.bounds)
+        learning_rate * objective.leaf_value(gradient, hessian, lambda, leaf.bounds)
     };
     grown.tree.leaves = grown.leaves.par_iter().map(value).collect();
 }

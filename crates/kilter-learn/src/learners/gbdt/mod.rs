@@ -1,4 +1,4 @@
-//! Gradient-boosted decision trees for a binary label: histogram-based, leaf-wise, logistic loss.
+//! Gradient-boosted decision trees: histogram-based, leaf-wise, for a yes or no, a mean, a quantile, a count or an amount.
 //!
 //! The method is that of XGBoost (Chen and Guestrin 2016) and LightGBM (Ke et al. 2017); sums are exact whole numbers, so the model's bytes
 //! do not depend on the number of threads. Missing values (NaN) learn a side at every split. Where a split's training rows had no missing
@@ -14,6 +14,7 @@ mod boost;
 mod grow;
 mod histogram;
 mod model;
+mod objective;
 mod shap;
 mod split;
 mod tree;
@@ -24,12 +25,16 @@ use crate::{LearnError, TrainingSet};
 
 pub(crate) use model::read;
 pub use model::{GbdtModel, Report};
+pub use objective::Objective;
 
 pub const KIND: &str = "gbdt";
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Gbdt {
+    /// The loss that is lowered. Left out of a file when it is log loss, so that definitions of before keep their hash.
+    #[serde(skip_serializing_if = "Objective::is_default")]
+    pub objective: Objective,
     /// Most trees to grow.
     pub trees: usize,
     /// Most leaves a tree may have.
@@ -39,9 +44,9 @@ pub struct Gbdt {
     pub learning_rate: f64,
     /// Fewest training rows in a leaf.
     pub min_leaf_rows: usize,
-    /// Smallest sum of hessians (weight x p x (1 - p)) in a leaf.
+    /// Smallest sum of hessians (weight x p x (1 - p) with log loss, weight with absolute and squared error and quantiles) in a leaf.
     pub min_child_hessian: f64,
-    /// Pulls leaf values towards zero.
+    /// Pulls leaf values towards zero; but for medians and quantiles, which are those of the leaf's rows.
     pub lambda_l2: f64,
     /// Splits must lower the (doubled) loss by more than this.
     pub min_gain: f64,
@@ -60,13 +65,14 @@ pub struct Gbdt {
     /// -1, 0 or 1 for each column: the score must not rise, may do anything, must not fall as the value rises. Missing
     /// values are outside the order and free. Empty: no constraint.
     pub monotone: Vec<i8>,
-    /// Weight of a positive row against a negative one. Other than 1 it shifts probabilities away from observed rates.
+    /// Weight of a positive row against a negative one, with log loss only. Other than 1 it shifts probabilities away from observed rates.
     pub scale_positive: f64,
 }
 
 impl Default for Gbdt {
     fn default() -> Self {
         Gbdt {
+            objective: Objective::Binary,
             trees: 300,
             leaves: 31,
             max_depth: None,
@@ -91,6 +97,7 @@ impl Default for Gbdt {
 pub fn fit(training_set: &TrainingSet, parameters: &Gbdt) -> Result<GbdtModel, LearnError> {
     parameters.check(training_set.matrix.columns())?;
     training_set.check()?;
+    parameters.objective.check_labels(training_set)?;
     let rows = training_set.rows();
     if parameters.early_stopping.is_none() {
         return boost::boost(training_set, 0..rows, None, parameters);
@@ -107,7 +114,9 @@ pub fn fit(training_set: &TrainingSet, parameters: &Gbdt) -> Result<GbdtModel, L
 pub fn fit_with_validation(training: &TrainingSet, validation: &TrainingSet, parameters: &Gbdt) -> Result<GbdtModel, LearnError> {
     parameters.check(training.matrix.columns())?;
     training.check()?;
+    parameters.objective.check_labels(training)?;
     validation.check()?;
+    parameters.objective.check_labels(validation)?;
     if training.matrix.names() != validation.matrix.names() {
         return Err(LearnError::DifferentColumns {
             training: training.matrix.names().to_vec(),
@@ -142,6 +151,9 @@ impl Gbdt {
         let fraction_used = self.early_stopping.is_some();
         require(!fraction_used || (fraction > 0.0 && fraction < 1.0), "validation_fraction", number(fraction), "between 0 and 1")?;
         require(above_zero(self.scale_positive), "scale_positive", number(self.scale_positive), "finite and above 0")?;
+        self.objective.check()?;
+        let scale_used = self.objective.is_default() || self.scale_positive == 1.0;
+        require(scale_used, "scale_positive", number(self.scale_positive), "1 with an objective that has no positive rows")?;
         let monotone = format!("{:?}", self.monotone);
         require(self.monotone.iter().all(|direction| (-1..=1).contains(direction)), "monotone", monotone, "-1, 0 or 1 for each column")?;
         match self.monotone.len() {
@@ -152,5 +164,7 @@ impl Gbdt {
     }
 }
 
+#[cfg(test)]
+mod objective_tests;
 #[cfg(test)]
 mod tests;

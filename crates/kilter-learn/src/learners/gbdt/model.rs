@@ -8,7 +8,7 @@ use super::shap::Explainer;
 use super::tree::{Forest, Tree};
 use super::{Gbdt, KIND};
 use crate::format::{Header, Sealed, Writer, seal};
-use crate::{LearnError, Model};
+use crate::{LearnError, Link, Model};
 
 /// Gradient-boosted trees: the margin is a base plus one leaf value a tree.
 #[derive(Debug)]
@@ -27,15 +27,17 @@ pub struct GbdtModel {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     pub rows: usize,
-    pub positives: usize,
+    /// Rows of label 1; of a classifier only.
+    pub positives: Option<usize>,
     pub validation_rows: usize,
-    pub validation_positives: usize,
+    pub validation_positives: Option<usize>,
     pub trees_grown: usize,
     /// Trees in the model.
     pub best_iteration: usize,
     pub stopped_early: bool,
-    /// Mean log loss on the validation rows after each tree, in nats; empty without validation.
-    pub validation_log_loss: Vec<f64>,
+    /// Mean loss on the validation rows after each tree, that of the objective: log loss in nats for a classifier. Empty without validation.
+    #[serde(alias = "validation_log_loss")]
+    pub validation_loss: Vec<f64>,
 }
 
 impl GbdtModel {
@@ -70,6 +72,10 @@ impl Model for GbdtModel {
 
     fn inputs(&self) -> &[String] {
         &self.inputs
+    }
+
+    fn link(&self) -> Link {
+        self.parameters.objective.link()
     }
 
     fn margin(&self, row: &[f64]) -> f64 {
@@ -121,6 +127,9 @@ pub(crate) fn read(sealed: &Sealed<'_>) -> Result<Box<dyn Model>, LearnError> {
     let Header { inputs, parameters, report, .. } = sealed.header::<Gbdt, Report>()?;
     if inputs.is_empty() {
         return Err(LearnError::corrupt("it has no inputs"));
+    }
+    if parameters.objective.check().is_err() {
+        return Err(LearnError::corrupt("its objective has an impossible parameter"));
     }
     let mut body = sealed.body();
     let base = body.f64()?;

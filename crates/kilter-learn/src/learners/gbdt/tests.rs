@@ -161,8 +161,8 @@ fn early_stopping_keeps_the_best_number_of_trees() {
     let report = model.report();
     assert!(report.stopped_early && report.trees_grown == report.best_iteration + 15, "{report:?}");
     assert_eq!((model.trees(), report.rows, report.validation_rows), (report.best_iteration, 2100, 900));
-    let best = report.validation_log_loss[report.best_iteration - 1];
-    assert!(report.validation_log_loss.iter().all(|&loss| loss >= best));
+    let best = report.validation_loss[report.best_iteration - 1];
+    assert!(report.validation_loss.iter().all(|&loss| loss >= best));
     // The reported loss is that of the kept model on the last rows.
     let held_out = set.slice(2100..3000);
     let probabilities: Vec<f64> = scores(&model, &held_out).iter().map(|&margin| sigmoid(margin)).collect();

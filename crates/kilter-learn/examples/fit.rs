@@ -1,0 +1,95 @@
+//! Fits once on arrays of numpy and prints what it cost and how good it is, as JSON: Kilter's side of `bench/learner`.
+//!
+//! ```text
+//! fit FOLDER '{"trees": 100}' REPEATS       FOLDER has x_train.npy, y_train.npy, x_test.npy, y_test.npy of 32-bit floats
+//! ```
+//! The clock starts with the matrix in memory. Peak memory is what the fit adds to it.
+#![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::error::Error;
+use std::fs;
+use std::time::Instant;
+
+use kilter_learn::{Gbdt, Matrix, Model, TrainingSet, gbdt, metrics};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [folder, parameters, repeats] = arguments.as_slice() else { return Err("fit FOLDER PARAMETERS REPEATS".into()) };
+    let parameters: Gbdt = serde_json::from_str(parameters)?;
+    let train = TrainingSet::new(matrix(&format!("{folder}/x_train.npy"))?, labels(&format!("{folder}/y_train.npy"))?);
+    // Threads are started before the clock, as a service has them.
+    rayon::broadcast(|_| ());
+    let before = memory("VmRSS:");
+    fs::write("/proc/self/clear_refs", "5")?;
+    let mut walls = Vec::new();
+    let mut model = None;
+    let cpu = cpu_seconds();
+    for _ in 0..repeats.parse()? {
+        let started = Instant::now();
+        model = Some(gbdt::fit(&train, &parameters)?);
+        walls.push(started.elapsed().as_secs_f64());
+    }
+    let cpu = (cpu_seconds() - cpu) / walls.len() as f64;
+    let added = memory("VmHWM:").saturating_sub(before);
+    walls.sort_by(f64::total_cmp);
+    let model = model.ok_or("no repeat")?;
+    let (x, y) = (matrix(&format!("{folder}/x_test.npy"))?, labels(&format!("{folder}/y_test.npy"))?);
+    let mut row = Vec::new();
+    let probabilities: Vec<f64> = (0..x.rows())
+        .map(|i| {
+            x.row(i, &mut row);
+            model.probability(&row)
+        })
+        .collect();
+    let result = serde_json::json!({
+        "wall": walls[walls.len() / 2], "cpu": cpu, "added_mib": added / 1024,
+        "auc": metrics::auc(&probabilities, &y), "log_loss": metrics::log_loss(&probabilities, &y),
+        "model_bytes": model.to_bytes().len(),
+    });
+    println!("{result}");
+    Ok(())
+}
+
+/// Shape and values of an array of 32-bit floats in row order.
+fn npy(path: &str) -> Result<(Vec<usize>, Vec<f32>), Box<dyn Error>> {
+    let bytes = fs::read(path)?;
+    let length = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
+    let header = std::str::from_utf8(&bytes[10..10 + length])?;
+    if !header.contains("'<f4'") || header.contains("'fortran_order': True") {
+        return Err(format!("{path}: 32-bit floats in row order are needed, its header is {header}").into());
+    }
+    let shape = header.split("'shape': (").nth(1).and_then(|rest| rest.split(')').next()).ok_or("no shape")?;
+    let shape = shape.split(',').filter_map(|size| size.trim().parse().ok()).collect();
+    let (values, _) = bytes[10 + length..].as_chunks::<4>();
+    Ok((shape, values.iter().map(|&four| f32::from_le_bytes(four)).collect()))
+}
+
+fn matrix(path: &str) -> Result<Matrix, Box<dyn Error>> {
+    let (shape, values) = npy(path)?;
+    let mut matrix = Matrix::with_columns((0..shape[1]).map(|column| format!("x{column}")).collect());
+    let mut row = vec![0.0; shape[1]];
+    for values in values.chunks_exact(shape[1]) {
+        row.iter_mut().zip(values).for_each(|(to, &value)| *to = f64::from(value));
+        matrix.push_row(&row);
+    }
+    Ok(matrix)
+}
+
+fn labels(path: &str) -> Result<Vec<f64>, Box<dyn Error>> {
+    Ok(npy(path)?.1.into_iter().map(f64::from).collect())
+}
+
+/// A line of this process's status, in KiB.
+fn memory(line: &str) -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let value = status.lines().find_map(|l| l.strip_prefix(line)).unwrap_or_default();
+    value.trim().trim_end_matches(" kB").parse().unwrap_or(0)
+}
+
+/// User and system time of this process, in seconds.
+fn cpu_seconds() -> f64 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+    let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
+    (ticks(11) + ticks(12)) / 100.0
+}

@@ -1,0 +1,48 @@
+//! Model files of earlier format versions are read, and score and explain to the bit as they did when they were written.
+
+use kilter_learn::load;
+
+const ROWS: [[f64; 3]; 4] = [[0.3, 1.2, 20.0], [-2.0, f64::NAN, 3.5], [1.75, 0.01, f64::NAN], [f64::INFINITY, -1.0, 40.0]];
+
+/// For each row the bits of margin, base and first contribution.
+fn check(bytes: &[u8], expected: [[u64; 3]; 4]) {
+    let model = load(bytes).unwrap();
+    assert_eq!(model.inputs(), ["income", "burden", "age"]);
+    // Written anew it has today's version, and is the same model.
+    let anew = load(&model.to_bytes()).unwrap();
+    for (row, expected) in ROWS.iter().zip(expected) {
+        for model in [&model, &anew] {
+            let mut contributions = Vec::new();
+            let base = model.explain(row, &mut contributions);
+            assert_eq!([model.margin(row).to_bits(), base.to_bits(), contributions[0].to_bits()], expected);
+        }
+    }
+}
+
+#[test]
+fn trees_of_version_1() {
+    check(
+        include_bytes!("golden/gbdt-v1.kltm"),
+        [
+            [0xbfe52270658601a2, 0xbfc9284761ff4cda, 0x3fb945d84b312158],
+            [0xbfc25f80e25cdbd6, 0xbfc9284761ff4cda, 0xbfe7df26d3916cf5],
+            [0x3feb28adca2856fc, 0xbfc9284761ff4cda, 0x3fde4c1b4f4f19df],
+            [0x3fee6eb94dea2ba2, 0xbfc9284761ff4cda, 0x3fdb3f48f8afbaba],
+        ],
+    );
+    let report = load(include_bytes!("golden/gbdt-v1.kltm")).unwrap().describe()["report"].clone();
+    assert!(report["positives"].as_u64() > Some(0) && report["validation_loss"].as_array().is_some_and(|losses| !losses.is_empty()));
+}
+
+#[test]
+fn a_line_of_version_1() {
+    check(
+        include_bytes!("golden/logistic-v1.kltm"),
+        [
+            [0xbfca8e3c9114370d, 0xbfd0e515f0c2b4c2, 0x3fcdae75e7f37592],
+            [0xc001be60692696aa, 0xbfd0e515f0c2b4c2, 0xbffbc63db16eb017],
+            [0x40009d53a6dd693e, 0xbfd0e515f0c2b4c2, 0x3ff78f247d0b92cd],
+            [0x3ffcc0402125bb3e, 0xbfd0e515f0c2b4c2, 0x0000000000000000],
+        ],
+    );
+}
