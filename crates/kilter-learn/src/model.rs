@@ -1,6 +1,6 @@
 //! What every trained model can do, whatever learned it.
 
-use crate::{LearnError, format, learners};
+use crate::{LearnError, Matrix, format, learners};
 
 /// A trained binary classifier. Immutable: many threads may score with one at the same time.
 ///
@@ -16,9 +16,25 @@ pub trait Model: Send + Sync {
     /// Log-odds of the positive class.
     fn margin(&self, row: &[f64]) -> f64;
 
+    /// The margins of all rows of a matrix whose columns are the inputs: the bits of [`margin`](Model::margin), faster for many.
+    fn margins(&self, matrix: &Matrix) -> Vec<f64> {
+        let mut row = Vec::new();
+        (0..matrix.rows())
+            .map(|r| {
+                matrix.row(r, &mut row);
+                self.margin(&row)
+            })
+            .collect()
+    }
+
     /// Probability of the positive class.
     fn probability(&self, row: &[f64]) -> f64 {
         crate::math::sigmoid(self.margin(row))
+    }
+
+    /// The probabilities of all rows of a matrix: the bits of [`probability`](Model::probability), which a model overrides together with this.
+    fn probabilities(&self, matrix: &Matrix) -> Vec<f64> {
+        self.margins(matrix).into_iter().map(crate::math::sigmoid).collect()
     }
 
     /// Fills one contribution (in log-odds) for each input and returns the base value: base + sum of contributions = margin, to rounding
