@@ -38,13 +38,11 @@ impl Level {
     pub fn best() -> Self {
         #[cfg(target_arch = "x86_64")]
         {
-            let has_512 = std::arch::is_x86_feature_detected!("avx512f")
-                && std::arch::is_x86_feature_detected!("avx512bw")
-                && std::arch::is_x86_feature_detected!("avx512vbmi");
-            if has_512 {
+            use std::arch::is_x86_feature_detected as has;
+            if has!("avx512f") && has!("avx512bw") && has!("avx512vbmi") && has!("popcnt") && has!("bmi1") {
                 return Level::Avx512;
             }
-            if std::arch::is_x86_feature_detected!("avx2") {
+            if has!("avx2") && has!("popcnt") {
                 return Level::Avx2;
             }
         }
@@ -294,7 +292,7 @@ impl Paths {
     }
 }
 
-/// What is written for wide registers. All `unsafe` of scoring is here and in the two places that call it.
+/// What is written for wide registers. All `unsafe` of scoring is here and in `Plan::margin` and `Plan::margins`.
 #[cfg(target_arch = "x86_64")]
 mod wide {
     use std::arch::x86_64::*;
