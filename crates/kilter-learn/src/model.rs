@@ -1,6 +1,6 @@
 //! What every trained model can do, whatever learned it.
 
-use crate::{LearnError, format, learners};
+use crate::{LearnError, Matrix, format, learners};
 
 /// How a margin becomes a number of the label's own kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +48,17 @@ pub trait Model: Send + Sync {
         self.link().inverse(self.margin(row))
     }
 
+    /// The margins of all rows of a matrix whose columns are the inputs: the bits of [`margin`](Model::margin), faster for many.
+    fn margins(&self, matrix: &Matrix) -> Vec<f64> {
+        let mut row = Vec::new();
+        (0..matrix.rows())
+            .map(|r| {
+                matrix.row(r, &mut row);
+                self.margin(&row)
+            })
+            .collect()
+    }
+
     /// Probability of the positive class.
     ///
     /// # Panics
@@ -55,6 +66,11 @@ pub trait Model: Send + Sync {
     fn probability(&self, row: &[f64]) -> f64 {
         assert_eq!(self.link(), Link::Logit, "only a classifier has a probability");
         crate::math::sigmoid(self.margin(row))
+    }
+
+    /// The probabilities of all rows of a matrix: the bits of [`probability`](Model::probability), which a model overrides together with this.
+    fn probabilities(&self, matrix: &Matrix) -> Vec<f64> {
+        self.margins(matrix).into_iter().map(crate::math::sigmoid).collect()
     }
 
     /// The model beneath a calibration, whose probabilities are as it learned them; `None` for a model that has none.

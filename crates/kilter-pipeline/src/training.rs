@@ -116,13 +116,7 @@ pub fn train(
 
 /// The model's probability for every row.
 pub fn probabilities(model: &dyn Model, matrix: &Matrix) -> Vec<f64> {
-    let mut row = Vec::new();
-    (0..matrix.rows())
-        .map(|r| {
-            matrix.row(r, &mut row);
-            model.probability(&row)
-        })
-        .collect()
+    model.probabilities(matrix)
 }
 
 /// What inputs and scores look like on the rows the model learned from.

@@ -7,7 +7,7 @@
 //! Memory beside the training set: two bytes a value, about 40 bytes a row, and 4 KiB a column for each open leaf.
 //!
 //! `binned` cuts columns into bins, `histogram` sums gradients, `split` finds the best cut of a node, `grow` makes a tree, `boost` makes
-//! many, `shap` explains.
+//! many, `scoring` scores, `shap` explains.
 
 mod binned;
 mod boost;
@@ -15,6 +15,7 @@ mod grow;
 mod histogram;
 mod model;
 mod objective;
+mod scoring;
 mod shap;
 mod split;
 mod tree;

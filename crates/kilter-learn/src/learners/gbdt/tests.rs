@@ -284,3 +284,15 @@ fn a_learner_is_named_in_a_definition() {
     let line: Learner = serde_json::from_str(r#"{"kind": "logistic"}"#).unwrap();
     assert_eq!(line, Learner::Logistic(Logistic::default()));
 }
+
+#[test]
+fn many_rows_at_once_have_the_bits_of_one_row() {
+    let set = nonlinear(1500, 31);
+    for leaves in [7, 31, 40, 300] {
+        let model = fit(&set, &Gbdt { leaves, min_leaf_rows: 1, ..quick() }).unwrap();
+        let alone = scores(&model, &set);
+        let bits = |numbers: Vec<f64>| numbers.into_iter().map(f64::to_bits).collect::<Vec<_>>();
+        assert_eq!(bits(model.probabilities(&set.matrix)), bits(alone.iter().map(|&margin| sigmoid(margin)).collect()), "{leaves} leaves");
+        assert_eq!(bits(model.margins(&set.matrix)), bits(alone), "{leaves} leaves");
+    }
+}
