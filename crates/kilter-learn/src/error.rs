@@ -6,18 +6,58 @@ use std::fmt;
 pub enum LearnError {
     NoRows,
     NoColumns,
-    TooManyRows { rows: usize, limit: usize },
-    LengthMismatch { what: &'static str, expected: usize, found: usize },
-    BadLabel { row: usize, value: f64 },
-    BadWeight { row: usize, value: f64 },
-    OneClass { label: u8, rows: usize },
-    EmptyValidation { rows: usize, fraction: f64 },
-    DifferentColumns { training: Vec<String>, validation: Vec<String> },
-    BadParameter { name: &'static str, found: String, must: &'static str },
+    TooManyRows {
+        rows: usize,
+        limit: usize,
+    },
+    LengthMismatch {
+        what: &'static str,
+        expected: usize,
+        found: usize,
+    },
+    BadLabel {
+        row: usize,
+        value: f64,
+    },
+    BadWeight {
+        row: usize,
+        value: f64,
+    },
+    OneClass {
+        label: u8,
+        rows: usize,
+    },
+    EmptyValidation {
+        rows: usize,
+        fraction: f64,
+    },
+    DifferentColumns {
+        training: Vec<String>,
+        validation: Vec<String>,
+    },
+    BadParameter {
+        name: &'static str,
+        found: String,
+        must: &'static str,
+    },
     NotAModel,
-    FutureVersion { found: u32, supported: u32 },
-    UnknownKind { kind: String },
-    Corrupt { what: String },
+    FutureVersion {
+        found: u32,
+        supported: u32,
+    },
+    UnknownKind {
+        kind: String,
+    },
+    Corrupt {
+        what: String,
+    },
+    /// A model of another program that cannot be taken over, or one of Kilter's that another format has no words for.
+    Foreign {
+        format: &'static str,
+        at: String,
+        what: String,
+        hint: &'static str,
+    },
 }
 
 impl fmt::Display for LearnError {
@@ -65,6 +105,10 @@ impl fmt::Display for LearnError {
                 )
             }
             UnknownKind { kind } => write!(f, "the model is of kind {kind:?}, which this build does not have"),
+            Foreign { format, at, what, hint } => {
+                write!(f, "{format} model{}{at}: {what}", if at.is_empty() { "" } else { ", " })?;
+                if hint.is_empty() { Ok(()) } else { write!(f, "\n  hint: {hint}") }
+            }
             Corrupt { what } => {
                 write!(f, "the model's bytes are damaged: {what}\n  hint: fetch the artifact again; its checksum no longer holds")
             }

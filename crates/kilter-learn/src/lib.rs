@@ -4,6 +4,7 @@
 //! on any number of threads. Rows are `f64` with NaN for missing; margins and contributions are log-odds (natural logarithm).
 
 mod error;
+pub mod exchange;
 mod format;
 pub mod learners;
 pub mod math;

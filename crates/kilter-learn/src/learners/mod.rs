@@ -6,12 +6,17 @@ pub mod logistic;
 use serde::{Deserialize, Serialize};
 
 use crate::format::Sealed;
-use crate::{LearnError, Model, TrainingSet};
+use crate::{LearnError, Model, TrainingSet, exchange};
 
 type Read = fn(&Sealed<'_>) -> Result<Box<dyn Model>, LearnError>;
 
 /// How to read a model of each kind.
-pub(crate) const KINDS: &[(&str, Read)] = &[(gbdt::KIND, gbdt::read), (logistic::KIND, logistic::read)];
+pub(crate) const KINDS: &[(&str, Read)] = &[
+    (gbdt::KIND, gbdt::read),
+    (logistic::KIND, logistic::read),
+    (exchange::lightgbm::KIND, exchange::read),
+    (exchange::xgboost::KIND, exchange::read),
+];
 
 /// A learner with its parameters, as a definition file names it: `{"kind": "gbdt", "trees": 200}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
