@@ -11,6 +11,14 @@ use kilter_core::record::encode;
 use kilter_core::{Operation, Schema};
 use kilter_fuzz::{engine, events, rows, schema};
 
+/// Small models of other programs, as their tests have them.
+const MODELS: [&[u8]; 5] = [
+    include_bytes!("../../crates/kilter-learn/tests/exchange/lightgbm-3.3.5.txt"),
+    include_bytes!("../../crates/kilter-learn/tests/exchange/lightgbm-4.7.0.txt"),
+    include_bytes!("../../crates/kilter-learn/tests/exchange/xgboost-1.7.6.json"),
+    include_bytes!("../../crates/kilter-learn/tests/exchange/xgboost-3.2.0.json"),
+    include_bytes!("../../crates/kilter-learn/tests/exchange/xgboost-3.2.0.ubj"),
+];
 const EXPRESSIONS: &str = include_str!("../../docs/reference/expressions.md");
 const WINDOWS: &str = include_str!("../../docs/reference/windows.md");
 const DEFINITIONS: &str = include_str!("../../docs/reference/definitions.md");
@@ -45,6 +53,7 @@ fn write_all(folder: &Path) -> io::Result<()> {
     write(folder, "tables", tables())?;
     write(folder, "records", records())?;
     write(folder, "snapshots", snapshots())?;
+    write(folder, "foreign_models", MODELS.iter().map(|model| model.to_vec()).collect())?;
     write(folder, "definitions", definitions())
 }
 

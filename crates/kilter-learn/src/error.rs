@@ -6,23 +6,81 @@ use std::fmt;
 pub enum LearnError {
     NoRows,
     NoColumns,
-    TooManyRows { rows: usize, limit: usize },
-    LengthMismatch { what: &'static str, expected: usize, found: usize },
-    BadLabel { row: usize, value: f64, must: &'static str },
-    BadWeight { row: usize, value: f64 },
-    OneClass { label: u8, rows: usize },
-    AllZero { rows: usize },
-    EmptyValidation { rows: usize, fraction: f64 },
-    DifferentColumns { training: Vec<String>, validation: Vec<String> },
-    BadParameter { name: &'static str, found: String, must: &'static str },
-    TooFewToCalibrate { method: &'static str, rows: usize, positives: usize, needed: usize, needed_of_each: usize },
+    TooManyRows {
+        rows: usize,
+        limit: usize,
+    },
+    LengthMismatch {
+        what: &'static str,
+        expected: usize,
+        found: usize,
+    },
+    BadLabel {
+        row: usize,
+        value: f64,
+        must: &'static str,
+    },
+    BadWeight {
+        row: usize,
+        value: f64,
+    },
+    OneClass {
+        label: u8,
+        rows: usize,
+    },
+    AllZero {
+        rows: usize,
+    },
+    EmptyValidation {
+        rows: usize,
+        fraction: f64,
+    },
+    DifferentColumns {
+        training: Vec<String>,
+        validation: Vec<String>,
+    },
+    BadParameter {
+        name: &'static str,
+        found: String,
+        must: &'static str,
+    },
+    TooFewToCalibrate {
+        method: &'static str,
+        rows: usize,
+        positives: usize,
+        needed: usize,
+        needed_of_each: usize,
+    },
     AlreadyCalibrated,
-    UnknownColumn { parameter: &'static str, name: String },
-    NothingPredicts { columns: usize, most: f64, threshold: f64 },
+    /// Only probabilities can be calibrated.
+    NoClassifier,
+    UnknownColumn {
+        parameter: &'static str,
+        name: String,
+    },
+    NothingPredicts {
+        columns: usize,
+        most: f64,
+        threshold: f64,
+    },
     NotAModel,
-    FutureVersion { found: u32, supported: u32 },
-    UnknownKind { kind: String },
-    Corrupt { what: String },
+    FutureVersion {
+        found: u32,
+        supported: u32,
+    },
+    UnknownKind {
+        kind: String,
+    },
+    Corrupt {
+        what: String,
+    },
+    /// A model of another program that cannot be taken over, or one of Kilter's that another format has no words for.
+    Foreign {
+        format: &'static str,
+        at: String,
+        what: String,
+        hint: &'static str,
+    },
 }
 
 impl fmt::Display for LearnError {
@@ -70,6 +128,10 @@ impl fmt::Display for LearnError {
                 f,
                 "calibration by {method} has {rows} rows to learn from, {positives} of them positive; it needs {needed}, and {needed_of_each} of each class\n  hint: give it a larger share of the rows, widen the time range, or calibrate by a method for fewer rows (platt)"
             ),
+            NoClassifier => write!(
+                f,
+                "the model predicts no probability, so there is none to calibrate\n  hint: leave `calibration` out, or learn with a binary objective"
+            ),
             AlreadyCalibrated => write!(f, "the model is calibrated already\n  hint: calibrate the model beneath it"),
             UnknownColumn { parameter, name } => {
                 write!(f, "parameter {parameter} names the input {name:?}, which the training set does not have")
@@ -86,6 +148,10 @@ impl fmt::Display for LearnError {
                 )
             }
             UnknownKind { kind } => write!(f, "the model is of kind {kind:?}, which this build does not have"),
+            Foreign { format, at, what, hint } => {
+                write!(f, "{format} model{}{at}: {what}", if at.is_empty() { "" } else { ", " })?;
+                if hint.is_empty() { Ok(()) } else { write!(f, "\n  hint: {hint}") }
+            }
             Corrupt { what } => {
                 write!(f, "the model's bytes are damaged: {what}\n  hint: fetch the artifact again; its checksum no longer holds")
             }

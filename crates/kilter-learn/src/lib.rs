@@ -7,6 +7,7 @@
 pub mod calibration;
 mod curve;
 mod error;
+pub mod exchange;
 mod format;
 pub mod learners;
 pub mod math;

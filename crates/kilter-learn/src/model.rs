@@ -70,6 +70,7 @@ pub trait Model: Send + Sync {
 
     /// The probabilities of all rows of a matrix: the bits of [`probability`](Model::probability), which a model overrides together with this.
     fn probabilities(&self, matrix: &Matrix) -> Vec<f64> {
+        assert_eq!(self.link(), Link::Logit, "only a classifier has a probability");
         self.margins(matrix).into_iter().map(crate::math::sigmoid).collect()
     }
 

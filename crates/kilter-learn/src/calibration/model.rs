@@ -8,7 +8,7 @@ use crate::curve::Curve;
 use crate::format::{Header, Sealed, Writer, seal};
 use crate::math::logit;
 use crate::metrics::{brier_weighted, expected_calibration_error, log_loss_weighted};
-use crate::{LearnError, Model, TrainingSet, load};
+use crate::{LearnError, Link, Matrix, Model, TrainingSet, load};
 
 pub(crate) const KIND: &str = "calibrated";
 
@@ -57,10 +57,14 @@ pub fn calibrate(model: Box<dyn Model>, rows: &TrainingSet, calibration: &Calibr
     if model.kind() == KIND {
         return Err(LearnError::AlreadyCalibrated);
     }
+    if model.link() != Link::Logit {
+        return Err(LearnError::NoClassifier);
+    }
     if model.inputs() != rows.matrix.names() {
         return Err(LearnError::DifferentColumns { training: model.inputs().to_vec(), validation: rows.matrix.names().to_vec() });
     }
     rows.check()?;
+    rows.check_binary()?;
     let counts = |class: f64| (0..rows.rows()).filter(|&row| rows.labels[row] == class && rows.weight(row) > 0.0).count();
     let (negatives, positives) = (counts(0.0), counts(1.0));
     if negatives + positives < calibration.method.min_rows() || negatives.min(positives) < MIN_OF_A_CLASS {
@@ -73,13 +77,7 @@ pub fn calibrate(model: Box<dyn Model>, rows: &TrainingSet, calibration: &Calibr
         });
     }
 
-    let mut row = Vec::new();
-    let margins: Vec<f64> = (0..rows.rows())
-        .map(|at| {
-            rows.matrix.row(at, &mut row);
-            model.margin(&row)
-        })
-        .collect();
+    let margins = model.margins(&rows.matrix);
     let weights: Vec<f64> = (0..rows.rows()).map(|row| rows.weight(row)).collect();
     let rate = super::mean(&rows.labels, &weights);
     let shift = calibration.target_rate.map_or(0.0, |target| logit(target) - logit(rate));
@@ -117,8 +115,16 @@ impl Model for Calibrated {
         self.model.margin(row)
     }
 
+    fn margins(&self, matrix: &Matrix) -> Vec<f64> {
+        self.model.margins(matrix)
+    }
+
     fn probability(&self, row: &[f64]) -> f64 {
         self.map.probability(self.model.margin(row))
+    }
+
+    fn probabilities(&self, matrix: &Matrix) -> Vec<f64> {
+        self.model.margins(matrix).into_iter().map(|margin| self.map.probability(margin)).collect()
     }
 
     fn explain(&self, row: &[f64], contributions: &mut Vec<f64>) -> f64 {

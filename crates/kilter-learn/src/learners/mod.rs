@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::calibration;
 use crate::format::Sealed;
-use crate::{LearnError, Model, TrainingSet};
+use crate::{LearnError, Model, TrainingSet, exchange};
 
 type Read = fn(&Sealed<'_>) -> Result<Box<dyn Model>, LearnError>;
 
@@ -18,6 +18,8 @@ pub(crate) const KINDS: &[(&str, Read)] = &[
     (logistic::KIND, logistic::read),
     (scorecard::KIND, scorecard::read),
     (calibration::KIND, calibration::read),
+    (exchange::lightgbm::KIND, exchange::read),
+    (exchange::xgboost::KIND, exchange::read),
 ];
 
 /// A learner with its parameters, as a definition file names it: `{"kind": "gbdt", "trees": 200}`.

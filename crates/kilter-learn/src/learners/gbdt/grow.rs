@@ -11,7 +11,7 @@ use super::split::{self, Bounds, Rules, Split, UNBOUNDED};
 use super::tree::{Child, Node, Tree};
 
 /// Depth no tree exceeds, whatever the parameters: bounds the work of explaining.
-pub(super) const MAX_DEPTH: usize = 128;
+pub(crate) const MAX_DEPTH: usize = 128;
 
 /// A grown tree whose leaves have no values yet, and where each leaf's rows lie in the list of entries.
 pub(super) struct Grown {

@@ -24,9 +24,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{LearnError, TrainingSet};
 
+pub(crate) use grow::MAX_DEPTH;
 pub(crate) use model::read;
 pub use model::{GbdtModel, Report};
 pub use objective::Objective;
+pub(crate) use shap::{Explained, Explainer, Test};
+pub(crate) use tree::Child;
 
 pub const KIND: &str = "gbdt";
 

@@ -17,19 +17,38 @@
 
 use std::cell::RefCell;
 
-use super::tree::{Child, Tree};
+use super::tree::{Child, Node, Tree};
+
+/// What an explanation asks of a tree, of Kilter's own and of those from elsewhere.
+pub(crate) trait Explained {
+    type Test: Test;
+
+    /// One test for each node.
+    fn tests(&self) -> Vec<Self::Test>;
+    fn root(&self) -> Child;
+    fn column(&self, node: usize) -> u32;
+    fn children(&self, node: usize) -> [Child; 2];
+    /// Weight of the training rows that reached a place; above 0.
+    fn cover(&self, at: Child) -> f64;
+    fn leaves(&self) -> &[f64];
+}
+
+/// Where a row goes at a node.
+pub(crate) trait Test {
+    fn goes_left(&self, row: &[f64]) -> bool;
+}
 
 /// All a forest's tables.
 #[derive(Debug)]
-pub(super) struct Explainer {
+pub(crate) struct Explainer<T = SplitTest> {
     base: f64,
-    trees: Vec<TreeTable>,
+    trees: Vec<TreeTable<T>>,
     most_edges: usize,
 }
 
 #[derive(Debug)]
-struct TreeTable {
-    splits: Vec<SplitTest>,
+struct TreeTable<T> {
+    tests: Vec<T>,
     edges: Vec<Edge>,
     /// Quadrature points of this tree: 4, 8, 16, 32 or 64.
     points: usize,
@@ -38,10 +57,42 @@ struct TreeTable {
 }
 
 #[derive(Debug)]
-struct SplitTest {
+pub(crate) struct SplitTest {
     column: u32,
     missing_left: bool,
     threshold: f64,
+}
+
+impl Test for SplitTest {
+    #[inline(always)]
+    fn goes_left(&self, row: &[f64]) -> bool {
+        let value = row[self.column as usize];
+        (value <= self.threshold) | (value.is_nan() & self.missing_left)
+    }
+}
+
+impl Explained for Tree {
+    type Test = SplitTest;
+
+    fn tests(&self) -> Vec<SplitTest> {
+        let test = |node: &Node| SplitTest { column: node.column, missing_left: node.missing_left, threshold: node.threshold };
+        self.nodes.iter().map(test).collect()
+    }
+    fn root(&self) -> Child {
+        Tree::root(self)
+    }
+    fn column(&self, node: usize) -> u32 {
+        self.nodes[node].column
+    }
+    fn children(&self, node: usize) -> [Child; 2] {
+        [self.nodes[node].left(), self.nodes[node].right()]
+    }
+    fn cover(&self, at: Child) -> f64 {
+        self.rows(at)
+    }
+    fn leaves(&self) -> &[f64] {
+        &self.leaves
+    }
 }
 
 /// The way from a node to one of its children, in pre-order.
@@ -80,9 +131,9 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-impl Explainer {
-    pub fn new(trees: &[Tree]) -> Self {
-        let tables: Vec<TreeTable> = trees.iter().filter(|tree| !tree.nodes.is_empty()).map(TreeTable::new).collect();
+impl<T: Test> Explainer<T> {
+    pub fn new<E: Explained<Test = T>>(trees: &[E]) -> Self {
+        let tables: Vec<TreeTable<T>> = trees.iter().filter(|tree| tree.leaves().len() > 1).map(TreeTable::new).collect();
         let base = trees.iter().map(mean).sum();
         let most_edges = tables.iter().map(|table| table.edges.len()).max().unwrap_or(0);
         Explainer { base, trees: tables, most_edges }
@@ -116,16 +167,14 @@ impl Scratch {
 }
 
 /// Mean of the tree's leaf values over its training rows.
-fn mean(tree: &Tree) -> f64 {
-    let total = tree.rows(tree.root());
-    tree.leaves.iter().zip(&tree.leaf_rows).map(|(value, &rows)| value * (f64::from(rows) / total)).sum()
+fn mean(tree: &impl Explained) -> f64 {
+    let total = tree.cover(tree.root());
+    tree.leaves().iter().enumerate().map(|(leaf, value)| value * (tree.cover(Child::Leaf(leaf)) / total)).sum()
 }
 
-impl TreeTable {
-    fn new(tree: &Tree) -> Self {
-        let splits =
-            tree.nodes.iter().map(|node| SplitTest { column: node.column, missing_left: node.missing_left, threshold: node.threshold });
-        let mut table = TreeTable { splits: splits.collect(), edges: Vec::new(), points: 0, factors: Vec::new() };
+impl<T: Test> TreeTable<T> {
+    fn new<E: Explained<Test = T>>(tree: &E) -> Self {
+        let mut table = TreeTable { tests: tree.tests(), edges: Vec::new(), points: 0, factors: Vec::new() };
         let mut shares = Vec::new();
         let mut distinct = 1;
         table.add_edges(tree, 0, &mut Vec::new(), &mut shares, &mut distinct);
@@ -145,15 +194,16 @@ impl TreeTable {
     }
 
     /// Lists the edges below a node and, for each, the product of the row shares on its column so far.
-    fn add_edges(&mut self, tree: &Tree, node: usize, path: &mut Vec<u32>, shares: &mut Vec<f64>, distinct: &mut usize) {
-        let split = &tree.nodes[node];
-        let above = path.iter().rev().find(|&&edge| self.edges[edge as usize].column == split.column).copied();
+    fn add_edges(&mut self, tree: &impl Explained, node: usize, path: &mut Vec<u32>, shares: &mut Vec<f64>, distinct: &mut usize) {
+        let (column, rows) = (tree.column(node), tree.cover(Child::Node(node)));
+        let above = path.iter().rev().find(|&&edge| self.edges[edge as usize].column == column).copied();
         let (parent, same_column) = (path.last().map_or(0, |edge| edge + 1), above.map_or(0, |edge| edge + 1));
-        for (left, child) in [(true, split.left()), (false, split.right())] {
-            let share = tree.rows(child) / f64::from(split.rows) * above.map_or(1.0, |edge| shares[edge as usize]);
-            let leaf = if let Child::Leaf(leaf) = child { tree.leaves[leaf] } else { 0.0 };
+        let [left, right] = tree.children(node);
+        for (left, child) in [(true, left), (false, right)] {
+            let share = tree.cover(child) / rows * above.map_or(1.0, |edge| shares[edge as usize]);
+            let leaf = if let Child::Leaf(leaf) = child { tree.leaves()[leaf] } else { 0.0 };
             let edge = self.edges.len() as u32;
-            self.edges.push(Edge { split: node as u32, left, column: split.column, parent, same_column, leaf });
+            self.edges.push(Edge { split: node as u32, left, column, parent, same_column, leaf });
             shares.push(share);
             path.push(edge);
             match child {
@@ -170,9 +220,8 @@ impl TreeTable {
     }
 
     fn collect(&self, row: &[f64], scratch: &mut Scratch) {
-        for (left, split) in scratch.went_left.iter_mut().zip(&self.splits) {
-            let value = row[split.column as usize];
-            *left = (value <= split.threshold) | (value.is_nan() & split.missing_left);
+        for (left, test) in scratch.went_left.iter_mut().zip(&self.tests) {
+            *left = test.goes_left(row);
         }
         match self.points {
             4 => self.walk::<4>(scratch),

@@ -6,7 +6,7 @@ use crate::format::{Reader, Writer};
 
 /// One tree. Nodes come before their children; the first node is the root; without nodes the first leaf is the whole tree.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Tree {
+pub(crate) struct Tree {
     pub nodes: Vec<Node>,
     /// Log-odds added by each leaf.
     pub leaves: Vec<f64>,
@@ -15,7 +15,7 @@ pub(super) struct Tree {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Node {
+pub(crate) struct Node {
     pub column: u32,
     /// Values up to this go left.
     pub threshold: f64,
@@ -29,7 +29,7 @@ pub(super) struct Node {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Child {
+pub(crate) enum Child {
     Node(usize),
     Leaf(usize),
 }

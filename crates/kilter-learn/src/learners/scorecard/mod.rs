@@ -179,6 +179,7 @@ struct Report {
 pub fn fit(training_set: &TrainingSet, parameters: &Scorecard) -> Result<ScorecardModel, LearnError> {
     parameters.check()?;
     training_set.check()?;
+    training_set.check_binary()?;
     training_set.check_classes(0..training_set.rows())?;
     parameters.check_names(&training_set.matrix)?;
     let binned = columns::bin_all(training_set, parameters);

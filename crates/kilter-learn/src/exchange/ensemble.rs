@@ -1,0 +1,231 @@
+//! Imported trees as a [`Model`], added up the way their program does.
+
+use std::sync::OnceLock;
+
+use serde::{Deserialize, Serialize};
+
+use super::tree::{OwnTest, Taken, Tree};
+use crate::format::{Header, Sealed, Writer, seal};
+use crate::gbdt::Explainer;
+use crate::{LearnError, Model, learners};
+
+/// Values up to this far from 0 are 0 for LightGBM.
+const LIGHTGBM_ZERO: f64 = 1e-35f32 as f64;
+
+/// Where a model comes from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The kind of model: the program.
+    pub program: String,
+    /// The version the file names.
+    pub version: String,
+    /// The objective, in the program's words.
+    pub objective: String,
+    /// What whoever uses the model should know.
+    pub notes: Vec<String>,
+}
+
+/// How rows become a sum.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Arithmetic {
+    pub inputs: Inputs,
+    /// Width of the running sum.
+    pub sum: Width,
+    /// What the sum starts from.
+    pub start: f64,
+    /// What the sum is divided by in the end.
+    pub divisor: f64,
+    pub output: Output,
+}
+
+/// What an input is rounded to before a test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Inputs {
+    /// 64 bits, and what is nearer to 0 than 1e-35 is 0.
+    DoubleTinyIsZero,
+    /// 32 bits.
+    Single,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Width {
+    Double,
+    Single,
+}
+
+/// What the sum is.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Output {
+    /// Log-odds once multiplied by this.
+    LogOdds(f64),
+    /// The prediction itself.
+    Value,
+    /// The prediction's logarithm.
+    Logarithm,
+}
+
+impl Inputs {
+    #[inline(always)]
+    pub(super) fn take(self, value: f64) -> f64 {
+        match self {
+            Inputs::DoubleTinyIsZero if value.abs() <= LIGHTGBM_ZERO => 0.0,
+            Inputs::DoubleTinyIsZero => value,
+            Inputs::Single => f64::from(value as f32),
+        }
+    }
+}
+
+/// An imported ensemble of trees.
+///
+/// Its `margin` is the original's raw score (times the sigmoid's slope, where one was set). Its `probability` is that of the positive class
+/// where the objective gives one ([`Ensemble::is_classifier`]), else the prediction.
+#[derive(Debug)]
+pub struct Ensemble {
+    kind: &'static str,
+    inputs: Vec<String>,
+    origin: Origin,
+    arithmetic: Arithmetic,
+    trees: Vec<Tree>,
+    /// Tables for explanations; made at the first one.
+    explainer: OnceLock<Explainer<OwnTest>>,
+}
+
+impl Ensemble {
+    pub(super) fn new(kind: &'static str, inputs: Vec<String>, origin: Origin, arithmetic: Arithmetic, trees: Vec<Tree>) -> Self {
+        Ensemble { kind, inputs, origin, arithmetic, trees, explainer: OnceLock::new() }
+    }
+
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    pub fn arithmetic(&self) -> &Arithmetic {
+        &self.arithmetic
+    }
+
+    pub fn trees(&self) -> usize {
+        self.trees.len()
+    }
+
+    /// Whether `probability` is one.
+    pub fn is_classifier(&self) -> bool {
+        matches!(self.arithmetic.output, Output::LogOdds(_))
+    }
+
+    /// The same model under other input names, for one whose file has none or those of another system.
+    pub fn with_inputs(self, inputs: Vec<String>) -> Result<Self, LearnError> {
+        let expected = self.inputs.len();
+        if inputs.len() != expected {
+            return Err(LearnError::LengthMismatch { what: "input names", expected, found: inputs.len() });
+        }
+        Ok(Ensemble { inputs, ..self })
+    }
+
+    /// The sum as the program that made the model has it.
+    pub fn raw(&self, row: &[f64]) -> f64 {
+        assert_eq!(row.len(), self.inputs.len(), "a row must have one value an input");
+        let Arithmetic { inputs, sum, start, divisor, .. } = self.arithmetic;
+        let leaves = self.trees.iter().map(|tree| tree.leaf(inputs, row));
+        let total = match sum {
+            Width::Double => leaves.fold(start, |sum, leaf| sum + leaf),
+            Width::Single => f64::from(leaves.fold(start as f32, |sum, leaf| sum + leaf as f32)),
+        };
+        if divisor == 1.0 { total } else { total / divisor }
+    }
+
+    fn slope(&self) -> f64 {
+        if let Output::LogOdds(slope) = self.arithmetic.output { slope } else { 1.0 }
+    }
+}
+
+impl Model for Ensemble {
+    fn kind(&self) -> &'static str {
+        self.kind
+    }
+
+    fn inputs(&self) -> &[String] {
+        &self.inputs
+    }
+
+    fn margin(&self, row: &[f64]) -> f64 {
+        self.raw(row) * self.slope()
+    }
+
+    fn probability(&self, row: &[f64]) -> f64 {
+        match self.arithmetic.output {
+            Output::LogOdds(_) => crate::math::sigmoid(self.margin(row)),
+            Output::Value => self.raw(row),
+            Output::Logarithm => libm::exp(self.raw(row)),
+        }
+    }
+
+    /// Exact path-dependent TreeSHAP. Where the sum is one of 32 bits, the base takes up what its rounding made of the row's margin, so that
+    /// base and contributions add up to it.
+    fn explain(&self, row: &[f64], contributions: &mut Vec<f64>) -> f64 {
+        let taken = || self.trees.iter().map(|tree| Taken(tree, self.arithmetic.inputs)).collect::<Vec<_>>();
+        let explainer = self.explainer.get_or_init(|| Explainer::new(&taken()));
+        let margin = self.margin(row);
+        let mean = explainer.explain(row, contributions);
+        let scale = self.slope() / self.arithmetic.divisor;
+        contributions.iter_mut().for_each(|contribution| *contribution *= scale);
+        match self.arithmetic.sum {
+            Width::Double => (self.arithmetic.start + mean) * scale,
+            Width::Single => margin - contributions.iter().sum::<f64>(),
+        }
+    }
+
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut body = Writer::default();
+        body.u32(self.trees.len() as u32);
+        self.trees.iter().for_each(|tree| tree.write(&mut body));
+        let header = Header {
+            kind: self.kind.into(),
+            inputs: self.inputs.clone(),
+            parameters: self.arithmetic.clone(),
+            report: self.origin.clone(),
+        };
+        seal(&header, body)
+    }
+
+    /// Total gain of the splits on each input, where the file has it.
+    fn importance(&self) -> Vec<f64> {
+        let mut gains = vec![0.0; self.inputs.len()];
+        for (column, gain) in self.trees.iter().flat_map(Tree::gains) {
+            gains[column] += gain;
+        }
+        gains
+    }
+
+    fn describe(&self) -> serde_json::Value {
+        serde_json::json!({
+            "kind": self.kind,
+            "inputs": self.inputs,
+            "origin": self.origin,
+            "arithmetic": self.arithmetic,
+            "trees": self.trees.len(),
+            "leaves": self.trees.iter().map(Tree::leaf_count).sum::<usize>(),
+            "deepest": self.trees.iter().map(Tree::depth).max(),
+        })
+    }
+}
+
+/// Reads Kilter's own file of an imported model.
+pub(crate) fn read(sealed: &Sealed<'_>) -> Result<Box<dyn Model>, LearnError> {
+    let Header { inputs, parameters: arithmetic, report: origin, .. } = sealed.header::<Arithmetic, Origin>()?;
+    let known = learners::KINDS.iter().find(|(kind, _)| *kind == sealed.kind);
+    let (kind, _) = known.ok_or_else(|| LearnError::UnknownKind { kind: sealed.kind.clone() })?;
+    let usable = arithmetic.start.is_finite() && arithmetic.divisor.is_finite() && arithmetic.divisor > 0.0;
+    let slope_usable = !matches!(arithmetic.output, Output::LogOdds(slope) if !slope.is_finite());
+    if inputs.is_empty() || !usable || !slope_usable {
+        return Err(LearnError::corrupt("it has no inputs, or numbers of no use"));
+    }
+    let mut body = sealed.body();
+    let count = body.u32()? as usize;
+    body.room_for(count, 24)?;
+    let trees = (0..count).map(|_| Tree::read(&mut body, inputs.len())).collect::<Result<Vec<_>, _>>()?;
+    body.end()?;
+    Ok(Box::new(Ensemble::new(kind, inputs, origin, arithmetic, trees)))
+}

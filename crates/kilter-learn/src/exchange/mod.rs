@@ -1,0 +1,80 @@
+//! Models from elsewhere and for elsewhere.
+//!
+//! [`import`] reads what other programs saved; the result is a [`Model`](crate::Model) like any other: it scores, explains itself and is saved
+//! in Kilter's own file. It scores what the original scores, bit for bit where the original has an order of adding: inputs are rounded,
+//! compared and summed at the width and in the order of the program that made the model.
+//!
+//! One file for each format: `lightgbm`, `xgboost` (and `ubjson`, its binary form). They make `tree`s, which an `ensemble` holds together.
+
+mod ensemble;
+pub(crate) mod lightgbm;
+mod tree;
+mod ubjson;
+pub(crate) mod xgboost;
+
+pub use ensemble::{Arithmetic, Ensemble, Inputs, Origin, Output, Width};
+
+pub(crate) use ensemble::read;
+
+use crate::LearnError;
+
+/// A format of other programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// What LightGBM's `save_model` writes.
+    LightGbm,
+    /// What XGBoost's `save_model` writes as JSON.
+    XgBoostJson,
+    /// What XGBoost's `save_model` writes as UBJSON.
+    XgBoostUbj,
+}
+
+impl Format {
+    pub const ALL: &[Format] = &[Format::LightGbm, Format::XgBoostJson, Format::XgBoostUbj];
+
+    /// The word for it at the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::LightGbm => "lightgbm",
+            Format::XgBoostJson => "xgboost-json",
+            Format::XgBoostUbj => "xgboost-ubj",
+        }
+    }
+
+    pub fn parse(name: &str) -> Option<Format> {
+        Format::ALL.iter().copied().find(|format| format.name() == name)
+    }
+
+    /// The format that bytes are in, by how they begin.
+    pub fn of(bytes: &[u8]) -> Option<Format> {
+        let text = bytes.trim_ascii_start();
+        if text.starts_with(b"tree\n") || text.starts_with(b"tree\r\n") {
+            return Some(Format::LightGbm);
+        }
+        let inside = text.strip_prefix(b"{")?;
+        match inside.trim_ascii_start().first() {
+            Some(b'"' | b'}') => Some(Format::XgBoostJson),
+            Some(_) => Some(Format::XgBoostUbj),
+            None => None,
+        }
+    }
+}
+
+/// Reads a model of another program, whose format is told by its first bytes. Bytes that are no such model, or one that Kilter cannot score
+/// exactly, give an error that says where and why.
+pub fn import(bytes: &[u8]) -> Result<Ensemble, LearnError> {
+    match Format::of(bytes) {
+        Some(Format::LightGbm) => lightgbm::read(bytes),
+        Some(Format::XgBoostJson) => xgboost::read_json(bytes),
+        Some(Format::XgBoostUbj) => xgboost::read_ubj(bytes),
+        None => Err(LearnError::Foreign {
+            format: "unknown",
+            at: String::new(),
+            what: "the file begins like none of the formats that can be imported".into(),
+            hint: "LightGBM: booster.save_model(\"model.txt\"); XGBoost: booster.save_model(\"model.json\" or \"model.ubj\")",
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests;
