@@ -127,6 +127,8 @@ async fn filled(dir: &Path) -> Project {
 async fn stop(service: Arc<Service>) {
     service.shutdown().await.unwrap();
     let (weak, dir) = (Arc::downgrade(&service.data), service.data.dir.clone());
+    // Its files come and go until then, under the hands of who copies the folder.
+    service.data.metadata.close().await;
     drop(service);
     for _ in 0..1000 {
         if weak.strong_count() == 0 && Log::open(dir.join("dead-letters"), LogOptions::default()).is_ok() {
