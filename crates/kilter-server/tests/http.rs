@@ -758,7 +758,7 @@ fn watches(server: &Server) {
     );
     assert_eq!(
         named(&named(&project["sources"], "payments")["columns"], "amount"),
-        json!({"name": "amount", "type": "float64", "required": true, "description": "in euros"})
+        json!({"name": "amount", "type": "float64", "required": true, "personal_data": false, "description": "in euros"})
     );
     assert_eq!(project["decisions"][0]["policy"][0], json!({"when": "score >= 0.5", "outcome": "block"}));
     assert!(project["schedules"][0]["next"].is_string() && project["views"][0]["features"].as_array().unwrap().len() == 4, "{project}");
