@@ -201,7 +201,8 @@ impl Server {
         let task = runtime.spawn(bound.run(async move {
             let _ = stopped.await;
         }));
-        let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
+        // A connection of its own for each request: after a refusal that did not wait for the body the server ends it, at a moment of its own.
+        let agent = ureq::Agent::config_builder().http_status_as_error(false).max_idle_connections(0).build().new_agent();
         Server { runtime, service, address, agent, stop: Some(stop), task, _dir: dir }
     }
 
