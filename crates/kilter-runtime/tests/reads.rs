@@ -185,6 +185,8 @@ async fn a_place_too_far_back_or_of_another_meaning_is_refused_with_what_to_do()
     refused(seen(&service, 7).await, "past_records");
     // The view comes to mean something else: what was seen before cannot be read under it.
     let service = apply(&service, &text.replace("sum(amount) over 30m", "sum(abs(amount)) over 30m")).await;
+    // The snapshot that a change leaves is written beside the stream.
+    service.snapshot().await.unwrap();
     send(&service, 2).await;
     refused(seen(&service, 8).await, "view `card` was not what it is today");
     assert_eq!(seen(&service, 10).await.unwrap().rows[0].values[0], Value::Int(9));

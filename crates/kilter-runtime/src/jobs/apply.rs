@@ -111,6 +111,11 @@ pub(crate) fn begin(service: &Arc<Service>) -> Result<Applying, ServiceError> {
         if newest.as_ref().is_some_and(|a| a.phase == Phase::Filling) {
             return Err(ServiceError::Conflict("definitions are being applied already; `/v1/status` says how far".into()));
         }
+        // Another apply may have ended while the file was read: it is to be compared with what is in force now.
+        if !Arc::ptr_eq(&service, &service.current()) {
+            drop(newest);
+            return begin(&service);
+        }
         *newest = Some(applying.clone());
     }
     let job =

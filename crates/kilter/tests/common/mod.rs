@@ -358,7 +358,9 @@ impl Starting {
 }
 
 fn agent() -> ureq::Agent {
-    ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build().new_agent()
+    // A connection of its own for each request: after a refusal that did not wait for the body the server ends it, at a moment of its own.
+    let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).max_idle_connections(0);
+    config.build().new_agent()
 }
 
 /// A server that is up.
