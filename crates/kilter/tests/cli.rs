@@ -58,6 +58,9 @@ source = "repayments"
 entity = "account_id"
 [features.history.columns]
 ended = "count(*)"
+[service.overview]
+features = ["account.total", "history.ended", "share = account.bookings_1d / account.bookings_7d"]
+keys = { account = "customer", history = "customer" }
 [model.default_risk]
 on = "applications"
 params = { trees = 30, leaves = 7 }
@@ -372,6 +375,14 @@ fn a_training_set_is_what_was_decided_with_and_the_same_after_kills() {
     assert!(seen.contains("before offset 0") && seen.contains("none") && !seen.contains(" *"), "{seen}");
     project.kilter(&["features", "read", "account", "2", "--as-seen"]).failed(1, &["at"]);
     project.kilter(&["features", "read", "account", "2", "--offset", "3"]).failed(2, &["--as-seen"]);
+    let asked = project.kilter(&["features", "service", "overview", "customer=2", "customer=", "--json"]).json();
+    assert_eq!(asked["rows"][0]["features"]["account.total"], read["rows"][0]["features"]["total"], "{asked}");
+    assert_eq!(asked["rows"][1]["last_event"], json!({ "account": null, "history": null }), "{asked}");
+    let shown = project.kilter(&["features", "service", "overview", "customer=2"]).ok();
+    assert!(shown.contains("customer=2") && shown.contains("(last event of history)"), "{shown}");
+    project.kilter(&["features", "service", "overview", "costumer=2"]).failed(1, &["costumer"]);
+    project.kilter(&["features", "service", "overview", "customer"]).failed(2, &["is no KEY=VALUE"]);
+    project.kilter(&["features", "service", "overveiw", "customer=2"]).failed(1, &["there are: overview"]);
     project.kilter(&["features", "read", "acount", "2"]).failed(1, &["did you mean `account`?"]);
     project.kilter(&["features", "read", "account", "x"]).failed(1, &["is no key of view `account`"]);
     server.stop();

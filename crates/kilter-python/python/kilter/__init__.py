@@ -1,7 +1,7 @@
 """Kilter's learners and models in Python.
 
 ``kilter.Model`` loads and scores model files, those of the Kilter program included, and needs nothing but NumPy. The estimators
-have scikit-learn's API and need scikit-learn 1.6 or newer: ``pip install "kilter[sklearn]"``.
+have scikit-learn's API and need scikit-learn 1.6 or newer: ``pip install "scikit-learn>=1.6"``.
 
 >>> import kilter, numpy as np
 >>> X = np.arange(400.0).reshape(200, 2)
@@ -31,7 +31,7 @@ def __getattr__(name):
         module = _import_module(_ESTIMATORS[name], __name__)
     except ModuleNotFoundError as error:
         if error.name and error.name.split(".")[0] == "sklearn":
-            raise ImportError(f'kilter.{name} needs scikit-learn 1.6 or newer: pip install "kilter[sklearn]"') from error
+            raise ImportError(f'kilter.{name} needs scikit-learn 1.6 or newer: pip install "scikit-learn>=1.6"') from error
         raise
     value = getattr(module, name)
     globals()[name] = value
