@@ -1,7 +1,11 @@
 //! What is written is read back, value by value, whatever the format.
 
-use std::io::{self, Write};
+use std::io::{self, Cursor, Write};
 
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Float64Type, Int64Type, TimestampMicrosecondType};
+use arrow_array::{Array, ArrayRef};
+use arrow_ipc::reader::FileReader;
 use kilter_connect::{FileFormat, Limits, RowFormat, TableFormat, TableWriter, columns_of, open};
 use kilter_core::{DataType, EventTime, Schema, Value};
 use proptest::prelude::*;
@@ -42,6 +46,14 @@ proptest! {
         for format in TableFormat::ALL {
             let bytes = written(&schema, &rows, format);
             prop_assert_eq!(&bytes, &written(&schema, &rows, format), "the same rows, other bytes");
+            if format == TableFormat::Arrow {
+                let read = of_arrow(&schema, bytes);
+                prop_assert_eq!(read.len(), rows.len());
+                for (a, b) in read.iter().flatten().zip(rows.iter().flatten()) {
+                    prop_assert!(a.same_bits(b), "arrow: {a:?} against {b:?}");
+                }
+                continue;
+            }
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join(format!("table.{}", format.name()));
             std::fs::write(&path, &bytes).unwrap();
@@ -54,6 +66,43 @@ proptest! {
             if format == TableFormat::Parquet {
                 prop_assert_eq!(columns_of(&path, FileFormat::Parquet).unwrap(), schema.clone());
             }
+        }
+    }
+}
+
+/// The rows of a file in Arrow's format, as another reader of it would take them.
+fn of_arrow(schema: &Schema, bytes: Vec<u8>) -> Vec<Vec<Value>> {
+    let file = FileReader::try_new(Cursor::new(bytes), None).unwrap();
+    assert_eq!(file.schema().metadata()["kilter.mode"], "replay");
+    let names: Vec<String> = file.schema().fields().iter().map(|f| f.name().clone()).collect();
+    assert_eq!(names, schema.fields.iter().map(|f| f.name.clone()).collect::<Vec<_>>());
+    let mut rows = Vec::new();
+    for batch in file {
+        let batch = batch.unwrap();
+        let columns = schema.fields.iter().zip(batch.columns());
+        let columns: Vec<_> = columns.map(|(field, column)| (field.data_type, column)).collect();
+        rows.extend((0..batch.num_rows()).map(|row| columns.iter().map(|(data_type, column)| cell(*data_type, column, row)).collect()));
+    }
+    rows
+}
+
+fn cell(data_type: DataType, column: &ArrayRef, row: usize) -> Value {
+    if column.is_null(row) {
+        return Value::Null;
+    }
+    match data_type {
+        DataType::Bool => Value::Bool(column.as_boolean().value(row)),
+        DataType::Int64 => Value::Int(column.as_primitive::<Int64Type>().value(row)),
+        DataType::Float64 => Value::Float(column.as_primitive::<Float64Type>().value(row)),
+        DataType::String => Value::text(column.as_string::<i32>().value(row)),
+        DataType::Timestamp => Value::Time(EventTime(column.as_primitive::<TimestampMicrosecondType>().value(row))),
+        DataType::NumberList => Value::numbers(column.as_list::<i32>().value(row).as_primitive::<Float64Type>().values().to_vec()),
+        DataType::TextList => Value::texts(column.as_list::<i32>().value(row).as_string::<i32>().iter().flatten()),
+        DataType::NumberMap => {
+            let entries = column.as_map().value(row);
+            let keys = entries.column(0).as_string::<i32>().iter().flatten().map(str::to_string).collect::<Vec<_>>();
+            let values = entries.column(1).as_primitive::<Float64Type>().values().to_vec();
+            Value::map(keys.iter().map(String::as_str).zip(values))
         }
     }
 }
@@ -73,6 +122,20 @@ fn row_groups_are_bounded_by_rows_and_by_bytes() {
     // Texts of a mebibyte: a group of 64 MiB holds not quite 64 of them.
     let wide = Schema::new([("s", DataType::String)]);
     assert_eq!(groups(&wide, vec![Value::text(&"x".repeat(1 << 20))], 65), 2);
+}
+
+#[test]
+fn arrow_batches_are_bounded_by_rows_and_by_bytes() {
+    let batches = |schema: &Schema, row: Vec<Value>, rows: usize| {
+        let mut out = TableWriter::create(Vec::new(), TableFormat::Arrow, schema, &[]).unwrap();
+        (0..rows).for_each(|_| out.push(&row).unwrap());
+        FileReader::try_new(Cursor::new(out.finish().unwrap()), None).unwrap().num_batches()
+    };
+    let narrow = Schema::new([("x", DataType::Int64)]);
+    assert_eq!(batches(&narrow, vec![Value::Int(1)], 64 * 1024), 1);
+    assert_eq!(batches(&narrow, vec![Value::Int(1)], 64 * 1024 + 1), 2);
+    let wide = Schema::new([("s", DataType::String)]);
+    assert_eq!(batches(&wide, vec![Value::text(&"x".repeat(1 << 20))], 65), 2);
 }
 
 fn bytes_as_file(bytes: &[u8]) -> std::fs::File {
@@ -120,7 +183,7 @@ fn a_full_disk_is_told_as_such_and_a_row_of_another_shape_is_refused() {
 }
 
 #[test]
-fn lists_and_maps_are_written_as_json() {
+fn lists_and_maps_are_nested_in_arrow_and_json_elsewhere() {
     let schema = Schema::new([("n", DataType::NumberList), ("t", DataType::TextList), ("m", DataType::NumberMap)]);
     let rows = vec![
         vec![Value::numbers([1.0, 2.5]), Value::texts(["a\"b"]), Value::map([("card", 3.0)])],
@@ -139,4 +202,5 @@ fn lists_and_maps_are_written_as_json() {
         .collect();
     assert_eq!(read[0], [Value::text("[1.0,2.5]"), Value::text("[\"a\\\"b\"]"), Value::text("{\"card\":3.0}")]);
     assert_eq!(read[1], [Value::text("[]"), Value::Null, Value::text("{}")]);
+    assert_eq!(of_arrow(&schema, written(&schema, &rows, TableFormat::Arrow)), rows);
 }

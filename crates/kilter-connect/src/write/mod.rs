@@ -1,5 +1,6 @@
-//! Tables out: typed rows to Parquet, CSV and NDJSON, a bounded number of them in memory.
+//! Tables out: typed rows to Parquet, Arrow, CSV and NDJSON, a bounded number of them in memory.
 
+mod arrow;
 mod parquet;
 mod text;
 
@@ -7,6 +8,7 @@ use std::io::{self, Write};
 
 use kilter_core::{Schema, Value};
 
+use self::arrow::ArrowWriter;
 use self::parquet::ParquetWriter;
 use self::text::{CsvWriter, NdjsonWriter};
 
@@ -14,25 +16,29 @@ use self::text::{CsvWriter, NdjsonWriter};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TableFormat {
     Parquet,
+    /// Arrow's IPC file format, which is also Feather version 2.
+    Arrow,
     Csv,
     Ndjson,
 }
 
 impl TableFormat {
-    pub const ALL: [TableFormat; 3] = [TableFormat::Parquet, TableFormat::Csv, TableFormat::Ndjson];
+    pub const ALL: [TableFormat; 4] = [TableFormat::Parquet, TableFormat::Arrow, TableFormat::Csv, TableFormat::Ndjson];
 
     pub fn name(self) -> &'static str {
         match self {
             TableFormat::Parquet => "parquet",
+            TableFormat::Arrow => "arrow",
             TableFormat::Csv => "csv",
             TableFormat::Ndjson => "ndjson",
         }
     }
 
-    /// The format of that name, or of a file with that extension (`jsonl` and `pq` too).
+    /// The format of that name, or of a file with that extension (`jsonl`, `pq`, `feather` and `ipc` too).
     pub fn parse(name: &str) -> Option<TableFormat> {
         match name.to_ascii_lowercase().as_str() {
             "parquet" | "pq" => Some(TableFormat::Parquet),
+            "arrow" | "feather" | "ipc" => Some(TableFormat::Arrow),
             "csv" => Some(TableFormat::Csv),
             "ndjson" | "jsonl" => Some(TableFormat::Ndjson),
             _ => None,
@@ -48,15 +54,17 @@ pub struct TableWriter<W: Write + Send> {
 
 enum Form<W: Write + Send> {
     Parquet(Box<ParquetWriter<W>>),
+    Arrow(Box<ArrowWriter<W>>),
     Csv(Box<CsvWriter<W>>),
     Ndjson(NdjsonWriter<W>),
 }
 
 impl<W: Write + Send> TableWriter<W> {
-    /// Begins a table. `metadata` goes into the file where its format has a place for it: in Parquet.
+    /// Begins a table. `metadata` goes into the file where its format has a place for it: in Parquet and Arrow.
     pub fn create(out: W, format: TableFormat, columns: &Schema, metadata: &[(String, String)]) -> io::Result<TableWriter<W>> {
         let form = match format {
             TableFormat::Parquet => Form::Parquet(Box::new(ParquetWriter::create(out, columns, metadata)?)),
+            TableFormat::Arrow => Form::Arrow(Box::new(ArrowWriter::create(out, columns, metadata)?)),
             TableFormat::Csv => Form::Csv(Box::new(CsvWriter::create(out, columns)?)),
             TableFormat::Ndjson => Form::Ndjson(NdjsonWriter::create(out, columns)),
         };
@@ -80,6 +88,7 @@ impl<W: Write + Send> TableWriter<W> {
         }
         match &mut self.form {
             Form::Parquet(writer) => writer.push(row),
+            Form::Arrow(writer) => writer.push(row),
             Form::Csv(writer) => writer.push(row),
             Form::Ndjson(writer) => writer.push(row),
         }
@@ -89,6 +98,7 @@ impl<W: Write + Send> TableWriter<W> {
     pub fn finish(self) -> io::Result<W> {
         match self.form {
             Form::Parquet(writer) => writer.finish(),
+            Form::Arrow(writer) => writer.finish(),
             Form::Csv(writer) => writer.finish(),
             Form::Ndjson(writer) => writer.finish(),
         }

@@ -25,7 +25,7 @@ use crate::commands::{grouped, parse_span, parse_time};
 
 More: docs/guide/training-sets.md")]
 pub struct Args {
-    /// The file to write; its extension tells the format: parquet, csv, ndjson.
+    /// The file to write; its extension tells the format: parquet, arrow (feather), csv, ndjson.
     out: PathBuf,
     #[command(flatten)]
     spine: SpineArgs,
@@ -123,7 +123,7 @@ fn key(text: &str) -> Result<(String, Vec<String>), String> {
 }
 
 fn format(text: &str) -> Result<TableFormat, String> {
-    TableFormat::parse(text).ok_or_else(|| "there are: parquet, csv, ndjson".into())
+    TableFormat::parse(text).ok_or_else(|| "there are: parquet, arrow, csv, ndjson".into())
 }
 
 fn memory(text: &str) -> Result<usize, String> {
@@ -170,7 +170,7 @@ fn request(args: Args) -> anyhow::Result<Request> {
     let extension = args.out.extension().and_then(|e| e.to_str()).unwrap_or_default();
     let format = args.format.or_else(|| TableFormat::parse(extension)).with_context(|| {
         format!(
-            "the extension of {} names no format\n  hint: end the name with .parquet, .csv or .ndjson, or say --format",
+            "the extension of {} names no format\n  hint: end the name with .parquet, .arrow, .csv or .ndjson, or say --format",
             args.out.display()
         )
     })?;
