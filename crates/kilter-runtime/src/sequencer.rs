@@ -4,6 +4,7 @@
 //! event log with one write, events processed in order, decisions written with one write, answers sent. Nothing waits for more
 //! work to come. State, log position and decisions therefore move together, and a snapshot between two batches holds all of them.
 
+mod room;
 mod swap;
 mod tier;
 
@@ -30,6 +31,7 @@ use crate::dedupe::Dedupe;
 use crate::jobs::train::{Promotion, TrainReport, TrainRequest, train};
 use crate::schedule;
 use crate::status::{Status, lock};
+use room::Room;
 pub use swap::{Candidate, Swapped};
 use tier::Tier;
 
@@ -307,6 +309,7 @@ pub struct Sequencer {
     snapshot_running: Arc<AtomicBool>,
     /// The writing of state beyond memory.
     tier: Tier,
+    room: Room,
     /// The state cannot be read any more: nothing it says counts.
     broken: Option<String>,
     recovering: bool,
@@ -384,6 +387,7 @@ impl Sequencer {
             last_snapshot: (Instant::now(), from),
             snapshot_running: Arc::default(),
             tier: Tier::default(),
+            room: Room::default(),
             broken: None,
             recovering: true,
             buffer: Vec::new(),
@@ -1055,6 +1059,7 @@ impl Sequencer {
     }
 
     fn prepare_snapshot(&mut self) -> impl FnOnce() -> anyhow::Result<()> + Send + 'static {
+        self.room.look();
         let bytes = self.pipeline.snapshot();
         *lock(&self.status.views) = self.pipeline.engine().stats();
         let offset = self.pipeline.next_offset();
