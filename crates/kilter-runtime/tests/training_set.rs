@@ -442,7 +442,30 @@ async fn what_cannot_be_done_is_said_with_a_hint() {
     assert_eq!(std::fs::read_to_string(shop.path("there.csv")).unwrap(), "mine");
     std::fs::create_dir(shop.path("other.csv.partial")).unwrap();
     std::fs::write(shop.path("other.csv.partial/mine"), "mine").unwrap();
-    shop.refused(&shop.request("other.csv", events(), Mode::Replay), &["no unfinished training set"]);
+    let other = shop.request("other.csv", events(), Mode::Replay);
+    shop.refused(&other, &["no unfinished training set"]);
+    shop.refused(&Request { restart: true, ..other }, &["no unfinished training set"]);
+    assert_eq!(std::fs::read_to_string(shop.path("other.csv.partial/mine")).unwrap(), "mine");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn work_that_was_cut_short_as_it_began_or_ended_is_begun_anew() {
+    let shop = Shop::open().await;
+    let request = |out: &str| shop.request(out, events(), Mode::Replay);
+    let calm = request("calm.csv");
+    shop.run(&calm).unwrap();
+    // Before the first manifest stood, and after the last one had gone.
+    for left in [&["manifest.new"][..], &["manifest.new", "spine", "read.0"][..], &[]] {
+        let shaken = request("shaken.csv");
+        let partial = kilter_runtime::jobs::training_set::partial_of(&shaken.out);
+        std::fs::create_dir(&partial).unwrap();
+        left.iter().for_each(|name| std::fs::write(partial.join(name), "half").unwrap());
+        let report = shop.run(&shaken).unwrap();
+        assert_eq!(report.resumed, 0);
+        assert!(!partial.exists(), "{left:?}");
+        assert_eq!(std::fs::read(&shaken.out).unwrap(), std::fs::read(&calm.out).unwrap());
+        std::fs::remove_file(&shaken.out).unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -129,16 +129,7 @@ fn write_here(
     };
     let made_of = made_of(project, request, &resolved, facts.as_ref());
     let partial = partial_of(&request.out);
-    if request.restart && partial.exists() {
-        fs::remove_dir_all(&partial)?;
-    }
-    fs::create_dir_all(&partial)?;
-    let found = Manifest::read(&partial)?;
-    anyhow::ensure!(
-        found.is_some() || fs::read_dir(&partial)?.next().is_none(),
-        "{} is no unfinished training set, and stands where one would be\n  hint: name another file, or remove that folder",
-        partial.display()
-    );
+    let found = work::enter(&partial, request.restart)?;
     let mut manifest = match found {
         Some(manifest) => {
             check_same(&manifest.made_of, &made_of, &partial)?;
@@ -192,7 +183,8 @@ fn write_here(
     let metadata = metadata(&made_of, &manifest);
     let mut told = |rows, total| progress(&Progress { phase: "writing", done: rows, total });
     let counts = assemble::assemble(&set, &manifest, &partial, &request.out, request.format, &metadata, &mut told)?;
-    fs::remove_dir_all(&partial)?;
+    work::clear(&partial)?;
+    fs::remove_dir(&partial)?;
     Ok(Report {
         columns: set.columns.len(),
         bytes: fs::metadata(&request.out)?.len(),

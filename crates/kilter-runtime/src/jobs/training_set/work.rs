@@ -60,6 +60,46 @@ pub struct Manifest {
     pub read: Vec<Vec<Run>>,
 }
 
+/// A manifest on its way in or out: what lies beside it is of no use, and ours to remove.
+const MARK: &str = "manifest.new";
+
+/// The folder of unfinished work, made if need be, and what an interrupted job has left there to go on from.
+///
+/// # Errors
+/// When a folder of that name is somebody else's.
+pub fn enter(partial: &Path, restart: bool) -> anyhow::Result<Option<Manifest>> {
+    fs::create_dir_all(partial)?;
+    let begun = Manifest::path(partial).exists();
+    anyhow::ensure!(
+        begun || partial.join(MARK).exists() || fs::read_dir(partial)?.next().is_none(),
+        "{} is no unfinished training set, and stands where one would be\n  hint: name another file, or remove that folder",
+        partial.display()
+    );
+    if restart || !begun {
+        clear(partial)?;
+    }
+    Manifest::read(partial)
+}
+
+/// Empties the folder of unfinished work. Interrupted at any point, it is still known as ours, and as of no use.
+pub fn clear(partial: &Path) -> anyhow::Result<()> {
+    let (manifest, mark) = (Manifest::path(partial), partial.join(MARK));
+    if manifest.exists() {
+        fs::rename(&manifest, &mark)?;
+        sync_folder(partial)?;
+    }
+    for entry in fs::read_dir(partial)? {
+        let path = entry?.path();
+        if path != mark {
+            fs::remove_file(path)?;
+        }
+    }
+    if mark.exists() {
+        fs::remove_file(mark)?;
+    }
+    Ok(())
+}
+
 impl Manifest {
     fn path(partial: &Path) -> PathBuf {
         partial.join("manifest.json")
@@ -79,7 +119,7 @@ impl Manifest {
 
     /// Writes it whole and in one step, so that whoever reads it finds the old one or the new one.
     pub fn write(&self, partial: &Path) -> anyhow::Result<()> {
-        let new = partial.join("manifest.new");
+        let new = partial.join(MARK);
         write_durably(&new, &serde_json::to_vec(self)?)?;
         fs::rename(&new, Manifest::path(partial))?;
         sync_folder(partial)?;
