@@ -1,6 +1,6 @@
 //! A small logistic regression on at most two columns, for curves from scores to probabilities.
 
-use crate::learners::logistic::solve_positive;
+use crate::learners::linear::solve_positive;
 use crate::math::{margin_loss, sigmoid};
 
 /// Log-odds as a line over two features.

@@ -19,6 +19,7 @@ pub use calibration::{Calibrated, Calibration, calibrate};
 pub use error::LearnError;
 pub use learners::Learner;
 pub use learners::gbdt::{self, Gbdt, GbdtModel, Objective};
+pub use learners::linear::{self, Linear, LinearModel};
 pub use learners::logistic::{self, Logistic, LogisticModel};
 pub use learners::scorecard::{self, Scorecard, ScorecardModel};
 pub use matrix::{Matrix, TrainingSet};

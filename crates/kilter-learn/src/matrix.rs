@@ -153,6 +153,14 @@ impl TrainingSet {
         self.check_labels(|label| label == 0.0 || label == 1.0, "0 or 1")
     }
 
+    /// Some row counts.
+    pub fn check_some_weight(&self) -> Result<(), LearnError> {
+        match (0..self.rows()).any(|row| self.weight(row) > 0.0) {
+            true => Ok(()),
+            false => Err(LearnError::BadWeight { row: 0, value: 0.0 }),
+        }
+    }
+
     /// Both classes are there among the given rows with weight above zero: something can be told apart.
     pub fn check_classes(&self, rows: Range<usize>) -> Result<(), LearnError> {
         // A label between 0 and 1 is some of both.

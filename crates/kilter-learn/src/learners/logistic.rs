@@ -1,28 +1,26 @@
-//! Logistic regression with an L2 penalty, fitted by Newton's method (iteratively reweighted least squares).
+//! Logistic regression with L1 and L2 penalties (elastic net), fitted by Newton's method (iteratively reweighted least squares), with an
+//! L1 penalty by coordinate descent within each step.
 //!
 //! Columns are standardised inside the model, so one penalty suits all of them and callers pass raw values. A missing value counts as the
 //! column's training mean: it neither helps nor harms. Infinite values count as missing. A column without variation gets no coefficient.
 //!
-//! Each step solves the penalised normal equations by Cholesky and is halved until the loss falls, so the fit cannot diverge. Separable
-//! classes have no finite optimum without a penalty; then the fit stops at `max_iterations` and [`LogisticModel::converged`] says no.
+//! Separable classes have no finite optimum without a penalty; then the fit stops at `max_iterations` and [`LogisticModel::converged`] says no.
 
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::format::{Header, Sealed, Writer, seal};
-use crate::math::{margin_loss, sigmoid};
-use crate::{LearnError, Matrix, Model, TrainingSet};
+use super::linear::{Coefficients, Loss, Patience, Penalty, minimise};
+use crate::format::{Header, Sealed, seal};
+use crate::{LearnError, Model, TrainingSet};
 
 pub const KIND: &str = "logistic";
-
-/// Rows summed as one block; block sums are added in order, so the thread count cannot change a bit.
-const BLOCK: usize = 4096;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Logistic {
-    /// Penalty: `l2 / 2 * sum of squared standardised coefficients` beside the summed log loss (scikit-learn's 1 / C). The intercept is
-    /// free.
+    /// Penalty: `l1 * sum of absolute standardised coefficients` beside the summed log loss (scikit-learn's `l1_ratio / C`): leaves out columns
+    /// that do not help. The intercept is free.
+    pub l1: f64,
+    /// Penalty: `l2 / 2 * sum of squared standardised coefficients` beside the summed log loss (scikit-learn's 1 / C).
     pub l2: f64,
     pub max_iterations: usize,
     /// Stop when no coefficient moves by more than this.
@@ -31,7 +29,7 @@ pub struct Logistic {
 
 impl Default for Logistic {
     fn default() -> Self {
-        Logistic { l2: 1.0, max_iterations: 50, tolerance: 1e-8 }
+        Logistic { l1: 0.0, l2: 1.0, max_iterations: 50, tolerance: 1e-8 }
     }
 }
 
@@ -41,12 +39,7 @@ pub struct LogisticModel {
     inputs: Vec<String>,
     parameters: Logistic,
     report: Report,
-    intercept: f64,
-    means: Vec<f64>,
-    /// Standard deviations; 0 for a column without variation.
-    scales: Vec<f64>,
-    /// Coefficients of the standardised columns.
-    coefficients: Vec<f64>,
+    pub(super) line: Coefficients,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -59,54 +52,23 @@ struct Report {
 }
 
 pub fn fit(training_set: &TrainingSet, parameters: &Logistic) -> Result<LogisticModel, LearnError> {
-    parameters.check()?;
+    let Logistic { l1, l2, max_iterations, tolerance } = *parameters;
+    let (penalty, patience) = (Penalty { l1, l2 }, Patience { max_iterations, tolerance });
+    penalty.check()?;
+    patience.check()?;
     training_set.check()?;
     training_set.check_binary()?;
     training_set.check_classes(0..training_set.rows())?;
-    let problem = Problem::standardise(training_set, parameters.l2);
-    let mut solution = vec![0.0; problem.width()];
-    let mut state = problem.derivatives(&solution);
-    let (mut iterations, mut converged) = (0, false);
-    while iterations < parameters.max_iterations && !converged {
-        iterations += 1;
-        let step = solve_positive(state.hessian.clone(), &state.gradient);
-        let Some((next, derivatives)) = problem.descend(&solution, &step, state.loss) else {
-            // No step along a descent direction lowers the loss: at the optimum as far as f64 can tell.
-            converged = step.iter().all(|delta| delta.abs() <= 1e-4);
-            break;
-        };
-        converged = solution.iter().zip(&next).all(|(before, after)| (before - after).abs() <= parameters.tolerance);
-        (solution, state) = (next, derivatives);
-    }
-    let total_weight: f64 = problem.weights.iter().sum();
-    let log_loss = (state.loss - problem.penalty(&solution)) / total_weight;
-    let report = Report { rows: training_set.rows(), positives: training_set.positives(), iterations, converged, log_loss };
-    let intercept = solution.pop().unwrap_or(0.0);
-    Ok(LogisticModel {
-        inputs: training_set.matrix.names().to_vec(),
-        parameters: parameters.clone(),
-        report,
-        intercept,
-        means: problem.means,
-        scales: problem.scales,
-        coefficients: solution,
-    })
-}
-
-impl Logistic {
-    fn check(&self) -> Result<(), LearnError> {
-        let bad = |name, found: String, must| Err(LearnError::BadParameter { name, found, must });
-        if !(self.l2.is_finite() && self.l2 >= 0.0) {
-            return bad("l2", self.l2.to_string(), "finite and not below 0");
-        }
-        if self.max_iterations == 0 {
-            return bad("max_iterations", "0".into(), "at least 1");
-        }
-        if !(self.tolerance.is_finite() && self.tolerance > 0.0) {
-            return bad("tolerance", self.tolerance.to_string(), "above 0");
-        }
-        Ok(())
-    }
+    let found = minimise(training_set, Loss::Log, penalty, patience);
+    let report = Report {
+        rows: training_set.rows(),
+        positives: training_set.positives(),
+        iterations: found.iterations,
+        converged: found.converged,
+        log_loss: found.mean_loss,
+    };
+    let inputs = training_set.matrix.names().to_vec();
+    Ok(LogisticModel { inputs, parameters: parameters.clone(), report, line: found.coefficients })
 }
 
 impl LogisticModel {
@@ -117,11 +79,7 @@ impl LogisticModel {
 
     /// Coefficients for raw values: log-odds for each unit of the input.
     pub fn coefficients(&self) -> Vec<f64> {
-        self.coefficients.iter().zip(&self.scales).map(|(beta, &scale)| if scale > 0.0 { beta / scale } else { 0.0 }).collect()
-    }
-
-    fn contribution(&self, column: usize, value: f64) -> f64 {
-        self.coefficients[column] * standardised(value, self.means[column], self.scales[column])
+        self.line.raw()
     }
 }
 
@@ -135,32 +93,23 @@ impl Model for LogisticModel {
     }
 
     fn margin(&self, row: &[f64]) -> f64 {
-        assert_eq!(row.len(), self.inputs.len(), "a row must have one value an input");
-        row.iter().enumerate().fold(self.intercept, |margin, (column, &value)| margin + self.contribution(column, value))
+        self.line.margin(row)
     }
 
     /// The base is the margin of a row of training means; a contribution is the coefficient times the distance from the mean.
     fn explain(&self, row: &[f64], contributions: &mut Vec<f64>) -> f64 {
-        assert_eq!(row.len(), self.inputs.len(), "a row must have one value an input");
-        contributions.clear();
-        contributions.extend(row.iter().enumerate().map(|(column, &value)| self.contribution(column, value)));
-        self.intercept
+        self.line.explain(row, contributions)
     }
 
     fn to_bytes(&self) -> Vec<u8> {
-        let mut body = Writer::default();
-        body.f64(self.intercept);
-        body.f64s(&self.means);
-        body.f64s(&self.scales);
-        body.f64s(&self.coefficients);
         let header =
             Header { kind: KIND.into(), inputs: self.inputs.clone(), parameters: self.parameters.clone(), report: self.report.clone() };
-        seal(&header, body)
+        seal(&header, self.line.body())
     }
 
     /// Size of the standardised coefficient: the log-odds that one standard deviation moves.
     fn importance(&self) -> Vec<f64> {
-        self.coefficients.iter().map(|beta| beta.abs()).collect()
+        self.line.importance()
     }
 
     fn describe(&self) -> serde_json::Value {
@@ -169,7 +118,7 @@ impl Model for LogisticModel {
             "inputs": self.inputs,
             "parameters": self.parameters,
             "report": self.report,
-            "intercept_at_means": self.intercept,
+            "intercept_at_means": self.line.intercept,
             "coefficients": self.coefficients(),
         })
     }
@@ -177,150 +126,8 @@ impl Model for LogisticModel {
 
 pub(crate) fn read(sealed: &Sealed<'_>) -> Result<Box<dyn Model>, LearnError> {
     let Header { inputs, parameters, report, .. } = sealed.header::<Logistic, Report>()?;
-    let mut body = sealed.body();
-    let intercept = body.f64()?;
-    let means = body.f64s(inputs.len())?;
-    let scales = body.f64s(inputs.len())?;
-    let coefficients = body.f64s(inputs.len())?;
-    body.end()?;
-    if !std::iter::once(&intercept).chain(&means).chain(&scales).chain(&coefficients).all(|value| value.is_finite()) {
-        return Err(LearnError::corrupt("a coefficient is not a finite number"));
-    }
-    Ok(Box::new(LogisticModel { inputs, parameters, report, intercept, means, scales, coefficients }))
-}
-
-fn standardised(value: f64, mean: f64, scale: f64) -> f64 {
-    if scale > 0.0 && value.is_finite() { (value - mean) / scale } else { 0.0 }
-}
-
-/// The fit as a smooth convex function of the standardised coefficients, the intercept coming last.
-struct Problem<'a> {
-    matrix: &'a Matrix,
-    labels: &'a [f64],
-    weights: Vec<f64>,
-    means: Vec<f64>,
-    scales: Vec<f64>,
-    l2: f64,
-}
-
-/// Loss with its first and second derivatives at one point; the matrix is square, row-major, lower triangle filled.
-struct Derivatives {
-    loss: f64,
-    gradient: Vec<f64>,
-    hessian: Vec<f64>,
-}
-
-impl<'a> Problem<'a> {
-    fn standardise(training_set: &'a TrainingSet, l2: f64) -> Self {
-        let weights: Vec<f64> = (0..training_set.rows()).map(|row| training_set.weight(row)).collect();
-        let matrix = &training_set.matrix;
-        let (means, scales) = (0..matrix.columns()).into_par_iter().map(|column| mean_and_scale(matrix.column(column), &weights)).unzip();
-        Problem { matrix, labels: &training_set.labels, weights, means, scales, l2 }
-    }
-
-    fn width(&self) -> usize {
-        self.means.len() + 1
-    }
-
-    fn penalty(&self, solution: &[f64]) -> f64 {
-        let (_, coefficients) = solution.split_last().unwrap_or((&0.0, &[]));
-        0.5 * self.l2 * coefficients.iter().map(|beta| beta * beta).sum::<f64>()
-    }
-
-    /// The longest of the halved steps that lowers the loss.
-    fn descend(&self, from: &[f64], step: &[f64], loss: f64) -> Option<(Vec<f64>, Derivatives)> {
-        (0..30).find_map(|halvings| {
-            let length = libm::ldexp(1.0, -halvings);
-            let to: Vec<f64> = from.iter().zip(step).map(|(at, delta)| at - length * delta).collect();
-            let derivatives = self.derivatives(&to);
-            (derivatives.loss < loss).then_some((to, derivatives))
-        })
-    }
-
-    fn derivatives(&self, solution: &[f64]) -> Derivatives {
-        let width = self.width();
-        let mut sum = Derivatives { loss: 0.0, gradient: vec![0.0; width], hessian: vec![0.0; width * width] };
-        let blocks: Vec<usize> = (0..self.labels.len()).step_by(BLOCK).collect();
-        // Eight blocks at a time: bounded memory for wide data, and an order of additions that does not depend on the threads.
-        for batch in blocks.chunks(8) {
-            let parts: Vec<Derivatives> = batch.par_iter().map(|&start| self.block(solution, start)).collect();
-            for part in parts {
-                sum.loss += part.loss;
-                sum.gradient.iter_mut().zip(&part.gradient).for_each(|(total, value)| *total += value);
-                sum.hessian.iter_mut().zip(&part.hessian).for_each(|(total, value)| *total += value);
-            }
-        }
-        sum.loss += self.penalty(solution);
-        for (column, coefficient) in solution[..width - 1].iter().enumerate() {
-            sum.gradient[column] += self.l2 * coefficient;
-            sum.hessian[column * width + column] += self.l2;
-        }
-        sum
-    }
-
-    fn block(&self, solution: &[f64], start: usize) -> Derivatives {
-        let width = self.width();
-        let mut part = Derivatives { loss: 0.0, gradient: vec![0.0; width], hessian: vec![0.0; width * width] };
-        let mut x = vec![1.0; width];
-        for row in start..(start + BLOCK).min(self.labels.len()) {
-            for (column, x) in x[..width - 1].iter_mut().enumerate() {
-                *x = standardised(self.matrix.value(row, column), self.means[column], self.scales[column]);
-            }
-            let margin: f64 = x.iter().zip(solution).map(|(x, beta)| x * beta).sum();
-            let (label, weight, probability) = (self.labels[row], self.weights[row], sigmoid(margin));
-            part.loss += weight * margin_loss(margin, label);
-            let (slope, curvature) = (weight * (probability - label), weight * probability * (1.0 - probability));
-            for i in 0..width {
-                part.gradient[i] += slope * x[i];
-                let scaled = curvature * x[i];
-                part.hessian[i * width..=i * width + i].iter_mut().zip(&x).for_each(|(cell, x)| *cell += scaled * x);
-            }
-        }
-        part
-    }
-}
-
-fn mean_and_scale(column: &[f64], weights: &[f64]) -> (f64, f64) {
-    let present = || column.iter().zip(weights).filter(|(value, _)| value.is_finite());
-    let total: f64 = present().map(|(_, weight)| weight).sum();
-    if total <= 0.0 {
-        return (0.0, 0.0);
-    }
-    // Relative to the first value, so that large offsets and huge values neither cancel nor overflow early.
-    let origin = present().map(|(value, _)| *value).next().unwrap_or(0.0);
-    let mean = origin + present().map(|(value, weight)| weight / total * (value - origin)).sum::<f64>();
-    let variance = present().map(|(value, weight)| weight / total * (value - mean) * (value - mean)).sum::<f64>();
-    let scale = libm::sqrt(variance);
-    let constant = !mean.is_finite() || !scale.is_finite() || scale <= 1e-12 * mean.abs() || scale < f64::MIN_POSITIVE;
-    (if mean.is_finite() { mean } else { 0.0 }, if constant { 0.0 } else { scale })
-}
-
-/// Solves A x = b by Cholesky for a symmetric positive (semi-)definite A given by its lower triangle.
-///
-/// A pivot that vanishes marks a direction the data say nothing about (a constant or duplicate column without penalty, or saturated
-/// probabilities): it is raised to a small positive number, and the caller's step halving keeps the outcome a descent.
-pub(crate) fn solve_positive(mut a: Vec<f64>, b: &[f64]) -> Vec<f64> {
-    let n = b.len();
-    let floor = (0..n).map(|i| a[i * n + i]).fold(0.0, f64::max) * 1e-10 + f64::MIN_POSITIVE;
-    for i in 0..n {
-        for j in 0..=i {
-            let (upper, lower) = a.split_at(i * n);
-            let row_j = if j < i { &upper[j * n..j * n + j] } else { &lower[..j] };
-            let dot: f64 = row_j.iter().zip(&lower[..j]).map(|(x, y)| x * y).sum();
-            let rest = a[i * n + j] - dot;
-            a[i * n + j] = if i == j { libm::sqrt(rest.max(floor)) } else { rest / a[j * n + j] };
-        }
-    }
-    let mut x = b.to_vec();
-    for i in 0..n {
-        let dot: f64 = (0..i).map(|k| a[i * n + k] * x[k]).sum();
-        x[i] = (x[i] - dot) / a[i * n + i];
-    }
-    for i in (0..n).rev() {
-        let dot: f64 = (i + 1..n).map(|k| a[k * n + i] * x[k]).sum();
-        x[i] = (x[i] - dot) / a[i * n + i];
-    }
-    x
+    let line = Coefficients::read(sealed, inputs.len())?;
+    Ok(Box::new(LogisticModel { inputs, parameters, report, line }))
 }
 
 #[cfg(test)]
@@ -328,6 +135,7 @@ mod tests {
     use super::*;
     use crate::format::tests::check_damage_is_noticed;
     use crate::load;
+    use crate::math::sigmoid;
     use crate::matrix::tests::training_set;
     use kilter_stats::Rng;
 

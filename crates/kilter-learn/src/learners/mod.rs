@@ -1,6 +1,7 @@
 //! The register of learners: one file (or folder) each, one line here.
 
 pub mod gbdt;
+pub mod linear;
 pub mod logistic;
 pub mod scorecard;
 
@@ -15,6 +16,7 @@ type Read = fn(&Sealed<'_>) -> Result<Box<dyn Model>, LearnError>;
 /// How to read a model of each kind.
 pub(crate) const KINDS: &[(&str, Read)] = &[
     (gbdt::KIND, gbdt::read),
+    (linear::KIND, linear::read),
     (logistic::KIND, logistic::read),
     (scorecard::KIND, scorecard::read),
     (calibration::KIND, calibration::read),

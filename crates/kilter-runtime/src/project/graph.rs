@@ -160,6 +160,7 @@ fn service_block(out: &mut String, plan: &Plan, service: &ServicePlan, marks: Ve
 fn model_block(out: &mut String, plan: &Plan, model: &ModelPlan, marks: Vec<String>) {
     let learner = match &model.learner {
         Learner::Gbdt(g) => format!("gbdt, up to {} trees of {} leaves", g.trees, g.leaves),
+        Learner::Logistic(l) if l.l1 > 0.0 => format!("logistic, l1 {}, l2 {}", l.l1, l.l2),
         Learner::Logistic(l) => format!("logistic, l2 {}", l.l2),
         Learner::Scorecard(s) => format!("scorecard, up to {} bins, {} points double the odds", s.max_bins, s.pdo),
     };
