@@ -8,6 +8,7 @@ ESTIMATORS = [
     kilter.GradientBoostingClassifier(n_estimators=10),
     kilter.GradientBoostingClassifier(n_estimators=10, min_samples_leaf=1),
     kilter.LogisticRegression(),
+    kilter.LogisticRegression(l1_ratio=0.5),
 ]
 
 

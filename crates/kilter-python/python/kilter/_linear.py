@@ -7,7 +7,7 @@ _ALIASES = {"max_iterations": "max_iter", "tolerance": "tol"}
 
 
 class LogisticRegression(BinaryClassifier):
-    """Logistic regression with an L2 penalty, fitted by Newton's method: the ``logistic`` of Kilter's definitions.
+    """Logistic regression with L1 and L2 penalties, fitted by Newton's method: the ``logistic`` of Kilter's definitions.
 
     Columns are standardised inside the model, so ``C`` means the same for all of them; scikit-learn's standardises nothing. A missing
     value counts as its column's training mean.
@@ -16,6 +16,9 @@ class LogisticRegression(BinaryClassifier):
     ----------
     C : float, default=1.0
         Inverse of the penalty, as in scikit-learn, on standardised columns.
+    l1_ratio : float, default=0.0
+        Share of the penalty that is L1, as in scikit-learn: 0 is ridge, 1 is lasso, between them elastic net. Coefficients of columns that do
+        not help become exactly 0.
     max_iter : int, default=50
     tol : float, default=1e-8
         Stop when no coefficient moves by more than this.
@@ -32,8 +35,9 @@ class LogisticRegression(BinaryClassifier):
     _aliases = _ALIASES
 
     @accepting(_ALIASES)
-    def __init__(self, *, C=1.0, max_iter=50, tol=1e-8, class_weight=None, n_jobs=None):
+    def __init__(self, *, C=1.0, l1_ratio=0.0, max_iter=50, tol=1e-8, class_weight=None, n_jobs=None):
         self.C = C
+        self.l1_ratio = l1_ratio
         self.max_iter = max_iter
         self.tol = tol
         self.class_weight = class_weight
@@ -42,7 +46,10 @@ class LogisticRegression(BinaryClassifier):
     def _learner(self, columns):
         if not self.C > 0:
             raise ValueError(f"C is {self.C}, but must be above 0")
-        return {"kind": "logistic", "l2": 1.0 / self.C, "max_iterations": self.max_iter, "tolerance": self.tol}
+        if not 0 <= self.l1_ratio <= 1:
+            raise ValueError(f"l1_ratio is {self.l1_ratio}, but must be between 0 and 1")
+        penalties = {"l1": self.l1_ratio / self.C, "l2": (1.0 - self.l1_ratio) / self.C}
+        return {"kind": "logistic", **penalties, "max_iterations": self.max_iter, "tolerance": self.tol}
 
     @property
     def n_iter_(self):
