@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use kilter_core::{EventTime, Span};
-use kilter_learn::{Gbdt, Learner, Logistic, Model, TrainingSet, exchange, load};
+use kilter_learn::calibration::{Calibration, Method};
+use kilter_learn::{Gbdt, Learner, Logistic, Model, TrainingSet, calibrate, exchange, load};
 use kilter_pipeline::{Observations, Range};
 use kilter_runtime::audit::audit_all;
 use kilter_runtime::jobs::import::ImportRequest;
@@ -290,6 +291,11 @@ async fn files_that_cannot_decide_here_are_refused_with_the_reason() {
     let unnamed = text.replace(names, "Column_0 Column_1 Column_2 Column_3");
     assert_eq!(service.import(by_position(unnamed.as_bytes())).await.unwrap().version, 2);
     assert_eq!(version(&service, 2).await.inputs(), names.split(' ').collect::<Vec<_>>());
+    // Calibrated elsewhere, it still says where it came from.
+    let beta = Calibration { method: Method::Beta, target_rate: None };
+    let calibrated = calibrate(exchange::open(text.as_bytes()).unwrap(), &rows, &beta).unwrap().to_bytes();
+    let report = service.import(request(&calibrated)).await.unwrap();
+    assert_eq!((report.version, report.origin.kind, report.origin.version.as_deref()), (3, "calibrated", Some("v4")));
 }
 
 #[tokio::test(flavor = "multi_thread")]
