@@ -1,31 +1,57 @@
-//! Scores rows with a model from elsewhere, for `crosscheck/models`: not a program for users.
+//! Scores rows with a model from elsewhere, and writes one for elsewhere, for `crosscheck/models`: not a program for users.
 //!
-//!   exchange score MODEL ROWS OUT     margin and probability of each row; rows are 64-bit floats, little-endian, as many as the model has inputs
-//!   exchange explain MODEL ROWS OUT   for each row the base and the contributions
-//!
-//! The model is imported, saved as Kilter's own file, and loaded again before it scores.
+//! ```text
+//! exchange score MODEL ROWS OUT            margin and prediction of each row
+//! exchange explain MODEL ROWS OUT          for each row the base and the contributions
+//! exchange grow PARAMETERS WIDTH ROWS OUT  trains boosted trees on rows whose last value is the label; OUT.kltm is the model, OUT.txt its export
+//! ```
+//! Rows are 64-bit floats, little-endian, as many to a row as the model has inputs, or WIDTH. A model is read, saved as Kilter's own file, and
+//! loaded again before it scores.
 
 #![allow(clippy::disallowed_methods, reason = "a program of the rim that lives beside its library")]
 
-use kilter_learn::{Model, exchange, load};
+use std::error::Error;
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+use kilter_learn::{Matrix, Model, TrainingSet, exchange, gbdt, load};
+
+fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [task, model, rows, out] = arguments.as_slice() else { return Err("usage: exchange score|explain MODEL ROWS OUT".into()) };
-    let model = load(&exchange::import(&std::fs::read(model)?)?.to_bytes())?;
-    let bytes = std::fs::read(rows)?;
-    let values: Vec<f64> = bytes.as_chunks::<8>().0.iter().map(|&bytes| f64::from_le_bytes(bytes)).collect();
-    let mut answers = Vec::new();
-    let mut contributions = Vec::new();
-    for row in values.chunks_exact(model.inputs().len()) {
-        match task.as_str() {
-            "score" => answers.extend([model.margin(row), model.probability(row)]),
-            _ => {
-                answers.push(model.explain(row, &mut contributions));
-                answers.extend_from_slice(&contributions);
-            }
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments.as_slice() {
+        ["score", model, rows, out] => {
+            answer(model, rows, out, |model, row, answers| answers.extend([model.margin(row), model.predict(row)]))
         }
+        ["explain", model, rows, out] => answer(model, rows, out, |model, row, answers| {
+            let mut contributions = Vec::new();
+            answers.push(model.explain(row, &mut contributions));
+            answers.extend(contributions);
+        }),
+        ["grow", parameters, width, rows, out] => grow(parameters, width.parse()?, rows, out),
+        _ => Err("usage: exchange score|explain MODEL ROWS OUT, or exchange grow PARAMETERS WIDTH ROWS OUT".into()),
+    }
+}
+
+fn answer(model: &str, rows: &str, out: &str, each: impl Fn(&dyn Model, &[f64], &mut Vec<f64>)) -> Result<(), Box<dyn Error>> {
+    let model = load(&exchange::open(&std::fs::read(model)?)?.to_bytes())?;
+    let mut answers = Vec::new();
+    for row in numbers(rows)?.chunks_exact(model.inputs().len()) {
+        each(model.as_ref(), row, &mut answers);
     }
     std::fs::write(out, answers.iter().flat_map(|answer| answer.to_le_bytes()).collect::<Vec<u8>>())?;
     Ok(())
+}
+
+fn grow(parameters: &str, width: usize, rows: &str, out: &str) -> Result<(), Box<dyn Error>> {
+    let values = numbers(rows)?;
+    let column = |at: usize| values.chunks_exact(width).map(|row| row[at]).collect::<Vec<f64>>();
+    let names = (0..width - 1).map(|at| format!("x{at}")).collect();
+    let matrix = Matrix::from_columns(names, (0..width - 1).map(column).collect());
+    let model = gbdt::fit(&TrainingSet::new(matrix, column(width - 1)), &serde_json::from_str(parameters)?)?.to_bytes();
+    std::fs::write(format!("{out}.txt"), exchange::export(&model, exchange::Format::LightGbm)?)?;
+    std::fs::write(format!("{out}.kltm"), model)?;
+    Ok(())
+}
+
+fn numbers(path: &str) -> Result<Vec<f64>, Box<dyn Error>> {
+    Ok(std::fs::read(path)?.as_chunks::<8>().0.iter().map(|&bytes| f64::from_le_bytes(bytes)).collect())
 }

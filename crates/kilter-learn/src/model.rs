@@ -43,7 +43,7 @@ pub trait Model: Send + Sync {
     /// The sum of what the model learned, on the link's scale: log-odds of the positive class for a classifier.
     fn margin(&self, row: &[f64]) -> f64;
 
-    /// The prediction on the label's own scale: a probability, a mean, a quantile.
+    /// The prediction on the label's own scale: a probability, a mean, a quantile. A classifier's is its [`probability`](Model::probability).
     fn predict(&self, row: &[f64]) -> f64 {
         self.link().inverse(self.margin(row))
     }
@@ -77,6 +77,11 @@ pub trait Model: Send + Sync {
     /// The model beneath a calibration, whose probabilities are as it learned them; `None` for a model that has none.
     fn uncalibrated(&self) -> Option<&dyn Model> {
         None
+    }
+
+    /// Positions of the inputs that are codes of categories: no numbers, though they come as such. Only models from elsewhere have some.
+    fn categorical_inputs(&self) -> Vec<usize> {
+        Vec::new()
     }
 
     /// The points of a scorecard; `None` for every other model.

@@ -119,8 +119,8 @@ pub fn probabilities(model: &dyn Model, matrix: &Matrix) -> Vec<f64> {
     model.probabilities(matrix)
 }
 
-/// What inputs and scores look like on the rows the model learned from.
-fn drift_reference(model: &dyn Model, matrix: &Matrix) -> DriftReference {
+/// What inputs and scores look like on some rows: those that the model learned from, where they are known.
+pub fn drift_reference(model: &dyn Model, matrix: &Matrix) -> DriftReference {
     let mut references: Vec<Reference> = (0..matrix.columns()).map(|c| Reference::from_values(matrix.column(c), DRIFT_BINS)).collect();
     references.push(Reference::from_values(&probabilities(model, matrix), DRIFT_BINS));
     DriftReference { inputs: matrix.names().to_vec(), references }

@@ -244,7 +244,7 @@ impl Data {
         Ok(Some(Champion { version: record.version, model: loaded.into(), reference: Arc::new(reference) }))
     }
 
-    fn artifact(&self, hash: &str) -> anyhow::Result<Vec<u8>> {
+    pub(crate) fn artifact(&self, hash: &str) -> anyhow::Result<Vec<u8>> {
         let parsed = ArtifactHash::try_from(hash.to_string()).map_err(|e| anyhow::anyhow!("artifact `{hash}`: {e}"))?;
         Ok(self.artifacts.get(&parsed)?)
     }

@@ -29,6 +29,8 @@ pub use catalog::{Control, Decoder, Record};
 pub use data::Data;
 pub use kilter_connect::TableFormat;
 pub use kilter_features::Look;
+pub use kilter_learn::exchange::Format as ModelFormat;
+pub use kilter_learn::metrics::Evaluation;
 pub use sequencer::{Decided, FeatureRead, FeatureRows, Refusal, TrainListener};
 pub use service::{IngestReport, Recorded, Service, ServiceError, StartOptions, SystemClock, next_tick};
 pub use status::{Latency, Percentiles, Readings, Status, StreamCounts};

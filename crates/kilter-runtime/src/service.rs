@@ -64,7 +64,7 @@ struct Shared {
     clock: Arc<dyn Clock>,
     commands: mpsc::Sender<Call>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
-    /// Models with a training under way.
+    /// Models with a training or an import under way.
     training: Mutex<BTreeSet<String>>,
     /// Reads of the past under way: each may need the memory of a whole state.
     past_reads: Semaphore,
@@ -133,6 +133,8 @@ pub enum ServiceError {
     },
     /// The definitions file does not hold.
     Definitions(Report),
+    /// A model file cannot be used.
+    Model(String),
     /// The same job is running already, or another reason not to do it now.
     Conflict(String),
     Failed(String),
@@ -150,7 +152,7 @@ impl std::fmt::Display for ServiceError {
             ServiceError::SlowDown => write!(f, "more events are waiting than can be processed; send again in a moment"),
             ServiceError::NotFound { what, name, .. } => write!(f, "there is no {what} `{name}`"),
             ServiceError::Definitions(report) => write!(f, "the definitions do not hold\n\n{report}"),
-            ServiceError::Conflict(detail) | ServiceError::Failed(detail) => f.write_str(detail),
+            ServiceError::Model(detail) | ServiceError::Conflict(detail) | ServiceError::Failed(detail) => f.write_str(detail),
         }
     }
 }
@@ -195,6 +197,18 @@ impl Enqueued {
             report.next_offset = Some(report.next_offset.unwrap_or(0).max(done.next));
         }
         failed.map_or(Ok(report), |refusal| Err(refusal.into()))
+    }
+}
+
+/// A model that is being given a version.
+pub(crate) struct Claim {
+    shared: Arc<Shared>,
+    name: String,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        lock(&self.shared.training).remove(&self.name);
     }
 }
 
@@ -537,13 +551,17 @@ impl Service {
         trigger: String,
         promotion: Promotion,
     ) -> Result<TrainReport, ServiceError> {
-        let name = &self.plan.models[model].name;
+        let _claim = self.claim(model)?;
+        self.train_unguarded(model, from, to, trigger, promotion).await
+    }
+
+    /// Makes a model this caller's alone to give versions to, as long as the claim lives.
+    pub(crate) fn claim(&self, model: usize) -> Result<Claim, ServiceError> {
+        let name = self.plan.models[model].name.clone();
         if !lock(&self.shared.training).insert(name.clone()) {
-            return Err(ServiceError::Conflict(format!("model `{name}` is being trained already")));
+            return Err(ServiceError::Conflict(format!("model `{name}` is being trained or imported already")));
         }
-        let done = self.train_unguarded(model, from, to, trigger, promotion).await;
-        lock(&self.shared.training).remove(name);
-        done
+        Ok(Claim { shared: Arc::clone(&self.shared), name })
     }
 
     async fn train_unguarded(

@@ -162,6 +162,11 @@ impl From<ServiceError> for ApiError {
             ServiceError::NotFound { what, name, hint } => ApiError::not_found(what, &name, hint),
             ServiceError::Definitions(_) => ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_definitions", message)
                 .hint("`kilter check` shows the same".to_string()),
+            ServiceError::Model(detail) => {
+                // The learners' crate writes what to do on a line of its own.
+                let (problem, hint) = detail.split_once("\n  hint: ").unzip();
+                ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_model", problem.unwrap_or(&detail)).hint(hint.map(str::to_string))
+            }
             ServiceError::Conflict(detail) => ApiError::new(StatusCode::CONFLICT, "conflict", detail),
             ServiceError::Failed(detail) => ApiError::internal(&detail),
         }

@@ -22,6 +22,8 @@ use crate::error::{ApiError, FieldError};
 pub const SMALL_BODY: usize = 64 * 1024;
 /// Largest body of a decision request.
 pub const DECIDE_BODY: usize = 1024 * 1024;
+/// Largest model file that is taken in.
+pub const MODEL_BODY: usize = 128 * 1024 * 1024;
 /// How long the rest of a body that is too large is read and thrown away, so that its sender gets to read the answer.
 const DISCARD_FOR: Duration = Duration::from_secs(5);
 

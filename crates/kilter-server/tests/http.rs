@@ -99,7 +99,7 @@ source = "payments"
 "#;
 
 /// The routes as promised in docs/reference/http.md.
-const ROUTES: [(&str, &str); 28] = [
+const ROUTES: [(&str, &str); 30] = [
     ("post", "/v1/events/{source}"),
     ("get", "/v1/features/{view}/{key}"),
     ("post", "/v1/features/{view}"),
@@ -113,6 +113,8 @@ const ROUTES: [(&str, &str); 28] = [
     ("post", "/v1/models/{model}/train"),
     ("post", "/v1/models/{model}/promote"),
     ("post", "/v1/models/{model}/rollback"),
+    ("post", "/v1/models/{model}/versions"),
+    ("get", "/v1/models/{model}/versions/{version}/file"),
     ("get", "/v1/runs"),
     ("get", "/v1/runs/{id}"),
     ("get", "/v1/runs/{id}/artifacts/{name}"),
@@ -1013,5 +1015,105 @@ fn latency_of_decide_over_loopback() {
     std::io::stderr()
         .write_all(format!("p50 {:?} p99 {:?} p99.9 {:?}; inside {inside:?}\n", figure(0.5), figure(0.99), figure(0.999)).as_bytes())
         .unwrap();
+    server.end();
+}
+
+/// One split on the amount, as LightGBM writes it.
+const STUMP: &str = "tree\n\
+version=v4\n\
+num_class=1\n\
+num_tree_per_iteration=1\n\
+max_feature_idx=4\n\
+objective=binary sigmoid:1\n\
+feature_names=card.count_1h card.count_1d card.sum_1d card.mean_1d payments.amount\n\
+\n\
+Tree=0\n\
+num_leaves=2\n\
+num_cat=0\n\
+split_feature=4\n\
+split_gain=10\n\
+threshold=899.5\n\
+decision_type=8\n\
+left_child=-1\n\
+right_child=-2\n\
+leaf_value=-3 2\n\
+leaf_count=600 100\n\
+internal_count=700\n\
+is_linear=0\n\
+\n\
+end of trees\n\
+";
+
+#[test]
+fn a_model_from_elsewhere_comes_in_and_decides() {
+    let server = Server::start();
+    server.play(0..200);
+    let waits = server.post("/v1/models/fraud/versions?file=stump.txt", "application/octet-stream", STUMP).ok();
+    assert_eq!((&waits["version"], &waits["promote"], &waits["kind"]), (&json!(1), &json!(false), &json!("lightgbm")), "{waits}");
+    assert_eq!(waits["sha256"], "14e0bef4b6f7503b8c243a34dccedb80e716f4b0c9289f46fbd839c9f7a058ed");
+    assert_eq!((&waits["format"], &waits["program_version"], &waits["file"]), (&json!("lightgbm"), &json!("v4"), &json!("stump.txt")));
+    assert_eq!(waits["reference_rows"], 200);
+    assert!(waits["recent"]["auc"].as_f64().unwrap() > 0.9, "{waits}");
+    assert_eq!(server.get("/v1/models/fraud").ok()["in_service"], Value::Null, "nobody asked for it to be promoted");
+    let takes_over = server.post("/v1/models/fraud/versions?promote=always", "text/plain", STUMP).ok();
+    assert_eq!((&takes_over["version"], &takes_over["promote"]), (&json!(2), &json!(true)), "{takes_over}");
+    let model = server.get("/v1/models/fraud").ok();
+    assert_eq!((&model["in_service"], &model["versions"][0]["trained_from"]), (&json!(2), &Value::Null), "{model}");
+
+    // At the stream's own time: a clock that leaps is a tick of the schedule, which trains.
+    let made = server.post("/v1/decide/pay", JSON, payment(203).replace("\"p203\"", "\"asked\"")).ok();
+    assert_eq!((&made["outcome"], &made["model_version"]), (&json!("block"), &json!(2)), "{made}");
+    assert_eq!(made["score"].as_f64().unwrap(), 1.0 / (1.0 + (-2.0f64).exp()));
+    let mean = (-3.0 * 6.0 + 2.0) / 7.0;
+    assert_eq!((&made["reasons"][0]["feature"], made["reasons"].as_array().unwrap().len()), (&json!("payments.amount"), 1), "{made}");
+    assert!((made["reasons"][0]["contribution"].as_f64().unwrap() - (2.0 - mean)).abs() < 1e-9, "{made}");
+    let replayed = server.post(&format!("/v1/decisions/{}/replay", made["decision_id"].as_str().unwrap()), JSON, "").ok();
+    assert_eq!(replayed["same"], true, "{replayed}");
+
+    let run = server.get(&format!("/v1/runs/{}", takes_over["run"].as_str().unwrap())).ok();
+    assert_eq!((&run["kind"], &run["status"]), (&json!("import"), &json!("finished")), "{run}");
+    assert_eq!((&run["params"]["file"], &run["params"]["sha256"]), (&json!("a request's body"), &waits["sha256"]), "{run}");
+    let original = server.get(&format!("/v1/runs/{}/artifacts/original.txt", run["id"].as_str().unwrap()));
+    assert_eq!(original.text(), STUMP);
+    assert_eq!(server.get("/v1/runs?kind=import").ok()["runs"].as_array().unwrap().len(), 2);
+    let file = server.get("/v1/models/fraud/versions/2/file");
+    assert_eq!((file.status, &file.body[..4]), (200, b"KLTM".as_slice()));
+    let again = server.post("/v1/models/fraud/versions?file=own.kltm", "application/octet-stream", &file.body).ok();
+    assert_eq!((&again["format"], &again["kind"]), (&json!("kilter"), &json!("lightgbm")), "{again}");
+    server.end();
+}
+
+#[test]
+fn a_model_file_that_cannot_be_used_is_told_why() {
+    let server = Server::start();
+    let post = |path: &str, body: &str| server.post(path, "application/octet-stream", body);
+    let own = "/v1/models/fraud/versions";
+    let error = post(own, "no model at all").refused(422, "bad_model");
+    assert!(
+        error["message"].as_str().unwrap().contains("no Kilter model") && error["hint"].as_str().unwrap().contains("save_model"),
+        "{error}"
+    );
+    let error = post(own, &STUMP.replace("card.count_1h", "card.count")).refused(422, "bad_model");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("it lacks `card.count_1h`; the model does not have `card.count`"), "{error}");
+    let error = post(own, &STUMP.replace("card.count_1h card.count_1d", "card.count_1d card.count_1h")).refused(422, "bad_model");
+    assert!(
+        error["message"].as_str().unwrap().contains("another order") && error["hint"].as_str().unwrap().contains("card.sum_1d"),
+        "{error}"
+    );
+    post(own, &STUMP.replace("binary sigmoid:1", "regression")).refused(422, "bad_model");
+    post(own, "").refused(400, "empty_body");
+    post("/v1/models/fruad/versions", STUMP).refused(404, "unknown_model");
+    let error = post(&format!("{own}?promote=rule"), STUMP).refused(400, "bad_parameter");
+    assert!(error["message"].as_str().unwrap().contains("never"), "{error}");
+    post(&format!("{own}?flie=x"), STUMP).refused(400, "bad_parameter");
+    post(&format!("{own}?file={}", "x".repeat(300)), STUMP).refused(400, "bad_parameter");
+    assert_eq!(server.get("/v1/models/fraud").ok()["latest"], Value::Null);
+    server.get("/v1/models/fraud/versions/7/file").refused(404, "unknown_version");
+    server.get("/v1/models/fraud/versions/x/file").refused(400, "bad_path");
+    post(own, STUMP).ok();
+    server.get("/v1/models/fraud/versions/1/file?format=onnx").refused(400, "bad_parameter");
+    let error = server.get("/v1/models/fraud/versions/1/file?format=lightgbm").refused(422, "bad_model");
+    assert!(error["hint"].as_str().unwrap().contains("original"), "{error}");
     server.end();
 }

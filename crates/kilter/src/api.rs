@@ -68,6 +68,23 @@ impl Client {
         read(response)
     }
 
+    /// Sends a file as the body, with parameters of the query.
+    pub fn post_file(&self, path: &str, query: &[(&str, &str)], bytes: &[u8]) -> anyhow::Result<Value> {
+        let request = self.agent.post(format!("{}{path}", self.base)).query_pairs(query.iter().copied());
+        let response = request.content_type("application/octet-stream").send(bytes).with_context(|| format!("asking {}", self.base))?;
+        read(response)
+    }
+
+    /// The body as it is.
+    pub fn get_file(&self, path: &str) -> anyhow::Result<Vec<u8>> {
+        let mut response = self.agent.get(format!("{}{path}", self.base)).call().with_context(|| format!("asking {}", self.base))?;
+        if !response.status().is_success() {
+            read(response)?;
+            anyhow::bail!("the server gave neither a file nor a reason");
+        }
+        Ok(response.body_mut().with_config().limit(1 << 30).read_to_vec()?)
+    }
+
     /// The status and raw body, for callers that count rather than read.
     pub fn post_raw(&self, path: &str, content_type: &str, body: &[u8]) -> anyhow::Result<(u16, Vec<u8>)> {
         let mut response = self.agent.post(format!("{}{path}", self.base)).content_type(content_type).send(body)?;

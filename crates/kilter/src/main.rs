@@ -55,7 +55,7 @@ enum Command {
     TrainingSet(commands::training_set::Args),
     /// Trains and tests a model on one stretch of time after another.
     Backtest(commands::backtest::Args),
-    /// Lists models and their versions.
+    /// Lists models and their versions, takes in model files from elsewhere and gives them out.
     Models(commands::registry::ModelsArgs),
     /// Puts a model version into service.
     Promote(commands::registry::PromoteArgs),

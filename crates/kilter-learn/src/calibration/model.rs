@@ -119,6 +119,10 @@ impl Model for Calibrated {
         self.model.margins(matrix)
     }
 
+    fn predict(&self, row: &[f64]) -> f64 {
+        self.probability(row)
+    }
+
     fn probability(&self, row: &[f64]) -> f64 {
         self.map.probability(self.model.margin(row))
     }
@@ -133,6 +137,10 @@ impl Model for Calibrated {
 
     fn uncalibrated(&self) -> Option<&dyn Model> {
         Some(self.model.as_ref())
+    }
+
+    fn categorical_inputs(&self) -> Vec<usize> {
+        self.model.categorical_inputs()
     }
 
     fn points(&self, row: &[f64]) -> Option<f64> {

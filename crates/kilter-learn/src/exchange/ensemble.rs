@@ -1,5 +1,6 @@
 //! Imported trees as a [`Model`], added up the way their program does.
 
+use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
@@ -7,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::tree::{OwnTest, Taken, Tree};
 use crate::format::{Header, Sealed, Writer, seal};
 use crate::gbdt::Explainer;
-use crate::{LearnError, Model, learners};
+use crate::{LearnError, Link, Model, learners};
 
 /// Values up to this far from 0 are 0 for LightGBM.
 const LIGHTGBM_ZERO: f64 = 1e-35f32 as f64;
@@ -80,8 +81,7 @@ impl Inputs {
 
 /// An imported ensemble of trees.
 ///
-/// Its `margin` is the original's raw score (times the sigmoid's slope, where one was set). Its `probability` is that of the positive class
-/// where the objective gives one ([`Ensemble::is_classifier`]), else the prediction.
+/// Its `margin` is the original's raw score (times the sigmoid's slope, where one was set), and its link that of the objective.
 #[derive(Debug)]
 pub struct Ensemble {
     kind: &'static str,
@@ -108,11 +108,6 @@ impl Ensemble {
 
     pub fn trees(&self) -> usize {
         self.trees.len()
-    }
-
-    /// Whether `probability` is one.
-    pub fn is_classifier(&self) -> bool {
-        matches!(self.arithmetic.output, Output::LogOdds(_))
     }
 
     /// The same model under other input names, for one whose file has none or those of another system.
@@ -150,16 +145,21 @@ impl Model for Ensemble {
         &self.inputs
     }
 
+    fn link(&self) -> Link {
+        match self.arithmetic.output {
+            Output::LogOdds(_) => Link::Logit,
+            Output::Value => Link::Identity,
+            Output::Logarithm => Link::Log,
+        }
+    }
+
     fn margin(&self, row: &[f64]) -> f64 {
         self.raw(row) * self.slope()
     }
 
-    fn probability(&self, row: &[f64]) -> f64 {
-        match self.arithmetic.output {
-            Output::LogOdds(_) => crate::math::sigmoid(self.margin(row)),
-            Output::Value => self.raw(row),
-            Output::Logarithm => libm::exp(self.raw(row)),
-        }
+    fn categorical_inputs(&self) -> Vec<usize> {
+        let columns: BTreeSet<usize> = self.trees.iter().flat_map(Tree::categorical_columns).collect();
+        columns.into_iter().collect()
     }
 
     /// Exact path-dependent TreeSHAP. Where the sum is one of 32 bits, the base takes up what its rounding made of the row's margin, so that

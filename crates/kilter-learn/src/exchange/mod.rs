@@ -5,8 +5,10 @@
 //! compared and summed at the width and in the order of the program that made the model.
 //!
 //! One file for each format: `lightgbm`, `xgboost` (and `ubjson`, its binary form). They make `tree`s, which an `ensemble` holds together.
+//! `export` is the way back, for Kilter's own boosted trees.
 
 mod ensemble;
+mod export;
 pub(crate) mod lightgbm;
 mod tree;
 mod ubjson;
@@ -16,7 +18,7 @@ pub use ensemble::{Arithmetic, Ensemble, Inputs, Origin, Output, Width};
 
 pub(crate) use ensemble::read;
 
-use crate::LearnError;
+use crate::{LearnError, Model, format, gbdt, load};
 
 /// A format of other programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +62,28 @@ impl Format {
     }
 }
 
+/// Reads a model file of any kind: Kilter's own, or one of another program.
+pub fn open(bytes: &[u8]) -> Result<Box<dyn Model>, LearnError> {
+    match load(bytes) {
+        Err(LearnError::NotAModel) => Ok(Box::new(import(bytes)?)),
+        own => own,
+    }
+}
+
+/// One of Kilter's own model files as another program reads it. Boosted trees can be written for LightGBM.
+pub fn export(file: &[u8], format: Format) -> Result<Vec<u8>, LearnError> {
+    let refuse = |what: String, hint| Err(LearnError::Foreign { format: "exported", at: String::new(), what, hint });
+    if format != Format::LightGbm {
+        return refuse(format!("the format {} is read and not written", format.name()), "LightGBM's text (lightgbm) is written");
+    }
+    let sealed = format::open(file)?;
+    if sealed.kind != gbdt::KIND {
+        let hint = "boosted trees (gbdt) can be exported; Kilter's own file holds every model, and the run of an import its original";
+        return refuse(format!("LightGBM has no way to write a model of the kind {:?}", sealed.kind), hint);
+    }
+    Ok(export::lightgbm(&gbdt::read_trees(&sealed)?)?.into_bytes())
+}
+
 /// Reads a model of another program, whose format is told by its first bytes. Bytes that are no such model, or one that Kilter cannot score
 /// exactly, give an error that says where and why.
 pub fn import(bytes: &[u8]) -> Result<Ensemble, LearnError> {
@@ -70,11 +94,13 @@ pub fn import(bytes: &[u8]) -> Result<Ensemble, LearnError> {
         None => Err(LearnError::Foreign {
             format: "unknown",
             at: String::new(),
-            what: "the file begins like none of the formats that can be imported".into(),
+            what: "it is no Kilter model, and begins like none of the formats that can be imported".into(),
             hint: "LightGBM: booster.save_model(\"model.txt\"); XGBoost: booster.save_model(\"model.json\" or \"model.ubj\")",
         }),
     }
 }
 
+#[cfg(test)]
+mod export_tests;
 #[cfg(test)]
 mod tests;

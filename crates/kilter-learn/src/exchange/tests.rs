@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::format::tests::check_damage_is_noticed;
-use crate::{Model, load};
+use crate::{Link, Model, load};
 
 macro_rules! golden {
     ($name:literal, $ending:literal) => {
@@ -67,7 +67,8 @@ fn contributions_add_up_and_name_the_inputs_that_are_split_on() {
             assert!((sum - model.margin(row)).abs() < 1e-9, "{name}: {sum}");
             assert!(contributions[0] != 0.0 && contributions[3] != 0.0, "{name}: {contributions:?}");
         }
-        assert!(model.importance()[3] > 0.0 && model.is_classifier());
+        assert!(model.importance()[3] > 0.0 && model.link() == Link::Logit);
+        assert_eq!(model.categorical_inputs(), [3], "{name}");
     }
     let inputs = |at: usize| import(GOLDEN[at].1).unwrap().inputs().join(" ");
     assert_eq!(inputs(0), "Column_0 Column_1 Column_2 Column_3");

@@ -215,6 +215,12 @@ impl Tree {
         self.splits.iter().map(|split| split.column as usize).zip(self.gains.iter().copied())
     }
 
+    /// Columns whose values are looked up in a set of categories.
+    pub fn categorical_columns(&self) -> impl Iterator<Item = usize> {
+        let categorical = |split: &&Split| matches!(split.rule, Rule::OneOf { .. } | Rule::OneOfFromZero { .. });
+        self.splits.iter().filter(categorical).map(|split| split.column as usize)
+    }
+
     pub fn depth(&self) -> usize {
         let mut depths = vec![1; self.splits.len()];
         for (node, children) in self.children.iter().enumerate() {

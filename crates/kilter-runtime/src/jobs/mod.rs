@@ -1,5 +1,6 @@
 //! The jobs a project can run, one file each.
 
 pub mod apply;
+pub mod import;
 pub mod train;
 pub mod training_set;

@@ -232,25 +232,32 @@ fn metrics(trained: &Trained) -> BTreeMap<String, f64> {
         ("holdout_rows".to_string(), trained.holdout_rows as f64),
         ("unmatured_rows".to_string(), trained.unmatured as f64),
     ]);
-    for (prefix, evaluation) in [("", &trained.holdout), ("champion.", &trained.champion)] {
-        if let Some(evaluation) = evaluation {
-            metrics.extend(PROMOTION_METRICS.map(|name| (format!("{prefix}{name}"), metric(evaluation, name))));
-        }
-    }
-    if let Some(holdout) = &trained.holdout {
-        metrics.extend([
-            ("auc_low".to_string(), holdout.auc_interval.low),
-            ("auc_high".to_string(), holdout.auc_interval.high),
-            ("ece".to_string(), holdout.ece),
-            ("calibration_slope".to_string(), holdout.recalibration.slope),
-        ]);
-    }
+    metrics.extend(evaluation_metrics(trained.holdout.as_ref(), trained.champion.as_ref()));
     if let Some(before) = &trained.uncalibrated {
         metrics.extend([
             ("calibration_rows".to_string(), trained.calibration_rows as f64),
             ("uncalibrated.brier".to_string(), before.brier),
             ("uncalibrated.ece".to_string(), before.ece),
             ("uncalibrated.log_loss".to_string(), before.log_loss),
+        ]);
+    }
+    metrics
+}
+
+/// The figures of a version and of the champion on the same rows, by name.
+pub(crate) fn evaluation_metrics(own: Option<&Evaluation>, champion: Option<&Evaluation>) -> BTreeMap<String, f64> {
+    let mut metrics = BTreeMap::new();
+    for (prefix, evaluation) in [("", own), ("champion.", champion)] {
+        if let Some(evaluation) = evaluation {
+            metrics.extend(PROMOTION_METRICS.map(|name| (format!("{prefix}{name}"), metric(evaluation, name))));
+        }
+    }
+    if let Some(own) = own {
+        metrics.extend([
+            ("auc_low".to_string(), own.auc_interval.low),
+            ("auc_high".to_string(), own.auc_interval.high),
+            ("ece".to_string(), own.ece),
+            ("calibration_slope".to_string(), own.recalibration.slope),
         ]);
     }
     metrics

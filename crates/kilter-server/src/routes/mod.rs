@@ -15,6 +15,7 @@ mod project;
 mod runs;
 mod services;
 mod sources;
+mod versions;
 
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -37,6 +38,8 @@ pub fn all() -> OpenApiRouter<Host> {
         .routes(routes!(models::train_model))
         .routes(routes!(models::promote_model))
         .routes(routes!(models::roll_back_model))
+        .routes(routes!(versions::import_version))
+        .routes(routes!(versions::get_version_file))
         .routes(routes!(runs::list_runs))
         .routes(routes!(runs::get_run))
         .routes(routes!(runs::get_artifact))

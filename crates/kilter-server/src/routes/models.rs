@@ -15,7 +15,7 @@ use crate::input::{Params, Segments};
 use crate::wire::Moment;
 
 /// Who asked, in the history of a model.
-const ACTOR: &str = "api";
+pub const ACTOR: &str = "api";
 
 /// All models of the project.
 #[derive(Serialize, ToSchema)]
@@ -236,26 +236,26 @@ impl From<AliasRecord> for AliasMove {
     }
 }
 
+impl From<kilter_runtime::Evaluation> for Evaluation {
+    fn from(e: kilter_runtime::Evaluation) -> Self {
+        Evaluation {
+            rows: e.rows,
+            positives: e.positives,
+            auc: e.auc,
+            auc_low: e.auc_interval.low,
+            auc_high: e.auc_interval.high,
+            average_precision: e.average_precision,
+            log_loss: e.log_loss,
+            brier: e.brier,
+            ece: e.ece,
+            ks: KolmogorovSmirnov { value: e.ks.value, threshold: e.ks.threshold },
+            gini: e.gini,
+        }
+    }
+}
+
 impl From<TrainReport> for Trained {
     fn from(r: TrainReport) -> Self {
-        // The report's type belongs to the learners' crate; only its figures are of interest here.
-        macro_rules! evaluation {
-            ($of:expr) => {
-                $of.map(|e| Evaluation {
-                    rows: e.rows,
-                    positives: e.positives,
-                    auc: e.auc,
-                    auc_low: e.auc_interval.low,
-                    auc_high: e.auc_interval.high,
-                    average_precision: e.average_precision,
-                    log_loss: e.log_loss,
-                    brier: e.brier,
-                    ece: e.ece,
-                    ks: KolmogorovSmirnov { value: e.ks.value, threshold: e.ks.threshold },
-                    gini: e.gini,
-                })
-            };
-        }
         Trained {
             run: r.run,
             model: r.model,
@@ -266,8 +266,8 @@ impl From<TrainReport> for Trained {
             trained_to: Moment(r.trained.to),
             train_rows: r.train_rows,
             unmatured: r.unmatured,
-            holdout: evaluation!(r.holdout),
-            champion: evaluation!(r.champion),
+            holdout: r.holdout.map(Evaluation::from),
+            champion: r.champion.map(Evaluation::from),
         }
     }
 }

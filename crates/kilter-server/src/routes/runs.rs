@@ -17,7 +17,7 @@ use crate::error::{ApiError, ErrorBody};
 use crate::input::{Params, Segments};
 use crate::wire::Moment;
 
-const KINDS: [RunKind; 3] = [RunKind::Train, RunKind::Backtest, RunKind::Evaluate];
+const KINDS: [RunKind; 4] = [RunKind::Train, RunKind::Backtest, RunKind::Evaluate, RunKind::Import];
 const STATUSES: [RunStatus; 4] = [RunStatus::Running, RunStatus::Finished, RunStatus::Failed, RunStatus::Killed];
 
 /// Runs, newest first.
@@ -32,7 +32,7 @@ pub struct Runs {
 #[derive(Serialize, ToSchema)]
 pub struct Run {
     id: String,
-    /// `train`, `backtest` or `evaluate`.
+    /// `train`, `backtest`, `evaluate` or `import`.
     #[schema(example = "train")]
     kind: &'static str,
     name: String,
@@ -104,7 +104,7 @@ impl From<ArtifactEntry> for Artifact {
 #[utoipa::path(
     get, path = "/v1/runs", tag = "runs",
     params(
-        ("kind" = Option<String>, Query, description = "`train`, `backtest` or `evaluate`"),
+        ("kind" = Option<String>, Query, description = "`train`, `backtest`, `evaluate` or `import`"),
         ("model" = Option<String>, Query, description = "only those of this model"),
         ("status" = Option<String>, Query, description = "`running`, `finished`, `failed` or `killed`"),
         ("limit" = Option<u64>, Query, description = "1 to 1000; 50 when left out"),

@@ -17,6 +17,8 @@ pub enum RunKind {
     Backtest,
     /// Judges a model on labelled data.
     Evaluate,
+    /// Takes in a model trained elsewhere.
+    Import,
 }
 
 /// How far a run is.
@@ -323,11 +325,12 @@ impl RunKind {
             Self::Train => "train",
             Self::Backtest => "backtest",
             Self::Evaluate => "evaluate",
+            Self::Import => "import",
         }
     }
 
     fn parse(text: &str) -> Result<Self> {
-        let all = [Self::Train, Self::Backtest, Self::Evaluate];
+        let all = [Self::Train, Self::Backtest, Self::Evaluate, Self::Import];
         all.into_iter().find(|k| k.as_str() == text).ok_or_else(|| MetadataError::Damaged(format!("run kind {text:?}")))
     }
 }

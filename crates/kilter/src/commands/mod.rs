@@ -6,6 +6,7 @@ pub mod check;
 pub mod dead_letters;
 pub mod decisions;
 pub mod erase;
+pub mod exchange;
 pub mod features;
 pub mod generate;
 pub mod ingest;

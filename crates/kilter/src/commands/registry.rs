@@ -5,10 +5,13 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::api::Api;
-use crate::commands::{cell, table};
+use crate::commands::{cell, exchange, table};
 
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct ModelsArgs {
+    #[command(subcommand)]
+    task: Option<exchange::Task>,
     /// One model with all its versions.
     model: Option<String>,
     #[arg(long)]
@@ -75,6 +78,9 @@ fn rows<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
 }
 
 pub async fn models(dir: &Path, args: ModelsArgs) -> anyhow::Result<()> {
+    if let Some(task) = args.task {
+        return exchange::run(dir, task).await;
+    }
     let Some(model) = args.model else {
         let answer = get(dir, "/v1/models".into()).await?;
         if args.json {
@@ -117,14 +123,15 @@ fn day(value: &Value) -> String {
     cell(value).chars().take(10).collect()
 }
 
+/// `name` or `name@version`.
+pub fn versioned(text: &str) -> anyhow::Result<(String, Option<u32>)> {
+    let Some((model, version)) = text.split_once('@') else { return Ok((text.to_string(), None)) };
+    let version = version.parse::<u32>().map_err(|_| anyhow::anyhow!("`{version}` is no version number"))?;
+    Ok((model.to_string(), Some(version)))
+}
+
 pub async fn promote(dir: &Path, args: PromoteArgs) -> anyhow::Result<()> {
-    let (model, named) = match args.model.split_once('@') {
-        Some((model, version)) => {
-            let version = version.parse::<u32>().map_err(|_| anyhow::anyhow!("`{version}` is no version number"))?;
-            (model.to_string(), Some(version))
-        }
-        None => (args.model.clone(), None),
-    };
+    let (model, named) = versioned(&args.model)?;
     let version = match args.version.or(named) {
         Some(version) => version,
         None => {

@@ -25,11 +25,11 @@ use serde::{Deserialize, Serialize};
 use crate::{LearnError, TrainingSet};
 
 pub(crate) use grow::MAX_DEPTH;
-pub(crate) use model::read;
 pub use model::{GbdtModel, Report};
+pub(crate) use model::{read, read_trees};
 pub use objective::Objective;
 pub(crate) use shap::{Explained, Explainer, Test};
-pub(crate) use tree::Child;
+pub(crate) use tree::{Child, Tree};
 
 pub const KIND: &str = "gbdt";
 

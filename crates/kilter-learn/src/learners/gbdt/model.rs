@@ -63,6 +63,11 @@ impl GbdtModel {
         self.trees.len()
     }
 
+    /// What a margin starts from, and what is added to it in this order.
+    pub(crate) fn parts(&self) -> (f64, &[Tree]) {
+        (self.base, &self.trees)
+    }
+
     #[cfg(test)]
     pub(super) fn tree(&self, index: usize) -> &Tree {
         &self.trees[index]
@@ -145,6 +150,10 @@ impl Model for GbdtModel {
 }
 
 pub(crate) fn read(sealed: &Sealed<'_>) -> Result<Box<dyn Model>, LearnError> {
+    Ok(Box::new(read_trees(sealed)?))
+}
+
+pub(crate) fn read_trees(sealed: &Sealed<'_>) -> Result<GbdtModel, LearnError> {
     let Header { inputs, parameters, report, .. } = sealed.header::<Gbdt, Report>()?;
     if inputs.is_empty() {
         return Err(LearnError::corrupt("it has no inputs"));
@@ -161,5 +170,5 @@ pub(crate) fn read(sealed: &Sealed<'_>) -> Result<Box<dyn Model>, LearnError> {
     body.room_for(count, 4)?;
     let trees = (0..count).map(|_| Tree::read(&mut body, inputs.len())).collect::<Result<Vec<_>, _>>()?;
     body.end()?;
-    Ok(Box::new(GbdtModel::new(inputs, parameters, report, base, trees)))
+    Ok(GbdtModel::new(inputs, parameters, report, base, trees))
 }
