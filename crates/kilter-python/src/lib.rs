@@ -18,7 +18,7 @@ fn value_error(error: impl std::fmt::Display) -> PyErr {
 #[pymodule(name = "_native", gil_used = false)]
 mod native {
     #[pymodule_export]
-    use super::model::{Model, fit};
+    use super::model::{Model, calibrated, fit};
 
     #[pymodule_export]
     const VERSION: &str = env!("CARGO_PKG_VERSION");

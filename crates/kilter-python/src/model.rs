@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use kilter_learn::{Gbdt, Learner, Matrix, Model as Trained, TrainingSet, gbdt};
+use kilter_learn::{Calibration, Gbdt, LearnError, Learner, Link, Matrix, Model as Trained, TrainingSet, calibrate, exchange, gbdt, load};
 use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1};
 use pyo3::exceptions::{PyKeyError, PyOSError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -25,11 +25,11 @@ pub struct Model {
 }
 
 type Labels<'py> = PyReadonlyArray1<'py, f64>;
-/// A probability, and names of inputs with their contributions.
+/// A prediction, and names of inputs with their contributions.
 type Explained = (f64, Vec<(Py<PyString>, f64)>);
 type Rows<'py> = (Table, Labels<'py>, Option<Labels<'py>>);
 
-/// Learns from a table, its labels (0 or 1) and optional weights. `learner` is JSON, such as `{"kind": "gbdt", "trees": 200}`.
+/// Learns from a table, its labels and optional weights. `learner` is JSON, such as `{"kind": "gbdt", "trees": 200}`.
 #[pyfunction]
 #[pyo3(signature = (learner, rows, *, names=None, validation=None, threads=None))]
 pub fn fit(
@@ -52,20 +52,47 @@ pub fn fit(
     Ok(Model::new(py, trained))
 }
 
+/// The model with a calibration fitted to rows it has not learned from; `None` where they are too few for it. `calibration` is JSON, such as
+/// `{"method": "platt"}`.
+#[pyfunction]
+#[pyo3(name = "calibrate", signature = (model, calibration, rows, *, may_be_few=false))]
+pub fn calibrated(py: Python<'_>, model: &Model, calibration: &str, rows: Rows<'_>, may_be_few: bool) -> PyResult<Option<Model>> {
+    let calibration: Calibration = serde_json::from_str(calibration).map_err(value_error)?;
+    let (table, labels, weights) = rows;
+    let matrix = table.arranged_for(model.trained.inputs())?;
+    let rows = set(matrix, &labels, weights.as_ref());
+    let own = load(&model.trained.to_bytes()).map_err(value_error)?;
+    match py.detach(|| calibrate(own, &rows, &calibration)) {
+        Ok(trained) => Ok(Some(Model::new(py, Box::new(trained)))),
+        Err(LearnError::TooFewToCalibrate { .. } | LearnError::NoRows | LearnError::OneClass { .. }) if may_be_few => Ok(None),
+        Err(error) => Err(value_error(error)),
+    }
+}
+
 fn boosted(training: &TrainingSet, validation: &TrainingSet, parameters: &Gbdt) -> Result<Box<dyn Trained>, kilter_learn::LearnError> {
     Ok(Box::new(gbdt::fit_with_validation(training, validation, parameters)?))
 }
 
 fn training_set((table, labels, weights): Rows<'_>, names: Option<Vec<String>>) -> PyResult<TrainingSet> {
-    let matrix = table.into_named(names)?;
+    Ok(set(table.into_named(names)?, &labels, weights.as_ref()))
+}
+
+fn set(matrix: Matrix, labels: &Labels<'_>, weights: Option<&Labels<'_>>) -> TrainingSet {
     let values = |array: &Labels<'_>| array.as_array().iter().copied().collect::<Vec<f64>>();
-    Ok(TrainingSet { matrix, labels: values(&labels), weights: weights.as_ref().map(values) })
+    TrainingSet { matrix, labels: values(labels), weights: weights.map(values) }
 }
 
 impl Model {
     fn new(py: Python<'_>, trained: Box<dyn Trained>) -> Self {
         let names = trained.inputs().iter().map(|name| PyString::new(py, name).unbind()).collect();
         Model { trained: Arc::from(trained), names }
+    }
+
+    fn must_have_a_probability(&self) -> PyResult<()> {
+        if self.trained.link() == Link::Logit {
+            return Ok(());
+        }
+        Err(PyValueError::new_err("the model predicts no probability\n  hint: `predictions` gives what it predicts"))
     }
 
     /// Calls `each` for pieces of rows, in parallel, with the piece of the output that belongs to them.
@@ -134,18 +161,19 @@ fn number(value: &Bound<'_, PyAny>) -> PyResult<f64> {
 
 #[pymethods]
 impl Model {
-    /// Reads a model file. Damaged, truncated or newer files are a ValueError.
+    /// Reads a model file: Kilter's own, LightGBM's text, or XGBoost's JSON or UBJSON. Damaged, truncated or newer files are a ValueError, and so is
+    /// a model that could not be scored exactly.
     #[classmethod]
     fn load(_: &Bound<'_, PyType>, py: Python<'_>, path: PathBuf) -> PyResult<Self> {
         let bytes = std::fs::read(&path).map_err(|error| PyOSError::new_err(format!("{}: {error}", path.display())))?;
-        let trained = kilter_learn::load(&bytes).map_err(|error| PyValueError::new_err(format!("{}: {error}", path.display())))?;
+        let trained = exchange::open(&bytes).map_err(|error| PyValueError::new_err(format!("{}: {error}", path.display())))?;
         Ok(Model::new(py, trained))
     }
 
-    /// Reads what `to_bytes` wrote.
+    /// Reads what `to_bytes` wrote, or the bytes of a file that `load` reads.
     #[classmethod]
     fn from_bytes(_: &Bound<'_, PyType>, py: Python<'_>, data: &[u8]) -> PyResult<Self> {
-        Ok(Model::new(py, kilter_learn::load(data).map_err(value_error)?))
+        Ok(Model::new(py, exchange::open(data).map_err(value_error)?))
     }
 
     /// Writes the model as one checksummed file; one that is there already stays whole until the new one is.
@@ -173,6 +201,16 @@ impl Model {
         self.trained.kind()
     }
 
+    /// What the margin stands for: `logit` (log-odds of a probability), `identity` (the prediction), `log` (its logarithm).
+    #[getter]
+    fn link(&self) -> &'static str {
+        match self.trained.link() {
+            Link::Logit => "logit",
+            Link::Identity => "identity",
+            Link::Log => "log",
+        }
+    }
+
     /// Names of the inputs, in the order of a row.
     #[getter]
     fn inputs(&self) -> Vec<String> {
@@ -189,21 +227,45 @@ impl Model {
         PyArray1::from_vec(py, self.trained.importance())
     }
 
-    /// Log-odds of the positive class, one a row.
+    /// The boosted trees as LightGBM's text, which it loads and scores to the same bits.
+    fn to_lightgbm(&self) -> PyResult<String> {
+        let text = exchange::export(&self.trained.to_bytes(), exchange::Format::LightGbm).map_err(value_error)?;
+        String::from_utf8(text).map_err(value_error)
+    }
+
+    /// Margins, one a row: log-odds of the positive class for a classifier.
     #[pyo3(signature = (data, *, threads=None))]
     fn margins<'py>(&self, py: Python<'py>, data: Table, threads: Option<usize>) -> PyResult<Bound<'py, PyArray1<f64>>> {
         let out = self.over_rows(py, data, threads, 1, |model, row, out| out[0] = model.margin(row))?;
         Ok(PyArray1::from_vec(py, out))
     }
 
-    /// Probability of the positive class, one a row.
+    /// Predictions, one a row: the probability of the positive class, or what a regression predicts.
+    #[pyo3(signature = (data, *, threads=None))]
+    fn predictions<'py>(&self, py: Python<'py>, data: Table, threads: Option<usize>) -> PyResult<Bound<'py, PyArray1<f64>>> {
+        let out = self.over_rows(py, data, threads, 1, |model, row, out| out[0] = model.predict(row))?;
+        Ok(PyArray1::from_vec(py, out))
+    }
+
+    /// Points of a scorecard, one a row; a ValueError for another model.
+    #[pyo3(signature = (data, *, threads=None))]
+    fn points<'py>(&self, py: Python<'py>, data: Table, threads: Option<usize>) -> PyResult<Bound<'py, PyArray1<f64>>> {
+        if self.trained.points(&vec![f64::NAN; self.names.len()]).is_none() {
+            return Err(PyValueError::new_err(format!("a model of the kind {:?} gives no points, a scorecard does", self.trained.kind())));
+        }
+        let out = self.over_rows(py, data, threads, 1, |model, row, out| out[0] = model.points(row).unwrap_or(f64::NAN))?;
+        Ok(PyArray1::from_vec(py, out))
+    }
+
+    /// Probability of the positive class, one a row; a ValueError for a regression.
     #[pyo3(signature = (data, *, threads=None))]
     fn probabilities<'py>(&self, py: Python<'py>, data: Table, threads: Option<usize>) -> PyResult<Bound<'py, PyArray1<f64>>> {
+        self.must_have_a_probability()?;
         let out = self.over_rows(py, data, threads, 1, |model, row, out| out[0] = model.probability(row))?;
         Ok(PyArray1::from_vec(py, out))
     }
 
-    /// Exact Shapley values in log-odds, one row each, and the base value: base + sum of a row = its margin.
+    /// Exact Shapley values on the margin's scale, one row each, and the base value: base + sum of a row = its margin.
     #[pyo3(signature = (data, *, threads=None))]
     fn explain<'py>(&self, py: Python<'py>, data: Table, threads: Option<usize>) -> PyResult<(Bound<'py, PyArray2<f64>>, f64)> {
         let (rows, width) = (data.rows(), self.names.len());
@@ -217,14 +279,14 @@ impl Model {
         Ok((PyArray1::from_vec(py, out).reshape([rows, width])?, base))
     }
 
-    /// Probability of the positive class for one row: a tuple, list, float64 array, or a dict by name. `None` is missing.
+    /// Prediction for one row (a classifier's probability of the positive class): a tuple, list, float64 array, or a dict by name. `None` is missing.
     fn score_one(&self, row: &Bound<'_, PyAny>) -> PyResult<f64> {
         let mut values = Vec::with_capacity(self.names.len());
         self.row(row, &mut values)?;
-        Ok(self.trained.probability(&values))
+        Ok(self.trained.predict(&values))
     }
 
-    /// Probability of one row, and the inputs that moved it most, each with its part of the log-odds, largest first.
+    /// Prediction for one row, and the inputs that moved it most, each with its part of the margin, largest first.
     #[pyo3(signature = (row, top=4))]
     fn explain_one(&self, py: Python<'_>, row: &Bound<'_, PyAny>, top: usize) -> PyResult<Explained> {
         let mut values = Vec::with_capacity(self.names.len());
@@ -234,6 +296,6 @@ impl Model {
         let mut order: Vec<usize> = (0..contributions.len()).collect();
         order.sort_by(|&a, &b| contributions[b].abs().total_cmp(&contributions[a].abs()));
         let named = order.iter().take(top).map(|&at| (self.names[at].clone_ref(py), contributions[at])).collect();
-        Ok((self.trained.probability(&values), named))
+        Ok((self.trained.predict(&values), named))
     }
 }

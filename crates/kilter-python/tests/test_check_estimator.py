@@ -4,15 +4,32 @@ import kilter
 import sklearn
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+LOSSES = ["squared_error", "absolute_error", "huber", "quantile", "poisson", "gamma", "tweedie"]
 ESTIMATORS = [
     kilter.GradientBoostingClassifier(n_estimators=10),
     kilter.GradientBoostingClassifier(n_estimators=10, min_samples_leaf=1),
     kilter.LogisticRegression(),
     kilter.LogisticRegression(l1_ratio=0.5),
+    kilter.Scorecard(min_iv=0.0),
+    kilter.CalibratedModel(kilter.LogisticRegression(), method="platt", few_rows="leave"),
+    *[kilter.GradientBoostingRegressor(loss=loss, n_estimators=40, min_samples_leaf=1) for loss in LOSSES],
 ]
 
 
-def known_to_fail(_):
+# A bin of a card has rows of both classes. Where a feature tells them apart without an error, as these few made-up rows do, there is no card.
+NO_CARD = dict.fromkeys(
+    ["check_sample_weights_shape", "check_pipeline_consistency", "check_classifiers_classes", "check_fit2d_1feature"],
+    "the check's few rows are told apart without an error: no bin has both classes, and a card is refused",
+)
+WEIGHTS_ARE_NO_ROWS = {"check_sample_weight_equivalence_on_dense_data": "bins have shares of rows, whatever the rows weigh"}
+THE_LAST_ROWS = {"check_sample_weight_equivalence_on_dense_data": "the last share of the rows calibrates: repeating some moves the border"}
+
+
+def known_to_fail(estimator):
+    if isinstance(estimator, kilter.CalibratedModel):
+        return THE_LAST_ROWS
+    if isinstance(estimator, kilter.Scorecard):
+        return NO_CARD | WEIGHTS_ARE_NO_ROWS
     if tuple(map(int, sklearn.__version__.split(".")[:2])) >= (1, 7):
         return {}
     # In 1.6 this check makes two classes of three by the class of whichever row lies first, and shuffles one of the two fits it compares.

@@ -3,6 +3,7 @@
 import ast
 import doctest
 import importlib
+import inspect
 import pathlib
 
 import kilter
@@ -10,7 +11,7 @@ import pytest
 from kilter import _native
 
 
-@pytest.mark.parametrize("module", ["kilter", "kilter._boosting", "kilter._linear"])
+@pytest.mark.parametrize("module", ["kilter", "kilter._boosting", "kilter._calibration", "kilter._linear", "kilter._scorecard"])
 def test_examples(module):
     found = doctest.testmod(importlib.import_module(module), raise_on_error=False)
     assert found.attempted > 0 and found.failed == 0
@@ -25,7 +26,29 @@ def test_stubs_name_what_is_there():
     assert told == there
 
 
+def test_the_packages_stub_has_the_estimators_with_their_parameters_and_methods():
+    stub = ast.parse((pathlib.Path(kilter.__file__).parent / "__init__.pyi").read_text())
+    classes = {node.name: node for node in stub.body if isinstance(node, ast.ClassDef)}
+    estimators = {name for name in kilter.__all__ if isinstance(getattr(kilter, name), type)} - {"Model"}
+    assert {name for name in classes if not name.startswith("_")} == estimators
+    for name in estimators:
+        functions = {node.name: node for node in classes[name].body if isinstance(node, ast.FunctionDef)}
+        told = functions["__init__"].args
+        there = inspect.signature(getattr(kilter, name)).parameters
+        assert [argument.arg for argument in [*told.args[1:], *told.kwonlyargs]] == list(there), name
+        defaults = [ast.literal_eval(default) for default in [*told.defaults, *told.kw_defaults]]
+        assert defaults == [parameter.default for parameter in there.values()], name
+        bases = [base.id for base in classes[name].bases if base.id in classes]
+        while bases:
+            node = classes[bases.pop()]
+            functions |= {child.name: child for child in node.body if isinstance(child, ast.FunctionDef)}
+            bases += [base.id for base in node.bases if base.id in classes]
+        assert all(hasattr(getattr(kilter, name), function) for function in functions), name
+
+
 def test_everything_public_is_listed():
-    assert {"Model", "GradientBoostingClassifier", "LogisticRegression"} <= set(dir(kilter))
+    estimators = {"CalibratedModel", "GradientBoostingClassifier", "GradientBoostingRegressor", "LogisticRegression", "Scorecard"}
+    assert {"Model", *estimators} <= set(dir(kilter))
+    assert set(kilter.__all__) == {"Model", "__version__", *estimators}
     with pytest.raises(AttributeError, match="GradientBoosting'"):
         kilter.GradientBoosting

@@ -224,6 +224,7 @@ async fn an_imported_model_decides_and_is_replayed() {
     assert_eq!(report.reference_rows, BEFORE as usize);
     assert!(report.recent.unwrap().auc > 0.6 && report.champion.is_none());
     let run = service.data.metadata.get_run(&report.run).await.unwrap().unwrap();
+    assert!(run.metrics["recent.auc"] > 0.6 && !run.metrics.contains_key("auc"), "no held-out figure: {:?}", run.metrics);
     assert_eq!((run.kind.as_str(), run.params["file"].as_str(), run.params["sha256"].len()), ("import", "risk.bin", 64));
     assert_eq!(service.data.artifacts.get_named(&report.run, "original.txt").unwrap(), file);
     check_decides(dir.path(), GBDT, service, "lightgbm").await;

@@ -1,9 +1,9 @@
-"""What all classifiers share: checking data, class labels, weights, prediction, explanation."""
+"""What all estimators share: checking data, class labels, weights, prediction, explanation."""
 
 import json
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, check_random_state, validate_data
@@ -26,18 +26,106 @@ class Estimator(BaseEstimator):
         return super().set_params(**own, **{n: v for n, v in flat.items() if self._aliases.get(n, n) not in known}, **nested)
 
 
-class BinaryClassifier(ClassifierMixin, Estimator):
-    """Learns from rows with two classes. Subclasses say which learner."""
+class Learned(Estimator):
+    """An estimator that holds a native model once it is fitted. Subclasses say which learner."""
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
-        tags.classifier_tags.multi_class = False
         return tags
 
     def _learner(self, columns):
         """The native learner's parameters, checked by it."""
         raise NotImplementedError
+
+    def _fit_native(self, rows, validation=None):
+        X, _, weights = rows
+        if weights is not None and (weights == 0).any() and (weights > 0).any():
+            # A row that weighs nothing is as one that is not there: it cuts no bins and fills no leaf.
+            rows = tuple(np.ascontiguousarray(part[weights > 0]) for part in rows)
+        names = getattr(self, "feature_names_in_", None)
+        self.model_ = _native.fit(
+            json.dumps(self._learner(X.shape[1])),
+            rows,
+            names=None if names is None else list(names),
+            validation=validation,
+            threads=self._n_threads(),
+        )
+
+    def _n_threads(self):
+        return _threads(getattr(self, "n_jobs", None))
+
+    def _features(self, X):
+        return validate_data(self, X, dtype=[np.float64, np.float32], ensure_all_finite=False, reset=False)
+
+    def explain(self, X):
+        """Exact Shapley values on the margin's scale: log-odds for a classifier, the link's scale for a regression.
+
+        Returns ``(contributions, base)``: an array (n_samples, n_features) and a number, with ``base + contributions.sum(axis=1)`` equal to
+        ``model_.margins(X)`` to rounding.
+        """
+        check_is_fitted(self)
+        return self.model_.explain(self._features(X), threads=self._n_threads())
+
+    def score_one(self, row):
+        """Prediction for one row: a tuple, list, float64 array, or a dict by feature name; ``None`` is missing.
+
+        Of a classifier it is the probability of ``classes_[1]``.
+        """
+        check_is_fitted(self)
+        return self.model_.score_one(row)
+
+    @property
+    def report_(self):
+        """Parameters and figures of the training, as a dict."""
+        check_is_fitted(self)
+        return json.loads(self.model_.describe_json())
+
+    def _seed(self):
+        state = self.random_state
+        if state is None:
+            return 7
+        if isinstance(state, (int, np.integer)):
+            return int(state) & 0xFFFFFFFFFFFFFFFF
+        return int(check_random_state(state).randint(2**31))
+
+
+class Regressor(RegressorMixin, Learned):
+    """Learns a number from rows."""
+
+    def fit(self, X, y, sample_weight=None, *, eval_set=None):
+        """Learns from ``X`` (n_samples, n_features; NaN is missing) and numbers ``y``.
+
+        ``eval_set=(X, y)`` or ``(X, y, sample_weight)``: rows to watch the loss on; with early stopping they decide when to stop.
+        """
+        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_all_finite=False, y_numeric=True)
+        rows = (X, np.asarray(y, dtype=np.float64), self._weights(X, sample_weight))
+        self._fit_native(rows, None if eval_set is None else self._validation(eval_set))
+        return self
+
+    def _validation(self, eval_set):
+        X, y, *weight = eval_set
+        X = self._features(X)
+        return (X, np.asarray(y, dtype=np.float64), self._weights(X, *(weight or [None])))
+
+    def _weights(self, X, sample_weight):
+        if sample_weight is None:
+            return None
+        return _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+
+    def predict(self, X):
+        """What the loss asks for of each row: a mean, a median, a quantile."""
+        check_is_fitted(self)
+        return self.model_.predictions(self._features(X), threads=self._n_threads())
+
+
+class BinaryClassifier(ClassifierMixin, Learned):
+    """Learns from rows with two classes."""
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = False
+        return tags
 
     def fit(self, X, y, sample_weight=None, *, eval_set=None):
         """Learns from ``X`` (n_samples, n_features; NaN is missing) and ``y`` (two classes).
@@ -51,14 +139,7 @@ class BinaryClassifier(ClassifierMixin, Estimator):
         if len(seen) < 2:
             raise ValueError("y has one class only, counting rows whose weight is above 0: there is nothing to tell apart")
         rows = (X, codes.astype(np.float64), weights)
-        names = getattr(self, "feature_names_in_", None)
-        self.model_ = _native.fit(
-            json.dumps(self._learner(X.shape[1])),
-            rows,
-            names=None if names is None else list(names),
-            validation=None if eval_set is None else self._validation(eval_set),
-            threads=_threads(getattr(self, "n_jobs", None)),
-        )
+        self._fit_native(rows, None if eval_set is None else self._validation(eval_set))
         return self
 
     def _validate(self, X, y):
@@ -88,52 +169,21 @@ class BinaryClassifier(ClassifierMixin, Estimator):
             weights = by_class if weights is None else weights * by_class
         return weights
 
-    def _features(self, X):
-        return validate_data(self, X, dtype=[np.float64, np.float32], ensure_all_finite=False, reset=False)
-
     def decision_function(self, X):
         """Log-odds of ``classes_[1]``, one a row."""
         check_is_fitted(self)
-        return self.model_.margins(self._features(X), threads=_threads(getattr(self, "n_jobs", None)))
+        return self.model_.margins(self._features(X), threads=self._n_threads())
 
     def predict_proba(self, X):
         """Probabilities of the two classes, (n_samples, 2), columns in the order of ``classes_``."""
         check_is_fitted(self)
-        positive = self.model_.probabilities(self._features(X), threads=_threads(getattr(self, "n_jobs", None)))
+        positive = self.model_.probabilities(self._features(X), threads=self._n_threads())
         return np.column_stack([1.0 - positive, positive])
 
     def predict(self, X):
         """The likelier class of each row."""
         positive = self.decision_function(X) > 0
         return self.classes_[positive.astype(int)]
-
-    def explain(self, X):
-        """Exact Shapley values in log-odds.
-
-        Returns ``(contributions, base)``: an array (n_samples, n_features) and a number, with
-        ``base + contributions.sum(axis=1) == decision_function(X)`` to rounding.
-        """
-        check_is_fitted(self)
-        return self.model_.explain(self._features(X), threads=_threads(getattr(self, "n_jobs", None)))
-
-    def score_one(self, row):
-        """Probability of ``classes_[1]`` for one row: a tuple, list, float64 array, or a dict by feature name. ``None`` is missing."""
-        check_is_fitted(self)
-        return self.model_.score_one(row)
-
-    @property
-    def report_(self):
-        """Parameters and figures of the training, as a dict."""
-        check_is_fitted(self)
-        return json.loads(self.model_.describe_json())
-
-    def _seed(self):
-        state = self.random_state
-        if state is None:
-            return 7
-        if isinstance(state, (int, np.integer)):
-            return int(state) & 0xFFFFFFFFFFFFFFFF
-        return int(check_random_state(state).randint(2**31))
 
 
 def _threads(n_jobs):

@@ -1,8 +1,10 @@
 """Gradient-boosted decision trees."""
 
+from difflib import get_close_matches
+
 import numpy as np
 
-from ._base import BinaryClassifier
+from ._base import BinaryClassifier, Regressor
 from ._parameters import accepting
 
 _ALIASES = {
@@ -37,7 +39,62 @@ _ALIASES = {
 }
 
 
-class GradientBoostingClassifier(BinaryClassifier):
+class _Boosting:
+    """What the two have in common: the names of parameters and what becomes of them."""
+
+    _aliases = _ALIASES
+
+    def _objective(self):
+        """The loss, as the native learner names it."""
+        raise NotImplementedError
+
+    def _learner(self, columns):
+        return {
+            "kind": "gbdt",
+            "objective": self._objective(),
+            "trees": self.n_estimators,
+            "leaves": self.max_leaf_nodes,
+            "max_depth": self.max_depth,
+            "learning_rate": self.learning_rate,
+            "min_leaf_rows": self.min_samples_leaf,
+            "min_child_hessian": self.min_child_weight,
+            "lambda_l2": self.l2_regularization,
+            "min_gain": self.min_gain_to_split,
+            "bins": self.max_bins,
+            "bagging_fraction": self.subsample,
+            "column_fraction": self.max_features,
+            "early_stopping": self.n_iter_no_change if self.early_stopping else None,
+            "validation_fraction": self.validation_fraction,
+            "seed": self._seed(),
+            "monotone": self._monotone(columns),
+        }
+
+    def _monotone(self, columns):
+        given = self.monotonic_cst
+        if given is None:
+            return []
+        if not isinstance(given, dict):
+            return [int(direction) for direction in given]
+        names = list(getattr(self, "feature_names_in_", [f"x{column}" for column in range(columns)]))
+        unknown = [name for name in given if name not in names]
+        if unknown:
+            raise ValueError(f"monotonic_cst names features that X does not have: {unknown}")
+        return [int(given.get(name, 0)) for name in names]
+
+    @property
+    def feature_importances_(self):
+        """Gain of the splits on each feature, as shares of 1."""
+        gain = self.model_.importance()
+        total = gain.sum()
+        return gain / total if total > 0 else np.zeros_like(gain)
+
+    @property
+    def n_estimators_(self):
+        """Trees in the model."""
+        return self.report_["trees"]
+
+
+class GradientBoostingClassifier(_Boosting, BinaryClassifier):
     """Histogram-based, leaf-wise gradient boosting for two classes: the ``gbdt`` of Kilter's definitions.
 
     The same rows, parameters and seed give the same model, to the last bit, on any number of threads. Missing values (NaN) learn a side
@@ -96,8 +153,6 @@ class GradientBoostingClassifier(BinaryClassifier):
     array(['yes', 'no'], dtype='<U3')
     """
 
-    _aliases = _ALIASES
-
     @accepting(_ALIASES)
     def __init__(
         self,
@@ -140,46 +195,166 @@ class GradientBoostingClassifier(BinaryClassifier):
         self.random_state = random_state
         self.n_jobs = n_jobs
 
-    def _learner(self, columns):
-        return {
-            "kind": "gbdt",
-            "trees": self.n_estimators,
-            "leaves": self.max_leaf_nodes,
-            "max_depth": self.max_depth,
-            "learning_rate": self.learning_rate,
-            "min_leaf_rows": self.min_samples_leaf,
-            "min_child_hessian": self.min_child_weight,
-            "lambda_l2": self.l2_regularization,
-            "min_gain": self.min_gain_to_split,
-            "bins": self.max_bins,
-            "bagging_fraction": self.subsample,
-            "column_fraction": self.max_features,
-            "early_stopping": self.n_iter_no_change if self.early_stopping else None,
-            "validation_fraction": self.validation_fraction,
-            "seed": self._seed(),
-            "monotone": self._monotone(columns),
-        }
+    def _objective(self):
+        return "binary"
 
-    def _monotone(self, columns):
-        given = self.monotonic_cst
-        if given is None:
-            return []
-        if not isinstance(given, dict):
-            return [int(direction) for direction in given]
-        names = list(getattr(self, "feature_names_in_", [f"x{column}" for column in range(columns)]))
-        unknown = [name for name in given if name not in names]
-        if unknown:
-            raise ValueError(f"monotonic_cst names features that X does not have: {unknown}")
-        return [int(given.get(name, 0)) for name in names]
 
-    @property
-    def feature_importances_(self):
-        """Gain of the splits on each feature, as shares of 1."""
-        gain = self.model_.importance()
-        total = gain.sum()
-        return gain / total if total > 0 else np.zeros_like(gain)
+_LOSSES = {
+    "squared_error": "squared_error",
+    "absolute_error": "absolute_error",
+    "huber": "huber",
+    "quantile": "quantile",
+    "poisson": "poisson",
+    "gamma": "gamma",
+    "tweedie": "tweedie",
+    # LightGBM's and other names of the same.
+    "regression": "squared_error",
+    "regression_l2": "squared_error",
+    "l2": "squared_error",
+    "mse": "squared_error",
+    "mean_squared_error": "squared_error",
+    "regression_l1": "absolute_error",
+    "l1": "absolute_error",
+    "mae": "absolute_error",
+    "mean_absolute_error": "absolute_error",
+}
 
-    @property
-    def n_estimators_(self):
-        """Trees in the model."""
-        return self.report_["trees"]
+_REGRESSOR_ALIASES = _ALIASES | {"objective": "loss", "tweedie_variance_power": "tweedie_power"}
+
+
+class GradientBoostingRegressor(_Boosting, Regressor):
+    """Histogram-based, leaf-wise gradient boosting for a mean, a median, a quantile, a count or an amount.
+
+    The same rows, parameters and seed give the same model, to the last bit, on any number of threads. Missing values (NaN) learn a side
+    at every split. LightGBM's names of parameters and losses are accepted as well, but for ``alpha``, which means two things there:
+    ``quantile`` and ``delta`` are its parts.
+
+    Parameters
+    ----------
+    loss : str, default="squared_error"
+        ``"squared_error"`` (the mean), ``"absolute_error"`` (the median), ``"huber"`` (a mean that outliers do not pull), ``"quantile"``,
+        and with a logarithmic link ``"poisson"`` (counts), ``"gamma"`` (amounts above 0) and ``"tweedie"`` (sums of amounts, many of them 0).
+    quantile : float, default=0.5
+        The level of ``loss="quantile"``, between 0 and 1.
+    delta : float, default=1.0
+        How far from ``y`` the loss of ``"huber"`` is square.
+    tweedie_power : float, default=1.5
+        The variance of ``loss="tweedie"`` is mean ** tweedie_power; between 1 and 2.
+    n_estimators : int, default=100
+        Most trees to grow.
+    learning_rate : float, default=0.1
+    max_leaf_nodes : int, default=31
+        Most leaves of a tree.
+    max_depth : int or None, default=None
+        Most splits between root and leaf.
+    min_samples_leaf : int, default=20
+        Fewest training rows in a leaf.
+    min_child_weight : float, default=1e-3
+        Smallest sum of hessians in a leaf.
+    l2_regularization : float, default=1.0
+        Pulls leaf values towards zero, but for medians and quantiles.
+    min_gain_to_split : float, default=1e-6
+    max_bins : int, default=255
+        Bins a column is cut into, beside the one for missing values.
+    subsample : float, default=1.0
+        Share of rows each tree sees.
+    max_features : float, default=1.0
+        Share of columns each tree sees.
+    monotonic_cst : array of -1, 0, 1, or dict by feature name, default=None
+        The prediction must not rise (-1) or not fall (1) as the feature rises.
+    early_stopping : bool, default=False
+        Stop when the validation loss has not fallen for ``n_iter_no_change`` trees, and keep the best number of them. Without an
+        ``eval_set`` the last ``validation_fraction`` of the rows are held out, so rows should be in time order.
+    n_iter_no_change : int, default=50
+    validation_fraction : float, default=0.1
+    random_state : int, RandomState or None, default=None
+        ``None`` is a fixed seed: training is repeatable unless told otherwise.
+    n_jobs : int or None, default=None
+        Threads. ``None``: one for small data, else all cores.
+
+    Attributes
+    ----------
+    model_ : kilter.Model
+    n_features_in_, feature_names_in_, feature_importances_, report_
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from kilter import GradientBoostingRegressor
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.uniform(size=(1000, 2))
+    >>> y = 10 * X[:, 0] + rng.exponential(size=1000)
+    >>> low, high = (GradientBoostingRegressor(loss="quantile", quantile=q).fit(X, y) for q in (0.1, 0.9))
+    >>> bool(0.7 < np.mean((low.predict(X) <= y) & (y <= high.predict(X))) < 0.9)
+    True
+    """
+
+    _aliases = _REGRESSOR_ALIASES
+
+    @accepting(_REGRESSOR_ALIASES)
+    def __init__(
+        self,
+        *,
+        loss="squared_error",
+        quantile=0.5,
+        delta=1.0,
+        tweedie_power=1.5,
+        n_estimators=100,
+        learning_rate=0.1,
+        max_leaf_nodes=31,
+        max_depth=None,
+        min_samples_leaf=20,
+        min_child_weight=1e-3,
+        l2_regularization=1.0,
+        min_gain_to_split=1e-6,
+        max_bins=255,
+        subsample=1.0,
+        max_features=1.0,
+        monotonic_cst=None,
+        early_stopping=False,
+        n_iter_no_change=50,
+        validation_fraction=0.1,
+        random_state=None,
+        n_jobs=None
+    ):
+        self.loss = loss
+        self.quantile = quantile
+        self.delta = delta
+        self.tweedie_power = tweedie_power
+        self.n_estimators = n_estimators
+        self.learning_rate = learning_rate
+        self.max_leaf_nodes = max_leaf_nodes
+        self.max_depth = max_depth
+        self.min_samples_leaf = min_samples_leaf
+        self.min_child_weight = min_child_weight
+        self.l2_regularization = l2_regularization
+        self.min_gain_to_split = min_gain_to_split
+        self.max_bins = max_bins
+        self.subsample = subsample
+        self.max_features = max_features
+        self.monotonic_cst = monotonic_cst
+        self.early_stopping = early_stopping
+        self.n_iter_no_change = n_iter_no_change
+        self.validation_fraction = validation_fraction
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.positive_only = self.loss in ("poisson", "gamma", "tweedie")
+        return tags
+
+    def _objective(self):
+        loss = _LOSSES.get(self.loss)
+        if loss is None:
+            near = get_close_matches(str(self.loss), _LOSSES, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(list(_LOSSES)[:7])}"
+            raise ValueError(f"loss is {self.loss!r}; {hint}")
+        own = {"huber": ("delta", 1.0, "delta"), "quantile": ("quantile", 0.5, "level"), "tweedie": ("tweedie_power", 1.5, "power")}
+        for other, (name, default, _) in own.items():
+            if other != loss and getattr(self, name) != default:
+                raise ValueError(f"{name} is {getattr(self, name)}, but it belongs to loss={other!r}, and loss is {self.loss!r}")
+        if loss not in own:
+            return loss
+        name, _, inner = own[loss]
+        return {loss: {inner: getattr(self, name)}}

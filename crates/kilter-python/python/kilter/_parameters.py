@@ -12,8 +12,8 @@ def accepting(aliases):
         known = [name for name in signature(init).parameters if name != "self"]
 
         @wraps(init)
-        def construct(self, **given):
-            init(self, **canonical(type(self).__name__, given, known, aliases))
+        def construct(self, *placed, **given):
+            init(self, *placed, **canonical(type(self).__name__, given, known, aliases))
 
         return construct
 

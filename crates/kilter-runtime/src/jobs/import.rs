@@ -166,7 +166,9 @@ fn register(
     if let Some(recent) = &recent {
         data.artifacts.put_named(run, "evaluation.json", &serde_json::to_vec_pretty(recent)?)?;
     }
-    let mut metrics = evaluation_metrics(recent.as_ref(), champion.as_ref());
+    // Not under the names of held-out figures: nobody here knows what the file has learned from.
+    let judged = evaluation_metrics(recent.as_ref(), champion.as_ref());
+    let mut metrics: BTreeMap<String, f64> = judged.into_iter().map(|(name, value)| (format!("recent.{name}"), value)).collect();
     metrics.insert("reference_rows".to_string(), rows as f64);
     let at = clock.now().0;
     let points: Vec<MetricPoint> =

@@ -1,0 +1,149 @@
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+
+from ._native import Model as Model
+from ._native import Row
+
+__version__: str
+__all__: list[str]
+
+Directions = Sequence[int] | Mapping[str, int] | None
+Shape = Literal["auto", "increasing", "decreasing", "peak", "valley", "any"]
+
+class _Learned(BaseEstimator):
+    model_: Model
+    n_features_in_: int
+    feature_names_in_: NDArray[Any]
+    @property
+    def report_(self) -> dict[str, Any]: ...
+    def predict(self, X: Any) -> NDArray[Any]: ...
+    def explain(self, X: Any) -> tuple[NDArray[np.float64], float]: ...
+    def score_one(self, row: Row) -> float: ...
+
+class _Classifier(ClassifierMixin, _Learned):
+    classes_: NDArray[Any]
+    def fit(
+        self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None, *, eval_set: tuple[Any, ...] | None = None
+    ) -> Self: ...
+    def decision_function(self, X: Any) -> NDArray[np.float64]: ...
+    def predict_proba(self, X: Any) -> NDArray[np.float64]: ...
+
+class GradientBoostingClassifier(_Classifier):
+    def __init__(
+        self,
+        *,
+        n_estimators: int = 100,
+        learning_rate: float = 0.1,
+        max_leaf_nodes: int = 31,
+        max_depth: int | None = None,
+        min_samples_leaf: int = 20,
+        min_child_weight: float = 1e-3,
+        l2_regularization: float = 1.0,
+        min_gain_to_split: float = 1e-6,
+        max_bins: int = 255,
+        subsample: float = 1.0,
+        max_features: float = 1.0,
+        monotonic_cst: Directions = None,
+        class_weight: Mapping[Any, float] | Literal["balanced"] | None = None,
+        early_stopping: bool = False,
+        n_iter_no_change: int = 50,
+        validation_fraction: float = 0.1,
+        random_state: int | np.random.RandomState | None = None,
+        n_jobs: int | None = None,
+    ) -> None: ...
+    @property
+    def feature_importances_(self) -> NDArray[np.float64]: ...
+    @property
+    def n_estimators_(self) -> int: ...
+
+class GradientBoostingRegressor(RegressorMixin, _Learned):
+    def __init__(
+        self,
+        *,
+        loss: Literal["squared_error", "absolute_error", "huber", "quantile", "poisson", "gamma", "tweedie"] | str = "squared_error",
+        quantile: float = 0.5,
+        delta: float = 1.0,
+        tweedie_power: float = 1.5,
+        n_estimators: int = 100,
+        learning_rate: float = 0.1,
+        max_leaf_nodes: int = 31,
+        max_depth: int | None = None,
+        min_samples_leaf: int = 20,
+        min_child_weight: float = 1e-3,
+        l2_regularization: float = 1.0,
+        min_gain_to_split: float = 1e-6,
+        max_bins: int = 255,
+        subsample: float = 1.0,
+        max_features: float = 1.0,
+        monotonic_cst: Directions = None,
+        early_stopping: bool = False,
+        n_iter_no_change: int = 50,
+        validation_fraction: float = 0.1,
+        random_state: int | np.random.RandomState | None = None,
+        n_jobs: int | None = None,
+    ) -> None: ...
+    def fit(
+        self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None, *, eval_set: tuple[Any, ...] | None = None
+    ) -> Self: ...
+    @property
+    def feature_importances_(self) -> NDArray[np.float64]: ...
+    @property
+    def n_estimators_(self) -> int: ...
+
+class LogisticRegression(_Classifier):
+    def __init__(
+        self,
+        *,
+        C: float = 1.0,
+        max_iter: int = 50,
+        tol: float = 1e-8,
+        class_weight: Mapping[Any, float] | Literal["balanced"] | None = None,
+        n_jobs: int | None = None,
+    ) -> None: ...
+    @property
+    def n_iter_(self) -> int: ...
+
+class Scorecard(_Classifier):
+    def __init__(
+        self,
+        *,
+        max_bins: int = 8,
+        min_share: float = 0.05,
+        max_prebins: int = 100,
+        shape: Shape = "auto",
+        shapes: Mapping[str, Shape] | None = None,
+        cuts: Mapping[str, Sequence[float]] | None = None,
+        special: Mapping[str, Sequence[float]] | None = None,
+        min_iv: float = 0.02,
+        l2_regularization: float = 1.0,
+        pdo: float = 20.0,
+        base_points: float = 600.0,
+        base_odds: float = 50.0,
+        reasons: Literal["maximum", "mean"] = "maximum",
+        class_weight: Mapping[Any, float] | Literal["balanced"] | None = None,
+        n_jobs: int | None = None,
+    ) -> None: ...
+    def points(self, X: Any) -> NDArray[np.float64]: ...
+    @property
+    def table_(self) -> list[dict[str, Any]]: ...
+
+class CalibratedModel(ClassifierMixin, _Learned):
+    classes_: NDArray[Any]
+    estimator_: _Classifier | Model
+    calibrated_: bool
+    def __init__(
+        self,
+        estimator: _Classifier | Model | None = None,
+        *,
+        method: Literal["isotonic", "platt", "sigmoid", "beta", "prior_shift"] = "isotonic",
+        share: float = 0.2,
+        target_rate: float | None = None,
+        few_rows: Literal["refuse", "leave"] = "refuse",
+    ) -> None: ...
+    def fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self: ...
+    def decision_function(self, X: Any) -> NDArray[np.float64]: ...
+    def predict_proba(self, X: Any) -> NDArray[np.float64]: ...

@@ -1,0 +1,51 @@
+"""Files of LightGBM and XGBoost, whose own scores lie beside them, and Kilter's trees as LightGBM's file."""
+
+import json
+
+import kilter
+import numpy as np
+import pytest
+from data import FOREIGN, amounts, classes
+
+FILES = sorted(path.name for path in FOREIGN.iterdir() if path.suffix in (".txt", ".ubj") or path.name.endswith(".json") and "rows" not in path.name)
+
+
+def test_there_are_files():
+    assert len(FILES) >= 9
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_models_of_other_programs_score_what_they_scored_there(name):
+    model = kilter.Model.load(FOREIGN / name)
+    told = json.loads((FOREIGN / (name.rsplit(".", 1)[0] + ".rows.json")).read_text())
+    X = np.array([[np.nan if value is None else value for value in row] for row in told["rows"]])
+    assert model.kind == name.split("-")[0] and model.link == "logit"
+    assert np.array_equal(model.margins(X), told["margins"])
+    again = kilter.Model.from_bytes(model.to_bytes())
+    assert np.array_equal(again.margins(X), told["margins"])
+    contributions, base = model.explain(X)
+    np.testing.assert_allclose(base + contributions.sum(axis=1), told["margins"], atol=1e-6)
+    assert json.loads(model.describe_json())["origin"]["program"] == model.kind
+
+
+def test_what_is_no_model_is_refused(tmp_path):
+    path = tmp_path / "model.txt"
+    text = (FOREIGN / "lightgbm-4.7.0.txt").read_text()
+    path.write_text(text.replace("num_class=1", "num_class=3"))
+    with pytest.raises(ValueError, match="model.txt: LightGBM model, line 3.*several outputs"):
+        kilter.Model.load(path)
+    path.write_text(text[: len(text) // 2])
+    with pytest.raises(ValueError, match="ends before|announced|expected"):
+        kilter.Model.load(path)
+
+
+def test_boosted_trees_are_written_for_lightgbm():
+    X, y = classes(1_000)
+    model = kilter.GradientBoostingClassifier(n_estimators=20).fit(X, y).model_
+    again = kilter.Model.from_bytes(model.to_lightgbm().encode())
+    assert again.kind == "lightgbm" and np.array_equal(again.margins(X), model.margins(X))
+    X, y = amounts(1_000)
+    counts = kilter.GradientBoostingRegressor(loss="poisson", n_estimators=20).fit(X, y).model_
+    assert np.array_equal(kilter.Model.from_bytes(counts.to_lightgbm().encode()).margins(X), counts.margins(X))
+    with pytest.raises(ValueError, match='"logistic"'):
+        kilter.LogisticRegression().fit(*classes(200)).model_.to_lightgbm()
