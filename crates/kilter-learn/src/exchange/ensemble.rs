@@ -154,11 +154,11 @@ impl Model for Ensemble {
         self.raw(row) * self.slope()
     }
 
-    fn probability(&self, row: &[f64]) -> f64 {
+    fn probability_of(&self, margin: f64) -> f64 {
         match self.arithmetic.output {
-            Output::LogOdds(_) => crate::math::sigmoid(self.margin(row)),
-            Output::Value => self.raw(row),
-            Output::Logarithm => libm::exp(self.raw(row)),
+            Output::LogOdds(_) => crate::math::sigmoid(margin),
+            Output::Value => margin,
+            Output::Logarithm => libm::exp(margin),
         }
     }
 
