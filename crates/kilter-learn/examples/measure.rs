@@ -47,10 +47,13 @@ fn time() {
         println!("{name}: {:.2} CPU us a row", (cpu_seconds() - cpu) * 1e6 / (repeats * rows.len()) as f64);
     };
     microseconds("margin", 100, &mut |row| model.margin(row));
-    microseconds("explain", 1, &mut |row| model.explain(row, &mut contributions));
+    microseconds("explain", 5, &mut |row| model.explain(row, &mut contributions));
     let cpu = cpu_seconds();
     (0..100).for_each(|_| sum += model.margins(&test.matrix)[0]);
     println!("margins of all: {:.3} CPU us a row", (cpu_seconds() - cpu) * 1e6 / (100 * rows.len()) as f64);
+    let cpu = cpu_seconds();
+    (0..5).for_each(|_| sum += model.explanations(&test.matrix)[0]);
+    println!("explanations of all: {:.2} CPU us a row", (cpu_seconds() - cpu) * 1e6 / (5 * rows.len()) as f64);
     println!("[{sum:.3}]");
 }
 

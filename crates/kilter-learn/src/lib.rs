@@ -23,4 +23,4 @@ pub use learners::linear::{self, Linear, LinearModel};
 pub use learners::logistic::{self, Logistic, LogisticModel};
 pub use learners::scorecard::{self, Scorecard, ScorecardModel};
 pub use matrix::{Matrix, TrainingSet};
-pub use model::{Link, Model, load};
+pub use model::{Link, Model, Reasons, Score, load};

@@ -23,6 +23,41 @@ impl Link {
     }
 }
 
+/// What a model says of one row.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Score {
+    /// On the link's scale.
+    pub margin: f64,
+    /// Calibrated, where the model is.
+    pub probability: f64,
+    /// Of a scorecard.
+    pub points: Option<f64>,
+}
+
+/// The inputs that pushed a score up the most, and the space to find them in: kept from row to row, nothing is allocated.
+#[derive(Clone, Debug, Default)]
+pub struct Reasons {
+    contributions: Vec<f64>,
+    strongest: Vec<(usize, f64)>,
+}
+
+impl Reasons {
+    /// Positions of inputs and their contributions, the strongest first; of equal ones the first input.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (usize, f64)> + '_ {
+        self.strongest.iter().copied()
+    }
+
+    fn choose(&mut self, most: usize) {
+        for (input, &contribution) in self.contributions.iter().enumerate().filter(|(_, contribution)| **contribution > 0.0) {
+            let place = self.strongest.partition_point(|&(_, stronger)| stronger >= contribution);
+            if place < most {
+                self.strongest.truncate(most - 1);
+                self.strongest.insert(place, (input, contribution));
+            }
+        }
+    }
+}
+
 /// A trained model of one output: a binary classifier, or a regression with another [`Link`]. Immutable: many threads may score with one at
 /// the same time.
 ///
@@ -59,19 +94,35 @@ pub trait Model: Send + Sync {
             .collect()
     }
 
-    /// Probability of the positive class.
+    /// Probability of the positive class, of a row with this margin. What a model whose probability is another one overrides.
     ///
     /// # Panics
     /// When the model is no classifier: another kind of number must not pass for a probability.
-    fn probability(&self, row: &[f64]) -> f64 {
+    fn probability_of(&self, margin: f64) -> f64 {
         assert_eq!(self.link(), Link::Logit, "only a classifier has a probability");
-        crate::math::sigmoid(self.margin(row))
+        crate::math::sigmoid(margin)
     }
 
-    /// The probabilities of all rows of a matrix: the bits of [`probability`](Model::probability), which a model overrides together with this.
+    /// Probability of the positive class; see [`probability_of`](Model::probability_of).
+    fn probability(&self, row: &[f64]) -> f64 {
+        self.probability_of(self.margin(row))
+    }
+
+    /// The probabilities of all rows of a matrix: the bits of [`probability`](Model::probability).
     fn probabilities(&self, matrix: &Matrix) -> Vec<f64> {
-        assert_eq!(self.link(), Link::Logit, "only a classifier has a probability");
-        self.margins(matrix).into_iter().map(crate::math::sigmoid).collect()
+        self.margins(matrix).into_iter().map(|margin| self.probability_of(margin)).collect()
+    }
+
+    /// All that a decision takes from a row, with at most so many reasons: the bits of the single calls, without computing anything twice.
+    /// Allocates nothing once `reasons` and the thread have been used, and takes no lock.
+    fn score(&self, row: &[f64], most: usize, reasons: &mut Reasons) -> Score {
+        let margin = self.margin(row);
+        reasons.strongest.clear();
+        if most > 0 {
+            self.explain(row, &mut reasons.contributions);
+            reasons.choose(most);
+        }
+        Score { margin, probability: self.probability_of(margin), points: self.points(row) }
     }
 
     /// The model beneath a calibration, whose probabilities are as it learned them; `None` for a model that has none.
@@ -92,6 +143,19 @@ pub trait Model: Send + Sync {
     /// Fills one contribution (on the link's scale) for each input and returns the base value: base + sum of contributions = margin, to rounding
     /// (1e-9).
     fn explain(&self, row: &[f64], contributions: &mut Vec<f64>) -> f64;
+
+    /// For each row of a matrix its contributions and then its base: the bits of [`explain`](Model::explain), faster for many.
+    fn explanations(&self, matrix: &Matrix) -> Vec<f64> {
+        let (mut row, mut contributions) = (Vec::new(), Vec::new());
+        let mut all = Vec::with_capacity(matrix.rows() * (matrix.columns() + 1));
+        for r in 0..matrix.rows() {
+            matrix.row(r, &mut row);
+            let base = self.explain(&row, &mut contributions);
+            all.extend_from_slice(&contributions);
+            all.push(base);
+        }
+        all
+    }
 
     /// The whole model as one checksummed file; see [`load`].
     fn to_bytes(&self) -> Vec<u8>;

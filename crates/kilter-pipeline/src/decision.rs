@@ -139,7 +139,16 @@ impl Decision {
                 .iter()
                 .zip(&other.reasons)
                 .all(|(a, b)| a.input == b.input && a.contribution.to_bits() == b.contribution.to_bits());
-        (!same).then(|| format!("reasons: {:?} against {:?}", self.reasons, other.reasons))
+        // Between versions of Kilter the last bits of an explanation may change, those of a score do not.
+        let close = || {
+            let pairs = self.reasons.iter().zip(&other.reasons);
+            self.reasons.len() == other.reasons.len()
+                && pairs.clone().all(|(a, b)| a.input == b.input && (a.contribution - b.contribution).abs() <= 1e-9)
+        };
+        (!same).then(|| {
+            let how = if close() { " (equal to 1e-9: explained by another version of Kilter?)" } else { "" };
+            format!("reasons: {:?} against {:?}{how}", self.reasons, other.reasons)
+        })
     }
 }
 
@@ -245,6 +254,8 @@ mod tests {
         assert!(change(|d| d.outcome = 0).contains("outcome"));
         assert!(change(|d| d.version = Some(4)).contains("version"));
         assert!(change(|d| d.reasons.clear()).contains("reasons"));
+        let (bits, more) = (change(|d| d.reasons[0].contribution = 0.5f64.next_up()), change(|d| d.reasons[0].contribution = 0.500_001));
+        assert!(bits.contains("equal to 1e-9") && more.contains("reasons") && !more.contains("equal"), "{bits}; {more}");
         assert_eq!(change(|_| ()), "");
     }
 }

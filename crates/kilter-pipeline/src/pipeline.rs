@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use kilter_core::{EntityKey, Event, EventTime, Offset, Operation, SourceId, Value};
 use kilter_features::{Changes, Engine, Look, Update, View};
-use kilter_learn::Model;
+use kilter_learn::{Model, Reasons};
 use serde::{Deserialize, Serialize};
 
 use crate::{Decision, DecisionPlan, DriftReference, Layout, MonitorState, Plan, Reading, Reason, SourceTally};
@@ -44,7 +44,7 @@ pub struct Pipeline {
     pub(crate) tally: Vec<SourceTally>,
     slots: Vec<Value>,
     row: Vec<f64>,
-    contributions: Vec<f64>,
+    reasons: Reasons,
 }
 
 /// The part of a snapshot beside the engine's bytes.
@@ -91,7 +91,7 @@ impl Pipeline {
             now: None,
             slots: Vec::new(),
             row: Vec::new(),
-            contributions: Vec::new(),
+            reasons: Reasons::default(),
         }
     }
 
@@ -212,11 +212,10 @@ impl Pipeline {
                 return Some(made);
             };
             made.version = Some(champion.version);
-            made.margin = champion.model.margin(&self.row);
-            let score = champion.model.probability(&self.row);
-            made.score = Some(score);
-            made.reasons = strongest(champion.model.as_ref(), &self.row, decision.reasons, &mut self.contributions);
-            self.slots.push(Value::float(score));
+            let score = champion.model.score(&self.row, decision.reasons, &mut self.reasons);
+            (made.margin, made.score) = (score.margin, Some(score.probability));
+            made.reasons = self.reasons.iter().map(|(input, contribution)| Reason { input, contribution }).collect();
+            self.slots.push(Value::float(score.probability));
         } else {
             self.slots.push(Value::Null);
         }
@@ -392,17 +391,4 @@ fn judge(decision: &DecisionPlan, slots: &[Value]) -> Option<(usize, usize)> {
         .enumerate()
         .find(|(_, rule)| rule.when.as_ref().is_none_or(|when| when.eval(slots) == Value::Bool(true)))
         .map(|(i, rule)| (i, rule.outcome))
-}
-
-/// The inputs that pushed the score up the most; ties by position.
-fn strongest(model: &dyn Model, row: &[f64], most: usize, contributions: &mut Vec<f64>) -> Vec<Reason> {
-    if most == 0 {
-        return Vec::new();
-    }
-    model.explain(row, contributions);
-    let mut reasons: Vec<Reason> =
-        contributions.iter().enumerate().filter(|(_, c)| **c > 0.0).map(|(input, &contribution)| Reason { input, contribution }).collect();
-    reasons.sort_by(|a, b| b.contribution.total_cmp(&a.contribution).then(a.input.cmp(&b.input)));
-    reasons.truncate(most);
-    reasons
 }

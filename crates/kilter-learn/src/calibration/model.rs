@@ -123,16 +123,16 @@ impl Model for Calibrated {
         self.probability(row)
     }
 
-    fn probability(&self, row: &[f64]) -> f64 {
-        self.map.probability(self.model.margin(row))
-    }
-
-    fn probabilities(&self, matrix: &Matrix) -> Vec<f64> {
-        self.model.margins(matrix).into_iter().map(|margin| self.map.probability(margin)).collect()
+    fn probability_of(&self, margin: f64) -> f64 {
+        self.map.probability(margin)
     }
 
     fn explain(&self, row: &[f64], contributions: &mut Vec<f64>) -> f64 {
         self.model.explain(row, contributions)
+    }
+
+    fn explanations(&self, matrix: &Matrix) -> Vec<f64> {
+        self.model.explanations(matrix)
     }
 
     fn uncalibrated(&self) -> Option<&dyn Model> {

@@ -335,17 +335,14 @@ pub(super) struct Taken<'a>(pub &'a Tree, pub Inputs);
 impl Explained for Taken<'_> {
     type Test = OwnTest;
 
-    fn tests(&self) -> Vec<OwnTest> {
-        let own = |split: &Split| {
-            let mut split = *split;
-            let mut categories = Vec::new();
-            if let Rule::OneOf { first, count } | Rule::OneOfFromZero { first, count } = &mut split.rule {
-                categories.extend_from_slice(&self.0.categories[*first as usize..(*first + *count) as usize]);
-                *first = 0;
-            }
-            OwnTest { split, categories, inputs: self.1 }
-        };
-        self.0.splits.iter().map(own).collect()
+    fn test(&self, node: usize) -> OwnTest {
+        let mut split = self.0.splits[node];
+        let mut categories = Vec::new();
+        if let Rule::OneOf { first, count } | Rule::OneOfFromZero { first, count } = &mut split.rule {
+            categories.extend_from_slice(&self.0.categories[*first as usize..(*first + *count) as usize]);
+            *first = 0;
+        }
+        OwnTest { split, categories, inputs: self.1 }
     }
     fn root(&self) -> Child {
         Tree::root(self.0)

@@ -116,6 +116,18 @@ impl Model for GbdtModel {
         self.base + explainer.explain(row, contributions)
     }
 
+    fn explanations(&self, matrix: &Matrix) -> Vec<f64> {
+        assert_eq!(matrix.columns(), self.inputs.len(), "a matrix must have one column an input");
+        let explainer = self.explainer.get_or_init(|| Explainer::new(&self.trees));
+        let base = self.base + explainer.base();
+        let mut all = Vec::with_capacity(matrix.rows() * (matrix.columns() + 1));
+        explainer.explain_rows(matrix, |contributions| {
+            all.extend(contributions);
+            all.push(base);
+        });
+        all
+    }
+
     fn to_bytes(&self) -> Vec<u8> {
         let mut body = Writer::default();
         body.f64(self.base);
