@@ -6,7 +6,7 @@
 //!
 //! Memory beside the training set: two bytes a value, about 40 bytes a row, and 4 KiB a column for each open leaf.
 //!
-//! `binned` cuts columns into bins, `histogram` sums gradients, `split` finds the best cut of a node, `grow` makes a tree, `boost` makes
+//! `binned` cuts columns into bins, `histogram` sums gradients, `split` finds the best cut of a node among its `thresholds`, `grow` makes a tree, `boost` makes
 //! many, `scoring` scores, `shap` explains.
 
 mod binned;
@@ -18,6 +18,7 @@ mod objective;
 mod scoring;
 mod shap;
 mod split;
+mod thresholds;
 mod tree;
 
 use serde::{Deserialize, Serialize};

@@ -8,7 +8,8 @@
 //! only a strictly larger gain wins, so ties always fall alike.
 
 use super::binned::{Cuts, MISSING};
-use super::histogram::{Cells, Histogram, Scale, Sums, add};
+use super::histogram::{Cell, Cells, Histogram, Scale, Sums, add};
+use super::thresholds::{self, Thresholds};
 
 /// What a split must satisfy.
 #[derive(Clone, Debug)]
@@ -47,13 +48,23 @@ pub(super) struct Split {
 
 pub(super) fn best(rules: &Rules<'_>, histogram: &Histogram, columns: &[usize], total: &Sums, bounds: Bounds) -> Option<Split> {
     let mut best: Option<Candidate> = None;
+    let mut thresholds = Thresholds::new();
     let floor = rules.min_gain + rules.side(total, bounds).score;
     for &column in columns {
         let beat = best.as_ref().map_or(floor, |best| best.score);
         let found = if rules.monotone.is_empty() {
-            rules.scan_column::<false>(&histogram[column], column, total, bounds, beat)
+            thresholds.add_up(&histogram[column], rules.cuts[column].last_bin());
+            let missing = histogram[column][usize::from(MISSING)];
+            rules.scan_column(missing, total, beat, |beat, missing_left| {
+                let found = thresholds.best(rules, total, if missing_left { missing } else { [0; 2] }, beat)?;
+                let thresholds::Best { score, bin, left } = found;
+                Some(Candidate { score, column, bin, missing_left, left })
+            })
         } else {
-            rules.scan_column::<true>(&histogram[column], column, total, bounds, beat)
+            let cells = &histogram[column];
+            rules.scan_column(cells[usize::from(MISSING)], total, beat, |beat, missing_left| {
+                rules.scan_constrained(cells, column, total, bounds, beat, missing_left)
+            })
         };
         best = found.or(best);
     }
@@ -75,24 +86,18 @@ struct Side {
 }
 
 impl Rules<'_> {
-    fn scan_column<const CONSTRAINED: bool>(
-        &self,
-        cells: &Cells,
-        column: usize,
-        total: &Sums,
-        bounds: Bounds,
-        beat: f64,
-    ) -> Option<Candidate> {
-        let right = self.scan::<CONSTRAINED>(cells, column, total, bounds, beat, false);
-        if Sums::of(cells[usize::from(MISSING)]).count == 0 {
+    /// The better of both sides for the missing; `scan` finds the best candidate above a score with one of them.
+    fn scan_column(&self, missing: Cell, total: &Sums, beat: f64, scan: impl Fn(f64, bool) -> Option<Candidate>) -> Option<Candidate> {
+        let right = scan(beat, false);
+        if Sums::of(missing).count == 0 {
             return right.map(|found| Candidate { missing_left: 2 * found.left.count >= total.count, ..found });
         }
         let beat = right.as_ref().map_or(beat, |found| found.score);
-        self.scan::<CONSTRAINED>(cells, column, total, bounds, beat, true).or(right)
+        scan(beat, true).or(right)
     }
 
     /// Tries every threshold of a column with missing values on one side; the last threshold parts all values from the missing.
-    fn scan<const CONSTRAINED: bool>(
+    fn scan_constrained(
         &self,
         cells: &Cells,
         column: usize,
@@ -111,31 +116,17 @@ impl Rules<'_> {
             add(&mut below, cell);
             let left = Sums::of(below);
             let right = total.without(&left);
-            if left.count < self.min_rows {
+            if left.count < self.min_rows || self.scale.hessian(&left) < self.min_hessian {
                 continue;
             }
-            if right.count < self.min_rows {
+            if right.count < self.min_rows || self.scale.hessian(&right) < self.min_hessian {
                 break;
             }
-            let (left_hessian, right_hessian) = (self.scale.hessian(&left), self.scale.hessian(&right));
-            if left_hessian < self.min_hessian {
+            let (left_side, right_side) = (self.side(&left, bounds), self.side(&right, bounds));
+            if f64::from(self.monotone[column]) * (right_side.value - left_side.value) < 0.0 {
                 continue;
             }
-            if right_hessian < self.min_hessian {
-                break;
-            }
-            let score = if CONSTRAINED {
-                let (left, right) = (self.side(&left, bounds), self.side(&right, bounds));
-                if f64::from(self.monotone[column]) * (right.value - left.value) < 0.0 {
-                    continue;
-                }
-                left.score + right.score
-            } else {
-                let (a, b) = (left_hessian + self.lambda, right_hessian + self.lambda);
-                let (g, k) = (self.scale.gradient(&left), self.scale.gradient(&right));
-                // Both fractions over one denominator: one division a bin instead of two.
-                (g * g * b + k * k * a) / (a * b)
-            };
+            let score = left_side.score + right_side.score;
             if score > beat {
                 beat = score;
                 found = Some(Candidate { score, column, bin, missing_left, left });
