@@ -61,7 +61,9 @@ proptest! {
         let mut pipeline = Pipeline::new(Arc::clone(&plan));
         run(&mut pipeline, &log, log.len());
         let bytes = pipeline.snapshot();
-        let restore = |bytes: &[u8]| Pipeline::restore(Arc::clone(&plan), bytes, |model, version| Ok(champion(model, version)));
+        // A damaged snapshot may name a version that there never was.
+        let known = |model, version| if (1..=3).contains(&version) { Ok(champion(model, version)) } else { Err(format!("no version {version}")) };
+        let restore = |bytes: &[u8]| Pipeline::restore(Arc::clone(&plan), bytes, known);
         let cut = rng.below(bytes.len() as u64) as usize;
         prop_assert!(restore(&bytes[..cut]).is_err());
         // The side of a snapshot has no checksum (the file around it has): damage may pass, but only as a value.
