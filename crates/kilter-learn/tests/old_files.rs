@@ -1,5 +1,5 @@
 //! Model files of earlier format versions are read and score to the bit as they did when they were written. What they explain is the same
-//! too, to 1e-12: the order of its additions has changed once (`docs/decisions/0022-explanations-by-split.md`).
+//! too, to 1e-12: the order of its additions has changed once (`docs/decisions/0021-explanations-by-split.md`).
 
 use kilter_learn::load;
 

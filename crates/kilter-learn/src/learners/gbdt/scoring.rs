@@ -56,6 +56,8 @@ pub(super) struct Plan {
     columns: Vec<Column>,
     /// Empty when a tree is too large for it.
     masks: Vec<Pair>,
+    /// Of each tree, when there are masks.
+    paths: Vec<Paths>,
     trees: Vec<TreePlan>,
 }
 
@@ -64,15 +66,31 @@ pub(super) struct Plan {
 struct Column {
     input: usize,
     missing: u8,
-    pivots: [f64; 16],
-    blocks: Vec<[f64; 16]>,
+    pivots: Sixteen,
+    blocks: Vec<Sixteen>,
 }
+
+// What is read as a whole register begins where a line of the cache does: across two lines it takes twice as long.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+struct Sixteen([f64; 16]);
+
+/// A byte for each of 64 rows, nodes or columns.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+struct Bytes([u8; BLOCK]);
+
+#[derive(Clone, Debug)]
+#[repr(align(64))]
+struct Leaves([f64; MOST_LEAVES]);
 
 /// Nodes after their children; a child is a leaf's number, or 256 and the number of a node before.
 #[derive(Debug)]
 struct TreePlan {
     nodes: Vec<PlanNode>,
-    leaves: Box<[f64; MOST_LEAVES]>,
+    leaves: Box<Leaves>,
+    /// How many leaves there are, at most.
+    room: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -86,13 +104,13 @@ struct PlanNode {
 /// Two trees of at most 32 leaves: node `i` of the second stands at `32 + i`.
 #[derive(Debug)]
 struct Pair {
-    columns: [u8; 64],
-    codes: [u8; 64],
-    trees: Vec<Paths>,
+    columns: Bytes,
+    codes: Bytes,
 }
 
 /// For each leaf the nodes on its path, and which of them must have sent the row left.
 #[derive(Debug)]
+#[repr(C, align(64))]
 struct Paths {
     on_path: [u32; MASK_LEAVES],
     left: [u32; MASK_LEAVES],
@@ -128,8 +146,9 @@ impl Plan {
         };
         let fits_masks = columns.len() <= MASK_COLUMNS && trees.iter().all(|tree| tree.leaves.len() <= MASK_LEAVES);
         let masks = if fits_masks { trees.chunks(2).map(|pair| Pair::new(pair, &place)).collect() } else { Vec::new() };
+        let paths = if fits_masks { trees.iter().map(Paths::new).collect() } else { Vec::new() };
         let trees = trees.iter().map(|tree| TreePlan::new(tree, &place)).collect();
-        Some(Plan { level, columns, masks, trees })
+        Some(Plan { level, columns, masks, paths, trees })
     }
 
     /// The row's margin, if there is a faster way to it than a walk.
@@ -145,10 +164,10 @@ impl Plan {
 
     /// The margins of some rows, in their order.
     pub fn margins(&self, base: f64, matrix: &Matrix, rows: Range<usize>, out: &mut Vec<f64>) {
-        let mut scratch =
-            Scratch { codes: vec![[0; BLOCK]; self.columns.len()], slots: vec![[0; BLOCK]; 2 * MOST_LEAVES], sums: [0.0; BLOCK] };
+        let none = Bytes([0; BLOCK]);
+        let mut scratch = Scratch { codes: vec![none; self.columns.len()], slots: vec![none; 2 * MOST_LEAVES], sums: [0.0; BLOCK] };
         for leaf in 0..MOST_LEAVES {
-            scratch.slots[leaf] = [leaf as u8; BLOCK];
+            scratch.slots[leaf] = Bytes([leaf as u8; BLOCK]);
         }
         for start in rows.clone().step_by(BLOCK) {
             let count = BLOCK.min(rows.end - start);
@@ -160,7 +179,7 @@ impl Plan {
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 Level::Avx2 => unsafe { wide::block_256(self, matrix, start..start + count, &mut scratch) },
-                _ => self.block(matrix, start..start + count, &mut scratch, Column::code, choose),
+                _ => self.block(matrix, start..start + count, &mut scratch, Column::code, choose, add_leaves),
             }
             out.extend_from_slice(&scratch.sums[..count]);
         }
@@ -175,39 +194,42 @@ impl Plan {
         scratch: &mut Scratch,
         code: impl Fn(&Column, f64) -> u8,
         choose: impl Fn(&Bytes, u8, &Bytes, &Bytes) -> Bytes,
+        add_leaves: impl Fn(&TreePlan, &Bytes, &mut [f64; BLOCK]),
     ) {
         for (column, codes) in self.columns.iter().zip(&mut scratch.codes) {
-            for (out, &value) in codes.iter_mut().zip(&matrix.column(column.input)[rows.clone()]) {
+            for (out, &value) in codes.0.iter_mut().zip(&matrix.column(column.input)[rows.clone()]) {
                 *out = code(column, value);
             }
         }
         for tree in &self.trees {
-            let mut root = [0; BLOCK];
+            let mut root = Bytes([0; BLOCK]);
             for (index, node) in tree.nodes.iter().enumerate() {
                 let codes = &scratch.codes[usize::from(node.column)];
                 let (left, right) = (&scratch.slots[usize::from(node.left)], &scratch.slots[usize::from(node.right)]);
                 root = choose(codes, node.code, left, right);
                 scratch.slots[MOST_LEAVES + index] = root;
             }
-            for (sum, leaf) in scratch.sums.iter_mut().zip(root) {
-                *sum += tree.leaves[usize::from(leaf)];
-            }
+            add_leaves(tree, &root, &mut scratch.sums);
         }
     }
 }
 
-type Bytes = [u8; BLOCK];
-
 /// For each row the left number where its code is not above the node's, else the right one.
 fn choose(codes: &Bytes, code: u8, left: &Bytes, right: &Bytes) -> Bytes {
-    std::array::from_fn(|row| if codes[row] <= code { left[row] } else { right[row] })
+    Bytes(std::array::from_fn(|row| if codes.0[row] <= code { left.0[row] } else { right.0[row] }))
+}
+
+fn add_leaves(tree: &TreePlan, chosen: &Bytes, sums: &mut [f64; BLOCK]) {
+    for (sum, leaf) in sums.iter_mut().zip(chosen.0) {
+        *sum += tree.leaves.0[usize::from(leaf)];
+    }
 }
 
 struct Scratch {
     /// For each column the codes of 64 rows.
-    codes: Vec<[u8; BLOCK]>,
+    codes: Vec<Bytes>,
     /// The leaf numbers as constants, then what each node has chosen.
-    slots: Vec<[u8; BLOCK]>,
+    slots: Vec<Bytes>,
     sums: [f64; BLOCK],
 }
 
@@ -216,14 +238,14 @@ impl Column {
         let mut column = Column {
             input: input as usize,
             missing: if missing_left { 0 } else { u8::MAX },
-            pivots: [f64::INFINITY; 16],
-            blocks: vec![[f64::INFINITY; 16]; thresholds.len() / 16 + 1],
+            pivots: Sixteen([f64::INFINITY; 16]),
+            blocks: vec![Sixteen([f64::INFINITY; 16]); thresholds.len() / 16 + 1],
         };
         for (index, &threshold) in thresholds.iter().enumerate() {
-            column.blocks[index / 16][index % 16] = threshold;
+            column.blocks[index / 16].0[index % 16] = threshold;
         }
-        for (pivot, block) in column.pivots.iter_mut().zip(&column.blocks) {
-            *pivot = block[15];
+        for (pivot, block) in column.pivots.0.iter_mut().zip(&column.blocks) {
+            *pivot = block.0[15];
         }
         column
     }
@@ -231,7 +253,7 @@ impl Column {
     /// Number of thresholds below the value; a missing value's own code.
     #[inline(always)]
     fn code(&self, value: f64) -> u8 {
-        let below = |numbers: &[f64; 16]| numbers.iter().map(|&number| u8::from(number < value)).sum::<u8>();
+        let below = |numbers: &Sixteen| numbers.0.iter().map(|&number| u8::from(number < value)).sum::<u8>();
         let block = below(&self.pivots);
         let code = 16 * block + below(&self.blocks[usize::from(block)]);
         if value.is_nan() { self.missing } else { code }
@@ -242,8 +264,8 @@ type Place<'a> = &'a dyn Fn(&super::tree::Node) -> (usize, u8);
 
 impl TreePlan {
     fn new(tree: &Tree, place: Place<'_>) -> Self {
-        let mut leaves = Box::new([0.0; MOST_LEAVES]);
-        leaves[..tree.leaves.len()].copy_from_slice(&tree.leaves);
+        let mut leaves = Box::new(Leaves([0.0; MOST_LEAVES]));
+        leaves.0[..tree.leaves.len()].copy_from_slice(&tree.leaves);
         // A tree's nodes stand before their children: turned round, after them.
         let last = tree.nodes.len().wrapping_sub(1);
         let slot = |child| match child {
@@ -254,18 +276,18 @@ impl TreePlan {
             let (column, code) = place(node);
             PlanNode { column: column as u16, left: slot(node.left()), right: slot(node.right()), code }
         };
-        TreePlan { nodes: tree.nodes.iter().rev().map(plan).collect(), leaves }
+        TreePlan { nodes: tree.nodes.iter().rev().map(plan).collect(), leaves, room: tree.leaves.len().next_multiple_of(32) }
     }
 }
 
 impl Pair {
     fn new(trees: &[Tree], place: Place<'_>) -> Self {
         // Places without a node compare true.
-        let mut pair = Pair { columns: [0; 64], codes: [u8::MAX; 64], trees: trees.iter().map(Paths::new).collect() };
+        let mut pair = Pair { columns: Bytes([0; 64]), codes: Bytes([u8::MAX; 64]) };
         for (first, tree) in [0, MASK_LEAVES].into_iter().zip(trees) {
             for (index, node) in tree.nodes.iter().enumerate() {
                 let (column, code) = place(node);
-                (pair.columns[first + index], pair.codes[first + index]) = (column as u8, code);
+                (pair.columns.0[first + index], pair.codes.0[first + index]) = (column as u8, code);
             }
         }
         pair
@@ -301,16 +323,16 @@ mod wide {
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vbmi,popcnt,bmi1")]
     pub(super) fn margin(plan: &Plan, base: f64, row: &[f64]) -> f64 {
-        let mut codes = [0u8; MASK_COLUMNS];
-        for (out, column) in codes.iter_mut().zip(&plan.columns) {
+        let mut codes = Bytes([0; MASK_COLUMNS]);
+        for (out, column) in codes.0.iter_mut().zip(&plan.columns) {
             *out = code(column, row[column.input]);
         }
         let codes = bytes(&codes);
         let mut sum = base;
-        for pair in &plan.masks {
+        for (pair, paths) in plan.masks.iter().zip(plan.paths.chunks(2)) {
             let of_nodes = _mm512_permutexvar_epi8(bytes(&pair.columns), codes);
             let mut outcomes = _mm512_cmple_epu8_mask(of_nodes, bytes(&pair.codes));
-            for paths in &pair.trees {
+            for paths in paths {
                 let outcome = _mm512_set1_epi32(outcomes as i32);
                 let (on_path, left) = (words(&paths.on_path), words(&paths.left));
                 let agrees = |half: usize| _mm512_testn_epi32_mask(_mm512_xor_si512(outcome, left[half]), on_path[half]);
@@ -324,19 +346,26 @@ mod wide {
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vbmi,popcnt,bmi1")]
     pub(super) fn block_512(plan: &Plan, matrix: &Matrix, rows: Range<usize>, scratch: &mut Scratch) {
-        plan.block(matrix, rows, scratch, |column, value| code(column, value), |c, code, l, r| choose_512(c, code, l, r));
+        plan.block(
+            matrix,
+            rows,
+            scratch,
+            |column, value| code(column, value),
+            |c, code, l, r| choose_512(c, code, l, r),
+            |t, c, s| add_leaves_512(t, c, s),
+        );
     }
 
     #[target_feature(enable = "avx2,popcnt")]
     pub(super) fn block_256(plan: &Plan, matrix: &Matrix, rows: Range<usize>, scratch: &mut Scratch) {
-        plan.block(matrix, rows, scratch, Column::code, |c, code, l, r| choose_256(c, code, l, r));
+        plan.block(matrix, rows, scratch, Column::code, |c, code, l, r| choose_256(c, code, l, r), add_leaves);
     }
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vbmi,popcnt,bmi1")]
     fn code(column: &Column, value: f64) -> u8 {
         let all = _mm512_set1_pd(value);
-        let below = |numbers: &[f64; 16]| {
+        let below = |numbers: &Sixteen| {
             let (first, second) = doubles(numbers);
             _mm512_cmp_pd_mask::<_CMP_LT_OQ>(first, all).count_ones() + _mm512_cmp_pd_mask::<_CMP_LT_OQ>(second, all).count_ones()
         };
@@ -349,24 +378,42 @@ mod wide {
     #[target_feature(enable = "avx512f,avx512bw")]
     fn choose_512(codes: &Bytes, code: u8, left: &Bytes, right: &Bytes) -> Bytes {
         let goes_left = _mm512_cmple_epu8_mask(bytes(codes), _mm512_set1_epi8(code as i8));
-        let mut chosen = [0; BLOCK];
+        let mut chosen = Bytes([0; BLOCK]);
         // SAFETY: a reference to 64 bytes, written unaligned.
-        unsafe { _mm512_storeu_si512(chosen.as_mut_ptr().cast(), _mm512_mask_blend_epi8(goes_left, bytes(right), bytes(left))) };
+        unsafe { _mm512_storeu_si512(chosen.0.as_mut_ptr().cast(), _mm512_mask_blend_epi8(goes_left, bytes(right), bytes(left))) };
         chosen
+    }
+
+    /// Looks up to 32 leaf values up in registers: 16 at a time, and a bit of the leaf's number says which are meant.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn add_leaves_512(tree: &TreePlan, chosen: &Bytes, sums: &mut [f64; BLOCK]) {
+        if tree.room > 32 {
+            return add_leaves(tree, chosen, sums);
+        }
+        let [a, b, c, d] = [0, 8, 16, 24].map(|first| eight(&tree.leaves.0[first..]));
+        for (leaves, sums) in chosen.0.as_chunks::<8>().0.iter().zip(sums.as_chunks_mut::<8>().0) {
+            let leaf = _mm512_cvtepu8_epi64(_mm_cvtsi64_si128(i64::from_le_bytes(*leaves)));
+            let (low, high) = (_mm512_permutex2var_pd(a, leaf, b), _mm512_permutex2var_pd(c, leaf, d));
+            let is_high = _mm512_test_epi64_mask(leaf, _mm512_set1_epi64(16));
+            let sum = _mm512_add_pd(eight(sums), _mm512_mask_blend_pd(is_high, low, high));
+            // SAFETY: a reference to 8 numbers of 8 bytes, written unaligned.
+            unsafe { _mm512_storeu_pd(sums.as_mut_ptr(), sum) };
+        }
     }
 
     #[inline]
     #[target_feature(enable = "avx2")]
     fn choose_256(codes: &Bytes, code: u8, left: &Bytes, right: &Bytes) -> Bytes {
         let code = _mm256_set1_epi8(code as i8);
-        let mut chosen = [0; BLOCK];
+        let mut chosen = Bytes([0; BLOCK]);
         for half in [0, 32] {
             // SAFETY: 32 bytes from 0 or 32 on lie within references to 64, read and written unaligned.
             unsafe {
-                let load = |from: &Bytes| _mm256_loadu_si256(from[half..].as_ptr().cast());
+                let load = |from: &Bytes| _mm256_loadu_si256(from.0[half..].as_ptr().cast());
                 let codes = load(codes);
                 let goes_left = _mm256_cmpeq_epi8(_mm256_min_epu8(codes, code), codes);
-                let chosen = chosen[half..].as_mut_ptr().cast();
+                let chosen = chosen.0[half..].as_mut_ptr().cast();
                 _mm256_storeu_si256(chosen, _mm256_blendv_epi8(load(right), load(left), goes_left));
             }
         }
@@ -375,9 +422,9 @@ mod wide {
 
     #[inline]
     #[target_feature(enable = "avx512f")]
-    fn bytes(bytes: &[u8; 64]) -> __m512i {
+    fn bytes(bytes: &Bytes) -> __m512i {
         // SAFETY: a reference to 64 bytes, read unaligned.
-        unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+        unsafe { _mm512_loadu_si512(bytes.0.as_ptr().cast()) }
     }
 
     #[inline]
@@ -389,9 +436,16 @@ mod wide {
 
     #[inline]
     #[target_feature(enable = "avx512f")]
-    fn doubles(numbers: &[f64; 16]) -> (__m512d, __m512d) {
-        // SAFETY: a reference to 16 numbers of 8 bytes, both halves read unaligned.
-        unsafe { (_mm512_loadu_pd(numbers.as_ptr()), _mm512_loadu_pd(numbers[8..].as_ptr())) }
+    fn doubles(numbers: &Sixteen) -> (__m512d, __m512d) {
+        (eight(&numbers.0[..8]), eight(&numbers.0[8..]))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn eight(numbers: &[f64]) -> __m512d {
+        let numbers = &numbers[..8];
+        // SAFETY: 8 numbers of 8 bytes, read unaligned.
+        unsafe { _mm512_loadu_pd(numbers.as_ptr()) }
     }
 }
 

@@ -16,7 +16,7 @@
 //! A split multiplies what comes from above by a factor to its left and one to its right; what its leaves are worth together, seen from the
 //! split, is the sum of both sides' factors times what lies below them. How the row stands to a split is one of three cases: it goes left,
 //! it goes right, or it has already strayed from the path at a split on the same column, where factors are plain shares. The factors of each
-//! case are computed once for the model, leaf values included. See `docs/decisions/0022-explanations-by-split.md`.
+//! case are computed once for the model, leaf values included. See `docs/decisions/0021-explanations-by-split.md`.
 
 use std::cell::RefCell;
 

@@ -1,0 +1,121 @@
+//! Times scoring and explaining by one forest and prints the figures as JSON: Kilter's side of `bench/scoring`.
+//!
+//! ```text
+//! scoring FOLDER TREES LEAVES       FOLDER has x_train.npy, y_train.npy, x_test.npy of 32-bit floats; the model is made at the first time
+//! ```
+//! All on one thread. One row: wall nanoseconds of each call, 2 000 rows in turn. Many rows and explanations: CPU seconds.
+#![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::error::Error;
+use std::fs;
+use std::hint::black_box;
+use std::time::Instant;
+
+use kilter_learn::calibration::{Calibration, Method};
+use kilter_learn::{Gbdt, Matrix, Model, Reasons, TrainingSet, calibrate, gbdt, load};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [folder, trees, leaves] = arguments.as_slice() else { return Err("scoring FOLDER TREES LEAVES".into()) };
+    let matrix = matrix(&format!("{folder}/x_test.npy"))?;
+    let model = model(folder, trees.parse()?, leaves.parse()?)?;
+    let rows: Vec<Vec<f64>> = (0..2000.min(matrix.rows()))
+        .map(|r| {
+            let mut row = Vec::new();
+            matrix.row(r, &mut row);
+            row
+        })
+        .collect();
+    let mut reasons = Reasons::default();
+    let (one_p50, one_p99) = one_by_one(&rows, 30, |row| {
+        black_box(model.margin(row));
+    });
+    let (decide_p50, decide_p99) = one_by_one(&rows, 3, |row| {
+        black_box(model.score(row, 4, &mut reasons));
+    });
+    let few = matrix.slice(0..rows.len());
+    let result = serde_json::json!({
+        "one_p50_us": one_p50, "one_p99_us": one_p99, "decide_p50_us": decide_p50, "decide_p99_us": decide_p99,
+        "batch_rows_s": rate(matrix.rows(), || { black_box(model.margins(&matrix)); }),
+        "shap_rows_s": rate(few.rows(), || { black_box(model.explanations(&few)); }),
+    });
+    println!("{result}");
+    Ok(())
+}
+
+/// The model of before, or a new one beside the data.
+fn model(folder: &str, trees: usize, leaves: usize) -> Result<Box<dyn Model>, Box<dyn Error>> {
+    let path = format!("{folder}/kilter-{trees}x{leaves}.kltm");
+    if let Ok(bytes) = fs::read(&path) {
+        return Ok(load(&bytes)?);
+    }
+    let parameters = Gbdt { trees, leaves, learning_rate: 0.1, early_stopping: None, ..Gbdt::default() };
+    let mut labels: Vec<f64> = npy(&format!("{folder}/y_train.npy"))?.1.into_iter().map(f64::from).collect();
+    let all = self::matrix(&format!("{folder}/x_train.npy"))?;
+    let count = all.rows().min(200_000);
+    labels.truncate(count);
+    let train = TrainingSet::new(all.slice(0..count), labels);
+    let trees = Box::new(gbdt::fit(&train, &parameters)?);
+    let model = calibrate(trees, &train.slice(0..20_000.min(count)), &Calibration { method: Method::Platt, target_rate: None })?;
+    fs::write(&path, model.to_bytes())?;
+    Ok(Box::new(model))
+}
+
+/// Median and 99th percentile of one call, in microseconds, less what looking at the clock takes.
+fn one_by_one(rows: &[Vec<f64>], repeats: usize, mut call: impl FnMut(&[f64])) -> (f64, f64) {
+    let timed = |call: &mut dyn FnMut(&[f64])| {
+        let mut nanoseconds = Vec::with_capacity(rows.len() * repeats);
+        for row in (0..repeats).flat_map(|_| rows) {
+            let started = Instant::now();
+            call(row);
+            nanoseconds.push(started.elapsed().as_nanos() as f64);
+        }
+        nanoseconds.sort_by(f64::total_cmp);
+        let at = |share: f64| nanoseconds[(share * nanoseconds.len() as f64) as usize];
+        (at(0.5), at(0.99))
+    };
+    let (clock, _) = timed(&mut |row| {
+        black_box(row);
+    });
+    let (p50, p99) = timed(&mut call);
+    ((p50 - clock) / 1e3, (p99 - clock) / 1e3)
+}
+
+/// Rows a CPU second, of at least half a second of work.
+fn rate(rows: usize, mut call: impl FnMut()) -> f64 {
+    call();
+    let (start, mut done) = (cpu_seconds(), 0);
+    while cpu_seconds() - start < 0.5 {
+        call();
+        done += rows;
+    }
+    done as f64 / (cpu_seconds() - start)
+}
+
+/// Shape and values of an array of 32-bit floats in row order.
+fn npy(path: &str) -> Result<(Vec<usize>, Vec<f32>), Box<dyn Error>> {
+    let bytes = fs::read(path)?;
+    let length = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
+    let header = std::str::from_utf8(&bytes[10..10 + length])?;
+    if !header.contains("'<f4'") || header.contains("'fortran_order': True") {
+        return Err(format!("{path}: 32-bit floats in row order are needed, its header is {header}").into());
+    }
+    let shape = header.split("'shape': (").nth(1).and_then(|rest| rest.split(')').next()).ok_or("no shape")?;
+    let shape = shape.split(',').filter_map(|size| size.trim().parse().ok()).collect();
+    let (values, _) = bytes[10 + length..].as_chunks::<4>();
+    Ok((shape, values.iter().map(|&four| f32::from_le_bytes(four)).collect()))
+}
+
+fn matrix(path: &str) -> Result<Matrix, Box<dyn Error>> {
+    let (shape, values) = npy(path)?;
+    let columns = (0..shape[1]).map(|c| values.iter().skip(c).step_by(shape[1]).map(|&value| f64::from(value)).collect()).collect();
+    Ok(Matrix::from_columns((0..shape[1]).map(|column| format!("x{column}")).collect(), columns))
+}
+
+/// User and system time of this process, in seconds.
+fn cpu_seconds() -> f64 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+    let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
+    (ticks(11) + ticks(12)) / 100.0
+}
