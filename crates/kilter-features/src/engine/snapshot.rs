@@ -18,6 +18,8 @@ use crate::view::{Periods, Plan, View};
 const MAGIC: &[u8; 8] = b"KLTRFEAT";
 const HEAD: &[u8; 8] = b"KLTRHEAD";
 const VERSION: u32 = 3;
+/// More than a log can hold of events.
+const MOST_COUNTED: u64 = 1 << 62;
 /// Composite keys inside composite keys do not occur.
 const MAX_KEY_DEPTH: usize = 4;
 
@@ -225,6 +227,10 @@ impl ViewState {
             *counter = cursor.u64()?;
         }
         let stored = cursor.u64()?;
+        // Counting on from there must not end in an overflow.
+        if [state.late, state.no_key, state.filtered, state.retracted, stored].iter().any(|count| *count > MOST_COUNTED) {
+            return damaged("a count beyond any log");
+        }
         state.stored_before = head.then_some(stored);
         let count = cursor.u64()?;
         if count > u64::from(u32::MAX) {
@@ -381,4 +387,39 @@ fn words(cursor: &mut Cursor<'_>, n: usize) -> Result<Vec<u64>, RestoreError> {
             u64::from_le_bytes(word)
         })
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use kilter_core::{DataType, Schema, SourceId, Span};
+
+    use super::*;
+    use crate::{ColumnSpec, ViewSpec, compile_view};
+
+    #[test]
+    fn counts_that_no_log_has_are_damage() {
+        let schema = Schema::new([("k", DataType::Int64)]);
+        let spec = ViewSpec {
+            columns: vec![ColumnSpec { name: "n".into(), text: "count(*) over 1m".into(), default: None }],
+            ..ViewSpec::new("v", SourceId(0), schema, &["k"], Span(0))
+        };
+        let view = || compile_view(&spec).unwrap();
+        let restored = |change: fn(&mut ViewState)| {
+            let mut engine = Engine::new(vec![view()]);
+            change(&mut engine.states[0]);
+            let mut bytes = Vec::new();
+            engine.snapshot(&mut bytes);
+            Engine::restore(vec![view()], &bytes).map(|_| ())
+        };
+        assert_eq!(restored(|state| state.late = MOST_COUNTED), Ok(()));
+        let changes: [fn(&mut ViewState); 4] = [
+            |state| state.late = MOST_COUNTED + 1,
+            |state| state.no_key = u64::MAX,
+            |state| state.filtered = u64::MAX,
+            |state| state.retracted = u64::MAX,
+        ];
+        for change in changes {
+            assert_eq!(restored(change), damaged("a count beyond any log"));
+        }
+    }
 }
