@@ -1,12 +1,12 @@
-"""Writes a data set of `bench/learner` as arrays of 32-bit floats: learner_data.py NAME FOLDER [SOURCE]."""
+"""Writes a data set of `bench/learner` as arrays of 32-bit floats: learner_data.py NAME FOLDER DRAW [SOURCE]. Another draw has other rows, or others of them to learn from."""
 
 import pathlib
 import sys
 
 import numpy as np
 
-name, folder = sys.argv[1], pathlib.Path(sys.argv[2])
-rng = np.random.default_rng(20260101)
+name, folder, seed = sys.argv[1], pathlib.Path(sys.argv[2]), 20260101 + int(sys.argv[3])
+rng = np.random.default_rng(seed)
 
 
 def sigmoid(margin):
@@ -15,7 +15,7 @@ def sigmoid(margin):
 
 def synth(rows):
     from sklearn.datasets import make_classification
-    return make_classification(rows, 28, n_informative=16, n_redundant=6, n_clusters_per_class=4, class_sep=0.7, flip_y=0.05, random_state=20260101)
+    return make_classification(rows, 28, n_informative=16, n_redundant=6, n_clusters_per_class=4, class_sep=0.7, flip_y=0.05, random_state=seed)
 
 
 def wide():
@@ -61,7 +61,7 @@ def uci(source):
 
 
 makers = {"synth": lambda: synth(1_100_000), "small": lambda: synth(2_000), "wide": wide, "categories": categories, "imbalanced": imbalanced,
-          "gmsc": lambda: gmsc(sys.argv[3]), "uci": lambda: uci(sys.argv[3])}
+          "gmsc": lambda: gmsc(sys.argv[4]), "uci": lambda: uci(sys.argv[4])}
 x, y = makers[name]()
 x, y = np.ascontiguousarray(x, "f4"), np.asarray(y, "f4")
 test = {"synth": 100_000, "small": 1_000}.get(name, len(x) // 5)
