@@ -99,6 +99,7 @@ class LogisticRegression(_Classifier):
         self,
         *,
         C: float = 1.0,
+        l1_ratio: float = 0.0,
         max_iter: int = 50,
         tol: float = 1e-8,
         class_weight: Mapping[Any, float] | Literal["balanced"] | None = None,
