@@ -9,7 +9,6 @@ use kilter_core::{EntityKey, EventTime, Span};
 use kilter_learn::metrics::{Evaluation, Scored, evaluate, precision_at_top};
 use kilter_learn::{LearnError, Learner};
 
-use crate::training::probabilities;
 use crate::{Observations, Range};
 
 /// The shape of a rolling backtest.
@@ -72,7 +71,7 @@ fn fold(observations: &Observations, learner: &Learner, spec: &Rolling, train: R
     let all = candidates.len();
     let rows = if spec.exclude_known { without_known(observations, train, candidates) } else { candidates };
     let test_set = observations.training_set(&rows, end);
-    let scores = probabilities(model.as_ref(), &test_set.matrix);
+    let scores = model.probabilities(&test_set.matrix);
     let evaluation = evaluate(&scores, &test_set.labels);
     let top_precision = spec.top.map(|k| {
         let mut keys: Vec<&EntityKey> = rows.iter().filter_map(|&r| observations.group(r)).collect();

@@ -89,7 +89,7 @@ pub fn train(
     }
 
     let holdout_set = observations.training_set(holdout_rows, as_of);
-    let judge = |model: &dyn Model| (held > 0).then(|| evaluate(&probabilities(model, &holdout_set.matrix), &holdout_set.labels));
+    let judge = |model: &dyn Model| (held > 0).then(|| evaluate(&model.probabilities(&holdout_set.matrix), &holdout_set.labels));
     let holdout = judge(model.as_ref());
     let uncalibrated = model.uncalibrated().and_then(judge);
     let champion = champion.and_then(|c| judge(c.as_ref()));
@@ -114,15 +114,10 @@ pub fn train(
     })
 }
 
-/// The model's probability for every row.
-pub fn probabilities(model: &dyn Model, matrix: &Matrix) -> Vec<f64> {
-    model.probabilities(matrix)
-}
-
 /// What inputs and scores look like on some rows: those that the model learned from, where they are known.
 pub fn drift_reference(model: &dyn Model, matrix: &Matrix) -> DriftReference {
     let mut references: Vec<Reference> = (0..matrix.columns()).map(|c| Reference::from_values(matrix.column(c), DRIFT_BINS)).collect();
-    references.push(Reference::from_values(&probabilities(model, matrix), DRIFT_BINS));
+    references.push(Reference::from_values(&model.probabilities(matrix), DRIFT_BINS));
     DriftReference { inputs: matrix.names().to_vec(), references }
 }
 
@@ -165,5 +160,5 @@ pub fn metric(evaluation: &Evaluation, name: &str) -> f64 {
 
 /// The rows of a set that a model can be judged on, for callers that hold a set rather than observations.
 pub fn judge(model: &dyn Model, set: &TrainingSet) -> Evaluation {
-    evaluate(&probabilities(model, &set.matrix), &set.labels)
+    evaluate(&model.probabilities(&set.matrix), &set.labels)
 }

@@ -8,7 +8,6 @@ use common::*;
 use kilter_core::{Event, EventTime, Span, Value};
 use kilter_learn::{LearnError, Learner, Logistic};
 use kilter_pipeline::backtest::{Rolling, rolling};
-use kilter_pipeline::training::probabilities;
 use kilter_pipeline::{Observations, Range};
 use kilter_stats::Rng;
 use proptest::prelude::*;
@@ -147,7 +146,7 @@ proptest! {
             let all = rows.matured(test, end);
             let kept = if spec.exclude_known { handbook(&rows, train, 2, test) } else { all.clone() };
             let judged = rows.training_set(&kept, end);
-            let scores = probabilities(learner().fit(&set).unwrap().as_ref(), &judged.matrix);
+            let scores = learner().fit(&set).unwrap().probabilities(&judged.matrix);
             prop_assert_eq!(fold.excluded, all.len() - kept.len());
             prop_assert!(same_bits(&fold.scores, &scores) && fold.labels == judged.labels);
             let precision = card_precision(&rows, &kept, &scores, &judged.labels, spec.top.unwrap());

@@ -10,7 +10,7 @@ use kilter_features::expr::compile;
 use kilter_learn::calibration::Method;
 use kilter_learn::metrics::{Evaluation, evaluate};
 use kilter_learn::{Calibration, Gbdt, LearnError, Model, calibrate};
-use kilter_pipeline::training::{TrainingError, judge, metric, probabilities, promotion_slots, train};
+use kilter_pipeline::training::{TrainingError, judge, metric, promotion_slots, train};
 use kilter_pipeline::{CalibrationPlan, Learner, ModelPlan, Observations, PROMOTION_METRICS, Range, promotion_scope};
 use kilter_stats::Rng;
 use proptest::prelude::*;
@@ -165,7 +165,7 @@ fn a_row_scores_alike_in_a_matrix_and_alone() {
     for version in 1..=3 {
         let model = Arc::clone(&champion(RISK, version).model);
         let alone: Vec<f64> = (0..rows.len()).map(|r| model.probability(&row_of(&rows, r))).collect();
-        assert!(same_bits(&probabilities(model.as_ref(), &rows.matrix), &alone));
+        assert!(same_bits(&model.probabilities(&rows.matrix), &alone));
     }
 }
 
