@@ -16,8 +16,8 @@ type Read = fn(&Sealed<'_>) -> Result<Box<dyn Model>, LearnError>;
 /// How to read a model of each kind.
 pub(crate) const KINDS: &[(&str, Read)] = &[
     (gbdt::KIND, gbdt::read),
-    (linear::KIND, linear::read),
-    (logistic::KIND, logistic::read),
+    (linear::KIND, linear::read::<linear::Linear>),
+    (logistic::KIND, linear::read::<logistic::Logistic>),
     (scorecard::KIND, scorecard::read),
     (calibration::KIND, calibration::read),
     (exchange::lightgbm::KIND, exchange::read),
