@@ -1,7 +1,7 @@
 //! Fits once on arrays of numpy and prints what it cost and how good it is, as JSON: Kilter's side of `bench/learner`.
 //!
 //! ```text
-//! fit FOLDER '{"trees": 100}' REPEATS       FOLDER has x_train.npy, y_train.npy, x_test.npy, y_test.npy of 32-bit floats
+//! fit FOLDER '{"trees": 100}' REPEATS       parameters of a learner, of "gbdt" where they name no "kind"; FOLDER has x_train.npy, y_train.npy, x_test.npy, y_test.npy of 32-bit floats
 //! ```
 //! The clock starts with the matrix in memory. Peak memory is what the fit adds to it.
 #![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::disallowed_types)]
@@ -10,12 +10,14 @@ use std::error::Error;
 use std::fs;
 use std::time::Instant;
 
-use kilter_learn::{Gbdt, Matrix, Model, TrainingSet, gbdt, metrics};
+use kilter_learn::{Learner, Matrix, TrainingSet, metrics};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [folder, parameters, repeats] = arguments.as_slice() else { return Err("fit FOLDER PARAMETERS REPEATS".into()) };
-    let parameters: Gbdt = serde_json::from_str(parameters)?;
+    let mut parameters: serde_json::Map<String, serde_json::Value> = serde_json::from_str(parameters)?;
+    parameters.entry("kind").or_insert("gbdt".into());
+    let learner: Learner = serde_json::from_value(parameters.into())?;
     let train = TrainingSet::new(matrix(&format!("{folder}/x_train.npy"))?, labels(&format!("{folder}/y_train.npy"))?);
     // Threads are started before the clock, as a service has them.
     rayon::broadcast(|_| ());
@@ -26,7 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let cpu = cpu_seconds();
     for _ in 0..repeats.parse()? {
         let started = Instant::now();
-        model = Some(gbdt::fit(&train, &parameters)?);
+        model = Some(learner.fit(&train)?);
         walls.push(started.elapsed().as_secs_f64());
     }
     let cpu = (cpu_seconds() - cpu) / walls.len() as f64;

@@ -18,6 +18,7 @@ mod model;
 pub use calibration::{Calibrated, Calibration, calibrate};
 pub use error::LearnError;
 pub use learners::Learner;
+pub use learners::forest::{self, Forest, ForestModel};
 pub use learners::gbdt::{self, Gbdt, GbdtModel, Objective};
 pub use learners::linear::{self, Linear, LinearModel};
 pub use learners::logistic::{self, Logistic, LogisticModel};

@@ -11,14 +11,32 @@ pub enum Link {
     Identity,
     /// The margin is the prediction's natural logarithm.
     Log,
+    /// The margin is the probability of the positive class itself: a classifier too.
+    Probability,
 }
+
+/// Probabilities nearer to 0 or 1 have the log-odds of this one: those of a forest can be 0 and 1, whose log-odds are without end.
+const LEAST_PROBABILITY: f64 = 1e-6;
 
 impl Link {
     pub fn inverse(self, margin: f64) -> f64 {
         match self {
             Link::Logit => crate::math::sigmoid(margin),
-            Link::Identity => margin,
+            Link::Identity | Link::Probability => margin,
             Link::Log => libm::exp(margin),
+        }
+    }
+
+    /// Whether models of this link have a probability.
+    pub fn is_classifier(self) -> bool {
+        matches!(self, Link::Logit | Link::Probability)
+    }
+
+    /// A classifier's margin as log-odds.
+    pub(crate) fn log_odds(self, margin: f64) -> f64 {
+        match self {
+            Link::Probability => crate::math::logit(margin.clamp(LEAST_PROBABILITY, 1.0 - LEAST_PROBABILITY)),
+            _ => margin,
         }
     }
 }
@@ -75,7 +93,7 @@ pub trait Model: Send + Sync {
         Link::Logit
     }
 
-    /// The sum of what the model learned, on the link's scale: log-odds of the positive class for a classifier.
+    /// The sum of what the model learned, on the link's scale: log-odds of the positive class for most classifiers.
     fn margin(&self, row: &[f64]) -> f64;
 
     /// The prediction on the label's own scale: a probability, a mean, a quantile. A classifier's is its [`probability`](Model::probability).
@@ -99,8 +117,8 @@ pub trait Model: Send + Sync {
     /// # Panics
     /// When the model is no classifier: another kind of number must not pass for a probability.
     fn probability_of(&self, margin: f64) -> f64 {
-        assert_eq!(self.link(), Link::Logit, "only a classifier has a probability");
-        crate::math::sigmoid(margin)
+        assert!(self.link().is_classifier(), "only a classifier has a probability");
+        self.link().inverse(margin)
     }
 
     /// Probability of the positive class; see [`probability_of`](Model::probability_of).

@@ -3,9 +3,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use kilter_learn::calibration::Method;
+use kilter_learn::forest::{Target, Thresholds};
 use kilter_learn::scorecard::Shape;
 use kilter_learn::{
-    Calibration, Gbdt, LearnError, Learner, Linear, Link, Logistic, Matrix, Model, Objective, Scorecard, TrainingSet, calibrate, gbdt,
+    Calibration, Forest, Gbdt, LearnError, Learner, Linear, Logistic, Matrix, Model, Objective, Scorecard, TrainingSet, calibrate, gbdt,
     linear, load,
 };
 use kilter_stats::Rng;
@@ -55,6 +56,15 @@ fn register() -> Vec<Entry> {
         let name = format!("gbdt, {objective:?}");
         add(&name, false, DICE, CUTS, of(Learner::Gbdt(Gbdt { objective, ..trees.clone() })));
     }
+    let forest = Forest { trees: 30, ..Forest::default() };
+    add("forest", true, f64::INFINITY, f64::INFINITY, of(Learner::Forest(forest.clone())));
+    add("forest of means", false, f64::INFINITY, f64::INFINITY, of(Learner::Forest(Forest { target: Target::Mean, ..forest.clone() })));
+    // Without chance but for the order of columns, of which each split sees all.
+    let whole = Forest { bootstrap: false, columns_per_split: Some(COLUMNS), min_leaf_rows: 1, max_depth: Some(3), ..forest };
+    add("forest of all rows", true, EXACT, CUTS, of(Learner::Forest(whole.clone())));
+    let extra = Forest { thresholds: Thresholds::Random, ..whole };
+    add("extra trees", true, f64::INFINITY, f64::INFINITY, of(Learner::Forest(extra.clone())));
+    add("extra trees of means", false, f64::INFINITY, f64::INFINITY, of(Learner::Forest(Forest { target: Target::Mean, ..extra })));
     add("logistic", true, EXACT, EXACT, of(Learner::Logistic(Logistic::default())));
     add("logistic, l1", true, EXACT, EXACT, of(Learner::Logistic(Logistic { l1: 5.0, ..Logistic::default() })));
     add("scorecard", true, EXACT, EXACT, of(Learner::Scorecard(Scorecard::default())));
@@ -63,6 +73,12 @@ fn register() -> Vec<Entry> {
         let fit: Fit = Box::new(move |set| Ok(Box::new(linear::fit(set, &parameters)?)));
         add(if l1 == 0.0 { "linear" } else { "linear, l1" }, false, EXACT, EXACT, fit);
     }
+    let calibration = Calibration { method: Method::Platt, target_rate: None };
+    let fit: Fit = Box::new(move |set| {
+        let model = Learner::Forest(Forest { trees: 10, ..Forest::default() }).fit(set)?;
+        Ok(Box::new(calibrate(model, set, &calibration)?))
+    });
+    add("forest, platt", true, f64::INFINITY, f64::INFINITY, fit);
     for (name, method) in Method::ALL {
         // On the rows of the fit, which is no way to judge one but enough to hold it to its laws.
         let calibration = Calibration { method, target_rate: (method == Method::PriorShift).then_some(0.1) };
@@ -105,7 +121,7 @@ fn predictions(model: &dyn Model, set: &TrainingSet) -> Vec<f64> {
     (0..set.rows())
         .map(|r| {
             set.matrix.row(r, &mut row);
-            if model.link() == Link::Logit { model.probability(&row) } else { model.predict(&row) }
+            if model.link().is_classifier() { model.probability(&row) } else { model.predict(&row) }
         })
         .collect()
 }
@@ -134,7 +150,7 @@ fn the_register_is_whole() {
         .iter()
         .map(|entry| (entry.fit)(&rows(600, 1, entry.classes)).unwrap_or_else(|e| panic!("{}: {e}", entry.name)).kind().to_string())
         .collect();
-    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), ["calibrated", "gbdt", "linear", "logistic", "scorecard"]);
+    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), ["calibrated", "forest", "gbdt", "linear", "logistic", "scorecard"]);
 }
 
 #[test]

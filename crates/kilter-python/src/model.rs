@@ -105,7 +105,7 @@ impl Model {
     }
 
     fn must_have_a_probability(&self) -> PyResult<()> {
-        if self.trained.link() == Link::Logit {
+        if self.trained.link().is_classifier() {
             return Ok(());
         }
         Err(PyValueError::new_err("the model predicts no probability\n  hint: `predictions` gives what it predicts"))
@@ -222,13 +222,15 @@ impl Model {
         self.trained.kind()
     }
 
-    /// What the margin stands for: `logit` (log-odds of a probability), `identity` (the prediction), `log` (its logarithm).
+    /// What the margin stands for: `logit` (log-odds of a probability), `identity` (the prediction), `log` (its logarithm),
+    /// `probability` (the probability itself).
     #[getter]
     fn link(&self) -> &'static str {
         match self.trained.link() {
             Link::Logit => "logit",
             Link::Identity => "identity",
             Link::Log => "log",
+            Link::Probability => "probability",
         }
     }
 

@@ -7,6 +7,7 @@ use kilter_connect::{IdOf, OperationOf, TimeOf};
 use kilter_core::{DataType, EventTime, Span, Value};
 use kilter_learn::Learner;
 use kilter_learn::calibration::Method;
+use kilter_learn::forest::Thresholds;
 use kilter_learn::scorecard::Shape;
 use kilter_pipeline::{ClockMode, Signal, When};
 use kilter_runtime::project::{
@@ -212,6 +213,22 @@ fn settings_of_a_learner_can_be_switched_off() {
         edited("learner = \"gbdt\"\nparams = { trees = 50, learning_rate = 0.1 }", "learner = \"logistic\"\nparams = { l2 = 3 }")
             .replace("monotone = { burden = \"increasing\" }\n", "");
     assert!(matches!(sound(&logistic).plan.models[0].learner.clone(), Learner::Logistic(l) if l.l2 == 3.0));
+}
+
+#[test]
+fn a_forest_takes_its_settings_and_the_seed_of_the_model() {
+    let text = edited(
+        "learner = \"gbdt\"\nparams = { trees = 50, learning_rate = 0.1 }",
+        "learner = \"forest\"\nseed = 11\nparams = { trees = 30, thresholds = \"random\", bootstrap = false, columns_per_split = 2 }",
+    )
+    .replace("monotone = { burden = \"increasing\" }\n", "");
+    let Learner::Forest(forest) = sound(&text).plan.models[0].learner.clone() else { panic!("a forest was asked for") };
+    assert_eq!((forest.trees, forest.thresholds, forest.bootstrap), (30, Thresholds::Random, false));
+    assert_eq!((forest.columns_per_split, forest.min_leaf_rows, forest.seed), (Some(2), 5, 11));
+    for (setting, hint) in [("bootstrap = 1", "true or false"), ("thresholds = \"worst\"", "best"), ("trees = 0", "1 to 10000")] {
+        let report = check(&text.replace("trees = 30, thresholds = \"random\", bootstrap = false", setting)).unwrap_err().to_string();
+        assert!(report.contains(hint) && report.starts_with("error") && report.ends_with("1 error in kilter.toml"), "{report}");
+    }
 }
 
 #[test]
@@ -434,6 +451,7 @@ const BROKEN: &[Broken] = &[
     ("on = \"applications\"\n", "", "missing", "[model.default_risk]", "on = "),
     ("learner = \"gbdt\"", "learner = \"gdbt\"", "unknown_word", "gdbt", "did you mean `gbdt`"),
     ("learner = \"gbdt\"\nparams = { trees = 50, learning_rate = 0.1 }", "learner = \"logistic\"", "misplaced", "monotone", "gbdt"),
+    ("learner = \"gbdt\"\nparams = { trees = 50, learning_rate = 0.1 }", "learner = \"forest\"", "misplaced", "monotone", "gbdt"),
     ("trees = 50", "tree = 50", "unknown_param", "tree = 50", "did you mean `trees`"),
     ("trees = 50", "trees = 0.5", "wrong_type", "trees = 0.5", "default is 300"),
     ("trees = 50", "trees = 0", "out_of_range", "trees = 0", "1 to 100000"),

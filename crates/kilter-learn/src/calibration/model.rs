@@ -57,7 +57,7 @@ pub fn calibrate(model: Box<dyn Model>, rows: &TrainingSet, calibration: &Calibr
     if model.kind() == KIND {
         return Err(LearnError::AlreadyCalibrated);
     }
-    if model.link() != Link::Logit {
+    if !model.link().is_classifier() {
         return Err(LearnError::NoClassifier);
     }
     if model.inputs() != rows.matrix.names() {
@@ -77,7 +77,7 @@ pub fn calibrate(model: Box<dyn Model>, rows: &TrainingSet, calibration: &Calibr
         });
     }
 
-    let margins = model.margins(&rows.matrix);
+    let margins: Vec<f64> = model.margins(&rows.matrix).into_iter().map(|margin| model.link().log_odds(margin)).collect();
     let weights: Vec<f64> = (0..rows.rows()).map(|row| rows.weight(row)).collect();
     let rate = super::mean(&rows.labels, &weights);
     let shift = calibration.target_rate.map_or(0.0, |target| logit(target) - logit(rate));
@@ -98,7 +98,8 @@ pub fn calibrate(model: Box<dyn Model>, rows: &TrainingSet, calibration: &Calibr
 impl Calibrated {
     /// The margin that gets this probability; `None` where none does, or many do since the curve is flat there.
     pub fn margin_of(&self, probability: f64) -> Option<f64> {
-        self.map.invert(probability)
+        let log_odds = self.map.invert(probability);
+        if self.link() == Link::Probability { log_odds.map(crate::math::sigmoid) } else { log_odds }
     }
 }
 
@@ -109,6 +110,10 @@ impl Model for Calibrated {
 
     fn inputs(&self) -> &[String] {
         self.model.inputs()
+    }
+
+    fn link(&self) -> Link {
+        self.model.link()
     }
 
     fn margin(&self, row: &[f64]) -> f64 {
@@ -124,7 +129,7 @@ impl Model for Calibrated {
     }
 
     fn probability_of(&self, margin: f64) -> f64 {
-        self.map.probability(margin)
+        self.map.probability(self.link().log_odds(margin))
     }
 
     fn explain(&self, row: &[f64], contributions: &mut Vec<f64>) -> f64 {
@@ -245,6 +250,9 @@ pub(crate) fn read(sealed: &Sealed<'_>) -> Result<Box<dyn Model>, LearnError> {
         return Err(LearnError::corrupt("a calibration within a calibration"));
     }
     let model = load(inner)?;
+    if !model.link().is_classifier() {
+        return Err(LearnError::corrupt("a calibration of a model without a probability"));
+    }
     if model.inputs() != inputs {
         return Err(LearnError::corrupt("the calibration and its model name other inputs"));
     }

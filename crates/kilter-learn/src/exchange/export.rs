@@ -26,7 +26,8 @@ pub(super) fn lightgbm(model: &GbdtModel) -> Result<String, LearnError> {
     // Without a rule of its own for the loss, what counts is how a sum becomes a prediction.
     let objective = match model.link() {
         Link::Logit => "binary sigmoid:1",
-        Link::Identity => "regression",
+        // Boosted trees have no margins of the last kind.
+        Link::Identity | Link::Probability => "regression",
         Link::Log => "poisson",
     };
     let blocks: Vec<String> = std::iter::once(one_leaf(0, base)).chain((1..).zip(trees).map(|(at, tree)| block(at, tree))).collect();

@@ -1,5 +1,6 @@
 //! The register of learners: one file (or folder) each, one line here.
 
+pub mod forest;
 pub mod gbdt;
 pub mod linear;
 pub mod logistic;
@@ -15,6 +16,7 @@ type Read = fn(&Sealed<'_>) -> Result<Box<dyn Model>, LearnError>;
 
 /// How to read a model of each kind.
 pub(crate) const KINDS: &[(&str, Read)] = &[
+    (forest::KIND, forest::read),
     (gbdt::KIND, gbdt::read),
     (linear::KIND, linear::read::<linear::Linear>),
     (logistic::KIND, linear::read::<logistic::Logistic>),
@@ -29,6 +31,7 @@ pub(crate) const KINDS: &[(&str, Read)] = &[
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Learner {
     Gbdt(gbdt::Gbdt),
+    Forest(forest::Forest),
     Logistic(logistic::Logistic),
     Scorecard(scorecard::Scorecard),
 }
@@ -37,6 +40,7 @@ impl Learner {
     pub fn fit(&self, training_set: &TrainingSet) -> Result<Box<dyn Model>, LearnError> {
         Ok(match self {
             Learner::Gbdt(parameters) => Box::new(gbdt::fit(training_set, parameters)?),
+            Learner::Forest(parameters) => Box::new(forest::fit(training_set, parameters)?),
             Learner::Logistic(parameters) => Box::new(logistic::fit(training_set, parameters)?),
             Learner::Scorecard(parameters) => Box::new(scorecard::fit(training_set, parameters)?),
         })

@@ -22,7 +22,7 @@ def calibrate(model: Model, calibration: str, rows: Rows, *, may_be_few: bool = 
 
 class Model:
     kind: str
-    link: Literal["logit", "identity", "log"]
+    link: Literal["logit", "identity", "log", "probability"]
     inputs: list[str]
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Model: ...

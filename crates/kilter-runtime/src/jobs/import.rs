@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use kilter_core::{Clock, EventTime, Span};
 use kilter_learn::metrics::Evaluation;
-use kilter_learn::{Link, Model, exchange};
+use kilter_learn::{Model, exchange};
 use kilter_pipeline::{Plan, Range, training};
 use kilter_store::metadata::{AliasChange, CHALLENGER, MetricPoint, NewModelVersion, NewRun, RunKind, RunStatus};
 use sha2::{Digest, Sha256};
@@ -246,7 +246,7 @@ fn taken_in(plan: &Plan, request: &ImportRequest) -> Result<(Arc<dyn Model>, Pro
     // A calibration holds the model that came from elsewhere.
     let told = if described["origin"].is_object() { &described["origin"] } else { &described["model"]["origin"] };
     let text = |key: &str| told[key].as_str().map(str::to_string);
-    if model.link() != Link::Logit {
+    if !model.link().is_classifier() {
         let objective = text("objective").or_else(|| described["parameters"]["objective"].as_str().map(str::to_string));
         return Err(Unusable(format!(
             "the file predicts no probability{}, and the score of a decision is one\n  hint: train with a binary objective: \

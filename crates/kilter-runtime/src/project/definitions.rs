@@ -461,6 +461,8 @@ pub enum Unknown {
 pub enum LearnerKind {
     /// Gradient-boosted decision trees.
     Gbdt,
+    /// A random forest, or extra trees.
+    Forest,
     /// Logistic regression.
     Logistic,
     /// Bins with points.
@@ -513,8 +515,12 @@ impl Word for Unknown {
 }
 impl Word for LearnerKind {
     const WHAT: &'static str = "learner";
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("gbdt", LearnerKind::Gbdt), ("logistic", LearnerKind::Logistic), ("scorecard", LearnerKind::Scorecard)];
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("gbdt", LearnerKind::Gbdt),
+        ("forest", LearnerKind::Forest),
+        ("logistic", LearnerKind::Logistic),
+        ("scorecard", LearnerKind::Scorecard),
+    ];
 }
 impl Word for Direction {
     const WHAT: &'static str = "direction";

@@ -7,6 +7,7 @@ use kilter_connect::OperationOf;
 use kilter_core::SourceId;
 use kilter_features::View;
 use kilter_learn::Learner;
+use kilter_learn::forest::Thresholds;
 use kilter_learn::scorecard::Shape;
 use kilter_pipeline::{DecisionPlan, ModelPlan, MonitorPlan, Plan, SchedulePlan, ServicePlan, When};
 
@@ -160,6 +161,10 @@ fn service_block(out: &mut String, plan: &Plan, service: &ServicePlan, marks: Ve
 fn model_block(out: &mut String, plan: &Plan, model: &ModelPlan, marks: Vec<String>) {
     let learner = match &model.learner {
         Learner::Gbdt(g) => format!("gbdt, up to {} trees of {} leaves", g.trees, g.leaves),
+        Learner::Forest(f) => {
+            let kind = if f.thresholds == Thresholds::Best { "random forest" } else { "extra trees" };
+            format!("forest, {} trees ({kind}) of at least {} rows a leaf", f.trees, f.min_leaf_rows)
+        }
         Learner::Logistic(l) if l.l1 > 0.0 => format!("logistic, l1 {}, l2 {}", l.l1, l.l2),
         Learner::Logistic(l) => format!("logistic, l2 {}", l.l2),
         Learner::Scorecard(s) => format!("scorecard, up to {} bins, {} points double the odds", s.max_bins, s.pdo),
@@ -198,7 +203,7 @@ fn model_block(out: &mut String, plan: &Plan, model: &ModelPlan, marks: Vec<Stri
             Some(-1) => "decreasing",
             _ => "",
         },
-        Learner::Logistic(_) => "",
+        Learner::Forest(_) | Learner::Logistic(_) => "",
         Learner::Scorecard(s) => match s.shapes.get(&model.inputs[i].name) {
             Some(Shape::Increasing) => "increasing",
             Some(Shape::Decreasing) => "decreasing",

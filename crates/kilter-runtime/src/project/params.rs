@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use kilter_core::Problem;
-use kilter_learn::{Gbdt, LearnError, Learner, Logistic, Matrix, Scorecard, TrainingSet};
+use kilter_learn::{Forest, Gbdt, LearnError, Learner, Logistic, Matrix, Scorecard, TrainingSet};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value};
 
@@ -16,6 +16,7 @@ const ELSEWHERE: [&str; 2] = ["seed", "monotone"];
 fn defaults(kind: LearnerKind) -> Map<String, Value> {
     let value = match kind {
         LearnerKind::Gbdt => serde_json::to_value(Gbdt::default()),
+        LearnerKind::Forest => serde_json::to_value(Forest::default()),
         LearnerKind::Logistic => serde_json::to_value(Logistic::default()),
         LearnerKind::Scorecard => serde_json::to_value(Scorecard::default()),
     };
@@ -86,6 +87,7 @@ pub(super) fn learner(
     }
     match build(kind, &values) {
         Ok(Learner::Gbdt(gbdt)) => Ok(Learner::Gbdt(Gbdt { seed, monotone, ..gbdt })),
+        Ok(Learner::Forest(forest)) => Ok(Learner::Forest(Forest { seed, ..forest })),
         Ok(learner) => Ok(learner),
         Err(e) => Err(vec![(String::new(), Problem::new("bad_param", format!("the settings do not fit the learner: {e}")))]),
     }
@@ -95,6 +97,7 @@ fn build(kind: LearnerKind, values: &Map<String, Value>) -> Result<Learner, serd
     let values = Value::Object(values.clone());
     Ok(match kind {
         LearnerKind::Gbdt => Learner::Gbdt(serde_json::from_value(values)?),
+        LearnerKind::Forest => Learner::Forest(serde_json::from_value(values)?),
         LearnerKind::Logistic => Learner::Logistic(serde_json::from_value(values)?),
         LearnerKind::Scorecard => Learner::Scorecard(serde_json::from_value(values)?),
     })
@@ -132,14 +135,18 @@ impl JsonSchema for ParamsSchema {
                 let number = match &default {
                     Value::String(_) => "string",
                     Value::Object(_) => "object",
+                    Value::Bool(_) => "boolean",
                     default if default.is_f64() => "number",
                     _ => "integer",
                 };
                 let kind = if switch_off { serde_json::json!([number, "boolean"]) } else { serde_json::json!(number) };
-                properties.insert(
-                    name,
-                    serde_json::json!({ "type": kind, "description": format!("Of the learner {learner}; default {default}.") }),
-                );
+                let own = format!("Of the learner {learner}; default {default}.");
+                // Learners share names of settings, not defaults.
+                let description = match properties.get(&name) {
+                    Some(of_others) => format!("{} {own}", of_others["description"].as_str().unwrap_or_default()),
+                    None => own,
+                };
+                properties.insert(name, serde_json::json!({ "type": kind, "description": description }));
             }
         }
         json_schema!({ "type": "object", "properties": properties, "additionalProperties": false })

@@ -11,14 +11,14 @@ use rayon::prelude::*;
 use crate::Matrix;
 
 /// Bin of a missing value.
-pub(super) const MISSING: u8 = 0;
+pub(in crate::learners) const MISSING: u8 = 0;
 
 /// Rows looked at to place the edges.
 const SAMPLE: usize = 200_000;
 
 /// How one column is cut: ascending edges between neighbouring bins.
 #[derive(Clone, Debug)]
-pub(super) struct Cuts {
+pub(in crate::learners) struct Cuts {
     edges: Vec<f64>,
 }
 
@@ -59,7 +59,7 @@ impl Cuts {
 }
 
 /// The binned copy of some rows, kept twice: by row for histograms, by column for partitioning.
-pub(super) struct Binned {
+pub(in crate::learners) struct Binned {
     pub rows: usize,
     pub width: usize,
     pub by_row: Vec<u8>,
@@ -67,7 +67,7 @@ pub(super) struct Binned {
 }
 
 /// Chooses the cuts of every column from the given rows.
-pub(super) fn cut(matrix: &Matrix, rows: Range<usize>, bins: usize, seed: u64) -> Vec<Cuts> {
+pub(in crate::learners) fn cut(matrix: &Matrix, rows: Range<usize>, bins: usize, seed: u64) -> Vec<Cuts> {
     let sample = sample_rows(rows.len(), seed);
     let cut_column = |column: usize| {
         let values = &matrix.column(column)[rows.clone()];

@@ -9,17 +9,17 @@
 //! `binned` cuts columns into bins, `histogram` sums gradients, `split` finds the best cut of a node among its `thresholds`, `grow` makes a tree, `boost` makes
 //! many, `scoring` scores, `shap` explains.
 
-mod binned;
+pub(super) mod binned;
 mod boost;
 mod grow;
 mod histogram;
 mod model;
 mod objective;
-mod scoring;
+pub(super) mod scoring;
 mod shap;
 mod split;
 mod thresholds;
-mod tree;
+pub(super) mod tree;
 
 use serde::{Deserialize, Serialize};
 

@@ -27,7 +27,7 @@ const MASK_COLUMNS: usize = 64;
 
 /// What the processor has.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Level {
+pub(in crate::learners) enum Level {
     Portable,
     Avx2,
     /// AVX-512 with bytes (BW) and permutations of bytes (VBMI).
@@ -51,7 +51,7 @@ impl Level {
 }
 
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(in crate::learners) struct Plan {
     level: Level,
     columns: Vec<Column>,
     /// Empty when a tree is too large for it.

@@ -197,7 +197,7 @@ const LANES: usize = 8;
 /// One walk is a chain of loads that each wait for the one before; eight chains wait side by side. A leaf points at itself, so walks of
 /// unequal length need no branch: each group takes as many steps as its deepest tree. Leaf values are added in tree order.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Forest {
+pub(in crate::learners) struct Forest {
     nodes: Vec<FlatNode>,
     groups: Vec<Group>,
 }

@@ -256,8 +256,9 @@ fn is_identifier(text: &str) -> bool {
 
 fn learner(resolver: &Resolver<'_>, path: &str, def: &ModelDef, inputs: Option<&[String]>) -> Option<Learner> {
     let mut sound = inputs.is_some();
-    if def.learner == LearnerKind::Logistic && !def.monotone.is_empty() {
-        let problem = Problem::new("misplaced", "the learner \"logistic\" keeps no directions");
+    if matches!(def.learner, LearnerKind::Forest | LearnerKind::Logistic) && !def.monotone.is_empty() {
+        let name = LearnerKind::WORDS.iter().find(|(_, kind)| *kind == def.learner).map_or("", |(word, _)| word);
+        let problem = Problem::new("misplaced", format!("the learner \"{name}\" keeps no directions"));
         resolver.document.error(At::Key(&format!("{path}.monotone")), problem.hint("use `learner = \"gbdt\"`, or leave `monotone` out"));
         sound = false;
     }
