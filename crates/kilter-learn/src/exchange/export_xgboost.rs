@@ -75,7 +75,8 @@ pub(super) fn xgboost(model: &GbdtModel) -> Result<Vec<u8>, LearnError> {
     // The objective tells how a sum becomes a prediction, and at which prediction the sum is 0.
     let (objective, parameters, start) = match model.link() {
         Link::Logit => ("binary:logistic", ("reg_loss_param", ["scale_pos_weight", "1"]), "5E-1"),
-        Link::Identity => ("reg:squarederror", ("reg_loss_param", ["scale_pos_weight", "1"]), "0E0"),
+        // Boosted trees have no margins of the last kind.
+        Link::Identity | Link::Probability => ("reg:squarederror", ("reg_loss_param", ["scale_pos_weight", "1"]), "0E0"),
         Link::Log => ("count:poisson", ("poisson_regression_param", ["max_delta_step", "0.7"]), "1E0"),
     };
     let first = Tree { leaves: vec![base], leaf_rows: vec![1], ..Tree::default() };

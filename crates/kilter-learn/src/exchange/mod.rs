@@ -4,15 +4,16 @@
 //! in Kilter's own file. It scores what the original scores, bit for bit where the original has an order of adding: inputs are rounded,
 //! compared and summed at the width and in the order of the program that made the model.
 //!
-//! One file for each format: `lightgbm`, `xgboost` (and `ubjson`, its binary form). They make `tree`s, which an `ensemble` holds together.
+//! One file for each format: `lightgbm`, `xgboost` (and `ubjson`, its binary form), `catboost`, `onnx`. They make `tree`s, which an `ensemble` holds together.
 //!
 //! [`export`](export()) is the way back, for Kilter's own models: `export` to LightGBM, `export_xgboost`, `onnx` and `pmml`.
 
+pub(crate) mod catboost;
 mod ensemble;
 mod export;
 mod export_xgboost;
 pub(crate) mod lightgbm;
-mod onnx;
+pub(crate) mod onnx;
 mod pmml;
 mod tree;
 mod ubjson;
@@ -20,7 +21,7 @@ pub(crate) mod xgboost;
 
 pub use ensemble::{Arithmetic, Ensemble, Inputs, Origin, Output, Width};
 
-pub(crate) use ensemble::read;
+pub(crate) use ensemble::{read, read_line};
 
 use crate::learners::{linear, scorecard};
 use crate::{LearnError, Model, calibration, format, gbdt, load, logistic};
@@ -34,6 +35,8 @@ pub enum Format {
     XgBoostJson,
     /// What XGBoost's `save_model` writes as UBJSON.
     XgBoostUbj,
+    /// What CatBoost's `save_model` writes with `format="json"`.
+    CatBoostJson,
     /// ONNX with the operators of `ai.onnx.ml`.
     Onnx,
     /// The XML of the Data Mining Group.
@@ -41,7 +44,8 @@ pub enum Format {
 }
 
 impl Format {
-    pub const ALL: &[Format] = &[Format::LightGbm, Format::XgBoostJson, Format::XgBoostUbj, Format::Onnx, Format::Pmml];
+    pub const ALL: &[Format] =
+        &[Format::LightGbm, Format::XgBoostJson, Format::XgBoostUbj, Format::CatBoostJson, Format::Onnx, Format::Pmml];
     /// Those that models go out as.
     pub const WRITTEN: &[Format] = &[Format::LightGbm, Format::XgBoostJson, Format::Onnx, Format::Pmml];
 
@@ -51,6 +55,7 @@ impl Format {
             Format::LightGbm => "lightgbm",
             Format::XgBoostJson => "xgboost-json",
             Format::XgBoostUbj => "xgboost-ubj",
+            Format::CatBoostJson => "catboost-json",
             Format::Onnx => "onnx",
             Format::Pmml => "pmml",
         }
@@ -61,6 +66,7 @@ impl Format {
         match self {
             Format::LightGbm => "LightGBM",
             Format::XgBoostJson | Format::XgBoostUbj => "XGBoost",
+            Format::CatBoostJson => "CatBoost",
             Format::Onnx => "ONNX",
             Format::Pmml => "PMML",
         }
@@ -70,7 +76,7 @@ impl Format {
     pub fn ending(self) -> &'static str {
         match self {
             Format::LightGbm => "txt",
-            Format::XgBoostJson => "json",
+            Format::XgBoostJson | Format::CatBoostJson => "json",
             Format::XgBoostUbj => "ubj",
             Format::Onnx => "onnx",
             Format::Pmml => "pmml",
@@ -93,8 +99,18 @@ impl Format {
         if text.starts_with(b"tree\n") || text.starts_with(b"tree\r\n") {
             return Some(Format::LightGbm);
         }
+        // The first field of an ONNX file, its version, which is a small number.
+        if let [0x08, 1..=0x20, ..] = bytes {
+            return Some(Format::Onnx);
+        }
         let inside = text.strip_prefix(b"{")?;
-        match inside.trim_ascii_start().first() {
+        let inside = inside.trim_ascii_start();
+        // CatBoost writes its keys in order of the alphabet, and has each of them.
+        if [&b"\"ctr_data\""[..], b"\"features_info\"", b"\"model_info\"", b"\"oblivious_trees\""].iter().any(|key| inside.starts_with(key))
+        {
+            return Some(Format::CatBoostJson);
+        }
+        match inside.first() {
             Some(b'"' | b'}') => Some(Format::XgBoostJson),
             Some(_) => Some(Format::XgBoostUbj),
             None => None,
@@ -118,7 +134,7 @@ pub fn export(file: &[u8], format: Format) -> Result<Vec<u8>, LearnError> {
     match (format, sealed.kind.as_str()) {
         (Format::LightGbm, gbdt::KIND) => Ok(export::lightgbm(&gbdt::read_trees(&sealed)?)?.into_bytes()),
         (Format::XgBoostJson, gbdt::KIND) => export_xgboost::xgboost(&gbdt::read_trees(&sealed)?),
-        (Format::Onnx, gbdt::KIND) => Ok(onnx::trees(&gbdt::read_trees(&sealed)?)),
+        (Format::Onnx, gbdt::KIND) => Ok(onnx::written_trees(&gbdt::read_trees(&sealed)?)),
         (Format::Onnx, logistic::KIND) => {
             let model = linear::read_line::<logistic::Logistic>(&sealed)?;
             Ok(onnx::line(model.inputs(), model.link(), &model.line))
@@ -150,11 +166,15 @@ pub fn import(bytes: &[u8]) -> Result<Ensemble, LearnError> {
         Some(Format::LightGbm) => lightgbm::read(bytes),
         Some(Format::XgBoostJson) => xgboost::read_json(bytes),
         Some(Format::XgBoostUbj) => xgboost::read_ubj(bytes),
-        Some(Format::Onnx | Format::Pmml) | None => Err(LearnError::Foreign {
+        Some(Format::CatBoostJson) => catboost::read(bytes),
+        Some(Format::Onnx) => onnx::read(bytes),
+        Some(Format::Pmml) | None => Err(LearnError::Foreign {
             format: "unknown",
             at: String::new(),
             what: "it is no Kilter model, and begins like none of the formats that can be imported".into(),
-            hint: "LightGBM: booster.save_model(\"model.txt\"); XGBoost: booster.save_model(\"model.json\" or \"model.ubj\")",
+            hint: "LightGBM: booster.save_model(\"model.txt\"); XGBoost: booster.save_model(\"model.json\" or \"model.ubj\"); \
+                   CatBoost: model.save_model(\"model.json\", format=\"json\"); ONNX: what skl2onnx and \
+                   onnxmltools write",
         }),
     }
 }

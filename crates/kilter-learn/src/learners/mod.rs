@@ -24,6 +24,9 @@ pub(crate) const KINDS: &[(&str, Read)] = &[
     (calibration::KIND, calibration::read),
     (exchange::lightgbm::KIND, exchange::read),
     (exchange::xgboost::KIND, exchange::read),
+    (exchange::catboost::KIND, exchange::read),
+    (exchange::onnx::KIND, exchange::read),
+    (exchange::onnx::LINE_KIND, exchange::read_line),
 ];
 
 /// A learner with its parameters, as a definition file names it: `{"kind": "gbdt", "trees": 200}`.

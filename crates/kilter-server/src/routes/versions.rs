@@ -27,7 +27,7 @@ pub struct Imported {
     verdict: String,
     /// Such as `lightgbm`, `xgboost`, `gbdt`.
     kind: &'static str,
-    /// `kilter`, `lightgbm`, `xgboost-json` or `xgboost-ubj`.
+    /// `kilter`, `lightgbm`, `xgboost-json`, `xgboost-ubj`, `catboost-json` or `onnx`.
     format: &'static str,
     file: String,
     bytes: u64,

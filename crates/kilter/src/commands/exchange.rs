@@ -11,7 +11,7 @@ use crate::commands::registry::versioned;
 
 #[derive(clap::Subcommand)]
 pub enum Task {
-    /// Takes in a model that LightGBM, XGBoost or Kilter saved, as a version of one of the project's models.
+    /// Takes in a model that LightGBM, XGBoost, CatBoost, an ONNX converter or Kilter saved, as a version of one of the project's models.
     Import(ImportArgs),
     /// Writes a version's model file.
     Export(ExportArgs),
@@ -21,7 +21,7 @@ pub enum Task {
 pub struct ImportArgs {
     /// The model of the project that the file is to be a version of.
     model: String,
-    /// The file: LightGBM's text, XGBoost's JSON or UBJSON, or Kilter's own.
+    /// The file: LightGBM's text, XGBoost's JSON or UBJSON, CatBoost's JSON, ONNX, or Kilter's own.
     file: PathBuf,
     /// Put the new version into service.
     #[arg(long, conflicts_with = "no_promote")]

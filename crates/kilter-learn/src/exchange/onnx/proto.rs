@@ -126,6 +126,7 @@ pub struct Tensor {
 
 /// What a tensor holds.
 pub mod element {
+    pub const FLOAT: i32 = 1;
     pub const UINT8: i32 = 2;
     pub const DOUBLE: i32 = 11;
 }

@@ -76,7 +76,7 @@ pub(in crate::exchange) fn line(inputs: &[String], link: Link, line: &Coefficien
 fn graph(name: &str, inputs: &[String], link: Link, mut nodes: Vec<Node>, constants: Vec<Tensor>) -> Vec<u8> {
     let inverse = match link {
         Link::Logit => "Sigmoid",
-        Link::Identity => "Identity",
+        Link::Identity | Link::Probability => "Identity",
         Link::Log => "Exp",
     };
     nodes.push(node(inverse, &["margin"], "prediction"));
