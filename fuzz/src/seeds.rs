@@ -12,12 +12,20 @@ use kilter_core::{Operation, Schema};
 use kilter_fuzz::{engine, events, rows, schema};
 
 /// Small models of other programs, as their tests have them.
-const MODELS: [&[u8]; 5] = [
+const MODELS: [&[u8]; 13] = [
     include_bytes!("../../crates/kilter-learn/tests/exchange/lightgbm-3.3.5.txt"),
     include_bytes!("../../crates/kilter-learn/tests/exchange/lightgbm-4.7.0.txt"),
     include_bytes!("../../crates/kilter-learn/tests/exchange/xgboost-1.7.6.json"),
     include_bytes!("../../crates/kilter-learn/tests/exchange/xgboost-3.2.0.json"),
     include_bytes!("../../crates/kilter-learn/tests/exchange/xgboost-3.2.0.ubj"),
+    include_bytes!("../../crates/kilter-learn/tests/exchange/catboost-oblivious.json"),
+    include_bytes!("../../crates/kilter-learn/tests/exchange/catboost-lossguide.json"),
+    include_bytes!("../../crates/kilter-learn/tests/exchange/onnx-forest.onnx"),
+    include_bytes!("../../crates/kilter-learn/tests/exchange/onnx-boosting.onnx"),
+    include_bytes!("../../crates/kilter-learn/tests/exchange/onnx-xgboost.onnx"),
+    include_bytes!("../../crates/kilter-learn/tests/exchange/onnx-mean.onnx"),
+    include_bytes!("../../crates/kilter-learn/tests/exchange/onnx-logistic.onnx"),
+    include_bytes!("../../crates/kilter-learn/tests/exchange/onnx-least-squares.onnx"),
 ];
 const EXPRESSIONS: &str = include_str!("../../docs/reference/expressions.md");
 const WINDOWS: &str = include_str!("../../docs/reference/windows.md");

@@ -13,6 +13,9 @@ use rayon::prelude::*;
 use crate::table::Table;
 use crate::{threads, value_error};
 
+/// The name of Kilter's own model file among formats.
+const OWN: &str = "kilter";
+
 /// Rows that one task scores.
 const PIECE: usize = 1_024;
 
@@ -86,6 +89,19 @@ impl Model {
     fn new(py: Python<'_>, trained: Box<dyn Trained>) -> Self {
         let names = trained.inputs().iter().map(|name| PyString::new(py, name).unbind()).collect();
         Model { trained: Arc::from(trained), names }
+    }
+
+    fn bytes(&self, format: &str) -> PyResult<Vec<u8>> {
+        let own = self.trained.to_bytes();
+        if format == OWN {
+            return Ok(own);
+        }
+        let written = exchange::Format::WRITTEN;
+        let known = written.iter().find(|known| known.name() == format).ok_or_else(|| {
+            let words: Vec<&str> = written.iter().map(|known| known.name()).collect();
+            PyValueError::new_err(format!("format is {format:?}; there are {OWN}, {}", words.join(", ")))
+        })?;
+        exchange::export(&own, *known).map_err(value_error)
     }
 
     fn must_have_a_probability(&self) -> PyResult<()> {
@@ -176,20 +192,25 @@ impl Model {
         Ok(Model::new(py, exchange::open(data).map_err(value_error)?))
     }
 
-    /// Writes the model as one checksummed file; one that is there already stays whole until the new one is.
-    fn save(&self, path: PathBuf) -> PyResult<()> {
+    /// Writes the model as one file; one that is there already stays whole until the new one is. `format`: see `to_bytes`.
+    #[pyo3(signature = (path, *, format="kilter"))]
+    fn save(&self, path: PathBuf, format: &str) -> PyResult<()> {
+        let bytes = self.bytes(format)?;
         let mut partial = path.clone().into_os_string();
         partial.push(".partial");
-        let write = std::fs::write(&partial, self.trained.to_bytes()).and_then(|()| std::fs::rename(&partial, &path));
+        let write = std::fs::write(&partial, bytes).and_then(|()| std::fs::rename(&partial, &path));
         write.map_err(|error| PyOSError::new_err(format!("{}: {error}", path.display())))
     }
 
-    fn to_bytes<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.trained.to_bytes())
+    /// The model's file: `kilter`, its own and checksummed, for every model; `lightgbm`, `xgboost-json` or `onnx` for boosted trees, `onnx` for
+    /// regression lines, `pmml` for a scorecard.
+    #[pyo3(signature = (*, format="kilter"))]
+    fn to_bytes<'py>(&self, py: Python<'py>, format: &str) -> PyResult<Bound<'py, PyBytes>> {
+        Ok(PyBytes::new(py, &self.bytes(format)?))
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, (Bound<'py, PyBytes>,))> {
-        Ok((slf.get_type().getattr("from_bytes")?, (slf.get().to_bytes(slf.py()),)))
+        Ok((slf.get_type().getattr("from_bytes")?, (slf.get().to_bytes(slf.py(), OWN)?,)))
     }
 
     fn __repr__(&self) -> String {
@@ -231,8 +252,7 @@ impl Model {
 
     /// The boosted trees as LightGBM's text, which it loads and scores to the same bits.
     fn to_lightgbm(&self) -> PyResult<String> {
-        let text = exchange::export(&self.trained.to_bytes(), exchange::Format::LightGbm).map_err(value_error)?;
-        String::from_utf8(text).map_err(value_error)
+        String::from_utf8(self.bytes(exchange::Format::LightGbm.name())?).map_err(value_error)
     }
 
     /// Margins, one a row: log-odds of the positive class for a classifier.

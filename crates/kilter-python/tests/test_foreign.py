@@ -49,3 +49,20 @@ def test_boosted_trees_are_written_for_lightgbm():
     assert np.array_equal(kilter.Model.from_bytes(counts.to_lightgbm().encode()).margins(X), counts.margins(X))
     with pytest.raises(ValueError, match='"logistic"'):
         kilter.LogisticRegression().fit(*classes(200)).model_.to_lightgbm()
+
+
+def test_models_are_written_for_other_programs(tmp_path):
+    X, y = classes(1_000)
+    trees, line = kilter.GradientBoostingClassifier(n_estimators=20).fit(X, y).model_, kilter.LogisticRegression().fit(X, y).model_
+    again = kilter.Model.from_bytes(trees.to_bytes(format="xgboost-json"))
+    assert again.kind == "xgboost"
+    single = X.astype(np.float32)
+    np.testing.assert_allclose(again.margins(single), trees.margins(single), atol=1e-5)
+    line.save(tmp_path / "line.onnx", format="onnx")
+    assert (tmp_path / "line.onnx").read_bytes() == line.to_bytes(format="onnx") != line.to_bytes() == line.to_bytes(format="kilter")
+    card = kilter.Scorecard().fit(X, y).model_
+    assert card.to_bytes(format="pmml").startswith(b"<?xml")
+    with pytest.raises(ValueError, match="PMML has no way"):
+        trees.to_bytes(format="pmml")
+    with pytest.raises(ValueError, match='format is "onnxx"; there are kilter, lightgbm'):
+        trees.save(tmp_path / "x", format="onnxx")

@@ -145,6 +145,10 @@ fn a_running_server_takes_a_model_in_and_gives_it_out() {
     let (own, other) = (own.to_str().unwrap(), other.to_str().unwrap());
     assert!(project.kilter(&["models", "export", "default_risk", own]).ok().contains("version 1 written"));
     project.kilter(&["models", "export", "default_risk", other, "--format", "lightgbm"]).failed(1, &["\"lightgbm\"", "original"]);
+    // The ending tells the format, unless one is named.
+    project.kilter(&["models", "export", "default_risk", "risk.onnx"]).failed(1, &["ONNX has no way", "\"lightgbm\""]);
+    project.kilter(&["models", "export", "default_risk", own, "--format", "pmml"]).failed(1, &["PMML has no way"]);
+    assert!(project.kilter(&["models", "export", "default_risk", other, "--format", "kilter"]).ok().contains(", kilter)"));
     project.kilter(&["models", "export", "default_risk@9", own]).failed(1, &["default_risk@9"]);
     server.stop();
     let model = exchange::import(&std::fs::read(file("lightgbm.txt")).unwrap()).unwrap();

@@ -6,8 +6,9 @@ use std::sync::OnceLock;
 use serde::{Deserialize, Serialize};
 
 use super::tree::{OwnTest, Taken, Tree};
-use crate::format::{Header, Sealed, Writer, seal};
+use crate::format::{Header, Sealed, seal};
 use crate::gbdt::Explainer;
+use crate::linear::Coefficients;
 use crate::{LearnError, Link, Model, learners};
 
 /// Values up to this far from 0 are 0 for LightGBM.
@@ -36,7 +37,14 @@ pub struct Arithmetic {
     pub start: f64,
     /// What the sum is divided by in the end.
     pub divisor: f64,
+    /// What is added after that. Left out of a file when it is 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub offset: f64,
     pub output: Output,
+}
+
+fn is_zero(number: &f64) -> bool {
+    *number == 0.0
 }
 
 /// What an input is rounded to before a test.
@@ -45,6 +53,8 @@ pub struct Arithmetic {
 pub enum Inputs {
     /// 64 bits, and what is nearer to 0 than 1e-35 is 0.
     DoubleTinyIsZero,
+    /// 64 bits.
+    Double,
     /// 32 bits.
     Single,
 }
@@ -66,6 +76,8 @@ pub enum Output {
     Value,
     /// The prediction's logarithm.
     Logarithm,
+    /// The probability itself.
+    Probability,
 }
 
 impl Inputs {
@@ -73,13 +85,13 @@ impl Inputs {
     pub(super) fn take(self, value: f64) -> f64 {
         match self {
             Inputs::DoubleTinyIsZero if value.abs() <= LIGHTGBM_ZERO => 0.0,
-            Inputs::DoubleTinyIsZero => value,
+            Inputs::DoubleTinyIsZero | Inputs::Double => value,
             Inputs::Single => f64::from(value as f32),
         }
     }
 }
 
-/// An imported ensemble of trees.
+/// An imported model: an ensemble of trees, or a line.
 ///
 /// Its `margin` is the original's raw score (times the sigmoid's slope, where one was set), and its link that of the objective.
 #[derive(Debug)]
@@ -89,13 +101,20 @@ pub struct Ensemble {
     origin: Origin,
     arithmetic: Arithmetic,
     trees: Vec<Tree>,
+    /// In the place of trees.
+    line: Option<Coefficients>,
     /// Tables for explanations; made at the first one.
     explainer: OnceLock<Explainer<OwnTest>>,
 }
 
 impl Ensemble {
     pub(super) fn new(kind: &'static str, inputs: Vec<String>, origin: Origin, arithmetic: Arithmetic, trees: Vec<Tree>) -> Self {
-        Ensemble { kind, inputs, origin, arithmetic, trees, explainer: OnceLock::new() }
+        Ensemble { kind, inputs, origin, arithmetic, trees, line: None, explainer: OnceLock::new() }
+    }
+
+    pub(super) fn of_line(kind: &'static str, inputs: Vec<String>, origin: Origin, output: Output, line: Coefficients) -> Self {
+        let arithmetic = Arithmetic { inputs: Inputs::Double, sum: Width::Double, start: 0.0, divisor: 1.0, offset: 0.0, output };
+        Ensemble { line: Some(line), ..Ensemble::new(kind, inputs, origin, arithmetic, Vec::new()) }
     }
 
     pub fn origin(&self) -> &Origin {
@@ -122,13 +141,19 @@ impl Ensemble {
     /// The sum as the program that made the model has it.
     pub fn raw(&self, row: &[f64]) -> f64 {
         assert_eq!(row.len(), self.inputs.len(), "a row must have one value an input");
-        let Arithmetic { inputs, sum, start, divisor, .. } = self.arithmetic;
+        if let Some(line) = &self.line {
+            return line.margin(row);
+        }
+        let Arithmetic { inputs, sum, start, divisor, offset, .. } = self.arithmetic;
         let leaves = self.trees.iter().map(|tree| tree.leaf(inputs, row));
         let total = match sum {
             Width::Double => leaves.fold(start, |sum, leaf| sum + leaf),
             Width::Single => f64::from(leaves.fold(start as f32, |sum, leaf| sum + leaf as f32)),
         };
-        if divisor == 1.0 { total } else { total / divisor }
+        // One step of 64 bits and a rounding are one step of 32.
+        let rounded = |total: f64| if sum == Width::Single { f64::from(total as f32) } else { total };
+        let total = if divisor == 1.0 { total } else { rounded(total / divisor) };
+        if offset == 0.0 { total } else { rounded(total + offset) }
     }
 
     fn slope(&self) -> f64 {
@@ -150,11 +175,23 @@ impl Model for Ensemble {
             Output::LogOdds(_) => Link::Logit,
             Output::Value => Link::Identity,
             Output::Logarithm => Link::Log,
+            Output::Probability => Link::Probability,
         }
     }
 
     fn margin(&self, row: &[f64]) -> f64 {
         self.raw(row) * self.slope()
+    }
+
+    /// Rounding may carry a sum of shares over 1.
+    fn probability_of(&self, margin: f64) -> f64 {
+        assert!(self.link().is_classifier(), "only a classifier has a probability");
+        self.link().inverse(margin).clamp(0.0, 1.0)
+    }
+
+    fn predict(&self, row: &[f64]) -> f64 {
+        let margin = self.margin(row);
+        if self.link().is_classifier() { self.probability_of(margin) } else { self.link().inverse(margin) }
     }
 
     fn categorical_inputs(&self) -> Vec<usize> {
@@ -165,6 +202,9 @@ impl Model for Ensemble {
     /// Exact path-dependent TreeSHAP. Where the sum is one of 32 bits, the base takes up what its rounding made of the row's margin, so that
     /// base and contributions add up to it.
     fn explain(&self, row: &[f64], contributions: &mut Vec<f64>) -> f64 {
+        if let Some(line) = &self.line {
+            return line.explain(row, contributions);
+        }
         let taken = || self.trees.iter().map(|tree| Taken(tree, self.arithmetic.inputs)).collect::<Vec<_>>();
         let explainer = self.explainer.get_or_init(|| Explainer::new(&taken()));
         let margin = self.margin(row);
@@ -172,15 +212,17 @@ impl Model for Ensemble {
         let scale = self.slope() / self.arithmetic.divisor;
         contributions.iter_mut().for_each(|contribution| *contribution *= scale);
         match self.arithmetic.sum {
-            Width::Double => (self.arithmetic.start + mean) * scale,
+            Width::Double => (self.arithmetic.start + mean) * scale + self.arithmetic.offset * self.slope(),
             Width::Single => margin - contributions.iter().sum::<f64>(),
         }
     }
 
     fn to_bytes(&self) -> Vec<u8> {
-        let mut body = Writer::default();
-        body.u32(self.trees.len() as u32);
-        self.trees.iter().for_each(|tree| tree.write(&mut body));
+        let mut body = self.line.as_ref().map(Coefficients::body).unwrap_or_default();
+        if self.line.is_none() {
+            body.u32(self.trees.len() as u32);
+            self.trees.iter().for_each(|tree| tree.write(&mut body));
+        }
         let header = Header {
             kind: self.kind.into(),
             inputs: self.inputs.clone(),
@@ -192,6 +234,9 @@ impl Model for Ensemble {
 
     /// Total gain of the splits on each input, where the file has it.
     fn importance(&self) -> Vec<f64> {
+        if let Some(line) = &self.line {
+            return line.importance();
+        }
         let mut gains = vec![0.0; self.inputs.len()];
         for (column, gain) in self.trees.iter().flat_map(Tree::gains) {
             gains[column] += gain;
@@ -200,6 +245,16 @@ impl Model for Ensemble {
     }
 
     fn describe(&self) -> serde_json::Value {
+        if let Some(line) = &self.line {
+            return serde_json::json!({
+                "kind": self.kind,
+                "inputs": self.inputs,
+                "origin": self.origin,
+                "output": self.arithmetic.output,
+                "intercept": line.margin(&vec![0.0; self.inputs.len()]),
+                "coefficients": line.raw(),
+            });
+        }
         serde_json::json!({
             "kind": self.kind,
             "inputs": self.inputs,
@@ -212,20 +267,35 @@ impl Model for Ensemble {
     }
 }
 
-/// Reads Kilter's own file of an imported model.
+/// Reads Kilter's own file of imported trees.
 pub(crate) fn read(sealed: &Sealed<'_>) -> Result<Box<dyn Model>, LearnError> {
     let Header { inputs, parameters: arithmetic, report: origin, .. } = sealed.header::<Arithmetic, Origin>()?;
-    let known = learners::KINDS.iter().find(|(kind, _)| *kind == sealed.kind);
-    let (kind, _) = known.ok_or_else(|| LearnError::UnknownKind { kind: sealed.kind.clone() })?;
-    let usable = arithmetic.start.is_finite() && arithmetic.divisor.is_finite() && arithmetic.divisor > 0.0;
-    let slope_usable = !matches!(arithmetic.output, Output::LogOdds(slope) if !slope.is_finite());
-    if inputs.is_empty() || !usable || !slope_usable {
-        return Err(LearnError::corrupt("it has no inputs, or numbers of no use"));
-    }
+    let kind = check(sealed, &inputs, &arithmetic)?;
     let mut body = sealed.body();
     let count = body.u32()? as usize;
     body.room_for(count, 24)?;
     let trees = (0..count).map(|_| Tree::read(&mut body, inputs.len())).collect::<Result<Vec<_>, _>>()?;
     body.end()?;
     Ok(Box::new(Ensemble::new(kind, inputs, origin, arithmetic, trees)))
+}
+
+/// Reads Kilter's own file of an imported line.
+pub(crate) fn read_line(sealed: &Sealed<'_>) -> Result<Box<dyn Model>, LearnError> {
+    let Header { inputs, parameters: arithmetic, report: origin, .. } = sealed.header::<Arithmetic, Origin>()?;
+    let kind = check(sealed, &inputs, &arithmetic)?;
+    let line = Coefficients::read(sealed, inputs.len())?;
+    Ok(Box::new(Ensemble { arithmetic, ..Ensemble::of_line(kind, inputs, origin, Output::Value, line) }))
+}
+
+/// The kind of a file whose numbers are of use.
+fn check(sealed: &Sealed<'_>, inputs: &[String], arithmetic: &Arithmetic) -> Result<&'static str, LearnError> {
+    let known = learners::KINDS.iter().find(|(kind, _)| *kind == sealed.kind);
+    let (kind, _) = known.ok_or_else(|| LearnError::UnknownKind { kind: sealed.kind.clone() })?;
+    let usable =
+        [arithmetic.start, arithmetic.offset, arithmetic.divisor].iter().all(|number| number.is_finite()) && arithmetic.divisor > 0.0;
+    let slope_usable = !matches!(arithmetic.output, Output::LogOdds(slope) if !slope.is_finite());
+    if inputs.is_empty() || !usable || !slope_usable {
+        return Err(LearnError::corrupt("it has no inputs, or numbers of no use"));
+    }
+    Ok(kind)
 }

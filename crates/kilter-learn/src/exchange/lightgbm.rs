@@ -111,7 +111,7 @@ pub fn read(bytes: &[u8]) -> Result<Ensemble, LearnError> {
     }
     let trees = trees.iter().map(|section| tree(section, columns)).collect::<Result<Vec<_>, _>>()?;
     let origin = Origin { program: KIND.into(), version: version.into(), objective, notes };
-    let arithmetic = Arithmetic { inputs: Inputs::DoubleTinyIsZero, sum: Width::Double, start: 0.0, divisor, output };
+    let arithmetic = Arithmetic { inputs: Inputs::DoubleTinyIsZero, sum: Width::Double, start: 0.0, divisor, offset: 0.0, output };
     Ok(Ensemble::new(KIND, inputs, origin, arithmetic, trees))
 }
 

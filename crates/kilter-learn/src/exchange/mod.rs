@@ -4,21 +4,27 @@
 //! in Kilter's own file. It scores what the original scores, bit for bit where the original has an order of adding: inputs are rounded,
 //! compared and summed at the width and in the order of the program that made the model.
 //!
-//! One file for each format: `lightgbm`, `xgboost` (and `ubjson`, its binary form). They make `tree`s, which an `ensemble` holds together.
-//! `export` is the way back, for Kilter's own boosted trees.
+//! One file for each format: `lightgbm`, `xgboost` (and `ubjson`, its binary form), `catboost`, `onnx`. They make `tree`s, which an `ensemble` holds together.
+//!
+//! [`export`](export()) is the way back, for Kilter's own models: `export` to LightGBM, `export_xgboost`, `onnx` and `pmml`.
 
+pub(crate) mod catboost;
 mod ensemble;
 mod export;
+mod export_xgboost;
 pub(crate) mod lightgbm;
+pub(crate) mod onnx;
+mod pmml;
 mod tree;
 mod ubjson;
 pub(crate) mod xgboost;
 
 pub use ensemble::{Arithmetic, Ensemble, Inputs, Origin, Output, Width};
 
-pub(crate) use ensemble::read;
+pub(crate) use ensemble::{read, read_line};
 
-use crate::{LearnError, Model, format, gbdt, load};
+use crate::learners::{linear, scorecard};
+use crate::{LearnError, Model, calibration, format, gbdt, load, logistic};
 
 /// A format of other programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,10 +35,19 @@ pub enum Format {
     XgBoostJson,
     /// What XGBoost's `save_model` writes as UBJSON.
     XgBoostUbj,
+    /// What CatBoost's `save_model` writes with `format="json"`.
+    CatBoostJson,
+    /// ONNX with the operators of `ai.onnx.ml`.
+    Onnx,
+    /// The XML of the Data Mining Group.
+    Pmml,
 }
 
 impl Format {
-    pub const ALL: &[Format] = &[Format::LightGbm, Format::XgBoostJson, Format::XgBoostUbj];
+    pub const ALL: &[Format] =
+        &[Format::LightGbm, Format::XgBoostJson, Format::XgBoostUbj, Format::CatBoostJson, Format::Onnx, Format::Pmml];
+    /// Those that models go out as.
+    pub const WRITTEN: &[Format] = &[Format::LightGbm, Format::XgBoostJson, Format::Onnx, Format::Pmml];
 
     /// The word for it at the command line.
     pub fn name(self) -> &'static str {
@@ -40,7 +55,38 @@ impl Format {
             Format::LightGbm => "lightgbm",
             Format::XgBoostJson => "xgboost-json",
             Format::XgBoostUbj => "xgboost-ubj",
+            Format::CatBoostJson => "catboost-json",
+            Format::Onnx => "onnx",
+            Format::Pmml => "pmml",
         }
+    }
+
+    /// What people call it.
+    fn title(self) -> &'static str {
+        match self {
+            Format::LightGbm => "LightGBM",
+            Format::XgBoostJson | Format::XgBoostUbj => "XGBoost",
+            Format::CatBoostJson => "CatBoost",
+            Format::Onnx => "ONNX",
+            Format::Pmml => "PMML",
+        }
+    }
+
+    /// How the names of its files end.
+    pub fn ending(self) -> &'static str {
+        match self {
+            Format::LightGbm => "txt",
+            Format::XgBoostJson | Format::CatBoostJson => "json",
+            Format::XgBoostUbj => "ubj",
+            Format::Onnx => "onnx",
+            Format::Pmml => "pmml",
+        }
+    }
+
+    /// The format that a model goes out as into a file of this name; `None`: Kilter's own.
+    pub fn by_file_name(name: &str) -> Option<Format> {
+        let (_, ending) = name.rsplit_once('.')?;
+        Format::WRITTEN.iter().copied().find(|format| format.ending().eq_ignore_ascii_case(ending))
     }
 
     pub fn parse(name: &str) -> Option<Format> {
@@ -53,8 +99,18 @@ impl Format {
         if text.starts_with(b"tree\n") || text.starts_with(b"tree\r\n") {
             return Some(Format::LightGbm);
         }
+        // The first field of an ONNX file, its version, which is a small number.
+        if let [0x08, 1..=0x20, ..] = bytes {
+            return Some(Format::Onnx);
+        }
         let inside = text.strip_prefix(b"{")?;
-        match inside.trim_ascii_start().first() {
+        let inside = inside.trim_ascii_start();
+        // CatBoost writes its keys in order of the alphabet, and has each of them.
+        if [&b"\"ctr_data\""[..], b"\"features_info\"", b"\"model_info\"", b"\"oblivious_trees\""].iter().any(|key| inside.starts_with(key))
+        {
+            return Some(Format::CatBoostJson);
+        }
+        match inside.first() {
             Some(b'"' | b'}') => Some(Format::XgBoostJson),
             Some(_) => Some(Format::XgBoostUbj),
             None => None,
@@ -70,18 +126,37 @@ pub fn open(bytes: &[u8]) -> Result<Box<dyn Model>, LearnError> {
     }
 }
 
-/// One of Kilter's own model files as another program reads it. Boosted trees can be written for LightGBM.
+/// One of Kilter's own model files as another program reads it: boosted trees for LightGBM, XGBoost and ONNX, regression lines for ONNX,
+/// scorecards as PMML. What each keeps to the bit and what it rounds stands in `docs/guide/models-from-elsewhere.md`.
 pub fn export(file: &[u8], format: Format) -> Result<Vec<u8>, LearnError> {
-    let refuse = |what: String, hint| Err(LearnError::Foreign { format: "exported", at: String::new(), what, hint });
-    if format != Format::LightGbm {
-        return refuse(format!("the format {} is read and not written", format.name()), "LightGBM's text (lightgbm) is written");
-    }
     let sealed = format::open(file)?;
-    if sealed.kind != gbdt::KIND {
-        let hint = "boosted trees (gbdt) can be exported; Kilter's own file holds every model, and the run of an import its original";
-        return refuse(format!("LightGBM has no way to write a model of the kind {:?}", sealed.kind), hint);
+    let refuse = |what: String, hint| Err(LearnError::Foreign { format: "exported", at: String::new(), what, hint });
+    match (format, sealed.kind.as_str()) {
+        (Format::LightGbm, gbdt::KIND) => Ok(export::lightgbm(&gbdt::read_trees(&sealed)?)?.into_bytes()),
+        (Format::XgBoostJson, gbdt::KIND) => export_xgboost::xgboost(&gbdt::read_trees(&sealed)?),
+        (Format::Onnx, gbdt::KIND) => Ok(onnx::written_trees(&gbdt::read_trees(&sealed)?)),
+        (Format::Onnx, logistic::KIND) => {
+            let model = linear::read_line::<logistic::Logistic>(&sealed)?;
+            Ok(onnx::line(model.inputs(), model.link(), &model.line))
+        }
+        (Format::Onnx, linear::KIND) => {
+            let model = linear::read_line::<linear::Linear>(&sealed)?;
+            Ok(onnx::line(model.inputs(), model.link(), &model.line))
+        }
+        (Format::Pmml, scorecard::KIND) => pmml::scorecard(&scorecard::read_card(&sealed)?),
+        (format, _) if !Format::WRITTEN.contains(&format) => {
+            refuse(format!("the format {} is read and not written", format.name()), "lightgbm, xgboost-json, onnx and pmml are written")
+        }
+        (format, calibration::KIND) => {
+            let what = format!("{} has no way to write a calibration", format.title());
+            refuse(what, "leave `calibration` out of the definitions, or calibrate where the scores are used; Kilter's own file holds both")
+        }
+        (format, kind) => refuse(
+            format!("{} has no way to write a model of the kind {kind:?}", format.title()),
+            "boosted trees (gbdt) go to lightgbm, xgboost-json and onnx, regressions (logistic, linear) to onnx, scorecards to pmml; Kilter's own \
+             file holds every model, and the run of an import its original",
+        ),
     }
-    Ok(export::lightgbm(&gbdt::read_trees(&sealed)?)?.into_bytes())
 }
 
 /// Reads a model of another program, whose format is told by its first bytes. Bytes that are no such model, or one that Kilter cannot score
@@ -91,11 +166,15 @@ pub fn import(bytes: &[u8]) -> Result<Ensemble, LearnError> {
         Some(Format::LightGbm) => lightgbm::read(bytes),
         Some(Format::XgBoostJson) => xgboost::read_json(bytes),
         Some(Format::XgBoostUbj) => xgboost::read_ubj(bytes),
-        None => Err(LearnError::Foreign {
+        Some(Format::CatBoostJson) => catboost::read(bytes),
+        Some(Format::Onnx) => onnx::read(bytes),
+        Some(Format::Pmml) | None => Err(LearnError::Foreign {
             format: "unknown",
             at: String::new(),
             what: "it is no Kilter model, and begins like none of the formats that can be imported".into(),
-            hint: "LightGBM: booster.save_model(\"model.txt\"); XGBoost: booster.save_model(\"model.json\" or \"model.ubj\")",
+            hint: "LightGBM: booster.save_model(\"model.txt\"); XGBoost: booster.save_model(\"model.json\" or \"model.ubj\"); \
+                   CatBoost: model.save_model(\"model.json\", format=\"json\"); ONNX: what skl2onnx and \
+                   onnxmltools write",
         }),
     }
 }

@@ -101,6 +101,31 @@ impl Tree {
         Ok(tree)
     }
 
+    /// The tree at a root among the parts of many. Memory is asked for by what the tree has, not by all there is.
+    pub fn within(parts: &[Part], root: usize) -> Result<Self, String> {
+        let mut own = Vec::new();
+        let mut open = vec![(root, None::<(usize, bool)>)];
+        while let Some((at, from)) = open.pop() {
+            let mut part = parts.get(at).cloned().ok_or_else(|| format!("node {at} does not exist; there are {}", parts.len()))?;
+            // A tree that comes back to its own nodes has more than there are.
+            if own.len() >= parts.len() {
+                return Err(format!("node {at} is reached twice"));
+            }
+            let place = own.len();
+            if let Some((parent, is_left)) = from
+                && let Part::Split { left, right, .. } = &mut own[parent]
+            {
+                *(if is_left { left } else { right }) = place;
+            }
+            if let Part::Split { left, right, .. } = &mut part {
+                open.push((std::mem::replace(right, usize::MAX), Some((place, false))));
+                open.push((std::mem::replace(left, usize::MAX), Some((place, true))));
+            }
+            own.push(part);
+        }
+        Tree::build(&own, 0, Vec::new())
+    }
+
     /// Puts the parts in order, from the root down.
     fn ordered(parts: &[Part], root: usize, categories: Vec<u32>) -> Result<Self, String> {
         let mut tree = Tree { categories, ..Tree::default() };

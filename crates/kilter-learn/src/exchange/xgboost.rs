@@ -170,7 +170,7 @@ fn model(document: &Value) -> Result<Ensemble, LearnError> {
         .map(|(at, value)| tree(&Place { value, path: format!("{}[{at}]", list.path) }, inputs.len()))
         .collect::<Result<Vec<_>, _>>()?;
     let origin = Origin { program: KIND.into(), version, objective: objective.text()?.into(), notes };
-    let arithmetic = Arithmetic { inputs: Inputs::Single, sum: Width::Single, start, divisor: 1.0, output };
+    let arithmetic = Arithmetic { inputs: Inputs::Single, sum: Width::Single, start, divisor: 1.0, offset: 0.0, output };
     Ok(Ensemble::new(KIND, inputs, origin, arithmetic, trees))
 }
 

@@ -4,13 +4,12 @@
 //! Columns are standardised inside the model, so one penalty suits all of them and callers pass raw values. A missing value counts as the
 //! column's training mean: it neither helps nor harms. Infinite values count as missing. A column without variation gets no coefficient.
 //!
-//! Separable classes have no finite optimum without a penalty; then the fit stops at `max_iterations` and [`LogisticModel::converged`] says no.
+//! Separable classes have no finite optimum without a penalty; then the fit stops at `max_iterations` and [`Line::converged`] says no.
 
 use serde::{Deserialize, Serialize};
 
-use super::linear::{Coefficients, Loss, Patience, Penalty, minimise};
-use crate::format::{Header, Sealed, seal};
-use crate::{LearnError, Model, TrainingSet};
+use super::linear::{Line, Loss, Patience, Penalty, Regression, Training, minimise};
+use crate::{LearnError, Link, TrainingSet};
 
 pub const KIND: &str = "logistic";
 
@@ -33,17 +32,17 @@ impl Default for Logistic {
     }
 }
 
-/// A fitted logistic regression.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LogisticModel {
-    inputs: Vec<String>,
-    parameters: Logistic,
-    report: Report,
-    pub(super) line: Coefficients,
+/// A fitted logistic regression. Its coefficients are log-odds for each unit of the input.
+pub type LogisticModel = Line<Logistic>;
+
+impl Regression for Logistic {
+    const KIND: &'static str = KIND;
+    const LINK: Link = Link::Logit;
+    type Report = Report;
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Report {
+pub struct Report {
     rows: usize,
     positives: usize,
     iterations: usize,
@@ -68,71 +67,19 @@ pub fn fit(training_set: &TrainingSet, parameters: &Logistic) -> Result<Logistic
         log_loss: found.mean_loss,
     };
     let inputs = training_set.matrix.names().to_vec();
-    Ok(LogisticModel { inputs, parameters: parameters.clone(), report, line: found.coefficients })
+    Ok(Line { inputs, parameters: parameters.clone(), report, line: found.coefficients })
 }
 
-impl LogisticModel {
-    /// Whether the coefficients settled within the allowed iterations.
-    pub fn converged(&self) -> bool {
-        self.report.converged
+impl Training for Report {
+    fn converged(&self) -> bool {
+        self.converged
     }
-
-    /// Coefficients for raw values: log-odds for each unit of the input.
-    pub fn coefficients(&self) -> Vec<f64> {
-        self.line.raw()
-    }
-}
-
-impl Model for LogisticModel {
-    fn kind(&self) -> &'static str {
-        KIND
-    }
-
-    fn inputs(&self) -> &[String] {
-        &self.inputs
-    }
-
-    fn margin(&self, row: &[f64]) -> f64 {
-        self.line.margin(row)
-    }
-
-    /// The base is the margin of a row of training means; a contribution is the coefficient times the distance from the mean.
-    fn explain(&self, row: &[f64], contributions: &mut Vec<f64>) -> f64 {
-        self.line.explain(row, contributions)
-    }
-
-    fn to_bytes(&self) -> Vec<u8> {
-        let header =
-            Header { kind: KIND.into(), inputs: self.inputs.clone(), parameters: self.parameters.clone(), report: self.report.clone() };
-        seal(&header, self.line.body())
-    }
-
-    /// Size of the standardised coefficient: the log-odds that one standard deviation moves.
-    fn importance(&self) -> Vec<f64> {
-        self.line.importance()
-    }
-
-    fn describe(&self) -> serde_json::Value {
-        serde_json::json!({
-            "kind": KIND,
-            "inputs": self.inputs,
-            "parameters": self.parameters,
-            "report": self.report,
-            "intercept_at_means": self.line.intercept,
-            "coefficients": self.coefficients(),
-        })
-    }
-}
-
-pub(crate) fn read(sealed: &Sealed<'_>) -> Result<Box<dyn Model>, LearnError> {
-    let Header { inputs, parameters, report, .. } = sealed.header::<Logistic, Report>()?;
-    let line = Coefficients::read(sealed, inputs.len())?;
-    Ok(Box::new(LogisticModel { inputs, parameters, report, line }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Model;
     use crate::format::tests::check_damage_is_noticed;
     use crate::load;
     use crate::math::sigmoid;

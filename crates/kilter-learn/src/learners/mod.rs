@@ -23,12 +23,15 @@ pub(crate) const KINDS: &[(&str, Read)] = &[
     (forest::KIND, forest::read),
     (gbdt::KIND, gbdt::read),
     (isolation::KIND, isolation::read),
-    (linear::KIND, linear::read),
-    (logistic::KIND, logistic::read),
+    (linear::KIND, linear::read::<linear::Linear>),
+    (logistic::KIND, linear::read::<logistic::Logistic>),
     (scorecard::KIND, scorecard::read),
     (calibration::KIND, calibration::read),
     (exchange::lightgbm::KIND, exchange::read),
     (exchange::xgboost::KIND, exchange::read),
+    (exchange::catboost::KIND, exchange::read),
+    (exchange::onnx::KIND, exchange::read),
+    (exchange::onnx::LINE_KIND, exchange::read_line),
 ];
 
 /// A learner with its parameters, as a definition file names it: `{"kind": "gbdt", "trees": 200}`.

@@ -342,7 +342,8 @@ impl Provenance {
     fn ending(&self) -> &'static str {
         match self.format {
             "lightgbm" => ".txt",
-            "xgboost-json" => ".json",
+            "xgboost-json" | "catboost-json" => ".json",
+            "onnx" => ".onnx",
             "xgboost-ubj" => ".ubj",
             _ => ".kltm",
         }

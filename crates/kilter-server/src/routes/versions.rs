@@ -27,7 +27,7 @@ pub struct Imported {
     verdict: String,
     /// Such as `lightgbm`, `xgboost`, `gbdt`.
     kind: &'static str,
-    /// `kilter`, `lightgbm`, `xgboost-json` or `xgboost-ubj`.
+    /// `kilter`, `lightgbm`, `xgboost-json`, `xgboost-ubj`, `catboost-json` or `onnx`.
     format: &'static str,
     file: String,
     bytes: u64,
@@ -125,13 +125,14 @@ const MOST_OF_A_NAME: usize = 255;
 
 /// The file of a version
 ///
-/// Kilter's own, which any Kilter and its Python package load, or for boosted trees LightGBM's text.
+/// Kilter's own, which any Kilter and its Python package load; boosted trees also as LightGBM's text, XGBoost's JSON or ONNX, a logistic
+/// regression as ONNX, a scorecard as PMML.
 #[utoipa::path(
     get, path = "/v1/models/{model}/versions/{version}/file", tag = "models",
     params(
         ("model" = String, Path, description = "a model of the project"),
         ("version" = u32, Path, description = "one of its versions"),
-        ("format" = Option<String>, Query, description = "`kilter` (default) or `lightgbm`"),
+        ("format" = Option<String>, Query, description = "`kilter` (default), `lightgbm`, `xgboost-json`, `onnx` or `pmml`"),
     ),
     responses(
         (status = 200, description = "the file", content_type = "application/octet-stream"),
@@ -142,9 +143,10 @@ const MOST_OF_A_NAME: usize = 255;
 )]
 pub async fn get_version_file(State(app): State<App>, Segments((name, version)): Segments<(String, u32)>, mut params: Params) -> Answer {
     let model = app.service.model(&name)?;
-    let format = params.one_of("format", &["kilter", "lightgbm"]);
+    let names: Vec<&str> = std::iter::once("kilter").chain(ModelFormat::WRITTEN.iter().map(|format| format.name())).collect();
+    let format = params.one_of("format", &names);
     params.done()?;
-    let format = (format == Some(1)).then_some(ModelFormat::LightGbm);
+    let format = format.and_then(|at| at.checked_sub(1)).map(|at| ModelFormat::WRITTEN[at]);
     let bytes = app.blocking(move |service| Ok(service.model_file(model, version, format)?)).await?;
     let mut response = Response::new(Body::from(bytes));
     let headers = response.headers_mut();

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use kilter_learn::exchange::Format;
 
 use crate::api::{Api, Client};
 use crate::commands::cell;
@@ -10,7 +11,7 @@ use crate::commands::registry::versioned;
 
 #[derive(clap::Subcommand)]
 pub enum Task {
-    /// Takes in a model that LightGBM, XGBoost or Kilter saved, as a version of one of the project's models.
+    /// Takes in a model that LightGBM, XGBoost, CatBoost, an ONNX converter or Kilter saved, as a version of one of the project's models.
     Import(ImportArgs),
     /// Writes a version's model file.
     Export(ExportArgs),
@@ -20,7 +21,7 @@ pub enum Task {
 pub struct ImportArgs {
     /// The model of the project that the file is to be a version of.
     model: String,
-    /// The file: LightGBM's text, XGBoost's JSON or UBJSON, or Kilter's own.
+    /// The file: LightGBM's text, XGBoost's JSON or UBJSON, CatBoost's JSON, ONNX, or Kilter's own.
     file: PathBuf,
     /// Put the new version into service.
     #[arg(long, conflicts_with = "no_promote")]
@@ -42,9 +43,10 @@ pub struct ExportArgs {
     model: String,
     /// Where to write.
     file: PathBuf,
-    /// As what: `kilter`, or `lightgbm` for boosted trees.
-    #[arg(long, default_value = "kilter", value_parser = ["kilter", "lightgbm"])]
-    format: String,
+    /// As what; by the file's ending otherwise: `lightgbm` (.txt), `xgboost-json` (.json) and `onnx` for boosted trees, `onnx` for a logistic
+    /// regression, `pmml` for a scorecard, `kilter` for every model.
+    #[arg(long, value_parser = ["kilter", "lightgbm", "xgboost-json", "onnx", "pmml"])]
+    format: Option<String>,
 }
 
 pub async fn run(dir: &Path, task: Task) -> anyhow::Result<()> {
@@ -103,7 +105,9 @@ async fn import(dir: &Path, args: ImportArgs) -> anyhow::Result<()> {
 
 async fn export(dir: &Path, args: ExportArgs) -> anyhow::Result<()> {
     let (model, version) = versioned(&args.model)?;
-    let format = args.format.clone();
+    let by_name = || Format::by_file_name(&args.file.to_string_lossy()).map_or("kilter", Format::name).to_string();
+    let format = args.format.clone().unwrap_or_else(by_name);
+    let asked = format.clone();
     let (version, bytes) = ask(dir, move |client| {
         let version = match version {
             Some(version) => version,
@@ -113,7 +117,7 @@ async fn export(dir: &Path, args: ExportArgs) -> anyhow::Result<()> {
                 in_service.ok_or_else(missing)? as u32
             }
         };
-        let bytes = client.get_file(&format!("/v1/models/{model}/versions/{version}/file?format={format}"))?;
+        let bytes = client.get_file(&format!("/v1/models/{model}/versions/{version}/file?format={asked}"))?;
         Ok((version, bytes))
     })
     .await?;
@@ -122,7 +126,7 @@ async fn export(dir: &Path, args: ExportArgs) -> anyhow::Result<()> {
     partial.push(".partial");
     let written = std::fs::write(&partial, &bytes).and_then(|()| std::fs::rename(&partial, &args.file));
     written.with_context(|| format!("cannot write {}", args.file.display()))?;
-    println!("version {version} written to {} ({} bytes, {})", args.file.display(), bytes.len(), args.format);
+    println!("version {version} written to {} ({} bytes, {})", args.file.display(), bytes.len(), format);
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use crate::LearnError;
 use crate::format::{Sealed, Writer};
 
 #[derive(Clone, Debug, PartialEq)]
-pub(in crate::learners) struct Coefficients {
+pub(crate) struct Coefficients {
     /// The margin of a row of training means.
     pub intercept: f64,
     pub means: Vec<f64>,

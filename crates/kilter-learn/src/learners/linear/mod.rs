@@ -4,16 +4,18 @@
 //! coefficient: as in [`logistic`](super::logistic), with which it shares the search for the least cost.
 
 mod coefficients;
+mod fitted;
 mod problem;
 
 use serde::{Deserialize, Serialize};
 
-pub(super) use coefficients::Coefficients;
+pub(crate) use coefficients::Coefficients;
+pub use fitted::{Line, Regression, Training};
+pub(crate) use fitted::{read, read_line};
 pub(crate) use problem::solve_positive;
 pub(super) use problem::{Loss, Patience, Penalty, minimise};
 
-use crate::format::{Header, Sealed, seal};
-use crate::{LearnError, Link, Model, TrainingSet};
+use crate::{LearnError, Link, TrainingSet};
 
 pub const KIND: &str = "linear";
 
@@ -36,17 +38,17 @@ impl Default for Linear {
     }
 }
 
-/// A fitted linear regression.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LinearModel {
-    inputs: Vec<String>,
-    parameters: Linear,
-    report: Report,
-    line: Coefficients,
+/// A fitted linear regression. Its coefficients are of the label for each unit of the input.
+pub type LinearModel = Line<Linear>;
+
+impl Regression for Linear {
+    const KIND: &'static str = KIND;
+    const LINK: Link = Link::Identity;
+    type Report = Report;
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Report {
+pub struct Report {
     rows: usize,
     iterations: usize,
     converged: bool,
@@ -69,68 +71,13 @@ pub fn fit(training_set: &TrainingSet, parameters: &Linear) -> Result<LinearMode
         mean_squared_error: 2.0 * found.mean_loss,
     };
     let inputs = training_set.matrix.names().to_vec();
-    Ok(LinearModel { inputs, parameters: parameters.clone(), report, line: found.coefficients })
+    Ok(Line { inputs, parameters: parameters.clone(), report, line: found.coefficients })
 }
 
-impl LinearModel {
-    /// Whether the coefficients settled within the allowed iterations.
-    pub fn converged(&self) -> bool {
-        self.report.converged
+impl Training for Report {
+    fn converged(&self) -> bool {
+        self.converged
     }
-
-    /// Coefficients for raw values: of the label for each unit of the input.
-    pub fn coefficients(&self) -> Vec<f64> {
-        self.line.raw()
-    }
-}
-
-impl Model for LinearModel {
-    fn kind(&self) -> &'static str {
-        KIND
-    }
-
-    fn inputs(&self) -> &[String] {
-        &self.inputs
-    }
-
-    fn link(&self) -> Link {
-        Link::Identity
-    }
-
-    fn margin(&self, row: &[f64]) -> f64 {
-        self.line.margin(row)
-    }
-
-    fn explain(&self, row: &[f64], contributions: &mut Vec<f64>) -> f64 {
-        self.line.explain(row, contributions)
-    }
-
-    fn to_bytes(&self) -> Vec<u8> {
-        let header =
-            Header { kind: KIND.into(), inputs: self.inputs.clone(), parameters: self.parameters.clone(), report: self.report.clone() };
-        seal(&header, self.line.body())
-    }
-
-    fn importance(&self) -> Vec<f64> {
-        self.line.importance()
-    }
-
-    fn describe(&self) -> serde_json::Value {
-        serde_json::json!({
-            "kind": KIND,
-            "inputs": self.inputs,
-            "parameters": self.parameters,
-            "report": self.report,
-            "intercept_at_means": self.line.intercept,
-            "coefficients": self.coefficients(),
-        })
-    }
-}
-
-pub(crate) fn read(sealed: &Sealed<'_>) -> Result<Box<dyn Model>, LearnError> {
-    let Header { inputs, parameters, report, .. } = sealed.header::<Linear, Report>()?;
-    let line = Coefficients::read(sealed, inputs.len())?;
-    Ok(Box::new(LinearModel { inputs, parameters, report, line }))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 use kilter_stats::Rng;
 
 use super::*;
+use crate::Model;
 use crate::format::tests::check_damage_is_noticed;
 use crate::math::sigmoid;
 use crate::matrix::tests::training_set;

@@ -23,7 +23,7 @@ pub enum Shape {
 
 /// Weight of each class.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Counts {
+pub(crate) struct Counts {
     pub negatives: f64,
     pub positives: f64,
 }

@@ -8,7 +8,7 @@ use crate::TrainingSet;
 
 /// A bin with its training rows.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Bin {
+pub(crate) struct Bin {
     pub counts: Counts,
     pub woe: f64,
     /// Rounded; 0 for an input that is left out.
@@ -16,7 +16,7 @@ pub(super) struct Bin {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Feature {
+pub(crate) struct Feature {
     pub name: String,
     /// Upper bounds of all plain bins but the last, each belonging to its bin.
     pub cuts: Vec<f64>,

@@ -16,12 +16,13 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use binning::Shape;
+pub(crate) use columns::Feature;
 pub use model::ScorecardModel;
-pub(crate) use model::read;
+pub(crate) use model::{read, read_card};
 
 use super::logistic::{self, Logistic};
 use crate::{LearnError, Matrix, TrainingSet};
-use columns::{Binned, Feature};
+use columns::Binned;
 
 pub const KIND: &str = "scorecard";
 

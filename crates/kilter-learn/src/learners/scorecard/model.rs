@@ -54,8 +54,13 @@ impl ScorecardModel {
         lines
     }
 
-    fn used(&self) -> impl Iterator<Item = &Feature> {
+    /// The inputs that give points.
+    pub(crate) fn used(&self) -> impl Iterator<Item = &Feature> {
         self.features.iter().filter(|feature| feature.coefficient != 0.0)
+    }
+
+    pub(crate) fn reasons(&self) -> ReasonsFrom {
+        self.parameters.reasons
     }
 
     #[cfg(test)]
@@ -194,6 +199,10 @@ impl Model for ScorecardModel {
 }
 
 pub(crate) fn read(sealed: &Sealed<'_>) -> Result<Box<dyn Model>, LearnError> {
+    Ok(Box::new(read_card(sealed)?))
+}
+
+pub(crate) fn read_card(sealed: &Sealed<'_>) -> Result<ScorecardModel, LearnError> {
     let Header { inputs, parameters, report, .. } = sealed.header::<Scorecard, Report>()?;
     parameters.check().map_err(|error| LearnError::corrupt(error.to_string()))?;
     let mut body = sealed.body();
@@ -203,7 +212,7 @@ pub(crate) fn read(sealed: &Sealed<'_>) -> Result<Box<dyn Model>, LearnError> {
     if !intercept.is_finite() {
         return Err(LearnError::corrupt("the intercept is not a finite number"));
     }
-    Ok(Box::new(ScorecardModel { inputs, parameters, report, intercept, features }))
+    Ok(ScorecardModel { inputs, parameters, report, intercept, features })
 }
 
 fn read_feature(name: &str, body: &mut Reader<'_>) -> Result<Feature, LearnError> {
