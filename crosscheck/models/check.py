@@ -140,7 +140,7 @@ def xgboost_case(name, parameters, folder, label=lambda y: (y > 0).astype(float)
 
 
 def exported_case(name, parameters, folder, label=lambda y: (y > 0).astype(float)):
-    """Trees that Kilter has grown, as LightGBM loads them: categories are numbers here."""
+    """Trees that Kilter has grown, as LightGBM loads them."""
     if WORD not in f"exported {name}":
         return
     x, y = training_set()
@@ -149,7 +149,10 @@ def exported_case(name, parameters, folder, label=lambda y: (y > 0).astype(float
     subprocess.run([PROGRAM, "grow", parameters, str(COLUMNS + 1), folder / "rows", folder / "grown"], check=True)
     text = (folder / "grown.txt").read_text()
     thresholds = [float(word) for line in text.splitlines() if line.startswith("threshold=") for word in line[10:].split()]
-    x = probes(thresholds, [], False, True)
+    categorical = [int(name[1:]) for name in json.loads(parameters).get("categorical", [])]
+    x = probes(thresholds, categorical, False, True)
+    # To Kilter a number with a fraction is no category, LightGBM cuts it to one.
+    x[:, categorical] = np.trunc(x[:, categorical])
     # To LightGBM these are 0.
     x[np.abs(x) <= 1e-35] = 0.0
     booster = lgb.Booster(model_file=folder / "grown.txt")
@@ -191,6 +194,8 @@ def main():
         exported_case("binary", {}, folder)
         exported_case("binary, 255 leaves", {"leaves": 255, "min_leaf_rows": 3}, folder)
         exported_case("stumps, some without a split", {"leaves": 2, "min_gain": 2.0, "trees": 400}, folder)
+        exported_case("sets of categories", {"categorical": ["x6", "x7"], "min_group_rows": 5}, folder)
+        exported_case("mean labels of categories", {"categorical": ["x6", "x7"], "max_cat_groups": 10}, folder)
         exported_case("a mean", {"objective": "squared_error"}, folder, lambda y: y)
         exported_case("counts", {"objective": "poisson"}, folder, count)
     print("all models score the same")

@@ -24,6 +24,12 @@ pub enum LearnError {
         row: usize,
         value: f64,
     },
+    /// Categories are whole numbers.
+    BadCategory {
+        column: String,
+        row: usize,
+        value: f64,
+    },
     OneClass {
         label: u8,
         rows: usize,
@@ -108,6 +114,10 @@ impl fmt::Display for LearnError {
             BadWeight { row, value } => {
                 write!(f, "weight of row {row} is {value}, but weights must be finite and not below 0, and not all 0")
             }
+            BadCategory { column, row, value } => write!(
+                f,
+                "column {column:?} is categorical, and in row {row} it is {value}; a category is a whole number from -2^53 to 2^53, or missing (NaN)\n  hint: number the categories, or take the column out of `categorical`"
+            ),
             OneClass { label, rows } => write!(
                 f,
                 "all {rows} training rows have label {label}; nothing can be told apart\n  hint: widen the time range, or check the label's definition (rows held out for validation do not count)"

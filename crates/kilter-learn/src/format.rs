@@ -13,8 +13,11 @@ use serde::{Deserialize, Serialize};
 use crate::LearnError;
 
 const MAGIC: &[u8; 4] = b"KLTM";
-/// 2: models with other objectives than log loss. What version 1 holds is read as before.
-const VERSION: u32 = 2;
+/// What this build reads. 2: models with other objectives than log loss. 3: boosted trees that ask for categories. Files of earlier versions are
+/// read as before.
+const VERSION: u32 = 3;
+/// What models are written as that ask for nothing newer, so that earlier builds read them.
+const PLAIN: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Header<P, R> {
@@ -32,11 +35,20 @@ pub(crate) struct Sealed<'a> {
 }
 
 pub(crate) fn seal<P: Serialize, R: Serialize>(header: &Header<P, R>, body: Writer) -> Vec<u8> {
+    seal_as(PLAIN, header, body)
+}
+
+/// Seals what earlier builds could not read.
+pub(crate) fn seal_newest<P: Serialize, R: Serialize>(header: &Header<P, R>, body: Writer) -> Vec<u8> {
+    seal_as(VERSION, header, body)
+}
+
+fn seal_as<P: Serialize, R: Serialize>(version: u32, header: &Header<P, R>, body: Writer) -> Vec<u8> {
     // Serialising to memory fails only for maps with keys that are no strings, which headers do not have.
     let header = serde_json::to_vec(header).unwrap_or_default();
     let mut file = Writer::default();
     file.bytes.extend_from_slice(MAGIC);
-    file.u32(VERSION);
+    file.u32(version);
     file.u64(header.len() as u64);
     file.bytes.extend_from_slice(&header);
     file.u64(body.bytes.len() as u64);

@@ -9,6 +9,7 @@
 
 mod ensemble;
 mod export;
+mod export_categories;
 pub(crate) mod lightgbm;
 mod tree;
 mod ubjson;

@@ -2,15 +2,18 @@
 //!
 //! The method is that of XGBoost (Chen and Guestrin 2016) and LightGBM (Ke et al. 2017); sums are exact whole numbers, so the model's bytes
 //! do not depend on the number of threads. Missing values (NaN) learn a side at every split. Where a split's training rows had no missing
-//! value, a missing value later goes to the side with more training rows. Infinite values are ordinary extremes.
+//! value, a missing value later goes to the side with more training rows. Infinite values are ordinary extremes. Columns of categories are
+//! split by sets of them, or by their mean label where they are many.
 //!
 //! Memory beside the training set: two bytes a value, about 40 bytes a row, and 4 KiB a column for each open leaf.
 //!
-//! `binned` cuts columns into bins, `histogram` sums gradients, `split` finds the best cut of a node among its `thresholds`, `grow` makes a tree, `boost` makes
-//! many, `scoring` scores, `shap` explains.
+//! `categories` says what trees see of a category, `binned` cuts columns into bins, `histogram` sums gradients, `split` finds the best cut of a node
+//! among its `thresholds`, `category_split` the best set, `grow` makes a tree, `boost` makes many, `scoring` scores, `shap` explains.
 
 mod binned;
 mod boost;
+mod categories;
+mod category_split;
 mod grow;
 mod histogram;
 mod model;
@@ -25,12 +28,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{LearnError, TrainingSet};
 
+pub(crate) use categories::Encoder;
 pub(crate) use grow::MAX_DEPTH;
 pub use model::{GbdtModel, Report};
 pub(crate) use model::{read, read_trees};
 pub use objective::Objective;
 pub(crate) use shap::{Explained, Explainer, Test};
-pub(crate) use tree::{Child, Tree};
+pub(crate) use tree::{Child, Node, Tree};
 
 pub const KIND: &str = "gbdt";
 
@@ -72,6 +76,36 @@ pub struct Gbdt {
     pub monotone: Vec<i8>,
     /// Weight of a positive row against a negative one, with log loss only. Other than 1 it shifts probabilities away from observed rates.
     pub scale_positive: f64,
+    /// Names of the columns that hold categories: whole numbers that are names and no quantities.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub categorical: Vec<String>,
+    /// Pulls what is known of a category towards what is known of all: so many rows more in its mean label, as much added to its sum of hessians where
+    /// categories are sorted. A category with fewer rows in a node joins no set there.
+    #[serde(skip_serializing_if = "is_ten")]
+    pub cat_smooth: f64,
+    /// Added to `lambda_l2` where sets of categories are compared.
+    #[serde(skip_serializing_if = "is_ten")]
+    pub cat_l2: f64,
+    /// Most categories in the set of a split.
+    #[serde(skip_serializing_if = "is::<32>")]
+    pub max_cat_threshold: usize,
+    /// A column of at most so many categories is split one against the rest.
+    #[serde(skip_serializing_if = "is::<4>")]
+    pub max_cat_to_onehot: usize,
+    /// Fewest rows by which one set of categories of a node must differ from the next one tried, and that the other side must keep.
+    #[serde(skip_serializing_if = "is::<100>")]
+    pub min_group_rows: usize,
+    /// A column of more categories is read as their mean labels instead of sets; at most 254.
+    #[serde(skip_serializing_if = "is::<254>")]
+    pub max_cat_groups: usize,
+}
+
+fn is_ten(value: &f64) -> bool {
+    *value == 10.0
+}
+
+fn is<const DEFAULT: usize>(value: &usize) -> bool {
+    *value == DEFAULT
 }
 
 impl Default for Gbdt {
@@ -94,6 +128,13 @@ impl Default for Gbdt {
             seed: 7,
             monotone: Vec::new(),
             scale_positive: 1.0,
+            categorical: Vec::new(),
+            cat_smooth: 10.0,
+            cat_l2: 10.0,
+            max_cat_threshold: 32,
+            max_cat_to_onehot: 4,
+            min_group_rows: 100,
+            max_cat_groups: categories::MOST_BINS,
         }
     }
 }
@@ -132,6 +173,16 @@ pub fn fit_with_validation(training: &TrainingSet, validation: &TrainingSet, par
 }
 
 impl Gbdt {
+    /// Whether a model of these parameters is what earlier builds know.
+    fn is_plain(&self) -> bool {
+        self.categorical.is_empty()
+    }
+
+    /// Whether a column of so many categories is read as their mean labels.
+    fn has_statistics(&self, categories: usize) -> bool {
+        categories > self.max_cat_groups
+    }
+
     fn check(&self, columns: usize) -> Result<(), LearnError> {
         let require = |holds: bool, name, found: String, must| {
             if holds { Ok(()) } else { Err(LearnError::BadParameter { name, found, must }) }
@@ -161,6 +212,12 @@ impl Gbdt {
         require(scale_used, "scale_positive", number(self.scale_positive), "1 with an objective that has no positive rows")?;
         let monotone = format!("{:?}", self.monotone);
         require(self.monotone.iter().all(|direction| (-1..=1).contains(direction)), "monotone", monotone, "-1, 0 or 1 for each column")?;
+        require(at_least_zero(self.cat_smooth), "cat_smooth", number(self.cat_smooth), "finite and not below 0")?;
+        require(at_least_zero(self.cat_l2), "cat_l2", number(self.cat_l2), "finite and not below 0")?;
+        require((1..=255).contains(&self.max_cat_threshold), "max_cat_threshold", self.max_cat_threshold.to_string(), "1 to 255")?;
+        require(self.min_group_rows >= 1, "min_group_rows", "0".into(), "at least 1")?;
+        let groups = self.max_cat_groups;
+        require(groups <= categories::MOST_BINS, "max_cat_groups", groups.to_string(), "at most 254")?;
         match self.monotone.len() {
             0 => Ok(()),
             found if found == columns => Ok(()),
@@ -169,6 +226,8 @@ impl Gbdt {
     }
 }
 
+#[cfg(test)]
+mod category_model_tests;
 #[cfg(test)]
 mod objective_tests;
 #[cfg(test)]
