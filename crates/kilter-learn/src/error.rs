@@ -34,6 +34,11 @@ pub enum LearnError {
         label: u8,
         rows: usize,
     },
+    /// A class of several that no row has.
+    EmptyClass {
+        class: String,
+        rows: usize,
+    },
     AllZero {
         rows: usize,
     },
@@ -68,6 +73,10 @@ pub enum LearnError {
         columns: usize,
         most: f64,
         threshold: f64,
+    },
+    /// A model of several outputs where one is asked for.
+    SeveralClasses {
+        classes: usize,
     },
     NotAModel,
     FutureVersion {
@@ -122,6 +131,10 @@ impl fmt::Display for LearnError {
                 f,
                 "all {rows} training rows have label {label}; nothing can be told apart\n  hint: widen the time range, or check the label's definition (rows held out for validation do not count)"
             ),
+            EmptyClass { class, rows } => write!(
+                f,
+                "none of {rows} training rows with weight is of the class {class:?}\n  hint: leave the class out, or widen the time range (rows held out for validation do not count)"
+            ),
             AllZero { rows } => write!(
                 f,
                 "all {rows} training rows have label 0, whose logarithm is without end; there is no rate to learn\n  hint: widen the time range, or check the label's definition"
@@ -149,6 +162,10 @@ impl fmt::Display for LearnError {
             NothingPredicts { columns, most, threshold } => write!(
                 f,
                 "none of {columns} inputs is left to make a scorecard of; the most information value is {most:.4}, and min_iv is {threshold}\n  hint: lower min_iv, widen the time range, or give inputs that tell more"
+            ),
+            SeveralClasses { classes } => write!(
+                f,
+                "the model tells {classes} classes apart; here one output is needed: a probability or a number\n  hint: learn one class against all others, as a yes or no"
             ),
             NotAModel => write!(f, "these bytes are not a Kilter model (they do not start with KLTM)"),
             FutureVersion { found, supported } => {

@@ -181,28 +181,34 @@ pub(crate) mod tests {
 
     /// Every flipped or missing byte must give an error: called by each learner's tests on a small model.
     pub(crate) fn check_damage_is_noticed(model: &dyn Model) {
-        let bytes = model.to_bytes();
+        check_damage_is_noticed_by(&model.to_bytes(), |bytes| {
+            load(bytes).map(|odd| {
+                let row = vec![0.5; odd.inputs().len()];
+                let _ = (odd.margin(&row), odd.explain(&row, &mut Vec::new()), odd.to_bytes(), odd.describe(), odd.importance());
+            })
+        });
+    }
+
+    /// The same for what reads and uses a file in another way.
+    pub(crate) fn check_damage_is_noticed_by(bytes: &[u8], load_and_use: impl Fn(&[u8]) -> Result<(), LearnError>) {
         for length in 0..bytes.len() {
-            assert!(load(&bytes[..length]).is_err(), "truncated to {length} bytes");
+            assert!(load_and_use(&bytes[..length]).is_err(), "truncated to {length} bytes");
         }
         for position in 0..bytes.len() {
             for flip in [1u8, 0x80, 0xff] {
-                let mut damaged = bytes.clone();
+                let mut damaged = bytes.to_vec();
                 damaged[position] ^= flip;
-                assert!(load(&damaged).is_err(), "byte {position} flipped by {flip}");
+                assert!(load_and_use(&damaged).is_err(), "byte {position} flipped by {flip}");
                 // With a checksum that holds again the content may be read, but must still not panic or hang.
                 let content = damaged.len() - 8;
                 let checksum = fnv1a(&damaged[..content]).to_le_bytes();
                 damaged[content..].copy_from_slice(&checksum);
-                if let Ok(odd) = load(&damaged) {
-                    let row = vec![0.5; odd.inputs().len()];
-                    let _ = (odd.margin(&row), odd.explain(&row, &mut Vec::new()), odd.to_bytes(), odd.describe(), odd.importance());
-                }
+                let _ = load_and_use(&damaged);
             }
         }
-        let mut longer = bytes;
+        let mut longer = bytes.to_vec();
         longer.push(0);
-        assert!(load(&longer).is_err());
+        assert!(load_and_use(&longer).is_err());
     }
 
     #[test]

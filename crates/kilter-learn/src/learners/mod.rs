@@ -7,7 +7,7 @@ pub mod scorecard;
 
 use serde::{Deserialize, Serialize};
 
-use crate::calibration;
+use crate::{calibration, classes};
 use crate::format::Sealed;
 use crate::{LearnError, Model, TrainingSet, exchange};
 
@@ -20,6 +20,7 @@ pub(crate) const KINDS: &[(&str, Read)] = &[
     (logistic::KIND, logistic::read),
     (scorecard::KIND, scorecard::read),
     (calibration::KIND, calibration::read),
+    (classes::KIND, classes::refuse),
     (exchange::lightgbm::KIND, exchange::read),
     (exchange::xgboost::KIND, exchange::read),
 ];

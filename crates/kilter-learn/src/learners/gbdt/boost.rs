@@ -17,7 +17,7 @@ use super::{Gbdt, GbdtModel, Objective, Report};
 use crate::{LearnError, Link, TrainingSet};
 
 /// Rows handled as one block; float sums are added block by block in order, so the thread count cannot change a bit.
-const BLOCK: usize = 8192;
+pub(super) const BLOCK: usize = 8192;
 
 pub(super) fn boost(
     training_set: &TrainingSet,
@@ -154,7 +154,7 @@ pub(super) fn category_rules<'a>(parameters: &Gbdt, columns: &'a [bool]) -> Opti
 }
 
 /// Number of trees with the lowest validation loss, the fewest of equals.
-fn best_iteration(losses: &[f64]) -> Option<usize> {
+pub(super) fn best_iteration(losses: &[f64]) -> Option<usize> {
     losses.iter().enumerate().min_by(|a, b| a.1.total_cmp(b.1)).map(|(index, _)| index + 1)
 }
 
@@ -211,18 +211,18 @@ fn starts(rows: usize) -> Vec<usize> {
 }
 
 /// The rows one tree sees, chosen by counting and not by drawing, so the order of work does not matter.
-struct Bag {
-    seed: u64,
-    fraction: f64,
+pub(super) struct Bag {
+    pub seed: u64,
+    pub fraction: f64,
 }
 
 impl Bag {
-    fn has(&self, row: usize) -> bool {
+    pub fn has(&self, row: usize) -> bool {
         f64::from(row_noise(self.seed, row as u32)) < self.fraction * 4_294_967_296.0
     }
 }
 
-fn choose_columns(width: usize, fraction: f64, rng: &mut Rng) -> Vec<usize> {
+pub(super) fn choose_columns(width: usize, fraction: f64, rng: &mut Rng) -> Vec<usize> {
     let mut columns: Vec<usize> = (0..width).collect();
     let wanted = (libm::ceil(width as f64 * fraction) as usize).clamp(1, width);
     if wanted < width {
@@ -307,7 +307,7 @@ fn set_leaf_values(grown: &mut Grown, entries: &[Entry], gradients: &[[f32; 2]],
     grown.tree.leaves = grown.leaves.par_iter().map(value).collect();
 }
 
-fn add_leaf_values(scores: &mut [f64], grown: &Grown, entries: &[Entry]) {
+pub(super) fn add_leaf_values(scores: &mut [f64], grown: &Grown, entries: &[Entry]) {
     for (leaf, value) in grown.leaves.iter().zip(&grown.tree.leaves) {
         for entry in &entries[leaf.start..][..leaf.rows] {
             scores[entry.row()] += value;
@@ -316,7 +316,7 @@ fn add_leaf_values(scores: &mut [f64], grown: &Grown, entries: &[Entry]) {
 }
 
 /// Adds the tree's values to the scores of the wanted rows by walking it.
-fn add_tree(scores: &mut [f64], binned: &Binned, grown: &Grown, wanted: impl Fn(usize) -> bool + Sync) {
+pub(super) fn add_tree(scores: &mut [f64], binned: &Binned, grown: &Grown, wanted: impl Fn(usize) -> bool + Sync) {
     scores.par_chunks_mut(BLOCK).enumerate().for_each(|(block, scores)| {
         for (row, score) in (block * BLOCK..).zip(scores) {
             if wanted(row) {

@@ -17,6 +17,7 @@ mod category_split;
 mod grow;
 mod histogram;
 mod model;
+mod multiclass;
 mod objective;
 mod scoring;
 mod shap;
@@ -32,6 +33,7 @@ pub(crate) use categories::Encoder;
 pub(crate) use grow::MAX_DEPTH;
 pub use model::{GbdtModel, Report};
 pub(crate) use model::{read, read_trees};
+pub use multiclass::{fit_classes, fit_classes_with_validation};
 pub use objective::Objective;
 pub(crate) use shap::{Explained, Explainer, Test};
 pub(crate) use tree::{Child, Node, Tree};
@@ -141,6 +143,7 @@ impl Default for Gbdt {
 
 /// Trains on the set. With `early_stopping`, its last rows are held out to judge when to stop.
 pub fn fit(training_set: &TrainingSet, parameters: &Gbdt) -> Result<GbdtModel, LearnError> {
+    parameters.check_one_output()?;
     parameters.check(training_set.matrix.columns())?;
     training_set.check()?;
     parameters.objective.check_labels(training_set)?;
@@ -148,27 +151,37 @@ pub fn fit(training_set: &TrainingSet, parameters: &Gbdt) -> Result<GbdtModel, L
     if parameters.early_stopping.is_none() {
         return boost::boost(training_set, 0..rows, None, parameters);
     }
+    let training = rows_before_validation(rows, parameters)?;
+    boost::boost(training_set, 0..training, Some((training_set, training..rows)), parameters)
+}
+
+/// How many rows are left to learn from when the last ones are held out.
+fn rows_before_validation(rows: usize, parameters: &Gbdt) -> Result<usize, LearnError> {
     let fraction = parameters.validation_fraction;
     let held_out = libm::ceil(rows as f64 * fraction) as usize;
     if held_out == 0 || held_out >= rows {
         return Err(LearnError::EmptyValidation { rows, fraction });
     }
-    boost::boost(training_set, 0..rows - held_out, Some((training_set, rows - held_out..rows)), parameters)
+    Ok(rows - held_out)
+}
+
+fn check_same_columns(training: &TrainingSet, validation: &TrainingSet) -> Result<(), LearnError> {
+    let (training, validation) = (training.matrix.names(), validation.matrix.names());
+    if training == validation {
+        return Ok(());
+    }
+    Err(LearnError::DifferentColumns { training: training.to_vec(), validation: validation.to_vec() })
 }
 
 /// Trains on one set and follows the loss on another; stops early if the parameters say so.
 pub fn fit_with_validation(training: &TrainingSet, validation: &TrainingSet, parameters: &Gbdt) -> Result<GbdtModel, LearnError> {
+    parameters.check_one_output()?;
     parameters.check(training.matrix.columns())?;
     training.check()?;
     parameters.objective.check_labels(training)?;
     validation.check()?;
     parameters.objective.check_labels(validation)?;
-    if training.matrix.names() != validation.matrix.names() {
-        return Err(LearnError::DifferentColumns {
-            training: training.matrix.names().to_vec(),
-            validation: validation.matrix.names().to_vec(),
-        });
-    }
+    check_same_columns(training, validation)?;
     boost::boost(training, 0..training.rows(), Some((validation, 0..validation.rows())), parameters)
 }
 
@@ -178,9 +191,18 @@ impl Gbdt {
         self.categorical.is_empty()
     }
 
+    fn check_one_output(&self) -> Result<(), LearnError> {
+        if self.objective != Objective::Softmax {
+            return Ok(());
+        }
+        let must = "one of a single output: several classes are learned by the library and the Python package, and no project decides by them yet";
+        Err(LearnError::BadParameter { name: "objective", found: "softmax".into(), must })
+    }
+
     /// Whether a column of so many categories is read as their mean labels.
     fn has_statistics(&self, categories: usize) -> bool {
-        categories > self.max_cat_groups
+        // Of several classes there is no one mean label.
+        categories > self.max_cat_groups && self.objective != Objective::Softmax
     }
 
     fn check(&self, columns: usize) -> Result<(), LearnError> {
