@@ -50,6 +50,22 @@ def by_lightgbm(name, folder):
     compare(f"to lightgbm: {name}", folder / "own.kltm", x, booster.predict(x, raw_score=True), booster.predict(x), contributions)
 
 
+def categories(name, parameters, folder):
+    """Trees that ask for categories, which only LightGBM has lists for."""
+    if WORD not in f"trees {name}":
+        return
+    columns = [6, 7]
+    learn({"kind": "gbdt", "trees": 60, "early_stopping": None, "categorical": [NAMES[c] for c in columns], **parameters},
+          lambda y: (y > 0).astype(float), folder)
+    x = probes(thresholds(folder), columns, False, True)
+    # To Kilter a number with a fraction is no category, LightGBM cuts it to one.
+    x[:, columns] = np.trunc(x[:, columns])
+    x[np.abs(x) <= 1e-35] = 0.0
+    booster = lgb.Booster(model_file=folder / "own.txt")
+    contributions = lambda few: booster.predict(few, pred_contrib=True)
+    compare(f"to lightgbm: {name}", folder / "own.kltm", x, booster.predict(x, raw_score=True), booster.predict(x), contributions)
+
+
 def leaves_of(folder):
     """For each tree, what each place of XGBoost's is worth in 64 bits: the leaves of LightGBM's text, met in the same order."""
     blocks = (folder / "own.txt").read_text().split("Tree=")[1:]
@@ -170,6 +186,8 @@ def main():
         trees("stumps, some without a split", {"leaves": 2, "min_gain": 2.0, "trees": 400}, folder)
         trees("a mean", {"objective": "squared_error"}, folder, lambda y: y)
         trees("counts", {"objective": "poisson"}, folder, count)
+        categories("sets of categories", {"min_group_rows": 5}, folder)
+        categories("mean labels of categories", {"max_cat_groups": 10}, folder)
         line("logistic", {"kind": "logistic"}, folder)
         line("lasso", {"kind": "logistic", "l1": 300.0, "l2": 0.0}, folder)
         line("least squares", {"linear": {}}, folder, lambda y: y)

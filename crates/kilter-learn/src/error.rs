@@ -28,8 +28,19 @@ pub enum LearnError {
         row: usize,
         value: f64,
     },
+    /// Categories are whole numbers.
+    BadCategory {
+        column: String,
+        row: usize,
+        value: f64,
+    },
     OneClass {
         label: u8,
+        rows: usize,
+    },
+    /// A class of several that no row has.
+    EmptyClass {
+        class: String,
         rows: usize,
     },
     AllZero {
@@ -66,6 +77,10 @@ pub enum LearnError {
         columns: usize,
         most: f64,
         threshold: f64,
+    },
+    /// A model of several outputs where one is asked for.
+    SeveralClasses {
+        classes: usize,
     },
     NotAModel,
     FutureVersion {
@@ -115,9 +130,17 @@ impl fmt::Display for LearnError {
             BadWeight { row, value } => {
                 write!(f, "weight of row {row} is {value}, but weights must be finite and not below 0, and not all 0")
             }
+            BadCategory { column, row, value } => write!(
+                f,
+                "column {column:?} is categorical, and in row {row} it is {value}; a category is a whole number from -2^53 to 2^53, or missing (NaN)\n  hint: number the categories, or take the column out of `categorical`"
+            ),
             OneClass { label, rows } => write!(
                 f,
                 "all {rows} training rows have label {label}; nothing can be told apart\n  hint: widen the time range, or check the label's definition (rows held out for validation do not count)"
+            ),
+            EmptyClass { class, rows } => write!(
+                f,
+                "none of {rows} training rows with weight is of the class {class:?}\n  hint: leave the class out, or widen the time range (rows held out for validation do not count)"
             ),
             AllZero { rows } => write!(
                 f,
@@ -146,6 +169,10 @@ impl fmt::Display for LearnError {
             NothingPredicts { columns, most, threshold } => write!(
                 f,
                 "none of {columns} inputs is left to make a scorecard of; the most information value is {most:.4}, and min_iv is {threshold}\n  hint: lower min_iv, widen the time range, or give inputs that tell more"
+            ),
+            SeveralClasses { classes } => write!(
+                f,
+                "the model tells {classes} classes apart; here one output is needed: a probability or a number\n  hint: learn one class against all others, as a yes or no"
             ),
             NotAModel => write!(f, "these bytes are not a Kilter model (they do not start with KLTM)"),
             FutureVersion { found, supported } => {

@@ -13,8 +13,11 @@ use serde::{Deserialize, Serialize};
 use crate::LearnError;
 
 const MAGIC: &[u8; 4] = b"KLTM";
-/// 2: models with other objectives than log loss. What version 1 holds is read as before.
-const VERSION: u32 = 2;
+/// What this build reads. 2: models with other objectives than log loss. 3: boosted trees that ask for categories. Files of earlier versions are
+/// read as before.
+const VERSION: u32 = 3;
+/// What models are written as that ask for nothing newer, so that earlier builds read them.
+const PLAIN: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Header<P, R> {
@@ -32,11 +35,20 @@ pub(crate) struct Sealed<'a> {
 }
 
 pub(crate) fn seal<P: Serialize, R: Serialize>(header: &Header<P, R>, body: Writer) -> Vec<u8> {
+    seal_as(PLAIN, header, body)
+}
+
+/// Seals what earlier builds could not read.
+pub(crate) fn seal_newest<P: Serialize, R: Serialize>(header: &Header<P, R>, body: Writer) -> Vec<u8> {
+    seal_as(VERSION, header, body)
+}
+
+fn seal_as<P: Serialize, R: Serialize>(version: u32, header: &Header<P, R>, body: Writer) -> Vec<u8> {
     // Serialising to memory fails only for maps with keys that are no strings, which headers do not have.
     let header = serde_json::to_vec(header).unwrap_or_default();
     let mut file = Writer::default();
     file.bytes.extend_from_slice(MAGIC);
-    file.u32(VERSION);
+    file.u32(version);
     file.u64(header.len() as u64);
     file.bytes.extend_from_slice(&header);
     file.u64(body.bytes.len() as u64);
@@ -169,28 +181,34 @@ pub(crate) mod tests {
 
     /// Every flipped or missing byte must give an error: called by each learner's tests on a small model.
     pub(crate) fn check_damage_is_noticed(model: &dyn Model) {
-        let bytes = model.to_bytes();
+        check_damage_is_noticed_by(&model.to_bytes(), |bytes| {
+            load(bytes).map(|odd| {
+                let row = vec![0.5; odd.inputs().len()];
+                let _ = (odd.margin(&row), odd.explain(&row, &mut Vec::new()), odd.to_bytes(), odd.describe(), odd.importance());
+            })
+        });
+    }
+
+    /// The same for what reads and uses a file in another way.
+    pub(crate) fn check_damage_is_noticed_by(bytes: &[u8], load_and_use: impl Fn(&[u8]) -> Result<(), LearnError>) {
         for length in 0..bytes.len() {
-            assert!(load(&bytes[..length]).is_err(), "truncated to {length} bytes");
+            assert!(load_and_use(&bytes[..length]).is_err(), "truncated to {length} bytes");
         }
         for position in 0..bytes.len() {
             for flip in [1u8, 0x80, 0xff] {
-                let mut damaged = bytes.clone();
+                let mut damaged = bytes.to_vec();
                 damaged[position] ^= flip;
-                assert!(load(&damaged).is_err(), "byte {position} flipped by {flip}");
+                assert!(load_and_use(&damaged).is_err(), "byte {position} flipped by {flip}");
                 // With a checksum that holds again the content may be read, but must still not panic or hang.
                 let content = damaged.len() - 8;
                 let checksum = fnv1a(&damaged[..content]).to_le_bytes();
                 damaged[content..].copy_from_slice(&checksum);
-                if let Ok(odd) = load(&damaged) {
-                    let row = vec![0.5; odd.inputs().len()];
-                    let _ = (odd.margin(&row), odd.explain(&row, &mut Vec::new()), odd.to_bytes(), odd.describe(), odd.importance());
-                }
+                let _ = load_and_use(&damaged);
             }
         }
-        let mut longer = bytes;
+        let mut longer = bytes.to_vec();
         longer.push(0);
-        assert!(load(&longer).is_err());
+        assert!(load_and_use(&longer).is_err());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! the model's [`Link`]: log-odds (natural logarithm) for a classifier.
 
 pub mod calibration;
+mod classes;
 mod curve;
 mod error;
 pub mod exchange;
@@ -16,6 +17,7 @@ pub mod metrics;
 mod model;
 
 pub use calibration::{Calibrated, Calibration, calibrate};
+pub use classes::{ClassLink, ClassModel, load_classes};
 pub use error::LearnError;
 pub use learners::Learner;
 pub use learners::explainable::{self, Explainable, ExplainableModel};

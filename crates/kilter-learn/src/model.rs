@@ -148,9 +148,14 @@ pub trait Model: Send + Sync {
         None
     }
 
-    /// Positions of the inputs that are codes of categories: no numbers, though they come as such. Only models from elsewhere have some.
+    /// Positions of the inputs that are codes of categories: no numbers, though they come as such.
     fn categorical_inputs(&self) -> Vec<usize> {
         Vec::new()
+    }
+
+    /// How many inputs of a row hold categories that the model's training did not see. They count as its rarest ones, or as missing.
+    fn unseen_categories(&self, _row: &[f64]) -> usize {
+        0
     }
 
     /// The points of a scorecard; `None` for every other model.

@@ -73,6 +73,12 @@ fn register() -> Vec<Entry> {
     let extra = Forest { thresholds: Thresholds::Random, ..whole };
     add("extra trees", true, f64::INFINITY, f64::INFINITY, of(Learner::Forest(extra.clone())));
     add("extra trees of means", false, f64::INFINITY, f64::INFINITY, of(Learner::Forest(Forest { target: Target::Mean, ..extra })));
+    for (name, max_cat_groups) in [("gbdt, sets of categories", 254), ("gbdt, mean labels of categories", 0)] {
+        let parameters = Gbdt { max_cat_groups, ..trees.clone() };
+        // The order in which mean labels are taken goes by rows too.
+        let (order, repetition) = if max_cat_groups == 0 { (2.0 * DICE, f64::INFINITY) } else { (DICE, CUTS) };
+        add(name, true, order, repetition, Box::new(move |set| categorical(set, &parameters)));
+    }
     add("logistic", true, EXACT, EXACT, of(Learner::Logistic(Logistic::default())));
     add("logistic, l1", true, EXACT, EXACT, of(Learner::Logistic(Logistic { l1: 5.0, ..Logistic::default() })));
     add("scorecard", true, EXACT, EXACT, of(Learner::Scorecard(Scorecard::default())));
@@ -101,6 +107,20 @@ fn register() -> Vec<Entry> {
     let name = "isolation".into();
     all.push(Entry { name, fit, classes: false, taught: false, order: f64::INFINITY, repetition: f64::INFINITY });
     all
+}
+
+/// Boosted trees to which the fourth column, where there is one, is one of categories; what is none is missing in training.
+fn categorical(set: &TrainingSet, parameters: &Gbdt) -> Fitted {
+    let names = set.matrix.names().to_vec();
+    let is_categorical = |name: &&String| *name == "x3";
+    let parameters = Gbdt { categorical: names.iter().filter(is_categorical).cloned().collect(), ..parameters.clone() };
+    let clean = |column: usize| {
+        let whole = |&value: &f64| if names[column] != "x3" || value.abs() < 1e9 { value } else { f64::NAN };
+        set.matrix.column(column).iter().map(whole).collect()
+    };
+    let columns = (0..names.len()).map(clean).collect();
+    let set = TrainingSet { matrix: Matrix::from_columns(names.clone(), columns), ..set.clone() };
+    Ok(Box::new(gbdt::fit(&set, &parameters)?))
 }
 
 const COLUMNS: usize = 6;

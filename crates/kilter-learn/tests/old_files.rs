@@ -37,6 +37,32 @@ fn trees_of_version_1() {
     assert!(report["positives"].as_u64() > Some(0) && report["validation_loss"].as_array().is_some_and(|losses| !losses.is_empty()));
 }
 
+/// Two columns of categories, one read in sets and one by mean labels, and a number: for each row the bits of margin, base and contributions.
+#[test]
+fn trees_of_version_3() {
+    let model = load(include_bytes!("golden/gbdt-v3.kltm")).unwrap();
+    assert_eq!((model.inputs().join(" "), model.categorical_inputs()), ("shop city amount".to_string(), vec![0, 1]));
+    let anew = load(&model.to_bytes()).unwrap();
+    let rows = [[3.0, 11.0, 0.5], [0.0, 29.0, -1.0], [5.0, 400.0, f64::NAN], [77.0, f64::NAN, 2.0], [f64::NAN, 2.0, 0.0]];
+    for (row, expected) in rows.iter().zip(VERSION_3) {
+        for model in [&model, &anew] {
+            let mut contributions = Vec::new();
+            let base = model.explain(row, &mut contributions);
+            let [shop, city, amount] = contributions[..] else { panic!("{contributions:?}") };
+            assert_eq!([model.margin(row), base, shop, city, amount].map(f64::to_bits), expected, "{row:?}");
+        }
+    }
+    assert_eq!(rows.map(|row| model.unseen_categories(&row)), [0, 0, 1, 1, 0]);
+}
+
+const VERSION_3: [[u64; 5]; 5] = [
+    [0x3fd2c1af261029e1, 0x3fa44a7296e3f2de, 0xbf8633e7e4ce0abe, 0x3fad5447f4fc229d, 0x3fca7eee27752f0c],
+    [0x3fe0aa817eac8ca9, 0x3fa44a7296e3f2de, 0x3fe3633db028b818, 0x3fc64f7b95fd569f, 0xbfd3228480d38088],
+    [0x3fec9d169987f234, 0x3fa44a7296e3f2de, 0x3fe8b55535c3c8f6, 0x3fc5936611d1efd8, 0xbfb60dfa50f48f46],
+    [0x3fecaeed39e872aa, 0x3fa44a7296e3f2de, 0x3fa5848aa0bc5132, 0x3fcaa1a32fc5788a, 0x3fe369949a7d1045],
+    [0x3fc7a792528e8362, 0x3fa44a7296e3f2de, 0x3fc42b5df72f679e, 0x3f723e8d62d179d3, 0xbf9142e5ab83662d],
+];
+
 #[test]
 fn a_line_of_version_1() {
     check(

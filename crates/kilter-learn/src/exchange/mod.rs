@@ -11,6 +11,7 @@
 pub(crate) mod catboost;
 mod ensemble;
 mod export;
+mod export_categories;
 mod export_xgboost;
 pub(crate) mod lightgbm;
 pub(crate) mod onnx;
@@ -133,8 +134,17 @@ pub fn export(file: &[u8], format: Format) -> Result<Vec<u8>, LearnError> {
     let refuse = |what: String, hint| Err(LearnError::Foreign { format: "exported", at: String::new(), what, hint });
     match (format, sealed.kind.as_str()) {
         (Format::LightGbm, gbdt::KIND) => Ok(export::lightgbm(&gbdt::read_trees(&sealed)?)?.into_bytes()),
-        (Format::XgBoostJson, gbdt::KIND) => export_xgboost::xgboost(&gbdt::read_trees(&sealed)?),
-        (Format::Onnx, gbdt::KIND) => Ok(onnx::written_trees(&gbdt::read_trees(&sealed)?)),
+        (Format::XgBoostJson | Format::Onnx, gbdt::KIND) => {
+            let model = gbdt::read_trees(&sealed)?;
+            if let Some(encoder) = model.encoders().iter().next() {
+                let input = &model.inputs()[encoder.input];
+                return refuse(
+                    format!("the model takes {input:?} as categories, and they are written for LightGBM only"),
+                    "export it with `--format lightgbm`, or learn it from numbers",
+                );
+            }
+            if format == Format::Onnx { Ok(onnx::written_trees(&model)) } else { export_xgboost::xgboost(&model) }
+        }
         (Format::Onnx, logistic::KIND) => {
             let model = linear::read_line::<logistic::Logistic>(&sealed)?;
             Ok(onnx::line(model.inputs(), model.link(), &model.line))

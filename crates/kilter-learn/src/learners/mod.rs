@@ -11,7 +11,7 @@ pub mod scorecard;
 
 use serde::{Deserialize, Serialize};
 
-use crate::calibration;
+use crate::{calibration, classes};
 use crate::format::Sealed;
 use crate::{LearnError, Model, TrainingSet, exchange};
 
@@ -27,6 +27,7 @@ pub(crate) const KINDS: &[(&str, Read)] = &[
     (logistic::KIND, linear::read::<logistic::Logistic>),
     (scorecard::KIND, scorecard::read),
     (calibration::KIND, calibration::read),
+    (classes::KIND, classes::refuse),
     (exchange::lightgbm::KIND, exchange::read),
     (exchange::xgboost::KIND, exchange::read),
     (exchange::catboost::KIND, exchange::read),

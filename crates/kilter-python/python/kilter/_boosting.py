@@ -30,6 +30,9 @@ _ALIASES = {
     "colsample_bytree": "max_features",
     "feature_fraction": "max_features",
     "monotone_constraints": "monotonic_cst",
+    "categorical_feature": "categorical_features",
+    "cat_features": "categorical_features",
+    "min_data_per_group": "min_group_rows",
     "early_stopping_round": "n_iter_no_change",
     "early_stopping_rounds": "n_iter_no_change",
     "seed": "random_state",
@@ -67,7 +70,34 @@ class _Boosting:
             "validation_fraction": self.validation_fraction,
             "seed": self._seed(),
             "monotone": self._monotone(columns),
+            "categorical": self._categorical(columns),
+            "cat_smooth": self.cat_smooth,
+            "cat_l2": self.cat_l2,
+            "max_cat_threshold": self.max_cat_threshold,
+            "max_cat_to_onehot": self.max_cat_to_onehot,
+            "min_group_rows": self.min_group_rows,
+            "max_cat_groups": self.max_cat_groups,
         }
+
+    def _categorical(self, columns):
+        given = self.categorical_features
+        if given is None:
+            return []
+        names = list(getattr(self, "feature_names_in_", [f"x{column}" for column in range(columns)]))
+        given = np.atleast_1d(np.asarray(given))
+        if given.dtype.kind == "b":
+            if given.shape != (columns,):
+                raise ValueError(f"categorical_features is a mask of {given.size} features, but X has {columns}")
+            given = np.flatnonzero(given)
+        if given.size and given.dtype.kind in "iu":
+            wrong = [int(at) for at in given if not -columns <= at < columns]
+            if wrong:
+                raise ValueError(f"categorical_features names features that X does not have: {wrong}; it has {columns}")
+            return [names[at] for at in given]
+        unknown = [name for name in given.tolist() if name not in names]
+        if unknown:
+            raise ValueError(f"categorical_features names features that X does not have: {unknown}")
+        return given.tolist()
 
     def _monotone(self, columns):
         given = self.monotonic_cst
@@ -124,6 +154,21 @@ class GradientBoostingClassifier(_Boosting, BinaryClassifier):
         Share of columns each tree sees.
     monotonic_cst : array of -1, 0, 1, or dict by feature name, default=None
         The score must not rise (-1) or not fall (1) as the feature rises.
+    categorical_features : list of names or positions, or a mask, default=None
+        Features that are categories: whole numbers that are names and no quantities. They are split by sets of them, or where there are more
+        than ``max_cat_groups``, by their mean label. An unseen category counts as one of the rarest, or as missing.
+    cat_smooth : float, default=10.0
+        Pulls what is known of a category towards what is known of all.
+    cat_l2 : float, default=10.0
+        Added to ``l2_regularization`` where sets of categories are compared.
+    max_cat_threshold : int, default=32
+        Most categories in the set of a split.
+    max_cat_to_onehot : int, default=4
+        A feature of at most so many categories is split one against the rest.
+    min_group_rows : int, default=100
+        Fewest rows between one set of categories that is tried and the next.
+    max_cat_groups : int, default=254
+        A feature of more categories is read as their mean labels.
     class_weight : dict or "balanced" or None, default=None
     early_stopping : bool, default=False
         Stop when the validation loss has not fallen for ``n_iter_no_change`` trees, and keep the best number of them. Without an
@@ -169,6 +214,13 @@ class GradientBoostingClassifier(_Boosting, BinaryClassifier):
         subsample=1.0,
         max_features=1.0,
         monotonic_cst=None,
+        categorical_features=None,
+        cat_smooth=10.0,
+        cat_l2=10.0,
+        max_cat_threshold=32,
+        max_cat_to_onehot=4,
+        min_group_rows=100,
+        max_cat_groups=254,
         class_weight=None,
         early_stopping=False,
         n_iter_no_change=50,
@@ -188,6 +240,13 @@ class GradientBoostingClassifier(_Boosting, BinaryClassifier):
         self.subsample = subsample
         self.max_features = max_features
         self.monotonic_cst = monotonic_cst
+        self.categorical_features = categorical_features
+        self.cat_smooth = cat_smooth
+        self.cat_l2 = cat_l2
+        self.max_cat_threshold = max_cat_threshold
+        self.max_cat_to_onehot = max_cat_to_onehot
+        self.min_group_rows = min_group_rows
+        self.max_cat_groups = max_cat_groups
         self.class_weight = class_weight
         self.early_stopping = early_stopping
         self.n_iter_no_change = n_iter_no_change
@@ -262,6 +321,21 @@ class GradientBoostingRegressor(_Boosting, Regressor):
         Share of columns each tree sees.
     monotonic_cst : array of -1, 0, 1, or dict by feature name, default=None
         The prediction must not rise (-1) or not fall (1) as the feature rises.
+    categorical_features : list of names or positions, or a mask, default=None
+        Features that are categories: whole numbers that are names and no quantities. They are split by sets of them, or where there are more
+        than ``max_cat_groups``, by their mean label. An unseen category counts as one of the rarest, or as missing.
+    cat_smooth : float, default=10.0
+        Pulls what is known of a category towards what is known of all.
+    cat_l2 : float, default=10.0
+        Added to ``l2_regularization`` where sets of categories are compared.
+    max_cat_threshold : int, default=32
+        Most categories in the set of a split.
+    max_cat_to_onehot : int, default=4
+        A feature of at most so many categories is split one against the rest.
+    min_group_rows : int, default=100
+        Fewest rows between one set of categories that is tried and the next.
+    max_cat_groups : int, default=254
+        A feature of more categories is read as their mean labels.
     early_stopping : bool, default=False
         Stop when the validation loss has not fallen for ``n_iter_no_change`` trees, and keep the best number of them. Without an
         ``eval_set`` the last ``validation_fraction`` of the rows are held out, so rows should be in time order.
@@ -311,6 +385,13 @@ class GradientBoostingRegressor(_Boosting, Regressor):
         subsample=1.0,
         max_features=1.0,
         monotonic_cst=None,
+        categorical_features=None,
+        cat_smooth=10.0,
+        cat_l2=10.0,
+        max_cat_threshold=32,
+        max_cat_to_onehot=4,
+        min_group_rows=100,
+        max_cat_groups=254,
         early_stopping=False,
         n_iter_no_change=50,
         validation_fraction=0.1,
@@ -333,6 +414,13 @@ class GradientBoostingRegressor(_Boosting, Regressor):
         self.subsample = subsample
         self.max_features = max_features
         self.monotonic_cst = monotonic_cst
+        self.categorical_features = categorical_features
+        self.cat_smooth = cat_smooth
+        self.cat_l2 = cat_l2
+        self.max_cat_threshold = max_cat_threshold
+        self.max_cat_to_onehot = max_cat_to_onehot
+        self.min_group_rows = min_group_rows
+        self.max_cat_groups = max_cat_groups
         self.early_stopping = early_stopping
         self.n_iter_no_change = n_iter_no_change
         self.validation_fraction = validation_fraction

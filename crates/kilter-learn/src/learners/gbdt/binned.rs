@@ -8,7 +8,7 @@ use std::ops::Range;
 use kilter_stats::Rng;
 use rayon::prelude::*;
 
-use crate::Matrix;
+use super::categories::Columns;
 
 /// Bin of a missing value.
 pub(in crate::learners) const MISSING: u8 = 0;
@@ -26,6 +26,11 @@ impl Cuts {
     /// Highest value bin in use.
     pub fn last_bin(&self) -> u8 {
         (self.edges.len() + 1) as u8
+    }
+
+    /// A bin for each of the whole numbers from 1 on.
+    pub fn of_bins(bins: u8) -> Self {
+        Cuts { edges: (1..bins).map(|bin| f64::from(bin) + 0.5).collect() }
     }
 
     /// Largest value of a bin.
@@ -67,7 +72,7 @@ pub(in crate::learners) struct Binned {
 }
 
 /// Chooses the cuts of every column from the given rows.
-pub(in crate::learners) fn cut(matrix: &Matrix, rows: Range<usize>, bins: usize, seed: u64) -> Vec<Cuts> {
+pub(in crate::learners) fn cut(matrix: &impl Columns, rows: Range<usize>, bins: usize, seed: u64) -> Vec<Cuts> {
     let sample = sample_rows(rows.len(), seed);
     let cut_column = |column: usize| {
         let values = &matrix.column(column)[rows.clone()];
@@ -82,7 +87,7 @@ pub(in crate::learners) fn cut(matrix: &Matrix, rows: Range<usize>, bins: usize,
 }
 
 impl Binned {
-    pub fn new(matrix: &Matrix, rows: Range<usize>, cuts: &[Cuts]) -> Self {
+    pub fn new(matrix: &impl Columns, rows: Range<usize>, cuts: &[Cuts]) -> Self {
         let width = cuts.len();
         let by_column: Vec<Vec<u8>> =
             cuts.par_iter().enumerate().map(|(column, cuts)| bin_column(&matrix.column(column)[rows.clone()], cuts)).collect();
@@ -148,6 +153,7 @@ fn from_ordered(bits: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Matrix;
     use proptest::prelude::*;
 
     fn one_column(values: &[f64]) -> Matrix {

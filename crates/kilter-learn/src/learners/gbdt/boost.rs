@@ -5,7 +5,9 @@ use std::ops::Range;
 use kilter_stats::Rng;
 use rayon::prelude::*;
 
-use super::binned::{self, Binned};
+use super::binned::{self, Binned, Cuts};
+use super::categories::{Columns, Encoded, Encoders};
+use super::category_split::CategoryRules;
 use super::grow::{Grower, Grown, MAX_DEPTH};
 use super::histogram::{Entry, MAX_ROWS, Scale, row_noise};
 use super::objective::quantile;
@@ -15,7 +17,7 @@ use super::{Gbdt, GbdtModel, Objective, Report};
 use crate::{LearnError, Link, TrainingSet};
 
 /// Rows handled as one block; float sums are added block by block in order, so the thread count cannot change a bit.
-const BLOCK: usize = 8192;
+pub(super) const BLOCK: usize = 8192;
 
 pub(super) fn boost(
     training_set: &TrainingSet,
@@ -27,13 +29,16 @@ pub(super) fn boost(
     if rows.len() > MAX_ROWS {
         return Err(LearnError::TooManyRows { rows: rows.len(), limit: MAX_ROWS });
     }
-    let matrix = &training_set.matrix;
-    let cuts = binned::cut(matrix, rows.clone(), parameters.bins, parameters.seed);
-    let mut training = Scored::new(training_set, rows.clone(), &cuts, parameters);
+    let encoders = Encoders::learn(training_set, rows.clone(), parameters)?;
+    let (encoded, cuts, is_categories) = prepare(&encoders, training_set, rows.clone(), parameters)?;
+    let mut training = Scored::new(training_set, rows.clone(), &encoded, &cuts, parameters);
     let objective = parameters.objective;
     let base = objective.base(training.labels, |row| training.weight(row));
     training.scores.fill(base);
-    let mut validation = validation.map(|(set, rows)| Scored::new(set, rows, &cuts, parameters));
+    let mut validation = validation.map(|(set, rows)| {
+        let encoded = encoders.scored(&set.matrix, rows.clone());
+        Scored::new(set, rows, &encoded, &cuts, parameters)
+    });
     if let Some(validation) = &mut validation {
         validation.scores.fill(base);
     }
@@ -55,6 +60,7 @@ pub(super) fn boost(
         scale: Scale::fitting(largest_weight, largest_weight),
         cuts: &cuts,
         monotone: if parameters.monotone.iter().all(|&direction| direction == 0) { &[] } else { &parameters.monotone },
+        categories: category_rules(parameters, &is_categories),
     };
     let max_depth = parameters.max_depth.unwrap_or(MAX_DEPTH).min(MAX_DEPTH);
     let binned = &training.binned;
@@ -107,11 +113,48 @@ pub(super) fn boost(
         trees.truncate(best);
     }
     report.best_iteration = trees.len();
-    Ok(GbdtModel::new(matrix.names().to_vec(), parameters.clone(), report, base, trees))
+    Ok(GbdtModel::new(training_set.matrix.names().to_vec(), parameters.clone(), report, base, encoders, trees))
+}
+
+/// The training rows as trees see them, how their columns are cut, and which of them hold bins of categories.
+pub(super) fn prepare<'a>(
+    encoders: &Encoders,
+    set: &'a TrainingSet,
+    rows: Range<usize>,
+    parameters: &Gbdt,
+) -> Result<(Encoded<'a>, Vec<Cuts>, Vec<bool>), LearnError> {
+    let encoded = encoders.training(set, rows, parameters);
+    let mut cuts = binned::cut(&encoded, 0..encoded.rows(), parameters.bins, parameters.seed);
+    let is_categories = encoders.sets(cuts.len());
+    for encoder in encoders.iter() {
+        if parameters.monotone.get(encoder.input).is_some_and(|&direction| direction != 0) {
+            let name = &set.matrix.names()[encoder.input];
+            return Err(LearnError::BadParameter {
+                name: "monotone",
+                found: format!("not 0 for {name:?}"),
+                must: "0 for columns of categories",
+            });
+        }
+        if let Some(bins) = encoder.bins {
+            cuts[encoder.input] = Cuts::of_bins(bins);
+        }
+    }
+    Ok((encoded, cuts, is_categories))
+}
+
+pub(super) fn category_rules<'a>(parameters: &Gbdt, columns: &'a [bool]) -> Option<CategoryRules<'a>> {
+    columns.contains(&true).then_some(CategoryRules {
+        columns,
+        smooth: parameters.cat_smooth,
+        l2: parameters.cat_l2,
+        most_in_set: parameters.max_cat_threshold,
+        most_one_by_one: parameters.max_cat_to_onehot,
+        min_group_rows: parameters.min_group_rows as u64,
+    })
 }
 
 /// Number of trees with the lowest validation loss, the fewest of equals.
-fn best_iteration(losses: &[f64]) -> Option<usize> {
+pub(super) fn best_iteration(losses: &[f64]) -> Option<usize> {
     losses.iter().enumerate().min_by(|a, b| a.1.total_cmp(b.1)).map(|(index, _)| index + 1)
 }
 
@@ -126,13 +169,13 @@ struct Scored<'a> {
 }
 
 impl<'a> Scored<'a> {
-    fn new(set: &'a TrainingSet, rows: Range<usize>, cuts: &[binned::Cuts], parameters: &Gbdt) -> Self {
+    fn new(set: &'a TrainingSet, rows: Range<usize>, encoded: &Encoded<'_>, cuts: &[Cuts], parameters: &Gbdt) -> Self {
         // A label between 0 and 1 is that much of a positive row.
         let class = |label: f64| if parameters.scale_positive == 1.0 { 1.0 } else { 1.0 + label * (parameters.scale_positive - 1.0) };
         let weigh = |row: usize| set.weight(row) * class(set.labels[row]);
         let weighted = set.weights.is_some() || parameters.scale_positive != 1.0;
         Scored {
-            binned: Binned::new(&set.matrix, rows.clone(), cuts),
+            binned: Binned::new(encoded, 0..encoded.rows(), cuts),
             objective: parameters.objective,
             labels: &set.labels[rows.clone()],
             weights: weighted.then(|| rows.clone().map(weigh).collect()),
@@ -168,18 +211,18 @@ fn starts(rows: usize) -> Vec<usize> {
 }
 
 /// The rows one tree sees, chosen by counting and not by drawing, so the order of work does not matter.
-struct Bag {
-    seed: u64,
-    fraction: f64,
+pub(super) struct Bag {
+    pub seed: u64,
+    pub fraction: f64,
 }
 
 impl Bag {
-    fn has(&self, row: usize) -> bool {
+    pub fn has(&self, row: usize) -> bool {
         f64::from(row_noise(self.seed, row as u32)) < self.fraction * 4_294_967_296.0
     }
 }
 
-fn choose_columns(width: usize, fraction: f64, rng: &mut Rng) -> Vec<usize> {
+pub(super) fn choose_columns(width: usize, fraction: f64, rng: &mut Rng) -> Vec<usize> {
     let mut columns: Vec<usize> = (0..width).collect();
     let wanted = (libm::ceil(width as f64 * fraction) as usize).clamp(1, width);
     if wanted < width {
@@ -264,7 +307,7 @@ fn set_leaf_values(grown: &mut Grown, entries: &[Entry], gradients: &[[f32; 2]],
     grown.tree.leaves = grown.leaves.par_iter().map(value).collect();
 }
 
-fn add_leaf_values(scores: &mut [f64], grown: &Grown, entries: &[Entry]) {
+pub(super) fn add_leaf_values(scores: &mut [f64], grown: &Grown, entries: &[Entry]) {
     for (leaf, value) in grown.leaves.iter().zip(&grown.tree.leaves) {
         for entry in &entries[leaf.start..][..leaf.rows] {
             scores[entry.row()] += value;
@@ -273,7 +316,7 @@ fn add_leaf_values(scores: &mut [f64], grown: &Grown, entries: &[Entry]) {
 }
 
 /// Adds the tree's values to the scores of the wanted rows by walking it.
-fn add_tree(scores: &mut [f64], binned: &Binned, grown: &Grown, wanted: impl Fn(usize) -> bool + Sync) {
+pub(super) fn add_tree(scores: &mut [f64], binned: &Binned, grown: &Grown, wanted: impl Fn(usize) -> bool + Sync) {
     scores.par_chunks_mut(BLOCK).enumerate().for_each(|(block, scores)| {
         for (row, score) in (block * BLOCK..).zip(scores) {
             if wanted(row) {

@@ -71,8 +71,11 @@ impl<'a> Grower<'a> {
             let parent = &leaves[index];
             let node = tree.nodes.len();
             let rows = parent.total.count as u32;
-            let threshold = rules.cuts[split.column].upper(split.bin);
-            tree.nodes.push(Node::new(split.column, threshold, split.missing_left, split.gain, rows));
+            let split_node = match split.set {
+                Some(set) => tree.node_of_set(split.column, set, split.gain, rows),
+                None => Node::new(split.column, rules.cuts[split.column].upper(split.bin), split.missing_left, split.gain, rows),
+            };
+            tree.nodes.push(split_node);
             bins.push(split.bin);
             link(&mut tree, parent.parent, Child::Node(node));
             let stretch = &mut entries[parent.start..][..rows as usize];
@@ -171,13 +174,13 @@ const PART: usize = 32_768;
 fn partition(entries: &mut [Entry], spare: &mut [Entry], bins: &[u8], split: &Split) -> usize {
     let spare = &mut spare[..entries.len()];
     if entries.len() < 2 * PART || rayon::current_num_threads() == 1 {
-        let left = compact(entries, spare, bins, split);
+        let left = compact_split(entries, spare, bins, split);
         let right = entries.len() - left;
         entries[left..].copy_from_slice(&spare[..right]);
         return left;
     }
     let lefts: Vec<usize> =
-        entries.par_chunks_mut(PART).zip(spare.par_chunks_mut(PART)).map(|(part, spare)| compact(part, spare, bins, split)).collect();
+        entries.par_chunks_mut(PART).zip(spare.par_chunks_mut(PART)).map(|(part, spare)| compact_split(part, spare, bins, split)).collect();
     let mut end = 0;
     for (part, &left) in lefts.iter().enumerate() {
         entries.copy_within(part * PART..part * PART + left, end);
@@ -192,13 +195,20 @@ fn partition(entries: &mut [Entry], spare: &mut [Entry], bins: &[u8], split: &Sp
     total
 }
 
+fn compact_split(entries: &mut [Entry], spare: &mut [Entry], bins: &[u8], split: &Split) -> usize {
+    match split.set {
+        Some(set) => compact(entries, spare, bins, |bin| set.has(bin)),
+        None => compact(entries, spare, bins, |bin| (bin <= split.bin) & (bin != MISSING) | (bin == MISSING) & split.missing_left),
+    }
+}
+
 /// Moves the entries that go left to the front and copies the others to the front of `spare`.
-fn compact(entries: &mut [Entry], spare: &mut [Entry], bins: &[u8], split: &Split) -> usize {
+#[inline(always)]
+fn compact(entries: &mut [Entry], spare: &mut [Entry], bins: &[u8], goes_left: impl Fn(u8) -> bool) -> usize {
     let (mut left, mut right) = (0, 0);
     for i in 0..entries.len() {
         let entry = entries[i];
-        let bin = bins[entry.row()];
-        let goes_left = (bin <= split.bin) & (bin != MISSING) | (bin == MISSING) & split.missing_left;
+        let goes_left = goes_left(bins[entry.row()]);
         // Writing to both places and advancing one of them needs no branch, which half the rows would mispredict.
         entries[left] = entry;
         spare[right] = entry;
@@ -225,6 +235,7 @@ mod tests {
                 column: 0,
                 bin,
                 missing_left,
+                set: None,
                 left: Sums::default(),
                 right: Sums::default(),
                 left_bounds: UNBOUNDED,

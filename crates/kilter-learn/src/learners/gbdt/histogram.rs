@@ -105,6 +105,10 @@ impl Sums {
         Sums { gradient: cell[0] as i64, hessian: cell[1] & ((1 << COUNT_SHIFT) - 1), count: cell[1] >> COUNT_SHIFT }
     }
 
+    pub fn with(&self, more: &Sums) -> Sums {
+        Sums { gradient: self.gradient + more.gradient, hessian: self.hessian + more.hessian, count: self.count + more.count }
+    }
+
     #[inline(always)]
     pub fn without(&self, part: &Sums) -> Sums {
         Sums { gradient: self.gradient - part.gradient, hessian: self.hessian - part.hessian, count: self.count - part.count }

@@ -2,18 +2,22 @@
 //!
 //! The method is that of XGBoost (Chen and Guestrin 2016) and LightGBM (Ke et al. 2017); sums are exact whole numbers, so the model's bytes
 //! do not depend on the number of threads. Missing values (NaN) learn a side at every split. Where a split's training rows had no missing
-//! value, a missing value later goes to the side with more training rows. Infinite values are ordinary extremes.
+//! value, a missing value later goes to the side with more training rows. Infinite values are ordinary extremes. Columns of categories are
+//! split by sets of them, or by their mean label where they are many.
 //!
 //! Memory beside the training set: two bytes a value, about 40 bytes a row, and 4 KiB a column for each open leaf.
 //!
-//! `binned` cuts columns into bins, `histogram` sums gradients, `split` finds the best cut of a node among its `thresholds`, `grow` makes a tree, `boost` makes
-//! many, `scoring` scores, `shap` explains.
+//! `categories` says what trees see of a category, `binned` cuts columns into bins, `histogram` sums gradients, `split` finds the best cut of a node
+//! among its `thresholds`, `category_split` the best set, `grow` makes a tree, `boost` makes many, `scoring` scores, `shap` explains.
 
 pub(super) mod binned;
 mod boost;
+mod categories;
+mod category_split;
 mod grow;
 mod histogram;
 mod model;
+mod multiclass;
 mod objective;
 pub(super) mod scoring;
 mod shap;
@@ -25,12 +29,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::{LearnError, TrainingSet};
 
+pub(crate) use categories::Encoder;
 pub(crate) use grow::MAX_DEPTH;
 pub use model::{GbdtModel, Report};
 pub(crate) use model::{read, read_trees};
+pub use multiclass::{fit_classes, fit_classes_with_validation};
 pub use objective::Objective;
 pub(crate) use shap::{Explained, Explainer, Test};
-pub(crate) use tree::{Child, Tree};
+pub(crate) use tree::{Child, Node, Tree};
 
 pub const KIND: &str = "gbdt";
 
@@ -72,6 +78,36 @@ pub struct Gbdt {
     pub monotone: Vec<i8>,
     /// Weight of a positive row against a negative one, with log loss only. Other than 1 it shifts probabilities away from observed rates.
     pub scale_positive: f64,
+    /// Names of the columns that hold categories: whole numbers that are names and no quantities.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub categorical: Vec<String>,
+    /// Pulls what is known of a category towards what is known of all: so many rows more in its mean label, as much added to its sum of hessians where
+    /// categories are sorted. A category with fewer rows in a node joins no set there.
+    #[serde(skip_serializing_if = "is_ten")]
+    pub cat_smooth: f64,
+    /// Added to `lambda_l2` where sets of categories are compared.
+    #[serde(skip_serializing_if = "is_ten")]
+    pub cat_l2: f64,
+    /// Most categories in the set of a split.
+    #[serde(skip_serializing_if = "is::<32>")]
+    pub max_cat_threshold: usize,
+    /// A column of at most so many categories is split one against the rest.
+    #[serde(skip_serializing_if = "is::<4>")]
+    pub max_cat_to_onehot: usize,
+    /// Fewest rows by which one set of categories of a node must differ from the next one tried, and that the other side must keep.
+    #[serde(skip_serializing_if = "is::<100>")]
+    pub min_group_rows: usize,
+    /// A column of more categories is read as their mean labels instead of sets; at most 254.
+    #[serde(skip_serializing_if = "is::<254>")]
+    pub max_cat_groups: usize,
+}
+
+fn is_ten(value: &f64) -> bool {
+    *value == 10.0
+}
+
+fn is<const DEFAULT: usize>(value: &usize) -> bool {
+    *value == DEFAULT
 }
 
 impl Default for Gbdt {
@@ -94,12 +130,20 @@ impl Default for Gbdt {
             seed: 7,
             monotone: Vec::new(),
             scale_positive: 1.0,
+            categorical: Vec::new(),
+            cat_smooth: 10.0,
+            cat_l2: 10.0,
+            max_cat_threshold: 32,
+            max_cat_to_onehot: 4,
+            min_group_rows: 100,
+            max_cat_groups: categories::MOST_BINS,
         }
     }
 }
 
 /// Trains on the set. With `early_stopping`, its last rows are held out to judge when to stop.
 pub fn fit(training_set: &TrainingSet, parameters: &Gbdt) -> Result<GbdtModel, LearnError> {
+    parameters.check_one_output()?;
     parameters.check(training_set.matrix.columns())?;
     training_set.check()?;
     parameters.objective.check_labels(training_set)?;
@@ -107,31 +151,60 @@ pub fn fit(training_set: &TrainingSet, parameters: &Gbdt) -> Result<GbdtModel, L
     if parameters.early_stopping.is_none() {
         return boost::boost(training_set, 0..rows, None, parameters);
     }
+    let training = rows_before_validation(rows, parameters)?;
+    boost::boost(training_set, 0..training, Some((training_set, training..rows)), parameters)
+}
+
+/// How many rows are left to learn from when the last ones are held out.
+fn rows_before_validation(rows: usize, parameters: &Gbdt) -> Result<usize, LearnError> {
     let fraction = parameters.validation_fraction;
     let held_out = libm::ceil(rows as f64 * fraction) as usize;
     if held_out == 0 || held_out >= rows {
         return Err(LearnError::EmptyValidation { rows, fraction });
     }
-    boost::boost(training_set, 0..rows - held_out, Some((training_set, rows - held_out..rows)), parameters)
+    Ok(rows - held_out)
+}
+
+fn check_same_columns(training: &TrainingSet, validation: &TrainingSet) -> Result<(), LearnError> {
+    let (training, validation) = (training.matrix.names(), validation.matrix.names());
+    if training == validation {
+        return Ok(());
+    }
+    Err(LearnError::DifferentColumns { training: training.to_vec(), validation: validation.to_vec() })
 }
 
 /// Trains on one set and follows the loss on another; stops early if the parameters say so.
 pub fn fit_with_validation(training: &TrainingSet, validation: &TrainingSet, parameters: &Gbdt) -> Result<GbdtModel, LearnError> {
+    parameters.check_one_output()?;
     parameters.check(training.matrix.columns())?;
     training.check()?;
     parameters.objective.check_labels(training)?;
     validation.check()?;
     parameters.objective.check_labels(validation)?;
-    if training.matrix.names() != validation.matrix.names() {
-        return Err(LearnError::DifferentColumns {
-            training: training.matrix.names().to_vec(),
-            validation: validation.matrix.names().to_vec(),
-        });
-    }
+    check_same_columns(training, validation)?;
     boost::boost(training, 0..training.rows(), Some((validation, 0..validation.rows())), parameters)
 }
 
 impl Gbdt {
+    /// Whether a model of these parameters is what earlier builds know.
+    fn is_plain(&self) -> bool {
+        self.categorical.is_empty()
+    }
+
+    fn check_one_output(&self) -> Result<(), LearnError> {
+        if self.objective != Objective::Softmax {
+            return Ok(());
+        }
+        let must = "one of a single output: several classes are learned by the library and the Python package, and no project decides by them yet";
+        Err(LearnError::BadParameter { name: "objective", found: "softmax".into(), must })
+    }
+
+    /// Whether a column of so many categories is read as their mean labels.
+    fn has_statistics(&self, categories: usize) -> bool {
+        // Of several classes there is no one mean label.
+        categories > self.max_cat_groups && self.objective != Objective::Softmax
+    }
+
     fn check(&self, columns: usize) -> Result<(), LearnError> {
         let require = |holds: bool, name, found: String, must| {
             if holds { Ok(()) } else { Err(LearnError::BadParameter { name, found, must }) }
@@ -161,6 +234,12 @@ impl Gbdt {
         require(scale_used, "scale_positive", number(self.scale_positive), "1 with an objective that has no positive rows")?;
         let monotone = format!("{:?}", self.monotone);
         require(self.monotone.iter().all(|direction| (-1..=1).contains(direction)), "monotone", monotone, "-1, 0 or 1 for each column")?;
+        require(at_least_zero(self.cat_smooth), "cat_smooth", number(self.cat_smooth), "finite and not below 0")?;
+        require(at_least_zero(self.cat_l2), "cat_l2", number(self.cat_l2), "finite and not below 0")?;
+        require((1..=255).contains(&self.max_cat_threshold), "max_cat_threshold", self.max_cat_threshold.to_string(), "1 to 255")?;
+        require(self.min_group_rows >= 1, "min_group_rows", "0".into(), "at least 1")?;
+        let groups = self.max_cat_groups;
+        require(groups <= categories::MOST_BINS, "max_cat_groups", groups.to_string(), "at most 254")?;
         match self.monotone.len() {
             0 => Ok(()),
             found if found == columns => Ok(()),
@@ -169,6 +248,8 @@ impl Gbdt {
     }
 }
 
+#[cfg(test)]
+mod category_model_tests;
 #[cfg(test)]
 mod objective_tests;
 #[cfg(test)]

@@ -1,14 +1,17 @@
 //! A trained forest as a [`Model`].
 
+use std::cell::RefCell;
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
+use super::categories::{Columns, Encoders};
 use super::scoring::{Level, Plan};
 use super::shap::Explainer;
 use super::tree::{Forest, Tree};
 use super::{Gbdt, KIND};
-use crate::format::{Header, Sealed, Writer, seal};
+use crate::format::{Header, Sealed, Writer, seal, seal_newest};
 use crate::{LearnError, Link, Matrix, Model};
 
 /// Gradient-boosted trees: the margin is a base plus one leaf value a tree.
@@ -18,6 +21,8 @@ pub struct GbdtModel {
     parameters: Gbdt,
     report: Report,
     base: f64,
+    /// What trees see of inputs that are categories.
+    encoders: Encoders,
     trees: Vec<Tree>,
     forest: Forest,
     /// The faster way to the same bits; `None` for forests it has no room for.
@@ -25,6 +30,14 @@ pub struct GbdtModel {
     /// Tables for explanations, some hundred bytes a leaf; made at the first one.
     explainer: OnceLock<Explainer>,
 }
+
+thread_local! {
+    // A row as trees see it, so that scoring allocates nothing after the first row of a thread.
+    static ENCODED: RefCell<Vec<f64>> = RefCell::default();
+}
+
+/// Rows that are encoded at once.
+const BLOCK: usize = 4096;
 
 /// How training went.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -44,10 +57,10 @@ pub struct Report {
 }
 
 impl GbdtModel {
-    pub(super) fn new(inputs: Vec<String>, parameters: Gbdt, report: Report, base: f64, trees: Vec<Tree>) -> Self {
+    pub(super) fn new(inputs: Vec<String>, parameters: Gbdt, report: Report, base: f64, encoders: Encoders, trees: Vec<Tree>) -> Self {
         let forest = Forest::new(&trees);
-        let plan = Plan::new(&trees, Level::best());
-        GbdtModel { inputs, parameters, report, base, trees, forest, plan, explainer: OnceLock::new() }
+        let plan = if trees.iter().any(Tree::has_sets) { None } else { Plan::new(&trees, Level::best()) };
+        GbdtModel { inputs, parameters, report, base, encoders, trees, forest, plan, explainer: OnceLock::new() }
     }
 
     pub fn parameters(&self) -> &Gbdt {
@@ -66,6 +79,39 @@ impl GbdtModel {
     /// What a margin starts from, and what is added to it in this order.
     pub(crate) fn parts(&self) -> (f64, &[Tree]) {
         (self.base, &self.trees)
+    }
+
+    /// What the trees' bins and statistics of categories stand for.
+    pub(crate) fn encoders(&self) -> &Encoders {
+        &self.encoders
+    }
+
+    /// Hands over the row as trees see it.
+    #[inline]
+    fn encoded<T>(&self, row: &[f64], then: impl FnOnce(&[f64]) -> T) -> T {
+        assert_eq!(row.len(), self.inputs.len(), "a row must have one value an input");
+        if self.encoders.is_empty() {
+            return then(row);
+        }
+        ENCODED.with_borrow_mut(|encoded| {
+            encoded.clear();
+            encoded.extend_from_slice(row);
+            self.encoders.encode(encoded);
+            then(encoded)
+        })
+    }
+
+    /// Hands over the rows as trees see them, some at a time and in order.
+    fn encoded_rows(&self, matrix: &Matrix, mut then: impl FnMut(&Matrix, Range<usize>)) {
+        assert_eq!(matrix.columns(), self.inputs.len(), "a matrix must have one column an input");
+        if self.encoders.is_empty() {
+            return then(matrix, 0..matrix.rows());
+        }
+        for start in (0..matrix.rows()).step_by(BLOCK) {
+            let rows = start..matrix.rows().min(start + BLOCK);
+            let block = self.encoders.scored(matrix, rows).to_matrix();
+            then(&block, 0..Columns::rows(&block));
+        }
     }
 
     #[cfg(test)]
@@ -88,42 +134,42 @@ impl Model for GbdtModel {
     }
 
     fn margin(&self, row: &[f64]) -> f64 {
-        assert_eq!(row.len(), self.inputs.len(), "a row must have one value an input");
-        let planned = self.plan.as_ref().and_then(|plan| plan.margin(self.base, row));
-        planned.unwrap_or_else(|| self.forest.sum(self.base, row))
+        self.encoded(row, |row| {
+            let planned = self.plan.as_ref().and_then(|plan| plan.margin(self.base, row));
+            planned.unwrap_or_else(|| self.forest.sum(self.base, row))
+        })
     }
 
     fn margins(&self, matrix: &Matrix) -> Vec<f64> {
-        assert_eq!(matrix.columns(), self.inputs.len(), "a matrix must have one column an input");
         let mut margins = Vec::with_capacity(matrix.rows());
-        match &self.plan {
-            Some(plan) => plan.margins(self.base, matrix, 0..matrix.rows(), &mut margins),
+        self.encoded_rows(matrix, |matrix, rows| match &self.plan {
+            Some(plan) => plan.margins(self.base, matrix, rows, &mut margins),
             None => {
                 let mut row = Vec::new();
-                margins.extend((0..matrix.rows()).map(|r| {
+                margins.extend(rows.map(|r| {
                     matrix.row(r, &mut row);
                     self.forest.sum(self.base, &row)
                 }));
             }
-        }
+        });
         margins
     }
 
     /// Exact path-dependent TreeSHAP. The base is the mean margin over the rows that the trees were grown on.
     fn explain(&self, row: &[f64], contributions: &mut Vec<f64>) -> f64 {
-        assert_eq!(row.len(), self.inputs.len(), "a row must have one value an input");
         let explainer = self.explainer.get_or_init(|| Explainer::new(&self.trees));
-        self.base + explainer.explain(row, contributions)
+        self.base + self.encoded(row, |row| explainer.explain(row, contributions))
     }
 
     fn explanations(&self, matrix: &Matrix) -> Vec<f64> {
-        assert_eq!(matrix.columns(), self.inputs.len(), "a matrix must have one column an input");
         let explainer = self.explainer.get_or_init(|| Explainer::new(&self.trees));
         let base = self.base + explainer.base();
         let mut all = Vec::with_capacity(matrix.rows() * (matrix.columns() + 1));
-        explainer.explain_rows(matrix, |contributions| {
-            all.extend(contributions);
-            all.push(base);
+        self.encoded_rows(matrix, |matrix, _| {
+            explainer.explain_rows(matrix, |contributions| {
+                all.extend(contributions);
+                all.push(base);
+            });
         });
         all
     }
@@ -135,7 +181,21 @@ impl Model for GbdtModel {
         self.trees.iter().for_each(|tree| tree.write(&mut body));
         let header =
             Header { kind: KIND.into(), inputs: self.inputs.clone(), parameters: self.parameters.clone(), report: self.report.clone() };
-        seal(&header, body)
+        if self.parameters.is_plain() {
+            return seal(&header, body);
+        }
+        self.encoders.write(&mut body);
+        self.trees.iter().for_each(|tree| tree.write_sets(&mut body));
+        seal_newest(&header, body)
+    }
+
+    fn categorical_inputs(&self) -> Vec<usize> {
+        self.encoders.iter().map(|encoder| encoder.input).collect()
+    }
+
+    fn unseen_categories(&self, row: &[f64]) -> usize {
+        assert_eq!(row.len(), self.inputs.len(), "a row must have one value an input");
+        self.encoders.iter().filter(|encoder| !encoder.knows(row[encoder.input])).count()
     }
 
     /// Total gain of the splits on each input.
@@ -180,7 +240,13 @@ pub(crate) fn read_trees(sealed: &Sealed<'_>) -> Result<GbdtModel, LearnError> {
     }
     let count = body.u32()? as usize;
     body.room_for(count, 4)?;
-    let trees = (0..count).map(|_| Tree::read(&mut body, inputs.len())).collect::<Result<Vec<_>, _>>()?;
+    let mut trees = (0..count).map(|_| Tree::read(&mut body, inputs.len())).collect::<Result<Vec<_>, _>>()?;
+    let mut encoders = Encoders::default();
+    if !parameters.is_plain() {
+        encoders = Encoders::read(&mut body, inputs.len())?;
+        let bins = encoders.sets(inputs.len());
+        trees.iter_mut().try_for_each(|tree| tree.read_sets(&mut body, &bins))?;
+    }
     body.end()?;
-    Ok(GbdtModel::new(inputs, parameters, report, base, trees))
+    Ok(GbdtModel::new(inputs, parameters, report, base, encoders, trees))
 }

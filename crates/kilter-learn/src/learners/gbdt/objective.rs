@@ -32,6 +32,8 @@ pub enum Objective {
     Gamma,
     /// Deviance of sums of amounts, many of them 0: labels from 0, logarithmic link, variance mean^power with a power between 1 and 2.
     Tweedie { power: f64 },
+    /// A class's part of the log loss of several classes; its margin means something beside those of the others only. Learned by `fit_classes`.
+    Softmax,
 }
 
 /// Beyond this a label's square and its sums leave the range in which they can be relied on.
@@ -48,7 +50,9 @@ impl Objective {
     pub fn link(&self) -> Link {
         match self {
             Objective::Binary => Link::Logit,
-            Objective::SquaredError | Objective::AbsoluteError | Objective::Huber { .. } | Objective::Quantile { .. } => Link::Identity,
+            Objective::SquaredError | Objective::AbsoluteError | Objective::Huber { .. } | Objective::Quantile { .. } | Objective::Softmax => {
+                Link::Identity
+            }
             Objective::Poisson | Objective::Gamma | Objective::Tweedie { .. } => Link::Log,
         }
     }
@@ -66,7 +70,7 @@ impl Objective {
     pub(super) fn check_labels(&self, set: &TrainingSet) -> Result<(), LearnError> {
         let usable = |label: f64| label.abs() <= LARGEST_LABEL;
         match self {
-            Objective::Binary => set.check_labels(|label| (0.0..=1.0).contains(&label), "0 or 1, or a probability between them"),
+            Objective::Binary | Objective::Softmax => set.check_labels(|label| (0.0..=1.0).contains(&label), "0 or 1, or a probability between them"),
             Objective::Poisson | Objective::Tweedie { .. } => set.check_labels(|label| usable(label) && label >= 0.0, "0 to 1e15"),
             Objective::Gamma => set.check_labels(|label| (1e-15..=LARGEST_LABEL).contains(&label), "above 0, from 1e-15 to 1e15"),
             _ => set.check_labels(usable, "a number from -1e15 to 1e15"),
@@ -84,7 +88,7 @@ impl Objective {
             sum / total
         };
         match *self {
-            Objective::Binary => logit(mean()),
+            Objective::Binary | Objective::Softmax => logit(mean()),
             Objective::SquaredError => mean(),
             // Squared error's start would lie far out where outliers are what one wants to be safe from.
             Objective::AbsoluteError | Objective::Huber { .. } => quantile(pairs(labels, weight), 0.5),
@@ -97,7 +101,8 @@ impl Objective {
     #[inline(always)]
     pub(super) fn derivatives(&self, margin: f64, label: f64) -> (f64, f64) {
         match *self {
-            Objective::Binary => {
+            // Alone, a class is told from all others.
+            Objective::Binary | Objective::Softmax => {
                 let p = quick_sigmoid(margin);
                 (p - label, p * (1.0 - p))
             }
@@ -135,7 +140,7 @@ impl Objective {
     pub(super) fn loss(&self, margin: f64, label: f64) -> f64 {
         let off = margin - label;
         match *self {
-            Objective::Binary => margin_loss(margin, label),
+            Objective::Binary | Objective::Softmax => margin_loss(margin, label),
             Objective::SquaredError => off * off,
             Objective::Huber { delta } if off.abs() <= delta => 0.5 * off * off,
             Objective::Huber { delta } => delta * (off.abs() - 0.5 * delta),
@@ -182,11 +187,17 @@ impl Objective {
 /// division: the same bits on every machine.
 #[inline(always)]
 fn quick_sigmoid(margin: f64) -> f64 {
+    let e = quick_exp(-margin.abs().min(700.0));
+    (if margin >= 0.0 { 1.0 } else { e }) / (1.0 + e)
+}
+
+/// exp from -700 to 0, in the same way.
+#[inline(always)]
+pub(super) fn quick_exp(x: f64) -> f64 {
     // Added to a number below 2^51 it leaves the nearest whole number in the low bits.
     const WHOLE: f64 = 6_755_399_441_055_744.0;
     const LN_2_HIGH: f64 = 6.931_471_803_691_238e-1;
     const LN_2_LOW: f64 = 1.908_214_929_270_587_7e-10;
-    let x = -margin.abs().min(700.0);
     let shifted = x * std::f64::consts::LOG2_E + WHOLE;
     let whole = shifted - WHOLE;
     let rest = (x - whole * LN_2_HIGH) - whole * LN_2_LOW;
@@ -194,8 +205,7 @@ fn quick_sigmoid(margin: f64) -> f64 {
     for factorial in [479_001_600.0, 39_916_800.0, 3_628_800.0, 362_880.0, 40_320.0, 5_040.0, 720.0, 120.0, 24.0, 6.0, 2.0, 1.0, 1.0] {
         sum = sum * rest + 1.0 / factorial;
     }
-    let e = sum * f64::from_bits((shifted.to_bits() << 52).wrapping_add(1.0f64.to_bits()));
-    (if margin >= 0.0 { 1.0 } else { e }) / (1.0 + e)
+    sum * f64::from_bits((shifted.to_bits() << 52).wrapping_add(1.0f64.to_bits()))
 }
 
 /// Slope of the pinball loss. On the label itself none is preferred: rows that are met exactly pull nowhere.

@@ -27,7 +27,7 @@ fn threshold(rng: &mut Rng) -> f64 {
 
 /// A tree of so many leaves, each split at a random leaf.
 fn random_tree(rng: &mut Rng, columns: usize, leaves: usize) -> Tree {
-    let mut tree = Tree { nodes: Vec::new(), leaves: vec![rng.normal()], leaf_rows: vec![1] };
+    let mut tree = Tree { nodes: Vec::new(), leaves: vec![rng.normal()], leaf_rows: vec![1], ..Tree::default() };
     let mut above: Vec<Option<(usize, bool)>> = vec![None];
     for index in 0..leaves - 1 {
         let leaf = rng.below(tree.leaves.len() as u64) as usize;

@@ -20,7 +20,8 @@
 
 use std::cell::RefCell;
 
-use super::tree::{Child, Node, Tree};
+use super::categories::BinSet;
+use super::tree::{Child, Tree};
 use crate::Matrix;
 
 /// What an explanation asks of a tree, of Kilter's own and of those from elsewhere.
@@ -91,12 +92,16 @@ pub(crate) struct SplitTest {
     column: u32,
     missing_left: bool,
     threshold: f64,
+    set: Option<BinSet>,
 }
 
 impl Test for SplitTest {
     #[inline(always)]
     fn goes_left(&self, row: &[f64]) -> bool {
         let value = row[self.column as usize];
+        if let Some(set) = &self.set {
+            return set.holds(value);
+        }
         (value <= self.threshold) | (value.is_nan() & self.missing_left)
     }
 }
@@ -105,8 +110,8 @@ impl Explained for Tree {
     type Test = SplitTest;
 
     fn test(&self, node: usize) -> SplitTest {
-        let Node { column, missing_left, threshold, .. } = self.nodes[node];
-        SplitTest { column, missing_left, threshold }
+        let node = &self.nodes[node];
+        SplitTest { column: node.column, missing_left: node.missing_left, threshold: node.threshold, set: self.set(node).copied() }
     }
     fn root(&self) -> Child {
         Tree::root(self)

@@ -225,7 +225,7 @@ fn one_split_by_hand() {
     let mut node = Node::new(0, 0.0, false, 1.0, 4);
     node.set_left(Child::Leaf(0));
     node.set_right(Child::Leaf(1));
-    let tree = Tree { nodes: vec![node], leaves: vec![1.0, 5.0], leaf_rows: vec![3, 1] };
+    let tree = Tree { nodes: vec![node], leaves: vec![1.0, 5.0], leaf_rows: vec![3, 1], ..Tree::default() };
     let explainer = Explainer::new(&[tree]);
     for (value, expected) in [(-1.0, -1.0), (0.0, -1.0), (1.0, 3.0), (f64::NAN, 3.0)] {
         let mut found = Vec::new();

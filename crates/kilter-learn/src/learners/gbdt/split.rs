@@ -8,6 +8,8 @@
 //! only a strictly larger gain wins, so ties always fall alike.
 
 use super::binned::{Cuts, MISSING};
+use super::categories::BinSet;
+use super::category_split::{self, BestSet, CategoryRules};
 use super::histogram::{Cell, Cells, Histogram, Scale, Sums, add};
 use super::thresholds::{self, Thresholds};
 
@@ -22,6 +24,8 @@ pub(super) struct Rules<'a> {
     pub cuts: &'a [Cuts],
     /// -1, 0 or 1 a column; empty when nothing is constrained.
     pub monotone: &'a [i8],
+    /// Of columns that hold categories; none when there are none.
+    pub categories: Option<CategoryRules<'a>>,
 }
 
 /// Where the values of a node's leaves must stay.
@@ -40,6 +44,8 @@ pub(super) struct Split {
     /// Rows in bins up to this one go left.
     pub bin: u8,
     pub missing_left: bool,
+    /// The bins whose rows go left, of a column of categories; `bin` then says nothing.
+    pub set: Option<BinSet>,
     pub left: Sums,
     pub right: Sums,
     pub left_bounds: Bounds,
@@ -52,13 +58,23 @@ pub(super) fn best(rules: &Rules<'_>, histogram: &Histogram, columns: &[usize], 
     let floor = rules.min_gain + rules.side(total, bounds).score;
     for &column in columns {
         let beat = best.as_ref().map_or(floor, |best| best.score);
-        let found = if rules.monotone.is_empty() {
+        let found = if let Some(categories) = rules.categories.as_ref().filter(|categories| categories.columns[column]) {
+            let found = category_split::best(rules, categories, &histogram[column], rules.cuts[column].last_bin(), total, bounds, beat);
+            found.map(|BestSet { score, set, left }| Candidate {
+                score,
+                column,
+                bin: 0,
+                missing_left: set.has(MISSING),
+                set: Some(set),
+                left,
+            })
+        } else if rules.monotone.is_empty() {
             thresholds.add_up(&histogram[column], rules.cuts[column].last_bin());
             let missing = histogram[column][usize::from(MISSING)];
             rules.scan_column(missing, total, beat, |beat, missing_left| {
                 let found = thresholds.best(rules, total, if missing_left { missing } else { [0; 2] }, beat)?;
                 let thresholds::Best { score, bin, left } = found;
-                Some(Candidate { score, column, bin, missing_left, left })
+                Some(Candidate { score, column, bin, missing_left, set: None, left })
             })
         } else {
             let cells = &histogram[column];
@@ -77,6 +93,7 @@ struct Candidate {
     column: usize,
     bin: u8,
     missing_left: bool,
+    set: Option<BinSet>,
     left: Sums,
 }
 
@@ -129,7 +146,7 @@ impl Rules<'_> {
             let score = left_side.score + right_side.score;
             if score > beat {
                 beat = score;
-                found = Some(Candidate { score, column, bin, missing_left, left });
+                found = Some(Candidate { score, column, bin, missing_left, set: None, left });
             }
         }
         found
@@ -142,8 +159,15 @@ impl Rules<'_> {
         Side { value, score: -(2.0 * gradient * value + curvature * value * value) }
     }
 
+    /// How much a side of these sums lowers the loss (doubled) at its best allowed value, where `more` is added to lambda.
+    pub(super) fn side_score(&self, sums: &Sums, more: f64, bounds: Bounds) -> f64 {
+        let (gradient, curvature) = (self.scale.gradient(sums), self.scale.hessian(sums) + self.lambda + more);
+        let value = leaf_value(gradient, curvature, bounds);
+        -(2.0 * gradient * value + curvature * value * value)
+    }
+
     fn split(&self, candidate: Candidate, total: &Sums, bounds: Bounds) -> Split {
-        let Candidate { score, column, bin, missing_left, left } = candidate;
+        let Candidate { score, column, bin, missing_left, set, left } = candidate;
         let right = total.without(&left);
         let gain = score - self.side(total, bounds).score;
         let (mut left_bounds, mut right_bounds) = (bounds, bounds);
@@ -154,7 +178,7 @@ impl Rules<'_> {
             lower.high = middle;
             upper.low = middle;
         }
-        Split { gain, column, bin, missing_left, left, right, left_bounds, right_bounds }
+        Split { gain, column, bin, missing_left, set, left, right, left_bounds, right_bounds }
     }
 }
 

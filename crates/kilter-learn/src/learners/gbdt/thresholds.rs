@@ -172,6 +172,7 @@ mod tests {
                 scale: Scale::fitting(1.0, 0.25),
                 cuts: &[],
                 monotone: &[],
+                categories: None,
             };
             thresholds.add_up(&cells, last_bin);
             for missing in [[0; 2], cells[0]] {

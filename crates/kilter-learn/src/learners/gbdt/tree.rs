@@ -1,5 +1,6 @@
 //! A binary decision tree: its shape, its bytes, and the flat copy that scores.
 
+use super::categories::BinSet;
 use super::grow::MAX_DEPTH;
 use crate::LearnError;
 use crate::format::{Reader, Writer};
@@ -12,6 +13,8 @@ pub(crate) struct Tree {
     pub leaves: Vec<f64>,
     /// Training rows that reached each leaf.
     pub leaf_rows: Vec<u32>,
+    /// What nodes ask of categories.
+    pub sets: Vec<BinSet>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -26,7 +29,11 @@ pub(crate) struct Node {
     pub rows: u32,
     left: i32,
     right: i32,
+    /// Which of the tree's sets holds the bins that go left; [`NO_SET`] of a node with a threshold.
+    set: u32,
 }
+
+const NO_SET: u32 = u32::MAX;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Child {
@@ -36,7 +43,7 @@ pub(crate) enum Child {
 
 impl Node {
     pub fn new(column: usize, threshold: f64, missing_left: bool, gain: f64, rows: u32) -> Self {
-        Node { column: column as u32, threshold, missing_left, gain, rows, left: 0, right: 0 }
+        Node { column: column as u32, threshold, missing_left, gain, rows, left: 0, right: 0, set: NO_SET }
     }
 
     pub fn left(&self) -> Child {
@@ -57,6 +64,7 @@ impl Node {
 
     #[cfg(test)]
     pub fn goes_left(&self, value: f64) -> bool {
+        assert_eq!(self.set, NO_SET);
         goes_left(value, self.threshold, self.missing_left)
     }
 }
@@ -91,6 +99,21 @@ impl Tree {
         })
     }
 
+    /// A node of this tree that asks for bins of categories.
+    pub fn node_of_set(&mut self, column: usize, set: BinSet, gain: f64, rows: u32) -> Node {
+        self.sets.push(set);
+        Node { set: self.sets.len() as u32 - 1, ..Node::new(column, 0.0, set.has(super::binned::MISSING), gain, rows) }
+    }
+
+    /// The bins that a node sends left, of a node that asks for categories.
+    pub fn set(&self, node: &Node) -> Option<&BinSet> {
+        self.sets.get(node.set as usize)
+    }
+
+    pub fn has_sets(&self) -> bool {
+        !self.sets.is_empty()
+    }
+
     /// The leaf that a row of bins reaches; `bins` stand for the nodes' thresholds.
     pub fn leaf_of_bins(&self, bins: &[u8], row: &[u8]) -> usize {
         let mut at = self.root();
@@ -100,7 +123,11 @@ impl Tree {
                 Child::Node(index) => {
                     let node = &self.nodes[index];
                     let bin = row[node.column as usize];
-                    let left = if bin == super::binned::MISSING { node.missing_left } else { bin <= bins[index] };
+                    let left = match self.set(node) {
+                        Some(set) => set.has(bin),
+                        None if bin == super::binned::MISSING => node.missing_left,
+                        None => bin <= bins[index],
+                    };
                     at = if left { node.left() } else { node.right() };
                 }
             }
@@ -136,6 +163,37 @@ impl Tree {
         }
     }
 
+    /// What `write` leaves out: nodes that ask for categories, and what they ask.
+    pub fn write_sets(&self, to: &mut Writer) {
+        to.u32(self.sets.len() as u32);
+        for (index, node) in self.nodes.iter().enumerate() {
+            if let Some(set) = self.set(node) {
+                to.u32(index as u32);
+                set.0.iter().for_each(|&word| to.u64(word));
+            }
+        }
+    }
+
+    /// Reads what `write_sets` wrote; `categories` says which columns hold bins.
+    pub fn read_sets(&mut self, from: &mut Reader<'_>, categories: &[bool]) -> Result<(), LearnError> {
+        let count = from.u32()? as usize;
+        from.room_for(count, 36)?;
+        for _ in 0..count {
+            let node = from.u32()? as usize;
+            let set = BinSet([from.u64()?, from.u64()?, from.u64()?, from.u64()?]);
+            let node = self.nodes.get_mut(node).filter(|node| node.set == NO_SET);
+            let node = node.ok_or_else(|| LearnError::corrupt("a set of categories without a node"))?;
+            node.set = self.sets.len() as u32;
+            node.missing_left = set.has(super::binned::MISSING);
+            self.sets.push(set);
+        }
+        // A threshold on a column of bins, or bins of a column of numbers, would mean nothing.
+        match self.nodes.iter().all(|node| categories[node.column as usize] == (node.set != NO_SET)) {
+            true => Ok(()),
+            false => Err(LearnError::corrupt("a node that asks for categories where there are numbers, or the reverse")),
+        }
+    }
+
     /// Reads a tree and checks that it is one: every child later than its parent and reached once, columns known, numbers usable.
     pub fn read(from: &mut Reader<'_>, columns: usize) -> Result<Self, LearnError> {
         let nodes = from.u32()? as usize;
@@ -147,7 +205,7 @@ impl Tree {
             let (left, right) = (from.u32()? as i32, from.u32()? as i32);
             let rows = from.u32()?;
             let (threshold, gain) = (from.f64()?, from.f64()?);
-            tree.nodes.push(Node { column, threshold, missing_left, gain, rows, left, right });
+            tree.nodes.push(Node { column, threshold, missing_left, gain, rows, left, right, set: NO_SET });
         }
         for _ in 0..=nodes {
             tree.leaves.push(from.f64()?);
@@ -200,6 +258,7 @@ const LANES: usize = 8;
 pub(in crate::learners) struct Forest {
     nodes: Vec<FlatNode>,
     groups: Vec<Group>,
+    sets: Vec<BinSet>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -208,6 +267,8 @@ struct FlatNode {
     number: f64,
     column: u32,
     missing_left: bool,
+    /// The number is that of a set.
+    of_set: bool,
     left: u32,
     right: u32,
 }
@@ -221,7 +282,7 @@ struct Group {
 
 impl Forest {
     pub fn new(trees: &[Tree]) -> Self {
-        let mut forest = Forest { nodes: Vec::new(), groups: Vec::new() };
+        let mut forest = Forest { nodes: Vec::new(), groups: Vec::new(), sets: Vec::new() };
         for group in trees.chunks(LANES) {
             let mut roots = [0; LANES];
             let mut steps = 0;
@@ -244,10 +305,13 @@ impl Forest {
             Child::Node(index) => root + index as u32,
             Child::Leaf(index) => first_leaf + index as u32,
         };
+        let first_set = self.sets.len();
+        self.sets.extend(&tree.sets);
         self.nodes.extend(tree.nodes.iter().map(|node| FlatNode {
-            number: node.threshold,
+            number: if node.set == NO_SET { node.threshold } else { (first_set + node.set as usize) as f64 },
             column: node.column,
             missing_left: node.missing_left,
+            of_set: node.set != NO_SET,
             left: place(node.left()),
             right: place(node.right()),
         }));
@@ -255,6 +319,7 @@ impl Forest {
             number: value,
             column: 0,
             missing_left: false,
+            of_set: false,
             left: own,
             right: own,
         }));
@@ -262,13 +327,21 @@ impl Forest {
     }
 
     pub fn sum(&self, base: f64, row: &[f64]) -> f64 {
+        if self.sets.is_empty() { self.walk::<false>(base, row) } else { self.walk::<true>(base, row) }
+    }
+
+    fn walk<const SETS: bool>(&self, base: f64, row: &[f64]) -> f64 {
         let mut sum = base;
         for group in &self.groups {
             let mut at = group.roots;
             for _ in 0..group.steps {
                 for at in &mut at {
                     let node = &self.nodes[*at as usize];
-                    let left = goes_left(row[node.column as usize], node.number, node.missing_left);
+                    let value = row[node.column as usize];
+                    let left = match SETS && node.of_set {
+                        true => self.sets[node.number as usize].holds(value),
+                        false => goes_left(value, node.number, node.missing_left),
+                    };
                     *at = if left { node.left } else { node.right };
                 }
             }
