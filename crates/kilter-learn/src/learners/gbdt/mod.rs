@@ -29,6 +29,7 @@ pub(crate) use grow::MAX_DEPTH;
 pub use model::{GbdtModel, Report};
 pub(crate) use model::{read, read_trees};
 pub use objective::Objective;
+pub use scoring::Level;
 pub(crate) use shap::{Explained, Explainer, Test};
 pub(crate) use tree::{Child, Tree};
 
@@ -166,6 +167,15 @@ impl Gbdt {
             found if found == columns => Ok(()),
             found => Err(LearnError::LengthMismatch { what: "monotone", expected: columns, found }),
         }
+    }
+}
+
+/// Reads boosted trees from what [`Model::to_bytes`](crate::Model::to_bytes) wrote of them.
+pub fn open(bytes: &[u8]) -> Result<GbdtModel, LearnError> {
+    let sealed = crate::format::open(bytes)?;
+    match sealed.kind == KIND {
+        true => read_trees(&sealed),
+        false => Err(LearnError::UnknownKind { kind: sealed.kind.clone() }),
     }
 }
 

@@ -50,6 +50,12 @@ impl GbdtModel {
         GbdtModel { inputs, parameters, report, base, trees, forest, plan, explainer: OnceLock::new() }
     }
 
+    /// The same model, scoring with no more of the processor than this: to measure what older ones do. The bits are the same.
+    pub fn limited_to(mut self, level: Level) -> Self {
+        self.plan = Plan::new(&self.trees, level.min(Level::best()));
+        self
+    }
+
     pub fn parameters(&self) -> &Gbdt {
         &self.parameters
     }
