@@ -8,6 +8,7 @@ pub mod calibration;
 mod curve;
 mod error;
 pub mod exchange;
+pub mod explain;
 mod format;
 pub mod learners;
 pub mod math;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::linear::{Coefficients, Loss, Patience, Penalty, minimise};
 use crate::format::{Header, Sealed, seal};
-use crate::{LearnError, Model, TrainingSet};
+use crate::{LearnError, Model, TrainingSet, explain};
 
 pub const KIND: &str = "logistic";
 
@@ -99,6 +99,10 @@ impl Model for LogisticModel {
     /// The base is the margin of a row of training means; a contribution is the coefficient times the distance from the mean.
     fn explain(&self, row: &[f64], contributions: &mut Vec<f64>) -> f64 {
         self.line.explain(row, contributions)
+    }
+
+    fn interactions(&self, row: &[f64]) -> Option<Vec<f64>> {
+        Some(explain::no_interactions(self, row))
     }
 
     fn to_bytes(&self) -> Vec<u8> {

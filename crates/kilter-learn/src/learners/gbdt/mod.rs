@@ -7,12 +7,13 @@
 //! Memory beside the training set: two bytes a value, about 40 bytes a row, and 4 KiB a column for each open leaf.
 //!
 //! `binned` cuts columns into bins, `histogram` sums gradients, `split` finds the best cut of a node among its `thresholds`, `grow` makes a tree, `boost` makes
-//! many, `scoring` scores, `shap` explains.
+//! many, `scoring` scores, `shap` explains, `interactions` explains pairs of columns.
 
 mod binned;
 mod boost;
 mod grow;
 mod histogram;
+mod interactions;
 mod model;
 mod objective;
 mod scoring;
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use crate::{LearnError, TrainingSet};
 
 pub(crate) use grow::MAX_DEPTH;
+pub(crate) use interactions::pairs;
 pub use model::{GbdtModel, Report};
 pub(crate) use model::{read, read_trees};
 pub use objective::Objective;

@@ -9,7 +9,7 @@ use super::shap::Explainer;
 use super::tree::{Forest, Tree};
 use super::{Gbdt, KIND};
 use crate::format::{Header, Sealed, Writer, seal};
-use crate::{LearnError, Link, Matrix, Model};
+use crate::{LearnError, Link, Matrix, Model, explain};
 
 /// Gradient-boosted trees: the margin is a base plus one leaf value a tree.
 #[derive(Debug)]
@@ -132,6 +132,10 @@ impl Model for GbdtModel {
             all.push(base);
         });
         all
+    }
+
+    fn interactions(&self, row: &[f64]) -> Option<Vec<f64>> {
+        Some(explain::with_own_parts(self, row, super::pairs(&self.trees, row)))
     }
 
     fn to_bytes(&self) -> Vec<u8> {

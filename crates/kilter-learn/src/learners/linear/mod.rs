@@ -13,7 +13,7 @@ pub(crate) use problem::solve_positive;
 pub(super) use problem::{Loss, Patience, Penalty, minimise};
 
 use crate::format::{Header, Sealed, seal};
-use crate::{LearnError, Link, Model, TrainingSet};
+use crate::{LearnError, Link, Model, TrainingSet, explain};
 
 pub const KIND: &str = "linear";
 
@@ -103,6 +103,10 @@ impl Model for LinearModel {
 
     fn explain(&self, row: &[f64], contributions: &mut Vec<f64>) -> f64 {
         self.line.explain(row, contributions)
+    }
+
+    fn interactions(&self, row: &[f64]) -> Option<Vec<f64>> {
+        Some(explain::no_interactions(self, row))
     }
 
     fn to_bytes(&self) -> Vec<u8> {
