@@ -1,8 +1,10 @@
 //! Times scoring and explaining by one forest and prints the figures as JSON: Kilter's side of `bench/scoring`.
 //!
 //! ```text
-//! scoring FOLDER TREES LEAVES       FOLDER has x_train.npy, y_train.npy, x_test.npy of 32-bit floats; the model is made at the first time
+//! scoring FOLDER TREES LEAVES [portable|avx2]       FOLDER has x_train.npy, y_train.npy, x_test.npy of 32-bit floats; the model is made at the first time
 //! ```
+//! With a level the trees alone are scored, with no more of the processor than that.
+//!
 //! All on one thread. One row: wall nanoseconds of each call, 2 000 rows in turn. Many rows and explanations: CPU seconds.
 #![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::disallowed_types)]
 
@@ -12,13 +14,25 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use kilter_learn::calibration::{Calibration, Method};
+use kilter_learn::gbdt::Level;
 use kilter_learn::{Gbdt, Matrix, Model, Reasons, TrainingSet, calibrate, gbdt, load};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [folder, trees, leaves] = arguments.as_slice() else { return Err("scoring FOLDER TREES LEAVES".into()) };
+    let [folder, trees, leaves, level @ ..] = arguments.as_slice() else {
+        return Err("scoring FOLDER TREES LEAVES [portable|avx2]".into());
+    };
     let matrix = matrix(&format!("{folder}/x_test.npy"))?;
-    let model = model(folder, trees.parse()?, leaves.parse()?)?;
+    let mut model = model(folder, trees.parse()?, leaves.parse()?)?;
+    if let [level] = level {
+        let level = match level.as_str() {
+            "portable" => Level::Portable,
+            "avx2" => Level::Avx2,
+            other => return Err(format!("the level `{other}` is neither portable nor avx2").into()),
+        };
+        let trees = model.uncalibrated().ok_or("the model kept beside the data is not calibrated: remove it")?.to_bytes();
+        model = Box::new(gbdt::open(&trees)?.limited_to(level));
+    }
     let rows: Vec<Vec<f64>> = (0..2000.min(matrix.rows()))
         .map(|r| {
             let mut row = Vec::new();

@@ -9,6 +9,7 @@ mod classes;
 mod curve;
 mod error;
 pub mod exchange;
+pub mod explain;
 mod format;
 pub mod learners;
 pub mod math;

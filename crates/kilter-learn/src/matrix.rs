@@ -69,6 +69,11 @@ impl Matrix {
         out.extend(self.columns.iter().map(|column| column[row]));
     }
 
+    /// Puts into a column what is made of each row's position.
+    pub fn fill(&mut self, column: usize, value: impl Fn(usize) -> f64) {
+        self.columns[column].iter_mut().enumerate().for_each(|(row, at)| *at = value(row));
+    }
+
     /// The given rows, in the given order; a row may be taken more than once.
     pub fn select(&self, rows: &[usize]) -> Matrix {
         let columns = self.columns.iter().map(|column| rows.iter().map(|&row| column[row]).collect()).collect();

@@ -180,6 +180,12 @@ pub trait Model: Send + Sync {
         all
     }
 
+    /// What pairs of inputs contribute together (SHAP interaction values), on the link's scale: a symmetric matrix row by row, in which a row adds
+    /// up to the input's contribution and the diagonal is what the input contributes by itself. `None` for a model that cannot tell.
+    fn interactions(&self, _row: &[f64]) -> Option<Vec<f64>> {
+        None
+    }
+
     /// The whole model as one checksummed file; see [`load`].
     fn to_bytes(&self) -> Vec<u8>;
 

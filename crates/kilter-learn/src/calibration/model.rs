@@ -140,6 +140,10 @@ impl Model for Calibrated {
         self.model.explanations(matrix)
     }
 
+    fn interactions(&self, row: &[f64]) -> Option<Vec<f64>> {
+        self.model.interactions(row)
+    }
+
     fn uncalibrated(&self) -> Option<&dyn Model> {
         Some(self.model.as_ref())
     }

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::tree::{OwnTest, Taken, Tree};
 use crate::format::{Header, Sealed, seal};
-use crate::gbdt::Explainer;
+use crate::gbdt::{self, Explainer};
 use crate::linear::Coefficients;
-use crate::{LearnError, Link, Model, learners};
+use crate::{LearnError, Link, Model, explain, learners};
 
 /// Values up to this far from 0 are 0 for LightGBM.
 const LIGHTGBM_ZERO: f64 = 1e-35f32 as f64;
@@ -215,6 +215,16 @@ impl Model for Ensemble {
             Width::Double => (self.arithmetic.start + mean) * scale + self.arithmetic.offset * self.slope(),
             Width::Single => margin - contributions.iter().sum::<f64>(),
         }
+    }
+
+    fn interactions(&self, row: &[f64]) -> Option<Vec<f64>> {
+        if self.line.is_some() {
+            return Some(explain::no_interactions(self, row));
+        }
+        let taken: Vec<_> = self.trees.iter().map(|tree| Taken(tree, self.arithmetic.inputs)).collect();
+        let scale = self.slope() / self.arithmetic.divisor;
+        let pairs = gbdt::pairs(&taken, row).into_iter().map(|pair| pair * scale).collect();
+        Some(explain::with_own_parts(self, row, pairs))
     }
 
     fn to_bytes(&self) -> Vec<u8> {

@@ -8,7 +8,8 @@
 //! Memory beside the training set: two bytes a value, about 40 bytes a row, and 4 KiB a column for each open leaf.
 //!
 //! `categories` says what trees see of a category, `binned` cuts columns into bins, `histogram` sums gradients, `split` finds the best cut of a node
-//! among its `thresholds`, `category_split` the best set, `grow` makes a tree, `boost` makes many, `scoring` scores, `shap` explains.
+//! among its `thresholds`, `category_split` the best set, `grow` makes a tree, `boost` makes many, `scoring` scores, `shap` explains,
+//! `interactions` explains pairs of columns.
 
 pub(super) mod binned;
 mod boost;
@@ -16,6 +17,7 @@ mod categories;
 mod category_split;
 mod grow;
 mod histogram;
+mod interactions;
 mod model;
 mod multiclass;
 mod objective;
@@ -31,10 +33,12 @@ use crate::{LearnError, TrainingSet};
 
 pub(crate) use categories::Encoder;
 pub(crate) use grow::MAX_DEPTH;
+pub(crate) use interactions::pairs;
 pub use model::{GbdtModel, Report};
 pub(crate) use model::{read, read_trees};
 pub use multiclass::{fit_classes, fit_classes_with_validation};
 pub use objective::Objective;
+pub use scoring::Level;
 pub(crate) use shap::{Explained, Explainer, Test};
 pub(crate) use tree::{Child, Node, Tree};
 
@@ -245,6 +249,15 @@ impl Gbdt {
             found if found == columns => Ok(()),
             found => Err(LearnError::LengthMismatch { what: "monotone", expected: columns, found }),
         }
+    }
+}
+
+/// Reads boosted trees from what [`Model::to_bytes`](crate::Model::to_bytes) wrote of them.
+pub fn open(bytes: &[u8]) -> Result<GbdtModel, LearnError> {
+    let sealed = crate::format::open(bytes)?;
+    match sealed.kind == KIND {
+        true => read_trees(&sealed),
+        false => Err(LearnError::UnknownKind { kind: sealed.kind.clone() }),
     }
 }
 

@@ -12,7 +12,7 @@ use super::shap::Explainer;
 use super::tree::{Forest, Tree};
 use super::{Gbdt, KIND};
 use crate::format::{Header, Sealed, Writer, seal, seal_newest};
-use crate::{LearnError, Link, Matrix, Model};
+use crate::{LearnError, Link, Matrix, Model, explain};
 
 /// Gradient-boosted trees: the margin is a base plus one leaf value a tree.
 #[derive(Debug)]
@@ -61,6 +61,12 @@ impl GbdtModel {
         let forest = Forest::new(&trees);
         let plan = if trees.iter().any(Tree::has_sets) { None } else { Plan::new(&trees, Level::best()) };
         GbdtModel { inputs, parameters, report, base, encoders, trees, forest, plan, explainer: OnceLock::new() }
+    }
+
+    /// The same model, scoring with no more of the processor than this: to measure what older ones do. The bits are the same.
+    pub fn limited_to(mut self, level: Level) -> Self {
+        self.plan = self.plan.and_then(|_| Plan::new(&self.trees, level.min(Level::best())));
+        self
     }
 
     pub fn parameters(&self) -> &Gbdt {
@@ -172,6 +178,10 @@ impl Model for GbdtModel {
             });
         });
         all
+    }
+
+    fn interactions(&self, row: &[f64]) -> Option<Vec<f64>> {
+        Some(explain::with_own_parts(self, row, self.encoded(row, |row| super::pairs(&self.trees, row))))
     }
 
     fn to_bytes(&self) -> Vec<u8> {

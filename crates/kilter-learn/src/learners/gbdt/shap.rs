@@ -456,7 +456,7 @@ fn share(tree: &impl Explained, node: usize, side: u8) -> f64 {
 }
 
 /// Points and weights of Gauss-Legendre quadrature on 0..1, by Newton's method on the Legendre polynomial.
-fn gauss_legendre(points: usize) -> (Vec<f64>, Vec<f64>) {
+pub(super) fn gauss_legendre(points: usize) -> (Vec<f64>, Vec<f64>) {
     let n = points as f64;
     (0..points)
         .map(|i| {
@@ -478,4 +478,4 @@ fn gauss_legendre(points: usize) -> (Vec<f64>, Vec<f64>) {
 
 #[cfg(test)]
 #[path = "shap_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -5,7 +5,7 @@ use crate::learners::gbdt::tree::Node;
 use kilter_stats::Rng;
 
 /// The definition: the tree's mean output when only the features of a coalition are known.
-fn worth(tree: &Tree, row: &[f64], known: u32, at: Child) -> f64 {
+pub(crate) fn worth(tree: &Tree, row: &[f64], known: u32, at: Child) -> f64 {
     match at {
         Child::Leaf(leaf) => tree.leaves[leaf],
         Child::Node(index) => {
@@ -40,7 +40,7 @@ fn shapley(tree: &Tree, row: &[f64]) -> Vec<f64> {
 }
 
 /// A random tree; `chain` makes every split hang on the one before.
-fn random_tree(rng: &mut Rng, columns: usize, nodes: usize, chain: bool) -> Tree {
+pub(crate) fn random_tree(rng: &mut Rng, columns: usize, nodes: usize, chain: bool) -> Tree {
     let mut tree = Tree::default();
     tree.leaves.push(rng.normal());
     tree.leaf_rows.push(1 << 20);
@@ -75,7 +75,7 @@ fn output(tree: &Tree, row: &[f64]) -> f64 {
     worth(tree, row, u32::MAX, tree.root())
 }
 
-fn random_row(rng: &mut Rng, columns: usize) -> Vec<f64> {
+pub(crate) fn random_row(rng: &mut Rng, columns: usize) -> Vec<f64> {
     (0..columns).map(|_| if rng.bernoulli(0.2) { f64::NAN } else { rng.normal() }).collect()
 }
 
