@@ -58,6 +58,10 @@ impl ForestModel {
         ForestModel { inputs, parameters, report, trees, walks, plan, explainer: OnceLock::new() }
     }
 
+    pub(crate) fn trees(&self) -> &[Tree] {
+        &self.trees
+    }
+
     pub fn parameters(&self) -> &Forest {
         &self.parameters
     }
@@ -202,6 +206,10 @@ impl Model for ForestModel {
 }
 
 pub(crate) fn read(sealed: &Sealed<'_>) -> Result<Box<dyn Model>, LearnError> {
+    Ok(Box::new(read_forest(sealed)?))
+}
+
+pub(crate) fn read_forest(sealed: &Sealed<'_>) -> Result<ForestModel, LearnError> {
     let Header { inputs, parameters, report, .. } = sealed.header::<Forest, Report>()?;
     if inputs.is_empty() {
         return Err(LearnError::corrupt("it has no inputs"));
@@ -218,5 +226,5 @@ pub(crate) fn read(sealed: &Sealed<'_>) -> Result<Box<dyn Model>, LearnError> {
     if parameters.target == Target::Binary && !trees.iter().flat_map(|tree| &tree.leaves).all(is_share) {
         return Err(LearnError::corrupt("a leaf whose probability is not between 0 and 1"));
     }
-    Ok(Box::new(ForestModel::new(inputs, parameters, report, trees)))
+    Ok(ForestModel::new(inputs, parameters, report, trees))
 }
