@@ -6,6 +6,10 @@ use std::fmt;
 pub enum LearnError {
     NoRows,
     NoColumns,
+    TooFewRows {
+        rows: usize,
+        needed: usize,
+    },
     TooManyRows {
         rows: usize,
         limit: usize,
@@ -94,6 +98,9 @@ impl fmt::Display for LearnError {
                 )
             }
             NoColumns => write!(f, "the training set has no feature columns\n  hint: list at least one feature in the model's inputs"),
+            TooFewRows { rows, needed } => {
+                write!(f, "{rows} rows are given, the learner needs {needed} at least\n  hint: widen the time range")
+            }
             TooManyRows { rows, limit } => {
                 write!(
                     f,

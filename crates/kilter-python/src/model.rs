@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use kilter_learn::{
-    Calibration, Gbdt, LearnError, Learner, Linear, Link, Matrix, Model as Trained, TrainingSet, calibrate, exchange, gbdt, linear, load,
+    Calibration, Gbdt, Isolation, LearnError, Learner, Linear, Link, Matrix, Model as Trained, TrainingSet, calibrate, exchange, gbdt,
+    isolation, linear, load,
 };
 use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1};
 use pyo3::exceptions::{PyKeyError, PyOSError, PyTypeError, PyValueError};
@@ -34,20 +35,25 @@ type Labels<'py> = PyReadonlyArray1<'py, f64>;
 type Explained = (f64, Vec<(Py<PyString>, f64)>);
 type Rows<'py> = (Table, Labels<'py>, Option<Labels<'py>>);
 
-/// What to learn: a learner of Kilter's definitions, or the linear regression, which they have no use for.
+/// What to learn: a learner of Kilter's definitions, or one that they have no use for.
 enum Lesson {
     Registered(Learner),
     Linear(Linear),
+    Isolation(Isolation),
 }
 
 impl Lesson {
     fn of(json: &str) -> PyResult<Self> {
         let mut told: serde_json::Value = serde_json::from_str(json).map_err(value_error)?;
-        if told["kind"] != linear::KIND {
+        let kind = told["kind"].as_str().unwrap_or_default().to_string();
+        if ![linear::KIND, isolation::KIND].contains(&kind.as_str()) {
             return Ok(Lesson::Registered(serde_json::from_value(told).map_err(value_error)?));
         }
         told.as_object_mut().map(|told| told.remove("kind"));
-        Ok(Lesson::Linear(serde_json::from_value(told).map_err(value_error)?))
+        Ok(match kind == linear::KIND {
+            true => Lesson::Linear(serde_json::from_value(told).map_err(value_error)?),
+            false => Lesson::Isolation(serde_json::from_value(told).map_err(value_error)?),
+        })
     }
 }
 
@@ -69,6 +75,8 @@ pub fn fit(
     let learn = || match (&learner, &validation) {
         (Lesson::Registered(Learner::Gbdt(parameters)), Some(validation)) => boosted(&training, validation, parameters),
         (Lesson::Registered(learner), _) => learner.fit(&training),
+        // It looks at no labels.
+        (Lesson::Isolation(parameters), _) => Ok(Box::new(isolation::fit(&training.matrix, parameters)?) as Box<dyn Trained>),
         (Lesson::Linear(parameters), _) => Ok(Box::new(linear::fit(&training, parameters)?) as Box<dyn Trained>),
     };
     let trained = py.detach(|| threads::run(threads, rows, learn))?.map_err(value_error)?;

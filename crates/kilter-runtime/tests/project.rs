@@ -232,6 +232,18 @@ fn a_forest_takes_its_settings_and_the_seed_of_the_model() {
 }
 
 #[test]
+fn an_additive_model_takes_its_settings_and_directions() {
+    let text = edited(
+        "learner = \"gbdt\"\nparams = { trees = 50, learning_rate = 0.1 }",
+        "learner = \"explainable\"\nseed = 11\nparams = { pairs = 3, bags = 2 }",
+    );
+    let Learner::Explainable(additive) = sound(&text).plan.models[0].learner.clone() else { panic!("an additive model was asked for") };
+    assert_eq!((additive.pairs, additive.bags, additive.rounds, additive.seed), (3, 2, 5000, 11));
+    let burden = sound(&text).plan.models[0].inputs.iter().position(|input| input.name == "burden").unwrap();
+    assert!(additive.monotone[burden] == 1 && additive.monotone.iter().filter(|direction| **direction != 0).count() == 1);
+}
+
+#[test]
 fn a_scorecard_takes_shapes_cuts_and_codes_of_single_inputs_by_short_names() {
     let text = edited(
         "learner = \"gbdt\"\nparams = { trees = 50, learning_rate = 0.1 }",

@@ -1,7 +1,10 @@
 //! The register of learners: one file (or folder) each, one line here.
 
+mod ensemble;
+pub mod explainable;
 pub mod forest;
 pub mod gbdt;
+pub mod isolation;
 pub mod linear;
 pub mod logistic;
 pub mod scorecard;
@@ -16,8 +19,10 @@ type Read = fn(&Sealed<'_>) -> Result<Box<dyn Model>, LearnError>;
 
 /// How to read a model of each kind.
 pub(crate) const KINDS: &[(&str, Read)] = &[
+    (explainable::KIND, explainable::read),
     (forest::KIND, forest::read),
     (gbdt::KIND, gbdt::read),
+    (isolation::KIND, isolation::read),
     (linear::KIND, linear::read::<linear::Linear>),
     (logistic::KIND, linear::read::<logistic::Logistic>),
     (scorecard::KIND, scorecard::read),
@@ -35,6 +40,7 @@ pub(crate) const KINDS: &[(&str, Read)] = &[
 pub enum Learner {
     Gbdt(gbdt::Gbdt),
     Forest(forest::Forest),
+    Explainable(explainable::Explainable),
     Logistic(logistic::Logistic),
     Scorecard(scorecard::Scorecard),
 }
@@ -43,6 +49,7 @@ impl Learner {
     pub fn fit(&self, training_set: &TrainingSet) -> Result<Box<dyn Model>, LearnError> {
         Ok(match self {
             Learner::Gbdt(parameters) => Box::new(gbdt::fit(training_set, parameters)?),
+            Learner::Explainable(parameters) => Box::new(explainable::fit(training_set, parameters)?),
             Learner::Forest(parameters) => Box::new(forest::fit(training_set, parameters)?),
             Learner::Logistic(parameters) => Box::new(logistic::fit(training_set, parameters)?),
             Learner::Scorecard(parameters) => Box::new(scorecard::fit(training_set, parameters)?),

@@ -196,6 +196,7 @@ fn seed(plan: &Plan, model: usize) -> Option<i64> {
     match &plan.models[model].learner {
         kilter_pipeline::Learner::Gbdt(parameters) => Some(parameters.seed as i64),
         kilter_pipeline::Learner::Forest(parameters) => Some(parameters.seed as i64),
+        kilter_pipeline::Learner::Explainable(parameters) => Some(parameters.seed as i64),
         kilter_pipeline::Learner::Logistic(_) | kilter_pipeline::Learner::Scorecard(_) => None,
     }
 }

@@ -463,6 +463,8 @@ pub enum LearnerKind {
     Gbdt,
     /// A random forest, or extra trees.
     Forest,
+    /// An additive model of single inputs and of pairs.
+    Explainable,
     /// Logistic regression.
     Logistic,
     /// Bins with points.
@@ -518,6 +520,7 @@ impl Word for LearnerKind {
     const WORDS: &'static [(&'static str, Self)] = &[
         ("gbdt", LearnerKind::Gbdt),
         ("forest", LearnerKind::Forest),
+        ("explainable", LearnerKind::Explainable),
         ("logistic", LearnerKind::Logistic),
         ("scorecard", LearnerKind::Scorecard),
     ];

@@ -165,6 +165,7 @@ fn model_block(out: &mut String, plan: &Plan, model: &ModelPlan, marks: Vec<Stri
             let kind = if f.thresholds == Thresholds::Best { "random forest" } else { "extra trees" };
             format!("forest, {} trees ({kind}) of at least {} rows a leaf", f.trees, f.min_leaf_rows)
         }
+        Learner::Explainable(e) => format!("explainable, up to {} pairs, mean of {} bags", e.pairs, e.bags),
         Learner::Logistic(l) if l.l1 > 0.0 => format!("logistic, l1 {}, l2 {}", l.l1, l.l2),
         Learner::Logistic(l) => format!("logistic, l2 {}", l.l2),
         Learner::Scorecard(s) => format!("scorecard, up to {} bins, {} points double the odds", s.max_bins, s.pdo),
@@ -197,12 +198,14 @@ fn model_block(out: &mut String, plan: &Plan, model: &ModelPlan, marks: Vec<Stri
             label.within
         );
     }
+    let declared = |monotone: &[i8], i: usize| match monotone.get(i) {
+        Some(1) => "increasing",
+        Some(-1) => "decreasing",
+        _ => "",
+    };
     let direction = |i: usize| match &model.learner {
-        Learner::Gbdt(g) => match g.monotone.get(i) {
-            Some(1) => "increasing",
-            Some(-1) => "decreasing",
-            _ => "",
-        },
+        Learner::Gbdt(g) => declared(&g.monotone, i),
+        Learner::Explainable(e) => declared(&e.monotone, i),
         Learner::Forest(_) | Learner::Logistic(_) => "",
         Learner::Scorecard(s) => match s.shapes.get(&model.inputs[i].name) {
             Some(Shape::Increasing) => "increasing",

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use kilter_core::Problem;
-use kilter_learn::{Forest, Gbdt, LearnError, Learner, Logistic, Matrix, Scorecard, TrainingSet};
+use kilter_learn::{Explainable, Forest, Gbdt, LearnError, Learner, Logistic, Matrix, Scorecard, TrainingSet};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value};
 
@@ -17,6 +17,7 @@ fn defaults(kind: LearnerKind) -> Map<String, Value> {
     let value = match kind {
         LearnerKind::Gbdt => serde_json::to_value(Gbdt::default()),
         LearnerKind::Forest => serde_json::to_value(Forest::default()),
+        LearnerKind::Explainable => serde_json::to_value(Explainable::default()),
         LearnerKind::Logistic => serde_json::to_value(Logistic::default()),
         LearnerKind::Scorecard => serde_json::to_value(Scorecard::default()),
     };
@@ -88,6 +89,7 @@ pub(super) fn learner(
     match build(kind, &values) {
         Ok(Learner::Gbdt(gbdt)) => Ok(Learner::Gbdt(Gbdt { seed, monotone, ..gbdt })),
         Ok(Learner::Forest(forest)) => Ok(Learner::Forest(Forest { seed, ..forest })),
+        Ok(Learner::Explainable(additive)) => Ok(Learner::Explainable(Explainable { seed, monotone, ..additive })),
         Ok(learner) => Ok(learner),
         Err(e) => Err(vec![(String::new(), Problem::new("bad_param", format!("the settings do not fit the learner: {e}")))]),
     }
@@ -98,6 +100,7 @@ fn build(kind: LearnerKind, values: &Map<String, Value>) -> Result<Learner, serd
     Ok(match kind {
         LearnerKind::Gbdt => Learner::Gbdt(serde_json::from_value(values)?),
         LearnerKind::Forest => Learner::Forest(serde_json::from_value(values)?),
+        LearnerKind::Explainable => Learner::Explainable(serde_json::from_value(values)?),
         LearnerKind::Logistic => Learner::Logistic(serde_json::from_value(values)?),
         LearnerKind::Scorecard => Learner::Scorecard(serde_json::from_value(values)?),
     })

@@ -40,7 +40,7 @@ pub struct Args {
     /// End of the last test at the latest.
     #[arg(long, value_parser = parse_time)]
     to: Option<EventTime>,
-    /// Another learner than the definitions name: gbdt, forest, logistic or scorecard, with its default settings.
+    /// Another learner than the definitions name: gbdt, forest, explainable, logistic or scorecard, with its default settings.
     #[arg(long)]
     learner: Option<String>,
     /// Column of the observation that groups rows, such as a card number; for --top and --exclude-known.
@@ -86,9 +86,10 @@ fn backtest(data: &Data, plan: &Arc<Plan>, args: &Args) -> anyhow::Result<()> {
         None => model_plan.learner.clone(),
         Some("gbdt") => Learner::Gbdt(kilter_learn::Gbdt::default()),
         Some("forest") => Learner::Forest(kilter_learn::Forest::default()),
+        Some("explainable") => Learner::Explainable(kilter_learn::Explainable::default()),
         Some("logistic") => Learner::Logistic(Logistic::default()),
         Some("scorecard") => Learner::Scorecard(kilter_learn::Scorecard::default()),
-        Some(other) => return Err(unknown("learner", other, ["gbdt", "forest", "logistic", "scorecard"].into_iter())),
+        Some(other) => return Err(unknown("learner", other, ["gbdt", "forest", "explainable", "logistic", "scorecard"].into_iter())),
     };
     let freshness = args.stale.map_or(Freshness::Live, Freshness::Batch);
     let whole = Range { from: EventTime::EARLIEST, to: args.to.unwrap_or(EventTime::LATEST) };

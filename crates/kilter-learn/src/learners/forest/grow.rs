@@ -5,6 +5,7 @@
 
 use kilter_stats::Rng;
 
+use super::super::ensemble::link;
 use super::super::gbdt::binned::{Binned, Cuts, MISSING};
 use super::super::gbdt::tree::{Child, Node, Tree};
 use super::scan::{self, Cut, LABEL, ROWS, SQUARE, Scan, Sums, WEIGHT, add};
@@ -173,13 +174,5 @@ impl Work {
         rows[left..].copy_from_slice(&self.spare_rows[..right]);
         sums[left..].copy_from_slice(&self.spare_sums[..right]);
         left
-    }
-}
-
-fn link(tree: &mut Tree, parent: Option<(usize, bool)>, child: Child) {
-    match parent {
-        Some((node, true)) => tree.nodes[node].set_left(child),
-        Some((node, false)) => tree.nodes[node].set_right(child),
-        None => {}
     }
 }

@@ -1,22 +1,12 @@
 //! A grown forest as a [`Model`].
 
-use std::sync::OnceLock;
-
 use serde::{Deserialize, Serialize};
 
-use super::super::gbdt::Explainer;
-use super::super::gbdt::scoring::{Level, Plan};
-use super::super::gbdt::tree::{Forest as Walk, Tree};
+use super::super::ensemble::Ensemble;
+use super::super::gbdt::Tree;
 use super::{Forest, KIND, Target};
 use crate::format::{Header, Sealed, Writer, seal};
 use crate::{LearnError, Link, Matrix, Model};
-
-/// Trees walked side by side; of many rows at once, whose nodes stay in the nearer caches.
-const GROUP: usize = 8;
-/// Rows walked through one group before the next.
-const BLOCK: usize = 256;
-/// Tables for explanations are kept up to this many splits times columns. Beyond it each tree's are made anew for each call.
-const MOST_KEPT: usize = 2_000_000;
 
 /// The mean of many trees.
 #[derive(Debug)]
@@ -24,12 +14,7 @@ pub struct ForestModel {
     inputs: Vec<String>,
     parameters: Forest,
     report: Report,
-    trees: Vec<Tree>,
-    walks: Vec<Walk>,
-    /// The faster way to the same bits; `None` for forests it has no room for.
-    plan: Option<Plan>,
-    /// Made at the first explanation; `None` for forests whose tables would be too large to keep.
-    explainer: OnceLock<Option<Explainer>>,
+    pub(super) trees: Ensemble,
 }
 
 /// How training went.
@@ -53,13 +38,12 @@ pub struct OutOfBag {
 
 impl ForestModel {
     pub(super) fn new(inputs: Vec<String>, parameters: Forest, report: Report, trees: Vec<Tree>) -> Self {
-        let walks = trees.chunks(GROUP).map(Walk::new).collect();
-        let plan = Plan::new(&trees, Level::best());
-        ForestModel { inputs, parameters, report, trees, walks, plan, explainer: OnceLock::new() }
+        let trees = Ensemble::new(trees, inputs.len());
+        ForestModel { inputs, parameters, report, trees }
     }
 
     pub(crate) fn trees(&self) -> &[Tree] {
-        &self.trees
+        &self.trees.trees
     }
 
     pub fn parameters(&self) -> &Forest {
@@ -70,21 +54,9 @@ impl ForestModel {
         &self.report
     }
 
-    #[cfg(test)]
-    pub(super) fn plan_is_none(&self) -> bool {
-        self.plan.is_none()
-    }
-
-    fn count(&self) -> f64 {
-        self.trees.len() as f64
-    }
-
-    pub(super) fn explainer(&self) -> Option<&Explainer> {
-        let make = || {
-            let splits: usize = self.trees.iter().map(|tree| tree.nodes.len()).sum();
-            (splits * self.inputs.len() <= MOST_KEPT).then(|| Explainer::new(&self.trees))
-        };
-        self.explainer.get_or_init(make).as_ref()
+    fn mean(&self, mut sums: Vec<f64>) -> Vec<f64> {
+        sums.iter_mut().for_each(|sum| *sum /= self.trees.count());
+        sums
     }
 }
 
@@ -105,79 +77,28 @@ impl Model for ForestModel {
     }
 
     fn margin(&self, row: &[f64]) -> f64 {
-        assert_eq!(row.len(), self.inputs.len(), "a row must have one value an input");
-        let planned = self.plan.as_ref().and_then(|plan| plan.margin(0.0, row));
-        planned.unwrap_or_else(|| self.walks.iter().fold(0.0, |sum, walk| walk.sum(sum, row))) / self.count()
+        self.trees.sum(row) / self.trees.count()
     }
 
     fn margins(&self, matrix: &Matrix) -> Vec<f64> {
-        assert_eq!(matrix.columns(), self.inputs.len(), "a matrix must have one column an input");
-        let mut sums = Vec::with_capacity(matrix.rows());
-        match &self.plan {
-            Some(plan) => plan.margins(0.0, matrix, 0..matrix.rows(), &mut sums),
-            None => {
-                let width = matrix.columns();
-                let mut rows = Vec::with_capacity(BLOCK * width);
-                for start in (0..matrix.rows()).step_by(BLOCK) {
-                    let end = matrix.rows().min(start + BLOCK);
-                    rows.clear();
-                    rows.extend((start..end).flat_map(|row| (0..width).map(move |column| matrix.value(row, column))));
-                    sums.resize(end, 0.0);
-                    for walk in &self.walks {
-                        for (sum, row) in sums[start..].iter_mut().zip(rows.chunks_exact(width)) {
-                            *sum = walk.sum(*sum, row);
-                        }
-                    }
-                }
-            }
-        }
-        sums.iter_mut().for_each(|sum| *sum /= self.count());
-        sums
+        self.mean(self.trees.sums(matrix))
     }
 
     /// Exact path-dependent TreeSHAP of the mean. The base is the mean output over the rows that the trees drew. A forest of very many
     /// splits keeps no tables for it, and takes its time for each row.
     fn explain(&self, row: &[f64], contributions: &mut Vec<f64>) -> f64 {
-        assert_eq!(row.len(), self.inputs.len(), "a row must have one value an input");
-        let base = match self.explainer() {
-            Some(explainer) => explainer.explain(row, contributions),
-            None => {
-                let (mut base, mut sums) = (0.0, vec![0.0; row.len()]);
-                for tree in &self.trees {
-                    base += Explainer::new(std::slice::from_ref(tree)).explain(row, contributions);
-                    sums.iter_mut().zip(&*contributions).for_each(|(sum, contribution)| *sum += contribution);
-                }
-                *contributions = sums;
-                base
-            }
-        };
-        contributions.iter_mut().for_each(|contribution| *contribution /= self.count());
-        base / self.count()
+        let base = self.trees.explain(row, contributions);
+        contributions.iter_mut().for_each(|contribution| *contribution /= self.trees.count());
+        base / self.trees.count()
     }
 
     fn explanations(&self, matrix: &Matrix) -> Vec<f64> {
-        assert_eq!(matrix.columns(), self.inputs.len(), "a matrix must have one column an input");
-        let width = matrix.columns() + 1;
-        let mut all = vec![0.0; matrix.rows() * width];
-        let mut add = |explainer: &Explainer| {
-            let mut rows = all.chunks_exact_mut(width);
-            explainer.explain_rows(matrix, |contributions| {
-                let values = contributions.chain(std::iter::once(explainer.base()));
-                rows.next().into_iter().flatten().zip(values).for_each(|(to, value)| *to += value);
-            });
-        };
-        match self.explainer() {
-            Some(explainer) => add(explainer),
-            None => self.trees.iter().for_each(|tree| add(&Explainer::new(std::slice::from_ref(tree)))),
-        }
-        all.iter_mut().for_each(|value| *value /= self.count());
-        all
+        self.mean(self.trees.explanations(matrix))
     }
 
     fn to_bytes(&self) -> Vec<u8> {
         let mut body = Writer::default();
-        body.u32(self.trees.len() as u32);
-        self.trees.iter().for_each(|tree| tree.write(&mut body));
+        self.trees.write(&mut body);
         let header =
             Header { kind: KIND.into(), inputs: self.inputs.clone(), parameters: self.parameters.clone(), report: self.report.clone() };
         seal(&header, body)
@@ -185,11 +106,7 @@ impl Model for ForestModel {
 
     /// Mean over the trees of what the splits on each input take off the squared error.
     fn importance(&self) -> Vec<f64> {
-        let mut gains = vec![0.0; self.inputs.len()];
-        for node in self.trees.iter().flat_map(|tree| &tree.nodes) {
-            gains[node.column as usize] += node.gain / self.count();
-        }
-        gains
+        self.mean(self.trees.gains())
     }
 
     fn describe(&self) -> serde_json::Value {
@@ -198,8 +115,8 @@ impl Model for ForestModel {
             "inputs": self.inputs,
             "parameters": self.parameters,
             "report": self.report,
-            "trees": self.trees.len(),
-            "leaves": self.trees.iter().map(|tree| tree.leaves.len()).sum::<usize>(),
+            "trees": self.trees.trees.len(),
+            "leaves": self.trees.leaves(),
             "gain": self.importance(),
         })
     }
@@ -211,20 +128,12 @@ pub(crate) fn read(sealed: &Sealed<'_>) -> Result<Box<dyn Model>, LearnError> {
 
 pub(crate) fn read_forest(sealed: &Sealed<'_>) -> Result<ForestModel, LearnError> {
     let Header { inputs, parameters, report, .. } = sealed.header::<Forest, Report>()?;
-    if inputs.is_empty() {
-        return Err(LearnError::corrupt("it has no inputs"));
-    }
     let mut body = sealed.body();
-    let count = body.u32()? as usize;
-    body.room_for(count, 4)?;
-    let trees = (0..count).map(|_| Tree::read(&mut body, inputs.len())).collect::<Result<Vec<_>, _>>()?;
+    let trees = Ensemble::read(&mut body, inputs.len())?;
     body.end()?;
-    if trees.is_empty() {
-        return Err(LearnError::corrupt("a forest without trees"));
-    }
     let is_share = |value: &f64| (0.0..=1.0).contains(value);
-    if parameters.target == Target::Binary && !trees.iter().flat_map(|tree| &tree.leaves).all(is_share) {
+    if parameters.target == Target::Binary && !trees.trees.iter().flat_map(|tree| &tree.leaves).all(is_share) {
         return Err(LearnError::corrupt("a leaf whose probability is not between 0 and 1"));
     }
-    Ok(ForestModel::new(inputs, parameters, report, trees))
+    Ok(ForestModel { inputs, parameters, report, trees })
 }

@@ -191,7 +191,7 @@ fn large_forests_score_and_explain_the_same_one_by_one_and_in_blocks() {
 impl ForestModel {
     /// That explanations of a matrix are those of its rows, to the bit, and add up; how many there are.
     fn matrix_agrees(&self, matrix: &Matrix) -> usize {
-        assert!(self.explainer().is_none() && self.plan_is_none());
+        assert!(self.trees.goes_the_long_way());
         let (mut row, mut contributions) = (Vec::new(), Vec::new());
         let all = self.explanations(matrix);
         for (r, explained) in all.chunks(matrix.columns() + 1).enumerate() {
