@@ -76,9 +76,10 @@ def column(answers, classes):
     return np.array([row[1] for row in found] if classes else found, dtype=np.float32).reshape(-1)
 
 
-def trees(name, model, folder, gaps):
+def trees(name, make, folder, gaps):
     if WORD not in f"onnx {name}":
         return
+    model = make()
     node = only(["TreeEnsembleClassifier", "TreeEnsembleRegressor"], model)
     [thresholds] = [attribute.floats for attribute in node.attribute if attribute.name == "nodes_values"]
     x = probes([value for value in thresholds if abs(value) < 3e38], [], True, False).astype(np.float32)
@@ -99,9 +100,10 @@ def trees(name, model, folder, gaps):
     print(f"{'onnx ' + name:44} {len(x)} rows equal to the bit; predictions within {away:.1e}", flush=True)
 
 
-def line(name, model, folder, gaps=False):
+def line(name, make, folder, gaps=False):
     if WORD not in f"onnx {name}":
         return
+    model = make()
     x, _ = training_set()
     x = x.astype(np.float32) if gaps else np.nan_to_num(x.astype(np.float32), nan=0.25)
     classes = "LinearClassifier" in [node.op_type for node in model.graph.node]
@@ -141,25 +143,27 @@ def main():
     columns = [("x", FloatTensorType([None, COLUMNS]))]
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
+        plain = lambda model, y: lambda: to_onnx(model.fit(full, y), full[:1], options={"zipmap": False} if hasattr(model, "predict_proba") else None)
+        gaps = lambda model, y: lambda: to_onnx(model.fit(gappy, y), full[:1])
         for forest in [RandomForestClassifier, ExtraTreesClassifier]:
-            model = forest(40, min_samples_leaf=5, random_state=0).fit(full, z)
-            trees(forest.__name__, to_onnx(model, full[:1], options={"zipmap": False}), folder, False)
+            trees(forest.__name__, plain(forest(40, min_samples_leaf=5, random_state=0), z), folder, False)
         for forest in [RandomForestRegressor, ExtraTreesRegressor]:
-            trees(forest.__name__, to_onnx(forest(40, min_samples_leaf=5, random_state=0).fit(full, y), full[:1]), folder, False)
-        trees("GradientBoostingClassifier", to_onnx(GradientBoostingClassifier(n_estimators=60).fit(full, z), full[:1]), folder, False)
-        trees("GradientBoostingRegressor", to_onnx(GradientBoostingRegressor(n_estimators=60).fit(full, y), full[:1]), folder, False)
-        trees("HistGradientBoostingClassifier", to_onnx(HistGradientBoostingClassifier(max_iter=60).fit(gappy, z), full[:1]), folder, True)
-        trees("HistGradientBoostingRegressor", to_onnx(HistGradientBoostingRegressor(max_iter=60).fit(gappy, y), full[:1]), folder, True)
-        model = lgb.LGBMClassifier(n_estimators=60, verbose=-1).fit(gappy, z)
-        trees("LightGBM", onnxmltools.convert_lightgbm(model, initial_types=columns, target_opset=15), folder, True)
-        model = xgb.XGBClassifier(n_estimators=60, max_depth=5).fit(gappy, z)
-        trees("XGBoost", onnxmltools.convert_xgboost(model, initial_types=columns, target_opset=15), folder, True)
-        line("LogisticRegression", to_onnx(LogisticRegression(max_iter=5000).fit(full, z), full[:1]), folder)
-        filled = make_pipeline(SimpleImputer(), StandardScaler(), LogisticRegression()).fit(gappy, z)
-        line("LogisticRegression, filled and scaled", to_onnx(filled, full[:1]), folder, gaps=True)
+            trees(forest.__name__, plain(forest(20, min_samples_leaf=5, random_state=0), y), folder, False)
+        trees("GradientBoostingClassifier", plain(GradientBoostingClassifier(n_estimators=60), z), folder, False)
+        trees("GradientBoostingRegressor", plain(GradientBoostingRegressor(n_estimators=60), y), folder, False)
+        trees("HistGradientBoostingClassifier", gaps(HistGradientBoostingClassifier(max_iter=60), z), folder, True)
+        trees("HistGradientBoostingRegressor", gaps(HistGradientBoostingRegressor(max_iter=60), y), folder, True)
+        by_lightgbm = lgb.LGBMClassifier(n_estimators=60, verbose=-1, n_jobs=1)
+        convert = lambda: onnxmltools.convert_lightgbm(by_lightgbm.fit(gappy, z), initial_types=columns, target_opset=15)
+        trees("LightGBM", convert, folder, True)
+        by_xgboost = xgb.XGBClassifier(n_estimators=60, max_depth=5, n_jobs=1)
+        convert = lambda: onnxmltools.convert_xgboost(by_xgboost.fit(gappy, z), initial_types=columns, target_opset=15)
+        trees("XGBoost", convert, folder, True)
+        line("LogisticRegression", plain(LogisticRegression(max_iter=5000), z), folder)
+        filled = make_pipeline(SimpleImputer(), StandardScaler(), LogisticRegression())
+        line("LogisticRegression, filled and scaled", gaps(filled, z), folder, gaps=True)
         for regression in [LinearRegression(), Ridge(), ElasticNet(alpha=0.01)]:
-            model = make_pipeline(StandardScaler(), regression).fit(full, y)
-            line(type(regression).__name__, to_onnx(model, full[:1]), folder)
+            line(type(regression).__name__, plain(make_pipeline(StandardScaler(), regression), y), folder)
         of_catboost("Logloss", {"loss_function": "Logloss"}, folder)
         of_catboost("Logloss, deep", {"loss_function": "Logloss", "depth": 10}, folder)
         of_catboost("Logloss, missing values greatest", {"loss_function": "Logloss", "nan_mode": "Max"}, folder)

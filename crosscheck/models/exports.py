@@ -138,6 +138,15 @@ def trees(name, parameters, folder, labels=lambda y: (y > 0).astype(float)):
         by_onnxruntime(name, folder, thresholds(folder), True)
 
 
+def forest(name, parameters, folder, labels=lambda y: (y > 0).astype(float)):
+    if WORD in f"forest {name}":
+        learn({"kind": "forest", "trees": 60, **parameters}, labels, folder)
+        # Its thresholds are those of the file for ONNX.
+        [node] = [node for node in onnx.load(folder / "own.onnx").graph.node if node.op_type == "TreeEnsemble"]
+        [splits] = [attribute.t for attribute in node.attribute if attribute.name == "nodes_splits"]
+        by_onnxruntime(f"forest, {name}", folder, onnx.numpy_helper.to_array(splits).tolist(), True)
+
+
 def line(name, learner, folder, labels=lambda y: (y > 0).astype(float)):
     if WORD in f"line {name}":
         learn(learner, labels, folder)
@@ -188,6 +197,8 @@ def main():
         trees("counts", {"objective": "poisson"}, folder, count)
         categories("sets of categories", {"min_group_rows": 5}, folder)
         categories("mean labels of categories", {"max_cat_groups": 10}, folder)
+        forest("classes", {}, folder)
+        forest("means, thresholds at random", {"target": "mean", "thresholds": "random", "bootstrap": False}, folder, lambda y: y)
         line("logistic", {"kind": "logistic"}, folder)
         line("lasso", {"kind": "logistic", "l1": 300.0, "l2": 0.0}, folder)
         line("least squares", {"linear": {}}, folder, lambda y: y)

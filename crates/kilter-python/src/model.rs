@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use kilter_learn::{Calibration, Gbdt, LearnError, Learner, Link, Matrix, Model as Trained, TrainingSet, calibrate, exchange, gbdt, load};
+use kilter_learn::{
+    Calibration, Gbdt, Isolation, LearnError, Learner, Linear, Link, Matrix, Model as Trained, TrainingSet, calibrate, exchange, gbdt,
+    isolation, linear, load,
+};
 use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1};
 use pyo3::exceptions::{PyKeyError, PyOSError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -32,6 +35,28 @@ type Labels<'py> = PyReadonlyArray1<'py, f64>;
 type Explained = (f64, Vec<(Py<PyString>, f64)>);
 type Rows<'py> = (Table, Labels<'py>, Option<Labels<'py>>);
 
+/// What to learn: a learner of Kilter's definitions, or one that they have no use for.
+enum Lesson {
+    Registered(Learner),
+    Linear(Linear),
+    Isolation(Isolation),
+}
+
+impl Lesson {
+    fn of(json: &str) -> PyResult<Self> {
+        let mut told: serde_json::Value = serde_json::from_str(json).map_err(value_error)?;
+        let kind = told["kind"].as_str().unwrap_or_default().to_string();
+        if ![linear::KIND, isolation::KIND].contains(&kind.as_str()) {
+            return Ok(Lesson::Registered(serde_json::from_value(told).map_err(value_error)?));
+        }
+        told.as_object_mut().map(|told| told.remove("kind"));
+        Ok(match kind == linear::KIND {
+            true => Lesson::Linear(serde_json::from_value(told).map_err(value_error)?),
+            false => Lesson::Isolation(serde_json::from_value(told).map_err(value_error)?),
+        })
+    }
+}
+
 /// Learns from a table, its labels and optional weights. `learner` is JSON, such as `{"kind": "gbdt", "trees": 200}`.
 #[pyfunction]
 #[pyo3(signature = (learner, rows, *, names=None, validation=None, threads=None))]
@@ -43,13 +68,16 @@ pub fn fit(
     validation: Option<Rows<'_>>,
     threads: Option<usize>,
 ) -> PyResult<Model> {
-    let learner: Learner = serde_json::from_str(learner).map_err(value_error)?;
+    let learner = Lesson::of(learner)?;
     let training = training_set(rows, names)?;
     let validation = validation.map(|rows| training_set(rows, Some(training.matrix.names().to_vec()))).transpose()?;
     let rows = training.rows();
     let learn = || match (&learner, &validation) {
-        (Learner::Gbdt(parameters), Some(validation)) => boosted(&training, validation, parameters),
-        _ => learner.fit(&training),
+        (Lesson::Registered(Learner::Gbdt(parameters)), Some(validation)) => boosted(&training, validation, parameters),
+        (Lesson::Registered(learner), _) => learner.fit(&training),
+        // It looks at no labels.
+        (Lesson::Isolation(parameters), _) => Ok(Box::new(isolation::fit(&training.matrix, parameters)?) as Box<dyn Trained>),
+        (Lesson::Linear(parameters), _) => Ok(Box::new(linear::fit(&training, parameters)?) as Box<dyn Trained>),
     };
     let trained = py.detach(|| threads::run(threads, rows, learn))?.map_err(value_error)?;
     Ok(Model::new(py, trained))
@@ -177,8 +205,8 @@ fn number(value: &Bound<'_, PyAny>) -> PyResult<f64> {
 
 #[pymethods]
 impl Model {
-    /// Reads a model file: Kilter's own, LightGBM's text, or XGBoost's JSON or UBJSON. Damaged, truncated or newer files are a ValueError, and so is
-    /// a model that could not be scored exactly.
+    /// Reads a model file: Kilter's own, LightGBM's text, XGBoost's JSON or UBJSON, CatBoost's JSON, or ONNX. Damaged, truncated or newer files are
+    /// a ValueError, and so is a model that could not be scored exactly.
     #[classmethod]
     fn load(_: &Bound<'_, PyType>, py: Python<'_>, path: PathBuf) -> PyResult<Self> {
         let bytes = std::fs::read(&path).map_err(|error| PyOSError::new_err(format!("{}: {error}", path.display())))?;
@@ -203,7 +231,7 @@ impl Model {
     }
 
     /// The model's file: `kilter`, its own and checksummed, for every model; `lightgbm`, `xgboost-json` or `onnx` for boosted trees, `onnx` for
-    /// regression lines, `pmml` for a scorecard.
+    /// forests and regression lines, `pmml` for a scorecard.
     #[pyo3(signature = (*, format="kilter"))]
     fn to_bytes<'py>(&self, py: Python<'py>, format: &str) -> PyResult<Bound<'py, PyBytes>> {
         Ok(PyBytes::new(py, &self.bytes(format)?))

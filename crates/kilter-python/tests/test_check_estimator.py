@@ -5,6 +5,7 @@ import sklearn
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 LOSSES = ["squared_error", "absolute_error", "huber", "quantile", "poisson", "gamma", "tweedie"]
+FORESTS = [kilter.RandomForestClassifier, kilter.RandomForestRegressor, kilter.ExtraTreesClassifier, kilter.ExtraTreesRegressor]
 ESTIMATORS = [
     kilter.GradientBoostingClassifier(n_estimators=10),
     kilter.GradientBoostingClassifier(n_estimators=10, min_samples_leaf=1),
@@ -12,6 +13,11 @@ ESTIMATORS = [
     kilter.LogisticRegression(l1_ratio=0.5),
     kilter.Scorecard(min_iv=0.0),
     kilter.CalibratedModel(kilter.LogisticRegression(), method="platt", few_rows="leave"),
+    kilter.LinearRegression(),
+    kilter.Ridge(),
+    kilter.ElasticNet(alpha=0.01),
+    *[forest(n_estimators=10, min_samples_leaf=1, max_features=None) for forest in FORESTS],
+    *[forest(n_estimators=10, min_samples_leaf=1, bootstrap=not forest().bootstrap) for forest in FORESTS],
     *[kilter.GradientBoostingRegressor(loss=loss, n_estimators=40, min_samples_leaf=1) for loss in LOSSES],
 ]
 
@@ -23,9 +29,16 @@ NO_CARD = dict.fromkeys(
 )
 WEIGHTS_ARE_NO_ROWS = {"check_sample_weight_equivalence_on_dense_data": "bins have shares of rows, whatever the rows weigh"}
 THE_LAST_ROWS = {"check_sample_weight_equivalence_on_dense_data": "the last share of the rows calibrates: repeating some moves the border"}
+DRAWN = {"check_sample_weight_equivalence_on_dense_data": "trees draw rows and leaves count them, whatever they weigh; scikit-learn's forests fail it too"}
+# scikit-learn's own forests pass because the check sets their min_weight_fraction_leaf.
+NOISE = {"check_class_weight_classifiers": "with one row to a leaf the trees learn the check's noise, whatever it weighs"}
 
 
 def known_to_fail(estimator):
+    if isinstance(estimator, kilter.LinearRegression):
+        return {"check_sample_weight_equivalence_on_dense_data": "its rows that count are fewer than its columns: many lines fit them, and agree there only"}
+    if isinstance(estimator, tuple(FORESTS)):
+        return DRAWN | NOISE
     if isinstance(estimator, kilter.CalibratedModel):
         return THE_LAST_ROWS
     if isinstance(estimator, kilter.Scorecard):

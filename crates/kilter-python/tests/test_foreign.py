@@ -7,11 +7,26 @@ import numpy as np
 import pytest
 from data import FOREIGN, amounts, classes
 
-FILES = sorted(path.name for path in FOREIGN.iterdir() if path.suffix in (".txt", ".ubj") or path.name.endswith(".json") and "rows" not in path.name)
+MODELS = sorted(path.name for path in FOREIGN.iterdir() if path.suffix in (".txt", ".ubj", ".onnx", ".json") and "rows" not in path.name)
+FILES = [name for name in MODELS if name.startswith(("lightgbm", "xgboost"))]
+OTHERS = [name for name in MODELS if name not in FILES]
 
 
 def test_there_are_files():
-    assert len(FILES) >= 9
+    assert len(FILES) >= 9 and len(OTHERS) >= 12
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_models_of_catboost_and_converters_score_what_they_scored_there(name):
+    model = kilter.Model.load(FOREIGN / name)
+    told = json.loads((FOREIGN / (name.rsplit(".", 1)[0] + ".rows.json")).read_text())
+    X = np.array([[np.nan if value is None else value for value in row] for row in told["rows"]])
+    line = model.kind == "onnx_line"
+    margins = {"catboost": model.margins, "onnx": model.margins, "onnx_line": model.predictions}[model.kind](X)
+    np.testing.assert_allclose(margins, told["predictions" if line else "margins"], rtol=1e-5 if line else 2e-7)
+    contributions, base = model.explain(X)
+    np.testing.assert_allclose(base + contributions.sum(axis=1), model.margins(X), atol=1e-6)
+    assert np.array_equal(kilter.Model.from_bytes(model.to_bytes()).margins(X), model.margins(X))
 
 
 @pytest.mark.parametrize("name", FILES)

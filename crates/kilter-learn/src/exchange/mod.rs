@@ -25,7 +25,7 @@ pub use ensemble::{Arithmetic, Ensemble, Inputs, Origin, Output, Width};
 pub(crate) use ensemble::{read, read_line};
 
 use crate::learners::{linear, scorecard};
-use crate::{LearnError, Model, calibration, format, gbdt, load, logistic};
+use crate::{LearnError, Model, calibration, forest, format, gbdt, load, logistic};
 
 /// A format of other programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,8 +127,8 @@ pub fn open(bytes: &[u8]) -> Result<Box<dyn Model>, LearnError> {
     }
 }
 
-/// One of Kilter's own model files as another program reads it: boosted trees for LightGBM, XGBoost and ONNX, regression lines for ONNX,
-/// scorecards as PMML. What each keeps to the bit and what it rounds stands in `docs/guide/models-from-elsewhere.md`.
+/// One of Kilter's own model files as another program reads it: boosted trees for LightGBM, XGBoost and ONNX, forests and regression lines for
+/// ONNX, scorecards as PMML. What each keeps to the bit and what it rounds stands in `docs/guide/models-from-elsewhere.md`.
 pub fn export(file: &[u8], format: Format) -> Result<Vec<u8>, LearnError> {
     let sealed = format::open(file)?;
     let refuse = |what: String, hint| Err(LearnError::Foreign { format: "exported", at: String::new(), what, hint });
@@ -136,15 +136,13 @@ pub fn export(file: &[u8], format: Format) -> Result<Vec<u8>, LearnError> {
         (Format::LightGbm, gbdt::KIND) => Ok(export::lightgbm(&gbdt::read_trees(&sealed)?)?.into_bytes()),
         (Format::XgBoostJson | Format::Onnx, gbdt::KIND) => {
             let model = gbdt::read_trees(&sealed)?;
-            if let Some(encoder) = model.encoders().iter().next() {
-                let input = &model.inputs()[encoder.input];
-                return refuse(
-                    format!("the model takes {input:?} as categories, and they are written for LightGBM only"),
-                    "export it with `--format lightgbm`, or learn it from numbers",
-                );
+            if let Some(&input) = model.categorical_inputs().first() {
+                let what = format!("{} is not told of categories, which {:?} holds", format.title(), model.inputs()[input]);
+                return refuse(what, "Kilter's own file holds them, and LightGBM's text where it can");
             }
-            if format == Format::Onnx { Ok(onnx::written_trees(&model)) } else { export_xgboost::xgboost(&model) }
+            if format == Format::Onnx { Ok(onnx::boosted(&model)) } else { export_xgboost::xgboost(&model) }
         }
+        (Format::Onnx, forest::KIND) => Ok(onnx::forest(&forest::read_forest(&sealed)?)),
         (Format::Onnx, logistic::KIND) => {
             let model = linear::read_line::<logistic::Logistic>(&sealed)?;
             Ok(onnx::line(model.inputs(), model.link(), &model.line))
@@ -163,7 +161,7 @@ pub fn export(file: &[u8], format: Format) -> Result<Vec<u8>, LearnError> {
         }
         (format, kind) => refuse(
             format!("{} has no way to write a model of the kind {kind:?}", format.title()),
-            "boosted trees (gbdt) go to lightgbm, xgboost-json and onnx, regressions (logistic, linear) to onnx, scorecards to pmml; Kilter's own \
+            "boosted trees (gbdt) go to lightgbm, xgboost-json and onnx, forests and regressions (logistic, linear) to onnx, scorecards to pmml; Kilter's own \
              file holds every model, and the run of an import its original",
         ),
     }

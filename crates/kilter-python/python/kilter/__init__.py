@@ -1,6 +1,6 @@
 """Kilter's learners and models in Python.
 
-``kilter.Model`` loads and scores model files, those of the Kilter program, LightGBM and XGBoost, and needs nothing but NumPy. The estimators
+``kilter.Model`` loads and scores model files, those of the Kilter program, LightGBM, XGBoost, CatBoost and ONNX, and needs nothing but NumPy. The estimators
 have scikit-learn's API and need scikit-learn 1.6 or newer: ``pip install "scikit-learn>=1.6"``.
 
 >>> import kilter, numpy as np
@@ -19,9 +19,16 @@ from ._native import Model
 # Loaded when first asked for, so that `import kilter` stays quick where only models are scored.
 _ESTIMATORS = {
     "CalibratedModel": "._calibration",
+    "ElasticNet": "._linear",
+    "ExtraTreesClassifier": "._forest",
+    "ExtraTreesRegressor": "._forest",
     "GradientBoostingClassifier": "._boosting",
     "GradientBoostingRegressor": "._boosting",
+    "LinearRegression": "._linear",
     "LogisticRegression": "._linear",
+    "RandomForestClassifier": "._forest",
+    "RandomForestRegressor": "._forest",
+    "Ridge": "._linear",
     "Scorecard": "._scorecard",
 }
 __all__ = ["Model", "__version__", *_ESTIMATORS]

@@ -12,6 +12,7 @@ __version__: str
 __all__: list[str]
 
 Directions = Sequence[int] | Mapping[str, int] | None
+MaxFeatures = Literal["sqrt", "log2"] | int | float | None
 Shape = Literal["auto", "increasing", "decreasing", "peak", "valley", "any"]
 
 class _Learned(BaseEstimator):
@@ -24,13 +25,28 @@ class _Learned(BaseEstimator):
     def explain(self, X: Any) -> tuple[NDArray[np.float64], float]: ...
     def score_one(self, row: Row) -> float: ...
 
-class _Classifier(ClassifierMixin, _Learned):
+class _Probabilities(ClassifierMixin, _Learned):
     classes_: NDArray[Any]
     def fit(
         self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None, *, eval_set: tuple[Any, ...] | None = None
     ) -> Self: ...
-    def decision_function(self, X: Any) -> NDArray[np.float64]: ...
     def predict_proba(self, X: Any) -> NDArray[np.float64]: ...
+
+class _Classifier(_Probabilities):
+    def decision_function(self, X: Any) -> NDArray[np.float64]: ...
+
+class _Regressor(RegressorMixin, _Learned):
+    def fit(
+        self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None, *, eval_set: tuple[Any, ...] | None = None
+    ) -> Self: ...
+
+class _LinearRegressor(_Regressor):
+    @property
+    def coef_(self) -> NDArray[np.float64]: ...
+    @property
+    def intercept_(self) -> float: ...
+    @property
+    def n_iter_(self) -> int: ...
 
 class GradientBoostingClassifier(_Classifier):
     def __init__(
@@ -122,6 +138,87 @@ class LogisticRegression(_Classifier):
     @property
     def n_iter_(self) -> int: ...
 
+class RandomForestClassifier(_Probabilities):
+    def __init__(
+        self,
+        *,
+        n_estimators: int = 100,
+        max_features: MaxFeatures = "sqrt",
+        max_depth: int | None = None,
+        min_samples_leaf: int = 5,
+        bootstrap: bool = True,
+        max_samples: float | None = None,
+        max_bins: int = 255,
+        class_weight: Mapping[Any, float] | Literal["balanced"] | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        n_jobs: int | None = None,
+    ) -> None: ...
+    @property
+    def feature_importances_(self) -> NDArray[np.float64]: ...
+
+class RandomForestRegressor(_Regressor):
+    def __init__(
+        self,
+        *,
+        n_estimators: int = 100,
+        max_features: MaxFeatures = 0.3333333333333333,
+        max_depth: int | None = None,
+        min_samples_leaf: int = 5,
+        bootstrap: bool = True,
+        max_samples: float | None = None,
+        max_bins: int = 255,
+        random_state: int | np.random.RandomState | None = None,
+        n_jobs: int | None = None,
+    ) -> None: ...
+    @property
+    def feature_importances_(self) -> NDArray[np.float64]: ...
+
+class ExtraTreesClassifier(_Probabilities):
+    def __init__(
+        self,
+        *,
+        n_estimators: int = 100,
+        max_features: MaxFeatures = "sqrt",
+        max_depth: int | None = None,
+        min_samples_leaf: int = 5,
+        bootstrap: bool = False,
+        max_samples: float | None = None,
+        max_bins: int = 255,
+        class_weight: Mapping[Any, float] | Literal["balanced"] | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        n_jobs: int | None = None,
+    ) -> None: ...
+    @property
+    def feature_importances_(self) -> NDArray[np.float64]: ...
+
+class ExtraTreesRegressor(_Regressor):
+    def __init__(
+        self,
+        *,
+        n_estimators: int = 100,
+        max_features: MaxFeatures = 0.3333333333333333,
+        max_depth: int | None = None,
+        min_samples_leaf: int = 5,
+        bootstrap: bool = False,
+        max_samples: float | None = None,
+        max_bins: int = 255,
+        random_state: int | np.random.RandomState | None = None,
+        n_jobs: int | None = None,
+    ) -> None: ...
+    @property
+    def feature_importances_(self) -> NDArray[np.float64]: ...
+
+class LinearRegression(_LinearRegressor):
+    def __init__(self, *, n_jobs: int | None = None) -> None: ...
+
+class Ridge(_LinearRegressor):
+    def __init__(self, *, alpha: float = 1.0, max_iter: int = 50, tol: float = 1e-8, n_jobs: int | None = None) -> None: ...
+
+class ElasticNet(_LinearRegressor):
+    def __init__(
+        self, *, alpha: float = 1.0, l1_ratio: float = 0.5, max_iter: int = 1000, tol: float = 1e-8, n_jobs: int | None = None
+    ) -> None: ...
+
 class Scorecard(_Classifier):
     def __init__(
         self,
@@ -148,11 +245,11 @@ class Scorecard(_Classifier):
 
 class CalibratedModel(ClassifierMixin, _Learned):
     classes_: NDArray[Any]
-    estimator_: _Classifier | Model
+    estimator_: _Probabilities | Model
     calibrated_: bool
     def __init__(
         self,
-        estimator: _Classifier | Model | None = None,
+        estimator: _Probabilities | Model | None = None,
         *,
         method: Literal["isotonic", "platt", "sigmoid", "beta", "prior_shift"] = "isotonic",
         share: float = 0.2,

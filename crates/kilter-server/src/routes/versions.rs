@@ -125,8 +125,8 @@ const MOST_OF_A_NAME: usize = 255;
 
 /// The file of a version
 ///
-/// Kilter's own, which any Kilter and its Python package load; boosted trees also as LightGBM's text, XGBoost's JSON or ONNX, a logistic
-/// regression as ONNX, a scorecard as PMML.
+/// Kilter's own, which any Kilter and its Python package load; boosted trees also as LightGBM's text, XGBoost's JSON or ONNX, a forest
+/// and a logistic regression as ONNX, a scorecard as PMML.
 #[utoipa::path(
     get, path = "/v1/models/{model}/versions/{version}/file", tag = "models",
     params(

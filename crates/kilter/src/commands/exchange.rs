@@ -43,8 +43,8 @@ pub struct ExportArgs {
     model: String,
     /// Where to write.
     file: PathBuf,
-    /// As what; by the file's ending otherwise: `lightgbm` (.txt), `xgboost-json` (.json) and `onnx` for boosted trees, `onnx` for a logistic
-    /// regression, `pmml` for a scorecard, `kilter` for every model.
+    /// As what; by the file's ending otherwise: `lightgbm` (.txt), `xgboost-json` (.json) and `onnx` for boosted trees, `onnx` for a forest or a
+    /// logistic regression, `pmml` for a scorecard, `kilter` for every model.
     #[arg(long, value_parser = ["kilter", "lightgbm", "xgboost-json", "onnx", "pmml"])]
     format: Option<String>,
 }

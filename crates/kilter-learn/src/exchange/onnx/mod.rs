@@ -8,7 +8,7 @@ mod trees;
 mod write;
 
 pub(super) use read::read;
-pub(super) use write::{line, trees as written_trees};
+pub(super) use write::{boosted, forest, line};
 
 use super::ensemble::{Arithmetic, Ensemble, Origin, Output};
 use super::tree::Tree;

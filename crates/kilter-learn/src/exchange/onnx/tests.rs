@@ -5,7 +5,7 @@ use prost::Message;
 use super::proto::{Attribute, Graph, Model as Proto, Node};
 use crate::exchange::{Format, export, import};
 use crate::format::tests::check_damage_is_noticed;
-use crate::{Gbdt, Learner, Link, Matrix, Model, Objective, TrainingSet, gbdt, linear, load};
+use crate::{Forest, Gbdt, Learner, Link, Matrix, Model, Objective, TrainingSet, forest, gbdt, linear, load};
 
 macro_rules! golden {
     ($name:literal) => {
@@ -110,6 +110,23 @@ fn own_trees_come_back_to_the_bit() {
         for at in 0..set.rows() {
             set.matrix.row(at, &mut row);
             row[at % 3] = if at % 4 == 0 { [f64::INFINITY, f64::NEG_INFINITY, 0.0, -0.0][at / 4 % 4] } else { row[at % 3] };
+            assert_eq!(again.margin(&row).to_bits(), model.margin(&row).to_bits(), "{row:?}");
+            assert_eq!(again.predict(&row).to_bits(), model.predict(&row).to_bits());
+        }
+    }
+}
+
+#[test]
+fn own_forests_come_back_to_the_bit() {
+    let set = rows();
+    for target in [forest::Target::Binary, forest::Target::Mean] {
+        let model = forest::fit(&set, &Forest { target, trees: 13, ..Forest::default() }).unwrap();
+        let again = import(&export(&model.to_bytes(), Format::Onnx).unwrap()).unwrap();
+        // That a mean is one of shares, a graph does not say.
+        assert_eq!((again.inputs(), again.link(), again.trees()), (model.inputs(), Link::Identity, 13));
+        let mut row = Vec::new();
+        for at in 0..set.rows() {
+            set.matrix.row(at, &mut row);
             assert_eq!(again.margin(&row).to_bits(), model.margin(&row).to_bits(), "{row:?}");
             assert_eq!(again.predict(&row).to_bits(), model.predict(&row).to_bits());
         }

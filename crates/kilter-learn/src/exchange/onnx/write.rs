@@ -1,4 +1,4 @@
-//! Kilter's boosted trees and regression lines as ONNX.
+//! Kilter's boosted trees, forests and regression lines as ONNX.
 //!
 //! Everything is in 64 bits: trees are a `TreeEnsemble` of `ai.onnx.ml` 5 with 64-bit thresholds and leaves, whose older forms
 //! (`TreeEnsembleClassifier`, `TreeEnsembleRegressor`) put out 32 bits only; lines are operators of ONNX itself, for `LinearClassifier` and
@@ -12,7 +12,8 @@
 use prost::Message;
 
 use super::proto::{Attribute, Dimension, Graph, Model, Named, Node, Opset, Property, Shape, Tensor, TensorType, Type, element, kind};
-use crate::gbdt::{Child, GbdtModel};
+use crate::forest::ForestModel;
+use crate::gbdt::{Child, GbdtModel, Tree};
 use crate::linear::Coefficients;
 use crate::{Link, Model as _};
 
@@ -20,31 +21,26 @@ use crate::{Link, Model as _};
 const OPSET: i64 = 17;
 const ML: &str = "ai.onnx.ml";
 const ML_OPSET: i64 = 5;
+/// What becomes of the leaves.
+const AVERAGE: i64 = 0;
+const SUM: i64 = 1;
 /// The first that knows both.
 const IR: i64 = 10;
 
-pub(in crate::exchange) fn trees(model: &GbdtModel) -> Vec<u8> {
+/// Boosted trees: a sum that starts from their base, which is a first tree of one leaf.
+pub(in crate::exchange) fn boosted(model: &GbdtModel) -> Vec<u8> {
     let (base, trees) = model.parts();
     let mut columns = Trees::default();
     columns.leaf_alone(base);
-    for tree in trees {
-        if tree.nodes.is_empty() {
-            columns.leaf_alone(tree.leaves[0]);
-            continue;
-        }
-        let (first_node, first_leaf) = (columns.feature.len() as i64, columns.weights.len() as i64);
-        columns.roots.push(first_node);
-        for node in &tree.nodes {
-            let place = |child| match child {
-                Child::Node(node) => (first_node + node as i64, 0),
-                Child::Leaf(leaf) => (first_leaf + leaf as i64, 1),
-            };
-            columns.node(i64::from(node.column), node.threshold, node.missing_left, place(node.left()), place(node.right()));
-        }
-        columns.weights.extend(&tree.leaves);
-    }
-    let node = columns.operator();
-    graph("boosted trees", model.inputs(), model.link(), vec![node], Vec::new())
+    trees.iter().for_each(|tree| columns.tree(tree));
+    graph("boosted trees", model.inputs(), model.link(), vec![columns.operator(SUM)], Vec::new())
+}
+
+/// A forest: the mean of its trees.
+pub(in crate::exchange) fn forest(model: &ForestModel) -> Vec<u8> {
+    let mut columns = Trees::default();
+    model.trees().iter().for_each(|tree| columns.tree(tree));
+    graph("forest", model.inputs(), model.link(), vec![columns.operator(AVERAGE)], Vec::new())
 }
 
 pub(in crate::exchange) fn line(inputs: &[String], link: Link, line: &Coefficients) -> Vec<u8> {
@@ -149,6 +145,22 @@ impl Trees {
         self.on_false_leaf.push(on_false.1);
     }
 
+    fn tree(&mut self, tree: &Tree) {
+        if tree.nodes.is_empty() {
+            return self.leaf_alone(tree.leaves[0]);
+        }
+        let (first_node, first_leaf) = (self.feature.len() as i64, self.weights.len() as i64);
+        self.roots.push(first_node);
+        for node in &tree.nodes {
+            let place = |child| match child {
+                Child::Node(node) => (first_node + node as i64, 0),
+                Child::Leaf(leaf) => (first_leaf + leaf as i64, 1),
+            };
+            self.node(i64::from(node.column), node.threshold, node.missing_left, place(node.left()), place(node.right()));
+        }
+        self.weights.extend(&tree.leaves);
+    }
+
     /// A tree of one leaf: a node both of whose sides are that leaf.
     fn leaf_alone(&mut self, value: f64) {
         let leaf = (self.weights.len() as i64, 1);
@@ -157,7 +169,7 @@ impl Trees {
         self.weights.push(value);
     }
 
-    fn operator(self) -> Node {
+    fn operator(self, aggregate: i64) -> Node {
         let nodes = self.feature.len() as i64;
         let leaves = self.weights.len() as i64;
         let int =
@@ -173,8 +185,7 @@ impl Trees {
         let modes = Tensor { dims: vec![nodes], element: Some(element::UINT8), raw: Some(vec![0; nodes as usize]), ..Tensor::default() };
         let attributes = [
             int("n_targets", 1),
-            // A sum, as it is.
-            int("aggregate_function", 1),
+            int("aggregate_function", aggregate),
             int("post_transform", 0),
             ints("tree_roots", self.roots),
             ints("nodes_featureids", self.feature),

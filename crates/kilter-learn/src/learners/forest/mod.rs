@@ -23,8 +23,8 @@ use super::gbdt::binned::{self, Binned};
 use crate::{LearnError, TrainingSet, metrics};
 
 use grow::{Bag, Grower, Grown};
-pub(crate) use model::read;
 pub use model::{ForestModel, OutOfBag, Report};
+pub(crate) use model::{read, read_forest};
 
 pub const KIND: &str = "forest";
 

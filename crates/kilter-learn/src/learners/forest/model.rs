@@ -42,6 +42,10 @@ impl ForestModel {
         ForestModel { inputs, parameters, report, trees }
     }
 
+    pub(crate) fn trees(&self) -> &[Tree] {
+        &self.trees.trees
+    }
+
     pub fn parameters(&self) -> &Forest {
         &self.parameters
     }
@@ -119,6 +123,10 @@ impl Model for ForestModel {
 }
 
 pub(crate) fn read(sealed: &Sealed<'_>) -> Result<Box<dyn Model>, LearnError> {
+    Ok(Box::new(read_forest(sealed)?))
+}
+
+pub(crate) fn read_forest(sealed: &Sealed<'_>) -> Result<ForestModel, LearnError> {
     let Header { inputs, parameters, report, .. } = sealed.header::<Forest, Report>()?;
     let mut body = sealed.body();
     let trees = Ensemble::read(&mut body, inputs.len())?;
@@ -127,5 +135,5 @@ pub(crate) fn read(sealed: &Sealed<'_>) -> Result<Box<dyn Model>, LearnError> {
     if parameters.target == Target::Binary && !trees.trees.iter().flat_map(|tree| &tree.leaves).all(is_share) {
         return Err(LearnError::corrupt("a leaf whose probability is not between 0 and 1"));
     }
-    Ok(Box::new(ForestModel { inputs, parameters, report, trees }))
+    Ok(ForestModel { inputs, parameters, report, trees })
 }
