@@ -7,6 +7,7 @@ pub mod gbdt;
 pub mod isolation;
 pub mod linear;
 pub mod logistic;
+pub mod pipeline;
 pub mod scorecard;
 
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,7 @@ pub(crate) const KINDS: &[(&str, Read)] = &[
     (isolation::KIND, isolation::read),
     (linear::KIND, linear::read),
     (logistic::KIND, logistic::read),
+    (pipeline::KIND, pipeline::read),
     (scorecard::KIND, scorecard::read),
     (calibration::KIND, calibration::read),
     (exchange::lightgbm::KIND, exchange::read),
