@@ -27,6 +27,7 @@ pub use learners::gbdt::{self, Gbdt, GbdtModel, Objective};
 pub use learners::isolation::{self, Isolation, IsolationModel};
 pub use learners::linear::{self, Linear, LinearModel};
 pub use learners::logistic::{self, Logistic, LogisticModel};
+pub use learners::pipeline::{self, PipelineModel};
 pub use learners::scorecard::{self, Scorecard, ScorecardModel};
 pub use matrix::{Matrix, TrainingSet};
 pub use model::{Link, Model, Reasons, Score, load};

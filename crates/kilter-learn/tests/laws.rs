@@ -4,10 +4,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use kilter_learn::calibration::Method;
 use kilter_learn::forest::{Target, Thresholds};
+use kilter_learn::pipeline::{Fill, Scaling, Step};
 use kilter_learn::scorecard::Shape;
 use kilter_learn::{
     Calibration, Explainable, Forest, Gbdt, Isolation, LearnError, Learner, Linear, Logistic, Matrix, Model, Objective, Scorecard,
-    TrainingSet, calibrate, explainable, gbdt, isolation, linear, load,
+    TrainingSet, calibrate, explainable, gbdt, isolation, linear, load, pipeline,
 };
 use kilter_stats::Rng;
 
@@ -82,6 +83,12 @@ fn register() -> Vec<Entry> {
     add("logistic", true, EXACT, EXACT, of(Learner::Logistic(Logistic::default())));
     add("logistic, l1", true, EXACT, EXACT, of(Learner::Logistic(Logistic { l1: 5.0, ..Logistic::default() })));
     add("scorecard", true, EXACT, EXACT, of(Learner::Scorecard(Scorecard::default())));
+    let fit: Fit = Box::new(|set| {
+        let fill = Step::Impute { columns: Vec::new(), fill: Fill::Median, indicator: true };
+        let steps = [fill, Step::Scale { columns: Vec::new(), by: Scaling::Robust }, Step::Quantiles { columns: Vec::new(), bins: 20 }];
+        Ok(Box::new(pipeline::fit(set, &steps, |set| Learner::Logistic(Logistic::default()).fit(set))?))
+    });
+    add("pipeline", true, EXACT, EXACT, fit);
     for l1 in [0.0, 50.0] {
         let parameters = Linear { l1, ..Linear::default() };
         let fit: Fit = Box::new(move |set| Ok(Box::new(linear::fit(set, &parameters)?)));
@@ -183,7 +190,7 @@ fn the_register_is_whole() {
         .collect();
     assert_eq!(
         kinds.into_iter().collect::<Vec<_>>(),
-        ["calibrated", "explainable", "forest", "gbdt", "isolation", "linear", "logistic", "scorecard"]
+        ["calibrated", "explainable", "forest", "gbdt", "isolation", "linear", "logistic", "pipeline", "scorecard"]
     );
 }
 

@@ -4,9 +4,11 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use kilter_learn::{
-    Gbdt, Logistic, Matrix, Model, Reasons, Scorecard, TrainingSet, calibrate,
+    Explainable, Forest, Gbdt, Logistic, Matrix, Model, Reasons, Scorecard, TrainingSet, calibrate,
     calibration::{Calibration, Method},
-    gbdt, logistic, scorecard,
+    explainable, forest, gbdt, logistic, pipeline,
+    pipeline::{Fill, Scaling, Step},
+    scorecard,
 };
 use kilter_stats::Rng;
 
@@ -53,10 +55,15 @@ fn training_set(rows: usize) -> TrainingSet {
 fn models() -> (Vec<Box<dyn Model>>, Matrix) {
     let set = training_set(3000);
     let trees = || gbdt::fit(&set, &Gbdt { trees: 30, early_stopping: None, ..Gbdt::default() }).unwrap();
+    let fill = Step::Impute { columns: Vec::new(), fill: Fill::Median, indicator: true };
+    let scale = Step::Scale { columns: Vec::new(), by: Scaling::Standard };
     let models: Vec<Box<dyn Model>> = vec![
         Box::new(trees()),
         Box::new(calibrate(Box::new(trees()), &set, &Calibration { method: Method::Platt, target_rate: None }).unwrap()),
         Box::new(logistic::fit(&set, &Logistic::default()).unwrap()),
+        Box::new(forest::fit(&set, &Forest { trees: 20, min_leaf_rows: 50, ..Forest::default() }).unwrap()),
+        Box::new(explainable::fit(&set, &Explainable { bags: 2, rounds: 50, ..Explainable::default() }).unwrap()),
+        Box::new(pipeline::fit(&set, &[fill, scale], |set| Ok(Box::new(logistic::fit(set, &Logistic::default())?))).unwrap()),
         Box::new(scorecard::fit(&set, &Scorecard::default()).unwrap()),
     ];
     (models, set.matrix.slice(0..200))

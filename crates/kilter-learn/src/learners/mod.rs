@@ -7,6 +7,7 @@ pub mod gbdt;
 pub mod isolation;
 pub mod linear;
 pub mod logistic;
+pub mod pipeline;
 pub mod scorecard;
 
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,7 @@ pub(crate) const KINDS: &[(&str, Read)] = &[
     (isolation::KIND, isolation::read),
     (linear::KIND, linear::read::<linear::Linear>),
     (logistic::KIND, linear::read::<logistic::Logistic>),
+    (pipeline::KIND, pipeline::read),
     (scorecard::KIND, scorecard::read),
     (calibration::KIND, calibration::read),
     (classes::KIND, classes::refuse),
