@@ -29,7 +29,8 @@ def main():
         lgb.train(parameters, lgb.Dataset(x_train, y_train, params={"verbosity": -1}), trees).save_model(model_file)
     booster = lgb.Booster(model_file=str(model_file))
     expected = booster.predict(few, num_threads=1)
-    print(json.dumps(dict(lightgbm=lightgbm, onnxruntime=onnxruntime, tl2cgen=tl2cgen, shap=shap)[peer](booster, expected)))
+    peers = dict(lightgbm=lightgbm, onnxruntime=onnxruntime, tl2cgen=tl2cgen, catboost=catboost, hessboost=hessboost, shap=shap)
+    print(json.dumps(peers[peer](booster, expected)))
 
 
 def lightgbm(booster, expected):
@@ -98,6 +99,44 @@ def tl2cgen(booster, expected):
     p50, p99 = one_by_one(rows, lambda row: lib.predict(row, 0, out_at), empty_call(0, out_at, out_at))
     data = tl2cgen.DMatrix(x)
     return dict(one_p50_us=p50, one_p99_us=p99, batch_rows_s=rate(x, lambda: predictor.predict(data)))
+
+
+def own_rows():
+    """What the peer makes a model of its own from, of the same size."""
+    return np.ascontiguousarray(np.load(folder / "x_train.npy")[:200_000]), np.load(folder / "y_train.npy")[:200_000]
+
+
+def catboost(booster, expected):
+    import catboost
+    # Symmetric trees as deep as 32 leaves, which is what it is made for.
+    settings = dict(iterations=trees, depth=int(np.log2(leaves + 1)), learning_rate=0.1, thread_count=1, verbose=False, allow_writing_files=False)
+    model, file = catboost.CatBoostClassifier(**settings), folder / f"catboost-{trees}x{leaves}.cbm"
+    if file.exists():
+        model.load_model(file)
+    else:
+        model.fit(*own_rows()).save_model(file)
+
+    def margins(rows):
+        return model.predict(rows, prediction_type="RawFormulaVal", thread_count=1)
+    p50, p99 = one_by_one([few[i:i + 1] for i in range(len(few))], margins)
+    return dict(one_p50_us=p50, one_p99_us=p99, batch_rows_s=rate(x, lambda: margins(x)),
+                shap_rows_s=rate(few, lambda: model.get_feature_importance(catboost.Pool(few), type="ShapValues", thread_count=1)))
+
+
+def hessboost(booster, expected):
+    import hessboost as hb
+    file = folder / f"hessboost-{trees}x{leaves}.json"
+    if file.exists():
+        model = hb.Booster()
+        model.load_model(file)
+    else:
+        parameters = dict(objective="binary:logistic", max_leaves=leaves, grow_policy="lossguide", eta=0.1, max_bin=255, nthread=1, max_depth=0)
+        rows, labels = own_rows()
+        model = hb.train(parameters, hb.DMatrix(rows, label=labels), num_boost_round=trees)
+        model.save_model(file)
+    data = hb.DMatrix(x)
+    p50, p99 = one_by_one(list(few), model.predict_row)
+    return dict(one_p50_us=p50, one_p99_us=p99, batch_rows_s=rate(x, lambda: model.predict(data)))
 
 
 def shap(booster, expected):

@@ -262,6 +262,25 @@ fn reasons_add_up_and_nothing_is_infinite() {
 }
 
 #[test]
+fn interactions_are_symmetric_and_add_up_to_the_reasons() {
+    each(|entry| {
+        let set = rows(1_000, 6, entry.classes);
+        let model = (entry.fit)(&set).unwrap();
+        let (mut row, mut contributions) = (Vec::new(), Vec::new());
+        for r in 0..20 {
+            set.matrix.row(r, &mut row);
+            let Some(pairs) = model.interactions(&row) else { return };
+            model.explain(&row, &mut contributions);
+            for (input, (parts, contribution)) in pairs.chunks(COLUMNS).zip(&contributions).enumerate() {
+                let near = 1e-9 * (1.0 + contribution.abs());
+                assert!((parts.iter().sum::<f64>() - contribution).abs() < near, "{}: input {input}", entry.name);
+                assert!((0..COLUMNS).all(|other| (parts[other] - pairs[other * COLUMNS + input]).abs() < near), "{}: {input}", entry.name);
+            }
+        }
+    });
+}
+
+#[test]
 fn rows_may_come_in_any_order() {
     each(|entry| {
         let (set, unseen) = (rows(4_000, 6, entry.classes), rows(1_000, 7, entry.classes));

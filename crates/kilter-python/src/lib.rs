@@ -3,6 +3,7 @@
 //! No OpenMP and no global thread pool: threads are started at the first use, and anew in a forked child (`threads`). Nothing holds the GIL
 //! while it learns or scores more than one row.
 
+mod explain;
 mod model;
 mod table;
 mod threads;

@@ -3,24 +3,27 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use kilter_learn::explain::{PermutationImportance, Permutations};
 use kilter_learn::{
     Calibration, Gbdt, Isolation, LearnError, Learner, Linear, Link, Matrix, Model as Trained, TrainingSet, calibrate, exchange, gbdt,
     isolation, linear, load,
 };
-use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1};
+use numpy::{PyArray1, PyArray2, PyArray3, PyArrayMethods, PyReadonlyArray1};
 use pyo3::exceptions::{PyKeyError, PyOSError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple, PyType};
 use rayon::prelude::*;
 
+use crate::explain::{self, Input, Scale};
 use crate::table::Table;
 use crate::{threads, value_error};
 
 /// The name of Kilter's own model file among formats.
 const OWN: &str = "kilter";
 
-/// Rows that one task scores.
+/// Rows that one task explains, and rows that one scores, many at a time.
 const PIECE: usize = 1_024;
+const LARGE_PIECE: usize = 8_192;
 
 /// A trained model: immutable, safe to share between threads, the same bits for one row and for many.
 #[pyclass(frozen, module = "kilter")]
@@ -33,6 +36,9 @@ pub struct Model {
 type Labels<'py> = PyReadonlyArray1<'py, f64>;
 /// A prediction, and names of inputs with their contributions.
 type Explained = (f64, Vec<(Py<PyString>, f64)>);
+type Effects<'py> = (Bound<'py, PyArray1<f64>>, Bound<'py, PyArray1<f64>>, Bound<'py, PyArray1<usize>>);
+/// Mean and deviation by group, and all by group and repeat.
+type Importances<'py> = (Bound<'py, PyArray1<f64>>, Bound<'py, PyArray1<f64>>, Bound<'py, PyArray2<f64>>);
 type Rows<'py> = (Table, Labels<'py>, Option<Labels<'py>>);
 
 /// What to learn: a learner of Kilter's definitions, or one that they have no use for.
@@ -165,6 +171,21 @@ impl Model {
         })
     }
 
+    /// The margins of all rows, and what is made of each.
+    fn of_margins(&self, py: Python<'_>, table: Table, threads: Option<usize>, of: impl Fn(f64) -> f64 + Sync) -> PyResult<Vec<f64>> {
+        let matrix = table.arranged_for(self.trained.inputs())?;
+        py.detach(|| {
+            let mut out = vec![0.0; matrix.rows()];
+            let piece = |(index, out): (usize, &mut [f64])| {
+                let first = index * LARGE_PIECE;
+                let margins = self.trained.margins(&matrix.slice(first..first + out.len()));
+                out.iter_mut().zip(margins).for_each(|(out, margin)| *out = of(margin));
+            };
+            threads::run(threads, matrix.rows(), || out.par_chunks_mut(LARGE_PIECE).enumerate().for_each(piece))?;
+            Ok(out)
+        })
+    }
+
     /// One row's values in the model's order.
     fn row(&self, row: &Bound<'_, PyAny>, values: &mut Vec<f64>) -> PyResult<()> {
         let width = self.names.len();
@@ -185,8 +206,9 @@ impl Model {
                 let extra: Vec<String> = dict.keys().iter().map(|key| key.to_string()).filter(|key| !known.contains(key)).collect();
                 return Err(PyValueError::new_err(format!("the row has what the model does not know: {}", extra.join(", "))));
             }
-        } else if let Ok(array) = row.extract::<PyReadonlyArray1<'_, f64>>() {
-            values.extend(array.as_array().iter());
+        } else if let Ok(array) = row.cast::<PyArray1<f64>>() {
+            // SAFETY: the numbers are copied at once, and no Rust code of this process writes to arrays.
+            values.extend(unsafe { array.as_array() }.iter());
         } else {
             let kind = row.get_type().name()?;
             return Err(PyTypeError::new_err(format!("a row is a tuple, a list, a dict by name or a float64 array, not {kind}")));
@@ -286,14 +308,14 @@ impl Model {
     /// Margins, one a row: log-odds of the positive class for a classifier.
     #[pyo3(signature = (data, *, threads=None))]
     fn margins<'py>(&self, py: Python<'py>, data: Table, threads: Option<usize>) -> PyResult<Bound<'py, PyArray1<f64>>> {
-        let out = self.over_rows(py, data, threads, 1, |model, row, out| out[0] = model.margin(row))?;
+        let out = self.of_margins(py, data, threads, |margin| margin)?;
         Ok(PyArray1::from_vec(py, out))
     }
 
     /// Predictions, one a row: the probability of the positive class, or what a regression predicts.
     #[pyo3(signature = (data, *, threads=None))]
     fn predictions<'py>(&self, py: Python<'py>, data: Table, threads: Option<usize>) -> PyResult<Bound<'py, PyArray1<f64>>> {
-        let out = self.over_rows(py, data, threads, 1, |model, row, out| out[0] = model.predict(row))?;
+        let out = self.of_margins(py, data, threads, |margin| explain::prediction(&*self.trained, margin))?;
         Ok(PyArray1::from_vec(py, out))
     }
 
@@ -311,7 +333,7 @@ impl Model {
     #[pyo3(signature = (data, *, threads=None))]
     fn probabilities<'py>(&self, py: Python<'py>, data: Table, threads: Option<usize>) -> PyResult<Bound<'py, PyArray1<f64>>> {
         self.must_have_a_probability()?;
-        let out = self.over_rows(py, data, threads, 1, |model, row, out| out[0] = model.probability(row))?;
+        let out = self.of_margins(py, data, threads, |margin| self.trained.probability_of(margin))?;
         Ok(PyArray1::from_vec(py, out))
     }
 
@@ -327,6 +349,90 @@ impl Model {
         // The base does not depend on the row.
         let base = self.trained.explain(&vec![f64::NAN; width], &mut Vec::new());
         Ok((PyArray1::from_vec(py, out).reshape([rows, width])?, base))
+    }
+
+    /// What pairs of inputs contribute together (SHAP interaction values): an array (rows, inputs, inputs) and the base value. A matrix is symmetric, its rows
+    /// add up to the contributions of `explain`, and its diagonal is what an input contributes by itself.
+    #[pyo3(signature = (data, *, threads=None))]
+    fn interactions<'py>(&self, py: Python<'py>, data: Table, threads: Option<usize>) -> PyResult<(Bound<'py, PyArray3<f64>>, f64)> {
+        let (rows, width) = (data.rows(), self.names.len());
+        let missing = vec![f64::NAN; width];
+        if self.trained.interactions(&missing).is_none() {
+            return Err(PyValueError::new_err(format!("a model of the kind {:?} does not tell interactions", self.trained.kind())));
+        }
+        let out = self.over_rows(py, data, threads, width * width, |model, row, out| {
+            model.interactions(row).iter().for_each(|pairs| out.copy_from_slice(pairs));
+        })?;
+        let base = self.trained.explain(&missing, &mut Vec::new());
+        Ok((PyArray1::from_vec(py, out).reshape([rows, width, width])?, base))
+    }
+
+    /// The mean prediction over the rows with the value put into all of them, at up to so many `points` of one input: (places, means).
+    /// Of two inputs: (places of the first, of the second, means by both). `on`: "prediction" or "margin".
+    #[pyo3(signature = (data, *inputs, points=20, on="prediction"))]
+    fn partial_dependence<'py>(
+        &self,
+        py: Python<'py>,
+        data: Table,
+        inputs: Vec<Input>,
+        points: usize,
+        on: &str,
+    ) -> PyResult<Bound<'py, PyTuple>> {
+        if inputs.is_empty() || inputs.len() > 2 {
+            return Err(PyValueError::new_err(format!("{} inputs; one or two can be looked at", inputs.len())));
+        }
+        let (inputs, on) = (explain::positions(&inputs, &*self.trained)?, Scale::parse(on)?);
+        let matrix = data.arranged_for(self.trained.inputs())?;
+        let (grids, means) = py.detach(|| explain::dependence(&*self.trained, &matrix, &inputs, points, on));
+        let shape: Vec<usize> = grids.iter().map(Vec::len).collect();
+        let means = PyArray1::from_vec(py, means).reshape(shape)?.into_any();
+        PyTuple::new(py, grids.into_iter().map(|grid| PyArray1::from_vec(py, grid).into_any()).chain([means]).collect::<Vec<_>>())
+    }
+
+    /// Accumulated local effects of an input (Apley and Zhu 2020): (ends of the steps, effects there, rows of each step). Unlike partial dependence it makes
+    /// up no rows that inputs which hang together never have. `on`: "prediction" or "margin".
+    #[pyo3(signature = (data, input, *, steps=20, on="prediction"))]
+    fn accumulated_effects<'py>(&self, py: Python<'py>, data: Table, input: Input, steps: usize, on: &str) -> PyResult<Effects<'py>> {
+        let (inputs, on) = (explain::positions(&[input], &*self.trained)?, Scale::parse(on)?);
+        let matrix = data.arranged_for(self.trained.inputs())?;
+        let found = py.detach(|| explain::effects(&*self.trained, &matrix, inputs[0], steps, on));
+        Ok((PyArray1::from_vec(py, found.at), PyArray1::from_vec(py, found.effects), PyArray1::from_vec(py, found.rows)))
+    }
+
+    /// How much the loss rises when an input's values are dealt out to the rows anew: (mean, standard deviation, all rises), by group and repeat. `groups`: lists of
+    /// inputs that are shuffled together; each input alone when None. `loss`: "log_loss", "brier" or "auc" (its distance from 1) of a classifier,
+    /// "squared_error", "absolute_error".
+    #[pyo3(signature = (data, labels, *, groups=None, repeats=5, seed=7, loss=None))]
+    #[expect(clippy::too_many_arguments, reason = "keywords in Python")]
+    fn permutation_importance<'py>(
+        &self,
+        py: Python<'py>,
+        data: Table,
+        labels: Labels<'py>,
+        groups: Option<Vec<Vec<Input>>>,
+        repeats: usize,
+        seed: u64,
+        loss: Option<&str>,
+    ) -> PyResult<Importances<'py>> {
+        let model = &*self.trained;
+        let groups = match groups {
+            Some(groups) => groups.iter().map(|group| explain::positions(group, model)).collect::<PyResult<_>>()?,
+            None => (0..self.names.len()).map(|input| vec![input]).collect::<Vec<_>>(),
+        };
+        let loss = explain::loss(loss, model)?;
+        let matrix = data.arranged_for(model.inputs())?;
+        let labels: Vec<f64> = labels.as_array().iter().copied().collect();
+        if labels.len() != matrix.rows() || labels.is_empty() {
+            return Err(PyValueError::new_err(format!("{} labels for {} rows", labels.len(), matrix.rows())));
+        }
+        if repeats == 0 {
+            return Err(PyValueError::new_err("repeats is 0; at least 1"));
+        }
+        let settings = Permutations { repeats, seed };
+        let found = py.detach(|| explain::importance(model, &matrix, &labels, &groups, &settings, loss));
+        let of = |figure: fn(&PermutationImportance) -> f64| PyArray1::from_vec(py, found.iter().map(figure).collect());
+        let rises = PyArray1::from_vec(py, found.iter().flat_map(|group| group.rises.iter().copied()).collect());
+        Ok((of(PermutationImportance::mean), of(PermutationImportance::deviation), rises.reshape([groups.len(), repeats])?))
     }
 
     /// Prediction for one row (a classifier's probability of the positive class): a tuple, list, float64 array, or a dict by name. `None` is missing.
