@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use kilter_core::Origin;
 use serde::Serialize;
 
 /// One wrong field of one object.
@@ -26,7 +27,7 @@ pub struct FieldProblem {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Rejection {
     /// A code of [`FieldProblem`], or of the row or body as a whole: `empty_body`, `too_many_rows`, `row_too_long`, `wrong_column_count`,
-    /// `not_utf8`, `bad_header`, `wrong_format`, `unreadable_file` (the file ends here: a disk error or damage).
+    /// `not_utf8`, `no_value`, `bad_header`, `wrong_format`, `unreadable_file` (the file ends here: a disk error or damage).
     pub code: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
@@ -37,6 +38,9 @@ pub struct Rejection {
     pub payload: String,
     /// Which row: its index from 0 in a JSON array or Parquet file, its line from 1 in NDJSON and CSV.
     pub row: usize,
+    /// Where it stood in the partitioned stream it was read from.
+    #[serde(skip)]
+    pub origin: Option<Origin>,
 }
 
 /// A file that cannot be read at all.
@@ -64,7 +68,7 @@ impl Rejection {
     pub const MAX_PAYLOAD: usize = 64 * 1024;
 
     pub(crate) fn new(code: &'static str, message: impl Into<String>, payload: &[u8], row: usize) -> Rejection {
-        Rejection { code, field: None, message: message.into(), hint: None, payload: bounded(payload), row }
+        Rejection { code, field: None, message: message.into(), hint: None, payload: bounded(payload), row, origin: None }
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Rejection {
@@ -90,6 +94,7 @@ impl Rejection {
             hint: first.hint,
             payload: bounded(payload),
             row,
+            origin: None,
         }
     }
 }

@@ -95,7 +95,7 @@ proptest! {
         let expected: Vec<_> = rows.iter().map(|row| {
             let Value::Time(time) = row[4] else { unreachable!() };
             let id = match &row[1] { Value::Int(n) => Some(n.to_string().into()), _ => None };
-            Ok(Decoded { row: row.clone(), time, id, operation: Operation::Upsert, extra: None })
+            Ok(Decoded { row: row.clone(), time, id, operation: Operation::Upsert, extra: None, origin: None })
         }).collect();
         let parquet = parquet_bytes(&rows, "MICROS");
         for (name, bytes) in [("t.json", array.as_bytes()), ("t.jsonl", lines.as_bytes()), ("t.csv", &csv), ("t.parquet", &parquet)] {

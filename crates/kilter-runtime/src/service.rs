@@ -21,7 +21,7 @@ use crate::jobs::train::{Promotion, TrainReport, TrainRequest, train};
 use crate::project::{Project, Report};
 use crate::schedule;
 use crate::sequencer::{
-    Around, CHUNK_ROWS, Call, Command, Decided, FeatureRead, FeatureRows, Ingested, Present, Refusal, Sequencer, SnapshotRhythm,
+    Around, CHUNK_ROWS, Call, Command, Decided, FeatureRead, FeatureRows, Ingested, Positions, Present, Refusal, Sequencer, SnapshotRhythm,
     TrainListener, Wanted,
 };
 use crate::status::{Status, lock};
@@ -449,6 +449,19 @@ impl Service {
         Ok(Enqueued { report, waiting })
     }
 
+    /// A source is read from this stream from now on. Gives what of it is in the log already, as the next position of each partition; whatever
+    /// comes from before is passed over.
+    pub async fn attach(&self, source: SourceId, stream: &str) -> Result<Positions, ServiceError> {
+        let answer = self.send(|reply| Command::Attach { source, stream: stream.to_owned(), reply }).await?;
+        Ok(answer.await.unwrap_or(Err(Refusal::Stopping))?)
+    }
+
+    /// Records of a source's stream up to these positions have been seen, and those that left no event need not be seen again.
+    pub async fn passed(&self, source: SourceId, next: Positions) -> Result<(), ServiceError> {
+        let answer = self.send(|reply| Command::Passed { source, next, reply }).await?;
+        Ok(answer.await.unwrap_or(Err(Refusal::Stopping))?)
+    }
+
     /// Takes in one request as an event of the decision's source and answers with the decision on it.
     pub async fn decide(
         &self,
@@ -706,6 +719,7 @@ impl Service {
                     detail: r.message.clone(),
                     hint: r.hint.clone(),
                     log_offset: None,
+                    origin: r.origin.map(|o| o.to_string()),
                     payload: Some(r.payload.clone()),
                     payload_cut: false,
                 }
