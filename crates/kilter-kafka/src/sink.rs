@@ -134,7 +134,7 @@ impl Sink {
         while !stopping.load(Ordering::Acquire) {
             let outcome = self.open(runtime).and_then(|mut line| {
                 pause = PAUSE.0;
-                self.status(|status| status.problem = None);
+                self.status(|status| *status = SinkStatus { next: line.cursor, end: self.log().next_offset(), problem: None, ..status.clone() });
                 self.follow(&mut line, runtime, stopping)
             });
             let Err(e) = outcome else { return };

@@ -247,7 +247,7 @@ async fn poison_goes_to_the_dead_letters_with_its_place_and_is_not_met_again() {
     let mut found: Vec<(String, String)> = letters(&service).into_iter().map(|(_, l)| (l.origin.unwrap(), l.code)).collect();
     found.sort();
     let place = |partition: usize| (0..10).filter(|i| i % 3 == partition).count();
-    let expected = [(0, "no_value"), (1, "not_an_object"), (2, "missing_field")];
+    let expected = [(0, "no_value"), (1, "not_an_object"), (2, "missing_key")];
     assert_eq!(found, expected.map(|(partition, code)| (format!("{partition}@{}", place(partition)), code.to_owned())));
     until("the sink", || service.status.sinks.lock().unwrap().get("dead").is_some_and(|s| s.delivered == 3)).await;
     let dead = shop.read("dead");
