@@ -6,13 +6,24 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use crate::client::{self, Logged, Settings};
 
 /// What was found out about one topic.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Finding {
     /// The source or sink, such as `source.transactions`.
     pub of: String,
     pub topic: String,
-    /// The number of partitions, or what is wrong.
-    pub partitions: Result<usize, String>,
+    /// 0 where there is no such topic.
+    pub partitions: usize,
+    /// What is to be said of it.
+    pub problem: Option<String>,
+    /// The sink will make it.
+    pub will_be_made: bool,
+}
+
+impl Finding {
+    /// Nothing stands in the way.
+    pub fn is_sound(&self) -> bool {
+        self.problem.is_none() || self.will_be_made
+    }
 }
 
 /// Asks the cluster for every topic that sources and sinks name.
@@ -29,12 +40,14 @@ pub fn check(project: &Project) -> anyhow::Result<Vec<Finding>> {
     sources
         .chain(sinks)
         .map(|(of, topic, made_with)| {
-            let partitions = match (client::partitions(client.client(), &topic)?, made_with) {
-                (Some(found), _) => Ok(found.len()),
-                (None, Some(_)) => Err("not there yet; the sink makes it".to_owned()),
-                (None, None) => Err("there is no such topic".to_owned()),
+            let found = client::partitions(client.client(), &topic)?;
+            let problem = match (&found, made_with) {
+                (Some(_), _) => None,
+                (None, Some(n)) => Some(format!("not there yet; the sink makes it with {n} partitions")),
+                (None, None) => Some("there is no such topic".to_owned()),
             };
-            Ok(Finding { of, topic, partitions })
+            let will_be_made = found.is_none() && made_with.is_some();
+            Ok(Finding { of, topic, partitions: found.map_or(0, |p| p.len()), problem, will_be_made })
         })
         .collect()
 }

@@ -248,6 +248,14 @@ impl Status {
         lock(&self.counts).clone()
     }
 
+    pub fn partitions(&self) -> BTreeMap<(String, u32), PartitionStatus> {
+        lock(&self.partitions).clone()
+    }
+
+    pub fn sinks(&self) -> BTreeMap<String, SinkStatus> {
+        lock(&self.sinks).clone()
+    }
+
     pub fn applying(&self) -> Option<Applying> {
         lock(&self.apply).clone()
     }
