@@ -4,8 +4,8 @@
 //! position u64), so that it is not read again; then, where there is one, the hash (16 bytes) of the client's id, so that the same event sent again
 //! is known. The record's length says which.
 
-use crate::{EventTime, Origin};
 use crate::record::{Cursor, RecordError};
+use crate::{EventTime, Origin};
 
 const ERASED: u8 = 3;
 

@@ -99,7 +99,13 @@ struct Line {
 }
 
 impl Sink {
-    pub fn new(service: &Arc<Service>, settings: &Settings, name: &str, def: &SinkDef, decision_json: DecisionJson) -> anyhow::Result<Sink> {
+    pub fn new(
+        service: &Arc<Service>,
+        settings: &Settings,
+        name: &str,
+        def: &SinkDef,
+        decision_json: DecisionJson,
+    ) -> anyhow::Result<Sink> {
         let group = format!("{}.sink.{name}", settings.group);
         let purpose = format!("sink-{name}");
         let mut producer = settings.config(&purpose);
@@ -134,7 +140,9 @@ impl Sink {
         while !stopping.load(Ordering::Acquire) {
             let outcome = self.open(runtime).and_then(|mut line| {
                 pause = PAUSE.0;
-                self.status(|status| *status = SinkStatus { next: line.cursor, end: self.log().next_offset(), problem: None, ..status.clone() });
+                self.status(|status| {
+                    *status = SinkStatus { next: line.cursor, end: self.log().next_offset(), problem: None, ..status.clone() }
+                });
                 self.follow(&mut line, runtime, stopping)
             });
             let Err(e) = outcome else { return };
@@ -438,7 +446,6 @@ fn headers(id: &str, source: &str, kind: &str, time: EventTime) -> OwnedHeaders 
         ("ce_time", &time),
         ("content-type", "application/json"),
     ];
-    all.into_iter().fold(OwnedHeaders::new_with_capacity(all.len()), |headers, (key, value)| {
-        headers.insert(Header { key, value: Some(value) })
-    })
+    all.into_iter()
+        .fold(OwnedHeaders::new_with_capacity(all.len()), |headers, (key, value)| headers.insert(Header { key, value: Some(value) }))
 }

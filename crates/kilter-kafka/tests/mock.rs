@@ -240,7 +240,8 @@ async fn poison_goes_to_the_dead_letters_with_its_place_and_is_not_met_again() {
     shop.send(2, r#"{"card": 1, "at": "2026-03-01T00:00:00Z"}"#);
     shop.producer.send(BaseRecord::<(), [u8]>::to("payments").partition(0)).map_err(|(e, _)| e).unwrap();
     shop.pay(10);
-    let letters = |service: &Service| service.data.dead_letters.list(&DeadLetterQuery { limit: 100, ..Default::default() }).unwrap().letters;
+    let letters =
+        |service: &Service| service.data.dead_letters.list(&DeadLetterQuery { limit: 100, ..Default::default() }).unwrap().letters;
     let (service, running) = shop.start().await;
     until("the payments around", || events(&service).len() == 20).await;
     until("the letters", || letters(&service).len() == 3).await;

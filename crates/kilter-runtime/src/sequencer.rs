@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use kilter_connect::Decoded;
 use kilter_core::record::encode;
-use kilter_core::{Clock, EntityKey, Event, EventTime, Offset, SourceId, Span, Value};
+use kilter_core::{Clock, EntityKey, Event, EventTime, Offset, SourceId, Span, Stub, Value};
 use kilter_features::{Look, View};
 use kilter_pipeline::decision::{Entry, decode};
 use kilter_pipeline::shadow::{self, Sample};
@@ -411,6 +411,7 @@ impl Sequencer {
         };
         sequencer.tickets.push(Ticket::nobody());
         sequencer.consumed.under(&plan);
+        let decoder = data.decoder(&plan);
         data.walk(&plan, from, end, |offset, record| {
             if let Record::Event(event) = record {
                 if let Some(origin) = event.origin {
@@ -435,6 +436,12 @@ impl Sequencer {
                         sequencer.consumed.under(&plan);
                     }
                     data.control(&mut sequencer.pipeline, offset, &control)?;
+                }
+                Record::Erased(Stub { schema, origin: Some(origin), .. }) => {
+                    if let Some(source) = decoder.source(schema) {
+                        sequencer.consumed.take(source, origin, &plan);
+                    }
+                    sequencer.pipeline.skip(offset);
                 }
                 _ => sequencer.pipeline.skip(offset),
             }

@@ -138,13 +138,36 @@ async fn a_change_of_definitions_and_state_beyond_memory_keep_positions() {
     end(service, false).await;
     let text = std::fs::read_to_string(dir.path().join("kilter.toml")).unwrap();
     // Another source, by its name before this one.
-    let more = "[source.accounts]\ntime = \"arrival\"\ncolumns = { id = \"int64\" }\n[features.accounts]\nsource = \"accounts\"\nentity = \"id\"\ncolumns = { n = \"count(*)\" }\n";
+    let more = "[source.accounts]\ntime = \"arrival\"\ncolumns = { id = \"int64\" }\n[features.account]\nsource = \"accounts\"\nentity = \"id\"\ncolumns = { n = \"count(*)\" }\n";
     std::fs::write(dir.path().join("kilter.toml"), text + more).unwrap();
     let service = start(dir.path()).await;
     let source = service.source("payments").unwrap();
     assert_ne!(source, SOURCE);
     assert_eq!(service.attach(source, "kafka:payments").await.unwrap(), positions([(0, 10)]));
     end(service, true).await;
+}
+
+#[tokio::test]
+async fn a_source_that_comes_back_goes_on_where_it_was() {
+    let dir = folder("");
+    let service = start(dir.path()).await;
+    service.attach(SOURCE, "kafka:payments").await.unwrap();
+    assert!(take(&service, "a", 0, 9).await);
+    end(service, false).await;
+    let path = dir.path().join("kilter.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let others = text.replace("payments", "accounts");
+    for definitions in [&others, &others, &text] {
+        std::fs::write(&path, definitions).unwrap();
+        // The old definitions cannot always be read: then the log is.
+        std::fs::remove_dir_all(dir.path().join("kilter-data/definitions")).unwrap();
+        let service = start(dir.path()).await;
+        if definitions == &text {
+            assert_eq!(service.attach(SOURCE, "kafka:payments").await.unwrap(), positions([(0, 10)]));
+        }
+        service.snapshot().await.unwrap();
+        end(service, false).await;
+    }
 }
 
 #[tokio::test]

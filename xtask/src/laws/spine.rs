@@ -6,8 +6,10 @@ use std::process::Command;
 use super::Law;
 use crate::house::{Breach, House};
 
-pub const LAW: Law =
-    Law { says: "the spine rests on no async runtime, table format, database or Python; nothing but Kafka's TLS rests on a C crypto library", check };
+pub const LAW: Law = Law {
+    says: "the spine rests on no async runtime, table format, database or Python; nothing but Kafka's TLS rests on a C crypto library",
+    check,
+};
 
 /// By beginning of the name.
 const NEVER_IN_THE_SPINE: [&str; 14] = [

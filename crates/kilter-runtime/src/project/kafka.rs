@@ -275,7 +275,10 @@ pub(super) fn check(document: &Document<'_>, definitions: &Definitions) {
 }
 
 /// Its properties with the variables of the environment filled in; an error names the variable that is missing.
-pub fn filled(properties: &BTreeMap<String, String>, variable: impl Fn(&str) -> Option<String>) -> Result<BTreeMap<String, String>, String> {
+pub fn filled(
+    properties: &BTreeMap<String, String>,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<BTreeMap<String, String>, String> {
     let fill = |name: &str, text: &str| -> Result<String, String> {
         let mut filled = String::new();
         let mut rest = text;

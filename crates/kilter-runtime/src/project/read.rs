@@ -45,8 +45,23 @@ pub(super) fn read<'d>(document: &'d Document<'d>, table: &'d DeTable<'d>) -> Re
     root.finish();
     // Without a project there is an error, so the stand-in is never seen.
     let project = project.unwrap_or(ProjectDef { name: String::new(), clock: defaults::clock() });
-    let definitions =
-        Definitions { project, server, log, snapshot, state, kafka, source, features, service, model, decision, sink, schedule, monitor, watch };
+    let definitions = Definitions {
+        project,
+        server,
+        log,
+        snapshot,
+        state,
+        kafka,
+        source,
+        features,
+        service,
+        model,
+        decision,
+        sink,
+        schedule,
+        monitor,
+        watch,
+    };
     Reading { definitions, broken_sources, broken_views, broken_models }
 }
 

@@ -35,8 +35,13 @@ pub(super) struct Consumed {
 }
 
 impl Consumed {
-    /// Goes by the sources of another plan.
+    /// Goes by the sources of another plan. Of a source that is not among them events may pass unseen, so that it will have to be searched for.
     pub fn under(&mut self, plan: &Plan) {
+        for stream in &mut self.streams {
+            if plan.source(&stream.source).is_none() {
+                stream.name.clear();
+            }
+        }
         let place = |name: &str| self.streams.iter().position(|s| s.source == name);
         self.of_source = plan.sources.iter().map(|source| place(&source.name)).collect();
     }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use kilter_runtime::{SinkStatus, StreamCounts};
 use kilter_runtime::sources::SourceHealth;
+use kilter_runtime::{SinkStatus, StreamCounts};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
@@ -72,7 +72,10 @@ pub struct SinkState {
 impl SinkState {
     pub fn all(app: &App) -> Vec<SinkState> {
         let sinks = app.service.status.sinks();
-        sinks.into_iter().map(|(sink, SinkStatus { next, end, delivered, problem })| SinkState { sink, next, end, delivered, problem }).collect()
+        sinks
+            .into_iter()
+            .map(|(sink, SinkStatus { next, end, delivered, problem })| SinkState { sink, next, end, delivered, problem })
+            .collect()
     }
 }
 
