@@ -35,12 +35,12 @@ pub struct Rejection {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
     /// The row as it came, at most [`Rejection::MAX_PAYLOAD`] bytes, bytes that are not UTF-8 replaced.
-    pub payload: String,
+    pub payload: Box<str>,
     /// Which row: its index from 0 in a JSON array or Parquet file, its line from 1 in NDJSON and CSV.
     pub row: usize,
     /// Where it stood in the partitioned stream it was read from.
     #[serde(skip)]
-    pub origin: Option<Origin>,
+    pub origin: Option<Box<Origin>>,
 }
 
 /// A file that cannot be read at all.
@@ -68,7 +68,7 @@ impl Rejection {
     pub const MAX_PAYLOAD: usize = 64 * 1024;
 
     pub(crate) fn new(code: &'static str, message: impl Into<String>, payload: &[u8], row: usize) -> Rejection {
-        Rejection { code, field: None, message: message.into(), hint: None, payload: bounded(payload), row, origin: None }
+        Rejection { code, field: None, message: message.into(), hint: None, payload: bounded(payload).into(), row, origin: None }
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Rejection {
@@ -92,7 +92,7 @@ impl Rejection {
             field: (!first.field.is_empty()).then_some(first.field),
             message: first.message + &also,
             hint: first.hint,
-            payload: bounded(payload),
+            payload: bounded(payload).into(),
             row,
             origin: None,
         }

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use kilter_runtime::project::{KafkaDef, filled};
 use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 /// How long a question to the cluster may take.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -67,12 +67,21 @@ impl ClientContext for Logged {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(error = %error, reason, "Kafka");
+        self::error(&error, reason);
+    }
+}
+
+/// One broker that cannot be reached is what others are for; none that can be is worth telling.
+pub fn error(error: &KafkaError, reason: &str) {
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::Resolve) => tracing::debug!(error = %error, reason, "Kafka"),
+        _ => tracing::warn!(error = %error, reason, "Kafka"),
     }
 }
 
 pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
+        _ if matches!(facility, "FAIL" | "REQTMOUT") => tracing::debug!(facility, "Kafka: {message}"),
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
             tracing::error!(facility, "Kafka: {message}");
         }

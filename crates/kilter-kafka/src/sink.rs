@@ -64,7 +64,7 @@ impl ClientContext for Deliveries {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(error = %error, reason, "Kafka");
+        client::error(&error, reason);
     }
 }
 
@@ -83,8 +83,6 @@ impl ProducerContext for Deliveries {
 struct Outgoing {
     key: Vec<u8>,
     value: Vec<u8>,
-    /// Milliseconds since 1970.
-    timestamp: i64,
     headers: OwnedHeaders,
 }
 
@@ -294,11 +292,9 @@ impl Sink {
             producer.begin_transaction().context("no transaction could be begun")?;
         }
         for outgoing in batch {
-            let mut record = BaseRecord::<[u8], [u8]>::to(&self.def.topic)
-                .key(&outgoing.key)
-                .payload(&outgoing.value)
-                .timestamp(outgoing.timestamp)
-                .headers(outgoing.headers.clone());
+            // The timestamp is that of sending: by the event's time, retention would remove what is replayed of the past as soon as it is there.
+            let mut record =
+                BaseRecord::<[u8], [u8]>::to(&self.def.topic).key(&outgoing.key).payload(&outgoing.value).headers(outgoing.headers.clone());
             // A full queue empties while it is waited for.
             while let Err((e, back)) = producer.send(record) {
                 if e.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
@@ -377,7 +373,6 @@ impl Sink {
         Ok(Some(Outgoing {
             key,
             value: (self.decision_json)(&decision, &layout),
-            timestamp: millis(decision.time),
             headers: headers(&id, &source, "kilter.decision", decision.time),
         }))
     }
@@ -418,7 +413,6 @@ impl Sink {
         Ok(Some(Outgoing {
             key: letter.source.unwrap_or_default().into_bytes(),
             value: bytes.to_vec(),
-            timestamp: millis(time),
             headers: headers(&id, &source, "kilter.dead_letter", time),
         }))
     }
@@ -429,10 +423,6 @@ impl Sink {
 struct Written {
     topic: String,
     next: u64,
-}
-
-fn millis(time: EventTime) -> i64 {
-    time.0.div_euclid(1000).max(0)
 }
 
 /// The attributes of a CloudEvent (version 1.0, Kafka protocol binding, binary content mode).

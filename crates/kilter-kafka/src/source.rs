@@ -20,6 +20,7 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::statistics::Statistics;
+use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 
@@ -51,7 +52,7 @@ impl ClientContext for Ends {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(error = %error, reason, "Kafka");
+        client::error(&error, reason);
     }
 
     fn stats(&self, statistics: Statistics) {
@@ -216,7 +217,11 @@ impl<'a> Stretch<'a> {
             // What is there already is taken together; nothing waits for more to come.
             let mut taken = 0;
             while let Some(message) = polled {
-                self.take(&message.map_err(|e| told(&e))?);
+                match message {
+                    Ok(message) => self.take(&message),
+                    Err(e) if passes(&e) => tracing::debug!(error = %e, "Kafka"),
+                    Err(e) => return Err(anyhow::Error::new(e)),
+                }
                 taken += 1;
                 if taken == CHUNK_ROWS {
                     break;
@@ -261,7 +266,7 @@ impl<'a> Stretch<'a> {
             }
             Ok(None) => chunk.eventless = true,
             Err(mut rejection) => {
-                rejection.origin = Some(origin);
+                rejection.origin = Some(Box::new(origin));
                 chunk.rows.push(Err(rejection));
                 chunk.eventless = true;
             }
@@ -382,6 +387,9 @@ fn positions(consumer: &BaseConsumer<Ends>, topic: &Topic, known: &Positions) ->
     Ok(positions)
 }
 
-fn told(error: &KafkaError) -> anyhow::Error {
-    anyhow::anyhow!("{error}")
+/// Whether the library goes on by itself.
+fn passes(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{AllBrokersDown, BrokerTransportFailure, OperationTimedOut, Resolve};
+    let code = error.rdkafka_error_code();
+    matches!(code, Some(AllBrokersDown | BrokerTransportFailure | OperationTimedOut | Resolve))
 }

@@ -426,7 +426,7 @@ impl Service {
         }
         if !bad.is_empty() {
             report.rejected = bad.len() as u64;
-            report.rejections = bad.iter().take(REJECTIONS_LISTED).map(|r| Rejection { payload: String::new(), ..r.clone() }).collect();
+            report.rejections = bad.iter().take(REJECTIONS_LISTED).map(|r| Rejection { payload: "".into(), ..r.clone() }).collect();
         }
         let mut waiting = Vec::new();
         let refused = Arc::new(OnceLock::new());
@@ -719,8 +719,8 @@ impl Service {
                     detail: r.message.clone(),
                     hint: r.hint.clone(),
                     log_offset: None,
-                    origin: r.origin.map(|o| o.to_string()),
-                    payload: Some(r.payload.clone()),
+                    origin: r.origin.as_ref().map(|o| o.to_string()),
+                    payload: Some(r.payload.to_string()),
                     payload_cut: false,
                 }
             })
