@@ -87,7 +87,7 @@ pub fn events() -> Vec<Event> {
             _ => EventTime(0),
         };
         let operation = if i == 3 { Operation::Delete } else { Operation::Upsert };
-        Event { source: SourceId(0), offset: i as u64, time, arrived: time, id: None, operation, row, extra: None }
+        Event { source: SourceId(0), offset: i as u64, time, arrived: time, id: None, operation, row, extra: None, origin: None }
     };
     rows().into_iter().enumerate().map(event).collect()
 }

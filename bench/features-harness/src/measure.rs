@@ -96,9 +96,9 @@ fn work(bodies: &[Vec<u8>], set: &str, answers: bool) -> Worked {
         let decoded = cpu_seconds();
         let count = rows.len();
         for row in rows {
-            let Decoded { row, time, id, operation, extra } =
+            let Decoded { row, time, id, operation, extra, origin } =
                 row.unwrap_or_else(|rejection| fail(&format!("an event was refused: {}", rejection.message)));
-            let event = Event { source: SOURCE, offset, time, arrived: ARRIVED, id, operation, row, extra };
+            let event = Event { source: SOURCE, offset, time, arrived: ARRIVED, id, operation, row, extra, origin };
             worked.engine.update(&event);
             offset += 1;
             if answers && let Some(key) = EntityKey::from_value(&event.row[0]) {

@@ -129,8 +129,8 @@ fn fill(path: &Path, options: &Options, entities: u64) -> EventTime {
         }
         let decoded = decode_body(body.as_bytes(), Some("application/x-ndjson"), &format(), ARRIVED, &Limits::default());
         for row in decoded.unwrap_or_else(|r| fail(&r.message)).rows {
-            let Decoded { row, time, id, operation, extra } = row.unwrap_or_else(|r| fail(&r.message));
-            engine.update(&Event { source: SOURCE, offset: 0, time, arrived: ARRIVED, id, operation, row, extra });
+            let Decoded { row, time, id, operation, extra, origin } = row.unwrap_or_else(|r| fail(&r.message));
+            engine.update(&Event { source: SOURCE, offset: 0, time, arrived: ARRIVED, id, operation, row, extra, origin });
         }
     }
     let at = engine.watermark(SOURCE).unwrap_or_default();

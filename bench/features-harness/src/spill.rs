@@ -142,8 +142,8 @@ pub fn spill(path: &str, options: &Options) -> serde_json::Value {
                 let clock = Instant::now();
                 let decoded = decode_body(body.as_bytes(), Some("application/x-ndjson"), &format(), ARRIVED, &Limits::default());
                 for row in decoded.unwrap_or_else(|r| fail(&r.message)).rows {
-                    let Decoded { row, time, id, operation, extra } = row.unwrap_or_else(|r| fail(&r.message));
-                    engine.update(&Event { source: SOURCE, offset: balance.offset, time, arrived: ARRIVED, id, operation, row, extra });
+                    let Decoded { row, time, id, operation, extra, origin } = row.unwrap_or_else(|r| fail(&r.message));
+                    engine.update(&Event { source: SOURCE, offset: balance.offset, time, arrived: ARRIVED, id, operation, row, extra, origin });
                     balance.offset += 1;
                 }
                 balance.keep(engine);

@@ -64,6 +64,16 @@ pub fn decode_body(
     }
 }
 
+/// Decodes the message of a stream that holds one event: a JSON object, or a change in an envelope. `None`: it tells of no row.
+pub fn decode_message(message: &[u8], format: &RowFormat, arrived: EventTime, limits: &Limits) -> Result<Option<Decoded>, Rejection> {
+    let text = strip_bom(message);
+    if text.trim_ascii().is_empty() && format.operation != OperationOf::Debezium {
+        let hint = "a tombstone means something in an envelope only: `envelope = \"debezium\"`";
+        return Err(Rejection::new("no_value", "the message has no value", b"", 0).hint(hint));
+    }
+    JsonRows::new(format, arrived, limits).decode(text, Place::Body(text, 0), 0)
+}
+
 /// Whether the second line that is not empty begins an object: within one object a line begins with a name or a bracket that closes. Among
 /// messages in an envelope a line may also be a tombstone.
 fn holds_lines_of_objects(text: &[u8], is_enveloped: bool) -> bool {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use kilter_core::Origin;
 use serde::Serialize;
 
 /// One wrong field of one object.
@@ -26,7 +27,7 @@ pub struct FieldProblem {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Rejection {
     /// A code of [`FieldProblem`], or of the row or body as a whole: `empty_body`, `too_many_rows`, `row_too_long`, `wrong_column_count`,
-    /// `not_utf8`, `bad_header`, `wrong_format`, `unreadable_file` (the file ends here: a disk error or damage).
+    /// `not_utf8`, `no_value`, `bad_header`, `wrong_format`, `unreadable_file` (the file ends here: a disk error or damage).
     pub code: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
@@ -34,9 +35,12 @@ pub struct Rejection {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
     /// The row as it came, at most [`Rejection::MAX_PAYLOAD`] bytes, bytes that are not UTF-8 replaced.
-    pub payload: String,
+    pub payload: Box<str>,
     /// Which row: its index from 0 in a JSON array or Parquet file, its line from 1 in NDJSON and CSV.
     pub row: usize,
+    /// Where it stood in the partitioned stream it was read from.
+    #[serde(skip)]
+    pub origin: Option<Box<Origin>>,
 }
 
 /// A file that cannot be read at all.
@@ -64,7 +68,7 @@ impl Rejection {
     pub const MAX_PAYLOAD: usize = 64 * 1024;
 
     pub(crate) fn new(code: &'static str, message: impl Into<String>, payload: &[u8], row: usize) -> Rejection {
-        Rejection { code, field: None, message: message.into(), hint: None, payload: bounded(payload), row }
+        Rejection { code, field: None, message: message.into(), hint: None, payload: bounded(payload).into(), row, origin: None }
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Rejection {
@@ -88,8 +92,9 @@ impl Rejection {
             field: (!first.field.is_empty()).then_some(first.field),
             message: first.message + &also,
             hint: first.hint,
-            payload: bounded(payload),
+            payload: bounded(payload).into(),
             row,
+            origin: None,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use kilter_core::record::MAX_ID_BYTES;
-use kilter_core::{CompactString, EventTime, Operation, Schema, Span, Value};
+use kilter_core::{CompactString, EventTime, Operation, Origin, Schema, Span, Value};
 
 use crate::codecs::debezium;
 use crate::error::FieldProblem;
@@ -117,6 +117,8 @@ pub struct Decoded {
     pub operation: Operation,
     /// Fields the schema does not name, as a JSON object.
     pub extra: Option<Box<str>>,
+    /// Where it was read, if that has an order of its own; codecs do not know.
+    pub origin: Option<Origin>,
 }
 
 /// A row as its codec read it, before the checks that hold for every row.
@@ -237,7 +239,7 @@ impl RowFormat {
             _ => self.time_of(&row, arrived, happened.filter(|_| operation == Operation::Delete), &mut problems),
         };
         match time {
-            Some(time) if problems.is_empty() => Ok(Decoded { row, time, id, operation, extra }),
+            Some(time) if problems.is_empty() => Ok(Decoded { row, time, id, operation, extra, origin: None }),
             _ => Err(Faulty { problems, row }),
         }
     }

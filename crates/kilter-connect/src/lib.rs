@@ -18,7 +18,7 @@ mod operation;
 mod typed;
 mod write;
 
-pub use body::{Body, decode_body};
+pub use body::{Body, decode_body, decode_message};
 pub use codecs::json::{Object, decode_object};
 pub use columns::columns_of;
 pub use encode::row_to_json;

@@ -68,7 +68,8 @@ mod tests {
             let rows: Vec<_> = times
                 .iter()
                 .map(|&t| {
-                    let decoded = Decoded { row: vec![], time: EventTime(t), id: None, operation: Operation::Upsert, extra: None };
+                    let decoded =
+                        Decoded { row: vec![], time: EventTime(t), id: None, operation: Operation::Upsert, extra: None, origin: None };
                     if t == 0 { Err(Rejection::new("wrong_type", "bad", b"", 0)) } else { Ok(decoded) }
                 })
                 .collect();

@@ -200,7 +200,7 @@ fn a_csv_row_keeps_its_line_and_its_text() {
          {\"account_id\":2,\"amount\":2.5,\"at\":\"2026-01-01T11:00:00Z\",\"flagged\":null,\"kind\":null} extra={\"note\":\"007\"}"
     );
     let rows = decode_body(csv.as_bytes(), Some("text/csv"), &payments(), arrived(), &Limits::default()).unwrap().rows;
-    assert_eq!(rows[0].as_ref().map_err(|r| r.payload.as_str()), Err("1,1767265200,\"1,5\",x"));
+    assert_eq!(rows[0].as_ref().map_err(|r| &*r.payload), Err("1,1767265200,\"1,5\",x"));
 }
 
 #[test]

@@ -95,7 +95,7 @@ proptest! {
         let expected: Vec<_> = rows.iter().map(|row| {
             let Value::Time(time) = row[4] else { unreachable!() };
             let id = match &row[1] { Value::Int(n) => Some(n.to_string().into()), _ => None };
-            Ok(Decoded { row: row.clone(), time, id, operation: Operation::Upsert, extra: None })
+            Ok(Decoded { row: row.clone(), time, id, operation: Operation::Upsert, extra: None, origin: None })
         }).collect();
         let parquet = parquet_bytes(&rows, "MICROS");
         for (name, bytes) in [("t.json", array.as_bytes()), ("t.jsonl", lines.as_bytes()), ("t.csv", &csv), ("t.parquet", &parquet)] {
@@ -222,7 +222,7 @@ fn parquet_reads_the_types_of_other_tools() {
     let rejection = rows[1].as_ref().unwrap_err();
     assert_eq!((rejection.code, rejection.row), ("out_of_range", 1));
     assert_eq!(
-        rejection.payload,
+        &*rejection.payload,
         r#"{"big":-1.5,"day":"1969-12-31T00:00:00Z","flag":null,"ms":"1969-12-31T23:59:59.999Z","price":-0.05,"u":null}"#
     );
 }

@@ -21,6 +21,20 @@ pub enum Operation {
     Delete,
 }
 
+/// Where an event stood in the partitioned stream it was read from, such as a Kafka topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Origin {
+    pub partition: u32,
+    /// The record's offset within the partition.
+    pub position: u64,
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}@{}", self.partition, self.position)
+    }
+}
+
 /// A typed row of one source with its two times: when it happened and when it arrived.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
@@ -35,4 +49,6 @@ pub struct Event {
     pub row: Vec<Value>,
     /// Fields the schema does not name, as a JSON object: kept so that a column declared later finds its history.
     pub extra: Option<Box<str>>,
+    /// Where it was read, if that has an order of its own: what came from there before is not taken twice.
+    pub origin: Option<Origin>,
 }

@@ -16,7 +16,7 @@ mod value;
 pub use calendar::{Calendar, Period, Unit};
 pub use compact_str::CompactString;
 pub use erased::Stub;
-pub use event::{Event, Offset, Operation, SourceId};
+pub use event::{Event, Offset, Operation, Origin, SourceId};
 pub use key::EntityKey;
 pub use nearest::{list, nearest};
 pub use problem::Problem;

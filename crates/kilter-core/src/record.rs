@@ -4,7 +4,8 @@
 //! older definitions is read under newer ones: columns are matched by name, a column that is new looks into the record's
 //! undeclared fields, a column that is gone is skipped.
 //!
-//! Layout, little endian: kind u8 (0: upsert, 2: delete; 1 and 3 are no events), schema u32, time i64, arrived i64, id length u16 + bytes (0xffff: none),
+//! Layout, little endian: kind u8 (0: upsert, 2: delete, 4 and 5: the same with an origin; 1 and 3 are no events), schema u32, time i64, arrived i64,
+//! with an origin its partition u32 and position u64, id length u16 + bytes (0xffff: none),
 //! extra length u32 + bytes (0xffffffff: none), then per column a tag u8 and its value
 //! (0 null; 1 false; 2 true; 3 int i64; 4 float f64; 5 text u32 length + bytes; 6 time i64; 7 list u32 length, then its
 //! elements as values, all floats or all texts; 8 map u32 length, then per entry u32 length + bytes and f64, ascending by key).
@@ -12,11 +13,13 @@
 
 use compact_str::CompactString;
 
-use crate::{Event, EventTime, Offset, Operation, SourceId, Value};
+use crate::{Event, EventTime, Offset, Operation, Origin, SourceId, Value};
 
 // Kind 1 marks control records, which are not of this file; kind 3 what is left of an erased event (`erased.rs`).
 const UPSERT: u8 = 0;
 const DELETE: u8 = 2;
+const UPSERT_FROM: u8 = 4;
+const DELETE_FROM: u8 = 5;
 const NO_ID: u16 = u16::MAX;
 const NO_EXTRA: u32 = u32::MAX;
 
@@ -47,6 +50,7 @@ pub struct Header<'a> {
     pub schema: u32,
     pub time: EventTime,
     pub arrived: EventTime,
+    pub origin: Option<Origin>,
     pub id: Option<&'a str>,
     pub extra: Option<&'a str>,
     body: &'a [u8],
@@ -54,13 +58,19 @@ pub struct Header<'a> {
 
 /// Appends the record of `event` to `out`.
 pub fn encode(event: &Event, schema: u32, out: &mut Vec<u8>) {
-    out.push(match event.operation {
-        Operation::Upsert => UPSERT,
-        Operation::Delete => DELETE,
+    out.push(match (event.operation, event.origin) {
+        (Operation::Upsert, None) => UPSERT,
+        (Operation::Delete, None) => DELETE,
+        (Operation::Upsert, Some(_)) => UPSERT_FROM,
+        (Operation::Delete, Some(_)) => DELETE_FROM,
     });
     out.extend_from_slice(&schema.to_le_bytes());
     out.extend_from_slice(&event.time.0.to_le_bytes());
     out.extend_from_slice(&event.arrived.0.to_le_bytes());
+    if let Some(origin) = event.origin {
+        out.extend_from_slice(&origin.partition.to_le_bytes());
+        out.extend_from_slice(&origin.position.to_le_bytes());
+    }
     match &event.id {
         Some(id) => {
             debug_assert!(id.len() <= MAX_ID_BYTES, "ids are bounded at the door");
@@ -127,14 +137,17 @@ fn encode_text(text: &str, out: &mut Vec<u8>) {
 /// Reads the fields before the row. `Ok(None)`: not an event (a record kind of a newer or control kind).
 pub fn header(bytes: &[u8]) -> Result<Option<Header<'_>>, RecordError> {
     let mut cursor = Cursor { rest: bytes };
-    let operation = match cursor.u8()? {
-        UPSERT => Operation::Upsert,
-        DELETE => Operation::Delete,
+    let (operation, has_origin) = match cursor.u8()? {
+        UPSERT => (Operation::Upsert, false),
+        DELETE => (Operation::Delete, false),
+        UPSERT_FROM => (Operation::Upsert, true),
+        DELETE_FROM => (Operation::Delete, true),
         _ => return Ok(None),
     };
     let schema = cursor.u32()?;
     let time = EventTime(cursor.i64()?);
     let arrived = EventTime(cursor.i64()?);
+    let origin = if has_origin { Some(Origin { partition: cursor.u32()?, position: cursor.u64()? }) } else { None };
     let id = match cursor.u16()? {
         NO_ID => None,
         n => Some(cursor.str(n as usize)?),
@@ -143,7 +156,7 @@ pub fn header(bytes: &[u8]) -> Result<Option<Header<'_>>, RecordError> {
         NO_EXTRA => None,
         n => Some(cursor.str(n as usize)?),
     };
-    Ok(Some(Header { operation, schema, time, arrived, id, extra, body: cursor.rest }))
+    Ok(Some(Header { operation, schema, time, arrived, origin, id, extra, body: cursor.rest }))
 }
 
 impl Header<'_> {
@@ -169,6 +182,7 @@ impl Header<'_> {
             operation: self.operation,
             row,
             extra: self.extra.map(Into::into),
+            origin: self.origin,
         })
     }
 }
@@ -319,8 +333,9 @@ mod tests {
             proptest::collection::vec(value(), 0..8),
             proptest::option::of(".{0,30}"),
             prop_oneof![Just(Operation::Upsert), Just(Operation::Delete)],
+            proptest::option::of((any::<u32>(), any::<u64>())),
         )
-            .prop_map(|(t, a, id, row, extra, operation)| Event {
+            .prop_map(|(t, a, id, row, extra, operation, origin)| Event {
                 source: SourceId(3),
                 offset: 9,
                 time: EventTime(t),
@@ -329,6 +344,7 @@ mod tests {
                 operation,
                 row,
                 extra: extra.map(Into::into),
+                origin: origin.map(|(partition, position)| Origin { partition, position }),
             })
     }
 
@@ -433,6 +449,7 @@ mod tests {
             operation: Operation::Upsert,
             row: vec![Value::Null, Value::Bool(true), Value::Int(5), Value::text("x")],
             extra: None,
+            origin: None,
         };
         let columns = (0..4).map(Some).collect();
         assert_eq!(header(&bytes).unwrap().unwrap().event(SourceId(1), 5, &columns, 4), Ok(event.clone()));
@@ -457,6 +474,7 @@ mod tests {
             operation: Operation::Upsert,
             row: vec![Value::Int(1), Value::text("gone"), Value::Bool(true)],
             extra: None,
+            origin: None,
         };
         let mut bytes = Vec::new();
         encode(&event, 0, &mut bytes);

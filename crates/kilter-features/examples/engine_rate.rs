@@ -28,6 +28,7 @@ fn main() {
                         Value::Float(rng.uniform() * 1_000.0),
                     ],
                     extra: None,
+                    origin: None,
                 }
             })
             .collect();

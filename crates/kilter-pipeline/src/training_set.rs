@@ -362,7 +362,17 @@ impl Reach {
         let source = self.view.source();
         let Some(time) = watermark.filter(|w| engine.watermark(source) < Some(*w)) else { return };
         let row = vec![Value::Null; self.width];
-        engine.update(&Event { source, offset: 0, time, arrived: time, id: None, operation: Operation::Upsert, row, extra: None });
+        engine.update(&Event {
+            source,
+            offset: 0,
+            time,
+            arrived: time,
+            id: None,
+            operation: Operation::Upsert,
+            row,
+            extra: None,
+            origin: None,
+        });
     }
 }
 

@@ -3,6 +3,7 @@
 //! The catalog only grows. It lies beside the log as `catalog.json`, written whole and renamed before the first record that needs
 //! the new entry, so that every record in the log can be read whatever the definitions are today.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -44,6 +45,8 @@ pub enum Control {
     Champion { model: String, version: u32, artifact: String, reference: String, meaning: String },
     /// A training inside the stream has ended, for better or worse: what asked for it, and the stream's time then.
     Trained { trigger: String, now: EventTime },
+    /// How far the stream that a source is read from has been taken: the next position of each partition.
+    Consumed { source: String, stream: String, next: BTreeMap<u32, u64> },
     /// Other definitions come into force: hashes of those before and after.
     Definitions { from: String, to: String },
     /// Events were erased from the log before this record; what they were told by is in the record of proof.

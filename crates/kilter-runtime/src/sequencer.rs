@@ -4,6 +4,7 @@
 //! event log with one write, events processed in order, decisions written with one write, answers sent. Nothing waits for more
 //! work to come. State, log position and decisions therefore move together, and a snapshot between two batches holds all of them.
 
+mod consumed;
 mod room;
 mod swap;
 mod tier;
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use kilter_connect::Decoded;
 use kilter_core::record::encode;
-use kilter_core::{Clock, EntityKey, Event, EventTime, Offset, SourceId, Span, Value};
+use kilter_core::{Clock, EntityKey, Event, EventTime, Offset, SourceId, Span, Stub, Value};
 use kilter_features::{Look, View};
 use kilter_pipeline::decision::{Entry, decode};
 use kilter_pipeline::shadow::{self, Sample};
@@ -31,6 +32,8 @@ use crate::dedupe::Dedupe;
 use crate::jobs::train::{Promotion, TrainReport, TrainRequest, train};
 use crate::schedule;
 use crate::status::{Status, lock};
+use consumed::Consumed;
+pub use consumed::Positions;
 use room::Room;
 pub use swap::{Candidate, Swapped};
 use tier::Tier;
@@ -118,6 +121,18 @@ pub enum Command {
     },
     Snapshot {
         reply: oneshot::Sender<Result<Offset, Refusal>>,
+    },
+    /// A source is read from this stream from now on: what of it has been taken already.
+    Attach {
+        source: SourceId,
+        stream: String,
+        reply: oneshot::Sender<Result<Positions, Refusal>>,
+    },
+    /// Records up to these positions were seen that left no event.
+    Passed {
+        source: SourceId,
+        next: Positions,
+        reply: oneshot::Sender<Result<(), Refusal>>,
     },
     /// Other definitions come into force, if at most `tail` records are missing from them.
     Swap {
@@ -275,6 +290,7 @@ pub struct Sequencer {
     pub plan: Arc<Plan>,
     pub pipeline: Pipeline,
     pub dedupe: Dedupe,
+    consumed: Consumed,
     pub status: Arc<Status>,
     pub clock: Arc<dyn Clock>,
     pub rhythm: SnapshotRhythm,
@@ -362,6 +378,7 @@ impl Sequencer {
         let layouts = (0..plan.decisions.len()).map(|d| Arc::new(plan.layout(d))).collect();
         let mut sequencer = Sequencer {
             dedupe: Dedupe::new(plan.sources.iter().map(|s| s.dedupe).collect()),
+            consumed: Consumed::default(),
             layout_offsets: vec![None; plan.decisions.len()],
             layouts,
             data: Arc::clone(&data),
@@ -393,8 +410,13 @@ impl Sequencer {
             buffer: Vec::new(),
         };
         sequencer.tickets.push(Ticket::nobody());
+        sequencer.consumed.under(&plan);
+        let decoder = data.decoder(&plan);
         data.walk(&plan, from, end, |offset, record| {
             if let Record::Event(event) = record {
+                if let Some(origin) = event.origin {
+                    sequencer.consumed.take(event.source, origin, &plan);
+                }
                 sequencer.staged.push((event, 0));
                 if sequencer.staged.len() >= BATCH_ROWS {
                     sequencer.process_staged();
@@ -409,7 +431,17 @@ impl Sequencer {
                     if let Control::Trained { trigger, now } = &control {
                         sequencer.trained.insert(trigger.clone(), *now);
                     }
+                    if let Control::Consumed { source, stream, next } = &control {
+                        sequencer.consumed.state(source, stream, next);
+                        sequencer.consumed.under(&plan);
+                    }
                     data.control(&mut sequencer.pipeline, offset, &control)?;
+                }
+                Record::Erased(Stub { schema, origin: Some(origin), .. }) => {
+                    if let Some(source) = decoder.source(schema) {
+                        sequencer.consumed.take(source, origin, &plan);
+                    }
+                    sequencer.pipeline.skip(offset);
                 }
                 _ => sequencer.pipeline.skip(offset),
             }
@@ -493,6 +525,7 @@ impl Sequencer {
                     operation: row.operation,
                     row: row.row,
                     extra: None,
+                    origin: None,
                 };
                 let made = self.pipeline.preview(decision, &event);
                 let answer = self.whole_answer().and_then(|()| self.answer(decision, made, false));
@@ -539,6 +572,14 @@ impl Sequencer {
                 self.settle();
                 let _ = reply.send(self.snapshot());
             }
+            Command::Attach { source, stream, reply } => {
+                self.settle();
+                let _ = reply.send(self.attach(source, &stream));
+            }
+            Command::Passed { source, next, reply } => {
+                self.settle();
+                let _ = reply.send(self.passed(source, &next));
+            }
             Command::Swap { candidate, tail, reply } => {
                 self.settle();
                 let _ = reply.send(self.swap(candidate, tail));
@@ -563,6 +604,11 @@ impl Sequencer {
     fn stage(&mut self, source: SourceId, row: Decoded, arrived: EventTime, ticket: usize) {
         // What was refused in part is refused to its end.
         if self.tickets[ticket].error.is_some() {
+            return;
+        }
+        if row.origin.is_some_and(|origin| self.consumed.has(source, origin)) {
+            self.tickets[ticket].duplicates += 1;
+            *self.repeated.entry(source.0).or_default() += 1;
             return;
         }
         // A row that was seen before moves no time and sets off nothing.
@@ -596,8 +642,11 @@ impl Sequencer {
         if crossing {
             self.boundary = None;
         }
-        let Decoded { row, time, id, operation, extra } = row;
-        let event = Event { source, offset, time, arrived, id, operation, row, extra };
+        let Decoded { row, time, id, operation, extra, origin } = row;
+        if let Some(origin) = origin {
+            self.consumed.take(source, origin, &self.plan);
+        }
+        let event = Event { source, offset, time, arrived, id, operation, row, extra, origin };
         self.staged.push((event, ticket));
         if crossing {
             self.flush();
@@ -755,7 +804,10 @@ impl Sequencer {
     fn refuse_staged(&mut self, refusal: Refusal) {
         self.status.log_refused();
         self.dedupe.withdraw(self.staged[0].0.offset);
-        for (_, ticket) in self.staged.drain(..) {
+        for (event, ticket) in self.staged.drain(..) {
+            if let Some(origin) = event.origin {
+                self.consumed.withdraw(event.source, origin, &self.plan);
+            }
             let ticket = &mut self.tickets[ticket];
             ticket.error = Some(refusal.clone());
             if let TicketReply::Ingest { refused, .. } = &ticket.reply {
@@ -892,6 +944,7 @@ impl Sequencer {
             ),
             hint: Some(format!("`lateness` of the source is {}; the event is kept in the log", source.lateness)),
             log_offset: Some(event.offset),
+            origin: event.origin.map(|o| o.to_string()),
             payload: Some(kilter_connect::row_to_json(&source.schema, &event.row).to_string()),
             payload_cut: false,
         }
@@ -1066,6 +1119,7 @@ impl Sequencer {
         let now = self.pipeline.now();
         self.last_snapshot = (Instant::now(), offset);
         let (data, status, hash) = (Arc::clone(&self.data), Arc::clone(&self.status), self.plan.hash.clone());
+        self.restate_all();
         move || {
             // A snapshot must never be ahead of what the log is sure to have, nor the decisions it takes for recorded.
             data.events.sync()?;

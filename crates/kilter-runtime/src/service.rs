@@ -21,7 +21,7 @@ use crate::jobs::train::{Promotion, TrainReport, TrainRequest, train};
 use crate::project::{Project, Report};
 use crate::schedule;
 use crate::sequencer::{
-    Around, CHUNK_ROWS, Call, Command, Decided, FeatureRead, FeatureRows, Ingested, Present, Refusal, Sequencer, SnapshotRhythm,
+    Around, CHUNK_ROWS, Call, Command, Decided, FeatureRead, FeatureRows, Ingested, Positions, Present, Refusal, Sequencer, SnapshotRhythm,
     TrainListener, Wanted,
 };
 use crate::status::{Status, lock};
@@ -426,7 +426,7 @@ impl Service {
         }
         if !bad.is_empty() {
             report.rejected = bad.len() as u64;
-            report.rejections = bad.iter().take(REJECTIONS_LISTED).map(|r| Rejection { payload: String::new(), ..r.clone() }).collect();
+            report.rejections = bad.iter().take(REJECTIONS_LISTED).map(|r| Rejection { payload: "".into(), ..r.clone() }).collect();
         }
         let mut waiting = Vec::new();
         let refused = Arc::new(OnceLock::new());
@@ -447,6 +447,19 @@ impl Service {
             self.bury(&self.plan.sources[source.0 as usize].name, arrived, &bad);
         }
         Ok(Enqueued { report, waiting })
+    }
+
+    /// A source is read from this stream from now on. Gives what of it is in the log already, as the next position of each partition; whatever
+    /// comes from before is passed over.
+    pub async fn attach(&self, source: SourceId, stream: &str) -> Result<Positions, ServiceError> {
+        let answer = self.send(|reply| Command::Attach { source, stream: stream.to_owned(), reply }).await?;
+        Ok(answer.await.unwrap_or(Err(Refusal::Stopping))?)
+    }
+
+    /// Records of a source's stream up to these positions have been seen, and those that left no event need not be seen again.
+    pub async fn passed(&self, source: SourceId, next: Positions) -> Result<(), ServiceError> {
+        let answer = self.send(|reply| Command::Passed { source, next, reply }).await?;
+        Ok(answer.await.unwrap_or(Err(Refusal::Stopping))?)
     }
 
     /// Takes in one request as an event of the decision's source and answers with the decision on it.
@@ -706,7 +719,8 @@ impl Service {
                     detail: r.message.clone(),
                     hint: r.hint.clone(),
                     log_offset: None,
-                    payload: Some(r.payload.clone()),
+                    origin: r.origin.as_ref().map(|o| o.to_string()),
+                    payload: Some(r.payload.to_string()),
                     payload_cut: false,
                 }
             })

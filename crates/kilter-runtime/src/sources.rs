@@ -9,6 +9,7 @@ use kilter_core::{EventTime, Span};
 
 use crate::door::{DUPLICATE, LATE};
 use crate::service::Service;
+use crate::status::PartitionStatus;
 
 /// Whether anything comes from a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,12 +53,15 @@ pub struct SourceHealth {
     pub last_arrival: Option<EventTime>,
     /// Since the newest event arrived.
     pub silent: Option<Span>,
+    /// Of the topic that it reads.
+    pub partitions: BTreeMap<u32, PartitionStatus>,
 }
 
 impl Service {
     /// How each source is doing, in the order of the definitions, then those that only the counts know of.
     pub fn sources(&self) -> Vec<SourceHealth> {
         let counts = self.status.counts();
+        let partitions = self.status.partitions();
         let mut reasons = self.data.door.reasons();
         let now = self.clock().now();
         let mut found = Vec::new();
@@ -75,6 +79,7 @@ impl Service {
                 watermark: place.and_then(|s| counts.watermarks.get(s)).copied().flatten(),
                 last_arrival: tally.arrived,
                 silent,
+                partitions: partitions.iter().filter(|((name, _), _)| *name == source.name).map(|((_, n), s)| (*n, *s)).collect(),
                 ..of(&source.name, tally.events, reasons.remove(&source.name).unwrap_or_default())
             };
             found.push(health);
@@ -98,5 +103,6 @@ fn of(source: &str, events: u64, mut reasons: BTreeMap<String, u64>) -> SourceHe
         watermark: None,
         last_arrival: None,
         silent: None,
+        partitions: BTreeMap::new(),
     }
 }

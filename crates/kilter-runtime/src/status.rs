@@ -44,8 +44,40 @@ pub struct Status {
     pub readings: Mutex<BTreeMap<String, Readings>>,
     /// What the monitors of the machinery last saw.
     pub watches: Mutex<BTreeMap<String, WatchState>>,
+    /// By source and partition: how far a source that is read from a partitioned stream has come.
+    pub partitions: Mutex<BTreeMap<(String, u32), PartitionStatus>>,
+    /// By sink: how far it has come.
+    pub sinks: Mutex<BTreeMap<String, SinkStatus>>,
     /// The newest apply of changed definitions.
     pub apply: Mutex<Option<Applying>>,
+}
+
+/// How far one partition has been read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PartitionStatus {
+    /// The next record to be taken.
+    pub next: u64,
+    /// Where the partition ended when that was last heard.
+    pub end: u64,
+}
+
+impl PartitionStatus {
+    /// Records that wait.
+    pub fn lag(&self) -> u64 {
+        self.end.saturating_sub(self.next)
+    }
+}
+
+/// How far a sink has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SinkStatus {
+    /// Everything in its log before this offset has been delivered.
+    pub next: u64,
+    /// Where that log ended then.
+    pub end: u64,
+    pub delivered: u64,
+    /// Why it delivers nothing at present.
+    pub problem: Option<String>,
 }
 
 /// What became of all events since the start of the log.
@@ -164,6 +196,8 @@ impl Default for Status {
             counts: Mutex::default(),
             readings: Mutex::default(),
             watches: Mutex::default(),
+            partitions: Mutex::default(),
+            sinks: Mutex::default(),
             apply: Mutex::default(),
         }
     }
@@ -212,6 +246,14 @@ impl Status {
 
     pub fn counts(&self) -> StreamCounts {
         lock(&self.counts).clone()
+    }
+
+    pub fn partitions(&self) -> BTreeMap<(String, u32), PartitionStatus> {
+        lock(&self.partitions).clone()
+    }
+
+    pub fn sinks(&self) -> BTreeMap<String, SinkStatus> {
+        lock(&self.sinks).clone()
     }
 
     pub fn applying(&self) -> Option<Applying> {

@@ -272,7 +272,13 @@ impl Service {
             match record {
                 Record::Event(event) => shadow.feed(&event),
                 // None of them touches an entity.
-                Record::Control(Control::Champion { .. } | Control::Trained { .. } | Control::Definitions { .. } | Control::Erased(_))
+                Record::Control(
+                    Control::Champion { .. }
+                    | Control::Trained { .. }
+                    | Control::Consumed { .. }
+                    | Control::Definitions { .. }
+                    | Control::Erased(_),
+                )
                 | Record::Erased(_)
                 | Record::Foreign => {
                     shadow.skip(offset);

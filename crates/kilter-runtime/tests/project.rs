@@ -358,7 +358,7 @@ const BROKEN: &[Broken] = &[
     ("name = \"lender\"", "name = \"lender\"\nname = \"lender\"", "duplicate", "name = \"lender\"", "rename"),
     ("[features.borrower]", "[features.account]", "duplicate", "[features.account]", "rename"),
     ("[server]", "[servers]", "unknown_section", "[servers]", "did you mean `server`"),
-    ("[snapshot]", "[kafka]", "unknown_section", "[kafka]", "valid here"),
+    ("[snapshot]", "[spark]", "unknown_section", "[spark]", "valid here"),
     ("[project]\nname = \"lender\"", "[project]", "missing", "[project]", "name = "),
     ("name = \"lender\"", "name = \"The Lender\"", "bad_name", "The Lender", "lower-case"),
     ("clock = \"event\"", "clock = \"events\"", "unknown_word", "clock", "did you mean `event`"),
@@ -390,7 +390,7 @@ const BROKEN: &[Broken] = &[
     ("months = \"int64\"", "months = 64", "wrong_type", "months = 64", "int64"),
     ("lateness = \"1d\"", "lateness = \"1 day\"", "bad_span", "lateness", "7d"),
     ("lateness = \"1d\"", "latness = \"1d\"", "unknown_key", "latness", "did you mean `lateness`"),
-    ("lateness = \"1d\"", "connector = \"kafka\"", "unknown_word", "kafka", "valid here: http, file"),
+    ("lateness = \"1d\"", "connector = \"pulsar\"", "unknown_word", "pulsar", "valid here: http, file, kafka"),
     ("lateness = \"1d\"", "connector = \"file\"", "missing", "[source.transactions]", "path = "),
     ("lateness = \"1d\"", "connector = \"file\"\npath = \"x.dat\"", "missing", "path = \"x.dat\"", "format = "),
     ("lateness = \"1d\"", "path = \"x.csv\"", "misplaced", "path = \"x.csv\"", "connector = \"file\""),
@@ -966,12 +966,14 @@ fn every_key_of_the_schema_is_read_and_explained() {
         ("LogDef", "log"),
         ("SnapshotDef", "snapshot"),
         ("StateDef", "state"),
+        ("KafkaDef", "kafka"),
         ("SourceDef", "source.x"),
         ("FeaturesDef", "features.x"),
         ("ServiceDef", "service.x"),
         ("ModelDef", "model.x"),
         ("LabelDef", "model.x.label"),
         ("DecisionDef", "decision.x"),
+        ("SinkDef", "sink.x"),
         ("ScheduleDef", "schedule.x"),
         ("MonitorDef", "monitor.x"),
     ];
@@ -990,6 +992,73 @@ fn every_key_of_the_schema_is_read_and_explained() {
     for key in params.keys() {
         assert!(reference.contains(&format!("| `{key}`")), "docs/reference/definitions.md does not explain the setting `{key}`");
     }
+}
+
+const ON_KAFKA: &str = r#"
+[kafka]
+brokers = ["a.example:9092", "b.example:9092, c.example:9093"]
+properties = { "security.protocol" = "SASL_SSL", "sasl.password" = "${PASSWORD}" }
+[sink.loans]
+from = "decision.loan"
+topic = "loan-decisions"
+key = "account_id"
+delivery = "transactional"
+partitions = 6
+[sink.dead]
+from = "dead_letters"
+topic = "dead"
+"#;
+
+fn on_kafka(changes: &[(&str, &str)]) -> String {
+    let transactions = "[source.transactions]\n";
+    assert_eq!(LENDER.matches(transactions).count(), 1);
+    let topic = "[source.transactions]\nconnector = \"kafka\"\ntopic = \"transactions\"\nstart = \"2026-03-01T00:00:00Z\"\n";
+    changes.iter().fold(LENDER.replace(transactions, topic) + ON_KAFKA, |text, (from, to)| {
+        assert_eq!(text.matches(from).count(), 1, "`{from}`");
+        text.replace(from, to)
+    })
+}
+
+#[test]
+fn topics_and_sinks_are_read_and_change_no_meaning() {
+    let project = sound(&on_kafka(&[]));
+    assert_eq!(project.plan.hash, sound(LENDER).plan.hash);
+    let kafka = project.definitions.kafka.as_ref().unwrap();
+    assert_eq!(kafka.brokers, ["a.example:9092", "b.example:9092", "c.example:9093"]);
+    let filled = kilter_runtime::project::filled(&kafka.properties, |name| (name == "PASSWORD").then(|| "secret".into())).unwrap();
+    assert_eq!((filled["sasl.password"].as_str(), filled["security.protocol"].as_str()), ("secret", "SASL_SSL"));
+    let missing = kilter_runtime::project::filled(&kafka.properties, |_| None).unwrap_err();
+    assert!(missing.contains("environment variable PASSWORD"), "{missing}");
+    let sink = project.definitions.sink.get("loans").unwrap();
+    assert_eq!(sink.feed(), Some(kilter_runtime::project::Feed::Decisions(Some("loan".into()))));
+}
+
+#[test]
+fn what_is_wrong_with_topics_and_sinks_is_said() {
+    let cases = [
+        (("topic = \"transactions\"\n", ""), "missing", "the topic to read"),
+        (("\"transactions\"\nstart", "\"no blanks\"\nstart"), "bad_name", "cannot name a topic"),
+        (("2026-03-01T00:00:00Z", "yesterday"), "bad_start", "\"earliest\", \"latest\", or a time"),
+        (("connector = \"kafka\"\n", ""), "misplaced", "`topic` is for the connector \"kafka\""),
+        (("a.example:9092\",", "a.example\","), "bad_address", "not a host with a port"),
+        (("\"security.protocol\" =", "\"enable.idempotence\" ="), "misplaced", "Kilter sets `enable.idempotence` itself"),
+        (("\"security.protocol\" =", "security.protocol ="), "wrong_type", "put dotted names in quotes"),
+        (("from = \"decision.loan\"", "from = \"decision.lone\""), "unknown_decision", "loan"),
+        (("from = \"decision.loan\"", "from = \"scores\""), "bad_feed", "decision.loan"),
+        (("from = \"decision.loan\"", "from = \"decision.*\""), "misplaced", "a key is a column of one decision's source"),
+        (("key = \"account_id\"", "key = \"acount_id\""), "unknown_column", "account_id"),
+        (("topic = \"dead\"", "topic = \"transactions\""), "circle", "a topic of its own"),
+        (("partitions = 6", "replication = 3"), "missing", "add `partitions = 6`"),
+        (("delivery = \"transactional\"", "delivery = \"exactly-once\""), "unknown_word", "transactional"),
+    ];
+    for ((from, to), code, said) in cases {
+        let report = check(&on_kafka(&[(from, to)])).unwrap_err();
+        let found = report.problems.iter().find(|p| p.code == code).unwrap_or_else(|| panic!("no `{code}` in\n{report}"));
+        assert!(found.to_string().contains(said), "`{said}` is not in\n{found}");
+    }
+    let nowhere = on_kafka(&[]).replace("[kafka]", "[monitor]").replace("brokers", "#").replace("properties", "#");
+    let report = check(&nowhere).unwrap_err();
+    assert!(report.to_string().contains("the file does not say where it is"), "{report}");
 }
 
 proptest::proptest! {

@@ -252,7 +252,7 @@ fn made_up(pipeline: &mut Pipeline, card: i64) -> Event {
     let mut row = vec![Value::Null; schema.len()];
     row[schema.index("card").unwrap()] = Value::Int(card);
     row[schema.index("amount").unwrap()] = Value::Float(0.0);
-    Event { source, offset: 0, time, arrived: time, id: None, operation: Operation::Upsert, row, extra: None }
+    Event { source, offset: 0, time, arrived: time, id: None, operation: Operation::Upsert, row, extra: None, origin: None }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use kilter_runtime::Service;
 
 pub use error::{ErrorBody, ErrorDetail, FieldError};
+pub use routes::decision_json;
 pub use serve::{Bound, ServeOptions, bind, serve};
 
 /// All routes on a service, with the limits of [`ServeOptions::default`]. Requests meant for other hosts are not turned away here:

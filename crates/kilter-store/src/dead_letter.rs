@@ -33,6 +33,9 @@ pub struct DeadLetter {
     /// Offset in the event log, for an event that was already appended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_offset: Option<u64>,
+    /// Where it stood in the topic it was read from: `PARTITION@OFFSET`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
     /// The offending payload as text, at most [`MAX_PAYLOAD_BYTES`]; bytes that are no UTF-8 are replaced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload: Option<String>,

@@ -6,8 +6,10 @@ use std::process::Command;
 use super::Law;
 use crate::house::{Breach, House};
 
-pub const LAW: Law =
-    Law { says: "the spine rests on no async runtime, table format, database or Python; nothing rests on a C crypto library", check };
+pub const LAW: Law = Law {
+    says: "the spine rests on no async runtime, table format, database or Python; nothing but Kafka's TLS rests on a C crypto library",
+    check,
+};
 
 /// By beginning of the name.
 const NEVER_IN_THE_SPINE: [&str; 14] = [
@@ -27,6 +29,8 @@ const NEVER_IN_THE_SPINE: [&str; 14] = [
     "rdkafka",
 ];
 const NOWHERE: [&str; 4] = ["aws-lc-sys", "aws-lc-rs", "openssl-sys", "openssl"];
+/// Kafka's client knows no other TLS; behind the feature `kafka-tls`, which is off by default.
+const ALLOWED: [(&str, &str); 1] = [("rdkafka-sys", "openssl-sys")];
 
 fn check(house: &House) -> Vec<Breach> {
     let mut breaches = Vec::new();
@@ -41,16 +45,28 @@ fn check(house: &House) -> Vec<Breach> {
         }
         Err(problem) => breaches.push(Breach::new("cargo tree", problem)),
     }
-    let lock = house.text("Cargo.lock").unwrap_or_default();
-    for (line, text) in lock.lines().enumerate() {
-        if let Some(name) = NOWHERE.iter().find(|n| text == format!("name = \"{n}\"")) {
-            breaches.push(Breach::new(
-                format!("Cargo.lock:{}", line + 1),
-                format!("{name} is in the tree; take the dependency's ring or pure-Rust feature"),
-            ));
-        }
+    for (name, user) in unwanted(&house.text("Cargo.lock").unwrap_or_default()) {
+        breaches.push(Breach::new("Cargo.lock", format!("{user} rests on {name}; take its ring or pure-Rust feature")));
     }
     breaches
+}
+
+/// Who rests on a C crypto library, but for what may.
+fn unwanted(lock: &str) -> Vec<(&str, &str)> {
+    let mut found = Vec::new();
+    for package in lock.split("[[package]]").skip(1) {
+        let user = package.lines().find_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"')).unwrap_or_default();
+        let uses = package.split_once("dependencies = [").map_or("", |(_, rest)| rest);
+        for line in uses.lines().map(|line| line.trim().trim_matches([',', '"'])) {
+            let used = line.split(' ').next().unwrap_or_default();
+            if let Some(name) = NOWHERE.iter().find(|name| **name == used)
+                && !ALLOWED.contains(&(user, name))
+            {
+                found.push((*name, user));
+            }
+        }
+    }
+    found
 }
 
 /// Names of all packages under the pipeline.
@@ -87,6 +103,13 @@ mod tests {
     #[test]
     fn holds() {
         super::super::hold(&LAW);
+    }
+
+    #[test]
+    fn a_c_library_is_found_wherever_it_is_used_but_where_it_may_be() {
+        let lock = "[[package]]\nname = \"rdkafka-sys\"\ndependencies = [\n \"libc\",\n \"openssl-sys\",\n]\n\n\
+                    [[package]]\nname = \"client\"\ndependencies = [\n \"openssl-sys 0.9.1\",\n]\n";
+        assert_eq!(unwanted(lock), [("openssl-sys", "client")]);
     }
 
     #[test]

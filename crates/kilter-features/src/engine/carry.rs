@@ -77,6 +77,7 @@ mod tests {
             operation: Operation::Upsert,
             row,
             extra: None,
+            origin: None,
         }
     }
 

@@ -79,6 +79,7 @@ mod tests {
                 operation: Operation::Upsert,
                 row: vec![Value::Int(rng.below(40) as i64), Value::Float(rng.below(30) as f64)],
                 extra: None,
+                origin: None,
             };
             watermark = watermark.max(time);
             let no_key = rng.bernoulli(0.1);

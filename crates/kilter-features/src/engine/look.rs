@@ -146,6 +146,7 @@ mod tests {
             operation: Operation::Upsert,
             row: vec![Value::Int(key), Value::Float(x)],
             extra: None,
+            origin: None,
         }
     }
 

@@ -677,7 +677,7 @@ mod tests {
                 now += rng.below(1_500_000) as i64;
                 let back = if rng.bernoulli(0.1) { rng.below(late * 1_000_000 + 1) as i64 } else { 0 };
                 let row = vec![Value::Int(rng.below(2) as i64), Value::Float(rng.uniform() * 100.0 - 30.0), Value::text("s")];
-                let event = Event { source: SourceId(0), offset: 0, time: EventTime(now - back), arrived: EventTime(0), id: None, operation: Operation::Upsert, row, extra: None };
+                let event = Event { source: SourceId(0), offset: 0, time: EventTime(now - back), arrived: EventTime(0), id: None, operation: Operation::Upsert, row, extra: None, origin: None };
                 engines.iter_mut().for_each(|e| { e.update(&event); });
                 if rng.below(every) == 0 {
                     let at = EventTime(now + rng.below(200_000_000) as i64 - 100_000_000);

@@ -420,6 +420,7 @@ mod tests {
             operation: Operation::Delete,
             row: vec![Value::Int(1)],
             extra: None,
+            origin: None,
         });
         let counts = engine.counts().next().unwrap();
         assert_eq!((counts.filtered, counts.late), (MOST_COUNTED + 1, MOST_COUNTED));

@@ -79,6 +79,7 @@ mod tests {
                 operation: Operation::Upsert,
                 row,
                 extra: None,
+                origin: None,
             });
         }
         engine.stats()[0].state_bytes as u64

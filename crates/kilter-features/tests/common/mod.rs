@@ -31,5 +31,5 @@ pub fn view(spec: &ViewSpec) -> View {
 }
 
 pub fn event(time: EventTime, row: Vec<Value>) -> Event {
-    Event { source: SourceId(0), offset: 0, time, arrived: time, id: None, operation: Operation::Upsert, row, extra: None }
+    Event { source: SourceId(0), offset: 0, time, arrived: time, id: None, operation: Operation::Upsert, row, extra: None, origin: None }
 }

@@ -285,7 +285,7 @@ fn views(shapes: &[(Option<Span>, Span); 5]) -> Vec<View> {
 }
 
 pub fn event(source: SourceId, time: EventTime, row: Vec<Value>) -> Event {
-    Event { source, offset: 0, time, arrived: time, id: None, operation: Operation::Upsert, row, extra: None }
+    Event { source, offset: 0, time, arrived: time, id: None, operation: Operation::Upsert, row, extra: None, origin: None }
 }
 
 pub fn payment(time: EventTime, id: i64, card: i64, amount: f64) -> Event {

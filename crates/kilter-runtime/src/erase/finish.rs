@@ -120,7 +120,7 @@ fn event_stub(bytes: &[u8], erasure: u64, keep_ids_since: &BTreeMap<u32, i64>) -
     let keep = keep_ids_since.get(&header.schema).is_some_and(|since| header.arrived.0 >= *since);
     let id = header.id.filter(|_| keep).map(dedupe::hash);
     let mut out = Vec::new();
-    Stub { erasure, schema: header.schema, time: header.time, arrived: header.arrived, id }.encode(&mut out);
+    Stub { erasure, schema: header.schema, time: header.time, arrived: header.arrived, origin: header.origin, id }.encode(&mut out);
     Some(out)
 }
 

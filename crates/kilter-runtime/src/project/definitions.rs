@@ -14,6 +14,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use super::calibration::CalibrationDef;
+use super::kafka::{KafkaDef, SinkDef, Start};
 
 /// All definitions of a Kilter project.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -30,6 +31,9 @@ pub struct Definitions {
     #[serde(skip_serializing_if = "is_default")]
     #[schemars(default)]
     pub state: StateDef,
+    /// The Kafka cluster of sources and sinks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kafka: Option<KafkaDef>,
     /// Named streams of typed events.
     #[schemars(default)]
     pub source: Named<SourceDef>,
@@ -46,6 +50,10 @@ pub struct Definitions {
     /// A model and a policy: outcome, score and reasons for every event of a source.
     #[schemars(default)]
     pub decision: Named<DecisionDef>,
+    /// Where decisions and dead letters go.
+    #[serde(skip_serializing_if = "Named::is_empty")]
+    #[schemars(default)]
+    pub sink: Named<SinkDef>,
     /// When a model is trained by itself.
     #[schemars(default)]
     pub schedule: Named<ScheduleDef>,
@@ -132,6 +140,12 @@ pub struct SourceDef {
     pub path: Option<String>,
     /// Form of the file; told by its extension when left out.
     pub format: Option<FileFormat>,
+    /// The topic to read; only with the connector `kafka`.
+    pub topic: Option<String>,
+    /// Where a partition is begun that was not read before; only with the connector `kafka`.
+    #[serde(skip_serializing_if = "is_default")]
+    #[schemars(default)]
+    pub start: Start,
     /// Event time: a timestamp column, or an SQL expression over the columns.
     pub time: String,
     /// Column that identifies an event: one that comes twice within `dedupe` counts once.
@@ -422,6 +436,7 @@ pub enum Clock {
 pub enum Connector {
     Http,
     File,
+    Kafka,
 }
 
 /// Form of a file of events.
@@ -500,7 +515,7 @@ impl Word for Clock {
 }
 impl Word for Connector {
     const WHAT: &'static str = "connector";
-    const WORDS: &'static [(&'static str, Self)] = &[("http", Connector::Http), ("file", Connector::File)];
+    const WORDS: &'static [(&'static str, Self)] = &[("http", Connector::Http), ("file", Connector::File), ("kafka", Connector::Kafka)];
 }
 impl Word for FileFormat {
     const WHAT: &'static str = "format";
@@ -758,7 +773,7 @@ impl Default for SnapshotDef {
     }
 }
 
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 

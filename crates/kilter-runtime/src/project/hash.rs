@@ -9,8 +9,20 @@ use serde_json::{Map, Value, json};
 use super::definitions::{Definitions, Named};
 
 /// Keys that change where events come from or what people read, never what a given log leads to.
-const WITHOUT_EFFECT: [&str; 10] =
-    ["description", "owner", "personal_data", "connector", "path", "format", "unknown", "max_future", "idle_after", "required"];
+const WITHOUT_EFFECT: [&str; 12] = [
+    "description",
+    "owner",
+    "personal_data",
+    "connector",
+    "path",
+    "format",
+    "topic",
+    "start",
+    "unknown",
+    "max_future",
+    "idle_after",
+    "required",
+];
 
 /// Hex of a BLAKE3 hash over the canonical JSON.
 pub(super) fn of(definitions: &Definitions) -> String {

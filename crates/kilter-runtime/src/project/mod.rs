@@ -12,6 +12,7 @@ mod definitions;
 mod document;
 mod graph;
 mod hash;
+mod kafka;
 mod lineage;
 mod objects;
 mod params;
@@ -30,6 +31,7 @@ use kilter_pipeline::Plan;
 
 pub use definitions::*;
 pub use graph::graph;
+pub use kafka::{Delivery, Feed, KafkaDef, SinkDef, Start, filled};
 pub use lineage::{PersonalData, described, personal_column};
 pub use objects::{Difference, Kind, Object, beside, differences, objects};
 pub use report::{Diagnostic, Report, Severity};
@@ -179,6 +181,7 @@ pub fn check_text(text: &str, file_name: &str, dir: &Path) -> Result<Project, Re
         true => Vec::new(),
         false => watch::resolve(&document, &reading.definitions.watch, &resolved.plan, &idle_after),
     };
+    kafka::check(&document, &reading.definitions);
     warn_of_missing_files(&document, &reading.definitions, dir);
     warn_of_little_memory(&document, &reading.definitions);
     if document.has_errors() {

@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 use super::definitions::*;
 use super::document::{At, Document, join};
 use super::reader::Reader;
-use super::watch;
+use super::{kafka, watch};
 
 /// What could be read, and the names of what could not: complaints about those would be echoes.
 pub(super) struct Reading {
@@ -32,19 +32,36 @@ pub(super) fn read<'d>(document: &'d Document<'d>, table: &'d DeTable<'d>) -> Re
     let log = root.table("log", "[log]").and_then(read_log).unwrap_or_default();
     let snapshot = root.table("snapshot", "[snapshot]").and_then(read_snapshot).unwrap_or_default();
     let state = root.table("state", "[state]").and_then(read_state).unwrap_or_default();
+    let kafka = root.table("kafka", "[kafka]").and_then(kafka::read_kafka);
     let (source, broken_sources) = section(&mut root, "source", "source", read_source);
     let (features, broken_views) = section(&mut root, "features", "feature view", read_features);
     let (service, _) = section(&mut root, "service", "service", read_service);
     let (model, broken_models) = section(&mut root, "model", "model", read_model);
     let (decision, _) = section(&mut root, "decision", "decision", read_decision);
+    let (sink, _) = section(&mut root, "sink", "sink", kafka::read_sink);
     let (schedule, _) = section(&mut root, "schedule", "schedule", read_schedule);
     let (monitors, _) = section(&mut root, "monitor", "monitor", |t| watch::read(t, read_monitor));
     let (monitor, watch) = watch::apart(monitors);
     root.finish();
     // Without a project there is an error, so the stand-in is never seen.
     let project = project.unwrap_or(ProjectDef { name: String::new(), clock: defaults::clock() });
-    let definitions =
-        Definitions { project, server, log, snapshot, state, source, features, service, model, decision, schedule, monitor, watch };
+    let definitions = Definitions {
+        project,
+        server,
+        log,
+        snapshot,
+        state,
+        kafka,
+        source,
+        features,
+        service,
+        model,
+        decision,
+        sink,
+        schedule,
+        monitor,
+        watch,
+    };
     Reading { definitions, broken_sources, broken_views, broken_models }
 }
 
@@ -184,6 +201,8 @@ fn read_source(mut t: Reader<'_>) -> Option<SourceDef> {
             }
         }
     }
+    let knows_connector = connector.is_some() || !t.has("connector");
+    let kafka::Topic { topic, start } = kafka::read_topic(&mut t, connector, knows_connector);
     t.require("time", "the column that holds the event's time: `time = \"booked_at\"`; or \"arrival\"");
     let time = t.text("time");
     let id = t.text("id");
@@ -203,6 +222,8 @@ fn read_source(mut t: Reader<'_>) -> Option<SourceDef> {
         connector,
         path,
         format,
+        topic,
+        start,
         time: time?,
         id,
         key: changes.key,

@@ -186,6 +186,7 @@ impl Sequencer {
         }
         self.requested.retain(|wish| wish.model != usize::MAX);
         let from = std::mem::replace(&mut self.plan, plan);
+        self.consumed.under(&self.plan);
         if let Err(e) = self.reconcile_aliases() {
             tracing::error!(error = %e, "the registry could not follow the change of definitions");
         }
@@ -283,6 +284,20 @@ impl Sequencer {
                     None
                 }
             },
+            Command::Attach { source, stream, reply } => match self.plan.source(&under.sources[usize::from(source.0)].name) {
+                Some(source) => Some(Command::Attach { source, stream, reply }),
+                None => {
+                    let _ = reply.send(Err(gone("source", &under.sources[usize::from(source.0)].name)));
+                    None
+                }
+            },
+            Command::Passed { source, next, reply } => match self.plan.source(&under.sources[usize::from(source.0)].name) {
+                Some(source) => Some(Command::Passed { source, next, reply }),
+                None => {
+                    let _ = reply.send(Err(gone("source", &under.sources[usize::from(source.0)].name)));
+                    None
+                }
+            },
             other @ (Command::Snapshot { .. } | Command::Swap { .. } | Command::Stop { .. }) => Some(other),
         }
     }
@@ -295,13 +310,14 @@ impl Sequencer {
         let decoder = self.data.decoder(&self.plan);
         let mut bytes = Vec::new();
         let rows = rows.into_iter().map(|row| {
-            let Decoded { row, time, id, operation, extra } = row;
-            let event = Event { source, offset: 0, time, arrived, id, operation, row, extra };
+            let Decoded { row, time, id, operation, extra, origin } = row;
+            let event = Event { source, offset: 0, time, arrived, id, operation, row, extra, origin };
             bytes.clear();
             encode(&event, number, &mut bytes);
             match decoder.decode(0, &bytes) {
                 Ok(Record::Event(event)) => {
-                    Some(Decoded { row: event.row, time: event.time, id: event.id, operation: event.operation, extra: event.extra })
+                    let Event { row, time, id, operation, extra, origin, .. } = event;
+                    Some(Decoded { row, time, id, operation, extra, origin })
                 }
                 _ => None,
             }

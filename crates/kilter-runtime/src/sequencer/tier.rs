@@ -64,7 +64,10 @@ impl Sequencer {
             let _ = tell.send(write());
         });
         match spawned {
-            Ok(_) => self.tier.writing = Some(told),
+            Ok(_) => {
+                self.tier.writing = Some(told);
+                self.restate_all();
+            }
             // What was handed out counts as unwritten for ever: what comes next must not build on it.
             Err(e) => self.break_off(format!("no thread to write the state: {e}")),
         }

@@ -33,6 +33,9 @@ pub struct DeadLetter {
     hint: Option<String>,
     /// Its offset in the event log, when it got that far.
     log_offset: Option<u64>,
+    /// Its place in the topic it was read from, as `PARTITION@OFFSET`.
+    #[schema(example = "3@1207")]
+    origin: Option<String>,
     /// Its text, at most 64 KiB.
     payload: Option<String>,
     /// Whether `payload` is only the beginning.
@@ -72,6 +75,7 @@ pub async fn list_dead_letters(State(app): State<App>, mut params: Params) -> An
         detail: letter.detail,
         hint: letter.hint,
         log_offset: letter.log_offset,
+        origin: letter.origin,
         payload: letter.payload,
         payload_cut: letter.payload_cut,
     });

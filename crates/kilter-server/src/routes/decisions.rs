@@ -73,6 +73,12 @@ impl<'a> FullDecision<'a> {
     }
 }
 
+/// A decision as `GET /v1/decisions/{id}` gives it.
+pub fn decision_json(decision: &Decision, layout: &Layout) -> Vec<u8> {
+    // Texts and numbers: serialising them cannot fail.
+    serde_json::to_vec(&FullDecision::new(decision, layout)).unwrap_or_default()
+}
+
 /// List decisions
 ///
 /// Newest first. Each call looks at no more than 100 000 records: with a rare outcome, go on with `next` until it is null.

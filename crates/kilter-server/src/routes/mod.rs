@@ -17,6 +17,7 @@ mod services;
 mod sources;
 mod versions;
 
+pub use decisions::decision_json;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use crate::app::{Answer, App, ok};
 use crate::input::Params;
 use crate::routes::changes::Apply;
-use crate::routes::sources::{SourceState, ViewEvents};
+use crate::routes::sources::{SinkState, SourceState, ViewEvents};
 use crate::wire::Moment;
 
 /// The project's definitions as they run.
@@ -239,6 +239,8 @@ pub struct Status {
     decisions: BTreeMap<String, BTreeMap<String, u64>>,
     /// What became of all that each source sent, since the data folder began.
     sources: Vec<SourceState>,
+    /// Where decisions and dead letters go.
+    sinks: Vec<SinkState>,
     /// The offset the next event gets.
     next_offset: u64,
     /// Records before this offset survive a power cut.
@@ -461,6 +463,7 @@ pub async fn get_status(State(app): State<App>, params: Params) -> Answer {
         dead_letters: status.dead_letters(),
         decisions,
         sources: service.sources().into_iter().map(SourceState::from).collect(),
+        sinks: SinkState::all(&app),
         next_offset: service.data.events.next_offset(),
         durable_offset: service.data.events.durable_offset(),
         event_time: event_time(&app).map(Moment),

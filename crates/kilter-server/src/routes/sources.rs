@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use kilter_runtime::StreamCounts;
 use kilter_runtime::sources::SourceHealth;
+use kilter_runtime::{SinkStatus, StreamCounts};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
@@ -38,6 +38,45 @@ pub struct SourceState {
     last_arrival: Option<Moment>,
     /// Since then.
     silent_seconds: Option<f64>,
+    /// Of the topic that it reads: how far each partition is. Empty for sources that read none.
+    partitions: Vec<PartitionState>,
+}
+
+/// One partition of a source's topic.
+#[derive(Serialize, ToSchema)]
+pub struct PartitionState {
+    partition: u32,
+    /// The offset of the next record to be taken.
+    next: u64,
+    /// Where the partition ended when that was last heard.
+    end: u64,
+    /// Records that wait.
+    lag: u64,
+}
+
+/// A sink and how far it has come.
+#[derive(Serialize, ToSchema)]
+pub struct SinkState {
+    #[schema(example = "decisions")]
+    sink: String,
+    /// Everything before this offset of the log it follows has been delivered.
+    next: u64,
+    /// Where that log ended then.
+    end: u64,
+    /// Records delivered since the start.
+    delivered: u64,
+    /// Why it delivers nothing at present.
+    problem: Option<String>,
+}
+
+impl SinkState {
+    pub fn all(app: &App) -> Vec<SinkState> {
+        let sinks = app.service.status.sinks();
+        sinks
+            .into_iter()
+            .map(|(sink, SinkStatus { next, end, delivered, problem })| SinkState { sink, next, end, delivered, problem })
+            .collect()
+    }
 }
 
 impl From<SourceHealth> for SourceState {
@@ -53,6 +92,11 @@ impl From<SourceHealth> for SourceState {
             watermark: s.watermark.map(Moment),
             last_arrival: s.last_arrival.map(Moment),
             silent_seconds: s.silent.map(|span| span.0 as f64 / 1e6),
+            partitions: s
+                .partitions
+                .into_iter()
+                .map(|(partition, s)| PartitionState { partition, next: s.next, end: s.end, lag: s.lag() })
+                .collect(),
         }
     }
 }
@@ -91,7 +135,12 @@ pub fn register(app: &App, r: &mut Registry) {
     let idle = family::<Gauge>(r, "kilter_source_idle", "1 while nothing has come for longer than the source's idle_after");
     let silent = family::<Float>(r, "kilter_source_silence_seconds", "Since the newest event of a source arrived");
     let watermark = family::<Float>(r, "kilter_source_watermark_seconds", "Newest event time of a source, since 1970");
+    let lag = family::<Gauge>(r, "kilter_source_lag_records", "Records of a source's topic that wait, by partition");
     for s in app.service.sources() {
+        for (partition, state) in &s.partitions {
+            let labels = vec![("source", s.source.clone()), ("partition", partition.to_string())];
+            lag.get_or_create(&labels).set(i64::try_from(state.lag()).unwrap_or(i64::MAX));
+        }
         let label = vec![("source", s.source.clone())];
         events.get_or_create(&label).inc_by(s.events);
         idle.get_or_create(&label).set(i64::from(s.liveness == kilter_runtime::sources::Liveness::Idle));
@@ -105,6 +154,15 @@ pub fn register(app: &App, r: &mut Registry) {
         for (reason, n) in own.into_iter().chain(s.turned_away) {
             losses.get_or_create(&vec![("source", s.source.clone()), ("reason", reason)]).inc_by(n);
         }
+    }
+    let delivered = family::<Counter>(r, "kilter_sink_delivered", "Records that a sink has delivered since the start");
+    let waiting = family::<Gauge>(r, "kilter_sink_lag_records", "Records of the log that a sink follows which it has not delivered yet");
+    let stuck = family::<Gauge>(r, "kilter_sink_stuck", "1 while a sink delivers nothing because something is wrong");
+    for (sink, s) in app.service.status.sinks() {
+        let labels = vec![("sink", sink)];
+        delivered.get_or_create(&labels).inc_by(s.delivered);
+        waiting.get_or_create(&labels).set(i64::try_from(s.end.saturating_sub(s.next)).unwrap_or(i64::MAX));
+        stuck.get_or_create(&labels).set(i64::from(s.problem.is_some()));
     }
     let views = family::<Counter>(r, "kilter_view_events", "Events of a view's source, by what became of them");
     let retracted = family::<Counter>(r, "kilter_view_retractions", "Events that replaced or took back an earlier row");

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use kilter_kafka::Finding;
 use kilter_runtime::project;
 
 #[derive(clap::Args)]
@@ -13,6 +14,9 @@ pub struct Args {
     /// The result as JSON.
     #[arg(long)]
     json: bool,
+    /// Also ask the Kafka brokers for the topics of sources and sinks.
+    #[arg(long)]
+    connect: bool,
 }
 
 pub fn run(dir: &Path, args: Args) -> anyhow::Result<ExitCode> {
@@ -27,8 +31,15 @@ pub fn run(dir: &Path, args: Args) -> anyhow::Result<ExitCode> {
             answer["definitions"] = serde_json::json!(project.plan.hash);
             answer["objects"] = serde_json::to_value(project::objects(project))?;
         }
+        let mut sound = result.is_ok();
+        if let (true, Ok(project)) = (args.connect, &result) {
+            let topics = kilter_kafka::check(project)?;
+            sound = topics.iter().all(Finding::is_sound);
+            answer["ok"] = sound.into();
+            answer["topics"] = serde_json::to_value(topics)?;
+        }
         println!("{}", serde_json::to_string_pretty(&answer)?);
-        return Ok(if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        return Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     match result {
         Ok(project) => {
@@ -39,7 +50,14 @@ pub fn run(dir: &Path, args: Args) -> anyhow::Result<ExitCode> {
                 println!("{}", project::graph(&project));
             }
             println!("the definitions hold (hash {})", &project.plan.hash[..16.min(project.plan.hash.len())]);
-            Ok(ExitCode::SUCCESS)
+            let topics = if args.connect { kilter_kafka::check(&project)? } else { Vec::new() };
+            for Finding { of, topic, partitions, problem, .. } in &topics {
+                match (problem, partitions) {
+                    (Some(problem), _) => println!("{of}: topic \"{topic}\": {problem}"),
+                    (None, partitions) => println!("{of}: topic \"{topic}\", {partitions} partitions"),
+                }
+            }
+            Ok(if topics.iter().all(Finding::is_sound) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Err(report) => {
             eprintln!("{report}");

@@ -49,7 +49,13 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
             }
         })?;
     }
-    server.run(async move { stop.wait().await }).await
+    let mut kafka = kilter_kafka::start(&service, kilter_server::decision_json)?;
+    let end = async move {
+        stop.wait().await;
+        // Waits for threads, so on one of its own.
+        let _ = tokio::task::spawn_blocking(move || kafka.stop()).await;
+    };
+    server.run(end).await
 }
 
 /// Ctrl-C and SIGTERM, noticed from the moment this exists.

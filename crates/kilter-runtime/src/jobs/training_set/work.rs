@@ -312,7 +312,7 @@ fn decode_event(cursor: &mut Cursor<'_>) -> anyhow::Result<Event> {
     let operation = if cursor.u8()? == 1 { Operation::Delete } else { Operation::Upsert };
     let (offset, time) = (cursor.u64()?, EventTime(cursor.i64()?));
     let row = (0..cursor.u32()?).map(|_| cursor.value()).collect::<Result<_, _>>()?;
-    Ok(Event { source, offset, time, arrived: time, id: None, operation, row, extra: None })
+    Ok(Event { source, offset, time, arrived: time, id: None, operation, row, extra: None, origin: None })
 }
 
 /// Works through the parts that are left; the manifest says what is finished.

@@ -1,0 +1,103 @@
+//! The client library's settings, and where its messages go.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use kilter_runtime::project::{KafkaDef, filled};
+use rdkafka::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+/// How long a question to the cluster may take.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What every client of this project has in common.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    brokers: String,
+    pub group: String,
+    properties: BTreeMap<String, String>,
+}
+
+impl Settings {
+    pub fn new(def: &KafkaDef, project: &str) -> anyhow::Result<Settings> {
+        let properties = filled(&def.properties, |name| std::env::var(name).ok()).map_err(|e| anyhow::anyhow!("{e}"))?;
+        Ok(Settings { brokers: def.brokers.join(","), group: def.group.clone().unwrap_or_else(|| project.to_owned()), properties })
+    }
+
+    /// A client for `purpose`, such as `source` or a sink's name.
+    pub fn config(&self, purpose: &str) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("client.id", format!("kilter-{}-{purpose}", self.group));
+        config.set("bootstrap.servers", &self.brokers);
+        for (name, value) in &self.properties {
+            config.set(name, value);
+        }
+        config.set_log_level(RDKafkaLogLevel::Warning);
+        config
+    }
+}
+
+/// Says what of a setting the library does not take.
+pub fn refused(error: KafkaError) -> anyhow::Error {
+    match &error {
+        KafkaError::ClientConfig(_, problem, name, value) => {
+            let hidden = name.contains("password") || name.contains("secret") || name.contains("key.pem");
+            let value = if hidden { "(hidden)" } else { value };
+            anyhow::anyhow!(
+                "[kafka]: the client library does not take `{name}` = \"{value}\": {problem}\n  \
+                 hint: properties are librdkafka's; TLS and SCRAM need a kilter that is built with the feature `kafka-tls`"
+            )
+        }
+        KafkaError::ClientCreation(problem) => anyhow::anyhow!("[kafka]: no client could be made of these properties: {problem}"),
+        _ => anyhow::Error::new(error).context("[kafka]"),
+    }
+}
+
+/// Sends the library's messages to the log.
+#[derive(Clone, Default)]
+pub struct Logged;
+
+impl rdkafka::consumer::ConsumerContext for Logged {}
+
+impl ClientContext for Logged {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self::error(&error, reason);
+    }
+}
+
+/// One broker that cannot be reached is what others are for; none that can be is worth telling.
+pub fn error(error: &KafkaError, reason: &str) {
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::Resolve) => tracing::debug!(error = %error, reason, "Kafka"),
+        _ => tracing::warn!(error = %error, reason, "Kafka"),
+    }
+}
+
+pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        _ if matches!(facility, "FAIL" | "REQTMOUT") => tracing::debug!(facility, "Kafka: {message}"),
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
+            tracing::error!(facility, "Kafka: {message}");
+        }
+        RDKafkaLogLevel::Warning => tracing::warn!(facility, "Kafka: {message}"),
+        _ => tracing::debug!(facility, "Kafka: {message}"),
+    }
+}
+
+/// The partitions of a topic; none: there is no such topic.
+pub fn partitions<C: ClientContext>(client: &rdkafka::client::Client<C>, topic: &str) -> anyhow::Result<Option<Vec<u32>>> {
+    let metadata = client.fetch_metadata(Some(topic), PATIENCE).with_context(|| format!("no broker tells of topic \"{topic}\""))?;
+    let Some(found) = metadata.topics().iter().find(|t| t.name() == topic) else { return Ok(None) };
+    if found.error().is_some() || found.partitions().is_empty() {
+        return Ok(None);
+    }
+    let mut partitions: Vec<u32> = found.partitions().iter().filter_map(|p| u32::try_from(p.id()).ok()).collect();
+    partitions.sort_unstable();
+    Ok(Some(partitions))
+}

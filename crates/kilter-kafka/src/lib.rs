@@ -1,0 +1,85 @@
+//! Kafka topics as sources and sinks.
+//!
+//! The event log stays the truth: a topic's records are copied into it, each with its partition and offset, and everything else follows from there, in the order
+//! of the log. Sinks follow the decision log and the dead letters. So a crash anywhere leaves two questions, each with one answer: how far a topic has been
+//! taken (what the log says), and how far a sink has come (what was delivered, kept with Kafka and beside the logs).
+//! See `docs/decisions/0030-kafka-through-the-log.md`.
+//!
+//! `source` reads, `sink` writes, `check` looks whether what the definitions name is there.
+
+mod check;
+mod client;
+mod sink;
+mod source;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use anyhow::Context;
+use kilter_pipeline::{Decision, Layout};
+use kilter_runtime::Service;
+use kilter_runtime::project::{Connector, Project};
+
+pub use check::{Finding, check};
+
+/// How a decision is written as JSON: as the HTTP API gives it.
+pub type DecisionJson = fn(&Decision, &Layout) -> Vec<u8>;
+
+/// Whether the project speaks to Kafka.
+pub fn is_used(project: &Project) -> bool {
+    project.definitions.kafka.is_some()
+        && (project.source_settings.iter().any(|s| s.connector == Connector::Kafka) || !project.definitions.sink.is_empty())
+}
+
+/// The threads that read topics and write to them.
+pub struct Running {
+    stopping: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Starts reading the sources' topics and feeding the sinks.
+///
+/// # Errors
+/// Settings that the client library does not take, or an environment variable that is not set. Brokers that do not answer are waited for.
+pub fn start(service: &Arc<Service>, decision_json: DecisionJson) -> anyhow::Result<Running> {
+    let stopping = Arc::new(AtomicBool::new(false));
+    let mut threads = Vec::new();
+    let project = &service.project;
+    let Some(kafka) = &project.definitions.kafka else { return Ok(Running { stopping, threads }) };
+    let client = client::Settings::new(kafka, &project.plan.project)?;
+    let runtime = tokio::runtime::Handle::current();
+    let mut spawn = |name: String, run: Box<dyn FnOnce() + Send>| -> anyhow::Result<()> {
+        threads.push(std::thread::Builder::new().name(name.clone()).spawn(run).with_context(|| format!("no thread for {name}"))?);
+        Ok(())
+    };
+    if project.source_settings.iter().any(|s| s.connector == Connector::Kafka) {
+        let consumer = source::Consumer::new(&client)?;
+        let (service, runtime, stopping) = (Arc::clone(service), runtime.clone(), Arc::clone(&stopping));
+        spawn("kafka".into(), Box::new(move || source::run(&consumer, &service, &runtime, &stopping)))?;
+    }
+    for (name, def) in project.definitions.sink.iter() {
+        let sink = sink::Sink::new(service, &client, name, def, decision_json)?;
+        let (runtime, stopping) = (runtime.clone(), Arc::clone(&stopping));
+        spawn(format!("sink {name}"), Box::new(move || sink.run(&runtime, &stopping)))?;
+    }
+    Ok(Running { stopping, threads })
+}
+
+impl Running {
+    /// Ends reading and writing; what is under way is finished.
+    pub fn stop(&mut self) {
+        self.stopping.store(true, Ordering::Release);
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread that spoke to Kafka panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

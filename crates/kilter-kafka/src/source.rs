@@ -1,0 +1,395 @@
+//! Reads the topics of all sources into the event log.
+//!
+//! One thread holds one consumer with every partition assigned by hand; the log says where each is taken up, so that nothing depends on what Kafka remembers of
+//! the group. It is told the positions all the same, a little later, for whoever looks at the lag from outside.
+//!
+//! Whatever goes wrong ends a *stretch*: what is under way is forgotten, the sequencer is asked again how far it is, and reading goes on from there.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use kilter_connect::{Decoded, Limits, Rejection, RowFormat, TimeOf, decode_message};
+use kilter_core::{EventTime, Origin, SourceId};
+use kilter_runtime::project::{Connector, Start};
+use kilter_runtime::{CHUNK_ROWS, Enqueued, Positions, Service};
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::statistics::Statistics;
+use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{ClientContext, Offset, TopicPartitionList};
+use tokio::runtime::Handle;
+
+use crate::client::{self, PATIENCE, Settings};
+
+/// How long a poll waits for a record; what a stop may have to wait.
+const POLL: Duration = Duration::from_millis(100);
+/// Chunks on their way to the sequencer at a time.
+const IN_FLIGHT: usize = 8;
+/// How often positions are told to Kafka, and records that left no event are noted in the log.
+const NOTE_EVERY: Duration = Duration::from_secs(5);
+/// How often new partitions are looked for.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// Wait after something went wrong: from, to.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+
+/// The library's consumer.
+pub struct Consumer(BaseConsumer<Ends>);
+
+/// Keeps the end of every partition, as the library last heard of it.
+#[derive(Default)]
+struct Ends {
+    ends: std::sync::Mutex<BTreeMap<(String, u32), u64>>,
+}
+
+impl ClientContext for Ends {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        client::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        client::error(&error, reason);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let mut ends = self.ends.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for (topic, of) in statistics.topics {
+            for (partition, of) in of.partitions {
+                if let (Ok(partition), Ok(end)) = (u32::try_from(partition), u64::try_from(of.hi_offset)) {
+                    ends.insert((topic.clone(), partition), end);
+                }
+            }
+        }
+    }
+}
+
+impl ConsumerContext for Ends {}
+
+impl Consumer {
+    pub fn new(settings: &Settings) -> anyhow::Result<Consumer> {
+        let mut config = settings.config("source");
+        config
+            .set("group.id", &settings.group)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            // A position that is not there any more is told of, never jumped over unseen.
+            .set("auto.offset.reset", "error")
+            .set("isolation.level", "read_committed")
+            .set("statistics.interval.ms", "1000");
+        // Records are wanted as soon as they are there.
+        if config.get("fetch.wait.max.ms").is_none() {
+            config.set("fetch.wait.max.ms", "100");
+        }
+        let consumer = config.create_with_context(Ends::default()).map_err(client::refused)?;
+        Ok(Consumer(consumer))
+    }
+}
+
+/// One source and its topic.
+struct Topic {
+    source: SourceId,
+    name: String,
+    topic: String,
+    start: Start,
+    format: Arc<RowFormat>,
+}
+
+/// Reads until told to stop.
+pub fn run(consumer: &Consumer, service: &Arc<Service>, runtime: &Handle, stopping: &AtomicBool) {
+    let mut pause = PAUSE.0;
+    while !stopping.load(Ordering::Acquire) {
+        let began = Instant::now();
+        // After a change of definitions the sources are those of the new ones.
+        let service = service.current();
+        match Stretch::begin(consumer, &service, runtime).and_then(|mut stretch| stretch.run(stopping)) {
+            Ok(()) => pause = PAUSE.0,
+            Err(e) => {
+                if began.elapsed() > PAUSE.1 {
+                    pause = PAUSE.0;
+                }
+                tracing::warn!(error = %format!("{e:#}"), again_in = ?pause, "reading from Kafka was cut short");
+                let until = Instant::now() + pause;
+                while Instant::now() < until && !stopping.load(Ordering::Acquire) {
+                    std::thread::sleep(POLL.min(until - Instant::now()));
+                }
+                pause = (2 * pause).min(PAUSE.1);
+            }
+        }
+        let _ = consumer.0.unassign();
+    }
+}
+
+/// Rows of one source that go to the sequencer together.
+#[derive(Default)]
+struct Chunk {
+    rows: Vec<Result<Decoded, Rejection>>,
+    next: Positions,
+    /// Records that leave no event.
+    eventless: bool,
+    received: Option<Instant>,
+}
+
+/// A chunk that is on its way.
+struct Sent {
+    topic: usize,
+    next: Positions,
+    eventless: bool,
+    answer: Enqueued,
+}
+
+struct Stretch<'a> {
+    consumer: &'a BaseConsumer<Ends>,
+    service: &'a Arc<Service>,
+    runtime: &'a Handle,
+    topics: Vec<Topic>,
+    by_topic: BTreeMap<String, usize>,
+    chunks: Vec<Chunk>,
+    sent: VecDeque<Sent>,
+    /// By topic: everything before these positions is in the log or among the dead letters.
+    done: Vec<Positions>,
+    /// What of it records without events have brought, and the log does not say.
+    unsaid: Vec<bool>,
+    /// The log is sure to have everything up to here once it is durable up to this offset.
+    durable: u64,
+    noted: Instant,
+    looked: Instant,
+    partitions: usize,
+}
+
+impl<'a> Stretch<'a> {
+    /// Assigns every partition of every topic, each from where the log ends.
+    fn begin(consumer: &'a Consumer, service: &'a Arc<Service>, runtime: &'a Handle) -> anyhow::Result<Stretch<'a>> {
+        let consumer = &consumer.0;
+        let project = &service.project;
+        let topics: Vec<Topic> = project
+            .source_settings
+            .iter()
+            .enumerate()
+            .filter(|(_, settings)| settings.connector == Connector::Kafka)
+            .filter_map(|(place, settings)| {
+                let source = SourceId(place as u16);
+                let def = project.definitions.source.get(&settings.name)?;
+                let (name, topic) = (settings.name.clone(), def.topic.clone()?);
+                Some(Topic { source, name, topic, start: def.start, format: Arc::clone(service.format(source)) })
+            })
+            .collect();
+        let mut assignment = TopicPartitionList::new();
+        let mut done = Vec::new();
+        for topic in &topics {
+            let known = runtime.block_on(service.attach(topic.source, &format!("kafka:{}", topic.topic)))?;
+            let positions = positions(consumer, topic, &known)?;
+            if positions.keys().any(|partition| !known.contains_key(partition)) {
+                // Where a new partition is begun is decided once.
+                runtime.block_on(service.passed(topic.source, positions.clone()))?;
+            }
+            for (partition, next) in &positions {
+                assignment.add_partition_offset(&topic.topic, *partition as i32, Offset::Offset(*next as i64))?;
+            }
+            done.push(positions);
+        }
+        consumer.assign(&assignment).context("the partitions could not be assigned")?;
+        let now = Instant::now();
+        Ok(Stretch {
+            consumer,
+            service,
+            runtime,
+            by_topic: topics.iter().enumerate().map(|(i, t)| (t.topic.clone(), i)).collect(),
+            chunks: topics.iter().map(|_| Chunk::default()).collect(),
+            sent: VecDeque::new(),
+            unsaid: vec![false; topics.len()],
+            topics,
+            done,
+            durable: 0,
+            noted: now,
+            looked: now,
+            partitions: assignment.count(),
+        })
+    }
+
+    /// Reads until told to stop, until the definitions change, or until something goes wrong.
+    fn run(&mut self, stopping: &AtomicBool) -> anyhow::Result<()> {
+        while !stopping.load(Ordering::Acquire) && Arc::ptr_eq(&self.service.current(), self.service) {
+            let mut polled = self.consumer.poll(POLL);
+            // What is there already is taken together; nothing waits for more to come.
+            let mut taken = 0;
+            while let Some(message) = polled {
+                match message {
+                    Ok(message) => self.take(&message),
+                    Err(e) if passes(&e) => tracing::debug!(error = %e, "Kafka"),
+                    Err(e) => return Err(anyhow::Error::new(e)),
+                }
+                taken += 1;
+                if taken == CHUNK_ROWS {
+                    break;
+                }
+                polled = self.consumer.poll(Duration::ZERO);
+            }
+            self.send()?;
+            self.settle(if taken == 0 { 0 } else { IN_FLIGHT })?;
+            if self.noted.elapsed() >= NOTE_EVERY {
+                self.note()?;
+            }
+            if self.looked.elapsed() >= LOOK_EVERY && self.has_more_partitions()? {
+                break;
+            }
+        }
+        self.settle(0)?;
+        self.note()
+    }
+
+    /// Puts one record into its source's chunk.
+    fn take(&mut self, message: &BorrowedMessage<'_>) {
+        let (Some(&place), Ok(partition), Ok(position)) =
+            (self.by_topic.get(message.topic()), u32::try_from(message.partition()), u64::try_from(message.offset()))
+        else {
+            return;
+        };
+        let origin = Origin { partition, position };
+        let format = &self.topics[place].format;
+        let now = self.service.clock().now();
+        // A source that goes by the time of arrival goes by the record's own, which is the same whenever it is read.
+        let arrived = match (&format.time, message.timestamp().to_millis()) {
+            (TimeOf::Arrival, Some(millis)) => EventTime(millis.saturating_mul(1000)),
+            _ => now,
+        };
+        let chunk = &mut self.chunks[place];
+        chunk.received.get_or_insert_with(Instant::now);
+        chunk.next.insert(partition, position + 1);
+        match decode_message(message.payload().unwrap_or_default(), format, arrived, &Limits::default()) {
+            Ok(Some(mut row)) => {
+                row.origin = Some(origin);
+                chunk.rows.push(Ok(row));
+            }
+            Ok(None) => chunk.eventless = true,
+            Err(mut rejection) => {
+                rejection.origin = Some(Box::new(origin));
+                chunk.rows.push(Err(rejection));
+                chunk.eventless = true;
+            }
+        }
+    }
+
+    /// Hands the chunks to the sequencer.
+    fn send(&mut self) -> anyhow::Result<()> {
+        for (topic, chunk) in self.chunks.iter_mut().enumerate().filter(|(_, chunk)| !chunk.next.is_empty()) {
+            let Chunk { rows, next, eventless, received } = std::mem::take(chunk);
+            let source = self.topics[topic].source;
+            let received = received.unwrap_or_else(Instant::now);
+            let answer = self.runtime.block_on(self.service.enqueue(source, rows, self.service.clock().now(), received, true))?;
+            self.sent.push_back(Sent { topic, next, eventless, answer });
+        }
+        Ok(())
+    }
+
+    /// Takes note of what has been taken in, until at most `leave` chunks are on their way.
+    fn settle(&mut self, leave: usize) -> anyhow::Result<()> {
+        while self.sent.len() > leave {
+            let Some(Sent { topic, next, eventless, answer }) = self.sent.pop_front() else { break };
+            let report = self.runtime.block_on(answer.answer()).with_context(|| format!("source `{}`", self.topics[topic].name))?;
+            self.done[topic].extend(next);
+            self.unsaid[topic] |= eventless;
+            self.durable = self.durable.max(report.next_offset.unwrap_or(0));
+        }
+        Ok(())
+    }
+
+    /// Says how far everything is: to the log where it does not know, to Kafka, and to whoever asks for the status.
+    fn note(&mut self) -> anyhow::Result<()> {
+        self.noted = Instant::now();
+        for place in 0..self.topics.len() {
+            if std::mem::take(&mut self.unsaid[place]) {
+                self.runtime.block_on(self.service.passed(self.topics[place].source, self.done[place].clone()))?;
+            }
+        }
+        let mut list = TopicPartitionList::new();
+        {
+            let ends = self.consumer.context().ends.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+            let mut status = self.service.status.partitions.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            for (topic, done) in self.topics.iter().zip(&self.done) {
+                for (&partition, &next) in done {
+                    list.add_partition_offset(&topic.topic, partition as i32, Offset::Offset(next as i64))?;
+                    let end = ends.get(&(topic.topic.clone(), partition)).copied().unwrap_or(next).max(next);
+                    status.insert((topic.name.clone(), partition), kilter_runtime::PartitionStatus { next, end });
+                }
+            }
+        }
+        self.runtime.block_on(self.service.data.events.durable(self.durable)).context("the event log could not be made durable")?;
+        // For those who look from outside; if it fails, nothing is lost.
+        if let Err(e) = self.consumer.commit(&list, CommitMode::Async) {
+            tracing::debug!(error = %e, "positions could not be told to Kafka");
+        }
+        Ok(())
+    }
+
+    fn has_more_partitions(&mut self) -> anyhow::Result<bool> {
+        self.looked = Instant::now();
+        let mut found = 0;
+        for topic in &self.topics {
+            found += client::partitions(self.consumer.client(), &topic.topic)?.map_or(0, |p| p.len());
+        }
+        Ok(found > self.partitions)
+    }
+}
+
+/// Where each partition of a topic is taken up.
+fn positions(consumer: &BaseConsumer<Ends>, topic: &Topic, known: &Positions) -> anyhow::Result<Positions> {
+    let Some(partitions) = client::partitions(consumer.client(), &topic.topic)? else {
+        bail!("source `{}`: there is no topic \"{}\"; it is waited for", topic.name, topic.topic);
+    };
+    let mut positions = Positions::new();
+    let mut by_time = TopicPartitionList::new();
+    for partition in partitions {
+        let (low, high) = consumer
+            .fetch_watermarks(&topic.topic, partition as i32, PATIENCE)
+            .with_context(|| format!("no broker tells where partition {partition} of \"{}\" begins", topic.topic))?;
+        let (low, high) = (low.max(0) as u64, high.max(0) as u64);
+        let next = match (known.get(&partition), topic.start) {
+            (Some(&next), _) if next > high => bail!(
+                "source `{}`: partition {partition} of \"{}\" ends at {high}, and records up to {next} have been read from it\n  \
+                 hint: a topic that was deleted and made anew holds other events: give it another name, or read it by a new source",
+                topic.name,
+                topic.topic
+            ),
+            (Some(&next), _) if next < low => {
+                tracing::error!(
+                    source = topic.name,
+                    partition,
+                    lost = low - next,
+                    "Kafka has removed records that were not read yet: they are passed over"
+                );
+                low
+            }
+            (Some(&next), _) => next,
+            (None, Start::Earliest) => low,
+            (None, Start::Latest) => high,
+            (None, Start::At(time)) => {
+                by_time.add_partition_offset(&topic.topic, partition as i32, Offset::Offset(time.0.div_euclid(1000)))?;
+                high
+            }
+        };
+        positions.insert(partition, next);
+    }
+    if by_time.count() > 0 {
+        let found = consumer.offsets_for_times(by_time, PATIENCE).context("no broker tells which records have that timestamp")?;
+        for element in found.elements() {
+            // None is so late: then from the end on.
+            if let (Ok(partition), Offset::Offset(offset)) = (u32::try_from(element.partition()), element.offset())
+                && let Ok(offset) = u64::try_from(offset)
+            {
+                positions.insert(partition, offset);
+            }
+        }
+    }
+    Ok(positions)
+}
+
+/// Whether the library goes on by itself.
+fn passes(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{AllBrokersDown, BrokerTransportFailure, OperationTimedOut, Resolve};
+    let code = error.rdkafka_error_code();
+    matches!(code, Some(AllBrokersDown | BrokerTransportFailure | OperationTimedOut | Resolve))
+}
