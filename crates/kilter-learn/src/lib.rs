@@ -20,6 +20,7 @@ pub use calibration::{Calibrated, Calibration, calibrate};
 pub use classes::{ClassLink, ClassModel, load_classes};
 pub use error::LearnError;
 pub use learners::Learner;
+pub use learners::gbdt::category_of;
 pub use learners::gbdt::{self, Gbdt, GbdtModel, Objective};
 pub use learners::linear::{self, Linear, LinearModel};
 pub use learners::logistic::{self, Logistic, LogisticModel};
