@@ -38,6 +38,11 @@ pub enum LearnError {
         label: u8,
         rows: usize,
     },
+    /// Trees that break a direction they were to keep.
+    NotMonotone {
+        column: String,
+        tree: usize,
+    },
     /// A class of several that no row has.
     EmptyClass {
         class: String,
@@ -137,6 +142,10 @@ impl fmt::Display for LearnError {
             OneClass { label, rows } => write!(
                 f,
                 "all {rows} training rows have label {label}; nothing can be told apart\n  hint: widen the time range, or check the label's definition (rows held out for validation do not count)"
+            ),
+            NotMonotone { column, tree } => write!(
+                f,
+                "tree {tree} breaks the direction declared for {column:?}\n  hint: the file was not made by training under these parameters; train the model again"
             ),
             EmptyClass { class, rows } => write!(
                 f,

@@ -23,6 +23,7 @@ pub use error::LearnError;
 pub use learners::Learner;
 pub use learners::explainable::{self, Explainable, ExplainableModel};
 pub use learners::forest::{self, Forest, ForestModel};
+pub use learners::gbdt::category_of;
 pub use learners::gbdt::{self, Gbdt, GbdtModel, Objective};
 pub use learners::isolation::{self, Isolation, IsolationModel};
 pub use learners::linear::{self, Linear, LinearModel};

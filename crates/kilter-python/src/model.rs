@@ -33,13 +33,13 @@ pub struct Model {
     names: Vec<Py<PyString>>,
 }
 
-type Labels<'py> = PyReadonlyArray1<'py, f64>;
+pub(crate) type Labels<'py> = PyReadonlyArray1<'py, f64>;
 /// A prediction, and names of inputs with their contributions.
 type Explained = (f64, Vec<(Py<PyString>, f64)>);
 type Effects<'py> = (Bound<'py, PyArray1<f64>>, Bound<'py, PyArray1<f64>>, Bound<'py, PyArray1<usize>>);
 /// Mean and deviation by group, and all by group and repeat.
 type Importances<'py> = (Bound<'py, PyArray1<f64>>, Bound<'py, PyArray1<f64>>, Bound<'py, PyArray2<f64>>);
-type Rows<'py> = (Table, Labels<'py>, Option<Labels<'py>>);
+pub(crate) type Rows<'py> = (Table, Labels<'py>, Option<Labels<'py>>);
 
 /// What to learn: a learner of Kilter's definitions, or one that they have no use for.
 enum Lesson {
@@ -110,7 +110,7 @@ fn boosted(training: &TrainingSet, validation: &TrainingSet, parameters: &Gbdt) 
     Ok(Box::new(gbdt::fit_with_validation(training, validation, parameters)?))
 }
 
-fn training_set((table, labels, weights): Rows<'_>, names: Option<Vec<String>>) -> PyResult<TrainingSet> {
+pub(crate) fn training_set((table, labels, weights): Rows<'_>, names: Option<Vec<String>>) -> PyResult<TrainingSet> {
     Ok(set(table.into_named(names)?, &labels, weights.as_ref()))
 }
 
@@ -188,36 +188,39 @@ impl Model {
 
     /// One row's values in the model's order.
     fn row(&self, row: &Bound<'_, PyAny>, values: &mut Vec<f64>) -> PyResult<()> {
-        let width = self.names.len();
-        values.clear();
-        if let Ok(tuple) = row.cast_exact::<PyTuple>() {
-            tuple.iter_borrowed().try_for_each(|value| number(&value).map(|value| values.push(value)))?;
-        } else if let Ok(list) = row.cast_exact::<PyList>() {
-            list.iter().try_for_each(|value| number(&value).map(|value| values.push(value)))?;
-        } else if let Ok(dict) = row.cast::<PyDict>() {
-            for name in &self.names {
-                let name = name.bind(row.py());
-                let value =
-                    dict.get_item(name)?.ok_or_else(|| PyKeyError::new_err(format!("the row has no {name}, which the model reads")))?;
-                values.push(number(&value)?);
-            }
-            if dict.len() != width {
-                let known = self.trained.inputs();
-                let extra: Vec<String> = dict.keys().iter().map(|key| key.to_string()).filter(|key| !known.contains(key)).collect();
-                return Err(PyValueError::new_err(format!("the row has what the model does not know: {}", extra.join(", "))));
-            }
-        } else if let Ok(array) = row.cast::<PyArray1<f64>>() {
-            // SAFETY: the numbers are copied at once, and no Rust code of this process writes to arrays.
-            values.extend(unsafe { array.as_array() }.iter());
-        } else {
-            let kind = row.get_type().name()?;
-            return Err(PyTypeError::new_err(format!("a row is a tuple, a list, a dict by name or a float64 array, not {kind}")));
-        }
-        if values.len() != width {
-            return Err(PyValueError::new_err(format!("the row has {} values, the model takes {width}", values.len())));
-        }
-        Ok(())
+        take_row(&self.names, self.trained.inputs(), row, values)
     }
+}
+
+/// One row's values in the order of the inputs; `names` are these as Python's texts.
+pub(crate) fn take_row(names: &[Py<PyString>], known: &[String], row: &Bound<'_, PyAny>, values: &mut Vec<f64>) -> PyResult<()> {
+    let width = names.len();
+    values.clear();
+    if let Ok(tuple) = row.cast_exact::<PyTuple>() {
+        tuple.iter_borrowed().try_for_each(|value| number(&value).map(|value| values.push(value)))?;
+    } else if let Ok(list) = row.cast_exact::<PyList>() {
+        list.iter().try_for_each(|value| number(&value).map(|value| values.push(value)))?;
+    } else if let Ok(dict) = row.cast::<PyDict>() {
+        for name in names {
+            let name = name.bind(row.py());
+            let value = dict.get_item(name)?.ok_or_else(|| PyKeyError::new_err(format!("the row has no {name}, which the model reads")))?;
+            values.push(number(&value)?);
+        }
+        if dict.len() != width {
+            let extra: Vec<String> = dict.keys().iter().map(|key| key.to_string()).filter(|key| !known.contains(key)).collect();
+            return Err(PyValueError::new_err(format!("the row has what the model does not know: {}", extra.join(", "))));
+        }
+    } else if let Ok(array) = row.cast::<PyArray1<f64>>() {
+        // SAFETY: the numbers are copied at once, and no Rust code of this process writes to arrays.
+        values.extend(unsafe { array.as_array() }.iter());
+    } else {
+        let kind = row.get_type().name()?;
+        return Err(PyTypeError::new_err(format!("a row is a tuple, a list, a dict by name or a float64 array, not {kind}")));
+    }
+    if values.len() != width {
+        return Err(PyValueError::new_err(format!("the row has {} values, the model takes {width}", values.len())));
+    }
+    Ok(())
 }
 
 /// `None` is missing.

@@ -38,7 +38,7 @@ def test_they_are_named_in_several_ways():
         model(["colour"], frame)
     with pytest.raises(ValueError, match="5"):
         model([5], frame)
-    with pytest.raises(ValueError, match="mask"):
+    with pytest.raises(ValueError, match="mask of 1"):
         model([True], frame)
 
 
@@ -54,3 +54,21 @@ def test_odd_values_are_refused_in_training_and_unseen_later():
     X[7, 0] = 2.5
     with pytest.raises(ValueError, match="row 7.*2.5.*whole number"):
         model.fit(X, y)
+
+
+def test_groups_of_features_that_act_on_each_other():
+    X, y = shops()
+    frame = pd.DataFrame(X, columns=["shop", "kind", "x"])
+    model = lambda given: kilter.GradientBoostingClassifier(n_estimators=10, categorical_features=["shop"], interaction_cst=given).fit(frame, y)
+    alone = model("no_interactions").model_
+    a, b = X[:50].copy(), X[50:100].copy()
+    for column in range(3):
+        # What one feature adds does not depend on the others.
+        mixed_a, mixed_b = a.copy(), b.copy()
+        mixed_a[:, column], mixed_b[:, column] = b[:, column], a[:, column]
+        assert np.allclose(alone.margins(a) + alone.margins(b), alone.margins(mixed_a) + alone.margins(mixed_b), atol=1e-9)
+    assert model([["shop"], ["kind"], ["x"]]).model_.to_bytes() == model([[0], [1], [2]]).model_.to_bytes() == alone.to_bytes()
+    with pytest.raises(ValueError, match="'colour'"):
+        model([["colour"]])
+    with pytest.raises(ValueError, match="no_interactions"):
+        model("none")

@@ -152,6 +152,10 @@ impl Model for Calibrated {
         self.model.categorical_inputs()
     }
 
+    fn unseen_categories(&self, row: &[f64]) -> usize {
+        self.model.unseen_categories(row)
+    }
+
     fn points(&self, row: &[f64]) -> Option<f64> {
         self.model.points(row)
     }

@@ -13,9 +13,10 @@
 
 use std::collections::BTreeMap;
 
+use super::Imported;
 use super::ensemble::{Arithmetic, Ensemble, Inputs, Origin, Output, Width};
 use super::tree::{Missing, Part, Rule, Split, Tree};
-use crate::LearnError;
+use crate::{ClassLink, LearnError};
 
 pub(crate) const KIND: &str = "lightgbm";
 
@@ -72,8 +73,8 @@ fn shortened(text: &str) -> String {
     if text.chars().count() > 40 { text.chars().take(40).chain("…".chars()).collect() } else { text.to_string() }
 }
 
-/// Reads a model file.
-pub fn read(bytes: &[u8]) -> Result<Ensemble, LearnError> {
+/// Reads a model file: one ensemble, or one for each class.
+pub fn read(bytes: &[u8]) -> Result<Imported, LearnError> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let line = 1 + bytes[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count();
         fault(line, "bytes that are no UTF-8", "the text format is meant, not a pickle of the Python object")
@@ -83,12 +84,17 @@ pub fn read(bytes: &[u8]) -> Result<Ensemble, LearnError> {
     if !["v2", "v3", "v4"].contains(&version) {
         return Err(fault(line, format!("format version `{}` is unknown; v2, v3 and v4 are read", shortened(version)), ""));
     }
-    for key in ["num_class", "num_tree_per_iteration"] {
-        let count: usize = head.number(key)?;
-        if count != 1 {
-            let what = format!("`{key}={count}`: a model of several outputs");
-            return Err(fault(head.get(key)?.0, what, "models with one output can be imported: objective binary, or a regression"));
-        }
+    let classes: usize = head.number("num_class")?;
+    let a_round: usize = head.number("num_tree_per_iteration")?;
+    let several = classes != 1 || a_round != 1;
+    if several && !head.get("objective").is_ok_and(|(_, objective)| objective.starts_with("multiclass")) {
+        let what = format!("`num_class={classes}` and `num_tree_per_iteration={a_round}`: several outputs that are no classes");
+        let hint = "models with one output, or of the objectives multiclass and multiclassova, can be imported";
+        return Err(fault(head.get("num_class")?.0, what, hint));
+    }
+    if classes == 0 || a_round != classes || trees.len() % classes != 0 {
+        let what = format!("{classes} classes, {a_round} trees a round and {} trees", trees.len());
+        return Err(fault(head.get("num_tree_per_iteration")?.0, what, CUT));
     }
     let columns = head.number::<usize>("max_feature_idx")?.saturating_add(1);
     let (line, names) = head.get("feature_names")?;
@@ -103,7 +109,15 @@ pub fn read(bytes: &[u8]) -> Result<Ensemble, LearnError> {
         }
     }
     let (objective, output) = objective(&head)?;
-    let divisor = if head.entries.contains_key("average_output") { trees.len().max(1) as f64 } else { 1.0 };
+    let link = match objective.split_ascii_whitespace().next() {
+        Some("multiclass") => Some(ClassLink::Softmax),
+        Some("multiclassova") => Some(ClassLink::OneVsAll),
+        _ => None,
+    };
+    // One class alone has nothing to be told from.
+    let link = link.filter(|_| classes > 1);
+    let rounds = trees.len() / classes;
+    let divisor = if head.entries.contains_key("average_output") { rounds.max(1) as f64 } else { 1.0 };
     let mut notes = Vec::new();
     if pandas.is_some_and(|list| list.trim() != "[]" && list.trim() != "null") {
         notes
@@ -112,7 +126,11 @@ pub fn read(bytes: &[u8]) -> Result<Ensemble, LearnError> {
     let trees = trees.iter().map(|section| tree(section, columns)).collect::<Result<Vec<_>, _>>()?;
     let origin = Origin { program: KIND.into(), version: version.into(), objective, notes };
     let arithmetic = Arithmetic { inputs: Inputs::DoubleTinyIsZero, sum: Width::Double, start: 0.0, divisor, offset: 0.0, output };
-    Ok(Ensemble::new(KIND, inputs, origin, arithmetic, trees))
+    // The trees of a round follow each other, one a class.
+    let mut by_class: Vec<Vec<Tree>> = (0..classes).map(|_| Vec::with_capacity(rounds)).collect();
+    trees.into_iter().enumerate().for_each(|(at, tree)| by_class[at % classes].push(tree));
+    let member = |trees| Ensemble::new(KIND, inputs.clone(), origin.clone(), arithmetic.clone(), trees);
+    Ok(Imported { members: by_class.into_iter().map(member).collect(), link })
 }
 
 /// The head, the trees, and what is said of pandas' categories at the very end.
@@ -150,14 +168,14 @@ fn objective(head: &Section<'_>) -> Result<(String, Output), LearnError> {
     let name = words.next().unwrap_or_default();
     let settings: BTreeMap<&str, &str> = words.clone().filter_map(|word| word.split_once(':')).collect();
     let refuse = |why: &str| {
-        let hint = "these are read: binary, cross_entropy, regression and its kin, poisson, gamma, tweedie, lambdarank, rank_xendcg";
+        let hint = "these are read: binary, cross_entropy, multiclass, multiclassova, regression and its kin, poisson, gamma, tweedie, lambdarank, rank_xendcg";
         Err(fault(line, format!("objective `{}` {why}", shortened(text)), hint))
     };
     if words.any(|word| word == "sqrt") {
         return refuse("squares its sums (reg_sqrt), which is not supported");
     }
     let output = match name {
-        "binary" => {
+        "binary" | "multiclassova" => {
             let slope = settings.get("sigmoid").map_or(Ok(1.0), |slope| slope.parse::<f64>());
             match slope {
                 Ok(slope) if slope.is_finite() && slope > 0.0 => Output::LogOdds(slope),
@@ -165,6 +183,7 @@ fn objective(head: &Section<'_>) -> Result<(String, Output), LearnError> {
             }
         }
         "cross_entropy" => Output::LogOdds(1.0),
+        "multiclass" => Output::Value,
         "poisson" | "gamma" | "tweedie" => Output::Logarithm,
         "regression" | "regression_l1" | "huber" | "fair" | "quantile" | "mape" | "lambdarank" | "rank_xendcg" | "custom" | "none" => {
             Output::Value

@@ -25,7 +25,7 @@ pub use ensemble::{Arithmetic, Ensemble, Inputs, Origin, Output, Width};
 pub(crate) use ensemble::{read, read_line};
 
 use crate::learners::{linear, scorecard};
-use crate::{LearnError, Model, calibration, forest, format, gbdt, load, logistic};
+use crate::{ClassLink, ClassModel, LearnError, Model, calibration, forest, format, gbdt, load, load_classes, logistic};
 
 /// A format of other programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,15 +167,61 @@ pub fn export(file: &[u8], format: Format) -> Result<Vec<u8>, LearnError> {
     }
 }
 
+/// What was read of another program's file.
+pub(crate) struct Imported {
+    /// One, or one for each class.
+    members: Vec<Ensemble>,
+    /// How the classes' margins become probabilities; of a model of classes.
+    link: Option<ClassLink>,
+}
+
+impl Imported {
+    fn one(model: Ensemble) -> Self {
+        Imported { members: vec![model], link: None }
+    }
+}
+
+/// A model file of any kind: of one output, or of one for each class.
+pub enum Opened {
+    One(Box<dyn Model>),
+    Classes(ClassModel),
+}
+
+/// Reads a model file of any kind, those of several classes as well.
+pub fn open_any(bytes: &[u8]) -> Result<Opened, LearnError> {
+    match load(bytes) {
+        Err(LearnError::NotAModel) => {}
+        Err(LearnError::SeveralClasses { .. }) => return load_classes(bytes).map(Opened::Classes),
+        own => return own.map(Opened::One),
+    }
+    let Imported { mut members, link } = read_foreign(bytes)?;
+    match link {
+        Some(link) => {
+            let names = (0..members.len()).map(|class| class.to_string()).collect();
+            let members = members.into_iter().map(|member| Box::new(member) as Box<dyn Model>).collect();
+            Ok(Opened::Classes(ClassModel::new(names, link, members)))
+        }
+        None => Ok(Opened::One(Box::new(members.remove(0)))),
+    }
+}
+
 /// Reads a model of another program, whose format is told by its first bytes. Bytes that are no such model, or one that Kilter cannot score
 /// exactly, give an error that says where and why.
 pub fn import(bytes: &[u8]) -> Result<Ensemble, LearnError> {
+    let Imported { mut members, link } = read_foreign(bytes)?;
+    match link {
+        Some(_) => Err(LearnError::SeveralClasses { classes: members.len() }),
+        None => Ok(members.remove(0)),
+    }
+}
+
+fn read_foreign(bytes: &[u8]) -> Result<Imported, LearnError> {
     match Format::of(bytes) {
         Some(Format::LightGbm) => lightgbm::read(bytes),
         Some(Format::XgBoostJson) => xgboost::read_json(bytes),
         Some(Format::XgBoostUbj) => xgboost::read_ubj(bytes),
-        Some(Format::CatBoostJson) => catboost::read(bytes),
-        Some(Format::Onnx) => onnx::read(bytes),
+        Some(Format::CatBoostJson) => catboost::read(bytes).map(Imported::one),
+        Some(Format::Onnx) => onnx::read(bytes).map(Imported::one),
         Some(Format::Pmml) | None => Err(LearnError::Foreign {
             format: "unknown",
             at: String::new(),

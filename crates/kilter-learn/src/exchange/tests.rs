@@ -26,6 +26,63 @@ const GOLDEN: &[(&str, &[u8], &str)] = &[
     golden!("xgboost-3.2.0", ".ubj"),
 ];
 
+/// Models of three classes; the margins of a row follow each other.
+const CLASSES: &[(&str, &[u8], &str)] = &[
+    golden!("lightgbm-4.7.0-multiclass", ".txt"),
+    golden!("lightgbm-4.7.0-multiclassova", ".txt"),
+    golden!("xgboost-3.2.0-multiclass", ".json"),
+    golden!("xgboost-3.2.0-multiclass", ".ubj"),
+];
+
+#[test]
+fn models_of_classes_score_to_the_bit_before_and_after_saving() {
+    for &(name, bytes, rows) in CLASSES {
+        let Ok(Opened::Classes(model)) = open_any(bytes) else { panic!("{name}") };
+        let Ok(Opened::Classes(saved)) = open_any(&model.to_bytes()) else { panic!("{name}") };
+        assert_eq!((saved.to_bytes(), saved.describe()), (model.to_bytes(), model.describe()));
+        let (rows, margins) = Rows::of(rows);
+        let (mut own, mut contributions) = (Vec::new(), Vec::new());
+        for (row, margins) in rows.iter().zip(margins.chunks(3)) {
+            for model in [&model, &saved] {
+                model.margins(row, &mut own);
+                assert_eq!(own, margins, "{name}: {row:?}");
+            }
+            let base = model.explain(row, 1, &mut contributions);
+            assert!((base + contributions.iter().sum::<f64>() - margins[1]).abs() < 1e-6);
+            model.probabilities(row, &mut own);
+            assert!((own.iter().sum::<f64>() - 1.0).abs() < 1e-12);
+        }
+        let told = import(bytes).unwrap_err();
+        assert!(told == LearnError::SeveralClasses { classes: 3 } && open(bytes).err() == Some(told), "{name}");
+        // Cut or changed anywhere it is refused, or another model that can be used.
+        for position in (0..bytes.len()).step_by(3) {
+            let mut damaged = bytes.to_vec();
+            damaged[position] ^= 1 << (position % 8);
+            if let Ok(Opened::Classes(odd)) = open_any(&damaged) {
+                let row = vec![0.5; odd.inputs().len()];
+                odd.probabilities(&row, &mut own);
+                assert!(own.len() >= 2);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_said_of_classes_must_fit_together() {
+    let check = |at: usize, from: &str, to: &str, parts: &[&str]| {
+        let text = std::str::from_utf8(CLASSES[at].1).unwrap();
+        assert!(text.contains(from), "{from} is not there");
+        let told = open_any(text.replacen(from, to, 1).as_bytes()).err().map(|error| error.to_string()).unwrap_or_default();
+        parts.iter().for_each(|part| assert!(told.contains(part), "`{part}` is not in: {told}"));
+    };
+    check(0, "num_class=3", "num_class=2", &["line", "2 classes, 3 trees a round"]);
+    check(0, "objective=multiclass", "objective=regression", &["several outputs", "hint"]);
+    check(2, "\"num_class\":\"3\"", "\"num_class\":\"2\"", &["base_score", "3 numbers for 2 classes"]);
+    check(2, "\"tree_info\":[0,1,2", "\"tree_info\":[0,1,7", &["tree_info", "a tree of class 7, of 3"]);
+    check(2, "multi:softprob", "reg:squarederror", &["learner.objective.name", "3 classes"]);
+    check(2, "\"num_class\":\"3\"", "\"num_class\":\"99999999999\"", &["classes"]);
+}
+
 #[derive(serde::Deserialize)]
 struct Rows {
     rows: Vec<Vec<Option<f64>>>,

@@ -1,4 +1,4 @@
-//! XGBoost's model format, as JSON and as UBJSON, versions 1.0 to 3.x: trees (`gbtree`) with one output.
+//! XGBoost's model format, as JSON and as UBJSON, versions 1.0 to 3.x: trees (`gbtree`) of one output each, for a number or for classes.
 //!
 //! A split sends `value < threshold` left, both of 32 bits; a category of its list goes right. Leaves are added in tree order in 32 bits, to the
 //! margin of `base_score`.
@@ -7,15 +7,19 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::Imported;
 use super::ensemble::{Arithmetic, Ensemble, Inputs, Origin, Output, Width};
 use super::tree::{Missing, Part, Rule, Split, Tree};
 use super::ubjson;
-use crate::LearnError;
+use crate::{ClassLink, LearnError};
 
 pub(crate) const KIND: &str = "xgboost";
 
 /// XGBoost's categories lie below this.
 const CATEGORIES: u64 = 1 << 24;
+
+/// A file says how many classes there are and nothing more; it must not ask for memory without end.
+const MOST_CLASSES: u64 = 10_000;
 
 const CUT: &str = "the file was edited or damaged: save the model again with booster.save_model(\"model.json\")";
 
@@ -23,7 +27,7 @@ fn fault(at: impl Into<String>, what: impl Into<String>, hint: &'static str) -> 
     LearnError::Foreign { format: "XGBoost", at: at.into(), what: what.into(), hint }
 }
 
-pub fn read_json(bytes: &[u8]) -> Result<Ensemble, LearnError> {
+pub fn read_json(bytes: &[u8]) -> Result<Imported, LearnError> {
     let document = serde_json::from_slice(&with_nan(bytes))
         .map_err(|error| fault(format!("line {}, column {}", error.line(), error.column()), format!("no JSON: {error}"), CUT))?;
     model(&document)
@@ -51,7 +55,7 @@ fn with_nan(bytes: &[u8]) -> Vec<u8> {
     bytes
 }
 
-pub fn read_ubj(bytes: &[u8]) -> Result<Ensemble, LearnError> {
+pub fn read_ubj(bytes: &[u8]) -> Result<Imported, LearnError> {
     let document = ubjson::parse(bytes)
         .map_err(|(at, what)| fault(format!("byte {at}"), what, "UBJSON is expected, as booster.save_model(\"model.ubj\") writes it"))?;
     model(&document)
@@ -117,7 +121,7 @@ impl<'a> Place<'a> {
     }
 }
 
-fn model(document: &Value) -> Result<Ensemble, LearnError> {
+fn model(document: &Value) -> Result<Imported, LearnError> {
     let root = Place { value: document, path: String::new() };
     let learner = root.get("learner")?;
     let version = root.maybe("version").map(|version| version.wholes()).transpose()?.unwrap_or_default();
@@ -132,20 +136,22 @@ fn model(document: &Value) -> Result<Ensemble, LearnError> {
         }
     }
     let params = learner.get("learner_model_param")?;
-    for name in ["num_class", "num_target"] {
-        if let Some(count) = params.maybe(name)
-            && count.count()? > 1
-        {
-            let hint = "models with one output can be imported: binary:logistic, or a regression";
-            return Err(fault(count.path.clone(), format!("a model of {} outputs", count.count()?), hint));
-        }
+    if let Some(count) = params.maybe("num_target")
+        && count.count()? > 1
+    {
+        let hint = "models with one output, or one for each of several classes, can be imported";
+        return Err(fault(count.path.clone(), format!("a model of {} outputs", count.count()?), hint));
     }
     let objective = learner.get("objective")?.get("name")?;
     let (output, link) = objective_of(&objective)?;
-    let start = f64::from(link.margin(base_score(&params.get("base_score")?)?));
-    if !start.is_finite() {
-        return Err(params.get("base_score")?.fault("its margin is not finite"));
+    // A model of one output says 0 classes, or 1.
+    let classes = params.maybe("num_class").map_or(Ok(1), |count| count.count())?.max(1);
+    let class_link = ["multi:softprob", "multi:softmax"].contains(&objective.text()?).then_some(ClassLink::Softmax);
+    if classes > MOST_CLASSES || (classes > 1) != class_link.is_some() {
+        return Err(objective.fault(format!("the objective `{}` with {classes} classes", objective.text()?)));
     }
+    let classes = classes as usize;
+    let starts = starts(&params.get("base_score")?, classes, &link)?;
     let inputs = names(&learner, params.get("num_feature")?.count()?)?;
 
     let body = booster.get("model")?;
@@ -170,8 +176,25 @@ fn model(document: &Value) -> Result<Ensemble, LearnError> {
         .map(|(at, value)| tree(&Place { value, path: format!("{}[{at}]", list.path) }, inputs.len()))
         .collect::<Result<Vec<_>, _>>()?;
     let origin = Origin { program: KIND.into(), version, objective: objective.text()?.into(), notes };
-    let arithmetic = Arithmetic { inputs: Inputs::Single, sum: Width::Single, start, divisor: 1.0, offset: 0.0, output };
-    Ok(Ensemble::new(KIND, inputs, origin, arithmetic, trees))
+    let mut by_class: Vec<Vec<Tree>> = (0..classes).map(|_| Vec::new()).collect();
+    if classes == 1 {
+        by_class[0] = trees;
+    } else {
+        let info = body.get("tree_info")?;
+        let class_of = info.wholes()?;
+        if class_of.len() != trees.len() {
+            return Err(info.fault(format!("{} items for {} trees", class_of.len(), trees.len())));
+        }
+        for (tree, class) in trees.into_iter().zip(class_of) {
+            let own = usize::try_from(class).ok().and_then(|class| by_class.get_mut(class));
+            own.ok_or_else(|| info.fault(format!("a tree of class {class}, of {classes}")))?.push(tree);
+        }
+    }
+    let member = |(trees, start)| {
+        let arithmetic = Arithmetic { inputs: Inputs::Single, sum: Width::Single, start, divisor: 1.0, offset: 0.0, output };
+        Ensemble::new(KIND, inputs.clone(), origin.clone(), arithmetic, trees)
+    };
+    Ok(Imported { members: by_class.into_iter().zip(starts).map(member).collect(), link: class_link })
 }
 
 /// What turns `base_score` into the sum's start.
@@ -182,7 +205,7 @@ enum Link {
 }
 
 impl Link {
-    fn margin(self, base: f32) -> f32 {
+    fn margin(&self, base: f32) -> f32 {
         match self {
             Link::None => base,
             Link::Logit => -logf(1.0 / base - 1.0),
@@ -200,6 +223,7 @@ fn objective_of(objective: &Place<'_>) -> Result<(Output, Link), LearnError> {
     Ok(match objective.text()? {
         "binary:logistic" | "reg:logistic" => (Output::LogOdds(1.0), Link::Logit),
         "binary:logitraw" => (Output::LogOdds(1.0), Link::None),
+        "multi:softprob" | "multi:softmax" => (Output::Value, Link::None),
         "count:poisson" | "reg:gamma" | "reg:tweedie" => (Output::Logarithm, Link::Log),
         "reg:squarederror"
         | "reg:linear"
@@ -211,20 +235,30 @@ fn objective_of(objective: &Place<'_>) -> Result<(Output, Link), LearnError> {
         | "rank:ndcg"
         | "rank:map" => (Output::Value, Link::None),
         name => {
-            let hint = "these are read: binary:logistic, binary:logitraw, reg:*, count:poisson, rank:*";
+            let hint = "these are read: binary:logistic, binary:logitraw, multi:*, reg:*, count:poisson, rank:*";
             return Err(fault(objective.path.clone(), format!("objective `{name}` is not supported"), hint));
         }
     })
 }
 
-/// A text with a number, since 3.1 with a list of one.
-fn base_score(place: &Place<'_>) -> Result<f32, LearnError> {
-    let text = match place.value.as_f64() {
-        Some(number) => return Ok(number as f32),
-        None => place.text()?.trim(),
+/// What each class's sum starts from: a text with one number for all, since 3.1 with a list of one or of one a class.
+fn starts(place: &Place<'_>, classes: usize, link: &Link) -> Result<Vec<f64>, LearnError> {
+    let scores = match place.value.as_f64() {
+        Some(number) => vec![number as f32],
+        None => {
+            let text = place.text()?.trim();
+            let list = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+            let numbers = list.split(',').map(|word| word.trim().parse()).collect::<Result<Vec<f32>, _>>();
+            numbers.map_err(|_| place.fault(format!("`{text}` is no number and no list of numbers")))?
+        }
     };
-    let text = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    text.trim().parse().map_err(|_| place.fault(format!("`{text}` is not one number")))
+    let starts: Vec<f64> = scores.iter().map(|&score| f64::from(link.margin(score))).collect();
+    match starts.len() {
+        _ if starts.iter().any(|start| !start.is_finite()) => Err(place.fault("its margin is not finite")),
+        1 => Ok(vec![starts[0]; classes]),
+        count if count == classes => Ok(starts),
+        count => Err(place.fault(format!("{count} numbers for {classes} classes"))),
+    }
 }
 
 fn names(learner: &Place<'_>, count: u64) -> Result<Vec<String>, LearnError> {

@@ -12,9 +12,9 @@ pub mod scorecard;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{calibration, classes};
 use crate::format::Sealed;
 use crate::{LearnError, Model, TrainingSet, exchange};
+use crate::{calibration, classes};
 
 type Read = fn(&Sealed<'_>) -> Result<Box<dyn Model>, LearnError>;
 

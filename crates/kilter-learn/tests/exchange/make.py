@@ -50,3 +50,20 @@ margins = booster.predict(xgb.DMatrix(rows, feature_names=list("abcd"), feature_
 for ending in ["json", "ubj"]:
     booster.save_model(here / f"xgboost-{xgb.__version__}.{ending}")
 write(here / f"xgboost-{xgb.__version__}.rows.json", rows, margins)
+
+# Three classes; a row's margins follow each other.
+label = np.digitize(np.nan_to_num(x[:, 0]) + np.sin(x[:, 3]) + rng.normal(size=len(x)), [-0.7, 0.7])
+for objective in ["multiclass", "multiclassova"]:
+    parameters = {"objective": objective, "num_class": 3, "num_leaves": 5, "verbose": -1, "num_threads": 1, "max_cat_to_onehot": 1}
+    booster = lgb.train(parameters, lgb.Dataset(x, label, categorical_feature=[3], params={"verbose": -1}), 2)
+    path = here / f"lightgbm-{lgb.__version__}-{objective}.txt"
+    booster.save_model(path)
+    path.write_text(path.read_text().split("\nparameters:")[0] + "\n")
+    write(path.with_suffix(".rows.json"), rows, booster.predict(rows, raw_score=True).ravel())
+data = xgb.DMatrix(x, label, feature_names=list("abcd"), feature_types=kinds, enable_categorical=True)
+parameters = {"objective": "multi:softprob", "num_class": 3, "max_depth": 2, "tree_method": "hist", "nthread": 1, "max_cat_to_onehot": 1}
+booster = xgb.train(parameters, data, 2)
+margins = booster.predict(xgb.DMatrix(rows, feature_names=list("abcd"), feature_types=kinds, enable_categorical=True), output_margin=True)
+for ending in ["json", "ubj"]:
+    booster.save_model(here / f"xgboost-{xgb.__version__}-multiclass.{ending}")
+write(here / f"xgboost-{xgb.__version__}-multiclass.rows.json", rows, margins.ravel())

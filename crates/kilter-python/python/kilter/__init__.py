@@ -1,6 +1,7 @@
 """Kilter's learners and models in Python.
 
-``kilter.Model`` loads and scores model files, those of the Kilter program, LightGBM, XGBoost, CatBoost and ONNX, and needs nothing but NumPy. The estimators
+``kilter.Model`` loads and scores model files, those of the Kilter program, LightGBM, XGBoost, CatBoost and ONNX, and ``kilter.ClassModel`` those that
+tell more than two classes apart; they need nothing but NumPy. The estimators
 have scikit-learn's API and need scikit-learn 1.6 or newer: ``pip install "scikit-learn>=1.6"``.
 
 >>> import kilter, numpy as np
@@ -14,7 +15,7 @@ array([0, 1])
 from importlib import import_module as _import_module
 
 from ._native import VERSION as __version__
-from ._native import Model
+from ._native import ClassModel, Model
 
 # Loaded when first asked for, so that `import kilter` stays quick where only models are scored.
 _ESTIMATORS = {
@@ -31,7 +32,7 @@ _ESTIMATORS = {
     "Ridge": "._linear",
     "Scorecard": "._scorecard",
 }
-__all__ = ["Model", "__version__", *_ESTIMATORS]
+__all__ = ["ClassModel", "Model", "__version__", *_ESTIMATORS]
 
 
 def __getattr__(name):

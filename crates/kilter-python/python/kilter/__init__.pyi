@@ -5,6 +5,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 
+from ._native import ClassModel as ClassModel
 from ._native import Model as Model
 from ._native import Row
 
@@ -48,10 +49,25 @@ class _LinearRegressor(_Regressor):
     @property
     def n_iter_(self) -> int: ...
 
-class GradientBoostingClassifier(_Classifier):
+class GradientBoostingClassifier(ClassifierMixin, BaseEstimator):
+    classes_: NDArray[Any]
+    model_: Model | ClassModel
+    n_features_in_: int
+    feature_names_in_: NDArray[Any]
+    @property
+    def report_(self) -> dict[str, Any]: ...
+    def fit(
+        self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None, *, eval_set: tuple[Any, ...] | None = None
+    ) -> Self: ...
+    def decision_function(self, X: Any) -> NDArray[np.float64]: ...
+    def predict_proba(self, X: Any) -> NDArray[np.float64]: ...
+    def predict(self, X: Any) -> NDArray[Any]: ...
+    def explain(self, X: Any) -> tuple[NDArray[np.float64], float | NDArray[np.float64]]: ...
+    def score_one(self, row: Row) -> float | NDArray[np.float64]: ...
     def __init__(
         self,
         *,
+        multi_class: Literal["softmax", "one_vs_rest"] | str = "softmax",
         n_estimators: int = 100,
         learning_rate: float = 0.1,
         max_leaf_nodes: int = 31,
@@ -64,6 +80,7 @@ class GradientBoostingClassifier(_Classifier):
         subsample: float = 1.0,
         max_features: float = 1.0,
         monotonic_cst: Directions = None,
+        interaction_cst: Sequence[Sequence[int | str]] | Literal["pairwise", "no_interactions"] | None = None,
         categorical_features: ArrayLike | None = None,
         cat_smooth: float = 10.0,
         cat_l2: float = 10.0,
@@ -103,6 +120,7 @@ class GradientBoostingRegressor(RegressorMixin, _Learned):
         subsample: float = 1.0,
         max_features: float = 1.0,
         monotonic_cst: Directions = None,
+        interaction_cst: Sequence[Sequence[int | str]] | Literal["pairwise", "no_interactions"] | None = None,
         categorical_features: ArrayLike | None = None,
         cat_smooth: float = 10.0,
         cat_l2: float = 10.0,

@@ -4,7 +4,8 @@ from difflib import get_close_matches
 
 import numpy as np
 
-from ._base import BinaryClassifier, Regressor
+from ._base import Regressor
+from ._classes import Classifier
 from ._parameters import accepting
 
 _ALIASES = {
@@ -32,6 +33,7 @@ _ALIASES = {
     "monotone_constraints": "monotonic_cst",
     "categorical_feature": "categorical_features",
     "cat_features": "categorical_features",
+    "interaction_constraints": "interaction_cst",
     "min_data_per_group": "min_group_rows",
     "early_stopping_round": "n_iter_no_change",
     "early_stopping_rounds": "n_iter_no_change",
@@ -71,6 +73,7 @@ class _Boosting:
             "seed": self._seed(),
             "monotone": self._monotone(columns),
             "categorical": self._categorical(columns),
+            "interactions": self._interactions(columns),
             "cat_smooth": self.cat_smooth,
             "cat_l2": self.cat_l2,
             "max_cat_threshold": self.max_cat_threshold,
@@ -83,21 +86,33 @@ class _Boosting:
         given = self.categorical_features
         if given is None:
             return []
-        names = list(getattr(self, "feature_names_in_", [f"x{column}" for column in range(columns)]))
         given = np.atleast_1d(np.asarray(given))
         if given.dtype.kind == "b":
             if given.shape != (columns,):
                 raise ValueError(f"categorical_features is a mask of {given.size} features, but X has {columns}")
             given = np.flatnonzero(given)
-        if given.size and given.dtype.kind in "iu":
-            wrong = [int(at) for at in given if not -columns <= at < columns]
-            if wrong:
-                raise ValueError(f"categorical_features names features that X does not have: {wrong}; it has {columns}")
-            return [names[at] for at in given]
-        unknown = [name for name in given.tolist() if name not in names]
+        return self._named("categorical_features", given.tolist(), columns)
+
+    def _named(self, parameter, given, columns):
+        """Names of features that are given by names or positions, in the order of the features."""
+        names = list(getattr(self, "feature_names_in_", [f"x{column}" for column in range(columns)]))
+        by_position = lambda at: isinstance(at, (int, np.integer)) and -columns <= at < columns
+        unknown = [at for at in given if at not in names and not by_position(at)]
         if unknown:
-            raise ValueError(f"categorical_features names features that X does not have: {unknown}")
-        return given.tolist()
+            raise ValueError(f"{parameter} names features that X does not have: {unknown}; it has {columns}")
+        chosen = {names.index(at) if at in names else at % columns for at in given}
+        return [names[at] for at in sorted(chosen)]
+
+    def _interactions(self, columns):
+        given = self.interaction_cst
+        if given is None:
+            return []
+        if isinstance(given, str):
+            groups = {"no_interactions": [[a] for a in range(columns)], "pairwise": [[a, b] for b in range(columns) for a in range(b)]}
+            if given not in groups:
+                raise ValueError(f"interaction_cst is {given!r}, but must be 'no_interactions', 'pairwise' or groups of features")
+            given = groups[given]
+        return [self._named("interaction_cst", list(group), columns) for group in given]
 
     def _monotone(self, columns):
         given = self.monotonic_cst
@@ -120,20 +135,23 @@ class _Boosting:
 
     @property
     def n_estimators_(self):
-        """Trees in the model."""
-        return self.report_["trees"]
+        """Trees in the model; of more than two classes, those of the class with the most."""
+        report = self.report_
+        return max(member["trees"] for member in report.get("members", [report]))
 
 
-class GradientBoostingClassifier(_Boosting, BinaryClassifier):
-    """Histogram-based, leaf-wise gradient boosting for two classes: the ``gbdt`` of Kilter's definitions.
+class GradientBoostingClassifier(_Boosting, Classifier):
+    """Histogram-based, leaf-wise gradient boosting for two classes (the ``gbdt`` of Kilter's definitions) or several.
 
     The same rows, parameters and seed give the same model, to the last bit, on any number of threads. Missing values (NaN) learn a side
     at every split. LightGBM's names of parameters are accepted as well.
 
     Parameters
     ----------
+    multi_class : {"softmax", "one_vs_rest"}, default="softmax"
+        Of more than two classes: one tree a class and round, on what all of them say together, or a model of each class against the rest.
     n_estimators : int, default=100
-        Most trees to grow.
+        Most trees to grow, of each class where there are more than two.
     learning_rate : float, default=0.1
     max_leaf_nodes : int, default=31
         Most leaves of a tree.
@@ -153,7 +171,9 @@ class GradientBoostingClassifier(_Boosting, BinaryClassifier):
     max_features : float, default=1.0
         Share of columns each tree sees.
     monotonic_cst : array of -1, 0, 1, or dict by feature name, default=None
-        The score must not rise (-1) or not fall (1) as the feature rises.
+        The score must not rise (-1) or not fall (1) as the feature rises. Two classes only.
+    interaction_cst : groups of names or positions, "pairwise", "no_interactions" or None, default=None
+        Features that may act on each other: the path to a leaf holds features of one group. Those that no group names are one more.
     categorical_features : list of names or positions, or a mask, default=None
         Features that are categories: whole numbers that are names and no quantities. They are split by sets of them, or where there are more
         than ``max_cat_groups``, by their mean label. An unseen category counts as one of the rarest, or as missing.
@@ -182,8 +202,8 @@ class GradientBoostingClassifier(_Boosting, BinaryClassifier):
 
     Attributes
     ----------
-    classes_ : array of the two classes
-    model_ : kilter.Model, what ``save`` writes and the Kilter program serves
+    classes_ : array of the classes
+    model_ : kilter.Model, what ``save`` writes and the Kilter program serves; of more than two classes a kilter.ClassModel
     n_features_in_, feature_names_in_, feature_importances_, report_
 
     Examples
@@ -202,6 +222,7 @@ class GradientBoostingClassifier(_Boosting, BinaryClassifier):
     def __init__(
         self,
         *,
+        multi_class="softmax",
         n_estimators=100,
         learning_rate=0.1,
         max_leaf_nodes=31,
@@ -214,6 +235,7 @@ class GradientBoostingClassifier(_Boosting, BinaryClassifier):
         subsample=1.0,
         max_features=1.0,
         monotonic_cst=None,
+        interaction_cst=None,
         categorical_features=None,
         cat_smooth=10.0,
         cat_l2=10.0,
@@ -228,6 +250,7 @@ class GradientBoostingClassifier(_Boosting, BinaryClassifier):
         random_state=None,
         n_jobs=None
     ):
+        self.multi_class = multi_class
         self.n_estimators = n_estimators
         self.learning_rate = learning_rate
         self.max_leaf_nodes = max_leaf_nodes
@@ -240,6 +263,7 @@ class GradientBoostingClassifier(_Boosting, BinaryClassifier):
         self.subsample = subsample
         self.max_features = max_features
         self.monotonic_cst = monotonic_cst
+        self.interaction_cst = interaction_cst
         self.categorical_features = categorical_features
         self.cat_smooth = cat_smooth
         self.cat_l2 = cat_l2
@@ -321,6 +345,8 @@ class GradientBoostingRegressor(_Boosting, Regressor):
         Share of columns each tree sees.
     monotonic_cst : array of -1, 0, 1, or dict by feature name, default=None
         The prediction must not rise (-1) or not fall (1) as the feature rises.
+    interaction_cst : groups of names or positions, "pairwise", "no_interactions" or None, default=None
+        Features that may act on each other: the path to a leaf holds features of one group. Those that no group names are one more.
     categorical_features : list of names or positions, or a mask, default=None
         Features that are categories: whole numbers that are names and no quantities. They are split by sets of them, or where there are more
         than ``max_cat_groups``, by their mean label. An unseen category counts as one of the rarest, or as missing.
@@ -385,6 +411,7 @@ class GradientBoostingRegressor(_Boosting, Regressor):
         subsample=1.0,
         max_features=1.0,
         monotonic_cst=None,
+        interaction_cst=None,
         categorical_features=None,
         cat_smooth=10.0,
         cat_l2=10.0,
@@ -414,6 +441,7 @@ class GradientBoostingRegressor(_Boosting, Regressor):
         self.subsample = subsample
         self.max_features = max_features
         self.monotonic_cst = monotonic_cst
+        self.interaction_cst = interaction_cst
         self.categorical_features = categorical_features
         self.cat_smooth = cat_smooth
         self.cat_l2 = cat_l2

@@ -8,8 +8,10 @@ use rayon::prelude::*;
 use super::binned::{self, Binned, Cuts};
 use super::categories::{Columns, Encoded, Encoders};
 use super::category_split::CategoryRules;
+use super::certificate::certify;
 use super::grow::{Grower, Grown, MAX_DEPTH};
 use super::histogram::{Entry, MAX_ROWS, Scale, row_noise};
+use super::groups::Interactions;
 use super::objective::quantile;
 use super::split::Rules;
 use super::tree::Tree;
@@ -29,6 +31,7 @@ pub(super) fn boost(
     if rows.len() > MAX_ROWS {
         return Err(LearnError::TooManyRows { rows: rows.len(), limit: MAX_ROWS });
     }
+    let interactions = Interactions::new(parameters, training_set.matrix.names())?;
     let encoders = Encoders::learn(training_set, rows.clone(), parameters)?;
     let (encoded, cuts, is_categories) = prepare(&encoders, training_set, rows.clone(), parameters)?;
     let mut training = Scored::new(training_set, rows.clone(), &encoded, &cuts, parameters);
@@ -61,6 +64,7 @@ pub(super) fn boost(
         cuts: &cuts,
         monotone: if parameters.monotone.iter().all(|&direction| direction == 0) { &[] } else { &parameters.monotone },
         categories: category_rules(parameters, &is_categories),
+        interactions: interactions.as_ref(),
     };
     let max_depth = parameters.max_depth.unwrap_or(MAX_DEPTH).min(MAX_DEPTH);
     let binned = &training.binned;
@@ -113,6 +117,7 @@ pub(super) fn boost(
         trees.truncate(best);
     }
     report.best_iteration = trees.len();
+    report.certificate = certify(&trees, &parameters.monotone, training_set.matrix.names())?;
     Ok(GbdtModel::new(training_set.matrix.names().to_vec(), parameters.clone(), report, base, encoders, trees))
 }
 

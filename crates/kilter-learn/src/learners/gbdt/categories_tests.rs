@@ -74,6 +74,17 @@ fn many_categories_are_their_mean_labels_and_no_training_row_sees_its_own() {
 }
 
 #[test]
+fn a_text_has_its_number_for_ever_and_none_shares_it() {
+    assert_eq!(["", "grocery", "größer"].map(category_of), [8437669077406501.0, 4987771761223477.0, 2461806226559299.0]);
+    let all: std::collections::BTreeSet<u64> = (0..200_000).map(|n| category_of(&format!("shop-{n}")) as u64).collect();
+    assert_eq!(all.len(), 200_000);
+    // Neighbouring texts fill the whole range evenly.
+    let upper = all.iter().filter(|&&category| category >= 1 << 52).count();
+    assert!(upper.abs_diff(100_000) < 1_500 && all.last() < Some(&(1 << 53)), "{upper}");
+    assert!(all.iter().all(|&category| is_category(category as f64)));
+}
+
+#[test]
 fn what_is_no_category_is_refused_with_its_place() {
     for bad in [0.5, f64::INFINITY, 1e16] {
         let set = set(&[1.0, 2.0, bad], &[0.0; 3]);

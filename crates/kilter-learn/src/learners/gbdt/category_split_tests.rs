@@ -4,7 +4,7 @@ use super::*;
 use kilter_stats::Rng;
 
 fn rules(scale: Scale, lambda: f64, min_rows: u64) -> Rules<'static> {
-    Rules { lambda, min_rows, min_hessian: 0.0, min_gain: 0.0, scale, cuts: &[], monotone: &[], categories: None }
+    Rules { lambda, min_rows, min_hessian: 0.0, min_gain: 0.0, scale, cuts: &[], monotone: &[], categories: None, interactions: None }
 }
 
 fn plain(one_by_one: usize) -> CategoryRules<'static> {

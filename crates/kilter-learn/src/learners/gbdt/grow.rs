@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::binned::{Binned, MISSING};
 use super::histogram::{self, Builder, Entry, Histogram, Sums};
+use super::groups;
 use super::split::{self, Bounds, Rules, Split, UNBOUNDED};
 use super::tree::{Child, Node, Tree};
 
@@ -42,6 +43,8 @@ struct Leaf {
     depth: usize,
     bounds: Bounds,
     parent: Option<(usize, Side)>,
+    /// The groups whose columns may split it, where there are groups.
+    groups: groups::Open,
     /// Kept only while the leaf may still be split.
     open: Option<(Split, Histogram)>,
 }
@@ -81,8 +84,16 @@ impl<'a> Grower<'a> {
             let stretch = &mut entries[parent.start..][..rows as usize];
             let left_rows = partition(stretch, &mut self.spare, &self.binned.by_column[split.column], &split);
             debug_assert_eq!(left_rows as u64, split.left.count);
-            let child =
-                |start, total, bounds, side| Leaf { start, total, depth: parent.depth + 1, bounds, parent: Some((node, side)), open: None };
+            let groups = rules.interactions.map_or(Vec::new(), |interactions| interactions.below(&parent.groups, split.column));
+            let child = |start, total, bounds, side| Leaf {
+                start,
+                total,
+                depth: parent.depth + 1,
+                bounds,
+                parent: Some((node, side)),
+                groups: groups.clone(),
+                open: None,
+            };
             let mut left = child(parent.start, split.left, split.left_bounds, Side::Left);
             let mut right = child(parent.start + left_rows, split.right, split.right_bounds, Side::Right);
             if leaves.len() + 1 < self.max_leaves && parent.depth + 1 < self.max_depth {
@@ -107,8 +118,16 @@ impl<'a> Grower<'a> {
         let mut histogram = self.take();
         self.builder.build(entries, &mut histogram);
         let total = histogram::total(&histogram[self.builder.columns()[0]]);
-        let mut root = Leaf { start: 0, total, depth: 0, bounds: UNBOUNDED, parent: None, open: None };
-        let split = split::best(rules, &histogram, self.builder.columns(), &total, UNBOUNDED);
+        let mut root = Leaf {
+            start: 0,
+            total,
+            depth: 0,
+            bounds: UNBOUNDED,
+            parent: None,
+            groups: rules.interactions.map_or(Vec::new(), |all| all.all()),
+            open: None,
+        };
+        let split = find(rules, &histogram, self.builder.columns(), &root);
         self.keep(&mut root, split, histogram);
         root
     }
@@ -124,10 +143,10 @@ impl<'a> Grower<'a> {
         self.builder.build(&entries[small.start..][..small.total.count as usize], &mut small_histogram);
         let columns = self.builder.columns();
         histogram::subtract(&mut histogram, &small_histogram, columns);
-        let find = |leaf: &Leaf, histogram: &Histogram| {
-            if divisible(leaf) { split::best(rules, histogram, columns, &leaf.total, leaf.bounds) } else { None }
+        let best = |leaf: &Leaf, histogram: &Histogram| {
+            if divisible(leaf) { find(rules, histogram, columns, leaf) } else { None }
         };
-        let (small_split, large_split) = rayon::join(|| find(small, &small_histogram), || find(large, &histogram));
+        let (small_split, large_split) = rayon::join(|| best(small, &small_histogram), || best(large, &histogram));
         self.keep(small, small_split, small_histogram);
         self.keep(large, large_split, histogram);
     }
@@ -141,6 +160,14 @@ impl<'a> Grower<'a> {
             Some(split) => leaf.open = Some((split, histogram)),
             None => self.free.push(histogram),
         }
+    }
+}
+
+/// The best split of a leaf, on the columns that may split it.
+fn find(rules: &Rules<'_>, histogram: &Histogram, columns: &[usize], leaf: &Leaf) -> Option<Split> {
+    match rules.interactions {
+        None => split::best(rules, histogram, columns, &leaf.total, leaf.bounds),
+        Some(all) => split::best(rules, histogram, &all.allowed(&leaf.groups, columns), &leaf.total, leaf.bounds),
     }
 }
 

@@ -15,6 +15,8 @@ pub(super) mod binned;
 mod boost;
 mod categories;
 mod category_split;
+mod certificate;
+mod groups;
 mod grow;
 mod histogram;
 mod interactions;
@@ -32,6 +34,8 @@ use serde::{Deserialize, Serialize};
 use crate::{LearnError, TrainingSet};
 
 pub(crate) use categories::Encoder;
+pub use categories::category_of;
+pub use certificate::Certificate;
 pub(crate) use grow::MAX_DEPTH;
 pub(crate) use interactions::pairs;
 pub use model::{GbdtModel, Report};
@@ -80,6 +84,10 @@ pub struct Gbdt {
     /// -1, 0 or 1 for each column: the score must not rise, may do anything, must not fall as the value rises. Missing
     /// values are outside the order and free. Empty: no constraint.
     pub monotone: Vec<i8>,
+    /// Groups of names of columns that may act on each other: a leaf's path holds columns of one group. Columns that no group names are one more. Empty:
+    /// all may.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub interactions: Vec<Vec<String>>,
     /// Weight of a positive row against a negative one, with log loss only. Other than 1 it shifts probabilities away from observed rates.
     pub scale_positive: f64,
     /// Names of the columns that hold categories: whole numbers that are names and no quantities.
@@ -133,6 +141,7 @@ impl Default for Gbdt {
             validation_fraction: 0.1,
             seed: 7,
             monotone: Vec::new(),
+            interactions: Vec::new(),
             scale_positive: 1.0,
             categorical: Vec::new(),
             cat_smooth: 10.0,
@@ -192,14 +201,15 @@ pub fn fit_with_validation(training: &TrainingSet, validation: &TrainingSet, par
 impl Gbdt {
     /// Whether a model of these parameters is what earlier builds know.
     fn is_plain(&self) -> bool {
-        self.categorical.is_empty()
+        self.categorical.is_empty() && self.interactions.is_empty()
     }
 
     fn check_one_output(&self) -> Result<(), LearnError> {
         if self.objective != Objective::Softmax {
             return Ok(());
         }
-        let must = "one of a single output: several classes are learned by the library and the Python package, and no project decides by them yet";
+        let must =
+            "one of a single output: several classes are learned by the library and the Python package, and no project decides by them yet";
         Err(LearnError::BadParameter { name: "objective", found: "softmax".into(), must })
     }
 
@@ -242,6 +252,7 @@ impl Gbdt {
         require(at_least_zero(self.cat_l2), "cat_l2", number(self.cat_l2), "finite and not below 0")?;
         require((1..=255).contains(&self.max_cat_threshold), "max_cat_threshold", self.max_cat_threshold.to_string(), "1 to 255")?;
         require(self.min_group_rows >= 1, "min_group_rows", "0".into(), "at least 1")?;
+        require(!self.interactions.iter().any(Vec::is_empty), "interactions", "a group of nothing".into(), "groups of one column or more")?;
         let groups = self.max_cat_groups;
         require(groups <= categories::MOST_BINS, "max_cat_groups", groups.to_string(), "at most 254")?;
         match self.monotone.len() {

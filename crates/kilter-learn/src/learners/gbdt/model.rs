@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use serde::{Deserialize, Serialize};
 
 use super::categories::{Columns, Encoders};
+use super::certificate::{Certificate, certify};
 use super::scoring::{Level, Plan};
 use super::shap::Explainer;
 use super::tree::{Forest, Tree};
@@ -54,6 +55,9 @@ pub struct Report {
     /// Mean loss on the validation rows after each tree, that of the objective: log loss in nats for a classifier. Empty without validation.
     #[serde(alias = "validation_log_loss")]
     pub validation_loss: Vec<f64>,
+    /// That the trees keep the directions of `monotone`: found by a walk over them after training.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Certificate>,
 }
 
 impl GbdtModel {
@@ -85,6 +89,11 @@ impl GbdtModel {
     /// What a margin starts from, and what is added to it in this order.
     pub(crate) fn parts(&self) -> (f64, &[Tree]) {
         (self.base, &self.trees)
+    }
+
+    /// Walks over all trees once more: proof that they keep the declared directions, or an error. `None` where none is declared.
+    pub fn certify(&self) -> Result<Option<Certificate>, LearnError> {
+        certify(&self.trees, &self.parameters.monotone, &self.inputs)
     }
 
     /// What the trees' bins and statistics of categories stand for.

@@ -13,6 +13,7 @@ use super::boost::{self, BLOCK, Bag};
 use super::categories::{Columns, Encoded, Encoders};
 use super::grow::{Grower, Grown, MAX_DEPTH};
 use super::histogram::{Entry, MAX_ROWS, Scale, row_noise};
+use super::groups::Interactions;
 use super::objective::quick_exp;
 use super::split::Rules;
 use super::tree::Tree;
@@ -76,10 +77,10 @@ fn learn(
     link: ClassLink,
     parameters: &Gbdt,
 ) -> Result<ClassModel, LearnError> {
-    for class in 0..classes.len() {
+    for (class, name) in classes.iter().enumerate() {
         let there = |row: usize| set.labels[row] == class as f64 && set.weight(row) > 0.0;
         if !rows.clone().any(there) {
-            return Err(LearnError::EmptyClass { class: classes[class].clone(), rows: rows.len() });
+            return Err(LearnError::EmptyClass { class: name.clone(), rows: rows.len() });
         }
     }
     let members = match link {
@@ -187,6 +188,7 @@ fn boost(
     let parameters = &Gbdt { objective: Objective::Softmax, ..parameters.clone() };
     let encoders = Encoders::learn(set, rows.clone(), parameters)?;
     let (encoded, cuts, is_categories) = boost::prepare(&encoders, set, rows.clone(), parameters)?;
+    let interactions = Interactions::new(parameters, set.matrix.names())?;
     let mut weights = vec![0.0; classes];
     rows.clone().for_each(|row| weights[set.labels[row] as usize] += set.weight(row));
     let total: f64 = weights.iter().sum();
@@ -209,6 +211,7 @@ fn boost(
         cuts: &cuts,
         monotone: &[],
         categories: boost::category_rules(parameters, &is_categories),
+        interactions: interactions.as_ref(),
     };
     let max_depth = parameters.max_depth.unwrap_or(MAX_DEPTH).min(MAX_DEPTH);
     let count = training.labels.len();
@@ -289,6 +292,7 @@ fn boost(
             best_iteration: trees.len(),
             stopped_early,
             validation_loss: losses.clone(),
+            certificate: None,
         };
         GbdtModel::new(set.matrix.names().to_vec(), parameters.clone(), report, bases[class], encoders.clone(), trees)
     };

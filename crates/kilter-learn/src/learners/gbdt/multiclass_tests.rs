@@ -49,7 +49,12 @@ fn several_classes_are_told_apart_and_probabilities_come_true() {
     for link in LINKS {
         let model = fit_classes(&train, &names(), link, &Gbdt { categorical: vec!["x2".into()], ..quick() }).unwrap();
         // The noise allows for about 0.73.
-        assert!(accuracy(&model, &test) > 0.69 && log_loss(&model, &test) < 0.70, "{} {}", accuracy(&model, &test), log_loss(&model, &test));
+        assert!(
+            accuracy(&model, &test) > 0.69 && log_loss(&model, &test) < 0.70,
+            "{} {}",
+            accuracy(&model, &test),
+            log_loss(&model, &test)
+        );
         let probabilities = model.all_probabilities(&test.matrix);
         for class in 0..3 {
             let promised: f64 = probabilities.iter().skip(class).step_by(3).sum();
@@ -81,7 +86,10 @@ fn one_row_many_rows_and_a_loaded_model_say_the_same() {
         let parameters = Gbdt { bagging_fraction: 0.7, column_fraction: 0.7, early_stopping: Some(4), ..quick() };
         let model = fit_classes(&set, &names(), link, &parameters).unwrap();
         let back = load_classes(&model.to_bytes()).unwrap();
-        assert_eq!((back.to_bytes(), back.describe(), back.classes(), back.link()), (model.to_bytes(), model.describe(), model.classes(), link));
+        assert_eq!(
+            (back.to_bytes(), back.describe(), back.classes(), back.link()),
+            (model.to_bytes(), model.describe(), model.classes(), link)
+        );
         let (margins, probabilities) = (model.all_margins(&set.matrix), model.all_probabilities(&set.matrix));
         let (mut row, mut own, mut contributions) = (Vec::new(), Vec::new(), Vec::new());
         for r in 0..400 {
@@ -90,9 +98,9 @@ fn one_row_many_rows_and_a_loaded_model_say_the_same() {
                 row[r % 3] = [f64::INFINITY, f64::NEG_INFINITY, f64::NAN][r % 27 / 9];
             }
             back.margins(&row, &mut own);
-            for class in 0..3 {
+            for (class, margin) in own.iter().enumerate() {
                 let base = model.explain(&row, class, &mut contributions);
-                assert!((base + contributions.iter().sum::<f64>() - own[class]).abs() < 1e-9);
+                assert!((base + contributions.iter().sum::<f64>() - margin).abs() < 1e-9);
             }
             assert!(r % 9 == 0 || own[..] == margins[3 * r..][..3]);
             back.probabilities(&row, &mut own);

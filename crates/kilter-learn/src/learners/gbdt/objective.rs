@@ -50,9 +50,11 @@ impl Objective {
     pub fn link(&self) -> Link {
         match self {
             Objective::Binary => Link::Logit,
-            Objective::SquaredError | Objective::AbsoluteError | Objective::Huber { .. } | Objective::Quantile { .. } | Objective::Softmax => {
-                Link::Identity
-            }
+            Objective::SquaredError
+            | Objective::AbsoluteError
+            | Objective::Huber { .. }
+            | Objective::Quantile { .. }
+            | Objective::Softmax => Link::Identity,
             Objective::Poisson | Objective::Gamma | Objective::Tweedie { .. } => Link::Log,
         }
     }
@@ -70,7 +72,9 @@ impl Objective {
     pub(super) fn check_labels(&self, set: &TrainingSet) -> Result<(), LearnError> {
         let usable = |label: f64| label.abs() <= LARGEST_LABEL;
         match self {
-            Objective::Binary | Objective::Softmax => set.check_labels(|label| (0.0..=1.0).contains(&label), "0 or 1, or a probability between them"),
+            Objective::Binary | Objective::Softmax => {
+                set.check_labels(|label| (0.0..=1.0).contains(&label), "0 or 1, or a probability between them")
+            }
             Objective::Poisson | Objective::Tweedie { .. } => set.check_labels(|label| usable(label) && label >= 0.0, "0 to 1e15"),
             Objective::Gamma => set.check_labels(|label| (1e-15..=LARGEST_LABEL).contains(&label), "above 0, from 1e-15 to 1e15"),
             _ => set.check_labels(usable, "a number from -1e15 to 1e15"),

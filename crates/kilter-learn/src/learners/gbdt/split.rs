@@ -11,6 +11,7 @@ use super::binned::{Cuts, MISSING};
 use super::categories::BinSet;
 use super::category_split::{self, BestSet, CategoryRules};
 use super::histogram::{Cell, Cells, Histogram, Scale, Sums, add};
+use super::groups::Interactions;
 use super::thresholds::{self, Thresholds};
 
 /// What a split must satisfy.
@@ -26,6 +27,8 @@ pub(super) struct Rules<'a> {
     pub monotone: &'a [i8],
     /// Of columns that hold categories; none when there are none.
     pub categories: Option<CategoryRules<'a>>,
+    /// Which columns may follow each other on a path; none when all may.
+    pub interactions: Option<&'a Interactions>,
 }
 
 /// Where the values of a node's leaves must stay.

@@ -173,6 +173,7 @@ mod tests {
                 cuts: &[],
                 monotone: &[],
                 categories: None,
+                interactions: None,
             };
             thresholds.add_up(&cells, last_bin);
             for missing in [[0; 2], cells[0]] {
