@@ -11,7 +11,7 @@ import pytest
 from kilter import _native
 
 
-@pytest.mark.parametrize("module", ["kilter", "kilter._boosting", "kilter._calibration", "kilter._forest", "kilter._linear", "kilter._scorecard"])
+@pytest.mark.parametrize("module", ["kilter", "kilter._boosting", "kilter._calibration", "kilter._explainable", "kilter._forest", "kilter._isolation", "kilter._linear", "kilter._scorecard"])
 def test_examples(module):
     found = doctest.testmod(importlib.import_module(module), raise_on_error=False)
     assert found.attempted > 0 and found.failed == 0
@@ -48,9 +48,9 @@ def test_the_packages_stub_has_the_estimators_with_their_parameters_and_methods(
 
 def test_everything_public_is_listed():
     forests = {"ExtraTreesClassifier", "ExtraTreesRegressor", "RandomForestClassifier", "RandomForestRegressor"}
-    boosting = {"GradientBoostingClassifier", "GradientBoostingRegressor"}
+    boosting = {f"{kind}Boosting{task}" for kind in ("Explainable", "Gradient") for task in ("Classifier", "Regressor")}
     lines = {"ElasticNet", "LinearRegression", "LogisticRegression", "Ridge"}
-    estimators = {"CalibratedModel", "Scorecard", *boosting, *forests, *lines}
+    estimators = {"CalibratedModel", "IsolationForest", "Scorecard", *boosting, *forests, *lines}
     assert {"Model", *estimators} <= set(dir(kilter))
     assert set(kilter.__all__) == {"Model", "__version__", *estimators}
     with pytest.raises(AttributeError, match="GradientBoosting'"):

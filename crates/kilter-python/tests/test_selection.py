@@ -19,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 
 CLASSIFIERS = [
     kilter.GradientBoostingClassifier(n_estimators=15),
+    kilter.ExplainableBoostingClassifier(bags=2, max_rounds=300),
     kilter.RandomForestClassifier(n_estimators=15),
     kilter.ExtraTreesClassifier(n_estimators=15),
     kilter.LogisticRegression(),
@@ -27,6 +28,7 @@ CLASSIFIERS = [
 ]
 REGRESSORS = [
     kilter.GradientBoostingRegressor(n_estimators=15),
+    kilter.ExplainableBoostingRegressor(bags=2, max_rounds=300),
     kilter.RandomForestRegressor(n_estimators=15),
     kilter.ExtraTreesRegressor(n_estimators=15),
     kilter.LinearRegression(),
@@ -103,13 +105,13 @@ def test_scikit_learn_calibrates(estimator, method):
 
 
 def test_models_are_combined():
-    parts = [("trees", CLASSIFIERS[0]), ("forest", CLASSIFIERS[1]), ("line", CLASSIFIERS[3])]
+    parts = [("trees", CLASSIFIERS[0]), ("forest", CLASSIFIERS[2]), ("line", CLASSIFIERS[4])]
     for combined in [VotingClassifier(parts, voting="soft"), StackingClassifier(parts, kilter.LogisticRegression(), cv=2)]:
         assert roc_auc_score(Y, combined.fit(X, Y).predict_proba(X)[:, 1]) > 0.75
     assert BaggingClassifier(kilter.LogisticRegression(), 3, random_state=0).fit(np.nan_to_num(X), Y).score(np.nan_to_num(X), Y) > 0.6
 
 
-@pytest.mark.parametrize("estimator", [CLASSIFIERS[0], CLASSIFIERS[1]], ids=named)
+@pytest.mark.parametrize("estimator", [CLASSIFIERS[0], CLASSIFIERS[1], CLASSIFIERS[2]], ids=named)
 def test_models_are_inspected(estimator):
     model = clone(estimator).fit(X, Y)
     importance = permutation_importance(model, X, Y, n_repeats=2, random_state=0).importances_mean

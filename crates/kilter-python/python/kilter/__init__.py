@@ -21,10 +21,13 @@ from ._native import ClassModel, Model
 _ESTIMATORS = {
     "CalibratedModel": "._calibration",
     "ElasticNet": "._linear",
+    "ExplainableBoostingClassifier": "._explainable",
+    "ExplainableBoostingRegressor": "._explainable",
     "ExtraTreesClassifier": "._forest",
     "ExtraTreesRegressor": "._forest",
     "GradientBoostingClassifier": "._boosting",
     "GradientBoostingRegressor": "._boosting",
+    "IsolationForest": "._isolation",
     "LinearRegression": "._linear",
     "LogisticRegression": "._linear",
     "RandomForestClassifier": "._forest",

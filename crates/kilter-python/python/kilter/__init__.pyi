@@ -3,7 +3,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, OutlierMixin, RegressorMixin
 
 from ._native import ClassModel as ClassModel
 from ._native import Model as Model
@@ -225,6 +225,64 @@ class ExtraTreesRegressor(_Regressor):
     ) -> None: ...
     @property
     def feature_importances_(self) -> NDArray[np.float64]: ...
+
+class ExplainableBoostingClassifier(_Classifier):
+    def __init__(
+        self,
+        *,
+        pairs: int = 10,
+        bags: int = 8,
+        learning_rate: float = 0.04,
+        max_rounds: int = 5000,
+        n_iter_no_change: int = 50,
+        validation_fraction: float = 0.15,
+        max_leaf_nodes: int = 3,
+        min_samples_leaf: int = 4,
+        max_bins: int = 255,
+        max_pair_bins: int = 32,
+        monotonic_cst: Directions = None,
+        class_weight: Mapping[Any, float] | Literal["balanced"] | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        n_jobs: int | None = None,
+    ) -> None: ...
+    @property
+    def feature_importances_(self) -> NDArray[np.float64]: ...
+
+class ExplainableBoostingRegressor(_Regressor):
+    def __init__(
+        self,
+        *,
+        pairs: int = 10,
+        bags: int = 8,
+        learning_rate: float = 0.04,
+        max_rounds: int = 5000,
+        n_iter_no_change: int = 50,
+        validation_fraction: float = 0.15,
+        max_leaf_nodes: int = 3,
+        min_samples_leaf: int = 4,
+        max_bins: int = 255,
+        max_pair_bins: int = 32,
+        monotonic_cst: Directions = None,
+        random_state: int | np.random.RandomState | None = None,
+        n_jobs: int | None = None,
+    ) -> None: ...
+    @property
+    def feature_importances_(self) -> NDArray[np.float64]: ...
+
+class IsolationForest(OutlierMixin, _Learned):
+    offset_: float
+    def __init__(
+        self,
+        *,
+        n_estimators: int = 100,
+        max_samples: int = 256,
+        contamination: Literal["auto"] | float = "auto",
+        random_state: int | np.random.RandomState | None = None,
+        n_jobs: int | None = None,
+    ) -> None: ...
+    def fit(self, X: Any, y: object = None) -> Self: ...
+    def score_samples(self, X: Any) -> NDArray[np.float64]: ...
+    def decision_function(self, X: Any) -> NDArray[np.float64]: ...
 
 class LinearRegression(_LinearRegressor):
     def __init__(self, *, n_jobs: int | None = None) -> None: ...
