@@ -122,12 +122,12 @@ impl Grower<'_> {
         total[ROWS] >= 2.0 * self.min_leaf_rows && spread > 1e-10 * total[SQUARE]
     }
 
-    /// The best split among the columns looked at: so many, and on until one is found.
+    /// The best split among the columns looked at: so many, and on while the rows are the same in all of them.
     fn split(&self, work: &mut Work, stretch: std::ops::Range<usize>, total: &Sums, rng: &mut Rng) -> Option<(usize, Cut)> {
         let width = work.columns.len();
-        let mut best: Option<(usize, Cut)> = None;
+        let (mut best, mut varies): (Option<(usize, Cut)>, bool) = (None, false);
         for looked_at in 0..width {
-            if looked_at >= self.columns_per_split && best.is_some() {
+            if looked_at >= self.columns_per_split && varies {
                 break;
             }
             work.columns.swap(looked_at, looked_at + rng.below((width - looked_at) as u64) as usize);
@@ -135,7 +135,7 @@ impl Grower<'_> {
             let last_bin = self.cuts[column].last_bin();
             let (rows, sums) = (&work.rows[stretch.clone()], &work.sums[stretch.clone()]);
             let bins = &self.binned.by_column[column];
-            let cut = match self.least_of_bins {
+            let look = match self.least_of_bins {
                 None => {
                     work.scan.add_up(bins, rows, sums);
                     work.scan.best(total, self.min_leaf_rows, last_bin)
@@ -146,7 +146,8 @@ impl Grower<'_> {
                     scan::random(&work.bins, sums, total, self.min_leaf_rows, &least[column], rng)
                 }
             };
-            if let Some(cut) = cut
+            varies |= look.varies;
+            if let Some(cut) = look.cut
                 && best.is_none_or(|(_, best)| cut.score > best.score)
             {
                 best = Some((column, cut));

@@ -58,7 +58,7 @@ pub struct Forest {
     pub target: Target,
     pub trees: usize,
     pub thresholds: Thresholds,
-    /// Columns looked at for each split; more if none of them parts the rows. None: for a class the root of their number, for a mean a third
+    /// Columns looked at for each split; more if a node's rows are the same in all of them. None: for a class the root of their number, for a mean a third
     /// of it.
     pub columns_per_split: Option<usize>,
     /// Most splits between a tree's root and a leaf; at most 128 in any case.

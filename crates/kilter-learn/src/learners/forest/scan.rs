@@ -33,6 +33,14 @@ pub(super) struct Scan {
     touched: [u64; 4],
 }
 
+/// What looking at a column gives.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Look {
+    pub cut: Option<Cut>,
+    /// Whether the node's rows differ in it, though every cut may leave too few rows on a side.
+    pub varies: bool,
+}
+
 /// A way to part the rows of a node.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Cut {
@@ -65,10 +73,11 @@ impl Scan {
     }
 
     /// The cut of the highest score. Leaves zeros behind.
-    pub fn best(&mut self, total: &Sums, min_rows: f64, last_bin: u8) -> Option<Cut> {
+    pub fn best(&mut self, total: &Sums, min_rows: f64, last_bin: u8) -> Look {
         let mut candidates = Candidates { total, min_rows, missing: self.take_missing(), best: None };
         let (mut below, mut previous) = ([0.0; 4], None);
         let missing = candidates.missing[ROWS] > 0.0;
+        let mut bins = u32::from(missing);
         self.drain(|bin, sums| {
             if let Some(previous) = previous {
                 // Between the two, as far from one as from the other.
@@ -76,11 +85,12 @@ impl Scan {
             }
             add(&mut below, &sums);
             previous = Some(bin);
+            bins += 1;
         });
         if missing && previous.is_some() {
             candidates.consider_values(&below, last_bin);
         }
-        candidates.best
+        Look { cut: candidates.best, varies: bins > 1 }
     }
 
     fn take_missing(&mut self) -> Sums {
@@ -105,13 +115,13 @@ impl Scan {
 }
 
 /// The cut at a threshold drawn between the least and the greatest value of the rows, of which `least` has the least of each bin.
-pub(super) fn random(bins: &[u8], sums: &[Sums], total: &Sums, min_rows: f64, least: &[f64], rng: &mut Rng) -> Option<Cut> {
+pub(super) fn random(bins: &[u8], sums: &[Sums], total: &Sums, min_rows: f64, least: &[f64], rng: &mut Rng) -> Look {
     // Counted from 0, a missing value is the last.
     let from_0 = |bin: &u8| bin.wrapping_sub(1);
     let low = bins.iter().map(from_0).fold(u8::MAX, u8::min);
     let high = bins.iter().copied().fold(0, u8::max);
     if low == u8::MAX {
-        return None;
+        return Look::default();
     }
     let low = low + 1;
     let missing = if bins.contains(&MISSING) { sum_of(bins, sums, |bin| bin == MISSING) } else { [0.0; 4] };
@@ -122,7 +132,7 @@ pub(super) fn random(bins: &[u8], sums: &[Sums], total: &Sums, min_rows: f64, le
     } else if missing[ROWS] > 0.0 {
         candidates.consider_values(&sum_of(bins, sums, |bin| bin != MISSING), (least.len() - 1) as u8);
     }
-    candidates.best
+    Look { cut: candidates.best, varies: low < high || missing[ROWS] > 0.0 }
 }
 
 /// Without a branch, which half the rows would mispredict.

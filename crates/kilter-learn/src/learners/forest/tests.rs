@@ -1,4 +1,4 @@
-use super::scan::{self, Cut, LABEL, ROWS, Scan, Sums, WEIGHT, add};
+use super::scan::{self, Cut, LABEL, Look, ROWS, Scan, Sums, WEIGHT, add};
 use super::*;
 use crate::format::tests::check_damage_is_noticed;
 use crate::matrix::tests::training_set;
@@ -72,7 +72,8 @@ fn the_best_cut_is_the_best_of_all_tried_one_by_one() {
         sums.iter().for_each(|sums| add(&mut total, sums));
         let min_rows = 1.0 + rng.below(6) as f64;
         scan.add_up(&bins, &rows, &sums);
-        let found = scan.best(&total, min_rows, last_bin);
+        let Look { cut: found, varies } = scan.best(&total, min_rows, last_bin);
+        assert_eq!(varies, bins.iter().any(|bin| *bin != bins[0]));
         let all = naive(&bins, &sums, min_rows, last_bin);
         let best = all.iter().map(|cut| cut.0).fold(f64::NEG_INFINITY, f64::max);
         match found {
@@ -97,11 +98,11 @@ fn a_random_cut_lies_between_the_values_of_the_node_and_is_any_of_them() {
     let sums: Vec<Sums> = [0.0, 1.0, 0.0, 1.0, 1.0].iter().map(|&y| [1.0, y, 1.0, y]).collect();
     let mut total = [0.0; 4];
     sums.iter().for_each(|sums| add(&mut total, sums));
-    let mut cut = |bins: &[u8; 5], least: &[f64]| scan::random(bins, &sums, &total, 1.0, least, &mut rng);
+    let mut look = |bins: &[u8; 5], least: &[f64]| scan::random(bins, &sums, &total, 1.0, least, &mut rng);
     let mut times = [0; 5];
     for _ in 0..30_000 {
         let bins = [1, 2, 3, 3, 0];
-        let found = cut(&bins, &least).unwrap();
+        let found = look(&bins, &least).cut.unwrap();
         times[usize::from(found.bin)] += 1;
         let all = naive(&bins, &sums, 1.0, 4);
         let own = |left: bool| all.iter().find(|(_, bin, missing_left)| *bin == found.bin && *missing_left == left).unwrap().0;
@@ -111,12 +112,12 @@ fn a_random_cut_lies_between_the_values_of_the_node_and_is_any_of_them() {
     assert_eq!([times[0], times[3], times[4]], [0, 0, 0]);
     assert!((f64::from(times[1]) / 30_000.0 - 1.0 / 3.0).abs() < 0.015, "{times:?}");
     // With one value and missing ones, these are parted from each other.
-    assert_eq!(cut(&[2, 2, 0, 2, 0], &least).map(|cut| (cut.bin, cut.missing_left)), Some((4, false)));
-    assert_eq!((cut(&[2; 5], &least), cut(&[0; 5], &least)), (None, None));
+    assert_eq!(look(&[2, 2, 0, 2, 0], &least).cut.map(|cut| (cut.bin, cut.missing_left)), Some((4, false)));
+    assert_eq!((look(&[2; 5], &least), look(&[0; 5], &least)), (Look::default(), Look::default()));
     // Between infinities there is no middle to draw: any bound will do.
     let endless = [f64::INFINITY, f64::NEG_INFINITY, 1.0, 3.0, f64::INFINITY];
     for _ in 0..100 {
-        assert!((1..4).contains(&cut(&[1, 2, 3, 4, 4], &endless).unwrap().bin));
+        assert!((1..4).contains(&look(&[1, 2, 3, 4, 4], &endless).cut.unwrap().bin));
     }
 }
 
