@@ -9,6 +9,8 @@
 //! Whatever the way, the leaf values of a row are added in `f64` in the order of the trees, so the bits are those of a plain walk
 //! ([`Forest`](super::tree::Forest)), which scores what does not fit here.
 
+#![cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "one row is scored in registers of x86-64 only"))]
+
 mod batch;
 mod codes;
 mod row;

@@ -104,7 +104,9 @@ fn check(trees: &[Tree], columns: usize, rows: usize, rng: &mut Rng) -> (bool, b
 fn every_way_gives_the_bits_of_a_walk() {
     let mut rng = Rng::seeded(11);
     let shapes = [(1, 1, 1), (1, 1, 2), (3, 7, 31), (28, 9, 32), (28, 8, 33), (40, 5, 100), (300, 4, 256), (300, 3, 300)];
-    let expected = [true, true, true, true, false, false, false, false];
+    // Single rows have a way of their own with the widest registers only.
+    let wide = levels().contains(&Level::Avx512);
+    let expected = [wide, wide, wide, wide, false, false, false, false];
     for ((columns, count, leaves), masks) in shapes.into_iter().zip(expected) {
         for _ in 0..6 {
             let trees: Vec<Tree> = (0..count).map(|_| random_tree(&mut rng, columns, leaves)).collect();
@@ -119,7 +121,7 @@ fn every_way_gives_the_bits_of_a_walk() {
                 random_tree(&mut rng, 9, leaves)
             })
             .collect();
-        assert_eq!(check(&trees, 9, 70, &mut rng), (true, true));
+        assert_eq!(check(&trees, 9, 70, &mut rng), (true, wide));
     }
 }
 
@@ -129,7 +131,7 @@ fn more_thresholds_than_a_byte_counts() {
     let trees: Vec<Tree> = (0..60).map(|_| random_tree(&mut rng, 1, 32)).collect();
     let plan = Plan::new(&trees, Level::Portable).unwrap();
     assert!(plan.searches.len() > 2, "{}", plan.searches.len());
-    assert_eq!(check(&trees, 1, 300, &mut rng), (true, true));
+    assert_eq!(check(&trees, 1, 300, &mut rng), (true, levels().contains(&Level::Avx512)));
 }
 
 /// The codes of some values, in every way there is, are the numbers of thresholds below.
