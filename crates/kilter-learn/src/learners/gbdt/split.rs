@@ -8,8 +8,8 @@
 //! only a strictly larger gain wins, so ties always fall alike.
 
 use super::binned::{Cuts, MISSING};
-use super::histogram::{Cell, Cells, Histogram, Scale, Sums, add};
-use super::thresholds::{self, Thresholds};
+use super::histogram::{Histogram, Scale, Shape, Sums};
+use super::thresholds::{self, Best};
 
 /// What a split must satisfy.
 #[derive(Clone, Debug)]
@@ -46,26 +46,19 @@ pub(super) struct Split {
     pub right_bounds: Bounds,
 }
 
-pub(super) fn best(rules: &Rules<'_>, histogram: &Histogram, columns: &[usize], total: &Sums, bounds: Bounds) -> Option<Split> {
-    let mut best: Option<Candidate> = None;
-    let mut thresholds = Thresholds::new();
+pub(super) fn best(rules: &Rules<'_>, histogram: &Histogram, shape: &Shape, total: &Sums, bounds: Bounds) -> Option<Split> {
     let floor = rules.min_gain + rules.side(total, bounds).score;
-    for &column in columns {
+    if rules.monotone.is_empty() {
+        let Best { score, column, bin, missing_left, left } = thresholds::best(rules, histogram, shape, total, floor, &[])?;
+        return Some(rules.split(Candidate { score, column, bin, missing_left, left }, total, bounds));
+    }
+    let mut best: Option<Candidate> = None;
+    for &column in &shape.columns {
         let beat = best.as_ref().map_or(floor, |best| best.score);
-        let found = if rules.monotone.is_empty() {
-            thresholds.add_up(&histogram[column], rules.cuts[column].last_bin());
-            let missing = histogram[column][usize::from(MISSING)];
-            rules.scan_column(missing, total, beat, |beat, missing_left| {
-                let found = thresholds.best(rules, total, if missing_left { missing } else { [0; 2] }, beat)?;
-                let thresholds::Best { score, bin, left } = found;
-                Some(Candidate { score, column, bin, missing_left, left })
-            })
-        } else {
-            let cells = &histogram[column];
-            rules.scan_column(cells[usize::from(MISSING)], total, beat, |beat, missing_left| {
-                rules.scan_constrained(cells, column, total, bounds, beat, missing_left)
-            })
-        };
+        let sums = histogram.column(&rules.scale.fields, shape, column, rules.cuts[column].last_bin());
+        let found = rules.scan_column(sums[usize::from(MISSING)], total, beat, |beat, missing_left| {
+            rules.scan_constrained(&sums, column, total, bounds, beat, missing_left)
+        });
         best = found.or(best);
     }
     best.map(|candidate| rules.split(candidate, total, bounds))
@@ -87,9 +80,9 @@ struct Side {
 
 impl Rules<'_> {
     /// The better of both sides for the missing; `scan` finds the best candidate above a score with one of them.
-    fn scan_column(&self, missing: Cell, total: &Sums, beat: f64, scan: impl Fn(f64, bool) -> Option<Candidate>) -> Option<Candidate> {
+    fn scan_column(&self, missing: Sums, total: &Sums, beat: f64, scan: impl Fn(f64, bool) -> Option<Candidate>) -> Option<Candidate> {
         let right = scan(beat, false);
-        if Sums::of(missing).count == 0 {
+        if missing.count == 0 {
             return right.map(|found| Candidate { missing_left: 2 * found.left.count >= total.count, ..found });
         }
         let beat = right.as_ref().map_or(beat, |found| found.score);
@@ -99,7 +92,7 @@ impl Rules<'_> {
     /// Tries every threshold of a column with missing values on one side; the last threshold parts all values from the missing.
     fn scan_constrained(
         &self,
-        cells: &Cells,
+        sums: &[Sums],
         column: usize,
         total: &Sums,
         bounds: Bounds,
@@ -107,14 +100,12 @@ impl Rules<'_> {
         missing_left: bool,
     ) -> Option<Candidate> {
         let mut found = None;
-        let mut below = if missing_left { cells[usize::from(MISSING)] } else { [0; 2] };
-        for bin in 1..=self.cuts[column].last_bin() {
-            let cell = cells[usize::from(bin)];
-            if Sums::of(cell).count == 0 {
+        let mut left = if missing_left { sums[usize::from(MISSING)] } else { Sums::default() };
+        for (bin, own) in (1..=u8::MAX).zip(&sums[1..]) {
+            if own.count == 0 {
                 continue;
             }
-            add(&mut below, cell);
-            let left = Sums::of(below);
+            left = left.with(own);
             let right = total.without(&left);
             if left.count < self.min_rows || self.scale.hessian(&left) < self.min_hessian {
                 continue;
