@@ -51,7 +51,7 @@ fn answer(model: &str, rows: &str, out: &str, each: impl Fn(&dyn Model, &[f64], 
 #[serde(untagged)]
 enum Lesson {
     Linear { linear: Linear },
-    Registered(Learner),
+    Registered(Box<Learner>),
 }
 
 fn learn(learner: &str, width: usize, rows: &str, out: &str) -> Result<(), Box<dyn Error>> {

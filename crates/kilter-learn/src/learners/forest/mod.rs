@@ -187,7 +187,7 @@ fn out_of_bag(set: &TrainingSet, weights: &[f64], target: Target, binned: &Binne
     let predict = |row: usize| {
         let (mut sum, mut trees) = (0.0, 0u32);
         for grown in grown.iter().filter(|grown| !grown.has_seen(row)) {
-            sum += grown.tree.leaves[grown.tree.leaf_of_bins(&grown.bins, binned.row(row))];
+            sum += grown.tree.leaves[grown.tree.leaf_of_bins(&grown.bins, |column| binned.by_column[column][row])];
             trees += 1;
         }
         (trees > 0 && weights[row] > 0.0).then(|| (row, sum / f64::from(trees)))
