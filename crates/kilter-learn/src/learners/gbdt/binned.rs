@@ -9,6 +9,7 @@ use kilter_stats::Rng;
 use rayon::prelude::*;
 
 use super::categories::Columns;
+use super::simd::{Level, for_every_level};
 
 /// Bin of a missing value.
 pub(super) const MISSING: u8 = 0;
@@ -63,11 +64,8 @@ impl Cuts {
     }
 }
 
-/// The binned copy of some rows, kept twice: by row for histograms, by column for partitioning.
+/// The binned copy of some rows.
 pub(super) struct Binned {
-    pub rows: usize,
-    pub width: usize,
-    pub by_row: Vec<u8>,
     pub by_column: Vec<Vec<u8>>,
 }
 
@@ -83,45 +81,46 @@ pub(super) fn cut(matrix: &impl Columns, rows: Range<usize>, bins: usize, seed: 
         };
         Cuts::between(sampled, bins)
     };
-    (0..matrix.columns()).into_par_iter().map(cut_column).collect()
+    each_column(matrix.columns(), rows.len(), cut_column)
 }
 
 impl Binned {
     pub fn new(matrix: &impl Columns, rows: Range<usize>, cuts: &[Cuts]) -> Self {
-        let width = cuts.len();
-        let by_column: Vec<Vec<u8>> =
-            cuts.par_iter().enumerate().map(|(column, cuts)| bin_column(&matrix.column(column)[rows.clone()], cuts)).collect();
-        let rows = rows.len();
-        let mut by_row = vec![0; rows * width];
-        const TILE: usize = 1024;
-        by_row.par_chunks_mut(TILE * width).enumerate().for_each(|(tile, out)| {
-            for (column, bins) in by_column.iter().enumerate() {
-                let bins = &bins[tile * TILE..];
-                out[column..].iter_mut().step_by(width).zip(bins).for_each(|(out, &bin)| *out = bin);
-            }
-        });
-        Binned { rows, width, by_row, by_column }
+        let bin = |column: usize| bin_column(&matrix.column(column)[rows.clone()], &cuts[column]);
+        Binned { by_column: each_column(cuts.len(), rows.len(), bin) }
     }
+}
 
-    pub fn row(&self, row: usize) -> &[u8] {
-        &self.by_row[row * self.width..][..self.width]
-    }
+/// What `of` makes of each column, on several threads where there is enough to do.
+fn each_column<T: Send>(columns: usize, rows: usize, of: impl Fn(usize) -> T + Sync + Send) -> Vec<T> {
+    const SMALL: usize = 100_000;
+    if columns * rows < SMALL { (0..columns).map(of).collect() } else { (0..columns).into_par_iter().map(of).collect() }
 }
 
 fn bin_column(values: &[f64], cuts: &Cuts) -> Vec<u8> {
     // Padded to a power of two, so that the search has a fixed number of steps and no branch.
     let mut edges = [f64::INFINITY; 256];
     edges[..cuts.edges.len()].copy_from_slice(&cuts.edges);
-    let bin = |value: &f64| {
+    let mut bins = vec![0; values.len()];
+    search(Level::here(), &edges, values, &mut bins);
+    bins
+}
+
+for_every_level! {
+    fn search(level, edges: &[f64; 256], values: &[f64], bins: &mut [u8]) = search_anywhere;
+}
+
+#[inline(always)]
+fn search_anywhere(edges: &[f64; 256], values: &[f64], bins: &mut [u8]) {
+    for (value, bin) in values.iter().zip(bins) {
         let mut below = 0usize;
         let mut step = 128;
         while step > 0 {
             below += if edges[(below + step - 1) & 255] < *value { step } else { 0 };
             step >>= 1;
         }
-        if value.is_nan() { MISSING } else { below as u8 + 1 }
-    };
-    values.iter().map(bin).collect()
+        *bin = if value.is_nan() { MISSING } else { below as u8 + 1 };
+    }
 }
 
 /// One row of each of `SAMPLE` equal stretches, so that every time is seen; `None` when all rows are used.
@@ -167,7 +166,7 @@ mod tests {
         let matrix = one_column(&[3.0, f64::NAN, 1.0, 1.0, 7.0]);
         let cuts = cut(&matrix, 0..matrix.rows(), 255, 0);
         assert_eq!(cuts[0].edges, &[2.0, 5.0]);
-        assert_eq!(Binned::new(&matrix, 0..matrix.rows(), &cuts).by_row, &[2, 0, 1, 1, 3]);
+        assert_eq!(Binned::new(&matrix, 0..matrix.rows(), &cuts).by_column, &[&[2, 0, 1, 1, 3]]);
     }
 
     #[test]
@@ -177,7 +176,7 @@ mod tests {
         let matrix = one_column(&values);
         let binned = Binned::new(&matrix, 0..matrix.rows(), &cut(&matrix, 0..matrix.rows(), 20, 0));
         let mut counts = [0; 256];
-        binned.by_row.iter().for_each(|&bin| counts[usize::from(bin)] += 1);
+        binned.by_column[0].iter().for_each(|&bin| counts[usize::from(bin)] += 1);
         assert_eq!(counts.iter().filter(|&&count| count > 0).count(), 20);
         assert_eq!(counts.iter().filter(|&&count| count == 1000).count(), 1);
         assert!(counts.iter().all(|&count| count <= 1000));
@@ -203,7 +202,7 @@ mod tests {
             prop_assert!(cuts[0].edges.windows(2).all(|pair| pair[0] < pair[1]));
             let all: Vec<f64> = values.iter().chain(&unseen).copied().collect();
             let binned = Binned::new(&one_column(&all), 0..all.len(), &cuts);
-            for (value, &bin) in all.iter().zip(&binned.by_row) {
+            for (value, &bin) in all.iter().zip(&binned.by_column[0]) {
                 for t in 1..=cuts[0].last_bin() {
                     prop_assert_eq!(bin <= t, *value <= cuts[0].upper(t));
                 }

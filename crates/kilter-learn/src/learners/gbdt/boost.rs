@@ -6,10 +6,12 @@ use kilter_stats::Rng;
 use rayon::prelude::*;
 
 use super::binned::{self, Binned, Cuts};
+use super::by_row::ByRow;
 use super::categories::{Columns, Encoded, Encoders};
 use super::category_split::CategoryRules;
 use super::certificate::certify;
-use super::grow::{Grower, Grown, MAX_DEPTH};
+use super::gradients::{BLOCK, Gradients};
+use super::grow::{Grower, Grown, GrownLeaf, MAX_DEPTH};
 use super::histogram::{Entry, MAX_ROWS, Scale, row_noise};
 use super::interactions::Interactions;
 use super::objective::quantile;
@@ -17,9 +19,6 @@ use super::split::Rules;
 use super::tree::Tree;
 use super::{Gbdt, GbdtModel, Objective, Report};
 use crate::{LearnError, Link, TrainingSet};
-
-/// Rows handled as one block; float sums are added block by block in order, so the thread count cannot change a bit.
-pub(super) const BLOCK: usize = 8192;
 
 pub(super) fn boost(
     training_set: &TrainingSet,
@@ -31,6 +30,19 @@ pub(super) fn boost(
     if rows.len() > MAX_ROWS {
         return Err(LearnError::TooManyRows { rows: rows.len(), limit: MAX_ROWS });
     }
+    /// Values from which on several threads are asked for.
+    const MANY: usize = 300_000;
+    let boost = || boost_rows(training_set, rows.clone(), validation, parameters);
+    // Beginning on one of the threads saves a change of threads at every piece of work.
+    if rows.len() * training_set.matrix.columns() < MANY { boost() } else { rayon::join(boost, || ()).0 }
+}
+
+fn boost_rows(
+    training_set: &TrainingSet,
+    rows: Range<usize>,
+    validation: Option<(&TrainingSet, Range<usize>)>,
+    parameters: &Gbdt,
+) -> Result<GbdtModel, LearnError> {
     let interactions = Interactions::new(parameters, training_set.matrix.names())?;
     let encoders = Encoders::learn(training_set, rows.clone(), parameters)?;
     let (encoded, cuts, is_categories) = prepare(&encoders, training_set, rows.clone(), parameters)?;
@@ -53,54 +65,49 @@ pub(super) fn boost(
         ..Report::default()
     };
 
-    let largest_weight = training.weights.as_ref().map_or(1.0, |weights| weights.iter().copied().fold(0.0, f64::max));
-    let fixed_scale = objective.limits().map(|(gradient, hessian)| Scale::fitting(largest_weight * gradient, largest_weight * hessian));
+    let by_row = ByRow::new(&training.binned.by_column, |column| cuts[column].last_bin());
+    let mut gradients = Gradients::new(&training);
     let mut rules = Rules {
         lambda: parameters.lambda_l2,
         min_rows: parameters.min_leaf_rows as u64,
         min_hessian: parameters.min_child_hessian,
         min_gain: parameters.min_gain,
-        scale: Scale::fitting(largest_weight, largest_weight),
+        scale: Scale::fitting(gradients.fields, 1.0, 1.0),
         cuts: &cuts,
         monotone: if parameters.monotone.iter().all(|&direction| direction == 0) { &[] } else { &parameters.monotone },
         categories: category_rules(parameters, &is_categories),
         interactions: interactions.as_ref(),
     };
     let max_depth = parameters.max_depth.unwrap_or(MAX_DEPTH).min(MAX_DEPTH);
-    let binned = &training.binned;
-    let mut grower = Grower::new(binned, parameters.leaves, max_depth);
-    let mut gradients = vec![[0.0f32; 2]; training.labels.len()];
-    let mut entries: Vec<Entry> = Vec::new();
+    let mut grower = Grower::new(&by_row, &cuts, gradients.fields, rows.len(), parameters.leaves, max_depth);
     let mut trees: Vec<Tree> = Vec::new();
     let seeds = Rng::seeded(parameters.seed);
 
     for round in 0..parameters.trees {
         let mut rng = seeds.fork(round as u64);
-        let (noise_seed, bag_seed) = (rng.next_u64(), rng.next_u64());
+        let (noise_seed, bag_seed) = (rng.next_u64() as u32, rng.next_u64() as u32);
         let bag = (parameters.bagging_fraction < 1.0).then_some(Bag { seed: bag_seed, fraction: parameters.bagging_fraction });
-        let columns = choose_columns(binned.width, parameters.column_fraction, &mut rng);
-        let sampled = bag.is_some() || columns.len() < binned.width;
-        grower.set_columns(columns);
-        rules.scale = compute_gradients(&training, &mut gradients, &mut entries, fixed_scale, noise_seed);
+        let columns = choose_columns(cuts.len(), parameters.column_fraction, &mut rng);
+        let sampled = bag.is_some() || columns.len() < cuts.len();
+        grower.set_columns(columns, &cuts);
+        rules.scale = gradients.compute(&mut training, noise_seed);
         if let Some(bag) = &bag {
-            entries.retain(|entry| bag.has(entry.row()));
+            gradients.entries.retain(|entry| bag.has(entry.row()));
         }
-        if entries.is_empty() {
+        if gradients.entries.is_empty() {
             continue;
         }
-        let mut grown = grower.grow(&mut entries, &rules);
+        let by_column = &training.binned.by_column;
+        let mut grown = grower.grow(&mut gradients.entries, by_column, &rules);
         if grown.tree.nodes.is_empty() {
             // Nothing is left to learn; with sampling, another sample may still find something.
             if sampled { continue } else { break }
         }
-        set_leaf_values(&mut grown, &entries, &gradients, &training, parameters.learning_rate, parameters.lambda_l2);
-        add_leaf_values(&mut training.scores, &grown, &entries);
-        if let Some(bag) = &bag {
-            let outside = |row: usize| !bag.has(row);
-            add_tree(&mut training.scores, binned, &grown, outside);
-        }
+        set_leaf_values(&mut grown, &gradients, &rules.scale, &training, parameters);
+        let outside = bag.as_ref().map(|bag| |row: usize| (!bag.has(row)).then(|| grown.leaf_of(by_column, row)));
+        gradients.take_up(&grown, outside);
         if let Some(validation) = &mut validation {
-            add_tree(&mut validation.scores, &validation.binned, &grown, |_| true);
+            add_tree(&mut validation.scores, &validation.binned, &grown);
             report.validation_loss.push(validation.loss());
         }
         trees.push(grown.tree);
@@ -164,13 +171,14 @@ pub(super) fn best_iteration(losses: &[f64]) -> Option<usize> {
 }
 
 /// Rows with their bins, labels and current scores.
-struct Scored<'a> {
+pub(super) struct Scored<'a> {
     binned: Binned,
-    objective: Objective,
-    labels: &'a [f64],
+    pub objective: Objective,
+    pub labels: &'a [f64],
     /// Row weight times class weight; `None` when all are 1.
-    weights: Option<Vec<f64>>,
-    scores: Vec<f64>,
+    pub weights: Option<Vec<f64>>,
+    /// Of training rows without the newest tree, which `Gradients` adds when it goes over them anyway.
+    pub scores: Vec<f64>,
 }
 
 impl<'a> Scored<'a> {
@@ -205,19 +213,17 @@ impl<'a> Scored<'a> {
                 (loss + weight * self.objective.loss(self.scores[row], self.labels[row]), total + weight)
             })
         };
-        let blocks: Vec<(f64, f64)> = starts(self.labels.len()).into_par_iter().map(block).collect();
+        let starts: Vec<usize> = (0..self.labels.len()).step_by(BLOCK).collect();
+        let blocks: Vec<(f64, f64)> =
+            if starts.len() < 2 { starts.into_iter().map(block).collect() } else { starts.into_par_iter().map(block).collect() };
         let (loss, total) = blocks.iter().fold((0.0, 0.0), |(loss, total), block| (loss + block.0, total + block.1));
         if total > 0.0 { loss / total } else { 0.0 }
     }
 }
 
-fn starts(rows: usize) -> Vec<usize> {
-    (0..rows).step_by(BLOCK).collect()
-}
-
 /// The rows one tree sees, chosen by counting and not by drawing, so the order of work does not matter.
 pub(super) struct Bag {
-    pub seed: u64,
+    pub seed: u32,
     pub fraction: f64,
 }
 
@@ -250,83 +256,40 @@ fn check_variety(set: &TrainingSet, rows: Range<usize>, objective: &Objective) -
     if zero { Err(LearnError::AllZero { rows: rows.len() }) } else { Ok(()) }
 }
 
-/// First and second derivatives of the loss at the current scores: as floats for leaf values, as words for histograms. Returns the scale of
-/// the words: the given one, or where the objective does not know its sizes beforehand, one that fits the largest of this tree.
-fn compute_gradients(
-    training: &Scored<'_>,
-    gradients: &mut [[f32; 2]],
-    entries: &mut Vec<Entry>,
-    scale: Option<Scale>,
-    noise_seed: u64,
-) -> Scale {
-    entries.resize(training.labels.len(), Entry::default());
-    let derivatives = |row: usize| {
-        let (g, h) = training.objective.derivatives(training.scores[row], training.labels[row]);
-        (training.weight(row) * g, training.weight(row) * h)
-    };
-    let scale = scale.unwrap_or_else(|| {
-        let larger = |a: (f64, f64), b: (f64, f64)| (a.0.max(b.0), a.1.max(b.1));
-        let block = |start: usize| {
-            (start..(start + BLOCK).min(training.labels.len())).fold((0.0, 0.0), |largest, row| {
-                let (g, h) = derivatives(row);
-                larger(largest, (g.abs(), h))
-            })
-        };
-        let (g, h) = starts(training.labels.len()).into_par_iter().map(block).reduce(|| (0.0, 0.0), larger);
-        Scale::fitting(g, h)
-    });
-    let blocks = gradients.par_chunks_mut(BLOCK).zip(entries.par_chunks_mut(BLOCK)).enumerate();
-    blocks.for_each(|(block, (gradients, entries))| {
-        let first = block * BLOCK;
-        for i in 0..gradients.len() {
-            let row = first + i;
-            let (g, h) = derivatives(row);
-            gradients[i] = [g as f32, h as f32];
-            let (g, h) = scale.words(g, h, row_noise(noise_seed, row as u32));
-            entries[i] = Entry::new(row as u32, g, h);
-        }
-    });
-    scale
-}
-
-/// Leaf values from the float gradients, summed in row order within each leaf; or the quantile of the leaf's residuals.
-fn set_leaf_values(grown: &mut Grown, entries: &[Entry], gradients: &[[f32; 2]], training: &Scored<'_>, learning_rate: f64, lambda: f64) {
-    let objective = training.objective;
-    let value = |leaf: &super::grow::GrownLeaf| {
+/// Leaf values from the sums of derivatives within each leaf, floats in row order; or the quantile of the leaf's residuals.
+fn set_leaf_values(grown: &mut Grown, gradients: &Gradients, scale: &Scale, training: &Scored<'_>, parameters: &Gbdt) {
+    let (objective, entries) = (training.objective, &gradients.entries);
+    let value = |leaf: &GrownLeaf| {
+        let own = &entries[leaf.start..][..leaf.total.count as usize];
         if let Some(level) = objective.leaf_quantile() {
             let residual = |entry: &Entry| {
                 let row = entry.row();
                 (training.labels[row] - training.scores[row], training.weight(row))
             };
-            let residuals = entries[leaf.start..][..leaf.rows].iter().map(residual).collect();
-            return learning_rate * quantile(residuals, level).max(leaf.bounds.low).min(leaf.bounds.high);
+            let residuals = own.iter().map(residual).collect();
+            return parameters.learning_rate * quantile(residuals, level).max(leaf.bounds.low).min(leaf.bounds.high);
         }
-        let (mut gradient, mut hessian) = (0.0, 0.0);
-        for entry in &entries[leaf.start..][..leaf.rows] {
-            let [g, h] = gradients[entry.row()];
-            gradient += f64::from(g);
-            hessian += f64::from(h);
-        }
-        learning_rate * objective.leaf_value(gradient, hessian, lambda, leaf.bounds)
-    };
-    grown.tree.leaves = grown.leaves.par_iter().map(value).collect();
-}
-
-pub(super) fn add_leaf_values(scores: &mut [f64], grown: &Grown, entries: &[Entry]) {
-    for (leaf, value) in grown.leaves.iter().zip(&grown.tree.leaves) {
-        for entry in &entries[leaf.start..][..leaf.rows] {
-            scores[entry.row()] += value;
-        }
-    }
-}
-
-/// Adds the tree's values to the scores of the wanted rows by walking it.
-pub(super) fn add_tree(scores: &mut [f64], binned: &Binned, grown: &Grown, wanted: impl Fn(usize) -> bool + Sync) {
-    scores.par_chunks_mut(BLOCK).enumerate().for_each(|(block, scores)| {
-        for (row, score) in (block * BLOCK..).zip(scores) {
-            if wanted(row) {
-                *score += grown.tree.leaves[grown.tree.leaf_of_bins(&grown.bins, binned.row(row))];
+        let (mut gradient, mut hessian) = (scale.gradient(&leaf.total), scale.hessian(&leaf.total));
+        if !gradients.floats.is_empty() {
+            (gradient, hessian) = (0.0, 0.0);
+            for entry in own {
+                let [g, h] = gradients.floats[entry.row()];
+                gradient += f64::from(g);
+                hessian += f64::from(h);
             }
         }
-    });
+        parameters.learning_rate * objective.leaf_value(gradient, hessian, parameters.lambda_l2, leaf.bounds)
+    };
+    let few = entries.len() < BLOCK && objective.leaf_quantile().is_none();
+    grown.tree.leaves = if few { grown.leaves.iter().map(value).collect() } else { grown.leaves.par_iter().map(value).collect() };
+}
+
+/// Adds the tree's values to the scores by walking it.
+pub(super) fn add_tree(scores: &mut [f64], binned: &Binned, grown: &Grown) {
+    let add = |(block, scores): (usize, &mut [f64])| {
+        for (row, score) in (block * BLOCK..).zip(scores) {
+            *score += grown.tree.leaves[grown.leaf_of(&binned.by_column, row)];
+        }
+    };
+    if scores.len() < BLOCK { add((0, scores)) } else { scores.par_chunks_mut(BLOCK).enumerate().for_each(add) }
 }

@@ -7,7 +7,7 @@
 //! A missing value is a category like others.
 
 use super::categories::BinSet;
-use super::histogram::{Cells, Sums};
+use super::histogram::Sums;
 use super::split::{Bounds, Rules};
 
 /// How columns of categories are split.
@@ -33,31 +33,31 @@ pub(super) struct BestSet {
 pub(super) fn best(
     rules: &Rules<'_>,
     categories: &CategoryRules<'_>,
-    cells: &Cells,
-    last_bin: u8,
+    sums: &[Sums],
     total: &Sums,
     bounds: Bounds,
     beat: f64,
 ) -> Option<BestSet> {
-    let there = |bin: &u8| Sums::of(cells[usize::from(*bin)]).count > 0;
+    let last_bin = (sums.len() - 1) as u8;
+    let there = |bin: &u8| sums[usize::from(*bin)].count > 0;
     let mut bins: Vec<u8> = (0..=last_bin).filter(there).collect();
     let mut search = Search { rules, total, bounds, beat, l2: 0.0, found: None };
     if usize::from(last_bin) <= categories.most_one_by_one {
         for &bin in &bins {
-            search.consider(&[bin], Sums::of(cells[usize::from(bin)]));
+            search.consider(&[bin], sums[usize::from(bin)]);
         }
     } else {
         search.l2 = categories.l2;
         // Of what has fewer rows than this nothing is known that would last.
-        bins.retain(|&bin| Sums::of(cells[usize::from(bin)]).count as f64 >= categories.smooth);
+        bins.retain(|&bin| sums[usize::from(bin)].count as f64 >= categories.smooth);
         let slope = |bin: u8| {
-            let sums = Sums::of(cells[usize::from(bin)]);
-            rules.scale.gradient(&sums) / (rules.scale.hessian(&sums) + categories.smooth)
+            let sums = &sums[usize::from(bin)];
+            rules.scale.gradient(sums) / (rules.scale.hessian(sums) + categories.smooth)
         };
         bins.sort_by(|&a, &b| slope(a).total_cmp(&slope(b)).then(a.cmp(&b)));
-        search.cuts(&bins, cells, categories);
+        search.cuts(&bins, sums, categories);
         bins.reverse();
-        search.cuts(&bins, cells, categories);
+        search.cuts(&bins, sums, categories);
     }
     let mut found = search.found?;
     // What the node did not see goes where most of its rows go.
@@ -78,14 +78,14 @@ struct Search<'a> {
 
 impl Search<'_> {
     /// Tries the first categories of an order against the rest.
-    fn cuts(&mut self, order: &[u8], cells: &Cells, categories: &CategoryRules<'_>) {
+    fn cuts(&mut self, order: &[u8], sums: &[Sums], categories: &CategoryRules<'_>) {
         let most = categories.most_in_set.min(order.len().div_ceil(2));
         let mut left = Sums::default();
         let mut since_last = 0;
         for (at, &bin) in order.iter().enumerate().take(most) {
-            let sums = Sums::of(cells[usize::from(bin)]);
-            left = left.with(&sums);
-            since_last += sums.count;
+            let own = &sums[usize::from(bin)];
+            left = left.with(own);
+            since_last += own.count;
             if self.total.count - left.count < categories.min_group_rows {
                 break;
             }

@@ -1,4 +1,4 @@
-use super::super::histogram::{Entry, Scale, add, total};
+use super::super::histogram::{Fields, Scale};
 use super::super::split::{UNBOUNDED, leaf_value};
 use super::*;
 use kilter_stats::Rng;
@@ -12,25 +12,26 @@ fn plain(one_by_one: usize) -> CategoryRules<'static> {
 }
 
 /// Some rows in each of some categories, of bins 0 to `last_bin`; few different words make equal ratios.
-fn random_cells(rng: &mut Rng, last_bin: u8, coarse: bool) -> Cells {
-    let mut cells = [[0; 2]; 256];
+fn random_cells(rng: &mut Rng, last_bin: u8, coarse: bool) -> Vec<Sums> {
+    let mut cells = vec![Sums::default(); 256];
     for bin in 0..=last_bin {
         for _ in 0..rng.below(6) {
-            let g = if coarse { 4_096 * (rng.below(5) as i16 - 2) } else { rng.next_u64() as i16 };
-            let h = if coarse { 8_192 } else { 1 + (rng.next_u64() as u16 >> 1) };
-            add(&mut cells[usize::from(bin)], Entry::new(0, g, h).cell());
+            let g: i16 = if coarse { 4_096 * (rng.below(5) as i16 - 2) } else { rng.next_u64() as i16 };
+            let h: u16 = if coarse { 8_192 } else { 1 + (rng.next_u64() as u16 >> 1) };
+            let one = Sums { gradient: i64::from(g), hessian: u64::from(h), count: 1 };
+            cells[usize::from(bin)] = cells[usize::from(bin)].with(&one);
         }
     }
     cells
 }
 
 /// The best score over every subset of the bins that are there.
-fn brute_force(rules: &Rules<'_>, cells: &Cells, last_bin: u8, total: &Sums, fits: impl Fn(u32) -> bool) -> Option<f64> {
-    let there: Vec<u8> = (0..=last_bin).filter(|&bin| Sums::of(cells[usize::from(bin)]).count > 0).collect();
+fn brute_force(rules: &Rules<'_>, cells: &[Sums], last_bin: u8, total: &Sums, fits: impl Fn(u32) -> bool) -> Option<f64> {
+    let there: Vec<u8> = (0..=last_bin).filter(|&bin| cells[usize::from(bin)].count > 0).collect();
     let subsets = (1u32..(1 << there.len()) - 1).filter(|&subset| fits(subset));
     let score = |subset: u32| {
         let chosen = there.iter().enumerate().filter(|(at, _)| subset >> at & 1 == 1);
-        let left = chosen.fold(Sums::default(), |sums, (_, &bin)| sums.with(&Sums::of(cells[usize::from(bin)])));
+        let left = chosen.fold(Sums::default(), |sums, (_, &bin)| sums.with(&cells[usize::from(bin)]));
         let right = total.without(&left);
         let side = |sums: &Sums| {
             let (g, h) = (rules.scale.gradient(sums), rules.scale.hessian(sums) + rules.lambda);
@@ -49,10 +50,10 @@ fn the_best_of_all_subsets_is_found() {
     for turn in 0..400 {
         let last_bin = 1 + rng.below(9) as u8;
         let cells = random_cells(&mut rng, last_bin, turn % 3 == 0);
-        let total = total(&cells);
-        let rules = rules(Scale::fitting(1.0, 1.0), 0.0, 1);
+        let total = cells.iter().fold(Sums::default(), |total, sums| total.with(sums));
+        let rules = rules(Scale::fitting(Fields::FINE, 1.0, 1.0), 0.0, 1);
         let best_of_all = brute_force(&rules, &cells, last_bin, &total, |_| true);
-        let best = best(&rules, &plain(0), &cells, last_bin, &total, UNBOUNDED, 0.0);
+        let best = best(&rules, &plain(0), &cells[..=usize::from(last_bin)], &total, UNBOUNDED, 0.0);
         let (Some(best), Some(expected)) = (best, best_of_all.filter(|&score| score > 0.0)) else {
             assert!(best.is_none() && best_of_all.is_none_or(|score| score <= 0.0), "turn {turn}: {best:?} {best_of_all:?}");
             continue;
@@ -69,10 +70,10 @@ fn few_categories_are_tried_one_against_the_rest() {
     for turn in 0..200 {
         let last_bin = 3 + rng.below(5) as u8;
         let cells = random_cells(&mut rng, last_bin, turn % 2 == 0);
-        let total = total(&cells);
-        let rules = rules(Scale::fitting(1.0, 1.0), 0.7, 2);
+        let total = cells.iter().fold(Sums::default(), |total, sums| total.with(sums));
+        let rules = rules(Scale::fitting(Fields::FINE, 1.0, 1.0), 0.7, 2);
         let expected = brute_force(&rules, &cells, last_bin, &total, |subset| subset.count_ones() == 1);
-        let best = best(&rules, &plain(10), &cells, last_bin, &total, UNBOUNDED, 0.0);
+        let best = best(&rules, &plain(10), &cells[..=usize::from(last_bin)], &total, UNBOUNDED, 0.0);
         assert_eq!(best.map(|best| best.score), expected.filter(|&score| score > 0.0), "turn {turn}");
     }
 }
@@ -85,8 +86,8 @@ fn a_set_says_of_every_bin_where_it_goes() {
     for turn in 0..400 {
         let last_bin = 5 + rng.below(250) as u8;
         let cells = random_cells(&mut rng, last_bin, turn % 5 == 0);
-        let total = total(&cells);
-        let rules = rules(Scale::fitting(1.0, 1.0), 1.0, 1 + rng.below(20));
+        let total = cells.iter().fold(Sums::default(), |total, sums| total.with(sums));
+        let rules = rules(Scale::fitting(Fields::FINE, 1.0, 1.0), 1.0, 1 + rng.below(20));
         let categories = CategoryRules {
             smooth: rng.below(4) as f64,
             l2: rng.uniform(),
@@ -94,11 +95,11 @@ fn a_set_says_of_every_bin_where_it_goes() {
             min_group_rows: 1 + rng.below(10),
             ..plain(4)
         };
-        let Some(best) = best(&rules, &categories, &cells, last_bin, &total, UNBOUNDED, 0.1) else { continue };
+        let Some(best) = best(&rules, &categories, &cells[..=usize::from(last_bin)], &total, UNBOUNDED, 0.1) else { continue };
         found += 1;
-        let count = |bin: u8| Sums::of(cells[usize::from(bin)]).count;
+        let count = |bin: u8| cells[usize::from(bin)].count;
         let inside = (0..=255).filter(|&bin| best.set.has(bin));
-        let left = inside.clone().fold(Sums::default(), |sums, bin| sums.with(&Sums::of(cells[usize::from(bin)])));
+        let left = inside.clone().fold(Sums::default(), |sums, bin| sums.with(&cells[usize::from(bin)]));
         assert_eq!(left, best.left);
         let right = total.without(&left);
         assert!(left.count >= rules.min_rows && right.count >= rules.min_rows.max(categories.min_group_rows));

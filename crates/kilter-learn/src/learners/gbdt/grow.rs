@@ -3,12 +3,13 @@
 //! The rows of a leaf lie together in one list; a split parts its stretch in place and keeps the order of rows, so a leaf's rows are always
 //! in row order. Only the smaller child's histogram is summed; the larger one's is the difference. Freed histograms are used again.
 
-use rayon::prelude::*;
-
-use super::binned::{Binned, MISSING};
-use super::histogram::{self, Builder, Entry, Histogram, Sums};
+use super::binned::Cuts;
+use super::by_row::ByRow;
+use super::histogram::{Entry, Fields, Histogram, Shape, Sums};
 use super::interactions;
+use super::partition::partition;
 use super::split::{self, Bounds, Rules, Split, UNBOUNDED};
+use super::summing::Builder;
 use super::tree::{Child, Node, Tree};
 
 /// Depth no tree exceeds, whatever the parameters: bounds the work of explaining.
@@ -22,14 +23,20 @@ pub(super) struct Grown {
     pub leaves: Vec<GrownLeaf>,
 }
 
+impl Grown {
+    /// The leaf that a row reaches.
+    pub fn leaf_of(&self, by_column: &[Vec<u8>], row: usize) -> usize {
+        self.tree.leaf_of_bins(&self.bins, |column| by_column[column][row])
+    }
+}
+
 pub(super) struct GrownLeaf {
     pub start: usize,
-    pub rows: usize,
+    pub total: Sums,
     pub bounds: Bounds,
 }
 
 pub(super) struct Grower<'a> {
-    binned: &'a Binned,
     builder: Builder<'a>,
     free: Vec<Histogram>,
     spare: Vec<Entry>,
@@ -56,16 +63,20 @@ enum Side {
 }
 
 impl<'a> Grower<'a> {
-    pub fn new(binned: &'a Binned, max_leaves: usize, max_depth: usize) -> Self {
-        let builder = Builder::new(binned);
-        Grower { binned, builder, free: Vec::new(), spare: vec![Entry::default(); binned.rows], max_leaves, max_depth }
+    pub fn new(by_row: &'a ByRow, cuts: &[Cuts], fields: Fields, rows: usize, max_leaves: usize, max_depth: usize) -> Self {
+        let shape = Shape::new(by_row, (0..cuts.len()).collect(), cuts.len(), |column| cuts[column].last_bin());
+        let builder = Builder::new(by_row, shape, fields, rows);
+        Grower { builder, free: Vec::new(), spare: vec![Entry::default(); rows], max_leaves, max_depth }
     }
 
-    pub fn set_columns(&mut self, columns: Vec<usize>) {
-        self.builder.set_columns(columns);
+    /// Looks at these columns only, which go upwards.
+    pub fn set_columns(&mut self, columns: Vec<usize>, cuts: &[Cuts]) {
+        if columns != self.builder.shape.columns {
+            self.builder.shape = Shape::new(self.builder.by_row, columns, cuts.len(), |column| cuts[column].last_bin());
+        }
     }
 
-    pub fn grow(&mut self, entries: &mut [Entry], rules: &Rules<'_>) -> Grown {
+    pub fn grow(&mut self, entries: &mut [Entry], by_column: &[Vec<u8>], rules: &Rules<'_>) -> Grown {
         let mut tree = Tree::default();
         let mut bins = Vec::new();
         let mut leaves = vec![self.root(entries, rules)];
@@ -82,7 +93,7 @@ impl<'a> Grower<'a> {
             bins.push(split.bin);
             link(&mut tree, parent.parent, Child::Node(node));
             let stretch = &mut entries[parent.start..][..rows as usize];
-            let left_rows = partition(stretch, &mut self.spare, &self.binned.by_column[split.column], &split);
+            let left_rows = partition(stretch, &mut self.spare, &by_column[split.column], &split);
             debug_assert_eq!(left_rows as u64, split.left.count);
             let groups = rules.interactions.map_or(Vec::new(), |interactions| interactions.below(&parent.groups, split.column));
             let child = |start, total, bounds, side| Leaf {
@@ -110,14 +121,14 @@ impl<'a> Grower<'a> {
             tree.leaf_rows.push(leaf.total.count as u32);
             self.free.extend(leaf.open.take().map(|(_, histogram)| histogram));
         }
-        let leaves = leaves.iter().map(|leaf| GrownLeaf { start: leaf.start, rows: leaf.total.count as usize, bounds: leaf.bounds });
+        let leaves = leaves.iter().map(|leaf| GrownLeaf { start: leaf.start, total: leaf.total, bounds: leaf.bounds });
         Grown { tree, bins, leaves: leaves.collect() }
     }
 
     fn root(&mut self, entries: &[Entry], rules: &Rules<'_>) -> Leaf {
         let mut histogram = self.take();
         self.builder.build(entries, &mut histogram);
-        let total = histogram::total(&histogram[self.builder.columns()[0]]);
+        let total = histogram.total(&self.builder.fields, &self.builder.shape);
         let mut root = Leaf {
             start: 0,
             total,
@@ -127,7 +138,7 @@ impl<'a> Grower<'a> {
             groups: rules.interactions.map_or(Vec::new(), |all| all.all()),
             open: None,
         };
-        let split = find(rules, &histogram, self.builder.columns(), &root);
+        let split = best_of(rules, &histogram, &self.builder.shape, &root);
         self.keep(&mut root, split, histogram);
         root
     }
@@ -135,18 +146,25 @@ impl<'a> Grower<'a> {
     /// Finds how both children of a split would be split themselves. `histogram` is the parent's.
     fn open_children(&mut self, entries: &[Entry], rules: &Rules<'_>, mut histogram: Histogram, left: &mut Leaf, right: &mut Leaf) {
         let divisible = |leaf: &Leaf| leaf.total.count >= 2 * rules.min_rows;
-        if !divisible(left) && !divisible(right) {
+        let (small, large) = if left.total.count <= right.total.count { (left, right) } else { (right, left) };
+        if !divisible(large) {
             return self.free.push(histogram);
         }
-        let (small, large) = if left.total.count <= right.total.count { (left, right) } else { (right, left) };
+        let own = &entries[small.start..][..small.total.count as usize];
+        let find = |builder: &Builder<'_>, leaf: &Leaf, histogram: &Histogram| best_of(rules, histogram, &builder.shape, leaf);
+        if !divisible(small) && !histogram.wide {
+            self.builder.subtract_rows(&mut histogram, own);
+            let split = find(&self.builder, large, &histogram);
+            return self.keep(large, split, histogram);
+        }
         let mut small_histogram = self.take();
-        self.builder.build(&entries[small.start..][..small.total.count as usize], &mut small_histogram);
-        let columns = self.builder.columns();
-        histogram::subtract(&mut histogram, &small_histogram, columns);
-        let best = |leaf: &Leaf, histogram: &Histogram| {
-            if divisible(leaf) { find(rules, histogram, columns, leaf) } else { None }
-        };
-        let (small_split, large_split) = rayon::join(|| best(small, &small_histogram), || best(large, &histogram));
+        self.builder.build(own, &mut small_histogram);
+        self.builder.subtract(&mut histogram, &small_histogram, large.total.count as usize);
+        let builder = &self.builder;
+        let find_small = || if divisible(small) { find(builder, small, &small_histogram) } else { None };
+        let find_large = || find(builder, large, &histogram);
+        let (small_split, large_split) =
+            if builder.scans_pay_threads() { rayon::join(find_small, find_large) } else { (find_small(), find_large()) };
         self.keep(small, small_split, small_histogram);
         self.keep(large, large_split, histogram);
     }
@@ -164,11 +182,9 @@ impl<'a> Grower<'a> {
 }
 
 /// The best split of a leaf, on the columns that may split it.
-fn find(rules: &Rules<'_>, histogram: &Histogram, columns: &[usize], leaf: &Leaf) -> Option<Split> {
-    match rules.interactions {
-        None => split::best(rules, histogram, columns, &leaf.total, leaf.bounds),
-        Some(all) => split::best(rules, histogram, &all.allowed(&leaf.groups, columns), &leaf.total, leaf.bounds),
-    }
+fn best_of(rules: &Rules<'_>, histogram: &Histogram, shape: &Shape, leaf: &Leaf) -> Option<Split> {
+    let left_out = rules.interactions.map_or(Vec::new(), |all| all.left_out(&leaf.groups));
+    split::best(rules, histogram, shape, &leaf.total, leaf.bounds, &left_out)
 }
 
 /// The leaf whose split gains most, the earlier one of equals.
@@ -191,96 +207,5 @@ fn link(tree: &mut Tree, parent: Option<(usize, Side)>, child: Child) {
         Some((node, Side::Left)) => tree.nodes[node].set_left(child),
         Some((node, Side::Right)) => tree.nodes[node].set_right(child),
         None => {}
-    }
-}
-
-/// Entries that one thread parts at least.
-const PART: usize = 32_768;
-
-/// Moves the entries that go left to the front, keeping the order on both sides; returns how many there are.
-fn partition(entries: &mut [Entry], spare: &mut [Entry], bins: &[u8], split: &Split) -> usize {
-    let spare = &mut spare[..entries.len()];
-    if entries.len() < 2 * PART || rayon::current_num_threads() == 1 {
-        let left = compact_split(entries, spare, bins, split);
-        let right = entries.len() - left;
-        entries[left..].copy_from_slice(&spare[..right]);
-        return left;
-    }
-    let lefts: Vec<usize> =
-        entries.par_chunks_mut(PART).zip(spare.par_chunks_mut(PART)).map(|(part, spare)| compact_split(part, spare, bins, split)).collect();
-    let mut end = 0;
-    for (part, &left) in lefts.iter().enumerate() {
-        entries.copy_within(part * PART..part * PART + left, end);
-        end += left;
-    }
-    let total = end;
-    for ((part, &left), spare) in lefts.iter().enumerate().zip(spare.chunks(PART)) {
-        let right = PART.min(entries.len() - part * PART) - left;
-        entries[end..end + right].copy_from_slice(&spare[..right]);
-        end += right;
-    }
-    total
-}
-
-fn compact_split(entries: &mut [Entry], spare: &mut [Entry], bins: &[u8], split: &Split) -> usize {
-    match split.set {
-        Some(set) => compact(entries, spare, bins, |bin| set.has(bin)),
-        None => compact(entries, spare, bins, |bin| (bin <= split.bin) & (bin != MISSING) | (bin == MISSING) & split.missing_left),
-    }
-}
-
-/// Moves the entries that go left to the front and copies the others to the front of `spare`.
-#[inline(always)]
-fn compact(entries: &mut [Entry], spare: &mut [Entry], bins: &[u8], goes_left: impl Fn(u8) -> bool) -> usize {
-    let (mut left, mut right) = (0, 0);
-    for i in 0..entries.len() {
-        let entry = entries[i];
-        let goes_left = goes_left(bins[entry.row()]);
-        // Writing to both places and advancing one of them needs no branch, which half the rows would mispredict.
-        entries[left] = entry;
-        spare[right] = entry;
-        left += usize::from(goes_left);
-        right += usize::from(!goes_left);
-    }
-    left
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use kilter_stats::Rng;
-
-    #[test]
-    fn partitioning_is_stable_whatever_the_threads() {
-        let mut rng = Rng::seeded(1);
-        let rows = 5 * PART + 17;
-        let bins: Vec<u8> = (0..rows).map(|_| rng.below(9) as u8).collect();
-        let entries: Vec<Entry> = (0..rows).map(|row| Entry::new(row as u32, 1, 1)).collect();
-        for (bin, missing_left) in [(3, false), (3, true), (0, true), (8, false)] {
-            let split = Split {
-                gain: 1.0,
-                column: 0,
-                bin,
-                missing_left,
-                set: None,
-                left: Sums::default(),
-                right: Sums::default(),
-                left_bounds: UNBOUNDED,
-                right_bounds: UNBOUNDED,
-            };
-            let goes_left = |entry: &&Entry| match bins[entry.row()] {
-                MISSING => missing_left,
-                value => value <= bin,
-            };
-            let expected: Vec<Entry> =
-                entries.iter().filter(goes_left).chain(entries.iter().filter(|entry| !goes_left(entry))).copied().collect();
-            for threads in [1, 4] {
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-                let (mut moved, mut spare) = (entries.clone(), entries.clone());
-                let left = pool.install(|| partition(&mut moved, &mut spare, &bins, &split));
-                assert_eq!(left, entries.iter().filter(goes_left).count());
-                assert!(moved == expected);
-            }
-        }
     }
 }

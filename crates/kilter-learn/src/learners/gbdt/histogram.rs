@@ -1,34 +1,33 @@
 //! Exact gradient histograms: whole numbers, so no order of additions can change a bit.
 //!
-//! Gradients are rounded once a tree to 16-bit words (see [`Scale`]). A histogram cell then holds the exact sums of the rows in one bin of
-//! one column, packed into two machine words that one 128-bit addition updates:
+//! Gradients are rounded once a tree to whole words (see [`Scale`]). A histogram holds the exact sums of the rows in one bin of one column. Of a node
+//! of few rows these fit, with their number, into one machine word that one addition updates; where "few" ends follows from the widths of the
+//! [`Fields`]. Sums of more rows are made in blocks of so many and spilled into two words:
 //!
 //! ```text
-//! word 0: gradient, signed             word 1: count (24 bits) | hessian (40 bits)
+//! packed:  gradient, signed | hessian | count           wide:  gradient, signed          hessian (40 bits) | count (24 bits)
 //! ```
 //! Whole-number sums commute, hence any number of threads gives the same model, a sibling's histogram is the parent's minus the child's
 //! without error, and counts are counts (LightGBM estimates them from hessians). The idea of quantised gradients is Shi et al. 2022 (arXiv
 //! 2207.09682); here the words keep enough bits that accuracy is not touched.
+//!
+//! Eight columns lie side by side in a tile, a line of the cache a bin: what is done to one column by vectors is done to eight.
 
-use std::ops::Range;
+use super::by_row::ByRow;
 
-use rayon::prelude::*;
+/// Most rows whose count fits into a wide cell.
+pub(super) const MAX_ROWS: usize = (1 << WIDE_COUNT) - 1;
 
-use super::binned::Binned;
+const WIDE_COUNT: u32 = 24;
 
-/// Most rows whose count fits into a cell.
-pub(super) const MAX_ROWS: usize = (1 << 24) - 1;
+/// Columns that lie side by side.
+pub(super) const LANES: usize = 8;
 
-const COUNT_SHIFT: u32 = 40;
+/// Words of a bin of so many columns.
+pub(super) type Lanes = [u64; LANES];
 
-/// Packed sums of one bin.
-pub(super) type Cell = [u64; 2];
-
-/// Packed sums of one column: a cell a bin.
-pub(super) type Cells = [Cell; 256];
-
-/// Packed sums of one node: a row of cells a column.
-pub(super) type Histogram = Vec<Cells>;
+/// A word for each bin of eight columns.
+pub(super) type Tile = [Lanes; 256];
 
 /// One row of a node: row number in the low half; gradient and hessian words above.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -43,12 +42,79 @@ impl Entry {
     pub fn row(self) -> usize {
         self.0 as u32 as usize
     }
+}
+
+/// How gradient, hessian and count share a packed word. Each sum has its own bits, none can reach the next.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Fields {
+    pub gradient_shift: u32,
+    pub hessian_shift: u32,
+    pub hessian_mask: u64,
+    pub count_mask: u64,
+    /// Bits of one row's words, the gradient's with its sign.
+    gradient_bits: u32,
+    hessian_bits: u32,
+}
+
+impl Fields {
+    /// Words of 14 and 14 bits, up to 4 095 rows: for gradients that are about as large as they can be.
+    pub const COARSE: Fields = Fields::new(12, 14, 14);
+
+    /// Words of 16 and 15 bits, up to 2 047 rows: where one row's gradient may be a thousand times another's.
+    pub const FINE: Fields = Fields::new(11, 16, 15);
+
+    /// Every row's hessian is 1, their sum the count: words of 16 bits, rows without limit.
+    pub const CONSTANT: Fields = Fields {
+        gradient_shift: WIDE_COUNT,
+        hessian_shift: 0,
+        hessian_mask: MAX_ROWS as u64,
+        count_mask: MAX_ROWS as u64,
+        gradient_bits: 16,
+        hessian_bits: 0,
+    };
+
+    const fn new(count: u32, gradient_bits: u32, hessian_bits: u32) -> Self {
+        assert!(count + (hessian_bits + count) + (gradient_bits + count) <= 64);
+        Fields {
+            gradient_shift: count + hessian_bits + count,
+            hessian_shift: count,
+            hessian_mask: (1 << (hessian_bits + count)) - 1,
+            count_mask: (1 << count) - 1,
+            gradient_bits,
+            hessian_bits,
+        }
+    }
+
+    /// Most rows of a packed histogram.
+    pub fn most_rows(&self) -> usize {
+        self.count_mask as usize
+    }
+
+    pub fn constant_hessian(&self) -> bool {
+        self.hessian_bits == 0
+    }
+
+    /// A row's own word.
+    #[inline(always)]
+    pub fn word(&self, entry: Entry) -> u64 {
+        let gradient = (entry.0 as i64) >> 48;
+        let hessian = (entry.0 >> 32) & 0xffff;
+        self.pack(gradient, hessian, 1)
+    }
 
     #[inline(always)]
-    pub fn cell(self) -> Cell {
-        let gradient = (self.0 as i64) >> 48;
-        let hessian = (self.0 >> 32) & 0xffff;
-        [gradient as u64, hessian | 1 << COUNT_SHIFT]
+    pub fn pack(&self, gradient: i64, hessian: u64, count: u64) -> u64 {
+        let hessian = if self.constant_hessian() { 0 } else { hessian };
+        ((gradient << self.gradient_shift) as u64).wrapping_add((hessian << self.hessian_shift) + count)
+    }
+
+    #[inline(always)]
+    pub fn unpack(&self, word: u64) -> Sums {
+        Sums {
+            gradient: (word as i64) >> self.gradient_shift,
+            hessian: (word >> self.hessian_shift) & self.hessian_mask,
+            count: word & self.count_mask,
+        }
     }
 }
 
@@ -56,27 +122,38 @@ impl Entry {
 /// bit.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scale {
+    pub fields: Fields,
     gradient: f64,
     hessian: f64,
+    /// Largest words.
+    most: (f64, f64),
     /// What one whole number stands for: of a power of two the reciprocal is exact, and multiplying is quicker than dividing.
     pub gradient_unit: f64,
     pub hessian_unit: f64,
 }
 
 impl Scale {
-    pub fn fitting(largest_gradient: f64, largest_hessian: f64) -> Self {
+    pub fn fitting(fields: Fields, largest_gradient: f64, largest_hessian: f64) -> Self {
         // One below the limit leaves room for the dither to round up.
-        let (gradient, hessian) = (power_of_two_below(32_766.0 / largest_gradient), power_of_two_below(65_534.0 / largest_hessian));
-        Scale { gradient, hessian, gradient_unit: 1.0 / gradient, hessian_unit: 1.0 / hessian }
+        let most = |bits: u32| f64::from((1u32 << bits) - 2);
+        let most = (most(fields.gradient_bits - 1), most(fields.hessian_bits.max(1)));
+        let gradient = power_of_two_below(most.0 / largest_gradient);
+        let hessian = if fields.constant_hessian() { 1.0 } else { power_of_two_below(most.1 / largest_hessian) };
+        Scale { fields, gradient, hessian, most, gradient_unit: 1.0 / gradient, hessian_unit: 1.0 / hessian }
     }
 
     /// Rounds to words; `noise` are 32 random bits.
     #[inline(always)]
     pub fn words(&self, gradient: f64, hessian: f64, noise: u32) -> (i16, u16) {
-        let dither = |bits: u32| f64::from(bits) * (1.0 / 65_536.0);
-        let g = (gradient * self.gradient + dither(noise >> 16) + 32_768.0) as i32 - 32_768;
-        let h = (hessian * self.hessian + dither(noise & 0xffff)) as i32;
-        (g as i16, h as u16)
+        // Between minus and plus a half and neither of them: what is whole stays as it is.
+        let dither = |bits: u32| f64::from(bits as i32) * (1.0 / 65_536.0) - (0.5 - 1.0 / 131_072.0);
+        // Derivatives that overflowed must not reach into the neighbouring fields.
+        let (most_g, most_h) = self.most;
+        let g = (gradient * self.gradient + dither(noise >> 16)).max(-most_g).min(most_g);
+        let h = (hessian * self.hessian + dither(noise & 0xffff)).min(most_h);
+        // Added to a number below 2^51 it leaves the nearest whole number in the low bits; vector units have no instruction for what `as` does.
+        const WHOLE: f64 = 6_755_399_441_055_744.0;
+        ((g + WHOLE).to_bits() as i16, (h + WHOLE).to_bits() as u16)
     }
 
     #[inline(always)]
@@ -101,10 +178,6 @@ pub(super) struct Sums {
 
 impl Sums {
     #[inline(always)]
-    pub fn of(cell: Cell) -> Self {
-        Sums { gradient: cell[0] as i64, hessian: cell[1] & ((1 << COUNT_SHIFT) - 1), count: cell[1] >> COUNT_SHIFT }
-    }
-
     pub fn with(&self, more: &Sums) -> Sums {
         Sums { gradient: self.gradient + more.gradient, hessian: self.hessian + more.hessian, count: self.count + more.count }
     }
@@ -113,160 +186,106 @@ impl Sums {
     pub fn without(&self, part: &Sums) -> Sums {
         Sums { gradient: self.gradient - part.gradient, hessian: self.hessian - part.hessian, count: self.count - part.count }
     }
+
+    /// A wide cell's second word.
+    #[inline(always)]
+    pub fn wide(hessian: u64, count: u64) -> u64 {
+        hessian << WIDE_COUNT | count
+    }
 }
 
-/// Gradient, hessian and count of a cell as floats, exactly, by instructions that every vector unit has: a whole number of less than 51 bits,
-/// added to the bits of 2^52 + 2^51, is that float plus the number.
+/// The two parts of a wide cell's second word.
 #[inline(always)]
-pub(super) fn unpack(cell: Cell) -> [f64; 3] {
-    const MIDDLE: f64 = 6_755_399_441_055_744.0;
-    let float = |whole: u64| f64::from_bits(whole.wrapping_add(MIDDLE.to_bits())) - MIDDLE;
-    [float(cell[0]), float(cell[1] & ((1 << COUNT_SHIFT) - 1)), float(cell[1] >> COUNT_SHIFT)]
+pub(super) fn of_wide(word: u64) -> (u64, u64) {
+    (word >> WIDE_COUNT, word & MAX_ROWS as u64)
 }
 
-#[cfg(not(target_arch = "x86_64"))]
-#[inline(always)]
-pub(super) fn add(to: &mut Cell, cell: Cell) {
-    to[0] = to[0].wrapping_add(cell[0]);
-    to[1] = to[1].wrapping_add(cell[1]);
+/// Which columns a histogram is of and where they lie.
+pub(super) struct Shape {
+    pub tiles: Vec<TileShape>,
+    /// Its columns, upwards.
+    pub columns: Vec<usize>,
+    /// Tile and lane, by the number of the column.
+    places: Vec<(u32, u32)>,
 }
 
-/// Both words in one addition, which the compiler does not find by itself; every x86-64 processor has it.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-pub(super) fn add(to: &mut Cell, cell: Cell) {
-    use std::arch::x86_64::{__m128i, _mm_add_epi64, _mm_loadu_si128, _mm_storeu_si128};
-    let (to, from) = (std::ptr::from_mut(to).cast::<__m128i>(), std::ptr::from_ref(&cell).cast::<__m128i>());
-    // SAFETY: both pointers come from references to 16 bytes; unaligned loads and stores need no more.
-    unsafe { _mm_storeu_si128(to, _mm_add_epi64(_mm_loadu_si128(to), _mm_loadu_si128(from))) };
+pub(super) struct TileShape {
+    pub strip: usize,
+    /// Which bytes of a strip's row are the bins of its lanes.
+    pub bytes: Vec<usize>,
+    pub columns: Vec<usize>,
+    /// Highest bin in use.
+    pub last_bin: u8,
 }
 
-/// Sums of a whole node, read off any one column of its histogram.
-pub(super) fn total(cells: &Cells) -> Sums {
-    let mut sum = [0; 2];
-    cells.iter().for_each(|&cell| add(&mut sum, cell));
-    Sums::of(sum)
-}
-
-/// Turns a parent's histogram into that of one child by taking away the other child's.
-pub(super) fn subtract(parent: &mut Histogram, child: &Histogram, columns: &[usize]) {
-    for &column in columns {
-        for (cell, taken) in parent[column].iter_mut().zip(&child[column]) {
-            cell[0] = cell[0].wrapping_sub(taken[0]);
-            cell[1] = cell[1].wrapping_sub(taken[1]);
-        }
-    }
-}
-
-/// Builds histograms of the wanted columns, with room to do so on several threads.
-pub(super) struct Builder<'a> {
-    binned: &'a Binned,
-    columns: Vec<usize>,
-    partial: Vec<Histogram>,
-}
-
-/// Rows a thread should have before a second one pays.
-const ROWS_A_THREAD: usize = 8192;
-
-/// Columns summed in one pass over the rows: their cells (256 KiB) and one line of bins a row stay in the nearer caches.
-const TILE: usize = 64;
-
-impl<'a> Builder<'a> {
-    pub fn new(binned: &'a Binned) -> Self {
-        Builder { binned, columns: (0..binned.width).collect(), partial: Vec::new() }
-    }
-
-    pub fn columns(&self) -> &[usize] {
-        &self.columns
-    }
-
-    pub fn set_columns(&mut self, columns: Vec<usize>) {
-        self.columns = columns;
-    }
-
-    pub fn empty(&self) -> Histogram {
-        vec![[[0; 2]; 256]; self.binned.width]
-    }
-
-    /// Replaces `out` by the histogram of the entries.
-    pub fn build(&mut self, entries: &[Entry], out: &mut Histogram) {
-        let threads = rayon::current_num_threads().min(entries.len() / ROWS_A_THREAD).max(1);
-        clear(out, &self.columns);
-        if threads == 1 {
-            return add_rows(self.binned, &self.columns, entries, out);
-        }
-        while self.partial.len() < threads - 1 {
-            self.partial.push(self.empty());
-        }
-        let (binned, columns) = (self.binned, &self.columns);
-        let share = entries.len().div_ceil(threads);
-        let (first, others) = entries.split_at(share);
-        let partial = &mut self.partial[..threads - 1];
-        rayon::join(
-            || add_rows(binned, columns, first, out),
-            || {
-                partial.par_iter_mut().zip(others.par_chunks(share)).for_each(|(partial, entries)| {
-                    clear(partial, columns);
-                    add_rows(binned, columns, entries, partial);
-                })
-            },
-        );
-        let parts = others.len().div_ceil(share);
-        for partial in &self.partial[..parts] {
-            for &column in &self.columns {
-                out[column].iter_mut().zip(&partial[column]).for_each(|(cell, &part)| add(cell, part));
+impl Shape {
+    /// `columns` go upwards.
+    pub fn new(by_row: &ByRow, columns: Vec<usize>, width: usize, last_bin: impl Fn(usize) -> u8) -> Self {
+        let mut wanted = vec![false; width];
+        columns.iter().for_each(|&column| wanted[column] = true);
+        let mut tiles = Vec::new();
+        let mut places = vec![(u32::MAX, 0); width];
+        for (strip, all) in by_row.strips.iter().enumerate() {
+            let bytes: Vec<usize> = (0..all.columns.len()).filter(|&byte| wanted[all.columns[byte]]).collect();
+            for bytes in bytes.chunks(LANES) {
+                let columns: Vec<usize> = bytes.iter().map(|&byte| all.columns[byte]).collect();
+                columns.iter().enumerate().for_each(|(lane, &column)| places[column] = (tiles.len() as u32, lane as u32));
+                let last_bin = columns.iter().map(|&column| last_bin(column)).max().unwrap_or(0);
+                tiles.push(TileShape { strip, bytes: bytes.to_vec(), columns, last_bin });
             }
         }
+        Shape { tiles, columns, places }
     }
 }
 
-fn clear(histogram: &mut Histogram, columns: &[usize]) {
-    columns.iter().for_each(|&column| histogram[column].fill([0; 2]));
+/// Sums of one node.
+pub(super) struct Histogram {
+    /// A tile of packed words for each tile of the shape; when wide, tiles of gradients, then as many of hessians and counts.
+    words: Vec<u64>,
+    start: usize,
+    pub wide: bool,
 }
 
-fn add_rows(binned: &Binned, columns: &[usize], entries: &[Entry], out: &mut Histogram) {
-    if columns.len() < binned.width {
-        return columns.chunks(TILE).for_each(|columns| {
-            add_tile(binned, entries, columns[0]..columns[columns.len() - 1] + 1, |cell, bins| {
-                for &column in columns {
-                    add(&mut out[column][usize::from(bins[column - columns[0]])], cell);
-                }
-            });
-        });
+impl Histogram {
+    /// Room for so many tiles, on lines of the cache.
+    pub fn room(tiles: usize) -> Self {
+        let mut words = vec![0; tiles * 256 * LANES + LANES];
+        let start = words.as_mut_ptr().align_offset(64).min(LANES);
+        Histogram { words, start, wide: false }
     }
-    for (tile, out) in out.chunks_mut(TILE).enumerate() {
-        let first = tile * TILE;
-        add_tile(binned, entries, first..first + out.len(), |cell, bins| {
-            for (cells, &bin) in out.iter_mut().zip(bins) {
-                add(&mut cells[usize::from(bin)], cell);
-            }
-        });
-    }
-}
 
-/// Hands each row's cell and its bins of some neighbouring columns to `add_row`.
-#[inline(always)]
-fn add_tile(binned: &Binned, entries: &[Entry], columns: Range<usize>, mut add_row: impl FnMut(Cell, &[u8])) {
-    for (i, entry) in entries.iter().enumerate() {
-        // Rows of a deep node lie far apart in memory; asking for them early hides the wait.
-        if let Some(ahead) = entries.get(i + 24) {
-            let row = ahead.row() * binned.width;
-            prefetch(&binned.by_row, row + columns.start);
-            prefetch(&binned.by_row, row + columns.end - 1);
+    #[inline(always)]
+    pub fn tiles(&self) -> &[Tile] {
+        self.words[self.start..].as_chunks().0.as_chunks().0
+    }
+
+    #[inline(always)]
+    pub fn tiles_mut(&mut self) -> &mut [Tile] {
+        self.words[self.start..].as_chunks_mut().0.as_chunks_mut().0
+    }
+
+    /// Sums of a bin of one column.
+    pub fn sums(&self, fields: &Fields, shape: &Shape, column: usize, bin: u8) -> Sums {
+        let (tile, lane) = shape.places[column];
+        let (tile, lane, bin) = (tile as usize, lane as usize, usize::from(bin));
+        let word = self.tiles()[tile][bin][lane];
+        if !self.wide {
+            return fields.unpack(word);
         }
-        add_row(entry.cell(), &binned.row(entry.row())[columns.clone()]);
+        let (hessian, count) = of_wide(self.tiles()[shape.tiles.len() + tile][bin][lane]);
+        Sums { gradient: word as i64, hessian, count }
     }
-}
 
-#[inline(always)]
-fn prefetch(bytes: &[u8], position: usize) {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(byte) = bytes.get(position) {
-        // SAFETY: a hint to the cache about a valid reference; it changes no memory and cannot fault.
-        unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(std::ptr::from_ref(byte).cast()) };
+    /// Sums of the whole node, read off any one column.
+    pub fn total(&self, fields: &Fields, shape: &Shape) -> Sums {
+        let sums = self.column(fields, shape, shape.tiles[0].columns[0], shape.tiles[0].last_bin);
+        sums.iter().fold(Sums::default(), |total, sums| total.with(sums))
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (bytes, position);
+
+    /// Sums of one column, bin by bin, up to its last.
+    pub fn column(&self, fields: &Fields, shape: &Shape, column: usize, last_bin: u8) -> Vec<Sums> {
+        (0..=last_bin).map(|bin| self.sums(fields, shape, column, bin)).collect()
+    }
 }
 
 /// Largest power of two not above a positive number, within f64's comfortable range.
@@ -277,63 +296,66 @@ fn power_of_two_below(value: f64) -> f64 {
 
 /// 32 random bits for one row in one tree: counted, not drawn, so they do not depend on the order of work.
 #[inline(always)]
-pub(super) fn row_noise(tree_seed: u64, row: u32) -> u32 {
-    let mut z = tree_seed ^ u64::from(row).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
-    z = (z ^ (z >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
-    (z >> 32) as u32
+pub(super) fn row_noise(seed: u32, row: u32) -> u32 {
+    let mut z = row.wrapping_mul(0x9e37_79b9) ^ seed;
+    z = (z ^ (z >> 16)).wrapping_mul(0x7feb_352d);
+    z = (z ^ (z >> 15)).wrapping_mul(0x846c_a68b);
+    z ^ (z >> 16)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Matrix;
-    use crate::learners::gbdt::binned;
     use kilter_stats::Rng;
 
     #[test]
-    fn a_histogram_is_the_sum_of_its_rows_on_any_number_of_threads() {
-        let mut rng = Rng::seeded(1);
-        let mut matrix = Matrix::with_columns(vec!["a".into(), "b".into(), "c".into()]);
-        (0..50_000).for_each(|_| matrix.push_row(&[rng.normal(), rng.uniform(), rng.below(3) as f64]));
-        let binned = Binned::new(&matrix, 0..50_000, &binned::cut(&matrix, 0..50_000, 255, 0));
-        let entries: Vec<Entry> = (0..50_000).map(|row| Entry::new(row, rng.next_u64() as i16, rng.next_u64() as u16)).collect();
-        let mut naive = vec![[Sums::default(); 256]; 3];
-        for entry in &entries {
-            for (column, &bin) in binned.row(entry.row()).iter().enumerate() {
-                let (sums, one) = (&mut naive[column][usize::from(bin)], Sums::of(entry.cell()));
-                *sums = Sums { gradient: sums.gradient + one.gradient, hessian: sums.hessian + one.hessian, count: sums.count + one.count };
+    fn words_are_unbiased_and_fit() {
+        for fields in [Fields::COARSE, Fields::FINE] {
+            let scale = Scale::fitting(fields, 1.0, 0.25);
+            let (mut sum_g, mut sum_h) = (0i64, 0u64);
+            for row in 0..100_000 {
+                let (g, h) = scale.words(-0.000_013, 0.000_013, row_noise(77, row));
+                (sum_g, sum_h) = (sum_g + i64::from(g), sum_h + u64::from(h));
             }
-        }
-        for threads in [1, 2, 8] {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let mut builder = Builder::new(&binned);
-            let mut out = builder.empty();
-            pool.install(|| builder.build(&entries, &mut out));
-            for column in 0..3 {
-                assert!(out[column].iter().zip(&naive[column]).all(|(&cell, sums)| Sums::of(cell) == *sums));
+            let sums = Sums { gradient: sum_g, hessian: sum_h, count: 100_000 };
+            assert!((scale.gradient(&sums) / -1.3 - 1.0).abs() < 0.04, "{}", scale.gradient(&sums));
+            assert!((scale.hessian(&sums) / 1.3 - 1.0).abs() < 0.04, "{}", scale.hessian(&sums));
+            for largest in [1.0, 0.3, 1e-9, 7e12] {
+                let scale = Scale::fitting(fields, largest, largest);
+                let (g_bits, h_bits) = (fields.gradient_bits, fields.hessian_bits);
+                let (high, low) = (scale.words(largest, largest, u32::MAX), scale.words(-largest, largest, 0));
+                assert!(high.0 >= 1 << (g_bits - 3) && low.0 <= -(1 << (g_bits - 3)) && high.1 >= 1 << (h_bits - 2));
+                assert!(
+                    i32::from(high.0) < 1 << (g_bits - 1) && i32::from(low.0) >= -(1 << (g_bits - 1)) && u32::from(high.1) < 1 << h_bits
+                );
             }
-            assert_eq!(total(&out[0]), total(&out[2]));
         }
     }
 
+    /// As many rows as may be, all at the limits of their words: no field runs into its neighbour.
     #[test]
-    fn words_are_unbiased_and_fit() {
-        let scale = Scale::fitting(1.0, 0.25);
-        let mut rng = Rng::seeded(2);
-        let (mut sum_g, mut sum_h) = (0i64, 0u64);
-        for _ in 0..100_000 {
-            let (g, h) = scale.words(-0.000_013, 0.000_013, rng.next_u64() as u32);
-            (sum_g, sum_h) = (sum_g + i64::from(g), sum_h + u64::from(h));
+    fn fields_hold_as_many_rows_as_they_say() {
+        for fields in [Fields::COARSE, Fields::FINE, Fields::CONSTANT] {
+            let (g_most, h_most) = (1i64 << (fields.gradient_bits - 1), (1u64 << fields.hessian_bits) - 1);
+            let rows = fields.most_rows() as u64;
+            for gradient in [-g_most, g_most - 1, 0] {
+                let word = fields.word(Entry::new(3, gradient as i16, h_most as u16));
+                let hessian = if fields.constant_hessian() { rows } else { rows * h_most };
+                assert_eq!(fields.unpack(word.wrapping_mul(rows)), Sums { gradient: gradient * rows as i64, hessian, count: rows });
+            }
         }
-        let sums = Sums { gradient: sum_g, hessian: sum_h, count: 100_000 };
-        assert!((scale.gradient(&sums) / -1.3 - 1.0).abs() < 0.02, "{}", scale.gradient(&sums));
-        assert!((scale.hessian(&sums) / 1.3 - 1.0).abs() < 0.02, "{}", scale.hessian(&sums));
-        for largest in [1.0, 0.3, 1e-9, 7e12] {
-            let scale = Scale::fitting(largest, largest);
-            assert!(scale.words(largest, largest, u32::MAX).0 > 8_000);
-            assert!(scale.words(-largest, largest, 0).0 < -8_000);
-            assert!(scale.words(largest, largest, u32::MAX).1 > 16_000);
+        let mut rng = Rng::seeded(3);
+        for fields in [Fields::COARSE, Fields::FINE] {
+            let mut sums = Sums::default();
+            let mut word = 0u64;
+            for _ in 0..fields.most_rows() {
+                let half = 1i64 << (fields.gradient_bits - 1);
+                let (g, h) = (rng.below(2 * half as u64) as i64 - half, rng.below(1 << fields.hessian_bits));
+                word = word.wrapping_add(fields.word(Entry::new(0, g as i16, h as u16)));
+                sums = sums.with(&Sums { gradient: g, hessian: h, count: 1 });
+                assert_eq!(fields.unpack(word), sums);
+                assert_eq!(fields.pack(sums.gradient, sums.hessian, sums.count), word);
+            }
         }
     }
 }

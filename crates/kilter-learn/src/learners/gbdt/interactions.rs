@@ -48,10 +48,9 @@ impl Interactions {
         open.iter().copied().filter(|&group| self.groups[group as usize][column]).collect()
     }
 
-    /// Those of the columns that may split.
-    pub fn allowed(&self, open: &Open, columns: &[usize]) -> Vec<usize> {
-        let allowed = |column: &usize| open.iter().any(|&group| self.groups[group as usize][*column]);
-        columns.iter().copied().filter(allowed).collect()
+    /// Which columns may not split.
+    pub fn left_out(&self, open: &Open) -> Vec<bool> {
+        (0..self.groups[0].len()).map(|column| !open.iter().any(|&group| self.groups[group as usize][column])).collect()
     }
 }
 

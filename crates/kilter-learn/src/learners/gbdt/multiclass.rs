@@ -9,10 +9,12 @@ use kilter_stats::Rng;
 use rayon::prelude::*;
 
 use super::binned::{Binned, Cuts};
-use super::boost::{self, BLOCK, Bag};
+use super::boost::{self, Bag};
+use super::by_row::ByRow;
 use super::categories::{Columns, Encoded, Encoders};
+use super::gradients::BLOCK;
 use super::grow::{Grower, Grown, MAX_DEPTH};
-use super::histogram::{Entry, MAX_ROWS, Scale, row_noise};
+use super::histogram::{Entry, Fields, MAX_ROWS, Scale, row_noise};
 use super::interactions::Interactions;
 use super::objective::quick_exp;
 use super::split::Rules;
@@ -201,7 +203,9 @@ fn boost(
 
     let curvature = classes as f64 / (classes as f64 - 1.0);
     let largest_weight = set.weights.as_ref().map_or(1.0, |weights| weights[rows].iter().copied().fold(0.0, f64::max));
-    let scale = Scale::fitting(largest_weight, 0.25 * curvature * largest_weight);
+    // Of a class that few rows have, most gradients are far smaller than the largest.
+    let fields = Fields::FINE;
+    let scale = Scale::fitting(fields, largest_weight, 0.25 * curvature * largest_weight);
     let rules = Rules {
         lambda: parameters.lambda_l2,
         min_rows: parameters.min_leaf_rows as u64,
@@ -225,21 +229,22 @@ fn boost(
     let mut stopped_early = false;
     let seeds = Rng::seeded(parameters.seed);
     // The grower reads the bins while scores change beside them.
-    let binned = std::mem::replace(&mut training.binned, Binned { rows: 0, width: 0, by_row: Vec::new(), by_column: Vec::new() });
-    let mut grower = Grower::new(&binned, parameters.leaves, max_depth);
+    let binned = std::mem::replace(&mut training.binned, Binned { by_column: Vec::new() });
+    let by_row = ByRow::new(&binned.by_column, |column| cuts[column].last_bin());
+    let mut grower = Grower::new(&by_row, &cuts, fields, count, parameters.leaves, max_depth);
 
     for round in 0..parameters.trees {
         let mut rng = seeds.fork(round as u64);
-        let bag_seed = rng.next_u64();
+        let bag_seed = rng.next_u64() as u32;
         let bag = (parameters.bagging_fraction < 1.0).then_some(Bag { seed: bag_seed, fraction: parameters.bagging_fraction });
         training.probabilities(&mut probabilities);
         let mut any = false;
         let mut sampled = bag.is_some();
         for class in 0..classes {
-            let noise_seed = rng.next_u64();
-            let columns = boost::choose_columns(binned.width, parameters.column_fraction, &mut rng);
-            sampled |= columns.len() < binned.width;
-            grower.set_columns(columns);
+            let noise_seed = rng.next_u64() as u32;
+            let columns = boost::choose_columns(cuts.len(), parameters.column_fraction, &mut rng);
+            sampled |= columns.len() < cuts.len();
+            grower.set_columns(columns, &cuts);
             compute_gradients(&training, class, &probabilities[class], curvature, &scale, noise_seed, &mut gradients, &mut entries);
             if let Some(bag) = &bag {
                 entries.retain(|entry| bag.has(entry.row()));
@@ -247,18 +252,18 @@ fn boost(
             if entries.is_empty() {
                 continue;
             }
-            let mut grown = grower.grow(&mut entries, &rules);
+            let mut grown = grower.grow(&mut entries, &binned.by_column, &rules);
             if grown.tree.nodes.is_empty() {
                 continue;
             }
             any = true;
             set_leaf_values(&mut grown, &entries, &gradients, parameters);
-            boost::add_leaf_values(&mut training.scores[class], &grown, &entries);
+            add_leaf_values(&mut training.scores[class], &grown, &entries);
             if let Some(bag) = &bag {
-                boost::add_tree(&mut training.scores[class], &binned, &grown, |row| !bag.has(row));
+                add_outside(&mut training.scores[class], &binned, &grown, bag);
             }
             if let Some(validation) = &mut validation {
-                boost::add_tree(&mut validation.scores[class], &validation.binned, &grown, |_| true);
+                boost::add_tree(&mut validation.scores[class], &validation.binned, &grown);
             }
             trees[class].push(grown.tree);
         }
@@ -307,7 +312,7 @@ fn compute_gradients(
     probabilities: &[f32],
     curvature: f64,
     scale: &Scale,
-    noise_seed: u64,
+    noise_seed: u32,
     gradients: &mut [[f32; 2]],
     entries: &mut Vec<Entry>,
 ) {
@@ -333,10 +338,29 @@ fn set_leaf_values(grown: &mut Grown, entries: &[Entry], gradients: &[[f32; 2]],
             let [more_g, more_h] = gradients[entry.row()];
             [g + f64::from(more_g), h + f64::from(more_h)]
         };
-        let [gradient, hessian] = entries[leaf.start..][..leaf.rows].iter().fold([0.0; 2], add);
+        let [gradient, hessian] = entries[leaf.start..][..leaf.total.count as usize].iter().fold([0.0; 2], add);
         parameters.learning_rate * super::split::leaf_value(gradient, hessian + parameters.lambda_l2, leaf.bounds)
     };
     grown.tree.leaves = grown.leaves.par_iter().map(value).collect();
+}
+
+fn add_leaf_values(scores: &mut [f64], grown: &Grown, entries: &[Entry]) {
+    for (leaf, value) in grown.leaves.iter().zip(&grown.tree.leaves) {
+        for entry in &entries[leaf.start..][..leaf.total.count as usize] {
+            scores[entry.row()] += value;
+        }
+    }
+}
+
+/// Adds the tree's values to the rows that it did not see.
+fn add_outside(scores: &mut [f64], binned: &Binned, grown: &Grown, bag: &Bag) {
+    scores.par_chunks_mut(BLOCK).enumerate().for_each(|(block, scores)| {
+        for (row, score) in (block * BLOCK..).zip(scores) {
+            if !bag.has(row) {
+                *score += grown.tree.leaves[grown.leaf_of(&binned.by_column, row)];
+            }
+        }
+    });
 }
 
 #[cfg(test)]

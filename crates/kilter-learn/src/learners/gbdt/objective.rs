@@ -129,6 +129,11 @@ impl Objective {
         }
     }
 
+    /// The second derivative is 1, whatever margin and label.
+    pub(super) fn constant_hessian(&self) -> bool {
+        matches!(self, Objective::SquaredError | Objective::Huber { .. } | Objective::AbsoluteError | Objective::Quantile { .. })
+    }
+
     /// Largest sizes of both derivatives, where they are known beforehand.
     pub(super) fn limits(&self) -> Option<(f64, f64)> {
         match *self {
@@ -205,10 +210,11 @@ pub(super) fn quick_exp(x: f64) -> f64 {
     let shifted = x * std::f64::consts::LOG2_E + WHOLE;
     let whole = shifted - WHOLE;
     let rest = (x - whole * LN_2_HIGH) - whole * LN_2_LOW;
-    let mut sum = 1.0 / 6_227_020_800.0;
-    for factorial in [479_001_600.0, 39_916_800.0, 3_628_800.0, 362_880.0, 40_320.0, 5_040.0, 720.0, 120.0, 24.0, 6.0, 2.0, 1.0, 1.0] {
-        sum = sum * rest + 1.0 / factorial;
-    }
+    // Written out: a loop here would keep the compiler from taking several rows at once.
+    let next = |sum: f64, factorial: f64| sum * rest + 1.0 / factorial;
+    let sum = next(next(next(1.0 / 6_227_020_800.0, 479_001_600.0), 39_916_800.0), 3_628_800.0);
+    let sum = next(next(next(next(next(sum, 362_880.0), 40_320.0), 5_040.0), 720.0), 120.0);
+    let sum = next(next(next(next(next(sum, 24.0), 6.0), 2.0), 1.0), 1.0);
     sum * f64::from_bits((shifted.to_bits() << 52).wrapping_add(1.0f64.to_bits()))
 }
 

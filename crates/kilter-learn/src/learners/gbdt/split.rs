@@ -10,9 +10,9 @@
 use super::binned::{Cuts, MISSING};
 use super::categories::BinSet;
 use super::category_split::{self, BestSet, CategoryRules};
-use super::histogram::{Cell, Cells, Histogram, Scale, Sums, add};
+use super::histogram::{Histogram, Scale, Shape, Sums};
 use super::interactions::Interactions;
-use super::thresholds::{self, Thresholds};
+use super::thresholds::{self, Best};
 
 /// What a split must satisfy.
 #[derive(Clone, Debug)]
@@ -55,36 +55,58 @@ pub(super) struct Split {
     pub right_bounds: Bounds,
 }
 
-pub(super) fn best(rules: &Rules<'_>, histogram: &Histogram, columns: &[usize], total: &Sums, bounds: Bounds) -> Option<Split> {
-    let mut best: Option<Candidate> = None;
-    let mut thresholds = Thresholds::new();
+/// The best split; columns that are `left_out` are passed over.
+pub(super) fn best(
+    rules: &Rules<'_>,
+    histogram: &Histogram,
+    shape: &Shape,
+    total: &Sums,
+    bounds: Bounds,
+    left_out: &[bool],
+) -> Option<Split> {
     let floor = rules.min_gain + rules.side(total, bounds).score;
-    for &column in columns {
+    let mut best: Option<Candidate> = None;
+    let is_categories = |column: usize| rules.categories.as_ref().is_some_and(|categories| categories.columns[column]);
+    if rules.monotone.is_empty() {
+        let no_numbers: Vec<bool>;
+        let passed_over = match &rules.categories {
+            None => left_out,
+            Some(categories) => {
+                let out = |(column, is): (usize, &bool)| *is || left_out.get(column).is_some_and(|&out| out);
+                no_numbers = categories.columns.iter().enumerate().map(out).collect();
+                &no_numbers
+            }
+        };
+        best = thresholds::best(rules, histogram, shape, total, floor, passed_over)
+            .map(|Best { score, column, bin, missing_left, left }| Candidate { score, column, bin, missing_left, set: None, left });
+        if rules.categories.is_none() {
+            return best.map(|candidate| rules.split(candidate, total, bounds));
+        }
+    }
+    for &column in shape.columns.iter().filter(|&&column| !left_out.get(column).is_some_and(|&out| out)) {
         let beat = best.as_ref().map_or(floor, |best| best.score);
-        let found = if let Some(categories) = rules.categories.as_ref().filter(|categories| categories.columns[column]) {
-            let found = category_split::best(rules, categories, &histogram[column], rules.cuts[column].last_bin(), total, bounds, beat);
-            found.map(|BestSet { score, set, left }| Candidate {
+        if let Some(categories) = rules.categories.as_ref().filter(|_| is_categories(column)) {
+            let last_bin = rules.cuts[column].last_bin();
+            let sums = histogram.column(&rules.scale.fields, shape, column, last_bin);
+            let found = category_split::best(rules, categories, &sums, total, bounds, beat);
+            let found = found.map(|BestSet { score, set, left }| Candidate {
                 score,
                 column,
                 bin: 0,
                 missing_left: set.has(MISSING),
                 set: Some(set),
                 left,
-            })
-        } else if rules.monotone.is_empty() {
-            thresholds.add_up(&histogram[column], rules.cuts[column].last_bin());
-            let missing = histogram[column][usize::from(MISSING)];
-            rules.scan_column(missing, total, beat, |beat, missing_left| {
-                let found = thresholds.best(rules, total, if missing_left { missing } else { [0; 2] }, beat)?;
-                let thresholds::Best { score, bin, left } = found;
-                Some(Candidate { score, column, bin, missing_left, set: None, left })
-            })
-        } else {
-            let cells = &histogram[column];
-            rules.scan_column(cells[usize::from(MISSING)], total, beat, |beat, missing_left| {
-                rules.scan_constrained(cells, column, total, bounds, beat, missing_left)
-            })
-        };
+            });
+            best = found.or(best);
+            continue;
+        }
+        if rules.monotone.is_empty() {
+            continue;
+        }
+        let sums = histogram.column(&rules.scale.fields, shape, column, rules.cuts[column].last_bin());
+        let found = rules.scan_column(sums[usize::from(MISSING)], total, beat, |beat, missing_left| {
+            rules.scan_constrained(&sums, column, total, bounds, beat, missing_left)
+        });
         best = found.or(best);
     }
     best.map(|candidate| rules.split(candidate, total, bounds))
@@ -107,9 +129,9 @@ struct Side {
 
 impl Rules<'_> {
     /// The better of both sides for the missing; `scan` finds the best candidate above a score with one of them.
-    fn scan_column(&self, missing: Cell, total: &Sums, beat: f64, scan: impl Fn(f64, bool) -> Option<Candidate>) -> Option<Candidate> {
+    fn scan_column(&self, missing: Sums, total: &Sums, beat: f64, scan: impl Fn(f64, bool) -> Option<Candidate>) -> Option<Candidate> {
         let right = scan(beat, false);
-        if Sums::of(missing).count == 0 {
+        if missing.count == 0 {
             return right.map(|found| Candidate { missing_left: 2 * found.left.count >= total.count, ..found });
         }
         let beat = right.as_ref().map_or(beat, |found| found.score);
@@ -119,7 +141,7 @@ impl Rules<'_> {
     /// Tries every threshold of a column with missing values on one side; the last threshold parts all values from the missing.
     fn scan_constrained(
         &self,
-        cells: &Cells,
+        sums: &[Sums],
         column: usize,
         total: &Sums,
         bounds: Bounds,
@@ -127,14 +149,12 @@ impl Rules<'_> {
         missing_left: bool,
     ) -> Option<Candidate> {
         let mut found = None;
-        let mut below = if missing_left { cells[usize::from(MISSING)] } else { [0; 2] };
-        for bin in 1..=self.cuts[column].last_bin() {
-            let cell = cells[usize::from(bin)];
-            if Sums::of(cell).count == 0 {
+        let mut left = if missing_left { sums[usize::from(MISSING)] } else { Sums::default() };
+        for (bin, own) in (1..=u8::MAX).zip(&sums[1..]) {
+            if own.count == 0 {
                 continue;
             }
-            add(&mut below, cell);
-            let left = Sums::of(below);
+            left = left.with(own);
             let right = total.without(&left);
             if left.count < self.min_rows || self.scale.hessian(&left) < self.min_hessian {
                 continue;

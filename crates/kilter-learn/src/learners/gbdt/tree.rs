@@ -114,15 +114,15 @@ impl Tree {
         !self.sets.is_empty()
     }
 
-    /// The leaf that a row of bins reaches; `bins` stand for the nodes' thresholds.
-    pub fn leaf_of_bins(&self, bins: &[u8], row: &[u8]) -> usize {
+    /// The leaf that a row reaches whose bin in a column is known; `bins` stand for the nodes' thresholds.
+    pub fn leaf_of_bins(&self, bins: &[u8], bin_of: impl Fn(usize) -> u8) -> usize {
         let mut at = self.root();
         loop {
             match at {
                 Child::Leaf(leaf) => return leaf,
                 Child::Node(index) => {
                     let node = &self.nodes[index];
-                    let bin = row[node.column as usize];
+                    let bin = bin_of(node.column as usize);
                     let left = match self.set(node) {
                         Some(set) => set.has(bin),
                         None if bin == super::binned::MISSING => node.missing_left,
