@@ -89,7 +89,7 @@ impl Default for Explainable {
             learning_rate: 0.04,
             rounds: 5000,
             early_stopping: 50,
-            leaves: 3,
+            leaves: 2,
             min_leaf_rows: 4,
             seed: 7,
             monotone: Vec::new(),
