@@ -193,6 +193,7 @@ fn model_block(out: &mut String, plan: &Plan, model: &ModelPlan, marks: Vec<Stri
         );
     }
     let direction = |i: usize| match &model.learner {
+        Learner::Gbdt(g) if g.categorical.contains(&model.inputs[i].name) => "categories",
         Learner::Gbdt(g) => match g.monotone.get(i) {
             Some(1) => "increasing",
             Some(-1) => "decreasing",
