@@ -2,6 +2,7 @@
 
 use kilter_core::{EntityKey, Event, EventTime, Value};
 use kilter_features::Engine;
+use kilter_learn::category_of;
 
 use crate::{ContextPlan, Lookup, ModelPlan};
 
@@ -27,10 +28,13 @@ impl ContextPlan {
 }
 
 impl ModelPlan {
-    /// The model's row from the slots of its context; missing values as NaN.
+    /// The model's row from the slots of its context; missing values as NaN, texts as the number of their category.
     pub fn inputs(&self, slots: &[Value], row: &mut Vec<f64>) {
         row.clear();
-        row.extend(self.inputs.iter().map(|input| input.expr.eval(slots).as_f64().unwrap_or(f64::NAN)));
+        row.extend(self.inputs.iter().map(|input| match input.expr.eval(slots) {
+            Value::Text(text) => category_of(&text),
+            value => value.as_f64().unwrap_or(f64::NAN),
+        }));
     }
 
     pub fn input_names(&self) -> Vec<String> {

@@ -131,7 +131,7 @@ pub struct CalibrationPlan {
 pub struct InputPlan {
     pub name: String,
     pub text: String,
-    /// Over the slots of the model's context; numeric or boolean.
+    /// Over the slots of the model's context; numeric or boolean, or a text that is a category.
     pub expr: Expr,
 }
 

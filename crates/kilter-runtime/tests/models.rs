@@ -28,6 +28,7 @@ payment_id = "string"
 card = { type = "int64", required = true }
 at = "timestamp"
 amount = { type = "float64", required = true }
+shop = "string"
 [source.outcomes]
 time = "at"
 max_future = "none"
@@ -68,7 +69,11 @@ const BEFORE: u64 = 1_200;
 const AFTER: u64 = 150;
 
 async fn start(dir: &Path, learner: &str) -> Arc<Service> {
-    std::fs::write(dir.join("kilter.toml"), DEFINITIONS.replace("LEARNER", learner)).unwrap();
+    let mut definitions = DEFINITIONS.replace("LEARNER", learner);
+    if learner.contains("categorical") {
+        definitions = definitions.replace("\"payments.amount\"]", "\"payments.amount\", \"payments.shop\"]");
+    }
+    std::fs::write(dir.join("kilter.toml"), definitions).unwrap();
     let project = project::load(dir).unwrap_or_else(|report| panic!("{report}"));
     Service::start(project, StartOptions::default()).await.unwrap()
 }
@@ -89,8 +94,14 @@ fn at(minutes: u64) -> EventTime {
     EventTime(1_700_000_000_000_000) + Span(minutes as i64 * 60_000_000)
 }
 
+/// A text as JSON, or null; some shops come up after training only.
+fn shop(n: u64) -> String {
+    let new = n >= BEFORE && n % 5 == 0;
+    if n % 11 == 0 { "null".into() } else { format!("\"shop {}\"", if new { 100 + n % 3 } else { n % 6 }) }
+}
+
 fn payment(n: u64) -> String {
-    format!(r#"{{"payment_id":"p{n}","card":{},"at":"{}","amount":{}}}"#, n % 7, at(n * 3), amount(n))
+    format!(r#"{{"payment_id":"p{n}","card":{},"at":"{}","amount":{},"shop":{}}}"#, n % 7, at(n * 3), amount(n), shop(n))
 }
 
 /// The larger the amount, the likelier the fraud; never sure.
@@ -179,6 +190,28 @@ async fn a_calibrated_model_decides_and_is_replayed() {
         };
         check_trained(&format!("{GBDT}\ncalibration = {calibration}"), "calibrated").await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_is_a_category_and_its_decisions_are_replayed() {
+    let learner = format!("{GBDT}\ncategorical = [\"shop\"]");
+    let dir = tempfile::tempdir().unwrap();
+    let service = start(dir.path(), &learner).await;
+    play(&service, 0..BEFORE).await;
+    service.train(0, None, None, "test".into(), Promotion::Always).await.unwrap();
+    let model = version(&service, 1).await;
+    assert_eq!(model.categorical_inputs().into_iter().map(|at| model.inputs()[at].as_str()).collect::<Vec<_>>(), ["payments.shop"]);
+    check_decides(dir.path(), &learner, service, "gbdt").await;
+    // What the decisions saw of shops, and how many of them training had not.
+    let service = start(dir.path(), &learner).await;
+    let (made, _) = service.decisions(None, AFTER as usize, |_| true).unwrap();
+    let at = model.inputs().iter().position(|input| input == "payments.shop").unwrap();
+    let seen: Vec<f64> = made.iter().map(|made| made.decision.inputs[at]).collect();
+    let expected = [kilter_learn::category_of("shop 1"), kilter_learn::category_of("shop 101")];
+    assert!(expected.iter().all(|category| seen.contains(category)) && seen.iter().any(|category| category.is_nan()));
+    let unseen = made.iter().filter(|made| model.unseen_categories(&made.decision.inputs) == 1).count();
+    assert!(unseen > 20 && unseen < seen.len() / 2, "{unseen} of {}", seen.len());
+    check_trained(&format!("{GBDT}\ncategorical = [\"shop\"]\ncalibration = {{ method = \"platt\", share = 0.4 }}"), "calibrated").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -244,6 +244,27 @@ fn an_additive_model_takes_its_settings_and_directions() {
 }
 
 #[test]
+fn a_text_may_be_an_input_where_it_is_a_category() {
+    let project = sound(&edited("window = \"14d\"", "categorical = [\"last_kind\", \"txn_count_7d\"]\nwindow = \"14d\""));
+    let model = &project.plan.models[0];
+    let inputs: Vec<&str> = model.inputs.iter().map(|i| i.name.as_str()).collect();
+    assert!(inputs.contains(&"account.last_kind"), "{inputs:?}");
+    let Learner::Gbdt(gbdt) = &model.learner else { panic!("gbdt was asked for") };
+    assert_eq!(gbdt.categorical, ["account.last_kind", "account.txn_count_7d"]);
+    let mut slots = vec![Value::Null; model.context.width];
+    let mut row = Vec::new();
+    slots.iter_mut().skip(5).for_each(|slot| *slot = Value::text("rent"));
+    model.inputs(&slots, &mut row);
+    assert_eq!(row[inputs.iter().position(|input| *input == "account.last_kind").unwrap()], kilter_learn::category_of("rent"));
+    // With learners that know no categories it is refused.
+    let logistic =
+        edited("learner = \"gbdt\"\nparams = { trees = 50, learning_rate = 0.1 }", "learner = \"logistic\"\ncategorical = [\"last_kind\"]")
+            .replace("monotone = { burden = \"increasing\" }\n", "");
+    let report = check(&logistic).unwrap_err().to_string();
+    assert!(report.contains("\"logistic\" knows no categories") && report.contains("use `learner = \"gbdt\"`"), "{report}");
+}
+
+#[test]
 fn a_scorecard_takes_shapes_cuts_and_codes_of_single_inputs_by_short_names() {
     let text = edited(
         "learner = \"gbdt\"\nparams = { trees = 50, learning_rate = 0.1 }",
@@ -472,6 +493,11 @@ const BROKEN: &[Broken] = &[
     ("\"account.*\"", "\"account.turnover_8d\"", "unknown_column", "turnover_8d", "did you mean `account.turnover_7d`"),
     ("\"account.*\"", "\"applications.*\"", "all_of_source", "applications.*", "applications.amount"),
     ("\"account.*\"", "\"account.last_kind\"", "wrong_type", "\"account.last_kind\"", "is_it = account.last_kind = 'x'"),
+    ("\"account.*\"", "\"account.last_kind\"", "wrong_type", "\"account.last_kind\"", "categorical = [\"last_kind\"]"),
+    ("window = \"14d\"", "categorical = [\"last_kin\"]", "unknown_input", "\"last_kin\"", "account.turnover_7d"),
+    ("window = \"14d\"", "categorical = [\"burden\"]", "misplaced", "\"burden\"", "`monotone` or of `categorical`"),
+    ("window = \"14d\"", "categorical = [\"amount\"]", "wrong_type", "\"amount\"", "cast"),
+    ("window = \"14d\"", "categorical = \"last_kind\"", "wrong_type", "categorical", "[\"...\", \"...\"]"),
     ("\"account.*\"", "\"applied_at\"", "wrong_type", "\"applied_at\"", "hour(applied_at)"),
     ("\"account.*\"", "\"borrower.*\"", "out_of_reach", "borrower.*", "keys = { borrower"),
     ("\"account.*\"", "\"account.turnover_7d / amount\"", "unnamed_input", "turnover_7d / amount", "burden = account.turnover_7d / amount"),

@@ -308,6 +308,10 @@ pub struct ModelDef {
     /// Inputs whose growth may only raise or only lower the score.
     #[schemars(with = "MonotoneSchema", default)]
     pub monotone: Named<Direction>,
+    /// Inputs that are categories: texts, or whole numbers that are names and no quantities.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
+    pub categorical: Vec<String>,
     /// Who answers for it.
     pub owner: Option<String>,
     /// For people.

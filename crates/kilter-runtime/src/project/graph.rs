@@ -204,6 +204,7 @@ fn model_block(out: &mut String, plan: &Plan, model: &ModelPlan, marks: Vec<Stri
         _ => "",
     };
     let direction = |i: usize| match &model.learner {
+        Learner::Gbdt(g) if g.categorical.contains(&model.inputs[i].name) => "categories",
         Learner::Gbdt(g) => declared(&g.monotone, i),
         Learner::Explainable(e) => declared(&e.monotone, i),
         Learner::Forest(_) | Learner::Logistic(_) => "",

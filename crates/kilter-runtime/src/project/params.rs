@@ -11,11 +11,11 @@ use serde_json::{Map, Value};
 use super::definitions::{LearnerKind, Word};
 
 /// Settings that a model gives by keys of its own.
-const ELSEWHERE: [&str; 2] = ["seed", "monotone"];
+const ELSEWHERE: [&str; 3] = ["seed", "monotone", "categorical"];
 
 fn defaults(kind: LearnerKind) -> Map<String, Value> {
     let value = match kind {
-        LearnerKind::Gbdt => serde_json::to_value(Gbdt::default()),
+        LearnerKind::Gbdt => serde_json::to_value(Gbdt::default()).map(with_settings_of_categories),
         LearnerKind::Forest => serde_json::to_value(Forest::default()),
         LearnerKind::Explainable => serde_json::to_value(Explainable::default()),
         LearnerKind::Logistic => serde_json::to_value(Logistic::default()),
@@ -25,6 +25,24 @@ fn defaults(kind: LearnerKind) -> Map<String, Value> {
         Ok(Value::Object(map)) => map.into_iter().filter(|(name, _)| !ELSEWHERE.contains(&name.as_str())).collect(),
         _ => Map::new(),
     }
+}
+
+/// Those of categories are left out of a file where they are as they were, so that definitions of before keep their hash.
+fn with_settings_of_categories(mut settings: Value) -> Value {
+    let Gbdt { cat_smooth, cat_l2, max_cat_threshold, max_cat_to_onehot, min_group_rows, max_cat_groups, .. } = Gbdt::default();
+    if let Value::Object(map) = &mut settings {
+        for (name, default) in [("cat_smooth", cat_smooth), ("cat_l2", cat_l2)] {
+            map.insert(name.into(), default.into());
+        }
+        let whole = [
+            ("max_cat_threshold", max_cat_threshold),
+            ("max_cat_to_onehot", max_cat_to_onehot),
+            ("min_group_rows", min_group_rows),
+            ("max_cat_groups", max_cat_groups),
+        ];
+        whole.into_iter().for_each(|(name, default)| drop(map.insert(name.into(), default.into())));
+    }
+    settings
 }
 
 /// Names of the settings, with their defaults.

@@ -441,6 +441,7 @@ fn read_model(mut t: Reader<'_>) -> Option<ModelDef> {
     let min_rows = t.integer("min_rows", 2, i64::MAX).map_or_else(defaults::min_rows, |n| n as u64);
     let seed = t.integer("seed", 0, i64::MAX).map_or_else(defaults::seed, |n| n as u64);
     let monotone = t.words_by_name("monotone").unwrap_or_default();
+    let categorical = t.texts("categorical").unwrap_or_default();
     let (owner, description) = (t.text("owner"), t.text("description"));
     t.finish();
     let learner = learner.unwrap_or_else(defaults::learner);
@@ -458,6 +459,7 @@ fn read_model(mut t: Reader<'_>) -> Option<ModelDef> {
         min_rows,
         seed,
         monotone,
+        categorical,
         owner,
         description,
     })

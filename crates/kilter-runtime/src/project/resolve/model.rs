@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use kilter_core::{DataType, Problem, SourceId};
 use kilter_features::expr::{self, Expr, Scope};
-use kilter_learn::Learner;
+use kilter_learn::{Gbdt, Learner};
 use kilter_pipeline::{InputPlan, LabelPlan, ModelPlan};
 
 use super::super::definitions::*;
@@ -17,18 +17,22 @@ use super::{Found, Resolver, is_key, type_name};
 pub(super) fn resolve(resolver: &mut Resolver<'_>, name: &str, def: &ModelDef, context: Option<&Context>) -> Option<ModelPlan> {
     let path = format!("model.{name}");
     let what = format!("model \"{name}\"");
-    let inputs = context
-        .map(|context| Inputs { resolver, path: &path, what: &what, context, within: None, found: Vec::new(), sound: true }.read(def));
+    let inputs = context.map(|context| {
+        Inputs { resolver, path: &path, what: &what, context, categorical: &def.categorical, within: None, found: Vec::new(), sound: true }
+            .read(def)
+    });
     // Without all inputs nothing can be said about a name that is not among them.
     let names = inputs.as_ref().and_then(|i| i.as_ref()).map(|inputs| inputs.iter().map(|i| i.name.clone()).collect::<Vec<_>>());
     let learner = learner(resolver, &path, def, names.as_deref());
+    let categorical_sound =
+        inputs.as_ref().and_then(|i| i.as_ref()).is_none_or(|inputs| categories_have_types(resolver, &path, def, inputs));
     let label = label(resolver, &path, &what, def, context);
     Some(ModelPlan {
         name: name.to_owned(),
         context: context?.plan.clone(),
         include_self: def.include_self,
         inputs: inputs??,
-        learner: learner?,
+        learner: learner.filter(|_| categorical_sound)?,
         label: Some(label?),
         window: def.window,
         calibration: def.calibration.as_ref().map(|c| c.plan()),
@@ -43,6 +47,8 @@ struct Inputs<'a, 'd> {
     path: &'a str,
     what: &'a str,
     context: &'a Context,
+    /// Names of inputs that may be texts.
+    categorical: &'a [String],
     /// The service whose list is being taken over, and where it is named.
     within: Option<(String, usize, String)>,
     found: Vec<InputPlan>,
@@ -92,7 +98,7 @@ impl Inputs<'_, '_> {
         let found = self.context.plan.lookups.iter().find(|l| views[l.view].name() == view);
         if let Some(lookup) = found {
             let features = views[lookup.view].features();
-            let usable = features.iter().enumerate().filter(|(_, f)| usable(Some(f.data_type)));
+            let usable = features.iter().enumerate().filter(|(_, f)| self.takes(&format!("{view}.{}", f.name), Some(f.data_type)));
             let names: Vec<(usize, String)> = usable.map(|(i, f)| (lookup.first_slot + i, f.name.clone())).collect();
             if names.is_empty() {
                 let problem = Problem::new("empty", format!("no feature of view \"{view}\" is a number or bool"));
@@ -142,7 +148,7 @@ impl Inputs<'_, '_> {
 
     fn reference(&mut self, path: &str, offset: usize, text: &str, qualifier: Option<&str>, name: &str) {
         match self.context.plan.scope.resolve(qualifier, name) {
-            Ok((slot, data_type)) if usable(Some(data_type)) => {
+            Ok((slot, data_type)) if self.takes_slot(slot, data_type) => {
                 let (qualifier, name) = self.slot_name(slot);
                 self.add_reference(path, offset, &qualifier, &name);
             }
@@ -158,6 +164,18 @@ impl Inputs<'_, '_> {
                 None => self.sound = false,
             },
         }
+    }
+
+    /// Whether a model sees such an input: a number, a bool, or a text that is a category.
+    fn takes(&self, name: &str, data_type: Option<DataType>) -> bool {
+        let last = name.rsplit_once('.').map_or(name, |(_, last)| last);
+        let category = || self.categorical.iter().any(|listed| listed == name || listed == last);
+        usable(data_type) || data_type == Some(DataType::String) && category()
+    }
+
+    fn takes_slot(&self, slot: usize, data_type: DataType) -> bool {
+        let (qualifier, name) = self.slot_name(slot);
+        self.takes(&format!("{qualifier}.{name}"), Some(data_type))
     }
 
     /// The full name of a slot of the context.
@@ -186,7 +204,7 @@ impl Inputs<'_, '_> {
 
     fn expression(&mut self, path: &str, offset: usize, name: &str, text: &str) {
         match expr::compile(text, &self.context.plan.scope) {
-            Ok(expr) if usable(expr.data_type()) => self.add(path, offset, name, text, expr),
+            Ok(expr) if self.takes(name, expr.data_type()) => self.add(path, offset, name, text, expr),
             Ok(expr) => {
                 let found = expr.data_type();
                 let problem =
@@ -224,7 +242,10 @@ fn usable(data_type: Option<DataType>) -> bool {
 
 fn remedy(data_type: Option<DataType>, text: &str) -> String {
     match data_type {
-        Some(DataType::String) => format!("compare it: \"is_it = {text} = 'x'\""),
+        Some(DataType::String) => {
+            let name = text.rsplit_once('.').map_or(text, |(_, last)| last);
+            format!("compare it: \"is_it = {text} = 'x'\"; or with `learner = \"gbdt\"` let it be a category: categorical = [\"{name}\"]")
+        }
         Some(DataType::Timestamp) => format!("take a part of it: \"hour_of_day = hour({text})\""),
         Some(DataType::NumberList) => format!("take a value out of it: \"first = element({text}, 1)\", \"average = list_mean({text})\""),
         Some(DataType::TextList) => {
@@ -277,6 +298,8 @@ fn learner(resolver: &Resolver<'_>, path: &str, def: &ModelDef, inputs: Option<&
             }
         }
     }
+    let categorical = categorical(resolver, path, def, inputs, &directions);
+    sound &= categorical.is_some();
     let monotone = match inputs {
         Some(inputs) if !directions.is_empty() => (0..inputs.len()).map(|i| directions.get(&i).copied().unwrap_or(0)).collect(),
         _ => Vec::new(),
@@ -286,6 +309,7 @@ fn learner(resolver: &Resolver<'_>, path: &str, def: &ModelDef, inputs: Option<&
             let scorecard = scorecard::resolve(resolver, path, scorecard, inputs?, &directions)?;
             sound.then_some(Learner::Scorecard(scorecard))
         }
+        Ok(Learner::Gbdt(gbdt)) if sound => Some(Learner::Gbdt(Gbdt { categorical: categorical?, ..gbdt })),
         Ok(learner) => sound.then_some(learner),
         Err(problems) => {
             for (name, problem) in problems {
@@ -296,6 +320,59 @@ fn learner(resolver: &Resolver<'_>, path: &str, def: &ModelDef, inputs: Option<&
             None
         }
     }
+}
+
+/// The full names of inputs that are categories; none when one of them cannot be.
+fn categorical(
+    resolver: &mut Resolver<'_>,
+    path: &str,
+    def: &ModelDef,
+    inputs: Option<&[String]>,
+    directions: &BTreeMap<usize, i8>,
+) -> Option<Vec<String>> {
+    if def.learner != LearnerKind::Gbdt && !def.categorical.is_empty() {
+        let word = LearnerKind::WORDS.iter().find(|(_, kind)| *kind == def.learner).map_or("", |(word, _)| word);
+        let problem = Problem::new("misplaced", format!("the learner \"{word}\" knows no categories"));
+        resolver
+            .document
+            .error(At::Key(&format!("{path}.categorical")), problem.hint("use `learner = \"gbdt\"`, or leave `categorical` out"));
+        return None;
+    }
+    let mut names = Vec::new();
+    let mut sound = true;
+    for (at, name) in def.categorical.iter().enumerate() {
+        let place = format!("{path}.categorical.{at}");
+        match input_position(name, inputs?) {
+            Some(position) if directions.contains_key(&position) => {
+                let problem = Problem::new("misplaced", format!("input `{name}` is a category, and has no direction"));
+                resolver.document.error(At::Value(&place), problem.hint("leave it out of `monotone` or of `categorical`"));
+                sound = false;
+            }
+            Some(position) => names.push(inputs?[position].clone()),
+            None => {
+                let problem = Problem::unknown("unknown_input", "input", name, inputs?.iter().map(String::as_str));
+                resolver.document.error(At::Value(&place), problem);
+                sound = false;
+            }
+        }
+    }
+    sound.then_some(names)
+}
+
+/// Whether what is listed as a category can be one: a fraction is a quantity.
+fn categories_have_types(resolver: &mut Resolver<'_>, path: &str, def: &ModelDef, inputs: &[InputPlan]) -> bool {
+    let names: Vec<String> = inputs.iter().map(|input| input.name.clone()).collect();
+    let mut sound = true;
+    for (at, name) in def.categorical.iter().enumerate() {
+        let input = input_position(name, &names).map(|position| &inputs[position]);
+        if input.is_some_and(|input| input.expr.data_type() == Some(DataType::Float64)) {
+            let problem = Problem::new("wrong_type", format!("input `{name}` is a float64, and a category is a text, an int64 or a bool"));
+            let hint = format!("take it out of `categorical`, or make it whole: \"{name} = cast(... as bigint)\"");
+            resolver.document.error(At::Value(&format!("{path}.categorical.{at}")), problem.hint(hint));
+            sound = false;
+        }
+    }
+    sound
 }
 
 /// An input by its name, or by the part after the point when only one ends so.
