@@ -324,7 +324,7 @@ fn learner(resolver: &Resolver<'_>, path: &str, def: &ModelDef, inputs: Option<&
 
 /// The full names of inputs that are categories; none when one of them cannot be.
 fn categorical(
-    resolver: &mut Resolver<'_>,
+    resolver: &Resolver<'_>,
     path: &str,
     def: &ModelDef,
     inputs: Option<&[String]>,
