@@ -364,7 +364,12 @@ fn categories_have_types(resolver: &mut Resolver<'_>, path: &str, def: &ModelDef
     let names: Vec<String> = inputs.iter().map(|input| input.name.clone()).collect();
     let mut sound = true;
     for (at, name) in def.categorical.iter().enumerate() {
-        let input = input_position(name, &names).map(|position| &inputs[position]);
+        let position = input_position(name, &names);
+        // Of one with a direction that has been said already.
+        if position.is_some() && def.monotone.names().any(|other| input_position(other, &names) == position) {
+            continue;
+        }
+        let input = position.map(|position| &inputs[position]);
         if input.is_some_and(|input| input.expr.data_type() == Some(DataType::Float64)) {
             let problem = Problem::new("wrong_type", format!("input `{name}` is a float64, and a category is a text, an int64 or a bool"));
             let hint = format!("take it out of `categorical`, or make it whole: \"{name} = cast(... as bigint)\"");
