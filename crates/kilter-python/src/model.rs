@@ -43,7 +43,7 @@ pub(crate) type Rows<'py> = (Table, Labels<'py>, Option<Labels<'py>>);
 
 /// What to learn: a learner of Kilter's definitions, or one that they have no use for.
 enum Lesson {
-    Registered(Learner),
+    Registered(Box<Learner>),
     Linear(Linear),
     Isolation(Isolation),
 }
@@ -79,8 +79,10 @@ pub fn fit(
     let validation = validation.map(|rows| training_set(rows, Some(training.matrix.names().to_vec()))).transpose()?;
     let rows = training.rows();
     let learn = || match (&learner, &validation) {
-        (Lesson::Registered(Learner::Gbdt(parameters)), Some(validation)) => boosted(&training, validation, parameters),
-        (Lesson::Registered(learner), _) => learner.fit(&training),
+        (Lesson::Registered(learner), validation) => match (learner.as_ref(), validation) {
+            (Learner::Gbdt(parameters), Some(validation)) => boosted(&training, validation, parameters),
+            (learner, _) => learner.fit(&training),
+        },
         // It looks at no labels.
         (Lesson::Isolation(parameters), _) => Ok(Box::new(isolation::fit(&training.matrix, parameters)?) as Box<dyn Trained>),
         (Lesson::Linear(parameters), _) => Ok(Box::new(linear::fit(&training, parameters)?) as Box<dyn Trained>),
