@@ -96,8 +96,8 @@ fn at(minutes: u64) -> EventTime {
 
 /// A text as JSON, or null; some shops come up after training only.
 fn shop(n: u64) -> String {
-    let new = n >= BEFORE && n % 5 == 0;
-    if n % 11 == 0 { "null".into() } else { format!("\"shop {}\"", if new { 100 + n % 3 } else { n % 6 }) }
+    let new = n >= BEFORE && n.is_multiple_of(5);
+    if n.is_multiple_of(11) { "null".into() } else { format!("\"shop {}\"", if new { 100 + n % 3 } else { n % 6 }) }
 }
 
 fn payment(n: u64) -> String {
