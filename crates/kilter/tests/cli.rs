@@ -196,7 +196,7 @@ fn a_backtest_walks_through_the_past_and_keeps_its_figures_as_a_run() {
     let other = ["backtest", "default_risk", "--train", "5d", "--test", "5d", "--learner", "logistic", "--stale", "1d"];
     assert!(project.kilter(&other).ok().contains("folds"));
     project.kilter(&["backtest", "default_risk", "--train", "90d"]).failed(1, &["there is no room for 90d of training"]);
-    project.kilter(&["backtest", "default_risk", "--learner", "forest"]).failed(1, &["forest", "gbdt"]);
+    project.kilter(&["backtest", "default_risk", "--learner", "forrest"]).failed(1, &["forrest", "did you mean `forest`?"]);
     project.kilter(&["backtest", "default_rsk"]).failed(1, &["default_rsk", "did you mean `default_risk`?"]);
     project.kilter(&["backtest", "default_risk", "--train", "soon"]).failed(2, &["`soon` is no span", "7d"]);
 }
