@@ -1112,7 +1112,7 @@ fn a_model_file_that_cannot_be_used_is_told_why() {
     server.get("/v1/models/fraud/versions/7/file").refused(404, "unknown_version");
     server.get("/v1/models/fraud/versions/x/file").refused(400, "bad_path");
     post(own, STUMP).ok();
-    server.get("/v1/models/fraud/versions/1/file?format=onnx").refused(400, "bad_parameter");
+    server.get("/v1/models/fraud/versions/1/file?format=h5").refused(400, "bad_parameter");
     let error = server.get("/v1/models/fraud/versions/1/file?format=lightgbm").refused(422, "bad_model");
     assert!(error["hint"].as_str().unwrap().contains("original"), "{error}");
     server.end();
