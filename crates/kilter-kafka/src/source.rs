@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use kilter_connect::{Decoded, Limits, Rejection, RowFormat, TimeOf, decode_message};
 use kilter_core::{EventTime, Origin, SourceId};
 use kilter_runtime::project::{Connector, Start};
@@ -34,6 +34,8 @@ const IN_FLIGHT: usize = 8;
 const NOTE_EVERY: Duration = Duration::from_secs(5);
 /// How often new partitions are looked for.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// The same while a topic is waited for.
+const LOOK_EVERY_WAITING: Duration = Duration::from_secs(5);
 /// Wait after something went wrong: from, to.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 
@@ -158,6 +160,8 @@ struct Stretch<'a> {
     noted: Instant,
     looked: Instant,
     partitions: usize,
+    /// A topic is not there, or cannot be read on.
+    waited_for: bool,
 }
 
 impl<'a> Stretch<'a> {
@@ -179,9 +183,15 @@ impl<'a> Stretch<'a> {
             .collect();
         let mut assignment = TopicPartitionList::new();
         let mut done = Vec::new();
+        let mut waited_for = false;
         for topic in &topics {
             let known = runtime.block_on(service.attach(topic.source, &format!("kafka:{}", topic.topic)))?;
-            let positions = positions(consumer, topic, &known)?;
+            // One topic that cannot be read keeps no other from being read.
+            let Some(positions) = positions(consumer, topic, &known)? else {
+                waited_for = true;
+                done.push(Positions::new());
+                continue;
+            };
             if positions.keys().any(|partition| !known.contains_key(partition)) {
                 // Where a new partition is begun is decided once.
                 runtime.block_on(service.passed(topic.source, positions.clone()))?;
@@ -207,6 +217,7 @@ impl<'a> Stretch<'a> {
             noted: now,
             looked: now,
             partitions: assignment.count(),
+            waited_for,
         })
     }
 
@@ -233,7 +244,8 @@ impl<'a> Stretch<'a> {
             if self.noted.elapsed() >= NOTE_EVERY {
                 self.note()?;
             }
-            if self.looked.elapsed() >= LOOK_EVERY && self.has_more_partitions()? {
+            let look_every = if self.waited_for { LOOK_EVERY_WAITING } else { LOOK_EVERY };
+            if self.looked.elapsed() >= look_every && self.has_more_partitions()? {
                 break;
             }
         }
@@ -335,10 +347,11 @@ impl<'a> Stretch<'a> {
     }
 }
 
-/// Where each partition of a topic is taken up.
-fn positions(consumer: &BaseConsumer<Ends>, topic: &Topic, known: &Positions) -> anyhow::Result<Positions> {
+/// Where each partition of a topic is taken up; none, and a word in the log, of a topic that is not there or cannot be read on.
+fn positions(consumer: &BaseConsumer<Ends>, topic: &Topic, known: &Positions) -> anyhow::Result<Option<Positions>> {
     let Some(partitions) = client::partitions(consumer.client(), &topic.topic)? else {
-        bail!("source `{}`: there is no topic \"{}\"; it is waited for", topic.name, topic.topic);
+        tracing::warn!(source = topic.name, topic = topic.topic, "there is no such topic; it is waited for");
+        return Ok(None);
     };
     let mut positions = Positions::new();
     let mut by_time = TopicPartitionList::new();
@@ -348,12 +361,18 @@ fn positions(consumer: &BaseConsumer<Ends>, topic: &Topic, known: &Positions) ->
             .with_context(|| format!("no broker tells where partition {partition} of \"{}\" begins", topic.topic))?;
         let (low, high) = (low.max(0) as u64, high.max(0) as u64);
         let next = match (known.get(&partition), topic.start) {
-            (Some(&next), _) if next > high => bail!(
-                "source `{}`: partition {partition} of \"{}\" ends at {high}, and records up to {next} have been read from it\n  \
-                 hint: a topic that was deleted and made anew holds other events: give it another name, or read it by a new source",
-                topic.name,
-                topic.topic
-            ),
+            (Some(&next), _) if next > high => {
+                tracing::error!(
+                    source = topic.name,
+                    topic = topic.topic,
+                    partition,
+                    read_up_to = next,
+                    ends_at = high,
+                    "more was read from the topic than it has: it was deleted and made anew, or is another. It is not read\n  \
+                     hint: it holds other events under the old offsets: give it another name, or read it by a new source"
+                );
+                return Ok(None);
+            }
             (Some(&next), _) if next < low => {
                 tracing::error!(
                     source = topic.name,
@@ -384,7 +403,7 @@ fn positions(consumer: &BaseConsumer<Ends>, topic: &Topic, known: &Positions) ->
             }
         }
     }
-    Ok(positions)
+    Ok(Some(positions))
 }
 
 /// Whether the library goes on by itself.

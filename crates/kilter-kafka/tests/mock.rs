@@ -328,3 +328,42 @@ async fn another_topic_begins_anew_and_a_topic_made_anew_is_told_of() {
     drop(running);
     end(service, true).await;
 }
+
+/// A topic that is not there yet, and one that ends before what was read of it, keep no other from being read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_cannot_be_read_keeps_no_other_from_being_read() {
+    let mut shop = Shop::new("");
+    let more = "[source.refunds]\nconnector = \"kafka\"\ntopic = \"refunds\"\ntime = \"arrival\"\ncolumns = { card = \"int64\" }\n\
+                [features.refund]\nsource = \"refunds\"\nentity = \"card\"\ncolumns = { n = \"count(*) over lifetime\" }\n";
+    let path = shop.dir.path().join("kilter.toml");
+    std::fs::write(&path, std::fs::read_to_string(&path).unwrap() + more).unwrap();
+    // Nothing may make it by asking for it.
+    shop.cluster.topic_error("refunds", RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART).unwrap();
+    shop.pay(40);
+    let (service, running) = shop.start().await;
+    let payments = service.source("payments").unwrap();
+    let count = |source| {
+        let all = service.sources();
+        all.iter().find(|s| s.source == source).unwrap().events
+    };
+    until("the payments", || count("payments") == 40).await;
+    assert_eq!(count("refunds"), 0);
+    shop.cluster.topic_error("refunds", RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR).unwrap();
+    shop.cluster.create_topic("refunds", 1, 1).ok();
+    shop.producer.send(BaseRecord::<(), str>::to("refunds").payload(r#"{"card": 1}"#)).map_err(|(e, _)| e).unwrap();
+    until("the refund", || count("refunds") == 1).await;
+    // As if the topic had been made anew: more is known of it than it has.
+    service.passed(payments, BTreeMap::from([(0, 1_000)])).await.unwrap();
+    drop(running);
+    end(service, true).await;
+    let (service, running) = shop.start().await;
+    shop.producer.send(BaseRecord::<(), str>::to("refunds").payload(r#"{"card": 2}"#)).map_err(|(e, _)| e).unwrap();
+    let count = |source| {
+        let all = service.sources();
+        all.iter().find(|s| s.source == source).unwrap().events
+    };
+    until("the second refund", || count("refunds") == 2).await;
+    assert_eq!(count("payments"), 40);
+    drop(running);
+    end(service, true).await;
+}
