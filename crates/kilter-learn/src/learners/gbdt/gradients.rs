@@ -38,8 +38,9 @@ impl Gradients {
             true if limits.is_some() => Fields::COARSE,
             _ => Fields::FINE,
         };
-        // Where all derivatives are of about one size, their words lose nothing that a leaf's value would show.
-        let words_will_do = plain && limits.is_some();
+        // Where all derivatives are of about one size, their words lose nothing that the value of a leaf of many rows would show. In few rows it
+        // would: rows with weights, whose words are others, have to give what so many rows without give.
+        let words_will_do = plain && limits.is_some() && rows > fields.most_rows();
         Gradients {
             entries: Vec::with_capacity(rows),
             floats: if words_will_do { Vec::new() } else { vec![[0.0; 2]; rows] },
