@@ -75,6 +75,25 @@ class Learned(Estimator):
         check_is_fitted(self)
         return self.model_.score_one(row)
 
+    def _monotone(self, columns):
+        """``monotonic_cst`` as -1, 0 or 1 for each column."""
+        given = self.monotonic_cst
+        if given is None:
+            return []
+        if not isinstance(given, dict):
+            return [int(direction) for direction in given]
+        names = list(getattr(self, "feature_names_in_", [f"x{column}" for column in range(columns)]))
+        unknown = [name for name in given if name not in names]
+        if unknown:
+            raise ValueError(f"monotonic_cst names features that X does not have: {unknown}")
+        return [int(given.get(name, 0)) for name in names]
+
+    def _importance_shares(self):
+        """The model's importance of each feature, as shares of 1."""
+        importance = self.model_.importance()
+        total = importance.sum()
+        return importance / total if total > 0 else np.zeros_like(importance)
+
     @property
     def report_(self):
         """Parameters and figures of the training, as a dict."""

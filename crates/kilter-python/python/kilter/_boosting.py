@@ -114,24 +114,10 @@ class _Boosting:
             given = groups[given]
         return [self._named("interaction_cst", list(group), columns) for group in given]
 
-    def _monotone(self, columns):
-        given = self.monotonic_cst
-        if given is None:
-            return []
-        if not isinstance(given, dict):
-            return [int(direction) for direction in given]
-        names = list(getattr(self, "feature_names_in_", [f"x{column}" for column in range(columns)]))
-        unknown = [name for name in given if name not in names]
-        if unknown:
-            raise ValueError(f"monotonic_cst names features that X does not have: {unknown}")
-        return [int(given.get(name, 0)) for name in names]
-
     @property
     def feature_importances_(self):
         """Gain of the splits on each feature, as shares of 1."""
-        gain = self.model_.importance()
-        total = gain.sum()
-        return gain / total if total > 0 else np.zeros_like(gain)
+        return self._importance_shares()
 
     @property
     def n_estimators_(self):

@@ -1,7 +1,5 @@
 """Explainable boosting."""
 
-import numpy as np
-
 from ._base import BinaryClassifier, Regressor
 from ._parameters import accepting
 
@@ -55,24 +53,10 @@ class _Explainable:
             raise ValueError("n_samples=1: some rows are held out to know when to stop, so there must be more than one")
         super()._fit_native(rows, validation)
 
-    def _monotone(self, columns):
-        given = self.monotonic_cst
-        if given is None:
-            return []
-        if not isinstance(given, dict):
-            return [int(direction) for direction in given]
-        names = list(getattr(self, "feature_names_in_", [f"x{column}" for column in range(columns)]))
-        unknown = [name for name in given if name not in names]
-        if unknown:
-            raise ValueError(f"monotonic_cst names features that X does not have: {unknown}")
-        return [int(given.get(name, 0)) for name in names]
-
     @property
     def feature_importances_(self):
         """How far each feature moves the margin in the mean, as shares of 1."""
-        moved = self.model_.importance()
-        total = moved.sum()
-        return moved / total if total > 0 else np.zeros_like(moved)
+        return self._importance_shares()
 
 
 class ExplainableBoostingClassifier(_Explainable, BinaryClassifier):

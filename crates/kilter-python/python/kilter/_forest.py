@@ -66,9 +66,7 @@ class _Forest:
     @property
     def feature_importances_(self):
         """What the splits on each feature take off the squared error, as shares of 1."""
-        gain = self.model_.importance()
-        total = gain.sum()
-        return gain / total if total > 0 else np.zeros_like(gain)
+        return self._importance_shares()
 
 
 class _ForestClassifier(_Forest, BinaryClassifier):
