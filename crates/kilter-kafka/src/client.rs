@@ -1,7 +1,9 @@
 //! The client library's settings, and where its messages go.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use kilter_runtime::project::{KafkaDef, filled};
@@ -88,6 +90,46 @@ pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
         RDKafkaLogLevel::Warning => tracing::warn!(facility, "Kafka: {message}"),
         _ => tracing::debug!(facility, "Kafka: {message}"),
     }
+}
+
+/// How long to wait before something that went wrong is tried again: longer each time.
+pub struct Backoff {
+    next: Duration,
+}
+
+impl Backoff {
+    const SHORTEST: Duration = Duration::from_millis(200);
+    const LONGEST: Duration = Duration::from_secs(30);
+    /// What a stop may have to wait.
+    pub const STEP: Duration = Duration::from_millis(100);
+
+    pub fn new() -> Self {
+        Backoff { next: Backoff::SHORTEST }
+    }
+
+    /// It works again.
+    pub fn reset(&mut self) {
+        self.next = Backoff::SHORTEST;
+    }
+
+    /// The wait to come.
+    pub fn next(&self) -> Duration {
+        self.next
+    }
+
+    /// Waits, but for a stop.
+    pub fn wait(&mut self, stopping: &AtomicBool) {
+        let until = Instant::now() + self.next;
+        while Instant::now() < until && !stopping.load(Ordering::Acquire) {
+            std::thread::sleep(Backoff::STEP.min(until.saturating_duration_since(Instant::now())));
+        }
+        self.next = (2 * self.next).min(Backoff::LONGEST);
+    }
+}
+
+/// A panic of another holder leaves what is kept here whole: go on with it.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The partitions of a topic; none: there is no such topic.

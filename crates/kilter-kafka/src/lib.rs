@@ -19,18 +19,11 @@ use std::thread::JoinHandle;
 use anyhow::Context;
 use kilter_pipeline::{Decision, Layout};
 use kilter_runtime::Service;
-use kilter_runtime::project::{Connector, Project};
 
 pub use check::{Finding, check};
 
 /// How a decision is written as JSON: as the HTTP API gives it.
 pub type DecisionJson = fn(&Decision, &Layout) -> Vec<u8>;
-
-/// Whether the project speaks to Kafka.
-pub fn is_used(project: &Project) -> bool {
-    project.definitions.kafka.is_some()
-        && (project.source_settings.iter().any(|s| s.connector == Connector::Kafka) || !project.definitions.sink.is_empty())
-}
 
 /// The threads that read topics and write to them.
 pub struct Running {
@@ -53,11 +46,10 @@ pub fn start(service: &Arc<Service>, decision_json: DecisionJson) -> anyhow::Res
         threads.push(std::thread::Builder::new().name(name.clone()).spawn(run).with_context(|| format!("no thread for {name}"))?);
         Ok(())
     };
-    if project.source_settings.iter().any(|s| s.connector == Connector::Kafka) {
-        let consumer = source::Consumer::new(&client)?;
-        let (service, runtime, stopping) = (Arc::clone(service), runtime.clone(), Arc::clone(&stopping));
-        spawn("kafka".into(), Box::new(move || source::run(&consumer, &service, &runtime, &stopping)))?;
-    }
+    // Without a source of it now there may be one after a change of definitions.
+    let consumer = source::Consumer::new(&client)?;
+    let reading = (Arc::clone(service), runtime.clone(), Arc::clone(&stopping));
+    spawn("kafka".into(), Box::new(move || source::run(&consumer, &reading.0, &reading.1, &reading.2)))?;
     for (name, def) in project.definitions.sink.iter() {
         let sink = sink::Sink::new(service, &client, name, def, decision_json)?;
         let (runtime, stopping) = (runtime.clone(), Arc::clone(&stopping));

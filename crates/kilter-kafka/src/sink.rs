@@ -5,17 +5,18 @@
 //! the two one. A copy lies in the data folder, for Kafka forgets offsets that are not renewed; the further one counts.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use kilter_core::{EventTime, SourceId, Value};
-use kilter_pipeline::Layout;
 use kilter_pipeline::decision::{Entry, decode};
+use kilter_pipeline::{Layout, Plan};
 use kilter_runtime::project::{Delivery, Feed, SinkDef};
-use kilter_runtime::{Data, Record, Service, SinkStatus};
+use kilter_runtime::{Decoder, Record, Service, SinkStatus};
+use kilter_store::files::{prepare_dir, write_whole};
 use kilter_store::log::Log;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -28,15 +29,12 @@ use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 
 use crate::DecisionJson;
-use crate::client::{self, Logged, PATIENCE, Settings};
+use crate::client::{self, Backoff, Logged, PATIENCE, Settings, lock};
 
 /// Records delivered together at most: one transaction, or one wait for acknowledgements.
 const BATCH: usize = 1000;
 /// How often the cursor of an idempotent sink is told to Kafka and written down.
 const NOTE_EVERY: Duration = Duration::from_secs(1);
-/// What a stop may have to wait.
-const POLL: Duration = Duration::from_millis(100);
-const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 
 /// One sink.
 pub struct Sink {
@@ -55,7 +53,7 @@ pub struct Sink {
 #[derive(Default)]
 struct Deliveries {
     failed: AtomicU64,
-    problem: std::sync::Mutex<Option<String>>,
+    problem: Mutex<Option<String>>,
 }
 
 impl ClientContext for Deliveries {
@@ -74,7 +72,7 @@ impl ProducerContext for Deliveries {
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         if let Err((e, _)) = result {
             self.failed.fetch_add(1, Ordering::Relaxed);
-            *self.problem.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(e.to_string());
+            *lock(&self.problem) = Some(e.to_string());
         }
     }
 }
@@ -134,29 +132,24 @@ impl Sink {
 
     /// Writes until told to stop.
     pub fn run(self, runtime: &Handle, stopping: &AtomicBool) {
-        let mut pause = PAUSE.0;
+        let mut backoff = Backoff::new();
         while !stopping.load(Ordering::Acquire) {
             let outcome = self.open(runtime).and_then(|mut line| {
-                pause = PAUSE.0;
+                backoff.reset();
                 self.status(|status| {
                     *status = SinkStatus { next: line.cursor, end: self.log().next_offset(), problem: None, ..status.clone() }
                 });
                 self.follow(&mut line, runtime, stopping)
             });
             let Err(e) = outcome else { return };
-            tracing::warn!(sink = self.name, error = %format!("{e:#}"), again_in = ?pause, "nothing is delivered");
+            tracing::warn!(sink = self.name, error = %format!("{e:#}"), again_in = ?backoff.next(), "nothing is delivered");
             self.status(|status| status.problem = Some(format!("{e:#}")));
-            let until = Instant::now() + pause;
-            while Instant::now() < until && !stopping.load(Ordering::Acquire) {
-                std::thread::sleep(POLL.min(until - Instant::now()));
-            }
-            pause = (2 * pause).min(PAUSE.1);
+            backoff.wait(stopping);
         }
     }
 
     fn status(&self, change: impl FnOnce(&mut SinkStatus)) {
-        let mut all = self.service.status.sinks.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        change(all.entry(self.name.clone()).or_default());
+        self.service.status.change_sink(&self.name, change);
     }
 
     fn log(&self) -> &Log {
@@ -172,6 +165,7 @@ impl Sink {
 
     /// The topic made if it is to be, zombies fenced off, the cursor found.
     fn open(&self, runtime: &Handle) -> anyhow::Result<Line> {
+        prepare_dir(self.file.parent().unwrap_or(Path::new(".")))?;
         let producer: BaseProducer<Deliveries> = self.producer.create_with_context(Deliveries::default()).map_err(client::refused)?;
         let offsets: BaseConsumer<Logged> = self.consumer.create_with_context(Logged).map_err(client::refused)?;
         if client::partitions(offsets.client(), &self.def.topic)?.is_none() {
@@ -247,7 +241,7 @@ impl Sink {
             } else {
                 self.note(line, false)?;
                 // A timeout is no more than a look at `stopping`.
-                let _ = runtime.block_on(async { tokio::time::timeout(POLL, appended.changed()).await });
+                let _ = runtime.block_on(async { tokio::time::timeout(Backoff::STEP, appended.changed()).await });
             }
         }
     }
@@ -258,11 +252,14 @@ impl Sink {
         // Nothing leaves that a power failure could take back.
         runtime.block_on(log.durable(end)).context("the log could not be made durable")?;
         let mut reader = log.reader(line.cursor);
+        // A change of definitions may have come meanwhile.
+        let plan = Arc::clone(&self.service.current().plan);
+        let decoder = self.service.data.decoder(&plan);
         let (mut batch, mut next, mut events) = (Vec::new(), line.cursor, 0);
         while batch.len() < BATCH && next < end {
             let Some((offset, bytes)) = reader.next_record()? else { break };
             let outgoing = match self.feed {
-                Feed::Decisions(_) => self.decision(line, offset, bytes, &mut events)?,
+                Feed::Decisions(_) => self.decision(line, (&plan, &decoder), offset, bytes, &mut events)?,
                 Feed::DeadLetters => self.dead_letter(offset, bytes)?,
             };
             batch.extend(outgoing);
@@ -273,7 +270,7 @@ impl Sink {
         }
         let delivered = batch.len() as u64;
         if delivered > 0 || self.transactional() {
-            self.send(line, &batch, next)?;
+            self.send(line, batch, next)?;
         }
         line.cursor = next;
         self.status(|status| {
@@ -284,23 +281,23 @@ impl Sink {
         Ok(())
     }
 
-    fn send(&self, line: &Line, batch: &[Outgoing], next: u64) -> anyhow::Result<()> {
+    fn send(&self, line: &Line, batch: Vec<Outgoing>, next: u64) -> anyhow::Result<()> {
         let producer = &line.producer;
         let context = producer.context();
         context.failed.store(0, Ordering::Relaxed);
         if self.transactional() {
             producer.begin_transaction().context("no transaction could be begun")?;
         }
-        for outgoing in batch {
+        let count = batch.len();
+        for Outgoing { key, value, headers } in batch {
             // The timestamp is that of sending: by the event's time, retention would remove what is replayed of the past as soon as it is there.
-            let mut record =
-                BaseRecord::<[u8], [u8]>::to(&self.def.topic).key(&outgoing.key).payload(&outgoing.value).headers(outgoing.headers.clone());
+            let mut record = BaseRecord::<[u8], [u8]>::to(&self.def.topic).key(&key).payload(&value).headers(headers);
             // A full queue empties while it is waited for.
             while let Err((e, back)) = producer.send(record) {
                 if e.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
                     return Err(anyhow::Error::new(e).context("a record could not be sent"));
                 }
-                producer.poll(POLL);
+                producer.poll(Backoff::STEP);
                 record = back;
             }
             producer.poll(Duration::ZERO);
@@ -315,8 +312,8 @@ impl Sink {
         producer.flush(Duration::from_secs(60)).context("records were not acknowledged")?;
         let failed = context.failed.load(Ordering::Relaxed);
         if failed > 0 {
-            let problem = context.problem.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take().unwrap_or_default();
-            bail!("{failed} of {} records were not delivered: {problem}", batch.len());
+            let problem = lock(&context.problem).take().unwrap_or_default();
+            bail!("{failed} of {count} records were not delivered: {problem}");
         }
         Ok(())
     }
@@ -335,20 +332,18 @@ impl Sink {
         if !self.transactional() {
             line.offsets.commit(&self.place(line.cursor)?, CommitMode::Sync).context("Kafka did not take the cursor")?;
         }
-        let keep = || -> std::io::Result<()> {
-            if let Some(dir) = self.file.parent() {
-                std::fs::create_dir_all(dir)?;
-            }
-            let new = self.file.with_extension("json.new");
-            std::fs::write(&new, serde_json::to_vec(&written)?)?;
-            std::fs::File::open(&new)?.sync_all()?;
-            std::fs::rename(&new, &self.file)
-        };
-        keep().with_context(|| format!("cannot write {}", self.file.display()))
+        Ok(write_whole(&self.file, &[&serde_json::to_vec(&written)?])?)
     }
 
     /// The record of one entry of the decision log; none: it is no decision of this sink.
-    fn decision(&self, line: &mut Line, offset: u64, bytes: &[u8], events: &mut u64) -> anyhow::Result<Option<Outgoing>> {
+    fn decision(
+        &self,
+        line: &mut Line,
+        reading: (&Plan, &Decoder),
+        offset: u64,
+        bytes: &[u8],
+        events: &mut u64,
+    ) -> anyhow::Result<Option<Outgoing>> {
         let (layout, decision) = match decode(bytes).with_context(|| format!("decision log, offset {offset}"))? {
             Entry::Decision(layout, decision) => (layout, decision),
             Entry::Layout(layout) => {
@@ -366,7 +361,7 @@ impl Sink {
         *events = (*events).max(decision.offset + 1);
         let id = format!("{}-{}", layout.decision, decision.offset);
         let key = match &self.def.key {
-            Some(column) => self.key(column, decision.offset)?,
+            Some(column) => self.key(column, reading, decision.offset)?,
             None => id.clone().into_bytes(),
         };
         let source = format!("/projects/{}/decisions/{}", self.service.project.plan.project, layout.decision);
@@ -389,14 +384,12 @@ impl Sink {
     }
 
     /// The value of a column of the event that was decided on, as text.
-    fn key(&self, column: &str, offset: u64) -> anyhow::Result<Vec<u8>> {
-        let data: &Data = &self.service.data;
-        let service = self.service.current();
-        let Some(bytes) = data.events.read(offset)? else { return Ok(Vec::new()) };
-        let record = data.decoder(&service.plan).decode(offset, &bytes).with_context(|| format!("event log, offset {offset}"))?;
+    fn key(&self, column: &str, (plan, decoder): (&Plan, &Decoder), offset: u64) -> anyhow::Result<Vec<u8>> {
+        let Some(bytes) = self.service.data.events.read(offset)? else { return Ok(Vec::new()) };
+        let record = decoder.decode(offset, &bytes).with_context(|| format!("event log, offset {offset}"))?;
         let Record::Event(event) = record else { return Ok(Vec::new()) };
         let SourceId(source) = event.source;
-        let place = service.plan.sources[usize::from(source)].schema.index(column);
+        let place = plan.sources[usize::from(source)].schema.index(column);
         Ok(match place.map(|place| &event.row[place]) {
             None | Some(Value::Null) => Vec::new(),
             Some(Value::Text(text)) => text.as_bytes().to_vec(),

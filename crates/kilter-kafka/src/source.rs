@@ -6,15 +6,15 @@
 //! Whatever goes wrong ends a *stretch*: what is under way is forgotten, the sequencer is asked again how far it is, and reading goes on from there.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use kilter_connect::{Decoded, Limits, Rejection, RowFormat, TimeOf, decode_message};
 use kilter_core::{EventTime, Origin, SourceId};
 use kilter_runtime::project::{Connector, Start};
-use kilter_runtime::{CHUNK_ROWS, Enqueued, Positions, Service};
+use kilter_runtime::{CHUNK_ROWS, Enqueued, PartitionStatus, Positions, Service};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
@@ -24,10 +24,8 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 
-use crate::client::{self, PATIENCE, Settings};
+use crate::client::{self, Backoff, PATIENCE, Settings, lock};
 
-/// How long a poll waits for a record; what a stop may have to wait.
-const POLL: Duration = Duration::from_millis(100);
 /// Chunks on their way to the sequencer at a time.
 const IN_FLIGHT: usize = 8;
 /// How often positions are told to Kafka, and records that left no event are noted in the log.
@@ -36,8 +34,8 @@ const NOTE_EVERY: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// The same while a topic is waited for.
 const LOOK_EVERY_WAITING: Duration = Duration::from_secs(5);
-/// Wait after something went wrong: from, to.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+/// A stretch of this length went well, whatever ended it.
+const LONG: Duration = Duration::from_secs(30);
 
 /// The library's consumer.
 pub struct Consumer(BaseConsumer<Ends>);
@@ -45,7 +43,7 @@ pub struct Consumer(BaseConsumer<Ends>);
 /// Keeps the end of every partition, as the library last heard of it.
 #[derive(Default)]
 struct Ends {
-    ends: std::sync::Mutex<BTreeMap<(String, u32), u64>>,
+    ends: Mutex<BTreeMap<(String, u32), u64>>,
 }
 
 impl ClientContext for Ends {
@@ -58,7 +56,7 @@ impl ClientContext for Ends {
     }
 
     fn stats(&self, statistics: Statistics) {
-        let mut ends = self.ends.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut ends = lock(&self.ends);
         for (topic, of) in statistics.topics {
             for (partition, of) in of.partitions {
                 if let (Ok(partition), Ok(end)) = (u32::try_from(partition), u64::try_from(of.hi_offset)) {
@@ -102,23 +100,19 @@ struct Topic {
 
 /// Reads until told to stop.
 pub fn run(consumer: &Consumer, service: &Arc<Service>, runtime: &Handle, stopping: &AtomicBool) {
-    let mut pause = PAUSE.0;
+    let mut backoff = Backoff::new();
     while !stopping.load(Ordering::Acquire) {
         let began = Instant::now();
         // After a change of definitions the sources are those of the new ones.
         let service = service.current();
         match Stretch::begin(consumer, &service, runtime).and_then(|mut stretch| stretch.run(stopping)) {
-            Ok(()) => pause = PAUSE.0,
+            Ok(()) => backoff.reset(),
             Err(e) => {
-                if began.elapsed() > PAUSE.1 {
-                    pause = PAUSE.0;
+                if began.elapsed() > LONG {
+                    backoff.reset();
                 }
-                tracing::warn!(error = %format!("{e:#}"), again_in = ?pause, "reading from Kafka was cut short");
-                let until = Instant::now() + pause;
-                while Instant::now() < until && !stopping.load(Ordering::Acquire) {
-                    std::thread::sleep(POLL.min(until - Instant::now()));
-                }
-                pause = (2 * pause).min(PAUSE.1);
+                tracing::warn!(error = %format!("{e:#}"), again_in = ?backoff.next(), "reading from Kafka was cut short");
+                backoff.wait(stopping);
             }
         }
         let _ = consumer.0.unassign();
@@ -224,7 +218,7 @@ impl<'a> Stretch<'a> {
     /// Reads until told to stop, until the definitions change, or until something goes wrong.
     fn run(&mut self, stopping: &AtomicBool) -> anyhow::Result<()> {
         while !stopping.load(Ordering::Acquire) && Arc::ptr_eq(&self.service.current(), self.service) {
-            let mut polled = self.consumer.poll(POLL);
+            let mut polled = self.consumer.poll(Backoff::STEP);
             // What is there already is taken together; nothing waits for more to come.
             let mut taken = 0;
             while let Some(message) = polled {
@@ -303,7 +297,8 @@ impl<'a> Stretch<'a> {
             let Some(Sent { topic, next, eventless, answer }) = self.sent.pop_front() else { break };
             let report = self.runtime.block_on(answer.answer()).with_context(|| format!("source `{}`", self.topics[topic].name))?;
             self.done[topic].extend(next);
-            self.unsaid[topic] |= eventless;
+            // Of one whose id was seen before the log does not tell that it was met.
+            self.unsaid[topic] |= eventless || report.duplicates > 0;
             self.durable = self.durable.max(report.next_offset.unwrap_or(0));
         }
         Ok(())
@@ -312,21 +307,22 @@ impl<'a> Stretch<'a> {
     /// Says how far everything is: to the log where it does not know, to Kafka, and to whoever asks for the status.
     fn note(&mut self) -> anyhow::Result<()> {
         self.noted = Instant::now();
+        if self.unsaid.contains(&true) {
+            // What was passed over must not be forgotten by a power failure that leaves the record that says so.
+            self.service.data.dead_letters.log().sync().context("the dead letters could not be made durable")?;
+        }
         for place in 0..self.topics.len() {
             if std::mem::take(&mut self.unsaid[place]) {
                 self.runtime.block_on(self.service.passed(self.topics[place].source, self.done[place].clone()))?;
             }
         }
         let mut list = TopicPartitionList::new();
-        {
-            let ends = self.consumer.context().ends.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-            let mut status = self.service.status.partitions.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            for (topic, done) in self.topics.iter().zip(&self.done) {
-                for (&partition, &next) in done {
-                    list.add_partition_offset(&topic.topic, partition as i32, Offset::Offset(next as i64))?;
-                    let end = ends.get(&(topic.topic.clone(), partition)).copied().unwrap_or(next).max(next);
-                    status.insert((topic.name.clone(), partition), kilter_runtime::PartitionStatus { next, end });
-                }
+        let ends = lock(&self.consumer.context().ends).clone();
+        for (topic, done) in self.topics.iter().zip(&self.done) {
+            for (&partition, &next) in done {
+                list.add_partition_offset(&topic.topic, partition as i32, Offset::Offset(next as i64))?;
+                let end = ends.get(&(topic.topic.clone(), partition)).copied().unwrap_or(next).max(next);
+                self.service.status.set_partition(&topic.name, partition, PartitionStatus { next, end });
             }
         }
         self.runtime.block_on(self.service.data.events.durable(self.durable)).context("the event log could not be made durable")?;

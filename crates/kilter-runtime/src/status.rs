@@ -45,9 +45,9 @@ pub struct Status {
     /// What the monitors of the machinery last saw.
     pub watches: Mutex<BTreeMap<String, WatchState>>,
     /// By source and partition: how far a source that is read from a partitioned stream has come.
-    pub partitions: Mutex<BTreeMap<(String, u32), PartitionStatus>>,
+    partitions: Mutex<BTreeMap<(String, u32), PartitionStatus>>,
     /// By sink: how far it has come.
-    pub sinks: Mutex<BTreeMap<String, SinkStatus>>,
+    sinks: Mutex<BTreeMap<String, SinkStatus>>,
     /// The newest apply of changed definitions.
     pub apply: Mutex<Option<Applying>>,
 }
@@ -246,6 +246,14 @@ impl Status {
 
     pub fn counts(&self) -> StreamCounts {
         lock(&self.counts).clone()
+    }
+
+    pub fn set_partition(&self, source: &str, partition: u32, state: PartitionStatus) {
+        lock(&self.partitions).insert((source.to_owned(), partition), state);
+    }
+
+    pub fn change_sink(&self, sink: &str, change: impl FnOnce(&mut SinkStatus)) {
+        change(lock(&self.sinks).entry(sink.to_owned()).or_default());
     }
 
     pub fn partitions(&self) -> BTreeMap<(String, u32), PartitionStatus> {

@@ -13,7 +13,7 @@ const ABANDONED_AFTER: Duration = Duration::from_secs(3600);
 static SERIAL: AtomicU64 = AtomicU64::new(0);
 
 /// Writes `parts` one after the other to a new file that replaces `path` at once.
-pub(crate) fn write_whole(path: &Path, parts: &[&[u8]]) -> Result<(), StoreError> {
+pub fn write_whole(path: &Path, parts: &[&[u8]]) -> Result<(), StoreError> {
     let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
     let temporary = path.with_file_name(format!(
         "{}.{}.{serial}{UNFINISHED}",
@@ -40,7 +40,7 @@ pub(crate) fn write_whole(path: &Path, parts: &[&[u8]]) -> Result<(), StoreError
 }
 
 /// Makes the folder, and removes what a [`write_whole`] that was interrupted long ago left in it.
-pub(crate) fn prepare_dir(dir: &Path) -> Result<(), StoreError> {
+pub fn prepare_dir(dir: &Path) -> Result<(), StoreError> {
     make_dir(dir)?;
     for name in names(dir)? {
         let path = dir.join(&name);

@@ -5,7 +5,7 @@ pub mod artifacts;
 pub mod counts;
 pub mod dead_letter;
 mod error;
-mod files;
+pub mod files;
 pub mod log;
 pub mod metadata;
 pub mod snapshot;
