@@ -9,6 +9,7 @@ pub mod linear;
 pub mod logistic;
 pub mod pipeline;
 pub mod scorecard;
+mod target;
 
 use serde::{Deserialize, Serialize};
 

@@ -28,23 +28,13 @@ use super::gbdt::binned::{self, Binned};
 use crate::math::logit;
 use crate::{LearnError, TrainingSet};
 
+pub use super::target::Target;
 use boost::{Bag, Boosted, Term};
 pub(crate) use model::read;
 use model::{Column, Pair};
 pub use model::{ExplainableModel, Report};
 
 pub const KIND: &str = "explainable";
-
-/// What is predicted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Target {
-    /// The probability of label 1, by log loss.
-    #[default]
-    Binary,
-    /// The mean of the labels, by squared error.
-    Mean,
-}
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -97,12 +87,6 @@ impl Default for Explainable {
     }
 }
 
-impl Target {
-    fn is_default(&self) -> bool {
-        *self == Target::default()
-    }
-}
-
 impl Explainable {
     fn check(&self, columns: usize) -> Result<(), LearnError> {
         let require = |holds: bool, name, found: String, must| {
@@ -141,11 +125,7 @@ struct Rows {
 pub fn fit(training_set: &TrainingSet, parameters: &Explainable) -> Result<ExplainableModel, LearnError> {
     parameters.check(training_set.matrix.columns())?;
     training_set.check()?;
-    match parameters.target {
-        Target::Binary => training_set.check_binary().and_then(|()| training_set.check_classes(0..training_set.rows()))?,
-        Target::Mean => training_set.check_labels(|label| label.abs() <= 1e15, "a number from -1e15 to 1e15")?,
-    }
-    training_set.check_some_weight()?;
+    parameters.target.check_labels(training_set)?;
     let kept: Vec<usize> = (0..training_set.rows()).filter(|&row| training_set.weight(row) > 0.0).collect();
     let matrix = if kept.len() < training_set.rows() { &training_set.matrix.select(&kept) } else { &training_set.matrix };
     let rows = Rows::new(training_set, &kept, parameters.target);

@@ -22,22 +22,12 @@ use super::gbdt::MAX_DEPTH;
 use super::gbdt::binned::{self, Binned};
 use crate::{LearnError, TrainingSet, metrics};
 
+pub use super::target::Target;
 use grow::{Bag, Grower, Grown};
 pub use model::{ForestModel, OutOfBag, Report};
 pub(crate) use model::{read, read_forest};
 
 pub const KIND: &str = "forest";
-
-/// What the trees predict.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Target {
-    /// The probability of label 1.
-    #[default]
-    Binary,
-    /// The mean of the labels.
-    Mean,
-}
 
 /// Which thresholds of a column a split chooses from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -87,21 +77,6 @@ impl Default for Forest {
             draw_fraction: 1.0,
             bins: 255,
             seed: 7,
-        }
-    }
-}
-
-impl Target {
-    fn is_default(&self) -> bool {
-        *self == Target::default()
-    }
-
-    fn check_labels(self, set: &TrainingSet) -> Result<(), LearnError> {
-        match self {
-            Target::Binary => set.check_binary().and_then(|()| set.check_classes(0..set.rows())),
-            Target::Mean => {
-                set.check_labels(|label| label.abs() <= 1e15, "a number from -1e15 to 1e15").and_then(|()| set.check_some_weight())
-            }
         }
     }
 }
