@@ -59,6 +59,25 @@ pub enum LearnError {
         training: Vec<String>,
         validation: Vec<String>,
     },
+    /// A model's inputs and the columns it is to go on with.
+    DifferentInputs {
+        model: Vec<String>,
+        found: Vec<String>,
+    },
+    /// What an objective of one's own says of a row cannot be used.
+    BadDerivative {
+        row: usize,
+        gradient: f64,
+        hessian: f64,
+    },
+    /// A metric that is no number.
+    NoMetric {
+        name: String,
+    },
+    /// An objective or a metric of one's own failed, in its own words.
+    Failed {
+        what: String,
+    },
     BadParameter {
         name: &'static str,
         found: String,
@@ -162,6 +181,19 @@ impl fmt::Display for LearnError {
             DifferentColumns { training, validation } => {
                 write!(f, "training columns {training:?} differ from validation columns {validation:?}; names and order must be equal")
             }
+            DifferentInputs { model, found } => write!(
+                f,
+                "the model reads {model:?}, the training set has {found:?}; names and order must be equal\n  hint: give the columns under the model's names, in its order"
+            ),
+            BadDerivative { row, gradient, hessian } => write!(
+                f,
+                "the objective gives row {row} the derivatives {gradient} and {hessian}; both must be finite and at most 1e30 in size, the second not below 0"
+            ),
+            NoMetric { name } => write!(
+                f,
+                "the metric {name} is no number (NaN) on the validation rows\n  hint: watch rows that define it: of rankings some query with a label above 0"
+            ),
+            Failed { what } => write!(f, "{what}"),
             BadParameter { name, found, must } => write!(f, "parameter {name} is {found}, but must be {must}"),
             TooFewToCalibrate { method, rows, positives, needed, needed_of_each } => write!(
                 f,

@@ -1,9 +1,12 @@
 //! What every trained model can do, whatever learned it.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{LearnError, Matrix, format, learners};
 
 /// How a margin becomes a number of the label's own kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Link {
     /// The margin is the log-odds of the positive class: a classifier.
     Logit,

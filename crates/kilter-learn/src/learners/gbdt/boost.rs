@@ -10,6 +10,7 @@ use super::by_row::ByRow;
 use super::categories::{Columns, Encoded, Encoders};
 use super::category_split::CategoryRules;
 use super::certificate::certify;
+use super::course::{CustomObjective, Goal, Part, Rows};
 use super::gradients::{BLOCK, Gradients};
 use super::groups::Interactions;
 use super::grow::{Grower, Grown, GrownLeaf, MAX_DEPTH};
@@ -17,50 +18,47 @@ use super::histogram::{Entry, MAX_ROWS, Scale, row_noise};
 use super::objective::quantile;
 use super::split::Rules;
 use super::tree::Tree;
-use super::{Gbdt, GbdtModel, Objective, Report};
+use super::{Gbdt, GbdtModel, Objective, Report, resume};
 use crate::{LearnError, Link, TrainingSet};
 
-pub(super) fn boost(
-    training_set: &TrainingSet,
-    rows: Range<usize>,
-    validation: Option<(&TrainingSet, Range<usize>)>,
-    parameters: &Gbdt,
-) -> Result<GbdtModel, LearnError> {
+pub(super) fn boost(training: Part<'_>, validation: Option<Part<'_>>, parameters: &Gbdt, goal: &Goal<'_>) -> Result<GbdtModel, LearnError> {
+    let Part { set: training_set, rows, .. } = training.clone();
     check_variety(training_set, rows.clone(), &parameters.objective)?;
     if rows.len() > MAX_ROWS {
         return Err(LearnError::TooManyRows { rows: rows.len(), limit: MAX_ROWS });
     }
     /// Values from which on several threads are asked for.
     const MANY: usize = 300_000;
-    let boost = || boost_rows(training_set, rows.clone(), validation, parameters);
+    let boost = || boost_rows(training, validation, parameters, goal);
     // Beginning on one of the threads saves a change of threads at every piece of work.
     if rows.len() * training_set.matrix.columns() < MANY { boost() } else { rayon::join(boost, || ()).0 }
 }
 
-fn boost_rows(
-    training_set: &TrainingSet,
-    rows: Range<usize>,
-    validation: Option<(&TrainingSet, Range<usize>)>,
-    parameters: &Gbdt,
-) -> Result<GbdtModel, LearnError> {
+fn boost_rows(training: Part<'_>, validation: Option<Part<'_>>, parameters: &Gbdt, goal: &Goal<'_>) -> Result<GbdtModel, LearnError> {
+    let Part { set: training_set, rows, .. } = training.clone();
     let interactions = Interactions::new(parameters, training_set.matrix.names())?;
-    let encoders = Encoders::learn(training_set, rows.clone(), parameters)?;
+    let encoders = match goal.earlier {
+        Some(earlier) => earlier.encoders().clone(),
+        None => Encoders::learn(training_set, rows.clone(), parameters)?,
+    };
     let (encoded, cuts, is_categories) = prepare(&encoders, training_set, rows.clone(), parameters)?;
-    let mut training = Scored::new(training_set, rows.clone(), &encoded, &cuts, parameters);
+    let mut training = Scored::new(&training, &encoded, &cuts, parameters, goal);
     let objective = parameters.objective;
-    let base = objective.base(training.labels, |row| training.weight(row));
-    training.scores.fill(base);
-    let mut validation = validation.map(|(set, rows)| {
-        let encoded = encoders.scored(&set.matrix, rows.clone());
-        Scored::new(set, rows, &encoded, &cuts, parameters)
+    let base = goal.earlier.map_or_else(|| training.base(), |earlier| earlier.parts().0);
+    training.start(base);
+    let mut validation = validation.map(|part| {
+        let encoded = encoders.scored(&part.set.matrix, part.rows.clone());
+        Scored::new(&part, &encoded, &cuts, parameters, goal)
     });
     if let Some(validation) = &mut validation {
-        validation.scores.fill(base);
+        validation.start(base);
     }
+    let earlier_trees = goal.earlier.map_or(&[][..], |earlier| earlier.parts().1);
     let mut report = Report {
         rows: training.labels.len(),
         positives: training.positives(),
         validation_rows: validation.as_ref().map_or(0, |set| set.labels.len()),
+        earlier_trees: earlier_trees.len(),
         validation_positives: validation.as_ref().map_or(Some(0).filter(|_| objective.link() == Link::Logit), Scored::positives),
         ..Report::default()
     };
@@ -80,17 +78,20 @@ fn boost_rows(
     };
     let max_depth = parameters.max_depth.unwrap_or(MAX_DEPTH).min(MAX_DEPTH);
     let mut grower = Grower::new(&by_row, &cuts, gradients.fields, rows.len(), parameters.leaves, max_depth);
-    let mut trees: Vec<Tree> = Vec::new();
+    let mut trees: Vec<Tree> = earlier_trees.to_vec();
     let seeds = Rng::seeded(parameters.seed);
 
-    for round in 0..parameters.trees {
+    for round in earlier_trees.len()..earlier_trees.len() + parameters.trees {
         let mut rng = seeds.fork(round as u64);
         let (noise_seed, bag_seed) = (rng.next_u64() as u32, rng.next_u64() as u32);
         let bag = (parameters.bagging_fraction < 1.0).then_some(Bag { seed: bag_seed, fraction: parameters.bagging_fraction });
         let columns = choose_columns(cuts.len(), parameters.column_fraction, &mut rng);
         let sampled = bag.is_some() || columns.len() < cuts.len();
         grower.set_columns(columns, &cuts);
-        rules.scale = gradients.compute(&mut training, noise_seed);
+        rules.scale = match goal.together {
+            Some(_) => gradients.compute_together(&mut training, noise_seed)?,
+            None => gradients.compute(&mut training, noise_seed),
+        };
         if let Some(bag) = &bag {
             gradients.entries.retain(|entry| bag.has(entry.row()));
         }
@@ -108,20 +109,25 @@ fn boost_rows(
         gradients.take_up(&grown, outside);
         if let Some(validation) = &mut validation {
             add_tree(&mut validation.scores, &validation.binned, &grown, |_| true);
-            report.validation_loss.push(validation.loss());
+            match goal.metric {
+                Some(metric) => report.watch(metric.measure(validation.rows())?)?,
+                None if goal.together.is_some() => {}
+                None => report.validation_loss.push(validation.loss()),
+            }
         }
         trees.push(grown.tree);
-        let since_best = trees.len() - best_iteration(&report.validation_loss).unwrap_or(trees.len());
+        let grown = trees.len() - earlier_trees.len();
+        let since_best = grown - report.best().unwrap_or(grown);
         if parameters.early_stopping.is_some_and(|rounds| since_best >= rounds) {
             report.stopped_early = true;
             break;
         }
     }
-    report.trees_grown = trees.len();
+    report.trees_grown = trees.len() - earlier_trees.len();
     if parameters.early_stopping.is_some()
-        && let Some(best) = best_iteration(&report.validation_loss)
+        && let Some(best) = report.best()
     {
-        trees.truncate(best);
+        trees.truncate(earlier_trees.len() + best);
     }
     report.best_iteration = trees.len();
     report.certificate = certify(&trees, &parameters.monotone, training_set.matrix.names())?;
@@ -174,7 +180,10 @@ pub(super) fn best_iteration(losses: &[f64]) -> Option<usize> {
 pub(super) struct Scored<'a> {
     binned: Binned,
     pub objective: Objective,
+    /// In the place of the objective, where that is none of single rows.
+    pub together: Option<&'a dyn CustomObjective>,
     pub labels: &'a [f64],
+    queries: &'a [usize],
     /// Row weight times class weight; `None` when all are 1.
     pub weights: Option<Vec<f64>>,
     /// Of training rows without the newest tree, which `Gradients` adds when it goes over them anyway.
@@ -182,7 +191,8 @@ pub(super) struct Scored<'a> {
 }
 
 impl<'a> Scored<'a> {
-    fn new(set: &'a TrainingSet, rows: Range<usize>, encoded: &Encoded<'_>, cuts: &[Cuts], parameters: &Gbdt) -> Self {
+    pub fn new(part: &Part<'a>, encoded: &Encoded<'_>, cuts: &[Cuts], parameters: &Gbdt, goal: &Goal<'a>) -> Self {
+        let Part { set, ref rows, queries } = *part;
         // A label between 0 and 1 is that much of a positive row.
         let class = |label: f64| if parameters.scale_positive == 1.0 { 1.0 } else { 1.0 + label * (parameters.scale_positive - 1.0) };
         let weigh = |row: usize| set.weight(row) * class(set.labels[row]);
@@ -190,14 +200,49 @@ impl<'a> Scored<'a> {
         Scored {
             binned: Binned::new(encoded, 0..encoded.rows(), cuts),
             objective: parameters.objective,
+            together: goal.together,
             labels: &set.labels[rows.clone()],
+            queries,
             weights: weighted.then(|| rows.clone().map(weigh).collect()),
-            scores: vec![0.0; rows.len()],
+            scores: goal.earlier.map_or_else(Vec::new, |earlier| resume::margins(earlier, part)),
         }
     }
 
-    fn weight(&self, row: usize) -> f64 {
+    /// The margin that lowers the loss most, without trees.
+    pub fn base(&self) -> f64 {
+        match self.together {
+            Some(objective) => objective.base(self.labels, self.weights.as_deref()),
+            None => self.objective.base(self.labels, |row| self.weight(row)),
+        }
+    }
+
+    /// Scores start from the base, where no earlier trees gave them a start.
+    pub fn start(&mut self, base: f64) {
+        self.scores.resize(self.labels.len(), base);
+    }
+
+    /// As an objective or a metric sees them.
+    pub fn rows(&self) -> Rows<'_> {
+        Rows { margins: &self.scores, labels: self.labels, weights: self.weights.as_deref(), queries: self.queries }
+    }
+
+    pub fn weight(&self, row: usize) -> f64 {
         self.weights.as_ref().map_or(1.0, |weights| weights[row])
+    }
+
+    /// Both derivatives of each row at its score, times its weight.
+    pub fn derivatives(&self, out: &mut [[f64; 2]]) -> Result<(), LearnError> {
+        if let Some(objective) = self.together {
+            objective.derivatives(self.rows(), out)?;
+            return check_derivatives(out);
+        }
+        out.par_chunks_mut(BLOCK).enumerate().for_each(|(block, out)| {
+            for (row, out) in (block * BLOCK..).zip(out) {
+                let (gradient, hessian) = self.objective.derivatives(self.scores[row], self.labels[row]);
+                *out = [self.weight(row) * gradient, self.weight(row) * hessian];
+            }
+        });
+        Ok(())
     }
 
     fn positives(&self) -> Option<usize> {
@@ -218,6 +263,17 @@ impl<'a> Scored<'a> {
             if starts.len() < 2 { starts.into_iter().map(block).collect() } else { starts.into_par_iter().map(block).collect() };
         let (loss, total) = blocks.iter().fold((0.0, 0.0), |(loss, total), block| (loss + block.0, total + block.1));
         if total > 0.0 { loss / total } else { 0.0 }
+    }
+}
+
+/// What an objective of all rows together says can be used.
+fn check_derivatives(derivatives: &[[f64; 2]]) -> Result<(), LearnError> {
+    /// Larger ones would leave the range of single floats, of which leaves are summed.
+    const LARGEST: f64 = 1e30;
+    let usable = |&[gradient, hessian]: &[f64; 2]| gradient.abs() <= LARGEST && (0.0..=LARGEST).contains(&hessian);
+    match derivatives.iter().position(|derivatives| !usable(derivatives)) {
+        Some(row) => Err(LearnError::BadDerivative { row, gradient: derivatives[row][0], hessian: derivatives[row][1] }),
+        None => Ok(()),
     }
 }
 
@@ -245,14 +301,16 @@ pub(super) fn choose_columns(width: usize, fraction: f64, rng: &mut Rng) -> Vec<
 }
 
 /// There is something to learn: two classes, or a rate above 0 where its logarithm is predicted.
-fn check_variety(set: &TrainingSet, rows: Range<usize>, objective: &Objective) -> Result<(), LearnError> {
-    if objective.link() == Link::Logit {
+pub(super) fn check_variety(set: &TrainingSet, rows: Range<usize>, objective: &Objective) -> Result<(), LearnError> {
+    if objective.link() == Link::Logit && !objective.is_together() {
         return set.check_classes(rows);
     }
     if !rows.clone().any(|row| set.weight(row) > 0.0) {
         return Err(LearnError::BadWeight { row: rows.start, value: 0.0 });
     }
-    let zero = objective.link() == Link::Log && rows.clone().all(|row| set.labels[row] == 0.0 || set.weight(row) == 0.0);
+    let zero = objective.link() == Link::Log
+        && !objective.is_together()
+        && rows.clone().all(|row| set.labels[row] == 0.0 || set.weight(row) == 0.0);
     if zero { Err(LearnError::AllZero { rows: rows.len() }) } else { Ok(()) }
 }
 

@@ -6,9 +6,11 @@ use rayon::prelude::*;
 
 use super::Objective;
 use super::boost::Scored;
+use super::course::CustomObjective;
 use super::grow::Grown;
 use super::histogram::{Entry, Fields, Scale, row_noise};
 use super::simd::{Level, for_every_level};
+use crate::LearnError;
 
 /// Rows handled as one block; float sums are added block by block in order, so the thread count cannot change a bit.
 pub(super) const BLOCK: usize = 8192;
@@ -22,6 +24,8 @@ pub(super) struct Gradients {
     pub floats: Vec<[f32; 2]>,
     pub fields: Fields,
     fixed_scale: Option<Scale>,
+    /// What an objective of all rows together says of each.
+    together: Vec<[f64; 2]>,
     /// Each row's leaf in the tree that the scores do not count yet, and the leaves' values; none while there is no such tree.
     leaf_of: Vec<AtomicU16>,
     pending: Vec<f64>,
@@ -30,7 +34,7 @@ pub(super) struct Gradients {
 impl Gradients {
     pub fn new(training: &Scored<'_>) -> Self {
         let rows = training.labels.len();
-        let limits = training.objective.limits();
+        let limits = training.together.map_or_else(|| training.objective.limits(), CustomObjective::limits);
         let largest_weight = training.weights.as_ref().map_or(1.0, |weights| weights.iter().copied().fold(0.0, f64::max));
         let plain = training.weights.is_none();
         let fields = match plain {
@@ -46,6 +50,7 @@ impl Gradients {
             floats: if words_will_do { Vec::new() } else { vec![[0.0; 2]; rows] },
             fields,
             fixed_scale: limits.map(|(gradient, hessian)| Scale::fitting(fields, largest_weight * gradient, largest_weight * hessian)),
+            together: vec![[0.0; 2]; if training.together.is_some() { rows } else { 0 }],
             leaf_of: (0..rows).map(|_| AtomicU16::new(0)).collect(),
             pending: Vec::new(),
         }
@@ -86,6 +91,29 @@ impl Gradients {
         });
         self.pending.clear();
         scale
+    }
+
+    /// The same of an objective that looks at all rows together.
+    pub fn compute_together(&mut self, training: &mut Scored<'_>, noise_seed: u32) -> Result<Scale, LearnError> {
+        add_pending(&mut training.scores, &self.leaf_of, &std::mem::take(&mut self.pending));
+        training.derivatives(&mut self.together)?;
+        let scale = self.fixed_scale.unwrap_or_else(|| {
+            let larger = |(g, h): (f64, f64), &[gradient, hessian]: &[f64; 2]| (g.max(gradient.abs()), h.max(hessian));
+            let (gradient, hessian) = self.together.iter().fold((0.0, 0.0), larger);
+            Scale::fitting(self.fields, gradient, hessian)
+        });
+        self.entries.resize(self.together.len(), Entry::default());
+        let blocks: Vec<_> = self.together.chunks(BLOCK).zip(self.entries.chunks_mut(BLOCK)).enumerate().collect();
+        each(self.together.len(), blocks, |(block, (derivatives, entries))| {
+            for (row, (&[gradient, hessian], entry)) in (block * BLOCK..).zip(derivatives.iter().zip(entries)) {
+                let (g, h) = scale.words(gradient, hessian, row_noise(noise_seed, row as u32));
+                *entry = Entry::new(row as u32, g, h);
+            }
+        });
+        for (&[gradient, hessian], floats) in self.together.iter().zip(&mut self.floats) {
+            *floats = [gradient as f32, hessian as f32];
+        }
+        Ok(scale)
     }
 
     /// Takes up a grown tree whose leaves have their values. `leaf_outside` names the leaf of a row that is in no leaf's list, where there are such.

@@ -9,7 +9,8 @@
 //!
 //! `categories` says what trees see of a category, `binned` cuts columns into bins, `by_row` lays them by row. Each round, `gradients` rounds derivatives to
 //! words, `grow` makes a tree: `summing` makes `histogram`s of its nodes, `split` finds the best cut among their `thresholds` and the best set
-//! (`category_split`), `partition` parts the rows. `boost` makes many trees, `multiclass` some for each class. `scoring` scores, `shap` explains, `interactions`
+//! (`category_split`), `partition` parts the rows. `boost` makes many trees, `multiclass` some for each class. `course` says what else a fit may be given:
+//! `resume` goes on from an earlier model, `ranking` ranks within queries; `refit` learns leaf values anew. `scoring` scores, `shap` explains, `interactions`
 //! explains pairs of columns. `simd` runs loops on the widest vectors there are.
 
 pub(super) mod binned;
@@ -18,6 +19,7 @@ mod by_row;
 mod categories;
 mod category_split;
 mod certificate;
+mod course;
 mod gradients;
 mod groups;
 mod grow;
@@ -27,6 +29,9 @@ mod model;
 mod multiclass;
 mod objective;
 mod partition;
+mod ranking;
+mod refit;
+mod resume;
 pub(super) mod scoring;
 mod shap;
 mod simd;
@@ -42,12 +47,15 @@ use crate::{LearnError, TrainingSet};
 pub(crate) use categories::Encoder;
 pub use categories::category_of;
 pub use certificate::Certificate;
+pub use course::{Course, CustomObjective, Measured, Metric, Rows, Watched};
 pub(crate) use grow::MAX_DEPTH;
 pub(crate) use interactions::pairs;
 pub use model::{GbdtModel, Report};
 pub(crate) use model::{read, read_trees};
-pub use multiclass::{fit_classes, fit_classes_with_validation};
+pub use multiclass::{fit_classes, fit_classes_by, fit_classes_with_validation};
 pub use objective::Objective;
+pub use ranking::Ndcg;
+pub use refit::{Refit, refit, refit_by};
 pub use scoring::Level;
 pub(crate) use shap::{Explained, Explainer, Test};
 pub(crate) use tree::{Child, Node, Tree};
@@ -118,6 +126,9 @@ pub struct Gbdt {
     /// A column of more categories is read as their mean labels instead of sets; at most 254.
     #[serde(skip_serializing_if = "is::<254>")]
     pub max_cat_groups: usize,
+    /// What a label from 0 on is worth to a ranking. Empty: 2^label - 1, for labels up to 30.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub label_gain: Vec<f64>,
 }
 
 fn is_ten(value: &f64) -> bool {
@@ -156,22 +167,14 @@ impl Default for Gbdt {
             max_cat_to_onehot: 4,
             min_group_rows: 100,
             max_cat_groups: categories::MOST_BINS,
+            label_gain: Vec::new(),
         }
     }
 }
 
 /// Trains on the set. With `early_stopping`, its last rows are held out to judge when to stop.
 pub fn fit(training_set: &TrainingSet, parameters: &Gbdt) -> Result<GbdtModel, LearnError> {
-    parameters.check_one_output()?;
-    parameters.check(training_set.matrix.columns())?;
-    training_set.check()?;
-    parameters.objective.check_labels(training_set)?;
-    let rows = training_set.rows();
-    if parameters.early_stopping.is_none() {
-        return boost::boost(training_set, 0..rows, None, parameters);
-    }
-    let training = rows_before_validation(rows, parameters)?;
-    boost::boost(training_set, 0..training, Some((training_set, training..rows)), parameters)
+    fit_by(training_set, parameters, &Course::default())
 }
 
 /// How many rows are left to learn from when the last ones are held out.
@@ -194,20 +197,34 @@ fn check_same_columns(training: &TrainingSet, validation: &TrainingSet) -> Resul
 
 /// Trains on one set and follows the loss on another; stops early if the parameters say so.
 pub fn fit_with_validation(training: &TrainingSet, validation: &TrainingSet, parameters: &Gbdt) -> Result<GbdtModel, LearnError> {
+    fit_by(training, parameters, &Course { validation: Some(validation), ..Course::default() })
+}
+
+/// Trains on the set along a course: from an earlier model, with queries, by an objective or a metric of one's own.
+pub fn fit_by(training_set: &TrainingSet, parameters: &Gbdt, course: &Course<'_>) -> Result<GbdtModel, LearnError> {
     parameters.check_one_output()?;
-    parameters.check(training.matrix.columns())?;
-    training.check()?;
-    parameters.objective.check_labels(training)?;
-    validation.check()?;
-    parameters.objective.check_labels(validation)?;
-    check_same_columns(training, validation)?;
-    boost::boost(training, 0..training.rows(), Some((validation, 0..validation.rows())), parameters)
+    parameters.check(training_set.matrix.columns())?;
+    for set in std::iter::once(training_set).chain(course.validation) {
+        set.check()?;
+        parameters.objective.check_labels(set)?;
+        check_same_columns(training_set, set)?;
+    }
+    course.check(training_set, parameters)?;
+    let (training, validation) = course.parts(training_set, parameters)?;
+    let lambdas = ranking::LambdaRank::new(parameters, &training_set.labels[training.rows.clone()], training.queries);
+    let ndcg = lambdas.as_ref().map(|lambdas| lambdas.metric(parameters));
+    let goal = course::Goal {
+        earlier: course.earlier,
+        together: course.objective.or(lambdas.as_ref().map(|lambdas| lambdas as &dyn CustomObjective)),
+        metric: course.metric.or(ndcg.as_ref().map(|ndcg| ndcg as &dyn Metric)),
+    };
+    boost::boost(training, validation, parameters, &goal)
 }
 
 impl Gbdt {
     /// Whether a model of these parameters is what earlier builds know.
     fn is_plain(&self) -> bool {
-        self.categorical.is_empty() && self.interactions.is_empty()
+        self.categorical.is_empty() && self.interactions.is_empty() && self.objective.is_plain()
     }
 
     fn check_one_output(&self) -> Result<(), LearnError> {
@@ -252,6 +269,14 @@ impl Gbdt {
         self.objective.check()?;
         let scale_used = self.objective.is_default() || self.scale_positive == 1.0;
         require(scale_used, "scale_positive", number(self.scale_positive), "1 with an objective that has no positive rows")?;
+        let usable_gains = self.label_gain.iter().all(|&gain| at_least_zero(gain)) && self.label_gain.is_sorted();
+        require(usable_gains, "label_gain", format!("{:?}", self.label_gain), "finite, not below 0 and not falling")?;
+        require(
+            self.label_gain.is_empty() || self.objective.ranks(),
+            "label_gain",
+            "given".into(),
+            "none with an objective that does not rank",
+        )?;
         let monotone = format!("{:?}", self.monotone);
         require(self.monotone.iter().all(|direction| (-1..=1).contains(direction)), "monotone", monotone, "-1, 0 or 1 for each column")?;
         require(at_least_zero(self.cat_smooth), "cat_smooth", number(self.cat_smooth), "finite and not below 0")?;
@@ -281,8 +306,12 @@ pub fn open(bytes: &[u8]) -> Result<GbdtModel, LearnError> {
 #[cfg(test)]
 mod category_model_tests;
 #[cfg(test)]
+mod course_tests;
+#[cfg(test)]
 mod objective_tests;
 #[cfg(test)]
 mod oracle_tests;
+#[cfg(test)]
+mod resume_tests;
 #[cfg(test)]
 mod tests;

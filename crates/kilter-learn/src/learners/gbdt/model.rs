@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::categories::{Columns, Encoders};
 use super::certificate::{Certificate, certify};
+use super::course::Watched;
+use super::refit::Refit;
 use super::scoring::{Level, Plan};
 use super::shap::Explainer;
 use super::tree::{Forest, Tree};
@@ -48,16 +50,30 @@ pub struct Report {
     pub positives: Option<usize>,
     pub validation_rows: usize,
     pub validation_positives: Option<usize>,
+    /// Those of this training.
     pub trees_grown: usize,
     /// Trees in the model.
     pub best_iteration: usize,
+    /// Of which so many were there before, of an earlier model.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub earlier_trees: usize,
     pub stopped_early: bool,
     /// Mean loss on the validation rows after each tree, that of the objective: log loss in nats for a classifier. Empty without validation.
     #[serde(alias = "validation_log_loss")]
     pub validation_loss: Vec<f64>,
+    /// What was watched in its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metric: Option<Watched>,
+    /// How the leaves' values were learned anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refit: Option<Refit>,
     /// That the trees keep the directions of `monotone`: found by a walk over them after training.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<Certificate>,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 impl GbdtModel {
@@ -117,16 +133,32 @@ impl GbdtModel {
     }
 
     /// Hands over the rows as trees see them, some at a time and in order.
-    fn encoded_rows(&self, matrix: &Matrix, mut then: impl FnMut(&Matrix, Range<usize>)) {
+    fn encoded_rows(&self, matrix: &Matrix, wanted: Range<usize>, mut then: impl FnMut(&Matrix, Range<usize>)) {
         assert_eq!(matrix.columns(), self.inputs.len(), "a matrix must have one column an input");
         if self.encoders.is_empty() {
-            return then(matrix, 0..matrix.rows());
+            return then(matrix, wanted);
         }
-        for start in (0..matrix.rows()).step_by(BLOCK) {
-            let rows = start..matrix.rows().min(start + BLOCK);
+        for start in wanted.clone().step_by(BLOCK) {
+            let rows = start..wanted.end.min(start + BLOCK);
             let block = self.encoders.scored(matrix, rows).to_matrix();
             then(&block, 0..Columns::rows(&block));
         }
+    }
+
+    /// The margins of some rows: the bits of `margin`.
+    pub(super) fn margins_of(&self, matrix: &Matrix, rows: Range<usize>) -> Vec<f64> {
+        let mut margins = Vec::with_capacity(rows.len());
+        self.encoded_rows(matrix, rows, |matrix, rows| match &self.plan {
+            Some(plan) => plan.margins(self.base, matrix, rows, &mut margins),
+            None => {
+                let mut row = Vec::new();
+                margins.extend(rows.map(|r| {
+                    matrix.row(r, &mut row);
+                    self.forest.sum(self.base, &row)
+                }));
+            }
+        });
+        margins
     }
 
     #[cfg(test)]
@@ -156,18 +188,7 @@ impl Model for GbdtModel {
     }
 
     fn margins(&self, matrix: &Matrix) -> Vec<f64> {
-        let mut margins = Vec::with_capacity(matrix.rows());
-        self.encoded_rows(matrix, |matrix, rows| match &self.plan {
-            Some(plan) => plan.margins(self.base, matrix, rows, &mut margins),
-            None => {
-                let mut row = Vec::new();
-                margins.extend(rows.map(|r| {
-                    matrix.row(r, &mut row);
-                    self.forest.sum(self.base, &row)
-                }));
-            }
-        });
-        margins
+        self.margins_of(matrix, 0..matrix.rows())
     }
 
     /// Exact path-dependent TreeSHAP. The base is the mean margin over the rows that the trees were grown on.
@@ -180,7 +201,7 @@ impl Model for GbdtModel {
         let explainer = self.explainer.get_or_init(|| Explainer::new(&self.trees));
         let base = self.base + explainer.base();
         let mut all = Vec::with_capacity(matrix.rows() * (matrix.columns() + 1));
-        self.encoded_rows(matrix, |matrix, _| {
+        self.encoded_rows(matrix, 0..matrix.rows(), |matrix, _| {
             explainer.explain_rows(matrix, |contributions| {
                 all.extend(contributions);
                 all.push(base);

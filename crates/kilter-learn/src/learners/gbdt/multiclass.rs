@@ -12,6 +12,7 @@ use super::binned::{Binned, Cuts};
 use super::boost::{self, Bag};
 use super::by_row::ByRow;
 use super::categories::{Columns, Encoded, Encoders};
+use super::course::{Goal, Part};
 use super::gradients::BLOCK;
 use super::groups::Interactions;
 use super::grow::{Grower, Grown, MAX_DEPTH};
@@ -19,7 +20,7 @@ use super::histogram::{Entry, Fields, MAX_ROWS, Scale, row_noise};
 use super::objective::quick_exp;
 use super::split::Rules;
 use super::tree::Tree;
-use super::{Gbdt, GbdtModel, Objective, Report};
+use super::{Gbdt, GbdtModel, Objective, Report, resume};
 use crate::{ClassLink, ClassModel, LearnError, Model, TrainingSet};
 
 /// Most classes that are learned at once.
@@ -27,12 +28,7 @@ const MOST_CLASSES: usize = 1000;
 
 /// Trains a classifier whose labels are the numbers of the given classes, from 0 on. The objective is that of the link: log loss.
 pub fn fit_classes(set: &TrainingSet, classes: &[String], link: ClassLink, parameters: &Gbdt) -> Result<ClassModel, LearnError> {
-    let rows = check(set, classes.len(), parameters)?;
-    if parameters.early_stopping.is_none() {
-        return learn(set, 0..rows, None, classes, link, parameters);
-    }
-    let training = super::rows_before_validation(rows, parameters)?;
-    learn(set, 0..training, Some((set, training..rows)), classes, link, parameters)
+    fit_classes_by(set, None, classes, link, parameters, None)
 }
 
 /// Trains on one set and follows the loss on another; stops early if the parameters say so.
@@ -43,10 +39,51 @@ pub fn fit_classes_with_validation(
     link: ClassLink,
     parameters: &Gbdt,
 ) -> Result<ClassModel, LearnError> {
-    let rows = check(training, classes.len(), parameters)?;
-    let validation_rows = check(validation, classes.len(), parameters)?;
-    super::check_same_columns(training, validation)?;
-    learn(training, 0..rows, Some((validation, 0..validation_rows)), classes, link, parameters)
+    fit_classes_by(training, Some(validation), classes, link, parameters, None)
+}
+
+/// The same, with or without rows to watch, and from an earlier model whose trees are kept and added to.
+pub fn fit_classes_by(
+    set: &TrainingSet,
+    validation: Option<&TrainingSet>,
+    classes: &[String],
+    link: ClassLink,
+    parameters: &Gbdt,
+    earlier: Option<&ClassModel>,
+) -> Result<ClassModel, LearnError> {
+    let rows = check(set, classes.len(), parameters)?;
+    let earlier = earlier.map(|earlier| members(earlier, set, classes, link, parameters)).transpose()?;
+    if let Some(validation) = validation {
+        let validation_rows = check(validation, classes.len(), parameters)?;
+        super::check_same_columns(set, validation)?;
+        return learn(set, 0..rows, Some((validation, 0..validation_rows)), classes, link, parameters, earlier.as_deref());
+    }
+    if parameters.early_stopping.is_none() {
+        return learn(set, 0..rows, None, classes, link, parameters, earlier.as_deref());
+    }
+    let training = super::rows_before_validation(rows, parameters)?;
+    learn(set, 0..training, Some((set, training..rows)), classes, link, parameters, earlier.as_deref())
+}
+
+/// The trees of each class of an earlier model, which must know the same classes in the same way.
+fn members(
+    earlier: &ClassModel,
+    set: &TrainingSet,
+    classes: &[String],
+    link: ClassLink,
+    parameters: &Gbdt,
+) -> Result<Vec<GbdtModel>, LearnError> {
+    if earlier.classes() != classes || earlier.link() != link {
+        let found = format!("{classes:?} by {link:?} after {:?} by {:?}", earlier.classes(), earlier.link());
+        return Err(LearnError::BadParameter { name: "classes", found, must: "those of the earlier model, in its order and of its link" });
+    }
+    let objective = if link == ClassLink::Softmax { Objective::Softmax } else { parameters.objective };
+    let parameters = Gbdt { objective, ..parameters.clone() };
+    let member = |class| {
+        let member = super::open(&earlier.member(class).to_bytes())?;
+        resume::check(&member, set, &parameters).map(|()| member)
+    };
+    (0..classes.len()).map(member).collect()
 }
 
 fn check(set: &TrainingSet, classes: usize, parameters: &Gbdt) -> Result<usize, LearnError> {
@@ -78,6 +115,7 @@ fn learn(
     classes: &[String],
     link: ClassLink,
     parameters: &Gbdt,
+    earlier: Option<&[GbdtModel]>,
 ) -> Result<ClassModel, LearnError> {
     for (class, name) in classes.iter().enumerate() {
         let there = |row: usize| set.labels[row] == class as f64 && set.weight(row) > 0.0;
@@ -86,7 +124,7 @@ fn learn(
         }
     }
     let members = match link {
-        ClassLink::Softmax => boost(set, rows, validation, classes.len(), parameters)?,
+        ClassLink::Softmax => boost(set, rows, validation, classes.len(), parameters, earlier)?,
         ClassLink::OneVsAll => {
             let (mut own, mut other) = (set.clone(), validation.map(|(set, rows)| (set.clone(), set, rows)));
             let against = |labels: &[f64], class: usize| labels.iter().map(|&label| f64::from(u8::from(label == class as f64))).collect();
@@ -95,7 +133,9 @@ fn learn(
                 if let Some((other, validation, _)) = &mut other {
                     other.labels = against(&validation.labels, class);
                 }
-                boost::boost(&own, rows.clone(), other.as_ref().map(|(set, _, rows)| (set, rows.clone())), parameters)
+                let part = |set, rows: &Range<usize>| Part { set, rows: rows.clone(), queries: &[] };
+                let goal = Goal { earlier: earlier.map(|members| &members[class]), ..Goal::default() };
+                boost::boost(part(&own, &rows), other.as_ref().map(|(set, _, rows)| part(set, rows)), parameters, &goal)
             };
             (0..classes.len()).map(learn).collect::<Result<Vec<_>, _>>()?
         }
@@ -113,12 +153,23 @@ struct Scored<'a> {
 }
 
 impl<'a> Scored<'a> {
-    fn new(set: &'a TrainingSet, rows: Range<usize>, encoded: &Encoded<'_>, cuts: &[Cuts], bases: &[f64]) -> Self {
+    fn new(
+        set: &'a TrainingSet,
+        rows: Range<usize>,
+        encoded: &Encoded<'_>,
+        cuts: &[Cuts],
+        bases: &[f64],
+        earlier: Option<&[GbdtModel]>,
+    ) -> Self {
+        let part = Part { set, rows: rows.clone(), queries: &[] };
         Scored {
             binned: Binned::new(encoded, 0..encoded.rows(), cuts),
             labels: &set.labels[rows.clone()],
             weights: set.weights.as_ref().map(|weights| &weights[rows.clone()]),
-            scores: bases.iter().map(|&base| vec![base; rows.len()]).collect(),
+            scores: match earlier {
+                Some(members) => members.iter().map(|member| resume::margins(member, &part)).collect(),
+                None => bases.iter().map(|&base| vec![base; rows.len()]).collect(),
+            },
         }
     }
 
@@ -183,22 +234,30 @@ fn boost(
     validation: Validation<'_>,
     classes: usize,
     parameters: &Gbdt,
+    earlier: Option<&[GbdtModel]>,
 ) -> Result<Vec<GbdtModel>, LearnError> {
     if rows.len() > MAX_ROWS {
         return Err(LearnError::TooManyRows { rows: rows.len(), limit: MAX_ROWS });
     }
     let parameters = &Gbdt { objective: Objective::Softmax, ..parameters.clone() };
-    let encoders = Encoders::learn(set, rows.clone(), parameters)?;
+    let encoders = match earlier {
+        // All classes have the same.
+        Some(members) => members[0].encoders().clone(),
+        None => Encoders::learn(set, rows.clone(), parameters)?,
+    };
     let (encoded, cuts, is_categories) = boost::prepare(&encoders, set, rows.clone(), parameters)?;
     let interactions = Interactions::new(parameters, set.matrix.names())?;
     let mut weights = vec![0.0; classes];
     rows.clone().for_each(|row| weights[set.labels[row] as usize] += set.weight(row));
     let total: f64 = weights.iter().sum();
-    let bases: Vec<f64> = weights.iter().map(|weight| libm::log(weight / total)).collect();
-    let mut training = Scored::new(set, rows.clone(), &encoded, &cuts, &bases);
+    let bases: Vec<f64> = match earlier {
+        Some(members) => members.iter().map(|member| member.parts().0).collect(),
+        None => weights.iter().map(|weight| libm::log(weight / total)).collect(),
+    };
+    let mut training = Scored::new(set, rows.clone(), &encoded, &cuts, &bases, earlier);
     let mut validation = validation.map(|(set, rows)| {
         let encoded = encoders.scored(&set.matrix, rows.clone());
-        Scored::new(set, rows, &encoded, &cuts, &bases)
+        Scored::new(set, rows, &encoded, &cuts, &bases, earlier)
     });
 
     let curvature = classes as f64 / (classes as f64 - 1.0);
@@ -222,7 +281,12 @@ fn boost(
     let mut probabilities = vec![vec![0.0f32; count]; classes];
     let mut gradients = vec![[0.0f32; 2]; count];
     let mut entries: Vec<Entry> = Vec::new();
-    let mut trees: Vec<Vec<Tree>> = vec![Vec::new(); classes];
+    let mut trees: Vec<Vec<Tree>> = match earlier {
+        Some(members) => members.iter().map(|member| member.parts().1.to_vec()).collect(),
+        None => vec![Vec::new(); classes],
+    };
+    let before: Vec<usize> = trees.iter().map(Vec::len).collect();
+    let first_round = before.iter().copied().max().unwrap_or(0);
     // How many trees each class had after each round.
     let mut grown_by: Vec<Vec<usize>> = Vec::new();
     let mut losses: Vec<f64> = Vec::new();
@@ -233,7 +297,7 @@ fn boost(
     let by_row = ByRow::new(&binned.by_column, |column| cuts[column].last_bin());
     let mut grower = Grower::new(&by_row, &cuts, fields, count, parameters.leaves, max_depth);
 
-    for round in 0..parameters.trees {
+    for round in first_round..first_round + parameters.trees {
         let mut rng = seeds.fork(round as u64);
         let bag_seed = rng.next_u64() as u32;
         let bag = (parameters.bagging_fraction < 1.0).then_some(Bag { seed: bag_seed, fraction: parameters.bagging_fraction });
@@ -283,7 +347,7 @@ fn boost(
     }
     let best = boost::best_iteration(&losses).filter(|_| parameters.early_stopping.is_some());
     let member = |(class, mut trees): (usize, Vec<Tree>)| {
-        let trees_grown = trees.len();
+        let trees_grown = trees.len() - before[class];
         if let Some(best) = best {
             trees.truncate(grown_by[best - 1][class]);
         }
@@ -295,9 +359,10 @@ fn boost(
             validation_positives: validation.as_ref().map_or(Some(0), |set| Some(own(set))),
             trees_grown,
             best_iteration: trees.len(),
+            earlier_trees: before[class],
             stopped_early,
             validation_loss: losses.clone(),
-            certificate: None,
+            ..Report::default()
         };
         GbdtModel::new(set.matrix.names().to_vec(), parameters.clone(), report, bases[class], encoders.clone(), trees)
     };

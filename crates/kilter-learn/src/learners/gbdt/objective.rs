@@ -34,6 +34,11 @@ pub enum Objective {
     Tweedie { power: f64 },
     /// A class's part of the log loss of several classes; its margin means something beside those of the others only. Learned by `fit_classes`.
     Softmax,
+    /// NDCG, by pairs of a query's rows of which one is among the first `truncation`. Labels are whole numbers, the better the higher. `normalise` evens out
+    /// queries and near scores; `sigmoid` is the slope of the chance that a pair is the wrong way round. The margin is a score to rank by.
+    LambdaRank { truncation: usize, normalise: bool, sigmoid: f64 },
+    /// What a [`CustomObjective`](super::CustomObjective) says; the margin means what the link says.
+    Custom { link: Link },
 }
 
 /// Beyond this a label's square and its sums leave the range in which they can be relied on.
@@ -54,9 +59,26 @@ impl Objective {
             | Objective::AbsoluteError
             | Objective::Huber { .. }
             | Objective::Quantile { .. }
-            | Objective::Softmax => Link::Identity,
+            | Objective::Softmax
+            | Objective::LambdaRank { .. } => Link::Identity,
+            Objective::Custom { link } => *link,
             Objective::Poisson | Objective::Gamma | Objective::Tweedie { .. } => Link::Log,
         }
+    }
+
+    /// Whether rows are ranked within queries.
+    pub(super) fn ranks(&self) -> bool {
+        matches!(self, Objective::LambdaRank { .. })
+    }
+
+    /// Whether derivatives are those of all rows together and not of each by itself.
+    pub(super) fn is_together(&self) -> bool {
+        self.ranks() || matches!(self, Objective::Custom { .. })
+    }
+
+    /// Whether builds that know no categories know it.
+    pub(super) fn is_plain(&self) -> bool {
+        !self.is_together()
     }
 
     pub(super) fn check(&self) -> Result<(), LearnError> {
@@ -65,6 +87,14 @@ impl Objective {
             Objective::Huber { delta } if !(delta.is_finite() && delta > 0.0) => bad("huber.delta", delta, "finite and above 0"),
             Objective::Quantile { level } if !(level > 0.0 && level < 1.0) => bad("quantile.level", level, "between 0 and 1"),
             Objective::Tweedie { power } if !(power > 1.0 && power < 2.0) => bad("tweedie.power", power, "between 1 and 2"),
+            Objective::LambdaRank { truncation: 0, .. } => bad("lambda_rank.truncation", 0.0, "at least 1"),
+            Objective::LambdaRank { sigmoid, .. } if !(sigmoid.is_finite() && sigmoid > 0.0) => {
+                bad("lambda_rank.sigmoid", sigmoid, "finite and above 0")
+            }
+            Objective::Custom { link: Link::Probability } => {
+                let (name, found) = ("custom.link", "probability".into());
+                Err(LearnError::BadParameter { name, found, must: "identity, logit or log: sums of leaves are no probabilities" })
+            }
             _ => Ok(()),
         }
     }
@@ -94,6 +124,8 @@ impl Objective {
         match *self {
             Objective::Binary | Objective::Softmax => logit(mean()),
             Objective::SquaredError => mean(),
+            // Others say it themselves.
+            Objective::LambdaRank { .. } | Objective::Custom { .. } => 0.0,
             // Squared error's start would lie far out where outliers are what one wants to be safe from.
             Objective::AbsoluteError | Objective::Huber { .. } => quantile(pairs(labels, weight), 0.5),
             Objective::Quantile { level } => quantile(pairs(labels, weight), level),
@@ -111,6 +143,8 @@ impl Objective {
                 (p - label, p * (1.0 - p))
             }
             Objective::SquaredError => (margin - label, 1.0),
+            // A row by itself has none.
+            Objective::LambdaRank { .. } | Objective::Custom { .. } => (0.0, 0.0),
             Objective::Huber { delta } => ((margin - label).clamp(-delta, delta), 1.0),
             Objective::AbsoluteError => (slope(margin - label, 0.5), 1.0),
             Objective::Quantile { level } => (slope(margin - label, level), 1.0),
@@ -151,6 +185,8 @@ impl Objective {
         match *self {
             Objective::Binary | Objective::Softmax => margin_loss(margin, label),
             Objective::SquaredError => off * off,
+            // A metric stands for it.
+            Objective::LambdaRank { .. } | Objective::Custom { .. } => 0.0,
             Objective::Huber { delta } if off.abs() <= delta => 0.5 * off * off,
             Objective::Huber { delta } => delta * (off.abs() - 0.5 * delta),
             Objective::AbsoluteError => off.abs(),

@@ -134,6 +134,25 @@ impl Tree {
         }
     }
 
+    /// The leaf that a row reaches whose values, as trees see them, are known.
+    pub fn leaf_of_values(&self, value_of: impl Fn(usize) -> f64) -> usize {
+        let mut at = self.root();
+        loop {
+            match at {
+                Child::Leaf(leaf) => return leaf,
+                Child::Node(index) => {
+                    let node = &self.nodes[index];
+                    let value = value_of(node.column as usize);
+                    let left = match self.set(node) {
+                        Some(set) => set.holds(value),
+                        None => goes_left(value, node.threshold, node.missing_left),
+                    };
+                    at = if left { node.left() } else { node.right() };
+                }
+            }
+        }
+    }
+
     pub fn depth(&self) -> usize {
         let mut depths = vec![1; self.nodes.len()];
         for (index, node) in self.nodes.iter().enumerate() {
