@@ -136,7 +136,7 @@ pub(super) fn prepare<'a>(
     parameters: &Gbdt,
 ) -> Result<(Encoded<'a>, Vec<Cuts>, Vec<bool>), LearnError> {
     let encoded = encoders.training(set, rows, parameters);
-    let mut cuts = binned::cut(&encoded, 0..encoded.rows(), parameters.bins, parameters.seed);
+    let mut cuts = binned::cut(&encoded, 0..encoded.rows(), worthwhile_bins(encoded.rows(), parameters.bins), parameters.seed);
     let is_categories = encoders.sets(cuts.len());
     for encoder in encoders.iter() {
         if parameters.monotone.get(encoder.input).is_some_and(|&direction| direction != 0) {
@@ -152,6 +152,11 @@ pub(super) fn prepare<'a>(
         }
     }
     Ok((encoded, cuts, is_categories))
+}
+
+/// Bins of few rows cost as much as others and say less: so many that each holds eight rows on average, but not fewer than 64 for that.
+fn worthwhile_bins(rows: usize, bins: usize) -> usize {
+    bins.min((rows / 8).max(64))
 }
 
 pub(super) fn category_rules<'a>(parameters: &Gbdt, columns: &'a [bool]) -> Option<CategoryRules<'a>> {
