@@ -151,7 +151,8 @@ class GradientBoostingClassifier(_Boosting, Classifier):
         Pulls leaf values towards zero.
     min_gain_to_split : float, default=1e-6
     max_bins : int, default=255
-        Bins a column is cut into, beside the one for missing values.
+        Most bins a column is cut into, beside the one for missing values. Of fewer than 2 040 rows so many that eight rows
+        lie in each, but not fewer than 64 for that.
     subsample : float, default=1.0
         Share of rows each tree sees.
     max_features : float, default=1.0
@@ -324,7 +325,8 @@ class GradientBoostingRegressor(_Boosting, Regressor):
         Pulls leaf values towards zero, but for medians and quantiles.
     min_gain_to_split : float, default=1e-6
     max_bins : int, default=255
-        Bins a column is cut into, beside the one for missing values.
+        Most bins a column is cut into, beside the one for missing values. Of fewer than 2 040 rows so many that eight rows
+        lie in each, but not fewer than 64 for that.
     subsample : float, default=1.0
         Share of rows each tree sees.
     max_features : float, default=1.0

@@ -75,7 +75,8 @@ pub struct Gbdt {
     pub lambda_l2: f64,
     /// Splits must lower the (doubled) loss by more than this.
     pub min_gain: f64,
-    /// Bins a column is cut into, 2 to 255, beside the one for missing values.
+    /// Most bins a column is cut into, 2 to 255, beside the one for missing values. Of fewer than 2 040 rows so many that eight rows lie in each, but
+    /// not fewer than 64 for that.
     pub bins: usize,
     /// Share of rows each tree sees.
     pub bagging_fraction: f64,
