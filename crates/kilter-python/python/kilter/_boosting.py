@@ -5,6 +5,7 @@ from difflib import get_close_matches
 import numpy as np
 
 from ._base import Regressor
+from ._batches import Batched
 from ._classes import Classifier
 from ._parameters import accepting
 
@@ -44,7 +45,7 @@ _ALIASES = {
 }
 
 
-class _Boosting:
+class _Boosting(Batched):
     """What the two have in common: the names of parameters and what becomes of them."""
 
     _aliases = _ALIASES
@@ -268,6 +269,17 @@ class GradientBoostingClassifier(_Boosting, Classifier):
     def _objective(self):
         return "binary"
 
+    def _batch_labels(self, y):
+        self.classes_ = np.array([0, 1])
+        if not np.isin(y, self.classes_).all():
+            raise ValueError("y of batches must be 0 or 1 for each row\n  hint: y == name gives that of a class")
+        return y.astype(np.float64)
+
+    def _batch_weights(self, X, y, sample_weight):
+        if isinstance(self.class_weight, str):
+            raise ValueError("class_weight of batches must be a dict of weights: what is balanced is known after the last of them only")
+        return self._weights(X, y.astype(int), sample_weight)
+
 
 _LOSSES = {
     "squared_error": "squared_error",
@@ -447,6 +459,12 @@ class GradientBoostingRegressor(_Boosting, Regressor):
         tags = super().__sklearn_tags__()
         tags.target_tags.positive_only = self.loss in ("poisson", "gamma", "tweedie")
         return tags
+
+    def _batch_labels(self, y):
+        return y.astype(np.float64)
+
+    def _batch_weights(self, X, y, sample_weight):
+        return self._weights(X, sample_weight)
 
     def _objective(self):
         loss = _LOSSES.get(self.loss)

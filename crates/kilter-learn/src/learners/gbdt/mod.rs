@@ -7,11 +7,12 @@
 //!
 //! Memory beside the training set: two bytes a value, about 30 bytes a row, and for each open leaf 2 KiB a column, 4 where leaves may have thousands of rows.
 //!
-//! `categories` says what trees see of a category, `binned` cuts columns into bins, `by_row` lays them by row. Each round, `gradients` rounds derivatives to
+//! `batches` is the way in for rows that do not fit into memory; `categories` says what trees see of a category, `binned` cuts columns into bins, `by_row` lays them by row. Each round, `gradients` rounds derivatives to
 //! words, `grow` makes a tree: `summing` makes `histogram`s of its nodes, `split` finds the best cut among their `thresholds` and the best set
 //! (`category_split`), `partition` parts the rows. `boost` makes many trees, `multiclass` some for each class. `scoring` scores, `shap` explains, `interactions`
 //! explains pairs of columns. `simd` runs loops on the widest vectors there are.
 
+mod batches;
 pub(super) mod binned;
 mod boost;
 mod by_row;
@@ -40,6 +41,7 @@ use serde::{Deserialize, Serialize};
 use crate::{LearnError, TrainingSet};
 
 pub(crate) use categories::Encoder;
+pub use batches::{Batches, fit_batches, room};
 pub use categories::category_of;
 pub use certificate::Certificate;
 pub(crate) use grow::MAX_DEPTH;

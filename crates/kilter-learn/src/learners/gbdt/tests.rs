@@ -282,7 +282,7 @@ fn bins_of_few_rows_hold_eight_of_them() {
     for (rows, given, bins) in [(3_000, 255, 255), (2_040, 255, 255), (1_000, 255, 125), (1_000, 100, 100), (300, 255, 64), (40, 255, 40)] {
         let parameters = Gbdt { bins: given, ..quick() };
         let encoders = Encoders::learn(&set, 0..rows, &parameters).unwrap();
-        let (_, cuts, _) = boost::prepare(&encoders, &set, 0..rows, &parameters).unwrap();
+        let (_, cuts, _) = boost::prepare(&encoders, &set, 0..rows, &parameters, |input| input).unwrap();
         assert_eq!(usize::from(cuts[0].last_bin()), bins, "{rows} rows, {given} bins");
     }
 }
