@@ -41,9 +41,9 @@ def sklearn():
 
 
 def hessboost():
-    import hessboost as hb
-    model = hb.HBClassifier(n_estimators=trees, max_leaves=leaves, max_depth=0, grow_policy="lossguide", learning_rate=0.1, reg_lambda=1.0,
-                            min_child_weight=1e-3, n_jobs=threads)
+    from hessboost.sklearn import HessboostClassifier
+    model = HessboostClassifier(n_estimators=trees, max_leaves=leaves, max_depth=0, grow_policy="lossguide", learning_rate=0.1, reg_lambda=1.0,
+                                min_child_weight=1e-3, n_jobs=threads)
     return lambda: model.fit(x, y), lambda model: model.predict_proba(x_test)[:, 1]
 
 

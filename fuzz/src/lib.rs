@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kilter_core::{DataType, Event, EventTime, Operation, Schema, SourceId, Span, Value};
 use kilter_features::{ColdStore, ColumnSpec, Engine, View, ViewSpec, compile_view};
+use kilter_learn::exchange::{self, Format, Opened};
+use kilter_learn::{Model, load, load_classes};
 
 /// No input here is longer than some kilobytes, so nothing has a reason to ask for more than this at once.
 static MOST_AT_ONCE: AtomicUsize = AtomicUsize::new(64 << 20);
@@ -12,6 +14,45 @@ static MOST_AT_ONCE: AtomicUsize = AtomicUsize::new(64 << 20);
 /// Sets another limit, for a target whose format says how much its writer needed.
 pub fn allow_at_once(bytes: usize) {
     MOST_AT_ONCE.store(bytes, Ordering::Relaxed);
+}
+
+/// A model file of another program, in one of these formats: refused, or a model that scores, explains itself to its margin, and is saved as the
+/// same bytes again; of several classes, for each of them.
+pub fn foreign_model(data: &[u8], formats: &[Format]) {
+    if !Format::of(data).is_some_and(|format| formats.contains(&format)) {
+        return;
+    }
+    match exchange::open_any(data) {
+        Ok(Opened::One(model)) => {
+            let saved = load(&model.to_bytes()).expect("what was saved is read again");
+            assert_eq!(model.to_bytes(), saved.to_bytes());
+            one_model(model.as_ref(), saved.as_ref());
+        }
+        Ok(Opened::Classes(model)) => {
+            let saved = load_classes(&model.to_bytes()).expect("what was saved is read again");
+            assert_eq!(model.to_bytes(), saved.to_bytes());
+            (0..model.classes().len()).for_each(|class| one_model(model.member(class), saved.member(class)));
+        }
+        Err(refused) => assert!(!refused.to_string().is_empty()),
+    }
+}
+
+fn one_model(model: &dyn Model, saved: &dyn Model) {
+    for value in [f64::NAN, 0.0, -0.5, 3.0, 1e300, f64::INFINITY] {
+        let row = vec![value; model.inputs().len()];
+        assert_eq!(model.margin(&row).to_bits(), saved.margin(&row).to_bits());
+        let mut contributions = Vec::new();
+        let sum = model.explain(&row, &mut contributions) + contributions.iter().sum::<f64>();
+        // Leaves of 1e300 leave no nine digits below them.
+        let largest = contributions.iter().fold(1.0f64, |largest, c| largest.max(c.abs()));
+        assert!(!(sum - model.margin(&row)).is_finite() || (sum - model.margin(&row)).abs() <= 1e-6 * largest.max(model.margin(&row).abs()));
+    }
+}
+
+/// A model file with the checksum its content asks for: without that, a change of a byte is all a fuzzer could ever find out.
+pub fn sealed(content: &[u8]) -> Vec<u8> {
+    let fnv1a = content.iter().fold(0xcbf2_9ce4_8422_2325u64, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    [content, &fnv1a.to_le_bytes()].concat()
 }
 
 /// Ends the process, as a finding, when one request is out of all proportion: damaged lengths must be checked before memory is asked for.

@@ -10,9 +10,44 @@ use kilter_connect::{TableFormat, TableWriter, row_to_json};
 use kilter_core::record::encode;
 use kilter_core::{Operation, Schema};
 use kilter_fuzz::{engine, events, rows, schema};
+use kilter_learn::calibration::Method;
+use kilter_learn::pipeline::{Fill, Step};
+use kilter_learn::{
+    Calibration, ClassLink, Explainable, Forest, Gbdt, Isolation, Learner, Linear, Logistic, Matrix, Model, Scorecard, TrainingSet, calibrate,
+    gbdt, isolation, linear, pipeline,
+};
 
 /// Small models of other programs, as their tests have them.
-const MODELS: [&[u8]; 13] = [
+const LIGHTGBM: [&[u8]; 4] = [
+    include_bytes!("../../crates/kilter-learn/tests/exchange/lightgbm-3.3.5.txt"),
+    include_bytes!("../../crates/kilter-learn/tests/exchange/lightgbm-4.7.0.txt"),
+    include_bytes!("../../crates/kilter-learn/tests/exchange/lightgbm-4.7.0-multiclass.txt"),
+    include_bytes!("../../crates/kilter-learn/tests/exchange/lightgbm-4.7.0-multiclassova.txt"),
+];
+const XGBOOST: [&[u8]; 5] = [
+    include_bytes!("../../crates/kilter-learn/tests/exchange/xgboost-1.7.6.json"),
+    include_bytes!("../../crates/kilter-learn/tests/exchange/xgboost-3.2.0.json"),
+    include_bytes!("../../crates/kilter-learn/tests/exchange/xgboost-3.2.0.ubj"),
+    include_bytes!("../../crates/kilter-learn/tests/exchange/xgboost-3.2.0-multiclass.json"),
+    include_bytes!("../../crates/kilter-learn/tests/exchange/xgboost-3.2.0-multiclass.ubj"),
+];
+const CATBOOST: [&[u8]; 3] = [
+    include_bytes!("../../crates/kilter-learn/tests/exchange/catboost-oblivious.json"),
+    include_bytes!("../../crates/kilter-learn/tests/exchange/catboost-lossguide.json"),
+    include_bytes!("../../crates/kilter-learn/tests/exchange/catboost-counts.json"),
+];
+const ONNX: [&[u8]; 9] = [
+    include_bytes!("../../crates/kilter-learn/tests/exchange/onnx-forest.onnx"),
+    include_bytes!("../../crates/kilter-learn/tests/exchange/onnx-boosting.onnx"),
+    include_bytes!("../../crates/kilter-learn/tests/exchange/onnx-histogram.onnx"),
+    include_bytes!("../../crates/kilter-learn/tests/exchange/onnx-lightgbm.onnx"),
+    include_bytes!("../../crates/kilter-learn/tests/exchange/onnx-xgboost.onnx"),
+    include_bytes!("../../crates/kilter-learn/tests/exchange/onnx-doubles.onnx"),
+    include_bytes!("../../crates/kilter-learn/tests/exchange/onnx-mean.onnx"),
+    include_bytes!("../../crates/kilter-learn/tests/exchange/onnx-logistic.onnx"),
+    include_bytes!("../../crates/kilter-learn/tests/exchange/onnx-least-squares.onnx"),
+];
+13] = [
     include_bytes!("../../crates/kilter-learn/tests/exchange/lightgbm-3.3.5.txt"),
     include_bytes!("../../crates/kilter-learn/tests/exchange/lightgbm-4.7.0.txt"),
     include_bytes!("../../crates/kilter-learn/tests/exchange/xgboost-1.7.6.json"),
@@ -61,7 +96,12 @@ fn write_all(folder: &Path) -> io::Result<()> {
     write(folder, "tables", tables())?;
     write(folder, "records", records())?;
     write(folder, "snapshots", snapshots())?;
-    write(folder, "foreign_models", MODELS.iter().map(|model| model.to_vec()).collect())?;
+    let files = |models: &[&[u8]]| models.iter().map(|model| model.to_vec()).collect();
+    write(folder, "lightgbm", files(&LIGHTGBM))?;
+    write(folder, "xgboost", files(&XGBOOST))?;
+    write(folder, "catboost", files(&CATBOOST))?;
+    write(folder, "onnx", files(&ONNX))?;
+    write(folder, "models", models())?;
     write(folder, "definitions", definitions())
 }
 
@@ -71,6 +111,51 @@ fn write(folder: &Path, target: &str, seeds: Vec<Vec<u8>>) -> io::Result<()> {
     println!("{target}: {} seeds", seeds.len());
     assert!(!seeds.is_empty(), "{target} has nothing to start from");
     seeds.iter().enumerate().try_for_each(|(i, seed)| fs::write(folder.join(format!("seed-{i:03}")), seed))
+}
+
+/// Small models of every kind, without their checksums.
+fn models() -> Vec<Vec<u8>> {
+    let mut matrix = Matrix::with_columns(vec!["a".into(), "b".into()]);
+    // Numbers in no order, from a generator that everybody knows.
+    let mut state = 1u64;
+    let mut draw = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f64 / f64::from(1 << 24)
+    };
+    let labels = (0..120)
+        .map(|row| {
+            let (a, b) = (draw(), draw());
+            matrix.push_row(&[if row % 9 == 0 { f64::NAN } else { a }, (8.0 * b).floor()]);
+            f64::from(u8::from(a + 0.1 * b + 0.4 * draw() > 0.7))
+        })
+        .collect();
+    let set = TrainingSet::new(matrix, labels);
+    let fitted = |learner: Learner| learner.fit(&set).expect("these rows can be learned from");
+    let logistic = || fitted(Learner::Logistic(Logistic::default()));
+    let trees = Gbdt { trees: 2, leaves: 4, early_stopping: None, ..Gbdt::default() };
+    let additive = Explainable { bins: 4, pair_bins: 2, bags: 2, rounds: 5, pairs: 1, ..Explainable::default() };
+    let steps = [
+        Step::Impute { columns: vec!["a".into()], fill: Fill::Median, indicator: true },
+        Step::Target { columns: vec!["b".into()], smoothing: 5.0, folds: 3 },
+        Step::Quantiles { columns: vec!["a".into()], bins: 4 },
+    ];
+    let platt = Calibration { method: Method::Platt, target_rate: Some(0.1) };
+    let models: [Box<dyn Model>; 9] = [
+        fitted(Learner::Gbdt(trees.clone())),
+        fitted(Learner::Forest(Forest { trees: 2, min_leaf_rows: 15, ..Forest::default() })),
+        fitted(Learner::Explainable(additive)),
+        logistic(),
+        fitted(Learner::Scorecard(Scorecard { max_bins: 3, min_iv: 0.0, ..Scorecard::default() })),
+        Box::new(linear::fit(&set, &Linear::default()).expect("numbers too")),
+        Box::new(isolation::fit(&set.matrix, &Isolation { trees: 2, sample: 16, seed: 1 }).expect("without labels")),
+        Box::new(pipeline::fit(&set, &steps, |set| Learner::Logistic(Logistic::default()).fit(set)).expect("with steps before")),
+        Box::new(calibrate(logistic(), &set, &platt).expect("enough rows")),
+    ];
+    let thirds = set.matrix.column(1).iter().map(|b| (b / 3.0).floor()).collect();
+    let names = ["low", "middle", "high"].map(String::from);
+    let classes = gbdt::fit_classes(&TrainingSet::new(set.matrix.clone(), thirds), &names, ClassLink::Softmax, &trees).expect("three classes");
+    let files = models.iter().map(|model| model.to_bytes()).chain([classes.to_bytes()]);
+    files.map(|bytes| bytes[..bytes.len() - 8].to_vec()).collect()
 }
 
 /// What stands in backticks in the first column of a page's tables.

@@ -106,6 +106,10 @@ pub enum LearnError {
     SeveralClasses {
         classes: usize,
     },
+    /// Rows that come from elsewhere do not come as they should.
+    Source {
+        what: String,
+    },
     NotAModel,
     FutureVersion {
         found: u32,
@@ -136,6 +140,7 @@ impl fmt::Display for LearnError {
                     "the training set has no rows\n  hint: widen its time range, or check that observations and labels share their key"
                 )
             }
+            Source { what } => write!(f, "the rows could not be read: {what}\n  hint: every reading must give the same rows"),
             NoColumns => write!(f, "the training set has no feature columns\n  hint: list at least one feature in the model's inputs"),
             TooFewRows { rows, needed } => {
                 write!(f, "{rows} rows are given, the learner needs {needed} at least\n  hint: widen the time range")

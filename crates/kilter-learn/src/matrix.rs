@@ -124,10 +124,15 @@ impl TrainingSet {
 
     /// Weights and lengths are what learners rely on.
     pub fn check(&self) -> Result<(), LearnError> {
-        let rows = self.rows();
         if self.matrix.columns() == 0 {
             return Err(LearnError::NoColumns);
         }
+        self.check_rows()
+    }
+
+    /// The same but for the columns.
+    pub(crate) fn check_rows(&self) -> Result<(), LearnError> {
+        let rows = self.rows();
         if rows == 0 {
             return Err(LearnError::NoRows);
         }

@@ -122,7 +122,7 @@ fn set(matrix: Matrix, labels: &Labels<'_>, weights: Option<&Labels<'_>>) -> Tra
 }
 
 impl Model {
-    fn new(py: Python<'_>, trained: Box<dyn Trained>) -> Self {
+    pub(crate) fn new(py: Python<'_>, trained: Box<dyn Trained>) -> Self {
         let names = trained.inputs().iter().map(|name| PyString::new(py, name).unbind()).collect();
         Model { trained: Arc::from(trained), names }
     }

@@ -5,6 +5,7 @@ from difflib import get_close_matches
 import numpy as np
 
 from ._base import Regressor
+from ._batches import Batched
 from ._classes import Classifier
 from ._parameters import accepting
 
@@ -44,7 +45,7 @@ _ALIASES = {
 }
 
 
-class _Boosting:
+class _Boosting(Batched):
     """What the two have in common: the names of parameters and what becomes of them."""
 
     _aliases = _ALIASES
@@ -151,7 +152,8 @@ class GradientBoostingClassifier(_Boosting, Classifier):
         Pulls leaf values towards zero.
     min_gain_to_split : float, default=1e-6
     max_bins : int, default=255
-        Bins a column is cut into, beside the one for missing values.
+        Most bins a column is cut into, beside the one for missing values. Of fewer than 2 040 rows so many that eight rows
+        lie in each, but not fewer than 64 for that.
     subsample : float, default=1.0
         Share of rows each tree sees.
     max_features : float, default=1.0
@@ -267,6 +269,17 @@ class GradientBoostingClassifier(_Boosting, Classifier):
     def _objective(self):
         return "binary"
 
+    def _batch_labels(self, y):
+        self.classes_ = np.array([0, 1])
+        if not np.isin(y, self.classes_).all():
+            raise ValueError("y of batches must be 0 or 1 for each row\n  hint: y == name gives that of a class")
+        return y.astype(np.float64)
+
+    def _batch_weights(self, X, y, sample_weight):
+        if isinstance(self.class_weight, str):
+            raise ValueError("class_weight of batches must be a dict of weights: what is balanced is known after the last of them only")
+        return self._weights(X, y.astype(int), sample_weight)
+
 
 _LOSSES = {
     "squared_error": "squared_error",
@@ -324,7 +337,8 @@ class GradientBoostingRegressor(_Boosting, Regressor):
         Pulls leaf values towards zero, but for medians and quantiles.
     min_gain_to_split : float, default=1e-6
     max_bins : int, default=255
-        Bins a column is cut into, beside the one for missing values.
+        Most bins a column is cut into, beside the one for missing values. Of fewer than 2 040 rows so many that eight rows
+        lie in each, but not fewer than 64 for that.
     subsample : float, default=1.0
         Share of rows each tree sees.
     max_features : float, default=1.0
@@ -445,6 +459,12 @@ class GradientBoostingRegressor(_Boosting, Regressor):
         tags = super().__sklearn_tags__()
         tags.target_tags.positive_only = self.loss in ("poisson", "gamma", "tweedie")
         return tags
+
+    def _batch_labels(self, y):
+        return y.astype(np.float64)
+
+    def _batch_weights(self, X, y, sample_weight):
+        return self._weights(X, sample_weight)
 
     def _objective(self):
         loss = _LOSSES.get(self.loss)

@@ -1,5 +1,5 @@
 from os import PathLike
-from typing import Any, Literal, Mapping, Protocol, Sequence
+from typing import Any, Iterable, Literal, Mapping, Protocol, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,16 @@ def fit(
 ) -> Model: ...
 
 def calibrate(model: Model, calibration: str, rows: Rows, *, may_be_few: bool = False) -> Model | None: ...
+
+def fit_batches(
+    learner: str,
+    batches: Iterable[Rows],
+    names: Sequence[str],
+    rows: int,
+    *,
+    scratch: str | None = None,
+    threads: int | None = None,
+) -> Model: ...
 
 def fit_classes(
     learner: str,

@@ -29,7 +29,7 @@ impl Term {
         Term { columns: vec![column], places, cells: table.values.len(), width: None, rules }
     }
 
-    pub fn of_pair(pair: &Pair, columns: &[Column], binned: &Binned, parameters: &Explainable) -> Term {
+    pub fn of_pair(pair: &Pair, columns: &[Column], binned: &Binned<'_>, parameters: &Explainable) -> Term {
         let places = pair.places(columns, binned);
         Term { columns: pair.columns.to_vec(), places, cells: pair.values.len(), width: Some(pair.width()), rules: rules(parameters) }
     }

@@ -118,10 +118,10 @@ impl Pair {
     }
 
     /// The cell of each row.
-    pub fn places(&self, columns: &[Column], binned: &Binned) -> Vec<u16> {
+    pub fn places(&self, columns: &[Column], binned: &Binned<'_>) -> Vec<u16> {
         let [first, second] = self.maps(columns);
         let width = self.width() as u16;
-        let bins = binned.by_column[self.columns[0]].iter().zip(&binned.by_column[self.columns[1]]);
+        let bins = binned.by_column[self.columns[0]].iter().zip(binned.by_column[self.columns[1]].iter());
         bins.map(|(&a, &b)| first[usize::from(a)] * width + second[usize::from(b)]).collect()
     }
 

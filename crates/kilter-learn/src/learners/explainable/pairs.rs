@@ -12,7 +12,7 @@ use crate::math::sigmoid;
 const ROUNDS: usize = 200;
 
 /// The pairs of the highest gain by FAST: the four quadrants around the best crossing point, over what the columns leave unexplained.
-pub(super) fn choose(model: &Tables, binned: &Binned, rows: &Rows, parameters: &Explainable) -> Vec<Pair> {
+pub(super) fn choose(model: &Tables, binned: &Binned<'_>, rows: &Rows, parameters: &Explainable) -> Vec<Pair> {
     let free = |column: usize| parameters.monotone.get(column).is_none_or(|&direction| direction == 0);
     let columns: Vec<usize> = (0..model.columns.len()).filter(|&c| model.columns[c].varies() && free(c)).collect();
     if parameters.pairs == 0 || columns.len() < 2 {
@@ -20,7 +20,7 @@ pub(super) fn choose(model: &Tables, binned: &Binned, rows: &Rows, parameters: &
     }
     let mut margins = vec![model.intercept; binned.rows];
     for (column, bins) in model.columns.iter().zip(&binned.by_column) {
-        margins.iter_mut().zip(bins).for_each(|(margin, &bin)| *margin += column.values[usize::from(bin)]);
+        margins.iter_mut().zip(bins.iter()).for_each(|(margin, &bin)| *margin += column.values[usize::from(bin)]);
     }
     let derivatives = |((&margin, &label), &weight): ((&f64, &f64), &f64)| match rows.target {
         Target::Binary => {
@@ -67,7 +67,7 @@ fn coarser(column: &Column, most: usize) -> Vec<f64> {
 impl Tables {
     /// Moves means to where they belong: of a pair's rows and columns to the tables of its columns, of these to the intercept. Rows that
     /// training had not, such as missing values, count as average.
-    pub(super) fn purify(&mut self, binned: &Binned, weights: &[f64]) {
+    pub(super) fn purify(&mut self, binned: &Binned<'_>, weights: &[f64]) {
         for pair in &mut self.pairs {
             let places = pair.places(&self.columns, binned);
             places.iter().zip(weights).for_each(|(&place, weight)| pair.weights[usize::from(place)] += weight);

@@ -13,7 +13,7 @@ use super::scan::{self, Cut, LABEL, ROWS, SQUARE, Scan, Sums, WEIGHT, add};
 /// What all trees of a forest share.
 pub(super) struct Grower<'a> {
     pub cuts: &'a [Cuts],
-    pub binned: &'a Binned,
+    pub binned: &'a Binned<'a>,
     /// Less `middle`.
     pub labels: &'a [f64],
     pub weights: &'a [f64],

@@ -158,7 +158,7 @@ fn mean(set: &TrainingSet) -> f64 {
 }
 
 /// How well each row is predicted by the trees that did not draw it; `None` where all trees saw all rows.
-fn out_of_bag(set: &TrainingSet, weights: &[f64], target: Target, binned: &Binned, grown: &[Grown]) -> Option<OutOfBag> {
+fn out_of_bag(set: &TrainingSet, weights: &[f64], target: Target, binned: &Binned<'_>, grown: &[Grown]) -> Option<OutOfBag> {
     let predict = |row: usize| {
         let (mut sum, mut trees) = (0.0, 0u32);
         for grown in grown.iter().filter(|grown| !grown.has_seen(row)) {

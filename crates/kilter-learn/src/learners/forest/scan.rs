@@ -202,7 +202,7 @@ impl Candidates<'_> {
 }
 
 /// For each column the least value of each bin, in whose places thresholds are drawn.
-pub(super) fn least_of_bins(matrix: &Matrix, binned: &Binned, cuts: &[Cuts]) -> Vec<Vec<f64>> {
+pub(super) fn least_of_bins(matrix: &Matrix, binned: &Binned<'_>, cuts: &[Cuts]) -> Vec<Vec<f64>> {
     let of_column = |(column, cuts): (usize, &Cuts)| {
         let mut least = vec![f64::INFINITY; usize::from(cuts.last_bin()) + 1];
         for (&bin, &value) in binned.by_column[column].iter().zip(matrix.column(column)) {

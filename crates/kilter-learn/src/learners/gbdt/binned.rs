@@ -3,6 +3,7 @@
 //! Bin 0 holds missing values, bins 1 and up hold values in order. Bin b holds values above edge b - 2, up to and including edge b - 1, so
 //! that `bin <= b` and `value <= upper(b)` are the same question: a tree grown on bins scores raw values exactly alike.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use kilter_stats::Rng;
@@ -40,7 +41,7 @@ impl Cuts {
     }
 
     /// Equal-frequency cuts over the distinct values; a value as frequent as a whole bin gets its own.
-    fn between(mut values: Vec<u64>, bins: usize) -> Self {
+    pub(super) fn between(mut values: Vec<u64>, bins: usize) -> Self {
         values.sort_unstable();
         let mut distinct: Vec<(f64, usize)> = Vec::new();
         for run in values.chunk_by(|a, b| a == b) {
@@ -65,10 +66,13 @@ impl Cuts {
 }
 
 /// The binned copy of some rows.
-pub(in crate::learners) struct Binned {
+pub(in crate::learners) struct Binned<'a> {
     pub rows: usize,
-    pub by_column: Vec<Vec<u8>>,
+    pub by_column: Vec<Column<'a>>,
 }
+
+/// A bin for each row: in memory of its own, or where the caller lent room.
+pub(in crate::learners) type Column<'a> = Cow<'a, [u8]>;
 
 /// Chooses the cuts of every column from the given rows.
 pub(in crate::learners) fn cut(matrix: &impl Columns, rows: Range<usize>, bins: usize, seed: u64) -> Vec<Cuts> {
@@ -85,26 +89,36 @@ pub(in crate::learners) fn cut(matrix: &impl Columns, rows: Range<usize>, bins: 
     each_column(matrix.columns(), rows.len(), cut_column)
 }
 
-impl Binned {
+impl Binned<'static> {
     pub fn new(matrix: &impl Columns, rows: Range<usize>, cuts: &[Cuts]) -> Self {
-        let bin = |column: usize| bin_column(&matrix.column(column)[rows.clone()], &cuts[column]);
+        let bin = |column: usize| {
+            let mut bins = vec![0; rows.len()];
+            bin_column(&matrix.column(column)[rows.clone()], &cuts[column], &mut bins);
+            Column::Owned(bins)
+        };
         Binned { rows: rows.len(), by_column: each_column(cuts.len(), rows.len(), bin) }
     }
 }
 
+/// Values below which one thread is quickest.
+const SMALL: usize = 100_000;
+
+/// Has `fill` fill some columns' parts of so many rows.
+pub(super) fn each_part(rows: usize, parts: Vec<(usize, &mut [u8])>, fill: impl Fn(usize, &mut [u8]) + Sync + Send) {
+    let fill = |(column, part): (usize, &mut [u8])| fill(column, part);
+    if parts.len() * rows < SMALL { parts.into_iter().for_each(fill) } else { parts.into_par_iter().for_each(fill) }
+}
+
 /// What `of` makes of each column, on several threads where there is enough to do.
 fn each_column<T: Send>(columns: usize, rows: usize, of: impl Fn(usize) -> T + Sync + Send) -> Vec<T> {
-    const SMALL: usize = 100_000;
     if columns * rows < SMALL { (0..columns).map(of).collect() } else { (0..columns).into_par_iter().map(of).collect() }
 }
 
-fn bin_column(values: &[f64], cuts: &Cuts) -> Vec<u8> {
+pub(super) fn bin_column(values: &[f64], cuts: &Cuts, bins: &mut [u8]) {
     // Padded to a power of two, so that the search has a fixed number of steps and no branch.
     let mut edges = [f64::INFINITY; 256];
     edges[..cuts.edges.len()].copy_from_slice(&cuts.edges);
-    let mut bins = vec![0; values.len()];
-    search(Level::here(), &edges, values, &mut bins);
-    bins
+    search(Level::here(), &edges, values, bins);
 }
 
 for_every_level! {
@@ -125,7 +139,7 @@ fn search_anywhere(edges: &[f64; 256], values: &[f64], bins: &mut [u8]) {
 }
 
 /// One row of each of `SAMPLE` equal stretches, so that every time is seen; `None` when all rows are used.
-fn sample_rows(rows: usize, seed: u64) -> Option<Vec<usize>> {
+pub(super) fn sample_rows(rows: usize, seed: u64) -> Option<Vec<usize>> {
     if rows <= SAMPLE {
         return None;
     }
@@ -141,7 +155,7 @@ fn midpoint(low: f64, high: f64) -> f64 {
 }
 
 /// Bits that sort as whole numbers the way the values sort; both zeros are one value.
-fn to_ordered(value: f64) -> u64 {
+pub(super) fn to_ordered(value: f64) -> u64 {
     let bits = (value + 0.0).to_bits();
     if bits >> 63 == 1 { !bits } else { bits | 1 << 63 }
 }
@@ -167,7 +181,7 @@ mod tests {
         let matrix = one_column(&[3.0, f64::NAN, 1.0, 1.0, 7.0]);
         let cuts = cut(&matrix, 0..matrix.rows(), 255, 0);
         assert_eq!(cuts[0].edges, &[2.0, 5.0]);
-        assert_eq!(Binned::new(&matrix, 0..matrix.rows(), &cuts).by_column, &[&[2, 0, 1, 1, 3]]);
+        assert_eq!(Binned::new(&matrix, 0..matrix.rows(), &cuts).by_column, [[2, 0, 1, 1, 3].as_slice()]);
     }
 
     #[test]
@@ -203,7 +217,7 @@ mod tests {
             prop_assert!(cuts[0].edges.windows(2).all(|pair| pair[0] < pair[1]));
             let all: Vec<f64> = values.iter().chain(&unseen).copied().collect();
             let binned = Binned::new(&one_column(&all), 0..all.len(), &cuts);
-            for (value, &bin) in all.iter().zip(&binned.by_column[0]) {
+            for (value, &bin) in all.iter().zip(binned.by_column[0].iter()) {
                 for t in 1..=cuts[0].last_bin() {
                     prop_assert_eq!(bin <= t, *value <= cuts[0].upper(t));
                 }

@@ -22,34 +22,62 @@ use super::{Gbdt, GbdtModel, Objective, Report, resume};
 use crate::{LearnError, Link, TrainingSet};
 
 pub(super) fn boost(training: Part<'_>, validation: Option<Part<'_>>, parameters: &Gbdt, goal: &Goal<'_>) -> Result<GbdtModel, LearnError> {
-    let Part { set: training_set, rows, .. } = training.clone();
-    check_variety(training_set, rows.clone(), &parameters.objective)?;
+    check(training.set, training.rows.clone(), parameters)?;
+    let values = training.rows.len() * training.set.matrix.columns();
+    on_threads(values, || boost_rows(training, validation, parameters, goal))
+}
+
+/// Whether there is something to learn, and not too much of it.
+pub(super) fn check(set: &TrainingSet, rows: Range<usize>, parameters: &Gbdt) -> Result<(), LearnError> {
     if rows.len() > MAX_ROWS {
         return Err(LearnError::TooManyRows { rows: rows.len(), limit: MAX_ROWS });
     }
-    /// Values from which on several threads are asked for.
+    check_variety(set, rows, &parameters.objective)
+}
+
+/// Does what so many values are the matter of, with several threads where they pay.
+pub(super) fn on_threads<T: Send>(values: usize, what: impl FnOnce() -> T + Send) -> T {
     const MANY: usize = 300_000;
-    let boost = || boost_rows(training, validation, parameters, goal);
     // Beginning on one of the threads saves a change of threads at every piece of work.
-    if rows.len() * training_set.matrix.columns() < MANY { boost() } else { rayon::join(boost, || ()).0 }
+    if values < MANY { what() } else { rayon::join(what, || ()).0 }
 }
 
 fn boost_rows(training: Part<'_>, validation: Option<Part<'_>>, parameters: &Gbdt, goal: &Goal<'_>) -> Result<GbdtModel, LearnError> {
     let Part { set: training_set, rows, .. } = training.clone();
-    let interactions = Interactions::new(parameters, training_set.matrix.names())?;
     let encoders = match goal.earlier {
         Some(earlier) => earlier.encoders().clone(),
         None => Encoders::learn(training_set, rows.clone(), parameters)?,
     };
-    let (encoded, cuts, is_categories) = prepare(&encoders, training_set, rows.clone(), parameters)?;
-    let mut training = Scored::new(&training, &encoded, &cuts, parameters, goal);
+    let (encoded, cuts, is_categories) = prepare(&encoders, training_set, rows, parameters, |input| input)?;
+    let training = Scored::new(&training, Binned::new(&encoded, 0..encoded.rows(), &cuts), parameters, goal);
+    let validation = validation.map(|part| {
+        let encoded = encoders.scored(&part.set.matrix, part.rows.clone());
+        Scored::new(&part, Binned::new(&encoded, 0..encoded.rows(), &cuts), parameters, goal)
+    });
+    let by_row = ByRow::new(&training.binned.by_column, |column| cuts[column].last_bin());
+    let names = training_set.matrix.names();
+    let ready = Ready { names, encoders, cuts: &cuts, is_categories: &is_categories, by_row: &by_row, training, validation };
+    grow_trees(ready, parameters, goal)
+}
+
+/// All that trees are grown from: nothing but bins is known of the rows' values any more.
+pub(super) struct Ready<'a> {
+    pub names: &'a [String],
+    pub encoders: Encoders,
+    pub cuts: &'a [Cuts],
+    /// Which columns hold bins of categories.
+    pub is_categories: &'a [bool],
+    pub by_row: &'a ByRow<'a>,
+    pub training: Scored<'a>,
+    pub validation: Option<Scored<'a>>,
+}
+
+pub(super) fn grow_trees(ready: Ready<'_>, parameters: &Gbdt, goal: &Goal<'_>) -> Result<GbdtModel, LearnError> {
+    let Ready { names, encoders, cuts, is_categories, by_row, mut training, mut validation } = ready;
+    let interactions = Interactions::new(parameters, names)?;
     let objective = parameters.objective;
     let base = goal.earlier.map_or_else(|| training.base(), |earlier| earlier.parts().0);
     training.start(base);
-    let mut validation = validation.map(|part| {
-        let encoded = encoders.scored(&part.set.matrix, part.rows.clone());
-        Scored::new(&part, &encoded, &cuts, parameters, goal)
-    });
     if let Some(validation) = &mut validation {
         validation.start(base);
     }
@@ -63,7 +91,6 @@ fn boost_rows(training: Part<'_>, validation: Option<Part<'_>>, parameters: &Gbd
         ..Report::default()
     };
 
-    let by_row = ByRow::new(&training.binned.by_column, |column| cuts[column].last_bin());
     let mut gradients = Gradients::new(&training);
     let mut rules = Rules {
         lambda: parameters.lambda_l2,
@@ -71,13 +98,13 @@ fn boost_rows(training: Part<'_>, validation: Option<Part<'_>>, parameters: &Gbd
         min_hessian: parameters.min_child_hessian,
         min_gain: parameters.min_gain,
         scale: Scale::fitting(gradients.fields, 1.0, 1.0),
-        cuts: &cuts,
+        cuts,
         monotone: if parameters.monotone.iter().all(|&direction| direction == 0) { &[] } else { &parameters.monotone },
-        categories: category_rules(parameters, &is_categories),
+        categories: category_rules(parameters, is_categories),
         interactions: interactions.as_ref(),
     };
     let max_depth = parameters.max_depth.unwrap_or(MAX_DEPTH).min(MAX_DEPTH);
-    let mut grower = Grower::new(&by_row, &cuts, gradients.fields, rows.len(), parameters.leaves, max_depth);
+    let mut grower = Grower::new(by_row, cuts, gradients.fields, training.labels.len(), parameters.leaves, max_depth);
     let mut trees: Vec<Tree> = earlier_trees.to_vec();
     let seeds = Rng::seeded(parameters.seed);
 
@@ -87,7 +114,7 @@ fn boost_rows(training: Part<'_>, validation: Option<Part<'_>>, parameters: &Gbd
         let bag = (parameters.bagging_fraction < 1.0).then_some(Bag { seed: bag_seed, fraction: parameters.bagging_fraction });
         let columns = choose_columns(cuts.len(), parameters.column_fraction, &mut rng);
         let sampled = bag.is_some() || columns.len() < cuts.len();
-        grower.set_columns(columns, &cuts);
+        grower.set_columns(columns, cuts);
         rules.scale = match goal.together {
             Some(_) => gradients.compute_together(&mut training, noise_seed)?,
             None => gradients.compute(&mut training, noise_seed),
@@ -130,22 +157,24 @@ fn boost_rows(training: Part<'_>, validation: Option<Part<'_>>, parameters: &Gbd
         trees.truncate(earlier_trees.len() + best);
     }
     report.best_iteration = trees.len();
-    report.certificate = certify(&trees, &parameters.monotone, training_set.matrix.names())?;
-    Ok(GbdtModel::new(training_set.matrix.names().to_vec(), parameters.clone(), report, base, encoders, trees))
+    report.certificate = certify(&trees, &parameters.monotone, names)?;
+    Ok(GbdtModel::new(names.to_vec(), parameters.clone(), report, base, encoders, trees))
 }
 
-/// The training rows as trees see them, how their columns are cut, and which of them hold bins of categories.
+/// The training rows as trees see them, how their columns are cut, and which of them hold bins of categories. `number` is that of a column among all
+/// inputs, where the set has some of them only.
 pub(super) fn prepare<'a>(
     encoders: &Encoders,
     set: &'a TrainingSet,
     rows: Range<usize>,
     parameters: &Gbdt,
+    number: impl Fn(usize) -> usize,
 ) -> Result<(Encoded<'a>, Vec<Cuts>, Vec<bool>), LearnError> {
-    let encoded = encoders.training(set, rows, parameters);
-    let mut cuts = binned::cut(&encoded, 0..encoded.rows(), parameters.bins, parameters.seed);
+    let encoded = encoders.training(set, rows, parameters, &number);
+    let mut cuts = binned::cut(&encoded, 0..encoded.rows(), worthwhile_bins(encoded.rows(), parameters.bins), parameters.seed);
     let is_categories = encoders.sets(cuts.len());
     for encoder in encoders.iter() {
-        if parameters.monotone.get(encoder.input).is_some_and(|&direction| direction != 0) {
+        if parameters.monotone.get(number(encoder.input)).is_some_and(|&direction| direction != 0) {
             let name = &set.matrix.names()[encoder.input];
             return Err(LearnError::BadParameter {
                 name: "monotone",
@@ -158,6 +187,11 @@ pub(super) fn prepare<'a>(
         }
     }
     Ok((encoded, cuts, is_categories))
+}
+
+/// Bins of few rows cost as much as others and say less: so many that each holds eight rows on average, but not fewer than 64 for that.
+pub(super) fn worthwhile_bins(rows: usize, bins: usize) -> usize {
+    bins.min((rows / 8).max(64))
 }
 
 pub(super) fn category_rules<'a>(parameters: &Gbdt, columns: &'a [bool]) -> Option<CategoryRules<'a>> {
@@ -178,7 +212,7 @@ pub(super) fn best_iteration(losses: &[f64]) -> Option<usize> {
 
 /// Rows with their bins, labels and current scores.
 pub(super) struct Scored<'a> {
-    binned: Binned,
+    binned: Binned<'a>,
     pub objective: Objective,
     /// In the place of the objective, where that is none of single rows.
     pub together: Option<&'a dyn CustomObjective>,
@@ -191,14 +225,14 @@ pub(super) struct Scored<'a> {
 }
 
 impl<'a> Scored<'a> {
-    pub fn new(part: &Part<'a>, encoded: &Encoded<'_>, cuts: &[Cuts], parameters: &Gbdt, goal: &Goal<'a>) -> Self {
+    pub fn new(part: &Part<'a>, binned: Binned<'a>, parameters: &Gbdt, goal: &Goal<'a>) -> Self {
         let Part { set, ref rows, queries } = *part;
         // A label between 0 and 1 is that much of a positive row.
         let class = |label: f64| if parameters.scale_positive == 1.0 { 1.0 } else { 1.0 + label * (parameters.scale_positive - 1.0) };
         let weigh = |row: usize| set.weight(row) * class(set.labels[row]);
         let weighted = set.weights.is_some() || parameters.scale_positive != 1.0;
         Scored {
-            binned: Binned::new(encoded, 0..encoded.rows(), cuts),
+            binned,
             objective: parameters.objective,
             together: goal.together,
             labels: &set.labels[rows.clone()],
@@ -343,7 +377,7 @@ fn set_leaf_values(grown: &mut Grown, gradients: &Gradients, scale: &Scale, trai
 }
 
 /// Adds the tree's values to the scores of the wanted rows by walking it.
-pub(super) fn add_tree(scores: &mut [f64], binned: &Binned, grown: &Grown, wanted: impl Fn(usize) -> bool + Sync) {
+pub(super) fn add_tree(scores: &mut [f64], binned: &Binned<'_>, grown: &Grown, wanted: impl Fn(usize) -> bool + Sync) {
     let add = |(block, scores): (usize, &mut [f64])| {
         for (row, score) in (block * BLOCK..).zip(scores) {
             if wanted(row) {

@@ -175,6 +175,12 @@ impl Encoders {
         (0..inputs).map(|input| self.of(input).is_some_and(|encoder| encoder.bins.is_some())).collect()
     }
 
+    /// The same where what were all inputs are some of more: those of these numbers.
+    pub(super) fn among(mut self, inputs: &[usize]) -> Self {
+        self.0.iter_mut().for_each(|encoder| encoder.input = inputs[encoder.input]);
+        self
+    }
+
     /// Replaces what a row has of categories by what trees see of it.
     #[inline]
     pub fn encode(&self, row: &mut [f64]) {
@@ -188,11 +194,17 @@ impl Encoders {
     }
 
     /// The given rows as trees see them when they are grown: no statistic holds a row's own label.
-    pub(super) fn training<'a>(&self, set: &'a TrainingSet, rows: Range<usize>, parameters: &Gbdt) -> Encoded<'a> {
+    pub(super) fn training<'a>(
+        &self,
+        set: &'a TrainingSet,
+        rows: Range<usize>,
+        parameters: &Gbdt,
+        number: &impl Fn(usize) -> usize,
+    ) -> Encoded<'a> {
         let mut encoded = self.scored(&set.matrix, rows.clone());
         for (encoder, (_, column)) in self.0.iter().zip(&mut encoded.replaced) {
             if encoder.bins.is_none() {
-                encoder.order(set, rows.clone(), parameters, column);
+                encoder.order(set, rows.clone(), parameters, number(encoder.input), column);
             }
         }
         encoded
@@ -267,10 +279,10 @@ impl Encoder {
         encoder
     }
 
-    /// Fills a column with statistics of the rows before each row, in an order that the seed says.
-    fn order(&self, set: &TrainingSet, rows: Range<usize>, parameters: &Gbdt, column: &mut [f64]) {
+    /// Fills a column with statistics of the rows before each row, in an order that the seed and the input's number say.
+    fn order(&self, set: &TrainingSet, rows: Range<usize>, parameters: &Gbdt, number: usize, column: &mut [f64]) {
         let mut order: Vec<usize> = (0..rows.len()).collect();
-        Rng::seeded(parameters.seed).fork(self.input as u64 ^ 0xca7e_9021).shuffle(&mut order);
+        Rng::seeded(parameters.seed).fork(number as u64 ^ 0xca7e_9021).shuffle(&mut order);
         let mut sums = vec![[0.0; 2]; self.seen.len()];
         for at in order {
             let row = rows.start + at;

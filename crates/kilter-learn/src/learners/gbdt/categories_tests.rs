@@ -51,7 +51,7 @@ fn many_categories_are_their_mean_labels_and_no_training_row_sees_its_own() {
         assert!((encoder.encode(category as f64) - mean(&own, 2.0, all)).abs() < 1e-12);
     }
     // In training: some order in which each row sees those of its category before it, whatever their number.
-    let training = encoders.training(&set, rows.clone(), &parameters);
+    let training = encoders.training(&set, rows.clone(), &parameters, &|input| input);
     let seen = training.column(0);
     for category in 0..4 {
         let own: Vec<usize> = rows.clone().filter(|row| row % 4 == category).collect();
@@ -67,7 +67,7 @@ fn many_categories_are_their_mean_labels_and_no_training_row_sees_its_own() {
     let mut other = set.clone();
     other.labels[20] += 5.0;
     let again = Encoders::learn(&other, rows.clone(), &parameters).unwrap();
-    let again = again.training(&other, rows, &parameters);
+    let again = again.training(&other, rows, &parameters, &|input| input);
     let shift = 5.0 * set.weight(20) / (4..56).map(|row| set.weight(row)).sum::<f64>();
     let own = (again.column(0)[16] - seen[16]).abs();
     assert!(own <= shift + 1e-12, "{own}");

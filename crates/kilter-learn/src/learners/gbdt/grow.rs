@@ -3,7 +3,7 @@
 //! The rows of a leaf lie together in one list; a split parts its stretch in place and keeps the order of rows, so a leaf's rows are always
 //! in row order. Only the smaller child's histogram is summed; the larger one's is the difference. Freed histograms are used again.
 
-use super::binned::Cuts;
+use super::binned::{Column, Cuts};
 use super::by_row::ByRow;
 use super::groups;
 use super::histogram::{Entry, Fields, Histogram, Shape, Sums};
@@ -25,7 +25,7 @@ pub(super) struct Grown {
 
 impl Grown {
     /// The leaf that a row reaches.
-    pub fn leaf_of(&self, by_column: &[Vec<u8>], row: usize) -> usize {
+    pub fn leaf_of(&self, by_column: &[Column<'_>], row: usize) -> usize {
         self.tree.leaf_of_bins(&self.bins, |column| by_column[column][row])
     }
 }
@@ -63,7 +63,7 @@ enum Side {
 }
 
 impl<'a> Grower<'a> {
-    pub fn new(by_row: &'a ByRow, cuts: &[Cuts], fields: Fields, rows: usize, max_leaves: usize, max_depth: usize) -> Self {
+    pub fn new(by_row: &'a ByRow<'a>, cuts: &[Cuts], fields: Fields, rows: usize, max_leaves: usize, max_depth: usize) -> Self {
         let shape = Shape::new(by_row, (0..cuts.len()).collect(), cuts.len(), |column| cuts[column].last_bin());
         let builder = Builder::new(by_row, shape, fields, rows);
         Grower { builder, free: Vec::new(), spare: vec![Entry::default(); rows], max_leaves, max_depth }
@@ -76,7 +76,7 @@ impl<'a> Grower<'a> {
         }
     }
 
-    pub fn grow(&mut self, entries: &mut [Entry], by_column: &[Vec<u8>], rules: &Rules<'_>) -> Grown {
+    pub fn grow(&mut self, entries: &mut [Entry], by_column: &[Column<'_>], rules: &Rules<'_>) -> Grown {
         let mut tree = Tree::default();
         let mut bins = Vec::new();
         let mut leaves = vec![self.root(entries, rules)];

@@ -220,7 +220,7 @@ pub(super) struct TileShape {
 
 impl Shape {
     /// `columns` go upwards.
-    pub fn new(by_row: &ByRow, columns: Vec<usize>, width: usize, last_bin: impl Fn(usize) -> u8) -> Self {
+    pub fn new(by_row: &ByRow<'_>, columns: Vec<usize>, width: usize, last_bin: impl Fn(usize) -> u8) -> Self {
         let mut wanted = vec![false; width];
         columns.iter().for_each(|&column| wanted[column] = true);
         let mut tiles = Vec::new();

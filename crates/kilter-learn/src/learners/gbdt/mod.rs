@@ -7,12 +7,13 @@
 //!
 //! Memory beside the training set: two bytes a value, about 30 bytes a row, and for each open leaf 2 KiB a column, 4 where leaves may have thousands of rows.
 //!
-//! `categories` says what trees see of a category, `binned` cuts columns into bins, `by_row` lays them by row. Each round, `gradients` rounds derivatives to
+//! `batches` is the way in for rows that do not fit into memory; `categories` says what trees see of a category, `binned` cuts columns into bins, `by_row` lays them by row. Each round, `gradients` rounds derivatives to
 //! words, `grow` makes a tree: `summing` makes `histogram`s of its nodes, `split` finds the best cut among their `thresholds` and the best set
 //! (`category_split`), `partition` parts the rows. `boost` makes many trees, `multiclass` some for each class. `course` says what else a fit may be given:
 //! `resume` goes on from an earlier model, `ranking` ranks within queries; `refit` learns leaf values anew. `scoring` scores, `shap` explains, `interactions`
 //! explains pairs of columns. `simd` runs loops on the widest vectors there are.
 
+mod batches;
 pub(super) mod binned;
 mod boost;
 mod by_row;
@@ -45,6 +46,7 @@ use serde::{Deserialize, Serialize};
 use crate::{LearnError, TrainingSet};
 
 pub(crate) use categories::Encoder;
+pub use batches::{Batches, fit_batches, room};
 pub use categories::category_of;
 pub use certificate::Certificate;
 pub use course::{Course, CustomObjective, Measured, Metric, Rows, Watched};
@@ -83,7 +85,8 @@ pub struct Gbdt {
     pub lambda_l2: f64,
     /// Splits must lower the (doubled) loss by more than this.
     pub min_gain: f64,
-    /// Bins a column is cut into, 2 to 255, beside the one for missing values.
+    /// Most bins a column is cut into, 2 to 255, beside the one for missing values. Of fewer than 2 040 rows so many that eight rows lie in each, but
+    /// not fewer than 64 for that.
     pub bins: usize,
     /// Share of rows each tree sees.
     pub bagging_fraction: f64,

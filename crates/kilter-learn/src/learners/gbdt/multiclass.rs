@@ -146,7 +146,7 @@ fn learn(
 
 /// Rows with their bins, labels and the current scores of each class.
 struct Scored<'a> {
-    binned: Binned,
+    binned: Binned<'static>,
     labels: &'a [f64],
     weights: Option<&'a [f64]>,
     scores: Vec<Vec<f64>>,
@@ -245,7 +245,7 @@ fn boost(
         Some(members) => members[0].encoders().clone(),
         None => Encoders::learn(set, rows.clone(), parameters)?,
     };
-    let (encoded, cuts, is_categories) = boost::prepare(&encoders, set, rows.clone(), parameters)?;
+    let (encoded, cuts, is_categories) = boost::prepare(&encoders, set, rows.clone(), parameters, |input| input)?;
     let interactions = Interactions::new(parameters, set.matrix.names())?;
     let mut weights = vec![0.0; classes];
     rows.clone().for_each(|row| weights[set.labels[row] as usize] += set.weight(row));

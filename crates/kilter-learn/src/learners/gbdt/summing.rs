@@ -8,7 +8,7 @@ use super::simd::{Level, for_every_level};
 
 /// Builds histograms of the columns of a shape, with room to do so on several threads.
 pub(super) struct Builder<'a> {
-    pub by_row: &'a ByRow,
+    pub by_row: &'a ByRow<'a>,
     pub shape: Shape,
     pub fields: Fields,
     /// Whether some histogram may become wide.
@@ -22,7 +22,7 @@ pub(super) struct Builder<'a> {
 const WORK_A_THREAD: usize = 200_000;
 
 impl<'a> Builder<'a> {
-    pub fn new(by_row: &'a ByRow, shape: Shape, fields: Fields, rows: usize) -> Self {
+    pub fn new(by_row: &'a ByRow<'a>, shape: Shape, fields: Fields, rows: usize) -> Self {
         let wide = rows > fields.most_rows();
         Builder { by_row, shape, fields, wide, level: Level::here(), scratch: Vec::new(), partial: Vec::new() }
     }
@@ -134,7 +134,7 @@ fn by_strip<'s, 'o>(shape: &'s Shape, mut out: &'o mut [Tile]) -> impl Iterator<
 }
 
 struct Sum<'a> {
-    by_row: &'a ByRow,
+    by_row: &'a ByRow<'a>,
     shape: &'a Shape,
     fields: &'a Fields,
     level: Level,
@@ -200,7 +200,7 @@ fn clear(strip: &[TileShape], out: &mut [Tile]) {
 }
 
 /// Adds the rows' words to the cells of their bins, or takes them away.
-fn add_rows<const TAKE: bool>(by_row: &ByRow, fields: &Fields, tiles: &[TileShape], entries: &[Entry], out: &mut [Tile]) {
+fn add_rows<const TAKE: bool>(by_row: &ByRow<'_>, fields: &Fields, tiles: &[TileShape], entries: &[Entry], out: &mut [Tile]) {
     let strip = &by_row.strips[tiles[0].strip];
     let columns: usize = tiles.iter().map(|tile| tile.columns.len()).sum();
     let rows = Rows::<TAKE> { bins: strip.rows(), stride: strip.tiles, fields, entries };

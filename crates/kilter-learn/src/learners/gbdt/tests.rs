@@ -2,6 +2,8 @@
 
 use kilter_stats::Rng;
 
+use super::boost;
+use super::categories::Encoders;
 use super::*;
 use crate::format::tests::check_damage_is_noticed;
 use crate::math::sigmoid;
@@ -272,6 +274,17 @@ fn nonsense_is_refused_with_its_name() {
     assert_eq!(fit(&set.slice(0..1), &early).err(), Some(LearnError::EmptyValidation { rows: 1, fraction: 0.1 }));
     let renamed = training_set(&[vec![1.0, 0.0], vec![2.0, 1.0]]);
     assert!(matches!(fit_with_validation(&set, &renamed, &early), Err(LearnError::DifferentColumns { .. })));
+}
+
+#[test]
+fn bins_of_few_rows_hold_eight_of_them() {
+    let set = nonlinear(3_000, 5);
+    for (rows, given, bins) in [(3_000, 255, 255), (2_040, 255, 255), (1_000, 255, 125), (1_000, 100, 100), (300, 255, 64), (40, 255, 40)] {
+        let parameters = Gbdt { bins: given, ..quick() };
+        let encoders = Encoders::learn(&set, 0..rows, &parameters).unwrap();
+        let (_, cuts, _) = boost::prepare(&encoders, &set, 0..rows, &parameters, |input| input).unwrap();
+        assert_eq!(usize::from(cuts[0].last_bin()), bins, "{rows} rows, {given} bins");
+    }
 }
 
 #[test]

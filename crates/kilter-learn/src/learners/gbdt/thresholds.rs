@@ -109,7 +109,9 @@ struct Found {
 const GROUP: usize = 8;
 const CELLS: usize = GROUP * LANES;
 
-/// Sums of the cells of a group, each with all bins below. A wide cell has a word in both parts.
+/// Sums of the cells of a group, each with all bins below. A wide cell has a word in both parts. On lines of the cache: they are read again at once,
+/// and words that straddle two lines would have to be waited for.
+#[repr(align(64))]
 struct Group([[u64; CELLS]; 2]);
 
 trait Cells {

@@ -1,5 +1,6 @@
 //! The search against threshold by threshold, as one would write it down.
 
+use super::super::binned::Column;
 use super::super::by_row::ByRow;
 use super::super::histogram::Scale;
 use super::*;
@@ -17,7 +18,7 @@ impl Case {
     /// Random sums of so many rows in columns of random numbers of bins; few different words make many equal scores.
     fn new(rng: &mut Rng, fields: Fields, width: usize, rows: usize, few_words: bool) -> Self {
         let last_bins: Vec<u8> = (0..width).map(|_| if rng.bernoulli(0.4) { 255 } else { 1 + rng.below(255) as u8 }).collect();
-        let by_column: Vec<Vec<u8>> = last_bins.iter().map(|_| vec![1]).collect();
+        let by_column: Vec<Column<'_>> = last_bins.iter().map(|_| Column::Owned(vec![1])).collect();
         let by_row = ByRow::new(&by_column, |column| last_bins[column]);
         let shape = Shape::new(&by_row, (0..width).collect(), width, |column| last_bins[column]);
         let mut histogram = Histogram::room(2 * shape.tiles.len());

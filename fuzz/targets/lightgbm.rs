@@ -1,0 +1,8 @@
+//! Models in LightGBM's text: see `foreign_model`.
+#![no_main]
+
+use kilter_fuzz::foreign_model;
+use kilter_learn::exchange::Format;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| foreign_model(data, &[Format::LightGbm]));
