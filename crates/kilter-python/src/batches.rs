@@ -74,7 +74,8 @@ pub fn fit_batches(
         match &scratch {
             None => learn(&mut vec![0; room]),
             Some(folder) => {
-                let mut room = mapped(folder, room).map_err(|error| PyOSError::new_err(format!("scratch {}: {error}", folder.display())))?;
+                let mut room =
+                    mapped(folder, room).map_err(|error| PyOSError::new_err(format!("scratch {}: {error}", folder.display())))?;
                 learn(&mut room)
             }
         }

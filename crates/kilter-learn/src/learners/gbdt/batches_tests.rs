@@ -73,7 +73,10 @@ fn batches_give_the_bytes_of_all_rows_at_once() {
         let set = set(3_001, weighted);
         let whole = fit(&set, parameters).unwrap().to_bytes();
         for size in [100, 1_024, 3_000, 3_001, 9_999] {
-            assert!(in_parts(&set, size, parameters).unwrap().to_bytes() == whole, "{size} rows a batch, weights: {weighted}, {parameters:?}");
+            assert!(
+                in_parts(&set, size, parameters).unwrap().to_bytes() == whole,
+                "{size} rows a batch, weights: {weighted}, {parameters:?}"
+            );
         }
     }
     let small = set(90, false);

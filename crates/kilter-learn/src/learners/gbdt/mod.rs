@@ -45,8 +45,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{LearnError, TrainingSet};
 
-pub(crate) use categories::Encoder;
 pub use batches::{Batches, fit_batches, room};
+pub(crate) use categories::Encoder;
 pub use categories::category_of;
 pub use certificate::Certificate;
 pub use course::{Course, CustomObjective, Measured, Metric, Rows, Watched};

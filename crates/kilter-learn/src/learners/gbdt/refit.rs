@@ -7,6 +7,7 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::binned::Binned;
 use super::boost::{Scored, check_variety};
 use super::categories::Columns;
 use super::certificate::certify;
@@ -49,7 +50,7 @@ pub fn refit_by(model: &GbdtModel, set: &TrainingSet, decay_rate: f64, course: &
     let goal = Goal { together, ..Goal::default() };
     let encoded = model.encoders().scored(&set.matrix, part.rows.clone());
     // Without cuts there are no bins: trees are walked by values.
-    let mut rows = Scored::new(&part, &encoded, &[], parameters, &goal);
+    let mut rows = Scored::new(&part, Binned::new(&encoded, 0..encoded.rows(), &[]), parameters, &goal);
     let draw = |old: f64, new: f64| decay_rate * old + (1.0 - decay_rate) * new;
     let (old_base, trees) = model.parts();
     let base = draw(old_base, rows.base());

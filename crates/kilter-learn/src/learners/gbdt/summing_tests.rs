@@ -14,7 +14,8 @@ struct Case {
 impl Case {
     fn new(rng: &mut Rng, width: usize, rows: usize, fields: &Fields) -> Self {
         let last_bins: Vec<u8> = (0..width).map(|_| [1, 3, 200, 255][rng.below(4) as usize]).collect();
-        let by_column = last_bins.iter().map(|&last| Column::Owned((0..rows).map(|_| rng.below(u64::from(last) + 1) as u8).collect())).collect();
+        let by_column =
+            last_bins.iter().map(|&last| Column::Owned((0..rows).map(|_| rng.below(u64::from(last) + 1) as u8).collect())).collect();
         let one = Scaled(fields).most();
         let entries = (0..rows as u32)
             .map(|row| Entry::new(row, (rng.below(2 * one.0) as i64 - one.0 as i64) as i16, rng.below(one.1 + 1) as u16))
