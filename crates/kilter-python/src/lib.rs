@@ -3,9 +3,11 @@
 //! No OpenMP and no global thread pool: threads are started at the first use, and anew in a forked child (`threads`). Nothing holds the GIL
 //! while it learns or scores more than one row.
 
+mod boosting;
 mod classes;
 mod explain;
 mod model;
+mod own;
 mod table;
 mod threads;
 
@@ -19,6 +21,8 @@ fn value_error(error: impl std::fmt::Display) -> PyErr {
 
 #[pymodule(name = "_native", gil_used = false)]
 mod native {
+    #[pymodule_export]
+    use super::boosting::{ndcg, refit};
     #[pymodule_export]
     use super::classes::{ClassModel, fit_classes};
     #[pymodule_export]

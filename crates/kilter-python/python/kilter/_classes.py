@@ -28,9 +28,13 @@ class Classifier(BinaryClassifier):
             raise ValueError(f"y must be one class for each row; its type is {kind}")
         return X, y
 
-    def _fit_native(self, rows, validation=None):
+    def _fit_native(self, rows, validation=None, **extras):
         if len(self.classes_) == 2:
-            return super()._fit_native(rows, validation)
+            return super()._fit_native(rows, validation, **extras)
+        given = {"objective": "loss", "metric": "eval_metric"}
+        for extra, name in given.items():
+            if extras.pop(extra, None) is not None:
+                raise ValueError(f"{name} is a function of two classes, but there are {len(self.classes_)}")
         link = _LINKS.get(self.multi_class)
         if link is None:
             raise ValueError(f"multi_class is {self.multi_class!r}, but must be 'softmax' or 'one_vs_rest'")
@@ -49,6 +53,7 @@ class Classifier(BinaryClassifier):
             names=None if names is None else list(names),
             validation=validation,
             threads=self._n_threads(),
+            **extras,
         )
 
     def decision_function(self, X):

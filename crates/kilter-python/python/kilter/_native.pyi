@@ -1,5 +1,5 @@
 from os import PathLike
-from typing import Any, Literal, Mapping, Protocol, Sequence
+from typing import Any, Callable, Literal, Mapping, Protocol, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,35 @@ Row = tuple[float | None, ...] | list[float | None] | NDArray[np.float64] | Mapp
 Format = Literal["kilter", "lightgbm", "xgboost-json", "onnx", "pmml"]
 Rows = tuple[Table, NDArray[np.float64], NDArray[np.float64] | None]
 
+Derivatives = Callable[..., tuple[NDArray[np.float64], NDArray[np.float64]]]
+
 def fit(
-    learner: str, rows: Rows, *, names: Sequence[str] | None = None, validation: Rows | None = None, threads: int | None = None
+    learner: str,
+    rows: Rows,
+    *,
+    names: Sequence[str] | None = None,
+    validation: Rows | None = None,
+    threads: int | None = None,
+    init_model: Model | None = None,
+    objective: Derivatives | None = None,
+    metric: Callable[..., tuple[str, float, bool]] | None = None,
+    groups: Sequence[int] | None = None,
+    validation_groups: Sequence[int] | None = None,
 ) -> Model: ...
+
+def refit(
+    model: Model,
+    rows: Rows,
+    decay_rate: float,
+    *,
+    objective: Derivatives | None = None,
+    groups: Sequence[int] | None = None,
+    threads: int | None = None,
+) -> Model: ...
+
+def ndcg(
+    scores: NDArray[np.float64], labels: NDArray[np.float64], groups: Sequence[int], at: int, *, label_gain: Sequence[float] | None = None
+) -> float: ...
 
 def calibrate(model: Model, calibration: str, rows: Rows, *, may_be_few: bool = False) -> Model | None: ...
 
@@ -29,6 +55,7 @@ def fit_classes(
     names: Sequence[str] | None = None,
     validation: Rows | None = None,
     threads: int | None = None,
+    init_model: ClassModel | None = None,
 ) -> ClassModel: ...
 
 class ClassModel:
