@@ -110,6 +110,10 @@ pub enum LearnError {
     Source {
         what: String,
     },
+    /// A model that cannot tell contributions against a reference population.
+    NoReference {
+        kind: &'static str,
+    },
     NotAModel,
     FutureVersion {
         found: u32,
@@ -140,6 +144,7 @@ impl fmt::Display for LearnError {
                     "the training set has no rows\n  hint: widen its time range, or check that observations and labels share their key"
                 )
             }
+            NoReference { kind } => write!(f, "a model of kind {kind:?} cannot tell contributions against reference rows"),
             Source { what } => write!(f, "the rows could not be read: {what}\n  hint: every reading must give the same rows"),
             NoColumns => write!(f, "the training set has no feature columns\n  hint: list at least one feature in the model's inputs"),
             TooFewRows { rows, needed } => {

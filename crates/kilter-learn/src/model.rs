@@ -170,6 +170,12 @@ pub trait Model: Send + Sync {
     /// (1e-9).
     fn explain(&self, row: &[f64], contributions: &mut Vec<f64>) -> f64;
 
+    /// The same against the rows of a reference population, whose mean margin is the base: see
+    /// [`explain_against`](crate::explain::explain_against). `None` for a model that cannot tell.
+    fn explain_against(&self, _row: &[f64], _reference: &Matrix, _contributions: &mut Vec<f64>) -> Option<f64> {
+        None
+    }
+
     /// For each row of a matrix its contributions and then its base: the bits of [`explain`](Model::explain), faster for many.
     fn explanations(&self, matrix: &Matrix) -> Vec<f64> {
         let (mut row, mut contributions) = (Vec::new(), Vec::new());

@@ -29,7 +29,7 @@ pub struct ClassModel {
 /// Learns to tell classes apart from a table, the rows' classes as numbers from 0 on, and optional weights. `learner` is JSON, such as
 /// `{"kind": "gbdt", "trees": 200}`; `link` is `softmax` or `one_vs_all`.
 #[pyfunction]
-#[pyo3(signature = (learner, rows, classes, link, *, names=None, validation=None, threads=None))]
+#[pyo3(signature = (learner, rows, classes, link, *, names=None, validation=None, threads=None, init_model=None))]
 #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
 pub fn fit_classes(
     py: Python<'_>,
@@ -40,6 +40,7 @@ pub fn fit_classes(
     names: Option<Vec<String>>,
     validation: Option<Rows<'_>>,
     threads: Option<usize>,
+    init_model: Option<&Bound<'_, ClassModel>>,
 ) -> PyResult<ClassModel> {
     let Learner::Gbdt(parameters) = serde_json::from_str(learner).map_err(value_error)? else {
         return Err(PyValueError::new_err("only boosted trees (gbdt) tell more than two classes apart"));
@@ -52,10 +53,8 @@ pub fn fit_classes(
     let training = training_set(rows, names)?;
     let validation = validation.map(|rows| training_set(rows, Some(training.matrix.names().to_vec()))).transpose()?;
     let rows = training.rows();
-    let learn = || match &validation {
-        Some(validation) => gbdt::fit_classes_with_validation(&training, validation, &classes, link, &parameters),
-        None => gbdt::fit_classes(&training, &classes, link, &parameters),
-    };
+    let earlier = init_model.map(|model| &*model.get().trained);
+    let learn = || gbdt::fit_classes_by(&training, validation.as_ref(), &classes, link, &parameters, earlier);
     let trained = py.detach(|| threads::run(threads, rows, learn))?.map_err(value_error)?;
     Ok(ClassModel::new(py, trained))
 }

@@ -4,9 +4,11 @@
 //! while it learns or scores more than one row.
 
 mod batches;
+mod boosting;
 mod classes;
 mod explain;
 mod model;
+mod own;
 mod table;
 mod threads;
 
@@ -22,6 +24,8 @@ fn value_error(error: impl std::fmt::Display) -> PyErr {
 mod native {
     #[pymodule_export]
     use super::batches::fit_batches;
+    #[pymodule_export]
+    use super::boosting::{ndcg, refit};
     #[pymodule_export]
     use super::classes::{ClassModel, fit_classes};
     #[pymodule_export]

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use kilter_learn::explain::{PermutationImportance, Permutations};
+use kilter_learn::explain::{PermutationImportance, Permutations, explain_against};
 use kilter_learn::{
-    Calibration, Gbdt, Isolation, LearnError, Learner, Linear, Link, Matrix, Model as Trained, TrainingSet, calibrate, exchange, gbdt,
-    isolation, linear, load,
+    Calibration, Isolation, LearnError, Learner, Linear, Link, Matrix, Model as Trained, TrainingSet, calibrate, exchange, isolation,
+    linear, load,
 };
 use numpy::{PyArray1, PyArray2, PyArray3, PyArrayMethods, PyReadonlyArray1};
 use pyo3::exceptions::{PyKeyError, PyOSError, PyTypeError, PyValueError};
@@ -14,6 +14,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple, PyType};
 use rayon::prelude::*;
 
+use crate::boosting::Extras;
 use crate::explain::{self, Input, Scale};
 use crate::table::Table;
 use crate::{threads, value_error};
@@ -63,9 +64,13 @@ impl Lesson {
     }
 }
 
-/// Learns from a table, its labels and optional weights. `learner` is JSON, such as `{"kind": "gbdt", "trees": 200}`.
+/// Learns from a table, its labels and optional weights. `learner` is JSON, such as `{"kind": "gbdt", "trees": 200}`. Of boosted trees: `init_model` has
+/// the trees to go on from, `objective` and `metric` are functions, `groups` are the sizes of queries.
 #[pyfunction]
-#[pyo3(signature = (learner, rows, *, names=None, validation=None, threads=None))]
+#[pyo3(signature = (
+    learner, rows, *, names=None, validation=None, threads=None, init_model=None, objective=None, metric=None, groups=None, validation_groups=None
+))]
+#[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
 pub fn fit(
     py: Python<'_>,
     learner: &str,
@@ -73,19 +78,32 @@ pub fn fit(
     names: Option<Vec<String>>,
     validation: Option<Rows<'_>>,
     threads: Option<usize>,
+    init_model: Option<&Bound<'_, Model>>,
+    objective: Option<Py<PyAny>>,
+    metric: Option<Py<PyAny>>,
+    groups: Option<Vec<usize>>,
+    validation_groups: Option<Vec<usize>>,
 ) -> PyResult<Model> {
     let learner = Lesson::of(learner)?;
     let training = training_set(rows, names)?;
     let validation = validation.map(|rows| training_set(rows, Some(training.matrix.names().to_vec()))).transpose()?;
     let rows = training.rows();
-    let learn = || match (&learner, &validation) {
-        (Lesson::Registered(learner), validation) => match (learner.as_ref(), validation) {
-            (Learner::Gbdt(parameters), Some(validation)) => boosted(&training, validation, parameters),
-            (learner, _) => learner.fit(&training),
-        },
+    if let Lesson::Registered(learner) = &learner
+        && let Learner::Gbdt(parameters) = learner.as_ref()
+    {
+        let extras = Extras::new(parameters, init_model, objective, metric, [groups, validation_groups])?;
+        let learn = || extras.fit(&training, validation.as_ref(), parameters);
+        let trained = py.detach(|| threads::run(threads, rows, learn))?.map_err(|error| extras.error(error))?;
+        return Ok(Model::new(py, trained));
+    }
+    if init_model.is_some() || objective.is_some() || metric.is_some() || groups.is_some() {
+        return Err(PyValueError::new_err("only boosted trees go on from an earlier model, take functions, or rank"));
+    }
+    let learn = || match &learner {
+        Lesson::Registered(learner) => learner.fit(&training),
         // It looks at no labels.
-        (Lesson::Isolation(parameters), _) => Ok(Box::new(isolation::fit(&training.matrix, parameters)?) as Box<dyn Trained>),
-        (Lesson::Linear(parameters), _) => Ok(Box::new(linear::fit(&training, parameters)?) as Box<dyn Trained>),
+        Lesson::Isolation(parameters) => Ok(Box::new(isolation::fit(&training.matrix, parameters)?) as Box<dyn Trained>),
+        Lesson::Linear(parameters) => Ok(Box::new(linear::fit(&training, parameters)?) as Box<dyn Trained>),
     };
     let trained = py.detach(|| threads::run(threads, rows, learn))?.map_err(value_error)?;
     Ok(Model::new(py, trained))
@@ -108,20 +126,20 @@ pub fn calibrated(py: Python<'_>, model: &Model, calibration: &str, rows: Rows<'
     }
 }
 
-fn boosted(training: &TrainingSet, validation: &TrainingSet, parameters: &Gbdt) -> Result<Box<dyn Trained>, kilter_learn::LearnError> {
-    Ok(Box::new(gbdt::fit_with_validation(training, validation, parameters)?))
-}
-
 pub(crate) fn training_set((table, labels, weights): Rows<'_>, names: Option<Vec<String>>) -> PyResult<TrainingSet> {
     Ok(set(table.into_named(names)?, &labels, weights.as_ref()))
 }
 
-fn set(matrix: Matrix, labels: &Labels<'_>, weights: Option<&Labels<'_>>) -> TrainingSet {
+pub(crate) fn set(matrix: Matrix, labels: &Labels<'_>, weights: Option<&Labels<'_>>) -> TrainingSet {
     let values = |array: &Labels<'_>| array.as_array().iter().copied().collect::<Vec<f64>>();
     TrainingSet { matrix, labels: values(labels), weights: weights.map(values) }
 }
 
 impl Model {
+    pub(crate) fn trained(&self) -> &dyn Trained {
+        &*self.trained
+    }
+
     pub(crate) fn new(py: Python<'_>, trained: Box<dyn Trained>) -> Self {
         let names = trained.inputs().iter().map(|name| PyString::new(py, name).unbind()).collect();
         Model { trained: Arc::from(trained), names }
@@ -342,10 +360,27 @@ impl Model {
         Ok(PyArray1::from_vec(py, out))
     }
 
-    /// Exact Shapley values on the margin's scale, one row each, and the base value: base + sum of a row = its margin.
-    #[pyo3(signature = (data, *, threads=None))]
-    fn explain<'py>(&self, py: Python<'py>, data: Table, threads: Option<usize>) -> PyResult<(Bound<'py, PyArray2<f64>>, f64)> {
+    /// Exact Shapley values on the margin's scale, one row each, and the base value: base + sum of a row = its margin. Against `reference` rows the base is
+    /// their mean margin, else that of the rows learned from.
+    #[pyo3(signature = (data, *, reference=None, threads=None))]
+    fn explain<'py>(
+        &self,
+        py: Python<'py>,
+        data: Table,
+        reference: Option<Table>,
+        threads: Option<usize>,
+    ) -> PyResult<(Bound<'py, PyArray2<f64>>, f64)> {
         let (rows, width) = (data.rows(), self.names.len());
+        if let Some(reference) = reference {
+            let reference = reference.arranged_for(self.trained.inputs())?;
+            let (_, base) = explain_against(&*self.trained, &vec![f64::NAN; width], &reference).map_err(value_error)?;
+            let out = self.over_rows(py, data, threads, width, |model, row, out| {
+                let mut contributions = Vec::with_capacity(width);
+                model.explain_against(row, &reference, &mut contributions);
+                out.copy_from_slice(&contributions);
+            })?;
+            return Ok((PyArray1::from_vec(py, out).reshape([rows, width])?, base));
+        }
         let out = self.over_rows(py, data, threads, width, |model, row, out| {
             let mut contributions = Vec::with_capacity(width);
             model.explain(row, &mut contributions);

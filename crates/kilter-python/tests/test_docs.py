@@ -11,7 +11,7 @@ import pytest
 from kilter import _native
 
 
-@pytest.mark.parametrize("module", ["kilter", "kilter._boosting", "kilter._calibration", "kilter._explainable", "kilter._forest", "kilter._isolation", "kilter._linear", "kilter._scorecard"])
+@pytest.mark.parametrize("module", ["kilter", "kilter._boosting", "kilter._calibration", "kilter._explainable", "kilter._forest", "kilter._isolation", "kilter._linear", "kilter._ranking", "kilter._scorecard"])
 def test_examples(module):
     found = doctest.testmod(importlib.import_module(module), raise_on_error=False)
     assert found.attempted > 0 and found.failed == 0
@@ -51,7 +51,7 @@ def test_everything_public_is_listed():
     forests = {"ExtraTreesClassifier", "ExtraTreesRegressor", "RandomForestClassifier", "RandomForestRegressor"}
     boosting = {f"{kind}Boosting{task}" for kind in ("Explainable", "Gradient") for task in ("Classifier", "Regressor")}
     lines = {"ElasticNet", "LinearRegression", "LogisticRegression", "Ridge"}
-    estimators = {"CalibratedModel", "IsolationForest", "Scorecard", *boosting, *forests, *lines}
+    estimators = {"CalibratedModel", "GradientBoostingRanker", "IsolationForest", "Scorecard", *boosting, *forests, *lines}
     assert {"ClassModel", "Model", *estimators} <= set(dir(kilter))
     assert set(kilter.__all__) == {"ClassModel", "Model", "__version__", *estimators}
     with pytest.raises(AttributeError, match="GradientBoosting'"):

@@ -84,3 +84,25 @@ def test_what_cannot_be_asked_is_refused_in_words():
         NUMBERS.permutation_importance(AMOUNTS, PAID, loss="auc")
     with pytest.raises(ValueError, match="3 labels for 500 rows"):
         NUMBERS.permutation_importance(AMOUNTS, PAID[:3])
+
+
+def test_contributions_against_reference_rows():
+    X, y = classes(1_500)
+    model = kilter.GradientBoostingClassifier(n_estimators=20).fit(X, y)
+    reference = X[:40]
+    contributions, base = model.explain(X[:60], reference=reference)
+    margins = model.model_.margins(X[:60])
+    assert np.allclose(base + contributions.sum(axis=1), margins, atol=1e-9)
+    assert base == pytest.approx(model.model_.margins(reference).mean(), abs=1e-9)
+    # One reference row is the row itself: nothing sets it apart.
+    alone, own = model.explain(X[:1], reference=X[:1])
+    assert np.allclose(alone, 0) and own == pytest.approx(margins[0])
+    line = kilter.LogisticRegression().fit(np.nan_to_num(X), y)
+    filled = np.nan_to_num(X)
+    contributions, _ = line.explain(filled[:5], reference=filled)
+    expected = line.explain(filled[:5])[0] - line.explain(filled)[0].mean(axis=0)
+    assert np.allclose(contributions, expected, atol=1e-9)
+    with pytest.raises(ValueError, match="no rows"):
+        model.model_.explain(X[:1], reference=X[:0])
+    with pytest.raises(ValueError, match="columns"):
+        model.model_.explain(X[:1], reference=X[:, :2])

@@ -128,3 +128,17 @@ def test_early_stopping_keeps_the_best_number_of_trees():
     model.fit(X, y, eval_set=later)
     losses = model.report_["report"]["validation_loss"]
     assert model.n_estimators_ == int(np.argmin(losses)) + 1 < 800
+
+
+def test_labels_may_be_probabilities():
+    X, y = amounts(4_000, seed=1)
+    share = np.clip(y / y.max(), 0, 1)
+    model = kilter.GradientBoostingRegressor(loss="cross_entropy", n_estimators=60).fit(X, share)
+    assert model.model_.link == "logit" and abs(model.predict(X).mean() / share.mean() - 1) < 0.01
+    assert np.corrcoef(model.predict(X), share)[0, 1] > 0.8
+    # Of labels that are 0 and 1 it is the classifier.
+    ones = (y > 2).astype(float)
+    classifier = kilter.GradientBoostingClassifier(n_estimators=20).fit(X, ones)
+    assert np.array_equal(kilter.GradientBoostingRegressor(loss="xentropy", n_estimators=20).fit(X, ones).predict(X), classifier.predict_proba(X)[:, 1])
+    with pytest.raises(ValueError, match="labels must be 0 or 1, or a probability"):
+        model.fit(X, y)

@@ -136,6 +136,10 @@ impl Model for Calibrated {
         self.model.explain(row, contributions)
     }
 
+    fn explain_against(&self, row: &[f64], reference: &Matrix, contributions: &mut Vec<f64>) -> Option<f64> {
+        self.model.explain_against(row, reference, contributions)
+    }
+
     fn explanations(&self, matrix: &Matrix) -> Vec<f64> {
         self.model.explanations(matrix)
     }

@@ -9,7 +9,7 @@ use super::tree::{OwnTest, Taken, Tree};
 use crate::format::{Header, Sealed, seal};
 use crate::gbdt::{self, Explainer};
 use crate::linear::Coefficients;
-use crate::{LearnError, Link, Model, explain, learners};
+use crate::{LearnError, Link, Matrix, Model, explain, learners};
 
 /// Values up to this far from 0 are 0 for LightGBM.
 const LIGHTGBM_ZERO: f64 = 1e-35f32 as f64;
@@ -215,6 +215,20 @@ impl Model for Ensemble {
             Width::Double => (self.arithmetic.start + mean) * scale + self.arithmetic.offset * self.slope(),
             Width::Single => margin - contributions.iter().sum::<f64>(),
         }
+    }
+
+    fn explain_against(&self, row: &[f64], reference: &Matrix, contributions: &mut Vec<f64>) -> Option<f64> {
+        if self.line.is_some() {
+            return Some(explain::of_pairs(self, row, reference, contributions));
+        }
+        let taken: Vec<_> = self.trees.iter().map(|tree| Taken(tree, self.arithmetic.inputs)).collect();
+        let mean = explain::of_trees(&taken, row, reference, contributions);
+        let scale = self.slope() / self.arithmetic.divisor;
+        contributions.iter_mut().for_each(|contribution| *contribution *= scale);
+        Some(match self.arithmetic.sum {
+            Width::Double => (self.arithmetic.start + mean) * scale + self.arithmetic.offset * self.slope(),
+            Width::Single => self.margin(row) - contributions.iter().sum::<f64>(),
+        })
     }
 
     fn interactions(&self, row: &[f64]) -> Option<Vec<f64>> {

@@ -1,12 +1,16 @@
 //! What a model does with its inputs, asked of any model over a set of rows: how predictions follow an input, and how much is lost without it.
 //!
-//! What a single decision owes to its inputs is [`Model::explain`]; to pairs of them, [`Model::interactions`]. These here are for
+//! What a single decision owes to its inputs is [`Model::explain`], against rows of one's own choice [`explain_against`]; to pairs of them, [`Model::interactions`]. These here are for
 //! people who judge a model, and take as long as scoring the rows many times over.
 
 mod dependence;
 mod permutation;
+mod reference;
 
 pub use dependence::{AccumulatedEffects, accumulated_effects, grid, partial_dependence};
+pub use reference::explain_against;
+pub(crate) use reference::{of_pairs, of_trees};
+
 pub use permutation::{PermutationImportance, Permutations, permutation_importance};
 
 use crate::Model;

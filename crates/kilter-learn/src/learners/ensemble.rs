@@ -6,7 +6,7 @@ use super::gbdt::Explainer;
 use super::gbdt::scoring::{Level, Plan};
 use super::gbdt::tree::{Child, Forest as Walk, Tree};
 use crate::format::{Reader, Writer};
-use crate::{LearnError, Matrix};
+use crate::{LearnError, Matrix, explain};
 
 /// Trees walked side by side; of many rows at once, whose nodes stay in the nearer caches.
 const GROUP: usize = 8;
@@ -100,6 +100,12 @@ impl Ensemble {
             None => self.trees.iter().for_each(|tree| add(&Explainer::new(std::slice::from_ref(tree)))),
         }
         all
+    }
+
+    /// Contributions to the sum against the rows of a reference population; returns their mean sum.
+    pub fn explain_against(&self, row: &[f64], reference: &Matrix, contributions: &mut Vec<f64>) -> f64 {
+        assert!(row.len() == self.inputs && reference.columns() == self.inputs, "rows must have one value an input");
+        explain::of_trees(&self.trees, row, reference, contributions)
     }
 
     fn explainer(&self) -> Option<&Explainer> {

@@ -216,6 +216,12 @@ impl Model for IsolationModel {
         base * unit
     }
 
+    fn explain_against(&self, row: &[f64], reference: &Matrix, contributions: &mut Vec<f64>) -> Option<f64> {
+        let (base, unit) = (self.trees.explain_against(row, reference, contributions), self.unit());
+        contributions.iter_mut().for_each(|contribution| *contribution *= unit);
+        Some(base * unit)
+    }
+
     fn explanations(&self, matrix: &Matrix) -> Vec<f64> {
         self.in_units(self.trees.explanations(matrix))
     }

@@ -26,6 +26,7 @@ _ESTIMATORS = {
     "ExtraTreesClassifier": "._forest",
     "ExtraTreesRegressor": "._forest",
     "GradientBoostingClassifier": "._boosting",
+    "GradientBoostingRanker": "._ranking",
     "GradientBoostingRegressor": "._boosting",
     "IsolationForest": "._isolation",
     "LinearRegression": "._linear",

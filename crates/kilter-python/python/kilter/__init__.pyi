@@ -1,4 +1,4 @@
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal, Self
 
@@ -15,6 +15,7 @@ __all__: list[str]
 
 Directions = Sequence[int] | Mapping[str, int] | None
 MaxFeatures = Literal["sqrt", "log2"] | int | float | None
+Metric = Callable[..., tuple[str, float, bool]]
 Shape = Literal["auto", "increasing", "decreasing", "peak", "valley", "any"]
 
 class _Learned(BaseEstimator):
@@ -24,7 +25,7 @@ class _Learned(BaseEstimator):
     @property
     def report_(self) -> dict[str, Any]: ...
     def predict(self, X: Any) -> NDArray[Any]: ...
-    def explain(self, X: Any) -> tuple[NDArray[np.float64], float]: ...
+    def explain(self, X: Any, reference: Any = None) -> tuple[NDArray[np.float64], float]: ...
     def score_one(self, row: Row) -> float: ...
 
 class _Probabilities(ClassifierMixin, _Learned):
@@ -58,17 +59,26 @@ class GradientBoostingClassifier(ClassifierMixin, BaseEstimator):
     @property
     def report_(self) -> dict[str, Any]: ...
     def fit(
-        self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None, *, eval_set: tuple[Any, ...] | None = None
+        self,
+        X: Any,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        eval_set: tuple[Any, ...] | None = None,
+        eval_metric: Metric | None = None,
+        init_model: Any = None,
     ) -> Self: ...
     def fit_batches(self, batches: Iterable[tuple[Any, ...]], *, scratch: str | PathLike[str] | None = None) -> Self: ...
+    def refit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None, *, decay_rate: float = 0.9) -> Self: ...
     def decision_function(self, X: Any) -> NDArray[np.float64]: ...
     def predict_proba(self, X: Any) -> NDArray[np.float64]: ...
     def predict(self, X: Any) -> NDArray[Any]: ...
-    def explain(self, X: Any) -> tuple[NDArray[np.float64], float | NDArray[np.float64]]: ...
+    def explain(self, X: Any, reference: Any = None) -> tuple[NDArray[np.float64], float | NDArray[np.float64]]: ...
     def score_one(self, row: Row) -> float | NDArray[np.float64]: ...
     def __init__(
         self,
         *,
+        loss: Literal["log_loss"] | str | Callable[..., Any] = "log_loss",
         multi_class: Literal["softmax", "one_vs_rest"] | str = "softmax",
         n_estimators: int = 100,
         learning_rate: float = 0.1,
@@ -102,11 +112,78 @@ class GradientBoostingClassifier(ClassifierMixin, BaseEstimator):
     @property
     def n_estimators_(self) -> int: ...
 
+class GradientBoostingRanker(_Learned):
+    def __init__(
+        self,
+        *,
+        truncation_level: int = 30,
+        normalize: bool = True,
+        sigmoid: float = 1.0,
+        label_gain: Sequence[float] | None = None,
+        eval_at: int = 10,
+        n_estimators: int = 100,
+        learning_rate: float = 0.1,
+        max_leaf_nodes: int = 31,
+        max_depth: int | None = None,
+        min_samples_leaf: int = 20,
+        min_child_weight: float = 1e-3,
+        l2_regularization: float = 1.0,
+        min_gain_to_split: float = 1e-6,
+        max_bins: int = 255,
+        subsample: float = 1.0,
+        max_features: float = 1.0,
+        monotonic_cst: Directions = None,
+        interaction_cst: Sequence[Sequence[int | str]] | Literal["pairwise", "no_interactions"] | None = None,
+        categorical_features: ArrayLike | None = None,
+        cat_smooth: float = 10.0,
+        cat_l2: float = 10.0,
+        max_cat_threshold: int = 32,
+        max_cat_to_onehot: int = 4,
+        min_group_rows: int = 100,
+        max_cat_groups: int = 254,
+        early_stopping: bool = False,
+        n_iter_no_change: int = 50,
+        validation_fraction: float = 0.1,
+        random_state: int | np.random.RandomState | None = None,
+        n_jobs: int | None = None,
+    ) -> None: ...
+    def fit(
+        self,
+        X: Any,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        group: ArrayLike | None = None,
+        qid: ArrayLike | None = None,
+        eval_set: tuple[Any, ...] | None = None,
+        eval_group: ArrayLike | None = None,
+        eval_qid: ArrayLike | None = None,
+        eval_metric: Metric | None = None,
+        init_model: Any = None,
+    ) -> Self: ...
+    def refit(
+        self,
+        X: Any,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        decay_rate: float = 0.9,
+        group: ArrayLike | None = None,
+        qid: ArrayLike | None = None,
+    ) -> Self: ...
+    def score(self, X: Any, y: ArrayLike, *, group: ArrayLike | None = None, qid: ArrayLike | None = None) -> float: ...
+    @property
+    def feature_importances_(self) -> NDArray[np.float64]: ...
+    @property
+    def n_estimators_(self) -> int: ...
+
 class GradientBoostingRegressor(RegressorMixin, _Learned):
     def __init__(
         self,
         *,
-        loss: Literal["squared_error", "absolute_error", "huber", "quantile", "poisson", "gamma", "tweedie"] | str = "squared_error",
+        loss: Literal["squared_error", "absolute_error", "huber", "quantile", "poisson", "gamma", "tweedie", "cross_entropy"] 
+        | str
+        | Callable[..., Any] = "squared_error",
         quantile: float = 0.5,
         delta: float = 1.0,
         tweedie_power: float = 1.5,
@@ -137,9 +214,17 @@ class GradientBoostingRegressor(RegressorMixin, _Learned):
         n_jobs: int | None = None,
     ) -> None: ...
     def fit(
-        self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None, *, eval_set: tuple[Any, ...] | None = None
+        self,
+        X: Any,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        eval_set: tuple[Any, ...] | None = None,
+        eval_metric: Metric | None = None,
+        init_model: Any = None,
     ) -> Self: ...
     def fit_batches(self, batches: Iterable[tuple[Any, ...]], *, scratch: str | PathLike[str] | None = None) -> Self: ...
+    def refit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None, *, decay_rate: float = 0.9) -> Self: ...
     @property
     def feature_importances_(self) -> NDArray[np.float64]: ...
     @property

@@ -38,7 +38,7 @@ class Learned(Estimator):
         """The native learner's parameters, checked by it."""
         raise NotImplementedError
 
-    def _fit_native(self, rows, validation=None):
+    def _fit_native(self, rows, validation=None, **extras):
         X, _, weights = rows
         if weights is not None and (weights == 0).any() and (weights > 0).any():
             # A row that weighs nothing is as one that is not there: it cuts no bins and fills no leaf.
@@ -50,6 +50,7 @@ class Learned(Estimator):
             names=None if names is None else list(names),
             validation=validation,
             threads=self._n_threads(),
+            **extras,
         )
 
     def _n_threads(self):
@@ -58,14 +59,16 @@ class Learned(Estimator):
     def _features(self, X):
         return validate_data(self, X, dtype=[np.float64, np.float32], ensure_all_finite=False, reset=False)
 
-    def explain(self, X):
+    def explain(self, X, reference=None):
         """Exact Shapley values on the margin's scale: log-odds for a classifier, the link's scale for a regression.
 
         Returns ``(contributions, base)``: an array (n_samples, n_features) and a number, with ``base + contributions.sum(axis=1)`` equal to
-        ``model_.margins(X)`` to rounding.
+        ``model_.margins(X)`` to rounding. The base is the mean margin of the rows learned from, or of the rows of ``reference``, such as those
+        that were accepted: then contributions are what sets a row apart from these.
         """
         check_is_fitted(self)
-        return self.model_.explain(self._features(X), threads=self._n_threads())
+        against = {} if reference is None else {"reference": self._features(reference)}
+        return self.model_.explain(self._features(X), threads=self._n_threads(), **against)
 
     def score_one(self, row):
         """Prediction for one row: a tuple, list, float64 array, or a dict by feature name; ``None`` is missing.
@@ -74,6 +77,11 @@ class Learned(Estimator):
         """
         check_is_fitted(self)
         return self.model_.score_one(row)
+
+    def _weights(self, X, sample_weight):
+        if sample_weight is None:
+            return None
+        return _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
 
     def _monotone(self, columns):
         """``monotonic_cst`` as -1, 0 or 1 for each column."""
@@ -117,20 +125,18 @@ class Regressor(RegressorMixin, Learned):
 
         ``eval_set=(X, y)`` or ``(X, y, sample_weight)``: rows to watch the loss on; with early stopping they decide when to stop.
         """
+        return self._fit(X, y, sample_weight, eval_set)
+
+    def _fit(self, X, y, sample_weight, eval_set, **extras):
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_all_finite=False, y_numeric=True)
         rows = (X, np.asarray(y, dtype=np.float64), self._weights(X, sample_weight))
-        self._fit_native(rows, None if eval_set is None else self._validation(eval_set))
+        self._fit_native(rows, None if eval_set is None else self._validation(eval_set), **extras)
         return self
 
-    def _validation(self, eval_set):
-        X, y, *weight = eval_set
+    def _validation(self, rows, name="eval_set"):
+        X, y, *weight = rows
         X = self._features(X)
         return (X, np.asarray(y, dtype=np.float64), self._weights(X, *(weight or [None])))
-
-    def _weights(self, X, sample_weight):
-        if sample_weight is None:
-            return None
-        return _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
 
     def predict(self, X):
         """What the loss asks for of each row: a mean, a median, a quantile."""
@@ -151,6 +157,9 @@ class BinaryClassifier(ClassifierMixin, Learned):
 
         ``eval_set=(X, y)`` or ``(X, y, sample_weight)``: rows to watch the loss on; with early stopping they decide when to stop.
         """
+        return self._fit(X, y, sample_weight, eval_set)
+
+    def _fit(self, X, y, sample_weight, eval_set, **extras):
         X, y = self._validate(X, y)
         self.classes_, codes = np.unique(y, return_inverse=True)
         weights = self._weights(X, codes, sample_weight)
@@ -158,7 +167,7 @@ class BinaryClassifier(ClassifierMixin, Learned):
         if len(seen) < 2:
             raise ValueError("y has one class only, counting rows whose weight is above 0: there is nothing to tell apart")
         rows = (X, codes.astype(np.float64), weights)
-        self._fit_native(rows, None if eval_set is None else self._validation(eval_set))
+        self._fit_native(rows, None if eval_set is None else self._validation(eval_set), **extras)
         return self
 
     def _validate(self, X, y):
@@ -169,19 +178,17 @@ class BinaryClassifier(ClassifierMixin, Learned):
             raise ValueError(f"Only binary classification is supported. The type of the target is {kind}.")
         return X, y
 
-    def _validation(self, eval_set):
-        X, y, *weight = eval_set
+    def _validation(self, rows, name="eval_set"):
+        X, y, *weight = rows
         X = self._features(X)
         position = np.searchsorted(self.classes_, y)
         codes = np.minimum(position, len(self.classes_) - 1)
         if not np.array_equal(self.classes_[codes], np.asarray(y)):
-            raise ValueError("eval_set has classes that the training rows do not have")
+            raise ValueError(f"{name} has classes that the training rows do not have")
         return (X, codes.astype(np.float64), self._weights(X, codes, *(weight or [None])))
 
     def _weights(self, X, codes, sample_weight):
-        weights = None
-        if sample_weight is not None:
-            weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        weights = super()._weights(X, sample_weight)
         class_weight = getattr(self, "class_weight", None)
         if class_weight is not None:
             by_class = compute_sample_weight(class_weight, self.classes_[codes])

@@ -25,6 +25,8 @@ class Batched:
         scratch : path or None, default=None
             Folder for a file of so many bytes, which is gone afterwards; None: they are in memory. Beside it some 50 bytes a row are.
         """
+        if callable(getattr(self, "loss", None)):
+            raise ValueError("a loss of your own is not learned from batches")
         if iter(batches) is batches:
             raise TypeError("batches can be iterated once only\n  hint: give a list, or an object whose __iter__ begins anew")
         rows = 0

@@ -3,7 +3,9 @@
 from difflib import get_close_matches
 
 import numpy as np
+from sklearn.utils.validation import check_is_fitted
 
+from . import _native, _own
 from ._base import Regressor
 from ._batches import Batched
 from ._classes import Classifier
@@ -45,7 +47,10 @@ _ALIASES = {
 }
 
 
-class _Boosting(Batched):
+_CLASSIFIER_ALIASES = _ALIASES | {"objective": "loss"}
+
+
+class _Boosting:
     """What the two have in common: the names of parameters and what becomes of them."""
 
     _aliases = _ALIASES
@@ -53,6 +58,48 @@ class _Boosting(Batched):
     def _objective(self):
         """The loss, as the native learner names it."""
         raise NotImplementedError
+
+    def fit(self, X, y, sample_weight=None, *, eval_set=None, eval_metric=None, init_model=None):
+        """Learns from ``X`` (n_samples, n_features; NaN is missing) and ``y``.
+
+        ``eval_set=(X, y)`` or ``(X, y, sample_weight)``: rows to watch the loss on; with early stopping they decide when to stop.
+        ``eval_metric``: a function of ``y``, what is predicted and, if it takes three arguments, the weights, that gives
+        ``(name, value, is_higher_better)``; it is watched in the place of the loss. It sees probabilities of ``classes_[1]`` or predictions, with
+        a loss of your own margins.
+        ``init_model``: a fitted estimator or its ``model_``, whose trees are kept; ``n_estimators`` more are added, which learn what is left.
+        """
+        return self._fit(X, y, sample_weight, eval_set, **self._extras(eval_metric, init_model))
+
+    def _extras(self, eval_metric, init_model):
+        loss = getattr(self, "loss", None)
+        return {
+            "objective": _own.objective(loss) if callable(loss) else None,
+            "metric": None if eval_metric is None else _own.metric(eval_metric),
+            "init_model": _earlier(init_model),
+        }
+
+    def refit(self, X, y, sample_weight=None, *, decay_rate=0.9):
+        """Learns the values of the leaves anew from other rows, and keeps the splits.
+
+        A leaf becomes ``decay_rate`` times its value plus the rest times what these rows make of it, tree by tree; one that no row reaches
+        keeps its value. Returns the estimator with another ``model_``. Of more than two classes a model cannot be refitted.
+        """
+        check_is_fitted(self)
+        if not isinstance(self.model_, _native.Model):
+            raise ValueError("a model of more than two classes cannot be refitted: fit it anew, or one class against the rest")
+        return self._refit(self._validation((X, y, sample_weight), "y"), decay_rate)
+
+    def _refit(self, rows, decay_rate, groups=None):
+        loss = getattr(self, "loss", None)
+        self.model_ = _native.refit(
+            self.model_,
+            rows,
+            decay_rate,
+            objective=_own.objective(loss) if callable(loss) else None,
+            groups=groups,
+            threads=self._n_threads(),
+        )
+        return self
 
     def _learner(self, columns):
         return {
@@ -127,7 +174,15 @@ class _Boosting(Batched):
         return max(member["trees"] for member in report.get("members", [report]))
 
 
-class GradientBoostingClassifier(_Boosting, Classifier):
+def _earlier(init_model):
+    """The native model of what ``init_model`` is given as."""
+    model = getattr(init_model, "model_", init_model)
+    if model is None or isinstance(model, (_native.Model, _native.ClassModel)):
+        return model
+    raise TypeError(f"init_model must be a fitted estimator or a kilter.Model, not {type(init_model).__name__}")
+
+
+class GradientBoostingClassifier(Batched, _Boosting, Classifier):
     """Histogram-based, leaf-wise gradient boosting for two classes (the ``gbdt`` of Kilter's definitions) or several.
 
     The same rows, parameters and seed give the same model, to the last bit, on any number of threads. Missing values (NaN) learn a side
@@ -135,6 +190,9 @@ class GradientBoostingClassifier(_Boosting, Classifier):
 
     Parameters
     ----------
+    loss : "log_loss" or a function, default="log_loss"
+        A function of two classes: it takes the classes' numbers 0 and 1, the margins (log-odds) and, if it takes three arguments, the weights,
+        and gives the first and second derivative of the loss by each margin. Without the third argument Kilter multiplies both by the weights.
     multi_class : {"softmax", "one_vs_rest"}, default="softmax"
         Of more than two classes: one tree a class and round, on what all of them say together, or a model of each class against the rest.
     n_estimators : int, default=100
@@ -206,10 +264,13 @@ class GradientBoostingClassifier(_Boosting, Classifier):
     array(['yes', 'no'], dtype='<U3')
     """
 
-    @accepting(_ALIASES)
+    _aliases = _CLASSIFIER_ALIASES
+
+    @accepting(_CLASSIFIER_ALIASES)
     def __init__(
         self,
         *,
+        loss="log_loss",
         multi_class="softmax",
         n_estimators=100,
         learning_rate=0.1,
@@ -238,6 +299,7 @@ class GradientBoostingClassifier(_Boosting, Classifier):
         random_state=None,
         n_jobs=None
     ):
+        self.loss = loss
         self.multi_class = multi_class
         self.n_estimators = n_estimators
         self.learning_rate = learning_rate
@@ -267,6 +329,10 @@ class GradientBoostingClassifier(_Boosting, Classifier):
         self.n_jobs = n_jobs
 
     def _objective(self):
+        if callable(self.loss):
+            return {"custom": {"link": "logit"}}
+        if self.loss not in ("log_loss", "binary"):
+            raise ValueError(f"loss is {self.loss!r}, but must be 'log_loss' or a function of labels and margins")
         return "binary"
 
     def _batch_labels(self, y):
@@ -289,6 +355,7 @@ _LOSSES = {
     "poisson": "poisson",
     "gamma": "gamma",
     "tweedie": "tweedie",
+    "cross_entropy": "binary",
     # LightGBM's and other names of the same.
     "regression": "squared_error",
     "regression_l2": "squared_error",
@@ -299,12 +366,13 @@ _LOSSES = {
     "l1": "absolute_error",
     "mae": "absolute_error",
     "mean_absolute_error": "absolute_error",
+    "xentropy": "binary",
 }
 
 _REGRESSOR_ALIASES = _ALIASES | {"objective": "loss", "tweedie_variance_power": "tweedie_power"}
 
 
-class GradientBoostingRegressor(_Boosting, Regressor):
+class GradientBoostingRegressor(Batched, _Boosting, Regressor):
     """Histogram-based, leaf-wise gradient boosting for a mean, a median, a quantile, a count or an amount.
 
     The same rows, parameters and seed give the same model, to the last bit, on any number of threads. Missing values (NaN) learn a side
@@ -313,9 +381,13 @@ class GradientBoostingRegressor(_Boosting, Regressor):
 
     Parameters
     ----------
-    loss : str, default="squared_error"
+    loss : str or a function, default="squared_error"
         ``"squared_error"`` (the mean), ``"absolute_error"`` (the median), ``"huber"`` (a mean that outliers do not pull), ``"quantile"``,
         and with a logarithmic link ``"poisson"`` (counts), ``"gamma"`` (amounts above 0) and ``"tweedie"`` (sums of amounts, many of them 0).
+        ``"cross_entropy"`` learns probabilities from labels between 0 and 1, each so much of a yes.
+        A function takes ``y``, the margins and, if it takes three arguments, the weights, and gives the first and second derivative of the loss by
+        each margin; without the third argument Kilter multiplies both by the weights. Its margins start at 0 and are the prediction, or what its
+        attribute ``link`` says: ``"identity"``, ``"log"``.
     quantile : float, default=0.5
         The level of ``loss="quantile"``, between 0 and 1.
     delta : float, default=1.0
@@ -467,15 +539,17 @@ class GradientBoostingRegressor(_Boosting, Regressor):
         return self._weights(X, sample_weight)
 
     def _objective(self):
-        loss = _LOSSES.get(self.loss)
+        loss = "custom" if callable(self.loss) else _LOSSES.get(self.loss)
         if loss is None:
             near = get_close_matches(str(self.loss), _LOSSES, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(list(_LOSSES)[:7])}"
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(list(_LOSSES)[:8])}"
             raise ValueError(f"loss is {self.loss!r}; {hint}")
         own = {"huber": ("delta", 1.0, "delta"), "quantile": ("quantile", 0.5, "level"), "tweedie": ("tweedie_power", 1.5, "power")}
         for other, (name, default, _) in own.items():
             if other != loss and getattr(self, name) != default:
                 raise ValueError(f"{name} is {getattr(self, name)}, but it belongs to loss={other!r}, and loss is {self.loss!r}")
+        if loss == "custom":
+            return {"custom": {"link": getattr(self.loss, "link", "identity")}}
         if loss not in own:
             return loss
         name, _, inner = own[loss]

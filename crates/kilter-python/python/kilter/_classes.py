@@ -28,9 +28,13 @@ class Classifier(BinaryClassifier):
             raise ValueError(f"y must be one class for each row; its type is {kind}")
         return X, y
 
-    def _fit_native(self, rows, validation=None):
+    def _fit_native(self, rows, validation=None, **extras):
         if len(self.classes_) == 2:
-            return super()._fit_native(rows, validation)
+            return super()._fit_native(rows, validation, **extras)
+        given = {"objective": "loss", "metric": "eval_metric"}
+        for extra, name in given.items():
+            if extras.pop(extra, None) is not None:
+                raise ValueError(f"{name} is a function of two classes, but there are {len(self.classes_)}")
         link = _LINKS.get(self.multi_class)
         if link is None:
             raise ValueError(f"multi_class is {self.multi_class!r}, but must be 'softmax' or 'one_vs_rest'")
@@ -49,6 +53,7 @@ class Classifier(BinaryClassifier):
             names=None if names is None else list(names),
             validation=validation,
             threads=self._n_threads(),
+            **extras,
         )
 
     def decision_function(self, X):
@@ -69,13 +74,15 @@ class Classifier(BinaryClassifier):
             return super().predict(X)
         return self.classes_[self.decision_function(X).argmax(axis=1)]
 
-    def explain(self, X):
+    def explain(self, X, reference=None):
         """Exact Shapley values on the margin's scale.
 
         Returns ``(contributions, base)``: an array (n_samples, n_features) and a number, with ``base + contributions.sum(axis=1)`` equal to
         ``model_.margins(X)`` to rounding. Of more than two classes they are (n_samples, n_features, n_classes) and one base a class.
         """
-        return super().explain(X)
+        if reference is not None and len(self.classes_) > 2:
+            raise ValueError("contributions against reference rows are told of two classes only")
+        return super().explain(X, reference)
 
     def score_one(self, row):
         """Probability of ``classes_[1]`` for one row: a tuple, list, float64 array, or a dict by feature name; ``None`` is missing.

@@ -1,5 +1,5 @@
 from os import PathLike
-from typing import Any, Iterable, Literal, Mapping, Protocol, Sequence
+from typing import Any, Callable, Iterable, Literal, Mapping, Protocol, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,35 @@ Row = tuple[float | None, ...] | list[float | None] | NDArray[np.float64] | Mapp
 Format = Literal["kilter", "lightgbm", "xgboost-json", "onnx", "pmml"]
 Rows = tuple[Table, NDArray[np.float64], NDArray[np.float64] | None]
 
+Derivatives = Callable[..., tuple[NDArray[np.float64], NDArray[np.float64]]]
+
 def fit(
-    learner: str, rows: Rows, *, names: Sequence[str] | None = None, validation: Rows | None = None, threads: int | None = None
+    learner: str,
+    rows: Rows,
+    *,
+    names: Sequence[str] | None = None,
+    validation: Rows | None = None,
+    threads: int | None = None,
+    init_model: Model | None = None,
+    objective: Derivatives | None = None,
+    metric: Callable[..., tuple[str, float, bool]] | None = None,
+    groups: Sequence[int] | None = None,
+    validation_groups: Sequence[int] | None = None,
 ) -> Model: ...
+
+def refit(
+    model: Model,
+    rows: Rows,
+    decay_rate: float,
+    *,
+    objective: Derivatives | None = None,
+    groups: Sequence[int] | None = None,
+    threads: int | None = None,
+) -> Model: ...
+
+def ndcg(
+    scores: NDArray[np.float64], labels: NDArray[np.float64], groups: Sequence[int], at: int, *, label_gain: Sequence[float] | None = None
+) -> float: ...
 
 def calibrate(model: Model, calibration: str, rows: Rows, *, may_be_few: bool = False) -> Model | None: ...
 
@@ -39,6 +65,7 @@ def fit_classes(
     names: Sequence[str] | None = None,
     validation: Rows | None = None,
     threads: int | None = None,
+    init_model: ClassModel | None = None,
 ) -> ClassModel: ...
 
 class ClassModel:
@@ -76,7 +103,9 @@ class Model:
     def predictions(self, data: Table, *, threads: int | None = None) -> NDArray[np.float64]: ...
     def points(self, data: Table, *, threads: int | None = None) -> NDArray[np.float64]: ...
     def probabilities(self, data: Table, *, threads: int | None = None) -> NDArray[np.float64]: ...
-    def explain(self, data: Table, *, threads: int | None = None) -> tuple[NDArray[np.float64], float]: ...
+    def explain(
+        self, data: Table, *, reference: Table | None = None, threads: int | None = None
+    ) -> tuple[NDArray[np.float64], float]: ...
     def interactions(self, data: Table, *, threads: int | None = None) -> tuple[NDArray[np.float64], float]: ...
     def partial_dependence(
         self, data: Table, *inputs: str | int, points: int = 20, on: Literal["prediction", "margin"] = "prediction"

@@ -2,7 +2,7 @@
 
 from difflib import get_close_matches
 from functools import wraps
-from inspect import signature
+from inspect import Parameter, Signature, signature
 
 
 def accepting(aliases):
@@ -18,6 +18,18 @@ def accepting(aliases):
         return construct
 
     return decorate
+
+
+def constructor(defaults, aliases):
+    """A constructor that keeps what it is given under these names, for an estimator that has most parameters of another one."""
+
+    def __init__(self, **given):
+        for name, value in (defaults | canonical(type(self).__name__, given, list(defaults), aliases)).items():
+            setattr(self, name, value)
+
+    parameters = [Parameter(name, Parameter.KEYWORD_ONLY, default=default) for name, default in defaults.items()]
+    __init__.__signature__ = Signature([Parameter("self", Parameter.POSITIONAL_OR_KEYWORD), *parameters])
+    return __init__
 
 
 def canonical(owner, given, known, aliases):

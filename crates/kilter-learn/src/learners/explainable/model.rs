@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::super::gbdt::binned::{Binned, Cuts};
 use super::{Explainable, KIND, Tables, Target};
 use crate::format::{Header, Reader, Sealed, Writer, seal};
-use crate::{LearnError, Link, Matrix, Model};
+use crate::{LearnError, Link, Matrix, Model, explain};
 
 /// A table over the bins of one column. Bin 0 holds missing values; bin b what is above bound b - 2, up to and including bound b - 1.
 #[derive(Clone, Debug, PartialEq)]
@@ -216,6 +216,10 @@ impl Model for ExplainableModel {
             pair.columns.iter().for_each(|&column| contributions[column] += half);
         }
         self.tables.intercept
+    }
+
+    fn explain_against(&self, row: &[f64], reference: &Matrix, contributions: &mut Vec<f64>) -> Option<f64> {
+        Some(explain::of_pairs(self, row, reference, contributions))
     }
 
     fn to_bytes(&self) -> Vec<u8> {

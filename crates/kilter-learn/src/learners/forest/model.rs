@@ -92,6 +92,12 @@ impl Model for ForestModel {
         base / self.trees.count()
     }
 
+    fn explain_against(&self, row: &[f64], reference: &Matrix, contributions: &mut Vec<f64>) -> Option<f64> {
+        let base = self.trees.explain_against(row, reference, contributions);
+        contributions.iter_mut().for_each(|contribution| *contribution /= self.trees.count());
+        Some(base / self.trees.count())
+    }
+
     fn explanations(&self, matrix: &Matrix) -> Vec<f64> {
         self.mean(self.trees.explanations(matrix))
     }

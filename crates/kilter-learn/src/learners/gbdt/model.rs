@@ -210,6 +210,13 @@ impl Model for GbdtModel {
         all
     }
 
+    fn explain_against(&self, row: &[f64], reference: &Matrix, contributions: &mut Vec<f64>) -> Option<f64> {
+        assert_eq!(reference.columns(), self.inputs.len(), "a matrix must have one column an input");
+        let known = (!self.encoders.is_empty()).then(|| self.encoders.scored(reference, 0..reference.rows()).to_matrix());
+        let reference = known.as_ref().unwrap_or(reference);
+        Some(self.base + self.encoded(row, |row| explain::of_trees(&self.trees, row, reference, contributions)))
+    }
+
     fn interactions(&self, row: &[f64]) -> Option<Vec<f64>> {
         Some(explain::with_own_parts(self, row, self.encoded(row, |row| super::pairs(&self.trees, row))))
     }

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 use super::Coefficients;
 use crate::format::{Header, Sealed, seal};
-use crate::{LearnError, Link, Model, explain};
+use crate::{LearnError, Link, Matrix, Model, explain};
 
 /// A regression by its parameters: under which name its models are stored, and what their margin stands for.
 pub trait Regression: Clone + Debug + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static {
@@ -67,6 +67,10 @@ impl<R: Regression> Model for Line<R> {
     /// The base is the margin of a row of training means; a contribution is the coefficient times the distance from the mean.
     fn explain(&self, row: &[f64], contributions: &mut Vec<f64>) -> f64 {
         self.line.explain(row, contributions)
+    }
+
+    fn explain_against(&self, row: &[f64], reference: &Matrix, contributions: &mut Vec<f64>) -> Option<f64> {
+        Some(explain::of_pairs(self, row, reference, contributions))
     }
 
     fn interactions(&self, row: &[f64]) -> Option<Vec<f64>> {

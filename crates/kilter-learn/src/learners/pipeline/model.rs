@@ -112,6 +112,18 @@ impl Model for PipelineModel {
         })
     }
 
+    fn explain_against(&self, row: &[f64], reference: &Matrix, contributions: &mut Vec<f64>) -> Option<f64> {
+        contributions.resize(self.inputs.len(), 0.0);
+        let reference = self.prepare(reference);
+        self.prepared(row, |row| {
+            OF_MODEL.with_borrow_mut(|of_model| {
+                let base = self.model.explain_against(row, &reference, of_model)?;
+                self.by_input(of_model, contributions);
+                Some(base)
+            })
+        })
+    }
+
     fn explanations(&self, matrix: &Matrix) -> Vec<f64> {
         let (own, width) = (self.model.explanations(&self.prepare(matrix)), self.inputs.len() + 1);
         let mut all = vec![0.0; matrix.rows() * width];

@@ -5,7 +5,7 @@ use super::columns::{Bin, Feature};
 use super::{KIND, ReasonsFrom, Report, Rounding, Scorecard};
 use crate::format::{Header, Reader, Sealed, Writer, seal};
 use crate::math::{margin_loss, sigmoid};
-use crate::{LearnError, Model, TrainingSet, explain};
+use crate::{LearnError, Matrix, Model, TrainingSet, explain};
 
 /// A fitted scorecard. The margin and the probability are exact; [`points`](Model::points) are the rounded ones of the table.
 #[derive(Clone, Debug, PartialEq)]
@@ -137,6 +137,10 @@ impl Model for ScorecardModel {
             contributions.push(feature.coefficient * (Self::bin(feature, value).woe - reference));
         }
         base
+    }
+
+    fn explain_against(&self, row: &[f64], reference: &Matrix, contributions: &mut Vec<f64>) -> Option<f64> {
+        Some(explain::of_pairs(self, row, reference, contributions))
     }
 
     fn interactions(&self, row: &[f64]) -> Option<Vec<f64>> {
