@@ -16,6 +16,8 @@ pub mod math;
 mod matrix;
 pub mod metrics;
 mod model;
+pub mod selection;
+mod task;
 
 pub use calibration::{Calibrated, Calibration, calibrate};
 pub use classes::{ClassLink, ClassModel, load_classes};
@@ -32,3 +34,4 @@ pub use learners::pipeline::{self, PipelineModel};
 pub use learners::scorecard::{self, Scorecard, ScorecardModel};
 pub use matrix::{Matrix, TrainingSet};
 pub use model::{Link, Model, Reasons, Score, load};
+pub use task::Task;

@@ -1,5 +1,7 @@
 //! What every trained model can do, whatever learned it.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{LearnError, Matrix, format, learners};
@@ -49,27 +51,56 @@ impl Link {
 pub struct Score {
     /// On the link's scale.
     pub margin: f64,
-    /// Calibrated, where the model is.
-    pub probability: f64,
+    /// On the label's own scale: a probability (calibrated, where the model is), a mean, a quantile, an anomaly score.
+    pub prediction: f64,
     /// Of a scorecard.
     pub points: Option<f64>,
 }
 
 /// The inputs that pushed a score up the most, and the space to find them in: kept from row to row, nothing is allocated.
+///
+/// With [`of_groups`](Reasons::of_groups) a reason is a group of inputs, and its contribution the sum of theirs: Shapley values of the inputs, added up.
+/// (The Shapley value of the group as one player is another number where inputs of different groups act on each other; the sum keeps
+/// base and contributions adding up to the margin, for groups and single inputs alike.)
 #[derive(Clone, Debug, Default)]
 pub struct Reasons {
     contributions: Vec<f64>,
+    /// By input the number of its group, and the sums by group; none: every input is for itself.
+    group_of: Option<Arc<[usize]>>,
+    sums: Vec<f64>,
     strongest: Vec<(usize, f64)>,
 }
 
 impl Reasons {
-    /// Positions of inputs and their contributions, the strongest first; of equal ones the first input.
+    /// From here on reasons are of groups: by input the number of its group, from 0. None: of inputs.
+    ///
+    /// # Panics
+    /// Scoring does, when there is another number of inputs.
+    pub fn of_groups(&mut self, group_of: Option<&Arc<[usize]>>) {
+        let same = match (&self.group_of, group_of) {
+            (Some(own), Some(other)) => Arc::ptr_eq(own, other),
+            (own, other) => own.is_none() && other.is_none(),
+        };
+        if !same {
+            self.group_of = group_of.cloned();
+        }
+    }
+
+    /// Positions of inputs (or numbers of groups) and their contributions, the strongest first; of equal ones the first.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (usize, f64)> + '_ {
         self.strongest.iter().copied()
     }
 
     fn choose(&mut self, most: usize) {
-        for (input, &contribution) in self.contributions.iter().enumerate().filter(|(_, contribution)| **contribution > 0.0) {
+        let mut contributions = &self.contributions;
+        if let Some(group_of) = &self.group_of {
+            assert_eq!(group_of.len(), self.contributions.len(), "every input has its group");
+            self.sums.clear();
+            self.sums.resize(group_of.iter().max().map_or(0, |most| most + 1), 0.0);
+            group_of.iter().zip(&self.contributions).for_each(|(&group, contribution)| self.sums[group] += contribution);
+            contributions = &self.sums;
+        }
+        for (input, &contribution) in contributions.iter().enumerate().filter(|(_, contribution)| **contribution > 0.0) {
             let place = self.strongest.partition_point(|&(_, stronger)| stronger >= contribution);
             if place < most {
                 self.strongest.truncate(most - 1);
@@ -101,7 +132,17 @@ pub trait Model: Send + Sync {
 
     /// The prediction on the label's own scale: a probability, a mean, a quantile. A classifier's is its [`probability`](Model::probability).
     fn predict(&self, row: &[f64]) -> f64 {
-        self.link().inverse(self.margin(row))
+        self.prediction_of(self.margin(row))
+    }
+
+    /// The prediction for a row with this margin: the bits of [`predict`](Model::predict).
+    fn prediction_of(&self, margin: f64) -> f64 {
+        if self.link().is_classifier() { self.probability_of(margin) } else { self.link().inverse(margin) }
+    }
+
+    /// The predictions of all rows of a matrix: the bits of [`predict`](Model::predict).
+    fn predictions(&self, matrix: &Matrix) -> Vec<f64> {
+        self.margins(matrix).into_iter().map(|margin| self.prediction_of(margin)).collect()
     }
 
     /// The margins of all rows of a matrix whose columns are the inputs: the bits of [`margin`](Model::margin), faster for many.
@@ -143,7 +184,7 @@ pub trait Model: Send + Sync {
             self.explain(row, &mut reasons.contributions);
             reasons.choose(most);
         }
-        Score { margin, probability: self.probability_of(margin), points: self.points(row) }
+        Score { margin, prediction: self.prediction_of(margin), points: self.points(row) }
     }
 
     /// The model beneath a calibration, whose probabilities are as it learned them; `None` for a model that has none.

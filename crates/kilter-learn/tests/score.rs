@@ -2,6 +2,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::sync::Arc;
 
 use kilter_learn::{
     Explainable, Forest, Gbdt, Logistic, Matrix, Model, Reasons, Scorecard, TrainingSet, calibrate,
@@ -79,7 +80,8 @@ fn one_call_gives_the_bits_of_the_single_ones() {
             matrix.row(r, &mut row);
             let score = model.score(&row, most, &mut reasons);
             assert_eq!(score.margin.to_bits(), model.margin(&row).to_bits());
-            assert_eq!(score.probability.to_bits(), model.probability(&row).to_bits());
+            assert_eq!(score.prediction.to_bits(), model.probability(&row).to_bits());
+            assert_eq!(score.prediction.to_bits(), model.predict(&row).to_bits());
             assert_eq!(score.points, model.points(&row));
             assert_eq!(score.points.is_some(), model.kind() == scorecard::KIND);
             let base = model.explain(&row, &mut contributions);
@@ -90,6 +92,34 @@ fn one_call_gives_the_bits_of_the_single_ones() {
             contributions.push(base);
             let told = &all[r * (COLUMNS + 1)..(r + 1) * (COLUMNS + 1)];
             assert!(told.iter().map(|x| x.to_bits()).eq(contributions.iter().map(|x| x.to_bits())), "{}, row {r}", model.kind());
+        }
+    }
+}
+
+/// Every group's sum, the strongest first; base and all sums are the margin, which single reasons add up to as well.
+#[test]
+fn a_reason_of_a_group_is_the_sum_of_its_inputs() {
+    let (models, matrix) = models();
+    let group_of: Arc<[usize]> = (0..COLUMNS).map(|column| if column == 1 { 0 } else { 1 + column % 2 }).collect();
+    let (mut row, mut contributions) = (Vec::new(), Vec::new());
+    let (mut grouped, mut single) = (Reasons::default(), Reasons::default());
+    for model in &models {
+        for r in 0..matrix.rows() {
+            matrix.row(r, &mut row);
+            grouped.of_groups(Some(&group_of));
+            let score = model.score(&row, 2, &mut grouped);
+            let base = model.explain(&row, &mut contributions);
+            let mut sums = [0.0; 3];
+            contributions.iter().zip(group_of.iter()).for_each(|(contribution, &group)| sums[group] += contribution);
+            assert!((base + sums.iter().sum::<f64>() - score.margin).abs() < 1e-9);
+            let mut expected: Vec<(usize, f64)> = sums.into_iter().enumerate().filter(|(_, sum)| *sum > 0.0).collect();
+            expected.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+            expected.truncate(2);
+            assert_eq!(grouped.iter().collect::<Vec<_>>(), expected, "{}, row {r}", model.kind());
+            // Without groups again, as if there never were any.
+            grouped.of_groups(None);
+            assert_eq!(model.score(&row, 4, &mut grouped), model.score(&row, 4, &mut single));
+            assert!(grouped.iter().eq(single.iter()));
         }
     }
 }
@@ -106,9 +136,11 @@ fn scoring_allocates_nothing_after_the_first_row() {
         .collect();
     for model in &models {
         let mut reasons = Reasons::default();
+        let group_of: Arc<[usize]> = (0..COLUMNS).map(|column| column / 2).collect();
+        reasons.of_groups(Some(&group_of));
         model.score(&rows[0], 4, &mut reasons);
         let before = ALLOCATIONS.get();
-        let sum: f64 = rows.iter().map(|row| model.score(row, 4, &mut reasons).probability).sum();
+        let sum: f64 = rows.iter().map(|row| model.score(row, 4, &mut reasons).prediction).sum();
         assert_eq!(ALLOCATIONS.get() - before, 0, "{}", model.kind());
         assert!(sum > 0.0);
     }

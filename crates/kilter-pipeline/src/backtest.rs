@@ -6,10 +6,10 @@
 use std::collections::BTreeSet;
 
 use kilter_core::{EntityKey, EventTime, Span};
-use kilter_learn::metrics::{Evaluation, Scored, evaluate, precision_at_top};
+use kilter_learn::metrics::{Scored, precision_at_top};
 use kilter_learn::{LearnError, Learner};
 
-use crate::{Observations, Range};
+use crate::{Figures, Observations, Range};
 
 /// The shape of a rolling backtest.
 #[derive(Clone, Debug)]
@@ -35,7 +35,7 @@ pub struct Fold {
     pub train_rows: usize,
     pub train_positives: usize,
     pub excluded: usize,
-    pub evaluation: Evaluation,
+    pub evaluation: Figures,
     /// Mean over days of the share of positives among the top k groups.
     pub top_precision: Option<f64>,
     pub scores: Vec<f64>,
@@ -71,8 +71,8 @@ fn fold(observations: &Observations, learner: &Learner, spec: &Rolling, train: R
     let all = candidates.len();
     let rows = if spec.exclude_known { without_known(observations, train, candidates) } else { candidates };
     let test_set = observations.training_set(&rows, end);
-    let scores = model.probabilities(&test_set.matrix);
-    let evaluation = evaluate(&scores, &test_set.labels);
+    let scores = model.predictions(&test_set.matrix);
+    let evaluation = Figures::of(learner.task(), &scores, &test_set.labels);
     let top_precision = spec.top.map(|k| {
         let mut keys: Vec<&EntityKey> = rows.iter().filter_map(|&r| observations.group(r)).collect();
         keys.sort();

@@ -191,12 +191,14 @@ fn same_view(old: &Plan, was: &View, new: &Plan, is: &View) -> bool {
     name(old, was) == name(new, is) && was.shares_state_with(is)
 }
 
-/// A monitor's window follows from its own line, from the scores of its model's decisions, and from the labels.
+/// A monitor's window follows from its own line, from the scores of its model's decisions, and from the labels. What it makes of them
+/// depends on what the model predicts.
 fn same_monitor(old: &Plan, was: usize, new: &Plan, is: &MonitorPlan, views: &[Option<usize>], models: &[Option<usize>]) -> bool {
     let was = &old.monitors[was];
     let own = |m: &MonitorPlan| (m.signal, m.above, m.below, m.window, m.every, m.min_rows, m.retrain, m.rest);
     let decisions = |plan: &Plan, model: usize| plan.decisions.iter().filter(|d| d.model == Some(model)).count();
     own(was) == own(is)
+        && old.models[was.model].task() == new.models[is.model].task()
         && models[is.model] == Some(was.model)
         && label_of(old, was.model) == label_of(new, is.model)
         && decisions(old, was.model) == decisions(new, is.model)
@@ -212,9 +214,11 @@ pub fn label_of(plan: &Plan, model: usize) -> String {
         columns.iter().map(|c| &source.schema.fields[*c]).map(|f| format!("{}: {}", f.name, f.data_type)).collect()
     };
     format!(
-        "{} {} {:?} {:?} = {:?} within {} absent {:?}",
+        "{} {}{} {:?} {:?} = {:?} within {} absent {:?}",
         plan.sources[usize::from(label.source.0)].name,
         label.value_text,
+        // As it was named before there were numbers.
+        if label.is_number { " as a number" } else { "" },
         columns(label.source, label.value.slots()),
         columns(model.context.source, &label.observation_key),
         columns(label.source, &label.label_key),

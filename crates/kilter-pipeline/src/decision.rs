@@ -21,9 +21,9 @@ pub struct Decision {
     pub time: EventTime,
     /// Version of the champion that scored; none: rules alone, or the fallback.
     pub version: Option<u32>,
-    /// Probability; none without a model.
+    /// Probability, predicted number or anomaly score; none without a model.
     pub score: Option<f64>,
-    /// Log-odds; 0 without a model.
+    /// On the scale of the model's link, which is log-odds for most that predict a probability; 0 without a model.
     pub margin: f64,
     /// Position in the decision's outcomes.
     pub outcome: usize,
@@ -35,12 +35,12 @@ pub struct Decision {
     pub reasons: Vec<Reason>,
 }
 
-/// One input's part in a score.
+/// The part of an input, or of a group of inputs, in a score.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Reason {
-    /// Position in the model's inputs.
+    /// Position in the model's inputs, or in the layout's reasons where it has groups.
     pub input: usize,
-    /// Log-odds added by this input, against the training data's mean prediction.
+    /// What this input adds to the margin, against the training data's mean prediction.
     pub contribution: f64,
 }
 
@@ -50,6 +50,9 @@ pub struct Layout {
     pub decision: String,
     pub model: Option<String>,
     pub inputs: Vec<String>,
+    /// What reasons are of, where inputs are grouped for them; empty: of the inputs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<String>,
     pub outcomes: Vec<String>,
     pub rules: Vec<String>,
     /// Hash of the definitions the decision was made under.
@@ -82,6 +85,14 @@ impl Layout {
         out.push(LAYOUT);
         // Plain strings: serialising them cannot fail.
         out.extend_from_slice(&serde_json::to_vec(self).unwrap_or_default());
+    }
+
+    /// The name of a reason of a decision, and what the model saw there; none for a group.
+    pub fn reason<'a>(&'a self, reason: &Reason, inputs: &[f64]) -> (&'a str, Option<f64>) {
+        let names = if self.reasons.is_empty() { &self.inputs } else { &self.reasons };
+        let name = names.get(reason.input).map_or("", String::as_str);
+        let input = self.inputs.iter().position(|input| input == name);
+        (name, input.and_then(|input| inputs.get(input).copied()))
     }
 }
 
@@ -218,6 +229,7 @@ mod tests {
             decision: "loan".into(),
             model: Some("risk".into()),
             inputs: vec!["a".into(), "b".into(), "c".into()],
+            reasons: Vec::new(),
             outcomes: vec!["decline".into(), "review".into(), "approve".into()],
             rules: vec!["score > 0.5".into()],
             definitions: "abc".into(),
@@ -240,6 +252,22 @@ mod tests {
         let mut bytes = Vec::new();
         layout().encode(&mut bytes);
         assert_eq!(decode(&bytes), Ok(Entry::Layout(layout())));
+    }
+
+    /// A layout from before there were groups is read as it was.
+    #[test]
+    fn a_reason_is_of_an_input_or_of_a_group() {
+        let mut text = Vec::new();
+        layout().encode(&mut text);
+        assert!(!String::from_utf8_lossy(&text).contains("reasons"));
+        let reason = |input| Reason { input, contribution: 0.5 };
+        assert_eq!(layout().reason(&reason(2), &[1.5, 2.0, 7.0]), ("c", Some(7.0)));
+        let grouped = Layout { reasons: vec!["a".into(), "others".into()], ..layout() };
+        assert_eq!(grouped.reason(&reason(0), &[1.5, 2.0, 7.0]), ("a", Some(1.5)));
+        assert_eq!(grouped.reason(&reason(1), &[1.5, 2.0, 7.0]), ("others", None));
+        let mut bytes = Vec::new();
+        grouped.encode(&mut bytes);
+        assert_eq!(decode(&bytes), Ok(Entry::Layout(grouped)));
     }
 
     #[test]

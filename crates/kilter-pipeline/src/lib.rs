@@ -7,6 +7,7 @@ pub mod backtest;
 mod change;
 mod context;
 pub mod decision;
+mod figures;
 mod monitor;
 mod observations;
 mod pipeline;
@@ -19,6 +20,7 @@ mod waiting;
 
 pub use change::{Change, Misfit, label_of};
 pub use decision::{Decision, Layout, Reason};
+pub use figures::{Figures, figure_names, judge, promotion_scope, promotion_slots, search_metrics};
 pub use kilter_learn::Learner;
 pub use monitor::{DriftReference, MonitorState, Reading};
 pub use observations::{Feed, Freshness, Observations};

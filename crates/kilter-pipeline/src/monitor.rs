@@ -6,12 +6,13 @@
 use std::collections::VecDeque;
 
 use kilter_core::{EntityKey, EventTime};
-use kilter_learn::metrics;
+use kilter_learn::Task;
+use kilter_learn::metrics::{self, Aim};
 use kilter_stats::{Counts, Reference, psi};
 use serde::{Deserialize, Serialize};
 
 use crate::waiting::{Scored, Waiting};
-use crate::{Decision, LabelPlan, MonitorPlan, Signal};
+use crate::{Decision, Figures, LabelPlan, ModelPlan, MonitorPlan, Signal};
 
 /// What a model's inputs and scores looked like in training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -81,7 +82,7 @@ impl MonitorState {
         &mut self,
         plan: &MonitorPlan,
         index: usize,
-        label: Option<&LabelPlan>,
+        model: &ModelPlan,
         reference: Option<&DriftReference>,
         now: EventTime,
     ) -> Option<Reading> {
@@ -97,7 +98,7 @@ impl MonitorState {
         let at = EventTime(bucket * plan.every.0);
         let mut reading = match plan.signal {
             Signal::Psi => self.drift_value(plan, reference?, at)?,
-            _ => self.quality_value(plan, label?, at)?,
+            _ => self.quality_value(plan, model, model.label.as_ref()?, at)?,
         };
         reading.monitor = index;
         reading.crossed = match (plan.above, plan.below) {
@@ -141,7 +142,7 @@ impl MonitorState {
         value.is_finite().then(|| Reading { monitor: 0, at, subject: subject.to_string(), value, rows, crossed: None, retrain: false })
     }
 
-    fn quality_value(&mut self, plan: &MonitorPlan, label: &LabelPlan, at: EventTime) -> Option<Reading> {
+    fn quality_value(&mut self, plan: &MonitorPlan, model: &ModelPlan, label: &LabelPlan, at: EventTime) -> Option<Reading> {
         // An event at `at` itself may still come, and its label would count: a horizon must have ended before.
         while let Some(scored) = self.waiting.pop_before(at - label.within) {
             let due = scored.time + label.within;
@@ -163,6 +164,10 @@ impl MonitorState {
             Signal::LogLoss => metrics::log_loss(&scores, &labels),
             Signal::Brier => metrics::brier(&scores, &labels),
             Signal::Psi => return None,
+            of_numbers => {
+                let aim = if let Task::Numbers(aim) = model.task() { aim } else { Aim::Mean };
+                Figures::of(Task::Numbers(aim), &scores, &labels).get(of_numbers.name())
+            }
         };
         value.is_finite().then(|| Reading {
             monitor: 0,
@@ -195,7 +200,7 @@ impl MonitorState {
                     }
                 }
             }
-            Signal::Auc | Signal::LogLoss | Signal::Brier => {
+            _ => {
                 let Some(key) = key else { return };
                 if self.waiting.len() == WAITING_LIMIT {
                     self.waiting.pop_before(EventTime(i64::MAX));

@@ -250,6 +250,13 @@ impl Observations {
         rows
     }
 
+    /// All rows in `range`, by time, whatever is known of their labels.
+    pub fn within_range(&self, range: Range) -> Vec<usize> {
+        let mut rows: Vec<usize> = (0..self.len()).filter(|&r| range.holds(self.times[r])).collect();
+        rows.sort_by_key(|&r| self.times[r]);
+        rows
+    }
+
     /// The training set of the given rows.
     pub fn training_set(&self, rows: &[usize], as_of: EventTime) -> TrainingSet {
         let labels = rows.iter().map(|&r| self.label(r, as_of).unwrap_or(f64::NAN)).collect();

@@ -212,10 +212,11 @@ impl Pipeline {
                 return Some(made);
             };
             made.version = Some(champion.version);
+            self.reasons.of_groups(model_plan.reasons.as_ref().map(|r| &r.of_input));
             let score = champion.model.score(&self.row, decision.reasons, &mut self.reasons);
-            (made.margin, made.score) = (score.margin, Some(score.probability));
+            (made.margin, made.score) = (score.margin, Some(score.prediction));
             made.reasons = self.reasons.iter().map(|(input, contribution)| Reason { input, contribution }).collect();
-            self.slots.push(Value::float(score.probability));
+            self.slots.push(Value::float(score.prediction));
         } else {
             self.slots.push(Value::Null);
         }
@@ -227,9 +228,8 @@ impl Pipeline {
 
     fn close_monitors(&mut self, plan: &Plan, now: EventTime, outcome: &mut Outcome) {
         for (index, (monitor, state)) in plan.monitors.iter().zip(&mut self.monitors).enumerate() {
-            let label = plan.models[monitor.model].label.as_ref();
             let reference = self.champions[monitor.model].as_ref().map(|c| c.reference.as_ref());
-            outcome.readings.extend(state.advance(monitor, index, label, reference, now));
+            outcome.readings.extend(state.advance(monitor, index, &plan.models[monitor.model], reference, now));
         }
     }
 
@@ -371,6 +371,7 @@ impl Plan {
             decision: plan.name.clone(),
             model: plan.model.map(|m| self.models[m].name.clone()),
             inputs: plan.model.map(|m| self.models[m].input_names()).unwrap_or_default(),
+            reasons: plan.model.and_then(|m| self.models[m].reasons.as_ref()).map(|r| r.names.clone()).unwrap_or_default(),
             outcomes: plan.outcomes.clone(),
             rules: plan.policy.iter().map(|r| r.text.clone().unwrap_or_else(|| "otherwise".into())).collect(),
             definitions: self.hash.clone(),

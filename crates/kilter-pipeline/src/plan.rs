@@ -2,10 +2,15 @@
 //!
 //! A [`Plan`] is made by project loading from `kilter.toml` and never changes while a pipeline runs.
 
+use std::sync::Arc;
+
 use kilter_core::{DataType, Event, EventTime, Field, Offset, Schema, SourceId, Span};
 use kilter_features::View;
 use kilter_features::expr::{Expr, Scope};
-use kilter_learn::{Calibration, Learner};
+use kilter_learn::selection::Search;
+use kilter_learn::{Calibration, Learner, Task};
+
+use crate::figures::figure_names;
 
 /// All definitions of a project.
 #[derive(Clone, Debug)]
@@ -107,15 +112,39 @@ pub struct ModelPlan {
     pub include_self: bool,
     pub inputs: Vec<InputPlan>,
     pub learner: Learner,
+    /// None: only for a learner that needs none, which then learns from every observation.
     pub label: Option<LabelPlan>,
     /// Length of the training window; none: all of the log.
     pub window: Option<Span>,
+    /// What reasons are of; none: of single inputs.
+    pub reasons: Option<ReasonPlan>,
     /// How probabilities are made to come true; none: they are the learner's own.
     pub calibration: Option<CalibrationPlan>,
+    /// What a training looks for before it fits the model; none: the settings are as declared.
+    pub search: Option<SearchPlan>,
     /// The newest part of the matured rows, kept out of training to judge on; 0..1.
     pub holdout: f64,
     /// Fewer matured rows than this: training is refused.
     pub min_rows: usize,
+}
+
+impl ModelPlan {
+    pub fn task(&self) -> Task {
+        self.learner.task()
+    }
+
+    /// The figures it is judged by; the first leads.
+    pub fn figure_names(&self) -> &'static [&'static str] {
+        figure_names(self.task(), self.label.is_some())
+    }
+}
+
+/// A search for settings of the learner over the rows that it is then fitted to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SearchPlan {
+    pub search: Search,
+    /// The figure to choose by.
+    pub metric: String,
 }
 
 /// A calibration and the rows it is fitted to.
@@ -124,6 +153,15 @@ pub struct CalibrationPlan {
     pub calibration: Calibration,
     /// The newest part of the training rows, which the learner does not see; 0..1.
     pub share: f64,
+}
+
+/// Reasons of groups of inputs, whose contributions are added up.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReasonPlan {
+    /// Groups, and inputs that are in none.
+    pub names: Vec<String>,
+    /// By input its position in `names`.
+    pub of_input: Arc<[usize]>,
 }
 
 /// One column of the model's matrix.
@@ -139,9 +177,11 @@ pub struct InputPlan {
 #[derive(Clone, Debug)]
 pub struct LabelPlan {
     pub source: SourceId,
-    /// Over the columns of the label source's row; boolean or 0/1.
+    /// Over the columns of the label source's row; boolean or 0/1, or a number.
     pub value: Expr,
     pub value_text: String,
+    /// Whether labels are numbers, as a regression learns them, and not 0 and 1.
+    pub is_number: bool,
     /// Key columns in the observation's row and, pairwise, in the label's row.
     pub observation_key: Vec<usize>,
     pub label_key: Vec<usize>,
@@ -152,10 +192,13 @@ pub struct LabelPlan {
 }
 
 impl LabelPlan {
-    /// What an event of the label source says, 0 or 1; none: nothing.
+    /// What an event of the label source says, 0 or 1 or a finite number; none: nothing.
     pub fn truth(&self, event: &Event) -> Option<f64> {
-        let value = self.value.eval(&event.row).as_f64().filter(|x| !x.is_nan())?;
-        Some(f64::from(u8::from(value != 0.0)))
+        let value = self.value.eval(&event.row).as_f64()?;
+        match self.is_number {
+            true => Some(value).filter(|x| x.is_finite()),
+            false => Some(value).filter(|x| !x.is_nan()).map(|x| f64::from(u8::from(x != 0.0))),
+        }
     }
 }
 
@@ -216,11 +259,30 @@ pub enum Signal {
     Auc,
     LogLoss,
     Brier,
+    Rmse,
+    Mae,
+    /// Mean score less mean label.
+    Bias,
+    /// At the level of a quantile.
+    Pinball,
+    Coverage,
+    /// Of an objective that has one.
+    Deviance,
 }
 
 impl Signal {
-    pub const ALL: [(&'static str, Signal); 4] =
-        [("psi", Signal::Psi), ("auc", Signal::Auc), ("log_loss", Signal::LogLoss), ("brier", Signal::Brier)];
+    pub const ALL: [(&'static str, Signal); 10] = [
+        ("psi", Signal::Psi),
+        ("auc", Signal::Auc),
+        ("log_loss", Signal::LogLoss),
+        ("brier", Signal::Brier),
+        ("rmse", Signal::Rmse),
+        ("mae", Signal::Mae),
+        ("bias", Signal::Bias),
+        ("pinball", Signal::Pinball),
+        ("coverage", Signal::Coverage),
+        ("deviance", Signal::Deviance),
+    ];
 
     pub fn name(self) -> &'static str {
         Signal::ALL.iter().find(|(_, s)| *s == self).map_or("", |(n, _)| n)
@@ -233,7 +295,7 @@ pub struct SchedulePlan {
     pub name: String,
     pub when: When,
     pub model: usize,
-    /// Over `promotion_scope`; none: the challenger waits for a person.
+    /// Over the `promotion_scope` of the model's figures; none: the challenger waits for a person.
     pub promote_if: Option<Expr>,
     pub promote_text: Option<String>,
 }
@@ -244,20 +306,6 @@ pub enum When {
     Every(Span),
     /// Five- or six-field cron expression, UTC.
     Cron(String),
-}
-
-/// The metrics a promotion rule may name, bare for the challenger and as `champion.*`; slot order is this order, twice.
-pub const PROMOTION_METRICS: [&str; 8] = ["auc", "average_precision", "log_loss", "brier", "ks", "gini", "rows", "positives"];
-
-/// The names a promotion rule may use.
-pub fn promotion_scope() -> Scope {
-    let mut scope = Scope::new();
-    for qualifier in [None, Some("champion")] {
-        for metric in PROMOTION_METRICS {
-            scope.add(qualifier, metric, kilter_core::DataType::Float64);
-        }
-    }
-    scope
 }
 
 impl Plan {

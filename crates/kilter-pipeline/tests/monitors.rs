@@ -92,7 +92,12 @@ impl<'a> Naive<'a> {
         let value = match self.monitor.signal {
             Signal::Auc => metrics::auc(&scores, &labels),
             Signal::LogLoss => metrics::log_loss(&scores, &labels),
-            _ => metrics::brier(&scores, &labels),
+            Signal::Brier => metrics::brier(&scores, &labels),
+            Signal::Rmse => metrics::brier(&scores, &labels).sqrt(),
+            Signal::Mae => scores.iter().zip(&labels).map(|(s, l)| (s - l).abs()).sum::<f64>() / labels.len() as f64,
+            Signal::Bias => scores.iter().sum::<f64>() / labels.len() as f64 - labels.iter().sum::<f64>() / labels.len() as f64,
+            // Of quantiles and deviances.
+            _ => f64::NAN,
         };
         let enough = judged.len() as u64 >= self.monitor.min_rows.max(1);
         (enough && value.is_finite()).then(|| (self.monitor.signal.name().to_string(), value, judged.len() as u64))
@@ -357,7 +362,7 @@ fn composite_keys_with_the_same_letters_are_different_keys() {
 fn many_decisions_of_one_key_are_no_burden() {
     // Thirty-six thousand decisions on one card wait together; each is found and forgotten without a look at the others.
     let plan = World { label: LabelBy::Card, within: minutes(60), monitors: vec![monitor(RISK, Signal::Auc)], ..World::default() }.plan();
-    let label = plan.models[RISK].label.clone().unwrap();
+    let (model, label) = (&plan.models[RISK], plan.models[RISK].label.clone().unwrap());
     let mut state = kilter_pipeline::MonitorState::new();
     let decision = Decision {
         decision: 0,
@@ -382,7 +387,7 @@ fn many_decisions_of_one_key_are_no_burden() {
         if i % 1000 == 999 {
             state.label(&label, &EntityKey::Int(1), time, f64::from(u8::from(i % 2000 == 999)));
         }
-        state.advance(&plan.monitors[0], 0, Some(&label), None, time);
+        state.advance(&plan.monitors[0], 0, model, None, time);
     }
     let last = state.last.unwrap();
     assert_eq!((last.at, last.rows), (at(120), 36_000), "those of the first hour, at ten a second");

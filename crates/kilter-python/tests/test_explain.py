@@ -106,3 +106,18 @@ def test_contributions_against_reference_rows():
         model.model_.explain(X[:1], reference=X[:0])
     with pytest.raises(ValueError, match="columns"):
         model.model_.explain(X[:1], reference=X[:, :2])
+
+
+def test_contributions_of_a_group_are_added_up():
+    model = kilter.GradientBoostingClassifier(n_estimators=30).fit(X, Y)
+    names = model.model_.inputs
+    plain, base = model.explain(X[:50])
+    grouped, same_base = model.explain(X[:50], groups={"ends": [names[0], 4], "middle": [2]})
+    assert base == same_base
+    expected = np.column_stack([plain[:, 0] + plain[:, 4], plain[:, 2], plain[:, 1], plain[:, 3]])
+    np.testing.assert_array_equal(grouped, expected)
+    several = kilter.GradientBoostingClassifier(n_estimators=10).fit(X, np.digitize(X[:, 1], [-0.5, 0.5]))
+    assert several.explain(X[:5], groups={"all": range(5)})[0].shape == (5, 1, 3)
+    for groups, words in [({"a": ["x9"]}, "no feature"), ({"a": [7]}, "no feature"), ({"a": [0], "b": [0]}, "its part to one")]:
+        with pytest.raises(ValueError, match=words):
+            model.explain(X[:5], groups=groups)

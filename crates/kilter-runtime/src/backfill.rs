@@ -16,7 +16,10 @@ pub struct Backfill {
 
 /// Whether a version trained for a model of one plan serves under the other.
 pub fn same_inputs(old: &Plan, was: usize, new: &Plan, is: usize) -> bool {
-    old.models[was].input_names() == new.models[is].input_names() && meaning(old, was) == meaning(new, is)
+    let predicts = |plan: &Plan, model: usize| std::mem::discriminant(&plan.models[model].task());
+    old.models[was].input_names() == new.models[is].input_names()
+        && meaning(old, was) == meaning(new, is)
+        && predicts(old, was) == predicts(new, is)
 }
 
 impl Backfill {

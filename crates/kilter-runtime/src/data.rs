@@ -231,13 +231,14 @@ impl Data {
         Ok(ChampionRecord { version, artifact: record.spec.artifact, reference: text("reference"), meaning: text("meaning") })
     }
 
-    /// A model version as the pipeline runs it; none when it was trained on other inputs than the definitions name today, or on inputs
-    /// that meant something else.
+    /// A model version as the pipeline runs it; none when it was trained on other inputs than the definitions name today, on inputs
+    /// that meant something else, or to predict something else.
     pub fn champion(&self, plan: &Plan, model: usize, record: &ChampionRecord) -> anyhow::Result<Option<Champion>> {
         let model_plan = &plan.models[model];
         let loaded = kilter_learn::load(&self.artifact(&record.artifact)?)
             .with_context(|| format!("model `{}` version {}", model_plan.name, record.version))?;
-        if loaded.inputs() != model_plan.input_names() || record.meaning != meaning(plan, model) {
+        let serves = model_plan.task().suits(loaded.as_ref());
+        if !serves || loaded.inputs() != model_plan.input_names() || record.meaning != meaning(plan, model) {
             return Ok(None);
         }
         let reference: DriftReference = serde_json::from_slice(&self.artifact(&record.reference)?)?;
@@ -263,7 +264,10 @@ impl Data {
                 Some(champion) => {
                     pipeline.set_champion(index, champion);
                 }
-                None => tracing::warn!(model, version, "trained on other inputs than today's: left out of service, train again"),
+                None => {
+                    let why = "trained on other inputs than today's, or to predict something else";
+                    tracing::warn!(model, version, "{why}: left out of service, train again");
+                }
             }
         }
         pipeline.skip(offset);
@@ -311,7 +315,7 @@ impl Data {
     fn champion_of(&self, plan: &Plan, model: usize, version: u32) -> Result<Champion, String> {
         let record = self.version(&plan.models[model].name, version).map_err(|e| format!("{e:#}"))?;
         let champion = self.champion(plan, model, &record).map_err(|e| format!("{e:#}"))?;
-        champion.ok_or_else(|| format!("version {version} was trained on other inputs"))
+        champion.ok_or_else(|| format!("version {version} was trained on other inputs, or to predict something else"))
     }
 
     /// A snapshot taken up; none: there is none, or it cannot be used.

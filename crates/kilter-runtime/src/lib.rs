@@ -30,7 +30,7 @@ pub use data::Data;
 pub use kilter_connect::TableFormat;
 pub use kilter_features::Look;
 pub use kilter_learn::exchange::Format as ModelFormat;
-pub use kilter_learn::metrics::Evaluation;
+pub use kilter_learn::metrics::{Evaluation, RegressionEvaluation};
 pub use sequencer::{CHUNK_ROWS, Decided, FeatureRead, FeatureRows, Positions, Refusal, TrainListener};
 pub use service::{Enqueued, IngestReport, Recorded, Service, ServiceError, StartOptions, SystemClock, next_tick};
 pub use status::{Latency, PartitionStatus, Percentiles, Readings, SinkStatus, Status, StreamCounts};

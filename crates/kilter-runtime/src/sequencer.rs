@@ -1038,7 +1038,7 @@ impl Sequencer {
         let record = self.data.version(&name, version).map_err(failed)?;
         let champion = self.data.champion(&self.plan, model, &record).map_err(failed)?.ok_or_else(|| {
             Refusal::Other(format!(
-                "version {version} of model `{name}` was trained on other inputs than the definitions name today (train it again)"
+                "version {version} of model `{name}` was trained on other inputs than the definitions name today, or to predict something else (train it again)"
             ))
         })?;
         let mut bytes = Vec::new();

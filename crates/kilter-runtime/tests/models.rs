@@ -1,4 +1,4 @@
-//! Models of every kind in service: learned with a calibration, as a scorecard, or elsewhere. They decide with reasons, a restart leaves no
+//! Models of every kind in service: learned with a calibration, as a scorecard, of numbers, of anomalies, or elsewhere. They decide with reasons, a restart leaves no
 //! trace, and every decision comes out again to the last bit.
 
 use std::path::Path;
@@ -36,6 +36,7 @@ max_future = "none"
 payment_id = { type = "string", required = true }
 at = "timestamp"
 fraud = "bool"
+loss = "float64"
 [features.card]
 source = "payments"
 entity = "card"
@@ -64,6 +65,23 @@ min_rows = 20
 "#;
 
 const GBDT: &str = "learner = \"gbdt\"\nparams = { trees = 20, leaves = 7, min_leaf_rows = 5 }";
+/// Marks of a learner: the label is what was lost, or there is none.
+const LOSS: &str = "# loss";
+const UNLABELLED: &str = "# unlabelled";
+const WATCHED: &str = r#"
+[schedule.yearly]
+every = "365d"
+train = "fraud"
+promote_if = "mae <= champion.mae * 1.5 and rows > 10"
+[monitor.error]
+model = "fraud"
+signal = "mae"
+above = 1
+window = "6h"
+every = "1h"
+min_rows = 20
+"#;
+
 /// Payments played before a model comes, and after.
 const BEFORE: u64 = 1_200;
 const AFTER: u64 = 150;
@@ -72,6 +90,11 @@ async fn start(dir: &Path, learner: &str) -> Arc<Service> {
     let mut definitions = DEFINITIONS.replace("LEARNER", learner);
     if learner.contains("categorical") {
         definitions = definitions.replace("\"payments.amount\"]", "\"payments.amount\", \"payments.shop\"]");
+    }
+    if learner.contains(LOSS) {
+        definitions = definitions.replace("value = \"fraud\"", "value = \"loss\"").replace("score >= 0.5", "score >= 150") + WATCHED;
+    } else if learner.contains(UNLABELLED) {
+        definitions = definitions.lines().filter(|line| !line.starts_with("label")).collect::<Vec<_>>().join("\n");
     }
     std::fs::write(dir.join("kilter.toml"), definitions).unwrap();
     let project = project::load(dir).unwrap_or_else(|report| panic!("{report}"));
@@ -107,7 +130,8 @@ fn payment(n: u64) -> String {
 /// The larger the amount, the likelier the fraud; never sure.
 fn outcome(n: u64) -> String {
     let likely = 0.05 + 0.8 * amount(n) / 1000.0;
-    format!(r#"{{"payment_id":"p{n}","at":"{}","fraud":{}}}"#, at(n * 3 + 30), dice(n + 1_000_000) < likely)
+    let loss = (amount(n) * dice(n + 2_000_000)).round();
+    format!(r#"{{"payment_id":"p{n}","at":"{}","fraud":{},"loss":{loss}}}"#, at(n * 3 + 30), dice(n + 1_000_000) < likely)
 }
 
 async fn send(service: &Service, source: &str, rows: Vec<String>) {
@@ -142,7 +166,7 @@ async fn check_decides(dir: &Path, learner: &str, service: Arc<Service>, kind: &
     for recorded in &made {
         let decision = &recorded.decision;
         assert_eq!(decision.version, Some(1));
-        assert_eq!(decision.score.map(f64::to_bits), Some(model.probability(&decision.inputs).to_bits()));
+        assert_eq!(decision.score.map(f64::to_bits), Some(model.predict(&decision.inputs).to_bits()));
         let mut contributions = Vec::new();
         let base = model.explain(&decision.inputs, &mut contributions);
         assert!((base + contributions.iter().sum::<f64>() - decision.margin).abs() < 1e-9);
@@ -222,6 +246,143 @@ async fn a_scorecard_decides_and_is_replayed() {
     check_trained("learner = \"logistic\"\ncalibration = \"platt\"", "calibrated").await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_regression_decides_and_is_replayed() {
+    let trees =
+        |objective: &str| format!("{LOSS}\nlearner = \"gbdt\"\nparams = {{ trees = 20, min_leaf_rows = 5, objective = {objective} }}");
+    for objective in ["\"squared_error\"", "{ huber = { delta = 50 } }", "{ quantile = { level = 0.6 } }", "{ tweedie = { power = 1.5 } }"]
+    {
+        check_trained(&trees(objective), "gbdt").await;
+    }
+    check_trained(&format!("{LOSS}\nlearner = \"linear\""), "linear").await;
+    check_trained(&format!("{LOSS}\nlearner = \"forest\"\nparams = {{ target = \"mean\", trees = 20 }}"), "forest").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_isolation_forest_decides_with_and_without_labels() {
+    check_trained(&format!("{UNLABELLED}\nlearner = \"isolation\""), "isolation").await;
+    check_trained("learner = \"isolation\"\nparams = { trees = 50 }", "isolation").await;
+}
+
+/// Figures of numbers go into the run, the rule of promotion and the monitor.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_regression_is_compared_and_watched_by_its_own_figures() {
+    let dir = tempfile::tempdir().unwrap();
+    let learner = format!("{LOSS}\nlearner = \"gbdt\"\nparams = {{ trees = 20, objective = {{ quantile = {{ level = 0.7 }} }} }}");
+    let service = start(dir.path(), &learner).await;
+    play(&service, 0..BEFORE).await;
+    let first = service.train(0, None, None, "test".into(), Promotion::Rule(0)).await.unwrap();
+    assert!(first.promote && first.verdict.contains("first version"), "{}", first.verdict);
+    play(&service, BEFORE..BEFORE + 300).await;
+    let second = service.train(0, None, None, "test".into(), Promotion::Rule(0)).await.unwrap();
+    let (own, champion) = (second.holdout.unwrap(), second.champion.unwrap());
+    assert_eq!(second.promote, own.get("mae") <= champion.get("mae") * 1.5 && own.rows() > 10, "{}", second.verdict);
+    assert!(second.verdict.contains("pinball") && second.verdict.contains("champion's"), "{}", second.verdict);
+    let coverage = own.get("coverage");
+    assert!((0.5..0.9).contains(&coverage), "a quantile of level 0.7 covers {coverage}");
+    let run = service.data.metadata.get_run(&second.run).await.unwrap().unwrap();
+    for name in ["pinball", "coverage", "mae", "rmse", "bias", "mean_label", "champion.mae"] {
+        assert!(run.metrics[name].is_finite(), "{name}: {:?}", run.metrics);
+    }
+    assert!(!run.metrics.contains_key("auc") && !run.metrics.contains_key("train_positives"), "{:?}", run.metrics);
+    let readings = service.status.readings.lock().unwrap().clone();
+    let last = readings.get("error").and_then(|r| r.values.back()).unwrap_or_else(|| panic!("the monitor has read nothing"));
+    assert!(last.subject == "mae" && last.value > 10.0 && last.value < 500.0 && last.crossed == Some(1.0), "{last:?}");
+}
+
+/// The sum of the contributions of a group's inputs, under the group's name; a restart and a replay give the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn reasons_of_groups_are_sums_and_are_replayed() {
+    let learner = format!("{GBDT}\nreason_groups = {{ habits = \"card.*\" }}");
+    let dir = tempfile::tempdir().unwrap();
+    let service = start(dir.path(), &learner).await;
+    play(&service, 0..BEFORE).await;
+    service.train(0, None, None, "test".into(), Promotion::Always).await.unwrap();
+    play(&service, BEFORE..BEFORE + AFTER).await;
+    let model = version(&service, 1).await;
+    let (made, _) = service.decisions(None, AFTER as usize, |_| true).unwrap();
+    let mut told = std::collections::BTreeMap::new();
+    for recorded in &made {
+        let decision = &recorded.decision;
+        let mut contributions = Vec::new();
+        model.explain(&decision.inputs, &mut contributions);
+        let of_group = |name: &str| -> f64 {
+            let inputs = model.inputs().iter().zip(&contributions);
+            inputs.filter(|(input, _)| if name == "habits" { input.starts_with("card.") } else { *input == name }).map(|(_, c)| c).sum()
+        };
+        for reason in &decision.reasons {
+            let (name, value) = recorded.layout.reason(reason, &decision.inputs);
+            assert_eq!(reason.contribution.to_bits(), of_group(name).to_bits(), "{name}");
+            assert_eq!(value.is_none(), name == "habits");
+            *told.entry(name).or_insert(0) += 1;
+        }
+        let names = ["habits", "payments.amount"];
+        assert_eq!(decision.reasons.len(), names.iter().filter(|name| of_group(name) > 0.0).count());
+    }
+    assert!(told["habits"] > 10 && told["payments.amount"] > 10 && told.len() == 2, "{told:?}");
+    let (data, plan) = (Arc::clone(&service.data), Arc::clone(&service.plan));
+    let report = tokio::task::spawn_blocking(move || audit_all(&data, &plan, |_, _| {}).unwrap()).await.unwrap();
+    assert_eq!((report.checked, report.mismatches), (BEFORE + AFTER, 0), "{:?}", report.details);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_is_part_of_the_training_and_can_be_followed() {
+    let search =
+        "search = { fits = 14, folds = 2, space = { leaves = [2, 4, 16], learning_rate = { from = 0.02, to = 0.3, log = true } } }";
+    let learner = format!("{GBDT}\n{search}");
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut trained = Vec::new();
+    for dir in [&one, &two] {
+        let service = start(dir.path(), &learner).await;
+        play(&service, 0..BEFORE).await;
+        let report = service.train(0, None, None, "test".into(), Promotion::Always).await.unwrap();
+        let run = service.data.metadata.get_run(&report.run).await.unwrap().unwrap();
+        let file = service.data.artifacts.get_named(&report.run, "search.json").unwrap();
+        let model = version(&service, 1).await.to_bytes();
+        trained.push((report.searched.clone().unwrap(), file.clone(), model));
+        let searched = report.searched.unwrap();
+        assert!(searched.fits <= 14 && searched.trials.len() > 5 && searched.trials[0].settings.is_empty());
+        assert!(run.metrics["search.loss_of_chosen"] <= run.metrics["search.loss_as_declared"], "{:?}", run.metrics);
+        assert_eq!((run.params["search.fits"].as_str(), run.params["search.metric"].as_str()), ("14", "log_loss"));
+        for (name, value) in &searched.best().settings {
+            assert_eq!(run.params[&format!("chosen.{name}")], value.to_string());
+        }
+        let points = service.data.metadata.metric_history(&report.run, "search.fold_0.loss", 100).await.unwrap();
+        assert_eq!(points.len(), searched.trials.len(), "every trial is in the run");
+        // The model has the settings that were chosen.
+        let told = version(&service, 1).await.describe();
+        for (name, value) in &searched.best().settings {
+            assert_eq!(told["parameters"][name].as_f64(), value.as_f64(), "{name}");
+        }
+        if dir.path() == two.path() {
+            check_decides(dir.path(), &learner, service, "gbdt").await;
+        }
+    }
+    assert!(trained[0] == trained[1], "the same log, the same search");
+}
+
+/// A score that was a probability must not pass for a loss because the inputs are the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_predicts_something_else_does_not_serve() {
+    let dir = tempfile::tempdir().unwrap();
+    let service = start(dir.path(), GBDT).await;
+    play(&service, 0..BEFORE).await;
+    service.train(0, None, None, "test".into(), Promotion::Always).await.unwrap();
+    let asked = payment(BEFORE);
+    let decide = async |service: &Arc<Service>| service.decide(0, asked.as_bytes(), None, Instant::now(), true).await.unwrap().decision;
+    assert_eq!(decide(&service).await.version, Some(1));
+    service.shutdown().await.unwrap();
+    drop(service);
+    let service = start(dir.path(), &format!("{LOSS}\nlearner = \"linear\"")).await;
+    let fallen_back = decide(&service).await;
+    assert_eq!((fallen_back.version, fallen_back.score), (None, None));
+    let refused = service.promote(0, 1, "test", "test").await;
+    assert!(refused.is_err_and(|e| e.to_string().contains("predict something else")));
+    service.train(0, None, None, "test".into(), Promotion::Always).await.unwrap();
+    let decision = decide(&service).await;
+    assert!(decision.version == Some(2) && decision.score.is_some_and(|loss| loss > 10.0), "{decision:?}");
+}
+
 /// The observations of the model so far, as a training elsewhere would get them.
 async fn observed(service: &Arc<Service>) -> TrainingSet {
     let service = Arc::clone(service);
@@ -255,7 +416,7 @@ async fn an_imported_model_decides_and_is_replayed() {
     assert_eq!((report.version, report.promote, report.origin.kind, report.origin.format), (1, true, "lightgbm", "lightgbm"));
     assert_eq!((report.origin.version.as_deref(), report.origin.objective.as_deref()), (Some("v4"), Some("binary sigmoid:1")));
     assert_eq!(report.reference_rows, BEFORE as usize);
-    assert!(report.recent.unwrap().auc > 0.6 && report.champion.is_none());
+    assert!(report.recent.unwrap().get("auc") > 0.6 && report.champion.is_none());
     let run = service.data.metadata.get_run(&report.run).await.unwrap().unwrap();
     assert!(run.metrics["recent.auc"] > 0.6 && !run.metrics.contains_key("auc"), "no held-out figure: {:?}", run.metrics);
     assert_eq!((run.kind.as_str(), run.params["file"].as_str(), run.params["sha256"].len()), ("import", "risk.bin", 64));

@@ -5,10 +5,12 @@ use std::path::Path;
 
 use kilter_connect::{IdOf, OperationOf, TimeOf};
 use kilter_core::{DataType, EventTime, Span, Value};
-use kilter_learn::Learner;
 use kilter_learn::calibration::Method;
 use kilter_learn::forest::Thresholds;
+use kilter_learn::metrics::Aim;
 use kilter_learn::scorecard::Shape;
+use kilter_learn::selection::Setting;
+use kilter_learn::{Learner, Task};
 use kilter_pipeline::{ClockMode, Signal, When};
 use kilter_runtime::project::{
     FILE_NAME, Project, Report, Severity, SourceTime, TEMPLATES, check_text, graph, json_schema, load, new_project,
@@ -241,6 +243,135 @@ fn an_additive_model_takes_its_settings_and_directions() {
     assert_eq!((additive.pairs, additive.bags, additive.rounds, additive.seed), (3, 2, 5000, 11));
     let burden = sound(&text).plan.models[0].inputs.iter().position(|input| input.name == "burden").unwrap();
     assert!(additive.monotone[burden] == 1 && additive.monotone.iter().filter(|direction| **direction != 0).count() == 1);
+}
+
+/// The lender with another learner, which keeps no directions.
+fn with_learner(learner: &str) -> String {
+    edited("learner = \"gbdt\"\nparams = { trees = 50, learning_rate = 0.1 }", learner)
+        .replace("monotone = { burden = \"increasing\" }\n", "")
+}
+
+/// The same where the label is how much, and not whether.
+fn of_numbers(learner: &str) -> String {
+    with_learner(learner)
+        .replace("value = \"defaulted\"", "value = \"case when defaulted then 100.5 else 0.0 end\"")
+        .replace("auc > champion.auc - 0.002", "mae < champion.mae")
+}
+
+#[test]
+fn a_model_may_predict_a_number() {
+    let task = |text: &str| {
+        let model = sound(text).plan.models[0].clone();
+        assert!(model.label.as_ref().unwrap().is_number && model.figure_names().contains(&"mae"));
+        model.task()
+    };
+    let gbdt = |objective: &str| of_numbers(&format!("learner = \"gbdt\"\nparams = {{ objective = {objective} }}"));
+    assert_eq!(task(&gbdt("\"squared_error\"")), Task::Numbers(Aim::Mean));
+    assert_eq!(task(&gbdt("{ quantile = { level = 0.9 } }")), Task::Numbers(Aim::Quantile { level: 0.9 }));
+    assert_eq!(task(&gbdt("\"absolute_error\"")), Task::Numbers(Aim::Quantile { level: 0.5 }));
+    assert_eq!(task(&gbdt("{ tweedie = { power = 1.3 } }")), Task::Numbers(Aim::Deviance { power: 1.3 }));
+    assert_eq!(task(&gbdt("\"poisson\"")), Task::Numbers(Aim::Deviance { power: 1.0 }));
+    assert_eq!(task(&of_numbers("learner = \"linear\"\nparams = { l2 = 3 }")), Task::Numbers(Aim::Mean));
+    assert_eq!(task(&of_numbers("learner = \"forest\"\nparams = { target = \"mean\" }")), Task::Numbers(Aim::Mean));
+    assert_eq!(task(&of_numbers("learner = \"explainable\"\nparams = { target = \"mean\" }")), Task::Numbers(Aim::Mean));
+    let absent = gbdt("\"squared_error\"").replace("within = \"21d\"", "within = \"21d\", absent = -2.5");
+    assert_eq!(sound(&absent).plan.models[0].label.as_ref().unwrap().absent, Some(-2.5));
+    let text = graph(&sound(&gbdt("{ quantile = { level = 0.9 } }")));
+    assert!(text.contains("gbdt of quantile (level 0.9), up to 300 trees"), "{text}");
+}
+
+#[test]
+fn a_search_is_what_the_learner_has_settings_for() {
+    let of = |text: &str| sound(&edited("window = \"14d\"", text)).plan.models[0].search.clone();
+    assert_eq!(of("holdout = 0.2"), None);
+    let usual = of("search = { fits = 40 }").unwrap();
+    assert_eq!((usual.metric.as_str(), usual.search.budget.folds, usual.search.seed), ("log_loss", 3, 7));
+    // What stands under `params` is meant; the rest is looked for.
+    let names: Vec<&str> = usual.search.space.keys().map(String::as_str).collect();
+    assert_eq!(names, ["bagging_fraction", "column_fraction", "lambda_l2", "leaves", "min_leaf_rows"]);
+    let space = "{ learning_rate = { from = 0.01, to = 0.2, log = true }, trees = [100, 300], leaves = { from = 7, to = 63 } }";
+    let table = format!("[model.default_risk.search]\nfits = 12\nfolds = 2\nmetric = \"auc\"\nspace = {space}");
+    let own = sound(&format!("{LENDER}\n{table}\n")).plan.models[0].search.clone();
+    let own = own.unwrap();
+    assert_eq!((own.metric.as_str(), own.search.budget.fits, own.search.space.len()), ("auc", 12, 3));
+    let Setting::Between(leaves) = own.search.space["leaves"] else { panic!("a range was asked for") };
+    assert!(leaves.whole && !leaves.log && leaves.to == 63.0, "leaves are whole by themselves");
+    let text = graph(&sound(&edited("window = \"14d\"", "search = { fits = 40, space = { leaves = [7, 15] } }")));
+    assert!(text.contains("its leaves looked for in up to 40 fits by log_loss"), "{text}");
+    assert_ne!(sound(LENDER).plan.hash, sound(&edited("window = \"14d\"", "search = { fits = 40 }\nwindow = \"14d\"")).plan.hash);
+}
+
+#[test]
+fn reasons_may_be_of_groups_of_inputs() {
+    let project = sound(&edited("window = \"14d\"", "reason_groups = { activity = \"account.txn_*\", size = [\"amount\", \"burden\"] }"));
+    let model = &project.plan.models[0];
+    let reasons = model.reasons.as_ref().unwrap();
+    let of: Vec<(&str, &str)> =
+        model.inputs.iter().zip(reasons.of_input.iter()).map(|(i, at)| (i.name.as_str(), reasons.names[*at].as_str())).collect();
+    let expected = [
+        ("account.txn_count_1d", "activity"),
+        ("account.txn_count_7d", "activity"),
+        ("account.turnover_7d", "account.turnover_7d"),
+        ("applications.amount", "size"),
+        ("burden", "size"),
+        ("is_rent", "is_rent"),
+    ];
+    assert_eq!(of, expected);
+    assert!(graph(&project).contains("reason activity"), "{}", graph(&project));
+    assert_eq!(project.plan.layout(0).reasons, ["activity", "account.turnover_7d", "size", "is_rent"]);
+}
+
+#[test]
+fn an_isolation_forest_needs_no_label() {
+    let label = "label = { source = \"repayments\", value = \"defaulted\", on = { application_id = \"loan_id\" }, within = \"21d\" }\n";
+    let isolation = with_learner("learner = \"isolation\"\nseed = 3\nparams = { sample = 128 }");
+    let labelled = sound(&isolation).plan.models[0].clone();
+    assert!(labelled.label.is_some() && labelled.figure_names().contains(&"auc") && !labelled.figure_names().contains(&"log_loss"));
+    let Learner::Isolation(forest) = labelled.learner else { panic!("an isolation forest was asked for") };
+    assert_eq!((forest.sample, forest.trees, forest.seed), (128, 100, 3));
+    assert!(isolation.contains(label), "the lender has another label");
+    let text = isolation.replace(label, "").replace("auc > champion.auc - 0.002", "rows >= 100");
+    let project = sound(&text);
+    assert!(project.plan.models[0].label.is_none() && project.plan.models[0].task() == Task::Anomalies);
+    assert!(graph(&project).contains("isolation forest, 100 trees of 128 rows"), "{}", graph(&project));
+}
+
+/// What a learner of another task makes wrong, with the place and the way out.
+#[test]
+fn what_does_not_go_with_a_task_is_told() {
+    let refused = |text: &str, code: &str, parts: &[&str]| {
+        let report = check(text).unwrap_err().to_string();
+        assert!(report.contains(&format!("error[{code}]")) && parts.iter().all(|part| report.contains(part)), "{report}");
+        assert!(report.ends_with("1 error in kilter.toml"), "{report}");
+    };
+    let squared = of_numbers("learner = \"gbdt\"\nparams = { objective = \"squared_error\" }");
+    let rule = squared.replace("mae < champion.mae", "auc > champion.auc");
+    refused(&rule, "unknown_column", &["auc > champion.auc", "rmse"]);
+    refused(
+        &squared.replace("signal = \"psi\"", "signal = \"auc\""),
+        "misplaced",
+        &["signal = \"auc\"", "no figure of model", "psi, rmse, mae, bias"],
+    );
+    refused(
+        &squared.replace("window = \"14d\"", "calibration = \"platt\""),
+        "misplaced",
+        &["predicts a number", "leave `calibration` out"],
+    );
+    refused(
+        &squared.replace("case when defaulted then 100.5 else 0.0 end", "loan_id"),
+        "wrong_type",
+        &["must be a number", "value = \"amount\""],
+    );
+    let objective = |text: &str| of_numbers(&format!("learner = \"gbdt\"\nparams = {{ {text} }}"));
+    refused(&objective("objective = \"squared_eror\""), "wrong_type", &["squared_eror", "squared_error"]);
+    refused(&objective("objective = { quantile = { level = 2 } }"), "out_of_range", &["between 0 and 1"]);
+    refused(&objective("objective = \"poisson\", scale_positive = 2"), "out_of_range", &["scale_positive", "no positive rows"]);
+    let linear = of_numbers("learner = \"linear\"\nmonotone = { burden = \"decreasing\" }");
+    refused(&linear, "misplaced", &["\"linear\" keeps no directions"]);
+    let isolation = with_learner("learner = \"isolation\"");
+    refused(&isolation.replace("signal = \"psi\"", "signal = \"brier\""), "misplaced", &["psi, auc"]);
+    refused(&isolation.replace("auc > champion.auc", "log_loss < champion.log_loss"), "unknown_column", &["log_loss"]);
+    refused(&with_learner("learner = \"isolation\"\ncategorical = [\"last_kind\"]"), "misplaced", &["knows no categories"]);
 }
 
 #[test]
@@ -519,6 +650,23 @@ const BROKEN: &[Broken] = &[
     ("window = \"14d\"", "calibration = \"prior_shift\"", "missing", "\"prior_shift\"", "target_rate = 0.02"),
     ("window = \"14d\"", "calibration = { method = \"platt\", target_rate = 1 }", "out_of_range", "target_rate = 1", "below 1"),
     ("window = \"14d\"", "calibration = { share = 0.5 }", "missing", "calibration = {", "one of platt"),
+    ("window = \"14d\"", "reason_groups = { money = \"amont\" }", "unknown_input", "\"amont\"", "amount"),
+    ("window = \"14d\"", "reason_groups = { money = [\"amount\", \"acount.*\"] }", "unknown_input", "acount.*", "account.turnover_7d"),
+    ("window = \"14d\"", "reason_groups = { burden = \"amount\" }", "duplicate", "burden = \"amount\"", "another name"),
+    ("window = \"14d\"", "reason_groups = { a = \"account.*\", b = \"account.turn*\" }", "duplicate", "account.turn*", "one of the two"),
+    ("window = \"14d\"", "search = { folds = 3 }", "missing", "search = {", "fits = 40"),
+    ("window = \"14d\"", "search = { fits = 4 }", "out_of_range", "fits = 4", "fits = 30"),
+    ("window = \"14d\"", "search = { fits = 40, metric = \"acu\" }", "unknown_word", "\"acu\"", "did you mean `auc`"),
+    ("window = \"14d\"", "search = { fits = 40, space = { leavs = [7] } }", "unknown_param", "leavs", "did you mean `leaves`"),
+    ("window = \"14d\"", "search = { fits = 40, space = { leaves = 7 } }", "wrong_type", "leaves = 7", "from = 1, to = 100"),
+    ("window = \"14d\"", "search = { fits = 40, space = { leaves = [1, 7] } }", "out_of_range", "leaves = [1, 7]", "2 to 65536"),
+    (
+        "window = \"14d\"",
+        "search = { fits = 40, space = { learning_rate = { from = 0.0, to = 1.0, log = true } } }",
+        "out_of_range",
+        "learning_rate = { from",
+        "from = 0.01",
+    ),
     ("window = \"14d\"", "holdout = 1.5", "out_of_range", "holdout = 1.5", "between 0 and 0.9"),
     ("window = \"14d\"", "keys = { acount = \"account_id\" }", "unknown_view", "acount =", "did you mean `account`"),
     ("window = \"14d\"", "keys = { account = \"acount_id\" }", "unknown_column", "acount_id", "did you mean `account_id`"),
@@ -998,6 +1146,7 @@ fn every_key_of_the_schema_is_read_and_explained() {
         ("ServiceDef", "service.x"),
         ("ModelDef", "model.x"),
         ("LabelDef", "model.x.label"),
+        ("SearchDef", "model.x.search"),
         ("DecisionDef", "decision.x"),
         ("SinkDef", "sink.x"),
         ("ScheduleDef", "schedule.x"),

@@ -189,11 +189,6 @@ impl Model for Ensemble {
         self.link().inverse(margin).clamp(0.0, 1.0)
     }
 
-    fn predict(&self, row: &[f64]) -> f64 {
-        let margin = self.margin(row);
-        if self.link().is_classifier() { self.probability_of(margin) } else { self.link().inverse(margin) }
-    }
-
     fn categorical_inputs(&self) -> Vec<usize> {
         let columns: BTreeSet<usize> = self.trees.iter().flat_map(Tree::categorical_columns).collect();
         columns.into_iter().collect()

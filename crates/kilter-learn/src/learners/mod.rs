@@ -47,6 +47,8 @@ pub enum Learner {
     Explainable(explainable::Explainable),
     Logistic(logistic::Logistic),
     Scorecard(scorecard::Scorecard),
+    Linear(linear::Linear),
+    Isolation(isolation::Isolation),
 }
 
 impl Learner {
@@ -57,6 +59,9 @@ impl Learner {
             Learner::Forest(parameters) => Box::new(forest::fit(training_set, parameters)?),
             Learner::Logistic(parameters) => Box::new(logistic::fit(training_set, parameters)?),
             Learner::Scorecard(parameters) => Box::new(scorecard::fit(training_set, parameters)?),
+            Learner::Linear(parameters) => Box::new(linear::fit(training_set, parameters)?),
+            // Learns from rows alone.
+            Learner::Isolation(parameters) => Box::new(isolation::fit(&training_set.matrix, parameters)?),
         })
     }
 }

@@ -73,12 +73,12 @@ pub fn calibration(scores: &[f64], labels: &[f64], bins: usize) -> Vec<Calibrati
     table
 }
 
-fn mean(probabilities: &[f64], labels: &[f64], loss: impl Fn(f64, f64) -> f64) -> f64 {
+pub(super) fn mean(probabilities: &[f64], labels: &[f64], loss: impl Fn(f64, f64) -> f64) -> f64 {
     assert_eq!(probabilities.len(), labels.len(), "one score a label");
     probabilities.iter().zip(labels).map(|(&probability, &label)| loss(probability, label)).sum::<f64>() / labels.len() as f64
 }
 
-fn weighted_mean(probabilities: &[f64], labels: &[f64], weights: &[f64], loss: impl Fn(f64, f64) -> f64) -> f64 {
+pub(super) fn weighted_mean(probabilities: &[f64], labels: &[f64], weights: &[f64], loss: impl Fn(f64, f64) -> f64) -> f64 {
     assert_eq!(probabilities.len(), labels.len(), "one score a label");
     assert_eq!(weights.len(), labels.len(), "one weight a label");
     let sum: f64 = (0..labels.len()).map(|row| weights[row] * loss(probabilities[row], labels[row])).sum();

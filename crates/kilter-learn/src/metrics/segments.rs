@@ -15,19 +15,26 @@ pub struct SegmentEvaluation {
 
 /// Judges each segment by itself, in the order of names.
 pub fn evaluate_by_segment<S: AsRef<str>>(probabilities: &[f64], labels: &[f64], segments: &[S]) -> Vec<SegmentEvaluation> {
+    let found = by_segment(probabilities, labels, segments, evaluate);
+    found.into_iter().map(|(segment, evaluation)| SegmentEvaluation { segment: segment.to_owned(), evaluation }).collect()
+}
+
+/// Any figure of scores and labels for each segment by itself, in the order of names: `by_segment(&found, &labels, &regions, rmse)`.
+pub fn by_segment<'s, S: AsRef<str>, T>(
+    scores: &[f64],
+    labels: &[f64],
+    segments: &'s [S],
+    figure: impl Fn(&[f64], &[f64]) -> T,
+) -> Vec<(&'s str, T)> {
     assert_eq!(segments.len(), labels.len(), "one segment a label");
-    assert_eq!(probabilities.len(), labels.len(), "one score a label");
+    assert_eq!(scores.len(), labels.len(), "one score a label");
     let mut parts: BTreeMap<&str, (Vec<f64>, Vec<f64>)> = BTreeMap::new();
     for (row, segment) in segments.iter().enumerate() {
-        let (scores, outcomes) = parts.entry(segment.as_ref()).or_default();
-        scores.push(probabilities[row]);
+        let (own, outcomes) = parts.entry(segment.as_ref()).or_default();
+        own.push(scores[row]);
         outcomes.push(labels[row]);
     }
-    let judge = |(segment, (scores, outcomes)): (&str, (Vec<f64>, Vec<f64>))| SegmentEvaluation {
-        segment: segment.to_owned(),
-        evaluation: evaluate(&scores, &outcomes),
-    };
-    parts.into_iter().map(judge).collect()
+    parts.into_iter().map(|(segment, (scores, outcomes))| (segment, figure(&scores, &outcomes))).collect()
 }
 
 #[cfg(test)]

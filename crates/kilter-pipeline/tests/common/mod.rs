@@ -112,7 +112,9 @@ impl World {
             learner: Learner::Logistic(Logistic::default()),
             label: Some(self.label_plan()),
             window: None,
+            reasons: None,
             calibration: None,
+            search: None,
             holdout: 0.25,
             min_rows: 10,
             context: context.clone(),
@@ -181,6 +183,7 @@ impl World {
         LabelPlan {
             source,
             value: compile(text, &scope).unwrap(),
+            is_number: false,
             value_text: text.into(),
             observation_key,
             label_key,

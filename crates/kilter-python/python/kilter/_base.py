@@ -59,16 +59,19 @@ class Learned(Estimator):
     def _features(self, X):
         return validate_data(self, X, dtype=[np.float64, np.float32], ensure_all_finite=False, reset=False)
 
-    def explain(self, X, reference=None):
+    def explain(self, X, reference=None, *, groups=None):
         """Exact Shapley values on the margin's scale: log-odds for a classifier, the link's scale for a regression.
 
         Returns ``(contributions, base)``: an array (n_samples, n_features) and a number, with ``base + contributions.sum(axis=1)`` equal to
         ``model_.margins(X)`` to rounding. The base is the mean margin of the rows learned from, or of the rows of ``reference``, such as those
-        that were accepted: then contributions are what sets a row apart from these.
+        that were accepted: then contributions are what sets a row apart from these. ``groups``, a dict of lists of features by the group's
+        name, adds up the contributions of each group: columns are then the groups, in the order of the dict, and after them the features that
+        are in none.
         """
         check_is_fitted(self)
         against = {} if reference is None else {"reference": self._features(reference)}
-        return self.model_.explain(self._features(X), threads=self._n_threads(), **against)
+        contributions, base = self.model_.explain(self._features(X), threads=self._n_threads(), **against)
+        return (contributions if groups is None else _grouped(contributions, groups, self.model_.inputs)), base
 
     def score_one(self, row):
         """Prediction for one row: a tuple, list, float64 array, or a dict by feature name; ``None`` is missing.
@@ -210,6 +213,21 @@ class BinaryClassifier(ClassifierMixin, Learned):
         """The likelier class of each row."""
         positive = self.decision_function(X) > 0
         return self.classes_[positive.astype(int)]
+
+
+def _grouped(contributions, groups, names):
+    """Contributions added up by group, then those of the features that are in none."""
+    group_of = {}
+    for group, members in groups.items():
+        for member in [members] if isinstance(members, (str, int, np.integer)) else members:
+            known = names.index(member) if member in names else member
+            if isinstance(known, str) or not 0 <= known < len(names):
+                raise ValueError(f"the group {group!r} has {member!r}, which is no feature; they are {names}")
+            if group_of.setdefault(known, group) != group:
+                raise ValueError(f"the feature {member!r} is in the groups {group_of[known]!r} and {group!r}; it gives its part to one")
+    columns = [[at for at, own in group_of.items() if own == group] for group in groups]
+    columns += [[at] for at in range(len(names)) if at not in group_of]
+    return np.stack([contributions[:, members].sum(axis=1) for members in columns], axis=1)
 
 
 def _threads(n_jobs):

@@ -74,15 +74,17 @@ class Classifier(BinaryClassifier):
             return super().predict(X)
         return self.classes_[self.decision_function(X).argmax(axis=1)]
 
-    def explain(self, X, reference=None):
+    def explain(self, X, reference=None, *, groups=None):
         """Exact Shapley values on the margin's scale.
 
         Returns ``(contributions, base)``: an array (n_samples, n_features) and a number, with ``base + contributions.sum(axis=1)`` equal to
-        ``model_.margins(X)`` to rounding. Of more than two classes they are (n_samples, n_features, n_classes) and one base a class.
+        ``model_.margins(X)`` to rounding. Of more than two classes they are (n_samples, n_features, n_classes) and one base a class. ``groups``, a
+        dict of lists of features by the group's name, adds up the contributions of each group: columns are then the groups, in the order of
+        the dict, and after them the features that are in none.
         """
         if reference is not None and len(self.classes_) > 2:
             raise ValueError("contributions against reference rows are told of two classes only")
-        return super().explain(X, reference)
+        return super().explain(X, reference, groups=groups)
 
     def score_one(self, row):
         """Probability of ``classes_[1]`` for one row: a tuple, list, float64 array, or a dict by feature name; ``None`` is missing.

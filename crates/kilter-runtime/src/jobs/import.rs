@@ -8,9 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kilter_core::{Clock, EventTime, Span};
-use kilter_learn::metrics::Evaluation;
-use kilter_learn::{Model, exchange};
-use kilter_pipeline::{Plan, Range, training};
+use kilter_learn::{Model, Task, exchange};
+use kilter_pipeline::{Figures, Plan, Range, judge, training};
 use kilter_store::metadata::{AliasChange, CHALLENGER, MetricPoint, NewModelVersion, NewRun, RunKind, RunStatus};
 use sha2::{Digest, Sha256};
 
@@ -50,9 +49,9 @@ pub struct ImportReport {
     /// Observations of the model's window that monitors compare with.
     pub reference_rows: usize,
     /// On the newest rows whose label is known, those a training would hold out. The file may have learned from them.
-    pub recent: Option<Evaluation>,
+    pub recent: Option<Figures>,
     /// The version in service on the same rows.
-    pub champion: Option<Evaluation>,
+    pub champion: Option<Figures>,
 }
 
 /// Where a file comes from, as far as it tells.
@@ -167,7 +166,7 @@ fn register(
         data.artifacts.put_named(run, "evaluation.json", &serde_json::to_vec_pretty(recent)?)?;
     }
     // Not under the names of held-out figures: nobody here knows what the file has learned from.
-    let judged = evaluation_metrics(recent.as_ref(), champion.as_ref());
+    let judged = evaluation_metrics(own.figure_names(), recent.as_ref(), champion.as_ref());
     let mut metrics: BTreeMap<String, f64> = judged.into_iter().map(|(name, value)| (format!("recent.{name}"), value)).collect();
     metrics.insert("reference_rows".to_string(), rows as f64);
     let at = clock.now().0;
@@ -246,13 +245,22 @@ fn taken_in(plan: &Plan, request: &ImportRequest) -> Result<(Arc<dyn Model>, Pro
     // A calibration holds the model that came from elsewhere.
     let told = if described["origin"].is_object() { &described["origin"] } else { &described["model"]["origin"] };
     let text = |key: &str| told[key].as_str().map(str::to_string);
-    if !model.link().is_classifier() {
+    if !own.task().suits(model.as_ref()) {
         let objective = text("objective").or_else(|| described["parameters"]["objective"].as_str().map(str::to_string));
-        return Err(Unusable(format!(
-            "the file predicts no probability{}, and the score of a decision is one\n  hint: train with a binary objective: \
-             \"binary\" of LightGBM, \"binary:logistic\" of XGBoost",
-            objective.map(|name| format!(" (objective `{name}`)")).unwrap_or_default()
-        )));
+        let objective = objective.map(|name| format!(" (objective `{name}`)")).unwrap_or_default();
+        return Err(Unusable(match own.task() {
+            Task::Classes => format!(
+                "the file predicts no probability{objective}, and the score of model `{}` is one\n  hint: train with a binary objective: \
+                 \"binary\" of LightGBM, \"binary:logistic\" of XGBoost",
+                own.name
+            ),
+            Task::Numbers(_) => format!(
+                "the file predicts no number of the label's own kind{objective}, as model `{}` does\n  hint: train with an objective of \
+                 regression, or take a learner into kilter.toml that predicts a probability",
+                own.name
+            ),
+            Task::Anomalies => format!("model `{}` gives anomaly scores, and the file does not{objective}\n  hint: kilter train", own.name),
+        }));
     }
     let categorical: Vec<String> = model.categorical_inputs().into_iter().map(|at| names[at].clone()).collect();
     if !categorical.is_empty() {
@@ -354,8 +362,8 @@ impl Provenance {
 struct Seen {
     reference: kilter_pipeline::DriftReference,
     rows: usize,
-    recent: Option<Evaluation>,
-    champion: Option<Evaluation>,
+    recent: Option<Figures>,
+    champion: Option<Figures>,
 }
 
 fn look_back(data: &Data, plan: &Arc<Plan>, index: usize, model: &Arc<dyn Model>, present: &Present) -> anyhow::Result<Seen> {
@@ -363,15 +371,15 @@ fn look_back(data: &Data, plan: &Arc<Plan>, index: usize, model: &Arc<dyn Model>
     let now = present.now.unwrap_or(EventTime::EARLIEST);
     let range = Range { from: own.window.map_or(EventTime::EARLIEST, |window| now - window), to: now + Span(1) };
     let observations = observe(data, plan, index, range, present.next)?;
-    let matured = observations.matured(range, now);
+    let matured = if own.label.is_some() { observations.matured(range, now) } else { observations.within_range(range) };
     let held = ((matured.len() as f64) * own.holdout) as usize;
     let newest = observations.training_set(&matured[matured.len() - held..], now);
-    let judge = |model: &Arc<dyn Model>| (held > 0).then(|| training::judge(model.as_ref(), &newest));
+    let judged = |model: &Arc<dyn Model>| (held > 0).then(|| judge(own.task(), model.as_ref(), &newest));
     Ok(Seen {
         reference: training::drift_reference(model.as_ref(), &observations.matrix),
         rows: observations.len(),
-        recent: judge(model),
-        champion: present.champion.as_ref().and_then(|(_, champion)| judge(champion)),
+        recent: judged(model),
+        champion: present.champion.as_ref().and_then(|(_, champion)| judged(champion)),
     })
 }
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use kilter_core::{Clock, EventTime, Offset, Span, Value};
-use kilter_learn::Model;
-use kilter_learn::metrics::Evaluation;
-use kilter_pipeline::training::{self, Trained, metric, promotion_slots};
-use kilter_pipeline::{Feed, Freshness, PROMOTION_METRICS, Plan, Range, SchedulePlan};
+use kilter_learn::selection::Searched;
+use kilter_learn::{Learner, Model};
+use kilter_pipeline::training::{self, Trained};
+use kilter_pipeline::{Feed, Figures, Freshness, ModelPlan, Plan, Range, SchedulePlan, promotion_slots};
 use kilter_store::metadata::{AliasChange, MetricPoint, NewModelVersion, NewRun, RunKind, RunStatus};
 
 use crate::catalog::Record;
@@ -53,8 +53,10 @@ pub struct TrainReport {
     pub verdict: String,
     pub trained: Range,
     pub train_rows: usize,
-    pub holdout: Option<Evaluation>,
-    pub champion: Option<Evaluation>,
+    /// What a search tried, and chose.
+    pub searched: Option<Searched>,
+    pub holdout: Option<Figures>,
+    pub champion: Option<Figures>,
     pub unmatured: usize,
 }
 
@@ -105,7 +107,7 @@ fn fit_and_register(
     let bytes = trained.model.to_bytes();
     let artifact = data.artifacts.put(&bytes)?;
     let reference = data.artifacts.put(&serde_json::to_vec(&trained.reference)?)?;
-    let metrics = metrics(&trained);
+    let metrics = metrics(model, &trained);
     let at = clock.now().0;
     let points: Vec<MetricPoint> =
         metrics.iter().map(|(key, value)| MetricPoint { key: key.clone(), value: *value, step: 0, at }).collect();
@@ -113,6 +115,9 @@ fn fit_and_register(
     data.wait(data.metadata.set_data_fingerprint(run, &trained.fingerprint))?;
     data.artifacts.put_named(run, "model.kltm", &bytes)?;
     data.artifacts.put_named(run, "model.json", &serde_json::to_vec_pretty(&trained.model.describe())?)?;
+    if let Some((searched, learner)) = &trained.searched {
+        log_search(data, run, searched, learner, at)?;
+    }
     if let Some(holdout) = &trained.holdout {
         data.artifacts.put_named(run, "evaluation.json", &serde_json::to_vec_pretty(holdout)?)?;
     }
@@ -155,10 +160,34 @@ fn fit_and_register(
         verdict,
         trained: trained.trained,
         train_rows: trained.train_rows,
+        searched: trained.searched.map(|(searched, _)| searched),
         holdout: trained.holdout,
         champion: trained.champion,
         unmatured: trained.unmatured,
     })
+}
+
+/// Every trial of a search, and the settings that were chosen.
+fn log_search(data: &Data, run: &str, searched: &Searched, learner: &Learner, at: i64) -> anyhow::Result<()> {
+    let trials = searched.trials.iter().enumerate();
+    let points = trials.flat_map(|(step, trial)| {
+        let of_fold = trial.losses.iter().enumerate();
+        of_fold.map(move |(fold, loss)| MetricPoint { key: format!("search.fold_{fold}.loss"), value: *loss, step: step as i64, at })
+    });
+    let whole = |key: &str, value: f64| MetricPoint { key: key.to_string(), value, step: 0, at };
+    let points: Vec<MetricPoint> = points
+        .chain([
+            whole("search.fits", searched.fits as f64),
+            whole("search.loss_as_declared", searched.trials[0].mean_loss()),
+            whole("search.loss_of_chosen", searched.best().mean_loss()),
+        ])
+        .collect();
+    data.wait(data.metadata.log_metrics(run, &points))?;
+    let chosen = searched.best().settings.iter().map(|(name, value)| (format!("chosen.{name}"), value.to_string()));
+    data.wait(data.metadata.log_params(run, &chosen.collect()))?;
+    let told = serde_json::json!({ "searched": searched, "learner": learner });
+    data.artifacts.put_named(run, "search.json", &serde_json::to_vec_pretty(&told)?)?;
+    Ok(())
 }
 
 /// Observations of a model in `range`, with the labels known at `until`, by replay from the newest snapshot that is old enough.
@@ -194,10 +223,11 @@ fn range(plan: &Plan, request: &TrainRequest) -> Range {
 
 fn seed(plan: &Plan, model: usize) -> Option<i64> {
     match &plan.models[model].learner {
-        kilter_pipeline::Learner::Gbdt(parameters) => Some(parameters.seed as i64),
-        kilter_pipeline::Learner::Forest(parameters) => Some(parameters.seed as i64),
-        kilter_pipeline::Learner::Explainable(parameters) => Some(parameters.seed as i64),
-        kilter_pipeline::Learner::Logistic(_) | kilter_pipeline::Learner::Scorecard(_) => None,
+        Learner::Gbdt(parameters) => Some(parameters.seed as i64),
+        Learner::Forest(parameters) => Some(parameters.seed as i64),
+        Learner::Explainable(parameters) => Some(parameters.seed as i64),
+        Learner::Isolation(parameters) => Some(parameters.seed as i64),
+        Learner::Logistic(_) | Learner::Scorecard(_) | Learner::Linear(_) => None,
     }
 }
 
@@ -218,6 +248,12 @@ fn params(plan: &Plan, request: &TrainRequest, range: Range) -> BTreeMap<String,
             params.insert("calibration.target_rate".to_string(), rate.to_string());
         }
     }
+    if let Some(search) = &model.search {
+        let budget = search.search.budget;
+        params.insert("search.fits".to_string(), budget.fits.to_string());
+        params.insert("search.folds".to_string(), budget.folds.to_string());
+        params.insert("search.metric".to_string(), search.metric.clone());
+    }
     if let Ok(serde_json::Value::Object(learner)) = serde_json::to_value(&model.learner) {
         params.extend(learner.into_iter().map(|(name, value)| {
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_string);
@@ -227,15 +263,17 @@ fn params(plan: &Plan, request: &TrainRequest, range: Range) -> BTreeMap<String,
     params
 }
 
-fn metrics(trained: &Trained) -> BTreeMap<String, f64> {
+fn metrics(model: &ModelPlan, trained: &Trained) -> BTreeMap<String, f64> {
     let mut metrics = BTreeMap::from([
         ("train_rows".to_string(), trained.train_rows as f64),
-        ("train_positives".to_string(), trained.train_positives as f64),
         ("holdout_rows".to_string(), trained.holdout_rows as f64),
         ("unmatured_rows".to_string(), trained.unmatured as f64),
     ]);
-    metrics.extend(evaluation_metrics(trained.holdout.as_ref(), trained.champion.as_ref()));
-    if let Some(before) = &trained.uncalibrated {
+    if model.label.as_ref().is_some_and(|label| !label.is_number) {
+        metrics.insert("train_positives".to_string(), trained.train_positives as f64);
+    }
+    metrics.extend(evaluation_metrics(model.figure_names(), trained.holdout.as_ref(), trained.champion.as_ref()));
+    if let Some(Figures::Classes(before)) = &trained.uncalibrated {
         metrics.extend([
             ("calibration_rows".to_string(), trained.calibration_rows as f64),
             ("uncalibrated.brier".to_string(), before.brier),
@@ -247,20 +285,24 @@ fn metrics(trained: &Trained) -> BTreeMap<String, f64> {
 }
 
 /// The figures of a version and of the champion on the same rows, by name.
-pub(crate) fn evaluation_metrics(own: Option<&Evaluation>, champion: Option<&Evaluation>) -> BTreeMap<String, f64> {
+pub(crate) fn evaluation_metrics(names: &[&str], own: Option<&Figures>, champion: Option<&Figures>) -> BTreeMap<String, f64> {
     let mut metrics = BTreeMap::new();
-    for (prefix, evaluation) in [("", own), ("champion.", champion)] {
-        if let Some(evaluation) = evaluation {
-            metrics.extend(PROMOTION_METRICS.map(|name| (format!("{prefix}{name}"), metric(evaluation, name))));
+    for (prefix, figures) in [("", own), ("champion.", champion)] {
+        if let Some(figures) = figures {
+            metrics.extend(names.iter().map(|name| (format!("{prefix}{name}"), figures.get(name))));
         }
     }
-    if let Some(own) = own {
-        metrics.extend([
-            ("auc_low".to_string(), own.auc_interval.low),
-            ("auc_high".to_string(), own.auc_interval.high),
-            ("ece".to_string(), own.ece),
-            ("calibration_slope".to_string(), own.recalibration.slope),
-        ]);
+    match own {
+        Some(Figures::Classes(own)) => {
+            let interval = [("auc_low", own.auc_interval.low), ("auc_high", own.auc_interval.high)];
+            let probability = [("ece", own.ece), ("calibration_slope", own.recalibration.slope)];
+            metrics.extend(interval.into_iter().filter(|_| names.contains(&"auc")).map(|(name, value)| (name.to_string(), value)));
+            metrics.extend(probability.into_iter().filter(|_| names.contains(&"brier")).map(|(name, value)| (name.to_string(), value)));
+        }
+        Some(Figures::Numbers(own)) => {
+            metrics.extend([("mean_label".to_string(), own.mean_label), ("mean_prediction".to_string(), own.mean_prediction)]);
+        }
+        None => {}
     }
     metrics
 }
@@ -280,9 +322,15 @@ fn verdict(plan: &Plan, request: &TrainRequest, trained: &Trained, has_champion:
     let Some(holdout) = &trained.holdout else {
         return (false, "no held-out rows to compare on".into());
     };
-    let slots = promotion_slots(holdout, trained.champion.as_ref());
-    let champion_auc = trained.champion.as_ref().map_or(f64::NAN, |e| e.auc);
-    let figures = format!("auc {:.4}, champion's {champion_auc:.4} on the same {} rows", holdout.auc, trained.holdout_rows);
+    let names = plan.models[request.model].figure_names();
+    let slots = promotion_slots(names, holdout, trained.champion.as_ref());
+    let figures = match names[0] {
+        "rows" => format!("{} held-out rows", trained.holdout_rows),
+        lead => {
+            let champion = trained.champion.as_ref().map_or(f64::NAN, |e| e.get(lead));
+            format!("{lead} {:.4}, champion's {champion:.4} on the same {} rows", holdout.get(lead), trained.holdout_rows)
+        }
+    };
     match expr.eval(&slots) {
         Value::Bool(true) => (true, format!("{text}: {figures}")),
         Value::Null => (false, format!("cannot judge `{text}`: {figures}")),

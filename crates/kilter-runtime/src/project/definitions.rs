@@ -15,6 +15,7 @@ use serde::{Serialize, Serializer};
 
 use super::calibration::CalibrationDef;
 use super::kafka::{KafkaDef, SinkDef, Start};
+use super::search::SearchDef;
 
 /// All definitions of a Kilter project.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -287,8 +288,8 @@ pub struct ModelDef {
     /// Whether the observation's own event counts in the features read at it.
     #[schemars(default)]
     pub include_self: bool,
-    /// Where the truth comes from, and when it is known.
-    pub label: LabelDef,
+    /// Where the truth comes from, and when it is known; `isolation` can do without.
+    pub label: Option<LabelDef>,
     /// Train on this much of the newest past; left out: on all of the log.
     #[serde(serialize_with = "optional_span")]
     #[schemars(with = "Option<SpanText>")]
@@ -296,6 +297,13 @@ pub struct ModelDef {
     /// How probabilities are made to come true: a method, or a table; left out: they are the learner's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calibration: Option<CalibrationDef>,
+    /// Inputs that give one reason together, by the name of the group: their names, in which `*` stands for any characters.
+    #[serde(skip_serializing_if = "Named::is_empty")]
+    #[schemars(with = "BTreeMap<String, OneOrMore>", default)]
+    pub reason_groups: Named<Vec<String>>,
+    /// A search for settings of the learner, part of every training.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub search: Option<SearchDef>,
     /// The newest part of the rows, kept out of training to judge the model on.
     #[schemars(range(min = 0.0, max = 0.9), default = "defaults::holdout")]
     pub holdout: f64,
@@ -324,7 +332,7 @@ pub struct ModelDef {
 pub struct LabelDef {
     /// The source whose events tell the outcome.
     pub source: String,
-    /// A column of it, or an SQL expression over its columns; boolean or 0/1.
+    /// A column of it, or an SQL expression over its columns; boolean or 0/1, or a number where the learner predicts one.
     pub value: String,
     /// The column that observation and label event share, several of them, or `{ observation = "label" }` where the names differ.
     #[serde(serialize_with = "pairs")]
@@ -488,6 +496,10 @@ pub enum LearnerKind {
     Logistic,
     /// Bins with points.
     Scorecard,
+    /// Linear regression of a number.
+    Linear,
+    /// An isolation forest, which finds anomalies without labels.
+    Isolation,
 }
 
 /// Which way an input may move the score.
@@ -542,6 +554,8 @@ impl Word for LearnerKind {
         ("explainable", LearnerKind::Explainable),
         ("logistic", LearnerKind::Logistic),
         ("scorecard", LearnerKind::Scorecard),
+        ("linear", LearnerKind::Linear),
+        ("isolation", LearnerKind::Isolation),
     ];
 }
 impl Word for Direction {
@@ -825,7 +839,7 @@ written_as! {
     SpanOrNone => { "type": "string", "pattern": "^(none|([0-9]+(us|ms|s|min|m|h|d|w))+)$", "examples": ["60s", "none"] };
     SizeText => { "type": "string", "pattern": "^[0-9]+ ?([KMGkmg]i?)?[Bb]$", "examples": ["16MiB", "1GB"] };
     OneOrMore => { "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" }, "minItems": 1 }] };
-    SignalName => { "enum": ["psi", "auc", "log_loss", "brier"] };
+    SignalName => { "enum": ["psi", "auc", "log_loss", "brier", "rmse", "mae", "bias", "pinball", "coverage", "deviance"] };
     PairsSchema => { "anyOf": [
         { "type": "string" },
         { "type": "array", "items": { "type": "string" }, "minItems": 1 },

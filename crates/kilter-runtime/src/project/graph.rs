@@ -6,9 +6,9 @@ use std::fmt::Write;
 use kilter_connect::OperationOf;
 use kilter_core::SourceId;
 use kilter_features::View;
-use kilter_learn::Learner;
-use kilter_learn::forest::Thresholds;
+use kilter_learn::forest::{Target, Thresholds};
 use kilter_learn::scorecard::Shape;
+use kilter_learn::{Learner, Objective};
 use kilter_pipeline::{DecisionPlan, ModelPlan, MonitorPlan, Plan, SchedulePlan, ServicePlan, When};
 
 use super::Project;
@@ -160,23 +160,37 @@ fn service_block(out: &mut String, plan: &Plan, service: &ServicePlan, marks: Ve
 
 fn model_block(out: &mut String, plan: &Plan, model: &ModelPlan, marks: Vec<String>) {
     let learner = match &model.learner {
-        Learner::Gbdt(g) => format!("gbdt, up to {} trees of {} leaves", g.trees, g.leaves),
+        Learner::Gbdt(g) => {
+            let objective = if g.objective == Objective::Binary { String::new() } else { format!(" of {}", objective_words(g.objective)) };
+            format!("gbdt{objective}, up to {} trees of {} leaves", g.trees, g.leaves)
+        }
         Learner::Forest(f) => {
             let kind = if f.thresholds == Thresholds::Best { "random forest" } else { "extra trees" };
-            format!("forest, {} trees ({kind}) of at least {} rows a leaf", f.trees, f.min_leaf_rows)
+            let target = if f.target == Target::Mean { " of means" } else { "" };
+            format!("forest{target}, {} trees ({kind}) of at least {} rows a leaf", f.trees, f.min_leaf_rows)
         }
-        Learner::Explainable(e) => format!("explainable, up to {} pairs, mean of {} bags", e.pairs, e.bags),
+        Learner::Explainable(e) => {
+            let target = if e.target == Target::Mean { " of means" } else { "" };
+            format!("explainable{target}, up to {} pairs, mean of {} bags", e.pairs, e.bags)
+        }
         Learner::Logistic(l) if l.l1 > 0.0 => format!("logistic, l1 {}, l2 {}", l.l1, l.l2),
         Learner::Logistic(l) => format!("logistic, l2 {}", l.l2),
         Learner::Scorecard(s) => format!("scorecard, up to {} bins, {} points double the odds", s.max_bins, s.pdo),
+        Learner::Linear(l) if l.l1 > 0.0 => format!("linear, l1 {}, l2 {}", l.l1, l.l2),
+        Learner::Linear(l) => format!("linear, l2 {}", l.l2),
+        Learner::Isolation(i) => format!("isolation forest, {} trees of {} rows", i.trees, i.sample),
     };
     let calibrated = model.calibration.map_or(String::new(), |c| {
         format!(", calibrated by {} on the newest {:.0}% of the training rows", c.calibration.method.name(), c.share * 100.0)
     });
+    let searched = model.search.as_ref().map_or(String::new(), |s| {
+        let names: Vec<&str> = s.search.space.keys().map(String::as_str).collect();
+        format!(", its {} looked for in up to {} fits by {}", names.join(", "), s.search.budget.fits, s.metric)
+    });
     let window = model.window.map_or("all of the log".to_owned(), |w| format!("the newest {w}"));
     let _ = writeln!(
         out,
-        "\nmodel {}   on {}, {learner}, trained on {window}, {:.0}% held out{calibrated}",
+        "\nmodel {}   on {}, {learner}{searched}, trained on {window}, {:.0}% held out{calibrated}",
         model.name,
         source_name(plan, model.context.source),
         model.holdout * 100.0
@@ -207,7 +221,7 @@ fn model_block(out: &mut String, plan: &Plan, model: &ModelPlan, marks: Vec<Stri
         Learner::Gbdt(g) if g.categorical.contains(&model.inputs[i].name) => "categories",
         Learner::Gbdt(g) => declared(&g.monotone, i),
         Learner::Explainable(e) => declared(&e.monotone, i),
-        Learner::Forest(_) | Learner::Logistic(_) => "",
+        Learner::Forest(_) | Learner::Logistic(_) | Learner::Linear(_) | Learner::Isolation(_) => "",
         Learner::Scorecard(s) => match s.shapes.get(&model.inputs[i].name) {
             Some(Shape::Increasing) => "increasing",
             Some(Shape::Decreasing) => "decreasing",
@@ -219,9 +233,25 @@ fn model_block(out: &mut String, plan: &Plan, model: &ModelPlan, marks: Vec<Stri
     let rows = model.inputs.iter().zip(marks).enumerate().map(|(i, (input, mark))| {
         let text = if input.text == input.name { "" } else { &input.text };
         let data_type = input.expr.data_type().map_or(String::new(), |t| t.to_string());
-        vec![input.name.clone(), data_type, direction(i).to_owned(), text.to_owned(), mark]
+        let group = model.reasons.as_ref().map(|r| &r.names[r.of_input[i]]).filter(|group| **group != input.name);
+        let group = group.map_or(String::new(), |group| format!("reason {group}"));
+        vec![input.name.clone(), data_type, direction(i).to_owned(), text.to_owned(), group, mark]
     });
     table(out, rows.collect());
+}
+
+/// As `squared_error`, or `quantile (level 0.9)`.
+fn objective_words(objective: Objective) -> String {
+    match serde_json::to_value(objective) {
+        Ok(serde_json::Value::String(word)) => word,
+        Ok(serde_json::Value::Object(map)) => {
+            let number = |of: &serde_json::Value| {
+                of.as_object().into_iter().flatten().map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", ")
+            };
+            map.iter().map(|(word, of)| format!("{word} ({})", number(of))).collect()
+        }
+        _ => String::new(),
+    }
 }
 
 fn decision_block(out: &mut String, plan: &Plan, decision: &DecisionPlan) {

@@ -20,6 +20,7 @@ mod read;
 mod reader;
 mod report;
 mod resolve;
+mod search;
 mod templates;
 mod watch;
 

@@ -4,27 +4,37 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use kilter_core::Problem;
-use kilter_learn::{Explainable, Forest, Gbdt, LearnError, Learner, Logistic, Matrix, Scorecard, TrainingSet};
+use kilter_learn::{Explainable, Forest, Gbdt, Isolation, LearnError, Learner, Linear, Logistic, Matrix, Scorecard, Task, TrainingSet};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value};
 
-use super::definitions::{LearnerKind, Word};
+use super::definitions::{LearnerKind, ModelDef, Word};
 
 /// Settings that a model gives by keys of its own.
 const ELSEWHERE: [&str; 3] = ["seed", "monotone", "categorical"];
 
 fn defaults(kind: LearnerKind) -> Map<String, Value> {
     let value = match kind {
-        LearnerKind::Gbdt => serde_json::to_value(Gbdt::default()).map(with_settings_of_categories),
-        LearnerKind::Forest => serde_json::to_value(Forest::default()),
-        LearnerKind::Explainable => serde_json::to_value(Explainable::default()),
+        LearnerKind::Gbdt => serde_json::to_value(Gbdt::default()).map(with_settings_of_categories).map(|s| with_target("objective", s)),
+        LearnerKind::Forest => serde_json::to_value(Forest::default()).map(|s| with_target("target", s)),
+        LearnerKind::Explainable => serde_json::to_value(Explainable::default()).map(|s| with_target("target", s)),
         LearnerKind::Logistic => serde_json::to_value(Logistic::default()),
         LearnerKind::Scorecard => serde_json::to_value(Scorecard::default()),
+        LearnerKind::Linear => serde_json::to_value(Linear::default()),
+        LearnerKind::Isolation => serde_json::to_value(Isolation::default()),
     };
     match value {
         Ok(Value::Object(map)) => map.into_iter().filter(|(name, _)| !ELSEWHERE.contains(&name.as_str())).collect(),
         _ => Map::new(),
     }
+}
+
+/// So is what is predicted, where it is a probability.
+fn with_target(name: &str, mut settings: Value) -> Value {
+    if let Value::Object(map) = &mut settings {
+        map.insert(name.into(), "binary".into());
+    }
+    settings
 }
 
 /// Those of categories are left out of a file where they are as they were, so that definitions of before keep their hash.
@@ -43,6 +53,11 @@ fn with_settings_of_categories(mut settings: Value) -> Value {
         whole.into_iter().for_each(|(name, default)| drop(map.insert(name.into(), default.into())));
     }
     settings
+}
+
+/// What the model of these definitions predicts; none: its settings are wrong.
+pub(super) fn task(def: &ModelDef) -> Option<Task> {
+    learner(def.learner, &def.params, def.seed, Vec::new()).ok().map(|learner| learner.task())
 }
 
 /// Names of the settings, with their defaults.
@@ -73,10 +88,11 @@ pub(super) fn learner(
         };
         // TOML has no null; `early_stopping = false` says the same.
         let off = value == &Value::Bool(false) && may_be_off(kind, name);
-        let value = if off { &Value::Null } else { value };
+        let value = if off { Value::Null } else { unfolded(value) };
+        let value = &value;
         match build(kind, &Map::from_iter([(name.clone(), value.clone())])) {
             Ok(learner) => match out_of_range(&learner) {
-                Some(must) => {
+                Some((_, must)) => {
                     let problem = Problem::new("out_of_range", format!("`{name}` is {value}"))
                         .hint(format!("it must be {must}; its default is {default}"));
                     problems.push((name.clone(), problem));
@@ -104,14 +120,37 @@ pub(super) fn learner(
     if !problems.is_empty() {
         return Err(problems);
     }
-    match build(kind, &values) {
+    let built = build(kind, &values);
+    // Each by itself may be what another does not go with.
+    if let Some((name, must)) = built.as_ref().ok().and_then(out_of_range) {
+        let problem = Problem::new("out_of_range", format!("with these settings `{name}` must be {must}"));
+        let at = if values.contains_key(name) { name.to_owned() } else { values.keys().next().cloned().unwrap_or_default() };
+        return Err(vec![(at, problem.hint("change one of the two"))]);
+    }
+    match built {
         Ok(Learner::Gbdt(gbdt)) => Ok(Learner::Gbdt(Gbdt { seed, monotone, ..gbdt })),
         Ok(Learner::Forest(forest)) => Ok(Learner::Forest(Forest { seed, ..forest })),
         Ok(Learner::Explainable(additive)) => Ok(Learner::Explainable(Explainable { seed, monotone, ..additive })),
+        Ok(Learner::Isolation(isolation)) => Ok(Learner::Isolation(Isolation { seed, ..isolation })),
         Ok(learner) => Ok(learner),
         Err(e) => Err(vec![(String::new(), Problem::new("bad_param", format!("the settings do not fit the learner: {e}")))]),
     }
 }
+
+/// A table in a table is read as dotted names, which inputs have; the number of an objective's loss is no input.
+fn unfolded(value: &Value) -> Value {
+    let dotted = value.as_object().filter(|map| map.len() == 1).and_then(|map| map.iter().next());
+    match dotted.and_then(|(name, value)| Some((name.split_once('.')?, value))) {
+        Some(((loss, number), value)) if [HUBER, QUANTILE, TWEEDIE].contains(&(loss, number)) => {
+            serde_json::json!({ loss: { number: value } })
+        }
+        _ => value.clone(),
+    }
+}
+
+const HUBER: (&str, &str) = ("huber", "delta");
+const QUANTILE: (&str, &str) = ("quantile", "level");
+const TWEEDIE: (&str, &str) = ("tweedie", "power");
 
 fn build(kind: LearnerKind, values: &Map<String, Value>) -> Result<Learner, serde_json::Error> {
     let values = Value::Object(values.clone());
@@ -121,6 +160,8 @@ fn build(kind: LearnerKind, values: &Map<String, Value>) -> Result<Learner, serd
         LearnerKind::Explainable => Learner::Explainable(serde_json::from_value(values)?),
         LearnerKind::Logistic => Learner::Logistic(serde_json::from_value(values)?),
         LearnerKind::Scorecard => Learner::Scorecard(serde_json::from_value(values)?),
+        LearnerKind::Linear => Learner::Linear(serde_json::from_value(values)?),
+        LearnerKind::Isolation => Learner::Isolation(serde_json::from_value(values)?),
     })
 }
 
@@ -129,11 +170,11 @@ pub(super) fn may_be_off(kind: LearnerKind, name: &str) -> bool {
     build(kind, &Map::from_iter([(name.to_owned(), Value::Null)])).is_ok()
 }
 
-/// What a setting must be, when the learner refuses it. A learner looks at its settings before its rows, so no rows are enough to ask.
-fn out_of_range(learner: &Learner) -> Option<&'static str> {
+/// The setting that a learner refuses, and what it must be. A learner looks at its settings before its rows, so no rows are enough to ask.
+fn out_of_range(learner: &Learner) -> Option<(&'static str, &'static str)> {
     let nothing = TrainingSet::new(Matrix::with_columns(vec!["x".to_owned()]), Vec::new());
     match learner.fit(&nothing) {
-        Err(LearnError::BadParameter { must, .. }) => Some(must),
+        Err(LearnError::BadParameter { name, must, .. }) => Some((name, must)),
         _ => None,
     }
 }
@@ -160,7 +201,14 @@ impl JsonSchema for ParamsSchema {
                     default if default.is_f64() => "number",
                     _ => "integer",
                 };
-                let kind = if switch_off { serde_json::json!([number, "boolean"]) } else { serde_json::json!(number) };
+                // The loss of an objective may have a number of its own: `{ quantile = { level = 0.9 } }`.
+                let kind = if name == "objective" {
+                    serde_json::json!([number, "object"])
+                } else if switch_off {
+                    serde_json::json!([number, "boolean"])
+                } else {
+                    serde_json::json!(number)
+                };
                 let own = format!("Of the learner {learner}; default {default}.");
                 // Learners share names of settings, not defaults.
                 let description = match properties.get(&name) {

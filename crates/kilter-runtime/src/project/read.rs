@@ -433,10 +433,14 @@ fn read_model(mut t: Reader<'_>) -> Option<ModelDef> {
     }
     let keys = t.names_by_name("keys").unwrap_or_default();
     let include_self = t.boolean("include_self").unwrap_or(false);
-    t.require("label", "where the truth comes from: `label = { source = \"repayments\", value = \"defaulted\", on = \"application_id\", within = \"30d\" }`");
+    if learner != Some(LearnerKind::Isolation) {
+        t.require("label", "where the truth comes from: `label = { source = \"repayments\", value = \"defaulted\", on = \"application_id\", within = \"30d\" }`");
+    }
     let label = t.table("label", "the label").map(read_label);
     let window = t.span("window");
     let calibration = super::calibration::read(&mut t);
+    let search = super::search::read(&mut t);
+    let reason_groups = t.names_by_name("reason_groups").unwrap_or_default();
     let holdout = t.number("holdout", 0.0, 0.9).unwrap_or_else(defaults::holdout);
     let min_rows = t.integer("min_rows", 2, i64::MAX).map_or_else(defaults::min_rows, |n| n as u64);
     let seed = t.integer("seed", 0, i64::MAX).map_or_else(defaults::seed, |n| n as u64);
@@ -452,9 +456,14 @@ fn read_model(mut t: Reader<'_>) -> Option<ModelDef> {
         inputs: inputs?,
         keys,
         include_self,
-        label: label??,
+        label: match label {
+            None if learner == LearnerKind::Isolation => None,
+            given => Some(given??),
+        },
         window,
         calibration,
+        search,
+        reason_groups,
         holdout,
         min_rows,
         seed,
@@ -478,12 +487,11 @@ fn read_label(mut t: Reader<'_>) -> Option<LabelDef> {
     let absent = match t.has("absent").then(|| t.scalar("absent")).flatten() {
         None => None,
         Some(Scalar::Bool(b)) => Some(f64::from(u8::from(b))),
-        Some(Scalar::Int(n @ 0..=1)) => Some(n as f64),
-        Some(_) => {
-            t.wrong(
-                "absent",
-                Problem::new("out_of_range", "the label of a row without a label event must be 0 or 1").hint("write `absent = 0`"),
-            );
+        Some(Scalar::Int(n)) => Some(n as f64),
+        Some(Scalar::Float(x)) => Some(x),
+        Some(Scalar::Text(_)) => {
+            let problem = Problem::new("wrong_type", "the label of a row without a label event must be a number, or true or false");
+            t.wrong("absent", problem.hint("write `absent = 0`"));
             None
         }
     };
@@ -572,7 +580,7 @@ fn read_schedule(mut t: Reader<'_>) -> Option<ScheduleDef> {
 fn read_monitor(mut t: Reader<'_>) -> Option<MonitorDef> {
     t.require("model", "the model to watch: `model = \"default_risk\"`");
     let model = t.text("model");
-    t.require("signal", "one of: psi, auc, log_loss, brier");
+    t.require("signal", "what is measured: `signal = \"psi\"`");
     let signal = t.word("signal");
     let above = t.number("above", f64::NEG_INFINITY, f64::INFINITY);
     let below = t.number("below", f64::NEG_INFINITY, f64::INFINITY);

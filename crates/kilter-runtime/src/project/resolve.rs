@@ -7,6 +7,7 @@ mod context;
 mod decision;
 mod lookups;
 mod model;
+mod reasons;
 mod scorecard;
 mod service;
 mod source;
@@ -16,10 +17,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use kilter_core::{DataType, Problem, SourceId};
 use kilter_features::expr::{self, Expr, Scope};
 use kilter_features::{ColumnSpec, Location, View, ViewSpec, compile_view};
-use kilter_pipeline::{MonitorPlan, Plan, SchedulePlan, SourcePlan, When, promotion_scope};
+use kilter_pipeline::{MonitorPlan, Plan, SchedulePlan, Signal, SourcePlan, When, figure_names, promotion_scope};
 
 use super::definitions::*;
 use super::document::{At, Document};
+use super::params;
 use super::read::Reading;
 use context::Context;
 
@@ -283,12 +285,15 @@ impl<'d> Resolver<'d> {
             }
             (None, None) => None,
         };
-        let rule = def.promote_if.as_deref().map(|text| {
+        let Found::Good(model) = model? else { return None };
+        // Of a model whose settings are wrong nobody knows what it will be judged by.
+        let names = self.figures_of(&def.train);
+        let rule = def.promote_if.as_deref().zip(names).map(|(text, names)| {
             let path = format!("{path}.promote_if");
             let what = format!("{what}, `promote_if`");
-            self.condition(&path, &what, text, &promotion_scope()).map_err(|problem| self.text_problem(&path, &what, Some(text), problem))
+            self.condition(&path, &what, text, &promotion_scope(names))
+                .map_err(|problem| self.text_problem(&path, &what, Some(text), problem))
         });
-        let Found::Good(model) = model? else { return None };
         Some(SchedulePlan {
             name: name.to_owned(),
             when: when?,
@@ -309,6 +314,13 @@ impl<'d> Resolver<'d> {
             self.document.error(At::Value(&format!("{path}.below")), problem.hint("`below` must be smaller than `above`"));
         }
         let Found::Good(model) = model? else { return None };
+        let names = self.figures_of(&def.model).unwrap_or_default();
+        if def.signal != Signal::Psi && !names.is_empty() && !names.contains(&def.signal.name()) {
+            let text = format!("monitor \"{name}\": `{}` is no figure of model \"{}\"", def.signal.name(), def.model);
+            let fitting = Signal::ALL.iter().map(|(word, _)| *word).filter(|word| *word == "psi" || names.contains(word));
+            let problem = Problem::new("misplaced", text).hint(format!("it has {}", kilter_core::list(fitting)));
+            self.document.error(At::Value(&format!("{path}.signal")), problem);
+        }
         Some(MonitorPlan {
             name: name.to_owned(),
             model,
@@ -321,6 +333,12 @@ impl<'d> Resolver<'d> {
             rest: def.rest,
             retrain: def.then.contains(&Action::Retrain),
         })
+    }
+
+    /// What a model is judged by; none: its settings are wrong.
+    fn figures_of(&self, model: &str) -> Option<&'static [&'static str]> {
+        let def = self.definitions.model.get(model)?;
+        Some(figure_names(params::task(def)?, def.label.is_some()))
     }
 
     /// A source that nothing reads is stored but of no use yet; most often its name was meant to be another's.

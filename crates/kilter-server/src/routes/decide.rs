@@ -44,15 +44,16 @@ pub struct Decided<'a> {
     recorded: bool,
 }
 
-/// One input's part in a score.
+/// The part of an input, or of a group of inputs, in a score.
 #[derive(Serialize, ToSchema)]
 pub struct Reason<'a> {
+    /// The input, or the group under `reason_groups`.
     #[schema(example = "overdrafts_30d")]
     feature: &'a str,
-    /// What the model saw; null where missing.
+    /// What the model saw; null where missing, and for a group.
     #[schema(value_type = Option<f64>)]
     value: f64,
-    /// Log-odds added by this input, against the training data's mean prediction.
+    /// Added to the margin (log-odds, of most models) by this input, against the training data's mean prediction; of a group the sum of its inputs.
     contribution: f64,
 }
 
@@ -74,10 +75,9 @@ pub struct Reasons<'a> {
 
 impl Serialize for Reasons<'_> {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_seq(self.decision.reasons.iter().map(|reason| Reason {
-            feature: self.layout.inputs.get(reason.input).map_or("", String::as_str),
-            value: self.decision.inputs.get(reason.input).copied().unwrap_or(f64::NAN),
-            contribution: reason.contribution,
+        s.collect_seq(self.decision.reasons.iter().map(|reason| {
+            let (feature, value) = self.layout.reason(reason, &self.decision.inputs);
+            Reason { feature, value: value.unwrap_or(f64::NAN), contribution: reason.contribution }
         }))
     }
 }

@@ -30,7 +30,7 @@ pub struct Decisions<'a> {
 pub struct FullDecision<'a> {
     #[serde(flatten)]
     decided: Decided<'a>,
-    /// Log-odds behind the score; null without a model.
+    /// What the score is made of: log-odds, of most models with a probability; null without a model.
     margin: Option<f64>,
     /// Every input of the model by name; null where missing.
     #[schema(value_type = BTreeMap<String, Option<f64>>)]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::extract::{Request, State};
 use kilter_core::Span;
+use kilter_pipeline::Figures;
 use kilter_runtime::jobs::train::{Promotion, TrainReport};
 use kilter_store::metadata::{AliasRecord, CHALLENGER, CHAMPION, ModelVersion};
 use serde::Serialize;
@@ -110,15 +111,38 @@ pub struct Trained {
     train_rows: usize,
     /// Observations in the window whose label is not known yet.
     unmatured: usize,
+    /// What the search for settings chose; null for a model without one.
+    searched: Option<Searched>,
     /// The new version on the held-out rows; null without such rows.
     holdout: Option<Evaluation>,
     /// The version in service on the same rows.
     champion: Option<Evaluation>,
 }
 
-/// How a model did on some rows; null where the rows do not define a figure.
+/// What came of a search for settings of the learner.
 #[derive(Serialize, ToSchema)]
-pub struct Evaluation {
+pub struct Searched {
+    /// Models fitted on the way.
+    fits: usize,
+    /// Mean loss over the folds of the settings as they are declared; a figure that is better when it is larger counts with a minus.
+    loss_as_declared: f64,
+    loss_of_chosen: f64,
+    /// The settings chosen; empty where nothing was better than those declared.
+    #[schema(value_type = Object)]
+    settings: serde_json::Value,
+}
+
+/// How a model did on some rows; null where the rows, or what it predicts, do not define a figure.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum Evaluation {
+    Classes(ClassEvaluation),
+    Numbers(RegressionEvaluation),
+}
+
+/// Of a model that predicts a probability; an anomaly score has the figures of its order alone.
+#[derive(Serialize, ToSchema)]
+pub struct ClassEvaluation {
     rows: usize,
     positives: usize,
     #[schema(value_type = Option<f64>)]
@@ -141,6 +165,36 @@ pub struct Evaluation {
     ks: KolmogorovSmirnov,
     #[schema(value_type = Option<f64>)]
     gini: f64,
+}
+
+/// Of a model that predicts a number.
+#[derive(Serialize, ToSchema)]
+pub struct RegressionEvaluation {
+    rows: usize,
+    #[schema(value_type = Option<f64>)]
+    rmse: f64,
+    #[schema(value_type = Option<f64>)]
+    mae: f64,
+    #[schema(value_type = Option<f64>)]
+    median_absolute_error: f64,
+    #[schema(value_type = Option<f64>)]
+    r2: f64,
+    /// Mean prediction less mean label.
+    #[schema(value_type = Option<f64>)]
+    bias: f64,
+    /// Mean pinball loss at the level of a quantile.
+    #[schema(value_type = Option<f64>)]
+    pinball: f64,
+    /// Share of labels that are not above their prediction; of a quantile.
+    #[schema(value_type = Option<f64>)]
+    coverage: f64,
+    /// Mean deviance, where the objective has one.
+    #[schema(value_type = Option<f64>)]
+    deviance: f64,
+    #[schema(value_type = Option<f64>)]
+    mean_label: f64,
+    #[schema(value_type = Option<f64>)]
+    mean_prediction: f64,
 }
 
 /// The most that the true positive rate exceeds the false positive rate.
@@ -236,9 +290,36 @@ impl From<AliasRecord> for AliasMove {
     }
 }
 
-impl From<kilter_runtime::Evaluation> for Evaluation {
+impl From<Figures> for Evaluation {
+    fn from(figures: Figures) -> Self {
+        match figures {
+            Figures::Classes(e) => Evaluation::Classes(e.into()),
+            Figures::Numbers(e) => Evaluation::Numbers(e.into()),
+        }
+    }
+}
+
+impl From<kilter_runtime::RegressionEvaluation> for RegressionEvaluation {
+    fn from(e: kilter_runtime::RegressionEvaluation) -> Self {
+        RegressionEvaluation {
+            rows: e.rows,
+            rmse: e.rmse,
+            mae: e.mae,
+            median_absolute_error: e.median_absolute_error,
+            r2: e.r2,
+            bias: e.bias,
+            pinball: e.pinball,
+            coverage: e.coverage,
+            deviance: e.deviance,
+            mean_label: e.mean_label,
+            mean_prediction: e.mean_prediction,
+        }
+    }
+}
+
+impl From<kilter_runtime::Evaluation> for ClassEvaluation {
     fn from(e: kilter_runtime::Evaluation) -> Self {
-        Evaluation {
+        ClassEvaluation {
             rows: e.rows,
             positives: e.positives,
             auc: e.auc,
@@ -266,6 +347,12 @@ impl From<TrainReport> for Trained {
             trained_to: Moment(r.trained.to),
             train_rows: r.train_rows,
             unmatured: r.unmatured,
+            searched: r.searched.map(|s| Searched {
+                fits: s.fits,
+                loss_as_declared: s.trials[0].mean_loss(),
+                loss_of_chosen: s.best().mean_loss(),
+                settings: serde_json::Value::Object(s.best().settings.clone()),
+            }),
             holdout: r.holdout.map(Evaluation::from),
             champion: r.champion.map(Evaluation::from),
         }

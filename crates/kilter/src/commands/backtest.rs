@@ -8,9 +8,9 @@ use std::time::Instant;
 
 use indicatif::ProgressBar;
 use kilter_core::{Clock, EventTime, Span};
-use kilter_learn::{Learner, Logistic};
+use kilter_learn::{Forest, Gbdt, Learner, Linear, Logistic, Objective, Scorecard, Task, explainable, forest};
 use kilter_pipeline::backtest::{Fold, Rolling, rolling};
-use kilter_pipeline::{Feed, Freshness, Observations, Plan, Range};
+use kilter_pipeline::{Feed, Freshness, Observations, Plan, Range, figure_names};
 use kilter_runtime::{Data, Record, SystemClock};
 use kilter_store::metadata::{MetricPoint, NewRun, RunKind, RunStatus};
 use serde_json::json;
@@ -40,7 +40,8 @@ pub struct Args {
     /// End of the last test at the latest.
     #[arg(long, value_parser = parse_time)]
     to: Option<EventTime>,
-    /// Another learner than the definitions name: gbdt, forest, explainable, logistic or scorecard, with its default settings.
+    /// Another learner than the definitions name, with its default settings: gbdt, forest, explainable; logistic or scorecard, where the
+    /// model predicts a number linear.
     #[arg(long)]
     learner: Option<String>,
     /// Column of the observation that groups rows, such as a card number; for --top and --exclude-known.
@@ -84,13 +85,12 @@ fn backtest(data: &Data, plan: &Arc<Plan>, args: &Args) -> anyhow::Result<()> {
     };
     let learner = match args.learner.as_deref() {
         None => model_plan.learner.clone(),
-        Some("gbdt") => Learner::Gbdt(kilter_learn::Gbdt::default()),
-        Some("forest") => Learner::Forest(kilter_learn::Forest::default()),
-        Some("explainable") => Learner::Explainable(kilter_learn::Explainable::default()),
-        Some("logistic") => Learner::Logistic(Logistic::default()),
-        Some("scorecard") => Learner::Scorecard(kilter_learn::Scorecard::default()),
-        Some(other) => return Err(unknown("learner", other, ["gbdt", "forest", "explainable", "logistic", "scorecard"].into_iter())),
+        Some(word) => other_learner(word, model_plan.task())?,
     };
+    let names = figure_names(learner.task(), true);
+    if learner.task().has_numbers() && (args.top.is_some() || args.exclude_known) {
+        anyhow::bail!("--top and --exclude-known are of positives, and model `{}` predicts a number", args.model);
+    }
     let freshness = args.stale.map_or(Freshness::Live, Freshness::Batch);
     let whole = Range { from: EventTime::EARLIEST, to: args.to.unwrap_or(EventTime::LATEST) };
     let started = Instant::now();
@@ -145,7 +145,12 @@ fn backtest(data: &Data, plan: &Arc<Plan>, args: &Args) -> anyhow::Result<()> {
     }
     println!("{} observations read in {read:.1} s; {} folds in {fit:.1} s (run {run})", grouped(observations.len() as u64), folds.len());
     let top = args.top.map(|k| format!("precision@{k}"));
-    let mut header = vec!["train", "test", "rows", "positives", "test rows", "auc", "average precision", "log loss"];
+    // Four digits of what lies between 0 and 1, one more of a loss.
+    let shown: Vec<&str> = names.iter().copied().filter(|name| *name != "rows").take(3).collect();
+    let told = |name: &str, value: f64| if name == "log_loss" { format!("{value:.5}") } else { format!("{value:.4}") };
+    let titles: Vec<String> = shown.iter().map(|name| name.replace('_', " ")).collect();
+    let mut header = vec!["train", "test", "rows", "positives", "test rows"];
+    header.extend(titles.iter().map(String::as_str));
     header.extend(top.as_deref());
     let mut out = table(&header);
     let date = |t: EventTime| t.to_string().chars().take(10).collect::<String>();
@@ -156,12 +161,10 @@ fn backtest(data: &Data, plan: &Arc<Plan>, args: &Args) -> anyhow::Result<()> {
                     date(f.train.from),
                     date(f.test.from),
                     grouped(f.train_rows as u64),
-                    grouped(f.train_positives as u64),
-                    grouped(f.evaluation.rows as u64),
-                    format!("{:.4}", f.evaluation.auc),
-                    format!("{:.4}", f.evaluation.average_precision),
-                    format!("{:.5}", f.evaluation.log_loss),
+                    if learner.task().has_numbers() { String::new() } else { grouped(f.train_positives as u64) },
+                    grouped(f.evaluation.rows() as u64),
                 ];
+                row.extend(shown.iter().map(|name| told(name, f.evaluation.get(name))));
                 row.extend(f.top_precision.map(|p| format!("{p:.4}")));
                 out.add_row(row);
             }
@@ -173,9 +176,7 @@ fn backtest(data: &Data, plan: &Arc<Plan>, args: &Args) -> anyhow::Result<()> {
     if done.len() > 1 {
         let mean = |pick: &dyn Fn(&Fold) -> f64| done.iter().map(|f| pick(f)).sum::<f64>() / done.len() as f64;
         let mut row = vec!["mean".into(), String::new(), String::new(), String::new(), String::new()];
-        row.push(format!("{:.4}", mean(&|f| f.evaluation.auc)));
-        row.push(format!("{:.4}", mean(&|f| f.evaluation.average_precision)));
-        row.push(format!("{:.5}", mean(&|f| f.evaluation.log_loss)));
+        row.extend(shown.iter().map(|name| told(name, mean(&|f| f.evaluation.get(name)))));
         if args.top.is_some() {
             row.push(format!("{:.4}", mean(&|f| f.top_precision.unwrap_or(f64::NAN))));
         }
@@ -183,6 +184,28 @@ fn backtest(data: &Data, plan: &Arc<Plan>, args: &Args) -> anyhow::Result<()> {
     }
     println!("{out}");
     Ok(())
+}
+
+/// A learner by its word, with its default settings, for what the model's labels are.
+fn other_learner(word: &str, task: Task) -> anyhow::Result<Learner> {
+    let (objective, target) = match task.has_numbers() {
+        true => (Objective::SquaredError, forest::Target::Mean),
+        false => (Objective::Binary, forest::Target::Binary),
+    };
+    let words: &[&str] = if task.has_numbers() {
+        &["gbdt", "forest", "explainable", "linear"]
+    } else {
+        &["gbdt", "forest", "explainable", "logistic", "scorecard"]
+    };
+    Ok(match word {
+        _ if !words.contains(&word) => return Err(unknown("learner", word, words.iter().copied())),
+        "gbdt" => Learner::Gbdt(Gbdt { objective, ..Gbdt::default() }),
+        "forest" => Learner::Forest(Forest { target, ..Forest::default() }),
+        "explainable" => Learner::Explainable(explainable::Explainable { target, ..explainable::Explainable::default() }),
+        "linear" => Learner::Linear(Linear::default()),
+        "logistic" => Learner::Logistic(Logistic::default()),
+        _ => Learner::Scorecard(Scorecard::default()),
+    })
 }
 
 fn observe(
@@ -233,9 +256,8 @@ fn track(data: &Data, plan: &Plan, args: &Args, learner: &Learner, spec: &Rollin
     data.wait(data.metadata.log_params(&id, &params))?;
     let mut points = Vec::new();
     for (step, fold) in folds.iter().enumerate() {
-        let e = &fold.evaluation;
-        for (key, value) in [("auc", e.auc), ("average_precision", e.average_precision), ("log_loss", e.log_loss)] {
-            points.push(MetricPoint { key: key.into(), value, step: step as i64, at: now });
+        for name in figure_names(learner.task(), true).iter().filter(|name| **name != "rows").take(3) {
+            points.push(MetricPoint { key: (*name).into(), value: fold.evaluation.get(name), step: step as i64, at: now });
         }
     }
     data.wait(data.metadata.log_metrics(&id, &points))?;

@@ -6,8 +6,8 @@ use anyhow::Context;
 use kilter_learn::exchange::Format;
 
 use crate::api::{Api, Client};
-use crate::commands::cell;
 use crate::commands::registry::versioned;
+use crate::commands::{cell, judged};
 
 #[derive(clap::Subcommand)]
 pub enum Task {
@@ -81,17 +81,8 @@ async fn import(dir: &Path, args: ImportArgs) -> anyhow::Result<()> {
         println!("  note        {}", cell(note));
     }
     for (name, key) in [("recent  ", "recent"), ("champion", "champion")] {
-        let e = &report[key];
-        if !e.is_null() {
-            println!(
-                "  {name}    {} rows: auc {} ({} to {})  average precision {}  log loss {}",
-                cell(&e["rows"]),
-                cell(&e["auc"]),
-                cell(&e["auc_low"]),
-                cell(&e["auc_high"]),
-                cell(&e["average_precision"]),
-                cell(&e["log_loss"])
-            );
+        if let Some(figures) = judged(&report[key]) {
+            println!("  {name}    {figures}");
         }
     }
     if !report["recent"].is_null() {

@@ -48,6 +48,31 @@ pub fn cell(value: &Value) -> String {
     }
 }
 
+/// What came of judging a model, in one line; none: it was not judged.
+pub fn judged(figures: &Value) -> Option<String> {
+    let known = |name: &str| figures[name].is_number();
+    let told = |names: &[&str]| -> Vec<String> {
+        let known = names.iter().filter(|name| known(name));
+        known.map(|name| format!("{} {}", name.replace('_', " "), cell(&figures[*name]))).collect()
+    };
+    let mut parts = told(&["pinball", "coverage", "deviance", "rmse", "mae", "r2", "bias"]);
+    if known("auc") {
+        parts.push(format!("auc {} ({} to {})", cell(&figures["auc"]), cell(&figures["auc_low"]), cell(&figures["auc_high"])));
+    }
+    parts.extend(told(&["average_precision", "log_loss"]));
+    if figures["ks"]["value"].is_number() {
+        parts.push(format!("ks {}", cell(&figures["ks"]["value"])));
+    }
+    (!figures.is_null())
+        .then(|| format!("{} rows: {}", cell(&figures["rows"]), if parts.is_empty() { "no label yet".into() } else { parts.join("  ") }))
+}
+
+/// The figure that a model's task is led by, such as `auc 0.7412`, out of a version's or a run's metrics.
+pub fn lead_figure(metrics: &Value) -> String {
+    let lead = ["auc", "pinball", "deviance", "rmse"].into_iter().find(|name| metrics[*name].is_number());
+    lead.map_or(String::new(), |name| format!("{name} {}", cell(&metrics[name])))
+}
+
 /// Reads a time given on the command line.
 pub fn parse_time(text: &str) -> Result<EventTime, String> {
     EventTime::parse(text).ok_or_else(|| format!("`{text}` is no time; write 2026-01-31 or 2026-01-31T10:00:00Z"))

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::api::Api;
-use crate::commands::{cell, exchange, table};
+use crate::commands::{cell, exchange, lead_figure, table};
 
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -99,7 +99,7 @@ pub async fn models(dir: &Path, args: ModelsArgs) -> anyhow::Result<()> {
         println!("{}", serde_json::to_string_pretty(&answer)?);
         return Ok(());
     }
-    let mut out = table(&["version", "alias", "learner", "trained from", "to", "rows", "auc held out", "notes"]);
+    let mut out = table(&["version", "alias", "learner", "trained from", "to", "rows", "held out", "notes"]);
     for v in rows(&answer, "versions") {
         let aliases: Vec<String> = v["aliases"].as_array().into_iter().flatten().map(cell).collect();
         let m = &v["metrics"];
@@ -110,7 +110,7 @@ pub async fn models(dir: &Path, args: ModelsArgs) -> anyhow::Result<()> {
             day(&v["trained_from"]),
             day(&v["trained_to"]),
             m["train_rows"].as_f64().map(|n| n.to_string()).unwrap_or_default(),
-            cell(&m["auc"]),
+            lead_figure(m),
             cell(&v["notes"]),
         ]);
     }
@@ -163,7 +163,7 @@ pub async fn runs(dir: &Path, args: RunsArgs) -> anyhow::Result<()> {
         println!("{}", serde_json::to_string_pretty(&answer)?);
         return Ok(());
     }
-    let mut out = table(&["run", "kind", "model", "status", "trigger", "auc", "started", "error"]);
+    let mut out = table(&["run", "kind", "model", "status", "trigger", "figure", "started", "error"]);
     for r in rows(&answer, "runs") {
         out.add_row([
             cell(&r["id"]),
@@ -171,7 +171,7 @@ pub async fn runs(dir: &Path, args: RunsArgs) -> anyhow::Result<()> {
             cell(&r["model"]),
             cell(&r["status"]),
             cell(&r["tags"]["trigger"]),
-            cell(&r["metrics"]["auc"]),
+            lead_figure(&r["metrics"]),
             cell(&r["started_at"]),
             cell(&r["error"]),
         ]);

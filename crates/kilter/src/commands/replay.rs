@@ -115,7 +115,7 @@ fn as_json(id: &str, r: &Replayed) -> serde_json::Value {
         let reasons: Vec<_> = d
             .reasons
             .iter()
-            .map(|r| serde_json::json!({ "feature": layout.inputs.get(r.input), "contribution": r.contribution }))
+            .map(|r| serde_json::json!({ "feature": layout.reason(r, &d.inputs).0, "contribution": r.contribution }))
             .collect();
         serde_json::json!({
             "outcome": layout.outcomes.get(d.outcome), "score": d.score, "model_version": d.version, "inputs": inputs, "reasons": reasons,

@@ -6,7 +6,7 @@ use kilter_core::EventTime;
 use serde_json::json;
 
 use crate::api::Api;
-use crate::commands::{cell, parse_time};
+use crate::commands::{cell, judged, parse_time};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -48,19 +48,21 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
     }
     println!("{} version {} (run {})", cell(&report["model"]), cell(&report["version"]), cell(&report["run"]));
     println!("  trained on  {} rows, {} to {}", cell(&report["train_rows"]), cell(&report["trained_from"]), cell(&report["trained_to"]));
+    let searched = &report["searched"];
+    if !searched.is_null() {
+        let chosen: Vec<String> =
+            searched["settings"].as_object().into_iter().flatten().map(|(name, value)| format!("{name} {}", cell(value))).collect();
+        let chosen = if chosen.is_empty() { "the settings as declared".into() } else { chosen.join(", ") };
+        println!(
+            "  searched    {} fits: loss {} with {chosen}; {} as declared",
+            cell(&searched["fits"]),
+            cell(&searched["loss_of_chosen"]),
+            cell(&searched["loss_as_declared"])
+        );
+    }
     for (name, key) in [("held out", "holdout"), ("champion", "champion")] {
-        let e = &report[key];
-        if !e.is_null() {
-            println!(
-                "  {name}    {} rows: auc {} ({} to {})  average precision {}  log loss {}  ks {}",
-                cell(&e["rows"]),
-                cell(&e["auc"]),
-                cell(&e["auc_low"]),
-                cell(&e["auc_high"]),
-                cell(&e["average_precision"]),
-                cell(&e["log_loss"]),
-                cell(&e["ks"]["value"])
-            );
+        if let Some(figures) = judged(&report[key]) {
+            println!("  {name}    {figures}");
         }
     }
     if report["unmatured"].as_u64().is_some_and(|n| n > 0) {

@@ -159,7 +159,7 @@ fn judge(service: &Service) -> anyhow::Result<Vec<Judged>> {
             nightly.matrix.row(index, &mut row);
             let lost = names.get(&d.offset).and_then(|n| losses.get(n)).copied().unwrap_or(0.0);
             let approved = recorded.layout.outcomes.get(d.outcome).is_some_and(|o| o == "approve");
-            judged.push(Judged { version, live, nightly: champion.model.probability(&row), label, lost, approved });
+            judged.push(Judged { version, live, nightly: champion.model.predict(&row), label, lost, approved });
         }
         match next {
             Some(position) => before = Some(position),
@@ -210,7 +210,7 @@ fn models(service: &Service, trainings: &Trainings, judged: &[Judged]) -> anyhow
                 trained_from: report.trained.from,
                 trained_to: report.trained.to,
                 rows: report.train_rows,
-                holdout_auc: report.holdout.as_ref().map_or(f64::NAN, |e| e.auc),
+                holdout_auc: report.holdout.as_ref().map_or(f64::NAN, |e| e.get("auc")),
                 decided: decided.get(&report.version).copied().unwrap_or(0),
                 live_auc: auc(&scores, &labels),
             }

@@ -173,7 +173,7 @@ impl Screen {
         let trainings = self.trainings.lock().map(|t| t.clone()).unwrap_or_default();
         let in_service = trainings.iter().filter_map(|t| t.as_ref().ok()).rfind(|r| r.promote);
         in_service.map_or("none yet".into(), |r| {
-            let auc = r.holdout.as_ref().map_or(f64::NAN, |e| e.auc);
+            let auc = r.holdout.as_ref().map_or(f64::NAN, |e| e.get("auc"));
             format!("version {} (auc {auc:.3} held out)", r.version)
         })
     }

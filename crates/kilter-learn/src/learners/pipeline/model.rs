@@ -88,8 +88,8 @@ impl Model for PipelineModel {
         self.model.margins(&self.prepare(matrix))
     }
 
-    fn predict(&self, row: &[f64]) -> f64 {
-        self.prepared(row, |row| self.model.predict(row))
+    fn prediction_of(&self, margin: f64) -> f64 {
+        self.model.prediction_of(margin)
     }
 
     fn probability_of(&self, margin: f64) -> f64 {

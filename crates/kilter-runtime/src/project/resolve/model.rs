@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 
 use kilter_core::{DataType, Problem, SourceId};
 use kilter_features::expr::{self, Expr, Scope};
-use kilter_learn::{Gbdt, Learner};
+use kilter_learn::{Gbdt, Learner, Task};
 use kilter_pipeline::{InputPlan, LabelPlan, ModelPlan};
 
 use super::super::definitions::*;
 use super::super::document::At;
-use super::super::params;
+use super::super::{params, search};
 use super::context::Context;
-use super::scorecard;
 use super::{Found, Resolver, is_key, type_name};
+use super::{reasons, scorecard};
 
 pub(super) fn resolve(resolver: &mut Resolver<'_>, name: &str, def: &ModelDef, context: Option<&Context>) -> Option<ModelPlan> {
     let path = format!("model.{name}");
@@ -26,15 +26,28 @@ pub(super) fn resolve(resolver: &mut Resolver<'_>, name: &str, def: &ModelDef, c
     let learner = learner(resolver, &path, def, names.as_deref());
     let categorical_sound =
         inputs.as_ref().and_then(|i| i.as_ref()).is_none_or(|inputs| categories_have_types(resolver, &path, def, inputs));
-    let label = label(resolver, &path, &what, def, context);
+    let task = params::task(def);
+    let calibrated = calibration(resolver, &path, def, task);
+    let label = def.label.as_ref().map(|own| label(resolver, &path, &what, own, task, context));
     Some(ModelPlan {
         name: name.to_owned(),
         context: context?.plan.clone(),
         include_self: def.include_self,
         inputs: inputs??,
-        learner: learner.filter(|_| categorical_sound)?,
-        label: Some(label?),
+        search: match (&def.search, &learner) {
+            (Some(_), Some(learner)) => Some(search::plan(resolver.document, &path, def, learner)?),
+            _ => None,
+        },
+        learner: learner.filter(|_| categorical_sound && calibrated)?,
+        label: match label {
+            Some(label) => Some(label?),
+            None => None,
+        },
         window: def.window,
+        reasons: match (def.reason_groups.is_empty(), &names) {
+            (false, Some(names)) => Some(reasons::resolve(resolver, &path, &def.reason_groups, names)?),
+            _ => None,
+        },
         calibration: def.calibration.as_ref().map(|c| c.plan()),
         holdout: def.holdout,
         min_rows: def.min_rows as usize,
@@ -277,7 +290,8 @@ fn is_identifier(text: &str) -> bool {
 
 fn learner(resolver: &Resolver<'_>, path: &str, def: &ModelDef, inputs: Option<&[String]>) -> Option<Learner> {
     let mut sound = inputs.is_some();
-    if matches!(def.learner, LearnerKind::Forest | LearnerKind::Logistic) && !def.monotone.is_empty() {
+    let keeps_directions = matches!(def.learner, LearnerKind::Gbdt | LearnerKind::Explainable | LearnerKind::Scorecard);
+    if !keeps_directions && !def.monotone.is_empty() {
         let name = LearnerKind::WORDS.iter().find(|(_, kind)| *kind == def.learner).map_or("", |(word, _)| word);
         let problem = Problem::new("misplaced", format!("the learner \"{name}\" keeps no directions"));
         resolver.document.error(At::Key(&format!("{path}.monotone")), problem.hint("use `learner = \"gbdt\"`, or leave `monotone` out"));
@@ -389,12 +403,34 @@ pub(super) fn input_position(name: &str, inputs: &[String]) -> Option<usize> {
     })
 }
 
-fn label(resolver: &mut Resolver<'_>, path: &str, what: &str, def: &ModelDef, context: Option<&Context>) -> Option<LabelPlan> {
-    let label = &def.label;
+/// Whether what is calibrated has a probability.
+fn calibration(resolver: &Resolver<'_>, path: &str, def: &ModelDef, task: Option<Task>) -> bool {
+    let Some(task) = task.filter(|task| def.calibration.is_some() && *task != Task::Classes) else { return true };
+    let problem = Problem::new("misplaced", format!("the learner predicts {}, and a calibration is of probabilities", task.words()));
+    resolver.document.error(At::Key(&format!("{path}.calibration")), problem.hint("leave `calibration` out"));
+    false
+}
+
+fn label(
+    resolver: &mut Resolver<'_>,
+    path: &str,
+    what: &str,
+    label: &LabelDef,
+    task: Option<Task>,
+    context: Option<&Context>,
+) -> Option<LabelPlan> {
+    let is_number = task.is_some_and(Task::has_numbers);
     let path = format!("{path}.label");
     let what = format!("the label of {what}");
     let Found::Good(source) = resolver.source(&format!("{path}.source"), &what, &label.source)? else { return None };
-    let value = label_value(resolver, &path, &what, label, source);
+    let value = label_value(resolver, &path, &what, label, is_number, source);
+    let is_class = |label: f64| label == 0.0 || label == 1.0;
+    if label.absent.is_some_and(|absent| !is_class(absent)) && task.is_some_and(|task| !task.has_numbers()) {
+        let problem = Problem::new("out_of_range", "the label of a row without a label event must be 0 or 1");
+        resolver
+            .document
+            .error(At::Value(&format!("{path}.absent")), problem.hint("write `absent = 0`; a learner of numbers takes others"));
+    }
     let observed = context?.plan.source;
     let keys: Vec<Option<(usize, usize)>> =
         label.on.iter().enumerate().map(|(i, pair)| key_pair(resolver, &path, &what, i, pair, observed, source)).collect();
@@ -403,6 +439,7 @@ fn label(resolver: &mut Resolver<'_>, path: &str, what: &str, def: &ModelDef, co
     Some(LabelPlan {
         source,
         value: value?,
+        is_number,
         value_text: label.value.clone(),
         observation_key,
         label_key,
@@ -411,7 +448,7 @@ fn label(resolver: &mut Resolver<'_>, path: &str, what: &str, def: &ModelDef, co
     })
 }
 
-fn label_value(resolver: &Resolver<'_>, path: &str, what: &str, label: &LabelDef, source: SourceId) -> Option<Expr> {
+fn label_value(resolver: &Resolver<'_>, path: &str, what: &str, label: &LabelDef, is_number: bool, source: SourceId) -> Option<Expr> {
     let path = format!("{path}.value");
     let mut scope = Scope::new();
     for field in &resolver.plan_of(source).schema.fields {
@@ -420,8 +457,12 @@ fn label_value(resolver: &Resolver<'_>, path: &str, what: &str, label: &LabelDef
     match expr::compile(&label.value, &scope) {
         Ok(expr) if usable(expr.data_type()) => Some(expr),
         Ok(expr) => {
-            let problem = Problem::new("wrong_type", format!("the value must be a bool or 0/1, this is {}", type_name(expr.data_type())));
-            let hint = format!("compare it: value = \"{} = 'default'\"", label.value.trim());
+            let must = if is_number { "a number" } else { "a bool or 0/1" };
+            let problem = Problem::new("wrong_type", format!("the value must be {must}, this is {}", type_name(expr.data_type())));
+            let hint = match is_number {
+                true => "name a column or an expression that is a number: value = \"amount\"".to_owned(),
+                false => format!("compare it: value = \"{} = 'default'\"", label.value.trim()),
+            };
             resolver.text_problem(&path, what, Some(&label.value), problem.hint(hint));
             None
         }
