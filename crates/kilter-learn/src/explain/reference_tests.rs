@@ -6,8 +6,8 @@ use super::*;
 use crate::calibration::Method;
 use crate::pipeline::{Fill, Step};
 use crate::{
-    Calibration, Explainable, Forest, Gbdt, Isolation, Learner, Linear, Logistic, Scorecard, TrainingSet, calibrate, exchange, isolation, linear,
-    load, pipeline,
+    Calibration, Explainable, Forest, Gbdt, Isolation, Learner, Linear, Logistic, Scorecard, TrainingSet, calibrate, exchange, isolation,
+    linear, load, pipeline,
 };
 
 /// Three numbers with gaps, one of which is noise, and a category.
@@ -102,7 +102,8 @@ fn every_model_gives_the_values_of_the_definition() {
 fn a_pipelines_contributions_add_up() {
     let set = rows(600, 1);
     let steps = [Step::Impute { columns: vec!["a".into()], fill: Fill::Median, indicator: true }];
-    let model = pipeline::fit(&set, &steps, |set| Learner::Gbdt(Gbdt { trees: 5, early_stopping: None, ..Gbdt::default() }).fit(set)).unwrap();
+    let model =
+        pipeline::fit(&set, &steps, |set| Learner::Gbdt(Gbdt { trees: 5, early_stopping: None, ..Gbdt::default() }).fit(set)).unwrap();
     let (reference, mut row) = (rows(9, 5).matrix, Vec::new());
     rows(1, 8).matrix.row(0, &mut row);
     let (contributions, base) = explain_against(&model, &row, &reference).unwrap();

@@ -52,7 +52,7 @@ pub fn fit_batches(batches: &mut dyn Batches, parameters: &Gbdt, lent: &mut [u8]
     Course::default().check(&kept.set, parameters)?;
     boost::check(&kept.set, 0..training, parameters)?;
 
-    let (encoders, encoded, cuts, is_categories) = kept.cut(sample, training, parameters)?;
+    let Cut { encoders, encoded, cuts, is_categories } = kept.cut(sample, training, parameters)?;
     let (by_column, by_row) = lent.split_at_mut(rows * names.len());
     let mut columns: Vec<&mut [u8]> = by_column.chunks_exact_mut(rows).collect();
     bin(batches, &names, rows, &cuts, &mut columns)?;
@@ -80,6 +80,14 @@ pub fn fit_batches(batches: &mut dyn Batches, parameters: &Gbdt, lent: &mut [u8]
         validation: (training < rows).then(|| Scored::new(&rows_of(training..rows), part(training..rows), parameters, &goal)),
     };
     boost::on_threads(rows * names.len(), || boost::grow_trees(ready, parameters, &goal))
+}
+
+/// How columns are cut, and what trees see of those of categories: of the rows trained on, then of those held out.
+struct Cut<'a> {
+    encoders: Encoders,
+    encoded: [Encoded<'a>; 2],
+    cuts: Vec<Cuts>,
+    is_categories: Vec<bool>,
 }
 
 /// What a fit keeps of the rows themselves.
@@ -137,13 +145,7 @@ impl Kept {
         Ok((Kept { set, categories }, sample))
     }
 
-    /// Where each column is cut, and what trees see of the columns of categories: of the rows trained on and of those held out.
-    fn cut(
-        &self,
-        sample: Sample,
-        training: usize,
-        parameters: &Gbdt,
-    ) -> Result<(Encoders, [Encoded<'_>; 2], Vec<Cuts>, Vec<bool>), LearnError> {
+    fn cut(&self, sample: Sample, training: usize, parameters: &Gbdt) -> Result<Cut<'_>, LearnError> {
         let encoders = Encoders::learn(&self.set, 0..training, parameters)?;
         let number = |place: usize| self.categories[place];
         let (encoded, own_cuts, own_sets) = boost::prepare(&encoders, &self.set, 0..training, parameters, number)?;
@@ -155,7 +157,7 @@ impl Kept {
             cuts[column] = own_cuts[place].clone();
             is_categories[column] = own_sets[place];
         }
-        Ok((encoders.among(&self.categories), [encoded, held_out], cuts, is_categories))
+        Ok(Cut { encoders: encoders.among(&self.categories), encoded: [encoded, held_out], cuts, is_categories })
     }
 }
 
