@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use kilter_learn::{Gbdt, LearnError, Model as _, TrainingSet, gbdt};
+use kilter_learn::{Gbdt, LearnError, TrainingSet, gbdt};
 use memmap2::MmapMut;
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
@@ -30,7 +30,7 @@ impl gbdt::Batches for Given {
         self.rows
     }
 
-    fn each(&mut self, take: &mut dyn FnMut(&TrainingSet) -> Result<(), LearnError>) -> Result<(), LearnError> {
+    fn each(&mut self, take: &mut gbdt::Take<'_>) -> Result<(), LearnError> {
         let mut refused = None;
         let read = Python::attach(|py| {
             for batch in self.iterable.bind(py).try_iter()? {

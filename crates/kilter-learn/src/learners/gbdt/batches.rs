@@ -22,8 +22,11 @@ pub trait Batches {
     fn rows(&self) -> usize;
 
     /// Hands one batch after the other to `take`, the same each time it is called.
-    fn each(&mut self, take: &mut dyn FnMut(&TrainingSet) -> Result<(), LearnError>) -> Result<(), LearnError>;
+    fn each(&mut self, take: &mut Take<'_>) -> Result<(), LearnError>;
 }
+
+/// What takes a batch; an error ends the reading.
+pub type Take<'a> = dyn FnMut(&TrainingSet) -> Result<(), LearnError> + Send + 'a;
 
 /// Bytes of room that a fit of so many rows and columns works in.
 pub fn room(rows: usize, columns: usize) -> usize {

@@ -23,7 +23,7 @@ impl Batches for Parts<'_> {
         self.set.rows()
     }
 
-    fn each(&mut self, take: &mut dyn FnMut(&TrainingSet) -> Result<(), LearnError>) -> Result<(), LearnError> {
+    fn each(&mut self, take: &mut Take<'_>) -> Result<(), LearnError> {
         self.read += 1;
         let starts = (0..self.set.rows()).step_by(self.size);
         starts.map(|start| self.set.slice(start..(start + self.size).min(self.set.rows()))).try_for_each(|part| take(&part))
@@ -110,7 +110,7 @@ impl Batches for Odd {
         self.rows
     }
 
-    fn each(&mut self, take: &mut dyn FnMut(&TrainingSet) -> Result<(), LearnError>) -> Result<(), LearnError> {
+    fn each(&mut self, take: &mut Take<'_>) -> Result<(), LearnError> {
         self.readings.remove(0).iter().try_for_each(take)
     }
 }

@@ -45,7 +45,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{LearnError, TrainingSet};
 
-pub use batches::{Batches, fit_batches, room};
+pub use batches::{Batches, Take, fit_batches, room};
 pub(crate) use categories::Encoder;
 pub use categories::category_of;
 pub use certificate::Certificate;
