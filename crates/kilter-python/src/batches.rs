@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use kilter_learn::{Gbdt, LearnError, TrainingSet, gbdt};
+use kilter_learn::{Gbdt, LearnError, gbdt};
 use memmap2::MmapMut;
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
