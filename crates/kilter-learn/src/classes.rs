@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::calibration::{ClassMap, ClassMethod};
 use crate::format::{self, Header, Sealed, Writer, seal_newest};
 use crate::math::sigmoid;
 use crate::{LearnError, Matrix, Model, load};
@@ -24,12 +25,16 @@ pub struct ClassModel {
     names: Vec<String>,
     link: ClassLink,
     members: Vec<Box<dyn Model>>,
+    calibration: Option<ClassMap>,
 }
 
 #[derive(Serialize, Deserialize)]
 struct Parameters {
     names: Vec<String>,
     link: ClassLink,
+    /// Left out where there is none: such files are as they were before there was any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    calibration: Option<ClassMethod>,
 }
 
 impl ClassModel {
@@ -40,7 +45,16 @@ impl ClassModel {
     pub fn new(names: Vec<String>, link: ClassLink, members: Vec<Box<dyn Model>>) -> Self {
         assert!(names.len() == members.len() && members.len() >= 2, "each class has one name and one model");
         assert!(members.iter().all(|member| member.inputs() == members[0].inputs()), "the classes' models must read the same inputs");
-        ClassModel { names, link, members }
+        ClassModel { names, link, members, calibration: None }
+    }
+
+    pub(crate) fn with_calibration(self, calibration: ClassMap) -> Self {
+        ClassModel { calibration: Some(calibration), ..self }
+    }
+
+    /// How probabilities were made to come true; none: they are the model's own.
+    pub fn calibration(&self) -> Option<ClassMethod> {
+        self.calibration.as_ref().map(ClassMap::method)
     }
 
     /// Names of the features, in the order of a row.
@@ -85,9 +99,13 @@ impl ClassModel {
 
     /// The likeliest class, the first of equals.
     pub fn predict(&self, row: &[f64]) -> usize {
-        let mut margins = Vec::new();
-        self.margins(row, &mut margins);
-        likeliest(&margins)
+        let mut of_classes = Vec::new();
+        // Of a calibration the margins know nothing.
+        match self.calibration {
+            Some(_) => self.probabilities(row, &mut of_classes),
+            None => self.margins(row, &mut of_classes),
+        }
+        likeliest(&of_classes)
     }
 
     /// For each row of a matrix one margin a class: the bits of [`margins`](Self::margins), faster for many.
@@ -126,7 +144,10 @@ impl ClassModel {
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut body = Writer::default();
         self.members.iter().for_each(|member| body.block(&member.to_bytes()));
-        let parameters = Parameters { names: self.names.clone(), link: self.link };
+        if let Some(calibration) = &self.calibration {
+            calibration.write(&mut body);
+        }
+        let parameters = Parameters { names: self.names.clone(), link: self.link, calibration: self.calibration() };
         seal_newest(&Header { kind: KIND.into(), inputs: self.inputs().to_vec(), parameters, report: () }, body)
     }
 
@@ -137,6 +158,7 @@ impl ClassModel {
             "inputs": self.inputs(),
             "classes": self.names,
             "link": self.link,
+            "calibration": self.calibration.as_ref().map(ClassMap::describe),
             "members": self.members.iter().map(|member| member.describe()).collect::<Vec<_>>(),
         })
     }
@@ -153,6 +175,9 @@ impl ClassModel {
         let even = 1.0 / margins.len() as f64;
         // Where every class is all but impossible, none is likelier than another.
         margins.iter_mut().for_each(|share| *share = if total > 0.0 { *share / total } else { even });
+        if let Some(calibration) = &self.calibration {
+            calibration.apply(margins);
+        }
     }
 }
 
@@ -166,15 +191,16 @@ pub fn load_classes(bytes: &[u8]) -> Result<ClassModel, LearnError> {
     if sealed.kind != KIND {
         return Err(LearnError::UnknownKind { kind: sealed.kind });
     }
-    let Header { inputs, parameters: Parameters { names, link }, .. } = sealed.header::<Parameters, ()>()?;
+    let Header { inputs, parameters: Parameters { names, link, calibration }, .. } = sealed.header::<Parameters, ()>()?;
     let mut body = sealed.body();
     body.room_for(names.len(), 8)?;
     let members = names.iter().map(|_| load(body.block()?)).collect::<Result<Vec<_>, _>>()?;
+    let calibration = calibration.map(|method| ClassMap::read(method, names.len(), &mut body)).transpose()?;
     body.end()?;
     if members.len() < 2 || members.iter().any(|member| member.inputs() != inputs) {
         return Err(LearnError::corrupt("its classes are fewer than two, or read different inputs"));
     }
-    Ok(ClassModel { names, link, members })
+    Ok(ClassModel { names, link, members, calibration })
 }
 
 /// What [`load`] says of such a file: what takes one output must not take the first of several for it.

@@ -4,11 +4,14 @@
 //! the model's own, and so do its contributions. No method turns an order round: of two margins the higher never gets the lower probability,
 //! and where the rows ask for the opposite the curve is flat.
 
+mod classes;
 mod isotonic;
 mod model;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use classes::ClassMap;
+pub use classes::{ClassMethod, ClassQuality, calibrate_classes};
 pub use model::{Calibrated, Quality, calibrate};
 pub(crate) use model::{KIND, read};
 

@@ -124,10 +124,6 @@ impl Model for Calibrated {
         self.model.margins(matrix)
     }
 
-    fn predict(&self, row: &[f64]) -> f64 {
-        self.probability(row)
-    }
-
     fn probability_of(&self, margin: f64) -> f64 {
         self.map.probability(self.link().log_odds(margin))
     }
@@ -193,7 +189,7 @@ impl Model for Calibrated {
 }
 
 impl Map {
-    fn write(&self, body: &mut Writer) {
+    pub(super) fn write(&self, body: &mut Writer) {
         body.f64(self.shift);
         match &self.bend {
             Bend::Identity => body.u8(0),
@@ -211,7 +207,7 @@ impl Map {
         }
     }
 
-    fn read(body: &mut crate::format::Reader<'_>) -> Result<Map, LearnError> {
+    pub(super) fn read(body: &mut crate::format::Reader<'_>) -> Result<Map, LearnError> {
         let shift = body.f64()?;
         let which = body.u8()?;
         let bend = match which {
@@ -240,7 +236,7 @@ impl Map {
         Ok(Map { bend, shift })
     }
 
-    fn describe(&self) -> serde_json::Value {
+    pub(super) fn describe(&self) -> serde_json::Value {
         let bend = match &self.bend {
             Bend::Identity => serde_json::json!({}),
             Bend::Platt(curve) => serde_json::json!({ "slope": curve.slopes[0], "intercept": curve.intercept }),
