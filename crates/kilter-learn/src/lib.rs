@@ -16,6 +16,7 @@ pub mod math;
 mod matrix;
 pub mod metrics;
 mod model;
+pub mod text;
 
 pub use calibration::{Calibrated, Calibration, calibrate};
 pub use classes::{ClassLink, ClassModel, load_classes};
@@ -26,8 +27,10 @@ pub use learners::forest::{self, Forest, ForestModel};
 pub use learners::gbdt::category_of;
 pub use learners::gbdt::{self, Gbdt, GbdtModel, Objective};
 pub use learners::isolation::{self, Isolation, IsolationModel};
+pub use learners::kmeans::{self, KMeans, KMeansModel};
 pub use learners::linear::{self, Linear, LinearModel};
 pub use learners::logistic::{self, Logistic, LogisticModel};
+pub use learners::online::{self, Online, load_online};
 pub use learners::pipeline::{self, PipelineModel};
 pub use learners::scorecard::{self, Scorecard, ScorecardModel};
 pub use matrix::{Matrix, TrainingSet};

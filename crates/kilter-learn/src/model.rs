@@ -66,6 +66,8 @@ impl Reasons {
     }
 
     fn choose(&mut self, most: usize) {
+        // Also where this row has fewer: a later one must find the room.
+        self.strongest.reserve(most.min(self.contributions.len()));
         for (input, &contribution) in self.contributions.iter().enumerate().filter(|(_, contribution)| **contribution > 0.0) {
             let place = self.strongest.partition_point(|&(_, stronger)| stronger >= contribution);
             if place < most {
@@ -160,6 +162,16 @@ pub trait Model: Send + Sync {
 
     /// The points of a scorecard; `None` for every other model.
     fn points(&self, _row: &[f64]) -> Option<f64> {
+        None
+    }
+
+    /// The segment that the row belongs to, a number from 0; `None` for a model without segments.
+    fn segment(&self, _row: &[f64]) -> Option<usize> {
+        None
+    }
+
+    /// What a model's steps of preparation make of the rows: what its learner sees. `None` for a model without steps.
+    fn prepared(&self, _matrix: &Matrix) -> Option<Matrix> {
         None
     }
 
