@@ -115,6 +115,15 @@ pub enum LearnError {
         kind: &'static str,
     },
     NotAModel,
+    /// A model that was made at once, where one is asked for that goes on learning.
+    NotOnline {
+        kind: String,
+    },
+    /// Rows of other columns than those learned from so far.
+    OtherInputs {
+        learned: Vec<String>,
+        given: Vec<String>,
+    },
     FutureVersion {
         found: u32,
         supported: u32,
@@ -226,6 +235,13 @@ impl fmt::Display for LearnError {
                 "the model tells {classes} classes apart; here one output is needed: a probability or a number\n  hint: learn one class against all others, as a yes or no"
             ),
             NotAModel => write!(f, "these bytes are not a Kilter model (they do not start with KLTM)"),
+            NotOnline { kind } => write!(
+                f,
+                "a model of kind {kind:?} does not learn on from new rows\n  hint: online_logistic and hoeffding_tree do; train any other again, on all rows"
+            ),
+            OtherInputs { learned, given } => {
+                write!(f, "the rows have the columns {given:?}, but {learned:?} were learned from so far; names and order must be equal")
+            }
             FutureVersion { found, supported } => {
                 write!(
                     f,

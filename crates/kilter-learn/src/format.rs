@@ -211,6 +211,13 @@ pub(crate) mod tests {
         assert!(load_and_use(&longer).is_err());
     }
 
+    /// What a body says to the one that reads it, to its last byte.
+    pub(crate) fn read_back<T>(body: Writer, read: impl FnOnce(&mut Reader<'_>) -> Result<T, LearnError>) -> Result<T, LearnError> {
+        let mut from = Reader { bytes: &body.bytes };
+        let found = read(&mut from)?;
+        from.end().map(|()| found)
+    }
+
     #[test]
     fn strangers_are_named() {
         let message = |bytes: &[u8]| load(bytes).err().map(|error| error.to_string()).unwrap_or_default();

@@ -18,6 +18,7 @@ pub mod metrics;
 mod model;
 pub mod selection;
 mod task;
+pub mod text;
 
 pub use calibration::{Calibrated, Calibration, calibrate};
 pub use classes::{ClassLink, ClassModel, load_classes};
@@ -28,8 +29,10 @@ pub use learners::forest::{self, Forest, ForestModel};
 pub use learners::gbdt::category_of;
 pub use learners::gbdt::{self, Gbdt, GbdtModel, Objective};
 pub use learners::isolation::{self, Isolation, IsolationModel};
+pub use learners::kmeans::{self, KMeans, KMeansModel};
 pub use learners::linear::{self, Linear, LinearModel};
 pub use learners::logistic::{self, Logistic, LogisticModel};
+pub use learners::online::{self, Online, load_online};
 pub use learners::pipeline::{self, PipelineModel};
 pub use learners::scorecard::{self, Scorecard, ScorecardModel};
 pub use matrix::{Matrix, TrainingSet};

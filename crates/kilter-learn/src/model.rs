@@ -92,6 +92,8 @@ impl Reasons {
     }
 
     fn choose(&mut self, most: usize) {
+        // Also where this row has fewer: a later one must find the room.
+        self.strongest.reserve(most.min(self.contributions.len()));
         let mut contributions = &self.contributions;
         if let Some(group_of) = &self.group_of {
             assert_eq!(group_of.len(), self.contributions.len(), "every input has its group");
@@ -204,6 +206,16 @@ pub trait Model: Send + Sync {
 
     /// The points of a scorecard; `None` for every other model.
     fn points(&self, _row: &[f64]) -> Option<f64> {
+        None
+    }
+
+    /// The segment that the row belongs to, a number from 0; `None` for a model without segments.
+    fn segment(&self, _row: &[f64]) -> Option<usize> {
+        None
+    }
+
+    /// What a model's steps of preparation make of the rows: what its learner sees. `None` for a model without steps.
+    fn prepared(&self, _matrix: &Matrix) -> Option<Matrix> {
         None
     }
 

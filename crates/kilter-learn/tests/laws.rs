@@ -5,11 +5,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use kilter_learn::calibration::Method;
 use kilter_learn::forest::{Target, Thresholds};
 use kilter_learn::gbdt::Course;
+use kilter_learn::online::logistic::OnlineLogistic;
+use kilter_learn::online::tree::HoeffdingTree;
 use kilter_learn::pipeline::{Fill, Scaling, Step};
 use kilter_learn::scorecard::Shape;
 use kilter_learn::{
-    Calibration, Explainable, Forest, Gbdt, Isolation, LearnError, Learner, Linear, Logistic, Matrix, Model, Objective, Scorecard,
-    TrainingSet, calibrate, explainable, gbdt, isolation, linear, load, pipeline,
+    Calibration, Explainable, Forest, Gbdt, Isolation, KMeans, LearnError, Learner, Linear, Logistic, Matrix, Model, Objective, Scorecard,
+    TrainingSet, calibrate, explainable, gbdt, isolation, kmeans, linear, load, online, pipeline,
 };
 use kilter_stats::Rng;
 
@@ -113,6 +115,24 @@ fn register() -> Vec<Entry> {
         let near = if method == Method::Isotonic { STEPS } else { EXACT };
         add(&format!("logistic, {name}"), true, near, near, fit);
     }
+    // They learn in the order of rows, one by one.
+    let fit: Fit = Box::new(|set| {
+        Ok(Box::new(online::logistic::fit(set, &OnlineLogistic { half_life: Some(2_000.0), ..OnlineLogistic::default() })?))
+    });
+    add("online logistic", true, f64::INFINITY, f64::INFINITY, fit);
+    for (name, delta) in [("hoeffding tree", 1e-5), ("hoeffding tree, hasty", 0.2)] {
+        let parameters = HoeffdingTree { delta, tau: if delta > 0.1 { 0.5 } else { 0.05 }, ..HoeffdingTree::default() };
+        let fit: Fit = Box::new(move |set| Ok(Box::new(online::tree::fit(set, &parameters)?)));
+        add(name, true, f64::INFINITY, f64::INFINITY, fit);
+    }
+    let fit: Fit = Box::new(|set| {
+        let steps =
+            [Step::Power { columns: Vec::new() }, Step::Pca { columns: Vec::new(), components: set.matrix.columns(), standardise: true }];
+        Ok(Box::new(pipeline::fit(set, &steps, |set| Learner::Logistic(Logistic::default()).fit(set))?))
+    });
+    add("pipeline of components", true, STEPS, STEPS, fit);
+    let fit: Fit = Box::new(|set| Ok(Box::new(kmeans::fit(&set.matrix, None, &KMeans { clusters: 4, ..KMeans::default() })?)));
+    all.push(Entry { name: "kmeans".into(), fit, classes: false, taught: false, order: f64::INFINITY, repetition: f64::INFINITY });
     let fit: Fit = Box::new(|set| Ok(Box::new(isolation::fit(&set.matrix, &Isolation::default())?)));
     let name = "isolation".into();
     all.push(Entry { name, fit, classes: false, taught: false, order: f64::INFINITY, repetition: f64::INFINITY });
@@ -202,7 +222,20 @@ fn the_register_is_whole() {
         .collect();
     assert_eq!(
         kinds.into_iter().collect::<Vec<_>>(),
-        ["calibrated", "explainable", "forest", "gbdt", "isolation", "linear", "logistic", "pipeline", "scorecard"]
+        [
+            "calibrated",
+            "explainable",
+            "forest",
+            "gbdt",
+            "hoeffding_tree",
+            "isolation",
+            "kmeans",
+            "linear",
+            "logistic",
+            "online_logistic",
+            "pipeline",
+            "scorecard"
+        ]
     );
 }
 

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use kilter_learn::{
     Explainable, Forest, Gbdt, Logistic, Matrix, Model, Reasons, Scorecard, TrainingSet, calibrate,
     calibration::{Calibration, Method},
-    explainable, forest, gbdt, logistic, pipeline,
+    explainable, forest, gbdt, logistic, online,
+    online::{logistic::OnlineLogistic, tree::HoeffdingTree},
+    pipeline,
     pipeline::{Fill, Scaling, Step},
     scorecard,
 };
@@ -58,6 +60,8 @@ fn models() -> (Vec<Box<dyn Model>>, Matrix) {
     let trees = || gbdt::fit(&set, &Gbdt { trees: 30, early_stopping: None, ..Gbdt::default() }).unwrap();
     let fill = Step::Impute { columns: Vec::new(), fill: Fill::Median, indicator: true };
     let scale = Step::Scale { columns: Vec::new(), by: Scaling::Standard };
+    let component = |components| Step::Pca { columns: Vec::new(), components, standardise: true };
+    let components = [Step::Power { columns: Vec::new() }, component(7), component(5)];
     let models: Vec<Box<dyn Model>> = vec![
         Box::new(trees()),
         Box::new(calibrate(Box::new(trees()), &set, &Calibration { method: Method::Platt, target_rate: None }).unwrap()),
@@ -66,6 +70,9 @@ fn models() -> (Vec<Box<dyn Model>>, Matrix) {
         Box::new(explainable::fit(&set, &Explainable { bags: 2, rounds: 50, ..Explainable::default() }).unwrap()),
         Box::new(pipeline::fit(&set, &[fill, scale], |set| Ok(Box::new(logistic::fit(set, &Logistic::default())?))).unwrap()),
         Box::new(scorecard::fit(&set, &Scorecard::default()).unwrap()),
+        Box::new(pipeline::fit(&set, &components, |set| Ok(Box::new(logistic::fit(set, &Logistic::default())?))).unwrap()),
+        Box::new(online::logistic::fit(&set, &OnlineLogistic::default()).unwrap()),
+        Box::new(online::tree::fit(&set, &HoeffdingTree { tau: 0.5, ..HoeffdingTree::default() }).unwrap()),
     ];
     (models, set.matrix.slice(0..200))
 }

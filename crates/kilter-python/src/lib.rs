@@ -8,8 +8,10 @@ mod boosting;
 mod classes;
 mod explain;
 mod model;
+mod online;
 mod own;
 mod table;
+mod texts;
 mod threads;
 
 use pyo3::exceptions::PyValueError;
@@ -30,6 +32,10 @@ mod native {
     use super::classes::{ClassModel, fit_classes};
     #[pymodule_export]
     use super::model::{Model, calibrated, fit};
+    #[pymodule_export]
+    use super::online::OnlineModel;
+    #[pymodule_export]
+    use super::texts::hash_texts;
 
     #[pymodule_export]
     const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use kilter_learn::explain::{PermutationImportance, Permutations, explain_against};
+use kilter_learn::pipeline::Step;
 use kilter_learn::{
-    Calibration, Isolation, LearnError, Learner, Linear, Link, Matrix, Model as Trained, TrainingSet, calibrate, exchange, isolation,
-    linear, load,
+    Calibration, Isolation, KMeans, LearnError, Learner, Linear, Link, Matrix, Model as Trained, TrainingSet, calibrate, exchange, isolation,
+    kmeans, linear, load, pipeline,
 };
 use numpy::{PyArray1, PyArray2, PyArray3, PyArrayMethods, PyReadonlyArray1};
 use pyo3::exceptions::{PyKeyError, PyOSError, PyTypeError, PyValueError};
@@ -47,28 +48,42 @@ enum Lesson {
     Registered(Box<Learner>),
     Linear(Linear),
     Isolation(Isolation),
+    KMeans(KMeans),
 }
 
 impl Lesson {
     fn of(json: &str) -> PyResult<Self> {
         let mut told: serde_json::Value = serde_json::from_str(json).map_err(value_error)?;
         let kind = told["kind"].as_str().unwrap_or_default().to_string();
-        if ![linear::KIND, isolation::KIND].contains(&kind.as_str()) {
+        if ![linear::KIND, isolation::KIND, kmeans::KIND].contains(&kind.as_str()) {
             return Ok(Lesson::Registered(serde_json::from_value(told).map_err(value_error)?));
         }
         told.as_object_mut().map(|told| told.remove("kind"));
-        Ok(match kind == linear::KIND {
-            true => Lesson::Linear(serde_json::from_value(told).map_err(value_error)?),
-            false => Lesson::Isolation(serde_json::from_value(told).map_err(value_error)?),
+        Ok(match kind.as_str() {
+            linear::KIND => Lesson::Linear(serde_json::from_value(told).map_err(value_error)?),
+            kmeans::KIND => Lesson::KMeans(serde_json::from_value(told).map_err(value_error)?),
+            _ => Lesson::Isolation(serde_json::from_value(told).map_err(value_error)?),
+        })
+    }
+
+    fn learn(&self, training: &TrainingSet) -> Result<Box<dyn Trained>, LearnError> {
+        Ok(match self {
+            Lesson::Registered(learner) => learner.fit(training)?,
+            // They look at no labels.
+            Lesson::Isolation(parameters) => Box::new(isolation::fit(&training.matrix, parameters)?),
+            Lesson::KMeans(parameters) => Box::new(kmeans::fit(&training.matrix, training.weights.as_deref(), parameters)?),
+            Lesson::Linear(parameters) => Box::new(linear::fit(training, parameters)?),
         })
     }
 }
 
-/// Learns from a table, its labels and optional weights. `learner` is JSON, such as `{"kind": "gbdt", "trees": 200}`. Of boosted trees: `init_model` has
-/// the trees to go on from, `objective` and `metric` are functions, `groups` are the sizes of queries.
+/// Learns from a table, its labels and optional weights. `learner` is JSON, such as `{"kind": "gbdt", "trees": 200}`; so are `steps`, which prepare the
+/// rows and become part of the model: `[{"step": "impute"}]`. With steps no validation rows are looked at. Of boosted trees: `init_model` has the trees to
+/// go on from, `objective` and `metric` are functions, `groups` are the sizes of queries.
 #[pyfunction]
 #[pyo3(signature = (
-    learner, rows, *, names=None, validation=None, threads=None, init_model=None, objective=None, metric=None, groups=None, validation_groups=None
+    learner, rows, *, names=None, validation=None, threads=None, init_model=None, objective=None, metric=None, groups=None, validation_groups=None,
+    steps=None
 ))]
 #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
 pub fn fit(
@@ -83,12 +98,15 @@ pub fn fit(
     metric: Option<Py<PyAny>>,
     groups: Option<Vec<usize>>,
     validation_groups: Option<Vec<usize>>,
+    steps: Option<&str>,
 ) -> PyResult<Model> {
     let learner = Lesson::of(learner)?;
+    let steps: Option<Vec<Step>> = steps.map(serde_json::from_str).transpose().map_err(value_error)?;
     let training = training_set(rows, names)?;
     let validation = validation.map(|rows| training_set(rows, Some(training.matrix.names().to_vec()))).transpose()?;
     let rows = training.rows();
-    if let Lesson::Registered(learner) = &learner
+    let has_extras = init_model.is_some() || objective.is_some() || metric.is_some() || groups.is_some();
+    if let (None, Lesson::Registered(learner)) = (&steps, &learner)
         && let Learner::Gbdt(parameters) = learner.as_ref()
     {
         let extras = Extras::new(parameters, init_model, objective, metric, [groups, validation_groups])?;
@@ -96,14 +114,12 @@ pub fn fit(
         let trained = py.detach(|| threads::run(threads, rows, learn))?.map_err(|error| extras.error(error))?;
         return Ok(Model::new(py, trained));
     }
-    if init_model.is_some() || objective.is_some() || metric.is_some() || groups.is_some() {
-        return Err(PyValueError::new_err("only boosted trees go on from an earlier model, take functions, or rank"));
+    if has_extras {
+        return Err(PyValueError::new_err("only boosted trees go on from an earlier model, take functions, or rank, and not behind steps"));
     }
-    let learn = || match &learner {
-        Lesson::Registered(learner) => learner.fit(&training),
-        // It looks at no labels.
-        Lesson::Isolation(parameters) => Ok(Box::new(isolation::fit(&training.matrix, parameters)?) as Box<dyn Trained>),
-        Lesson::Linear(parameters) => Ok(Box::new(linear::fit(&training, parameters)?) as Box<dyn Trained>),
+    let learn = || match &steps {
+        None => learner.learn(&training),
+        Some(steps) => Ok(Box::new(pipeline::fit(&training, steps, |set| learner.learn(set))?) as Box<dyn Trained>),
     };
     let trained = py.detach(|| threads::run(threads, rows, learn))?.map_err(value_error)?;
     Ok(Model::new(py, trained))
@@ -340,6 +356,29 @@ impl Model {
     fn predictions<'py>(&self, py: Python<'py>, data: Table, threads: Option<usize>) -> PyResult<Bound<'py, PyArray1<f64>>> {
         let out = self.of_margins(py, data, threads, |margin| explain::prediction(&*self.trained, margin))?;
         Ok(PyArray1::from_vec(py, out))
+    }
+
+    /// Segments, one number from 0 a row; a ValueError for a model without.
+    #[pyo3(signature = (data, *, threads=None))]
+    fn segments<'py>(&self, py: Python<'py>, data: Table, threads: Option<usize>) -> PyResult<Bound<'py, PyArray1<i64>>> {
+        if self.trained.segment(&vec![f64::NAN; self.names.len()]).is_none() {
+            return Err(PyValueError::new_err("the model has no segments\n  hint: those of k-means do"));
+        }
+        let out =
+            self.over_rows(py, data, threads, 1, |model, row, out| out[0] = model.segment(row).map_or(f64::NAN, |segment| segment as f64))?;
+        Ok(PyArray1::from_vec(py, out.into_iter().map(|segment| segment as i64).collect()))
+    }
+
+    /// What the steps of a prepared model make of the rows: names of columns, and their values, (rows, columns). A ValueError for a model without steps.
+    fn prepared<'py>(&self, py: Python<'py>, data: Table) -> PyResult<(Vec<String>, Bound<'py, PyArray2<f64>>)> {
+        let matrix = data.arranged_for(self.trained.inputs())?;
+        let made = py.detach(|| self.trained.prepared(&matrix));
+        let made = made.ok_or_else(|| {
+            PyValueError::new_err("the model has no steps of preparation\n  hint: kilter.PreparedModel learns such models")
+        })?;
+        let (rows, columns) = (made.rows(), made.columns());
+        let values = (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column))).map(|(row, column)| made.value(row, column));
+        Ok((made.names().to_vec(), PyArray1::from_vec(py, values.collect()).reshape([rows, columns])?))
     }
 
     /// Points of a scorecard, one a row; a ValueError for another model.

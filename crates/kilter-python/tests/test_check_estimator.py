@@ -34,6 +34,13 @@ ESTIMATORS = [
     kilter.LinearRegression(),
     kilter.Ridge(),
     kilter.ElasticNet(alpha=0.01),
+    kilter.KMeans(n_clusters=3, n_init=2),
+    kilter.OnlineLogisticRegression(),
+    kilter.OnlineLogisticRegression(learning_rate=0.5, half_life=200),
+    kilter.HoeffdingAdaptiveTreeClassifier(),
+    kilter.HoeffdingAdaptiveTreeClassifier(grace_period=20, delta=0.1, tau=0.5),
+    kilter.PreparedModel(),
+    kilter.PreparedModel(kilter.Ridge(), steps=["impute", "power", {"step": "quantiles", "bins": 20}]),
     *[forest(n_estimators=10, min_samples_leaf=1, max_features=None) for forest in FORESTS],
     *[forest(n_estimators=10, min_samples_leaf=1, bootstrap=not forest().bootstrap) for forest in FORESTS],
     OneQuery(n_estimators=10, min_samples_leaf=1),
@@ -55,7 +62,14 @@ IN_A_LIST = {"check_sample_weight_equivalence_on_dense_data": "a row given twice
 HELD_OUT = {"check_sample_weight_equivalence_on_dense_data": "bags hold out rows to know when to stop, whatever they weigh"}
 
 
+ONE_BY_ONE = {"check_sample_weight_equivalence_on_dense_data": "rows are learned from in their order, and a heavy one at once: shuffled or repeated they are another stream"}
+
+
 def known_to_fail(estimator):
+    if isinstance(estimator, kilter.KMeans):
+        return {"check_sample_weight_equivalence_on_dense_data": "the rows that centres begin at are drawn by their number; scikit-learn's fails it too"}
+    if isinstance(estimator, (kilter.OnlineLogisticRegression, kilter.HoeffdingAdaptiveTreeClassifier)):
+        return ONE_BY_ONE
     if isinstance(estimator, (kilter.ExplainableBoostingClassifier, kilter.ExplainableBoostingRegressor)):
         return HELD_OUT
     if isinstance(estimator, kilter.GradientBoostingRanker):

@@ -11,7 +11,7 @@ import pytest
 from kilter import _native
 
 
-@pytest.mark.parametrize("module", ["kilter", "kilter._boosting", "kilter._calibration", "kilter._explainable", "kilter._forest", "kilter._isolation", "kilter._linear", "kilter._ranking", "kilter._scorecard"])
+@pytest.mark.parametrize("module", ["kilter", "kilter._boosting", "kilter._calibration", "kilter._explainable", "kilter._forest", "kilter._isolation", "kilter._kmeans", "kilter._linear", "kilter._online", "kilter._prepared", "kilter._ranking", "kilter._scorecard"])
 def test_examples(module):
     found = doctest.testmod(importlib.import_module(module), raise_on_error=False)
     assert found.attempted > 0 and found.failed == 0
@@ -19,9 +19,9 @@ def test_examples(module):
 
 def test_stubs_name_what_is_there():
     stub = ast.parse((pathlib.Path(kilter.__file__).parent / "_native.pyi").read_text())
-    for name in ["ClassModel", "Model"]:
+    for name in ["ClassModel", "Model", "OnlineModel"]:
         [model] = [node for node in stub.body if isinstance(node, ast.ClassDef) and node.name == name]
-        told = {node.name for node in model.body if isinstance(node, ast.FunctionDef)}
+        told = {node.name for node in model.body if isinstance(node, ast.FunctionDef)} - {"__init__"}
         told |= {node.target.id for node in model.body if isinstance(node, ast.AnnAssign)}
         there = {name for name in vars(getattr(_native, name)) if not name.startswith("__")} | {"__reduce__"}
         assert told == there
@@ -30,7 +30,7 @@ def test_stubs_name_what_is_there():
 def test_the_packages_stub_has_the_estimators_with_their_parameters_and_methods():
     stub = ast.parse((pathlib.Path(kilter.__file__).parent / "__init__.pyi").read_text())
     classes = {node.name: node for node in stub.body if isinstance(node, ast.ClassDef)}
-    estimators = {name for name in kilter.__all__ if isinstance(getattr(kilter, name), type)} - {"ClassModel", "Model"}
+    estimators = {name for name in kilter.__all__ if isinstance(getattr(kilter, name), type)} - {"ClassModel", "Model", "OnlineModel"}
     assert {name for name in classes if not name.startswith("_")} == estimators
     for name in estimators:
         functions = {node.name: node for node in classes[name].body if isinstance(node, ast.FunctionDef)}
@@ -51,8 +51,11 @@ def test_everything_public_is_listed():
     forests = {"ExtraTreesClassifier", "ExtraTreesRegressor", "RandomForestClassifier", "RandomForestRegressor"}
     boosting = {f"{kind}Boosting{task}" for kind in ("Explainable", "Gradient") for task in ("Classifier", "Regressor")}
     lines = {"ElasticNet", "LinearRegression", "LogisticRegression", "Ridge"}
-    estimators = {"CalibratedModel", "GradientBoostingRanker", "IsolationForest", "Scorecard", *boosting, *forests, *lines}
-    assert {"ClassModel", "Model", *estimators} <= set(dir(kilter))
-    assert set(kilter.__all__) == {"ClassModel", "Model", "__version__", *estimators}
+    streams = {"HoeffdingAdaptiveTreeClassifier", "OnlineLogisticRegression"}
+    prepared = {"PreparedModel", "TextHasher"}
+    estimators = {"CalibratedModel", "GradientBoostingRanker", "IsolationForest", "KMeans", "Scorecard", *boosting, *forests, *lines, *streams, *prepared}
+    models = {"ClassModel", "Model", "OnlineModel"}
+    assert {*models, *estimators} <= set(dir(kilter))
+    assert set(kilter.__all__) == {"__version__", *models, *estimators}
     with pytest.raises(AttributeError, match="GradientBoosting'"):
         kilter.GradientBoosting

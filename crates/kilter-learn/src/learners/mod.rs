@@ -5,8 +5,10 @@ pub mod explainable;
 pub mod forest;
 pub mod gbdt;
 pub mod isolation;
+pub mod kmeans;
 pub mod linear;
 pub mod logistic;
+pub mod online;
 pub mod pipeline;
 pub mod scorecard;
 mod target;
@@ -25,8 +27,11 @@ pub(crate) const KINDS: &[(&str, Read)] = &[
     (forest::KIND, forest::read),
     (gbdt::KIND, gbdt::read),
     (isolation::KIND, isolation::read),
+    (kmeans::KIND, kmeans::read),
     (linear::KIND, linear::read::<linear::Linear>),
     (logistic::KIND, linear::read::<logistic::Logistic>),
+    (online::logistic::KIND, online::logistic::read),
+    (online::tree::KIND, online::tree::read),
     (pipeline::KIND, pipeline::read),
     (scorecard::KIND, scorecard::read),
     (calibration::KIND, calibration::read),

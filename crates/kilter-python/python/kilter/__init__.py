@@ -1,7 +1,7 @@
 """Kilter's learners and models in Python.
 
 ``kilter.Model`` loads and scores model files, those of the Kilter program, LightGBM, XGBoost, CatBoost and ONNX, and ``kilter.ClassModel`` those that
-tell more than two classes apart; they need nothing but NumPy. The estimators
+tell more than two classes apart, and ``kilter.OnlineModel`` goes on learning from streams; they need nothing but NumPy. The estimators
 have scikit-learn's API and need scikit-learn 1.6 or newer: ``pip install "scikit-learn>=1.6"``.
 
 >>> import kilter, numpy as np
@@ -15,7 +15,7 @@ array([0, 1])
 from importlib import import_module as _import_module
 
 from ._native import VERSION as __version__
-from ._native import ClassModel, Model
+from ._native import ClassModel, Model, OnlineModel
 
 # Loaded when first asked for, so that `import kilter` stays quick where only models are scored.
 _ESTIMATORS = {
@@ -28,15 +28,20 @@ _ESTIMATORS = {
     "GradientBoostingClassifier": "._boosting",
     "GradientBoostingRanker": "._ranking",
     "GradientBoostingRegressor": "._boosting",
+    "HoeffdingAdaptiveTreeClassifier": "._online",
     "IsolationForest": "._isolation",
+    "KMeans": "._kmeans",
     "LinearRegression": "._linear",
     "LogisticRegression": "._linear",
+    "OnlineLogisticRegression": "._online",
+    "PreparedModel": "._prepared",
     "RandomForestClassifier": "._forest",
     "RandomForestRegressor": "._forest",
     "Ridge": "._linear",
     "Scorecard": "._scorecard",
+    "TextHasher": "._prepared",
 }
-__all__ = ["ClassModel", "Model", "__version__", *_ESTIMATORS]
+__all__ = ["ClassModel", "Model", "OnlineModel", "__version__", *_ESTIMATORS]
 
 
 def __getattr__(name):

@@ -4,10 +4,11 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin, OutlierMixin, RegressorMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, ClusterMixin, OutlierMixin, RegressorMixin, TransformerMixin
 
 from ._native import ClassModel as ClassModel
 from ._native import Model as Model
+from ._native import OnlineModel as OnlineModel
 from ._native import Row
 
 __version__: str
@@ -427,3 +428,114 @@ class CalibratedModel(ClassifierMixin, _Learned):
     def fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self: ...
     def decision_function(self, X: Any) -> NDArray[np.float64]: ...
     def predict_proba(self, X: Any) -> NDArray[np.float64]: ...
+
+class KMeans(ClusterMixin, _Learned):
+    cluster_centers_: NDArray[np.float64]
+    labels_: NDArray[np.int64]
+    inertia_: float
+    n_iter_: int
+    def __init__(
+        self,
+        *,
+        n_clusters: int = 8,
+        n_init: int = 10,
+        max_iter: int = 300,
+        tol: float = 1e-4,
+        standardise: bool = True,
+        random_state: int | np.random.RandomState | None = None,
+        n_jobs: int | None = None,
+    ) -> None: ...
+    def fit(self, X: Any, y: object = None, sample_weight: ArrayLike | None = None) -> Self: ...
+    def distances(self, X: Any) -> NDArray[np.float64]: ...
+    def score(self, X: Any, y: object = None, sample_weight: ArrayLike | None = None) -> float: ...
+
+class _Online(ClassifierMixin, BaseEstimator):
+    classes_: NDArray[Any]
+    model_: OnlineModel
+    n_features_in_: int
+    feature_names_in_: NDArray[Any]
+    @property
+    def report_(self) -> dict[str, Any]: ...
+    def fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self: ...
+    def partial_fit(
+        self, X: Any, y: ArrayLike, classes: ArrayLike | None = None, sample_weight: ArrayLike | None = None
+    ) -> Self: ...
+    def learn_one(self, row: Row, label: Any, weight: float = 1.0) -> Self: ...
+    def prequential(
+        self,
+        X: Any,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        classes: ArrayLike | None = None,
+        delay: int = 0,
+        stretch: int = 1000,
+    ) -> tuple[dict[str, Any], NDArray[np.float64]]: ...
+    def decision_function(self, X: Any) -> NDArray[np.float64]: ...
+    def predict_proba(self, X: Any) -> NDArray[np.float64]: ...
+    def predict(self, X: Any) -> NDArray[Any]: ...
+    def explain(self, X: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
+    def score_one(self, row: Row) -> float | NDArray[np.float64]: ...
+
+class OnlineLogisticRegression(_Online):
+    def __init__(
+        self,
+        *,
+        learning_rate: float = 0.1,
+        smoothing: float = 1.0,
+        l1: float = 0.0,
+        l2: float = 0.0,
+        half_life: float | None = None,
+        n_jobs: int | None = None,
+    ) -> None: ...
+    @property
+    def coef_(self) -> NDArray[np.float64]: ...
+
+class HoeffdingAdaptiveTreeClassifier(_Online):
+    def __init__(
+        self,
+        *,
+        grace_period: float = 200,
+        delta: float = 1e-5,
+        tau: float = 0.05,
+        max_depth: int = 20,
+        max_leaves: int = 1000,
+        leaf_prediction: Literal["adaptive", "naive_bayes", "majority"] | str = "adaptive",
+        drift_delta: float | None = 0.002,
+        drift_window: int = 300,
+        switch_significance: float = 0.05,
+        n_jobs: int | None = None,
+    ) -> None: ...
+    @property
+    def feature_importances_(self) -> NDArray[np.float64]: ...
+
+class PreparedModel(_Learned):
+    classes_: NDArray[Any]
+    estimator_: _Probabilities | _Regressor
+    def __init__(
+        self, estimator: BaseEstimator | None = None, *, steps: Sequence[str | Mapping[str, Any]] = ("impute", "scale")
+    ) -> None: ...
+    def fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self: ...
+    @property
+    def prepared_names_(self) -> NDArray[Any]: ...
+    def prepare(self, X: Any) -> NDArray[np.float64]: ...
+    def predict_proba(self, X: Any) -> NDArray[np.float64]: ...
+    def decision_function(self, X: Any) -> NDArray[np.float64]: ...
+    def score(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float: ...
+
+class TextHasher(TransformerMixin, BaseEstimator):
+    def __init__(
+        self,
+        *,
+        n_features: int = 256,
+        analyzer: Literal["word", "char"] = "word",
+        ngram_range: tuple[int, int] = (1, 1),
+        lowercase: bool = True,
+        alternate_sign: bool = True,
+        norm: Literal["l1", "l2"] | None = "l2",
+        random_state: int = 0,
+        n_jobs: int | None = None,
+    ) -> None: ...
+    def fit(self, X: object = None, y: object = None) -> Self: ...
+    def transform(self, X: Any) -> NDArray[np.float64]: ...
+    def get_feature_names_out(self, input_features: object = None) -> NDArray[Any]: ...

@@ -43,13 +43,16 @@ class Learned(Estimator):
         if weights is not None and (weights == 0).any() and (weights > 0).any():
             # A row that weighs nothing is as one that is not there: it cuts no bins and fills no leaf.
             rows = tuple(np.ascontiguousarray(part[weights > 0]) for part in rows)
-        names = getattr(self, "feature_names_in_", None)
+        names = list(getattr(self, "feature_names_in_", [f"x{column}" for column in range(X.shape[1])]))
+        # A PreparedModel's, which come before its learner.
+        steps = getattr(self, "_steps", None)
         self.model_ = _native.fit(
             json.dumps(self._learner(X.shape[1])),
             rows,
-            names=None if names is None else list(names),
+            names=names,
             validation=validation,
             threads=self._n_threads(),
+            steps=None if steps is None else steps(names),
             **extras,
         )
 

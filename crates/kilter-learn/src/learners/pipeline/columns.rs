@@ -1,7 +1,9 @@
-//! What a step has become once it is fitted: columns, each a function of one column before.
+//! What a step has become once it is fitted: columns, each a function of one column before, or a sum over several.
 
-use super::{Fill, Scaling};
+use super::components::Mix;
+use super::{Fill, Scaling, power};
 use crate::format::{Reader, Writer};
+use crate::text::Hashing;
 use crate::{LearnError, Matrix, TrainingSet};
 
 /// All columns after one step.
@@ -12,7 +14,7 @@ pub(super) struct Layer {
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Column {
-    /// Position of the column it is made of, in the step before.
+    /// Position of the column it is made of, in the step before; of a mix the first of them.
     pub from: usize,
     pub name: String,
     pub map: Map,
@@ -39,6 +41,15 @@ pub(super) enum Map {
     },
     /// How many bounds are below.
     Bins(Vec<f64>),
+    /// Yeo and Johnson's transform by this exponent.
+    Power(f64),
+    /// 1 or -1 for codes whose hash falls into the bucket, else 0.
+    Bucket {
+        hashing: Hashing,
+        bucket: u32,
+    },
+    /// Made of several columns.
+    Mix(Mix),
 }
 
 impl Map {
@@ -63,6 +74,14 @@ impl Map {
             },
             Map::Bins(_) if value.is_nan() => value,
             Map::Bins(bounds) => bounds.partition_point(|&bound| bound < value) as f64,
+            Map::Power(lambda) => power::transformed(value, *lambda),
+            Map::Bucket { .. } if value.is_nan() => 0.0,
+            Map::Bucket { hashing, bucket } => {
+                // Both zeros are one code.
+                let (found, sign) = hashing.place(&(value + 0.0).to_bits().to_le_bytes());
+                if found == *bucket { sign } else { 0.0 }
+            }
+            Map::Mix(_) => value,
         }
     }
 
@@ -99,6 +118,35 @@ impl Map {
         let greatest = values.last().map_or(0.0, |&(value, _)| value);
         bounds.retain(|&bound| bound < greatest);
         Map::Bins(bounds)
+    }
+
+    /// Bins of one width between the least and the greatest value.
+    pub fn widths(set: &TrainingSet, column: usize, bins: usize) -> Map {
+        let values = weighted(set, column);
+        let (least, greatest) = (values.first().map_or(0.0, |first| first.0), values.last().map_or(0.0, |last| last.0));
+        let mut bounds: Vec<f64> = (1..bins).map(|bin| least + (greatest - least) * (bin as f64 / bins as f64)).collect();
+        bounds.dedup_by(|a, b| a == b);
+        bounds.retain(|&bound| bound.is_finite() && bound < greatest);
+        Map::Bins(bounds)
+    }
+
+    pub fn power(set: &TrainingSet, column: usize) -> Map {
+        Map::Power(power::exponent(&weighted(set, column)))
+    }
+
+    /// Codes by their place in ascending order, or by their share of the weight.
+    pub fn codes(set: &TrainingSet, column: usize, by_share: bool) -> Map {
+        let values = weighted(set, column);
+        let total: f64 = (0..set.rows()).map(|row| set.weight(row)).sum();
+        let (mut codes, mut told, mut present) = (Vec::new(), Vec::new(), 0.0);
+        for (place, run) in values.chunk_by(|a, b| a.0 == b.0).enumerate() {
+            let weight: f64 = run.iter().map(|&(_, weight)| weight).sum();
+            present += weight;
+            codes.push(run[0].0 + 0.0);
+            told.push(if by_share { weight / total } else { place as f64 });
+        }
+        let (missing, other) = if by_share { ((total - present).max(0.0) / total, 0.0) } else { (-1.0, -1.0) };
+        Map::Table { codes, values: told, missing, other }
     }
 
     /// Means of the labels of the rows that `counts` wants.
@@ -140,10 +188,21 @@ impl Map {
                 tagged(5, &[codes.as_slice(), values, &[*missing, *other]].concat());
             }
             Map::Bins(bounds) => tagged(6, bounds),
+            Map::Power(lambda) => tagged(7, &[*lambda]),
+            Map::Bucket { hashing, bucket } => {
+                tagged(8, &[]);
+                to.u64(hashing.seed);
+                to.u32(hashing.buckets);
+                to.u32(*bucket);
+            }
+            Map::Mix(mix) => {
+                tagged(9, &[]);
+                mix.write(to);
+            }
         }
     }
 
-    fn read(from: &mut Reader<'_>) -> Result<Map, LearnError> {
+    fn read(from: &mut Reader<'_>, width: usize) -> Result<Map, LearnError> {
         let (tag, count) = (from.u8()?, from.u32()? as usize);
         let numbers = from.f64s(count)?;
         let finite = numbers.iter().all(|number| number.is_finite());
@@ -162,6 +221,15 @@ impl Map {
                 Map::Table { codes: codes.to_vec(), values: values.to_vec(), missing: *missing, other: *other }
             }
             (6, bounds) if finite && ascending(bounds) => Map::Bins(bounds.to_vec()),
+            (7, &[lambda]) if finite => Map::Power(lambda),
+            (8, []) => {
+                let (seed, buckets, bucket) = (from.u64()?, from.u32()?, from.u32()?);
+                if bucket >= buckets {
+                    return Err(LearnError::corrupt("a bucket that no hash falls into"));
+                }
+                Map::Bucket { hashing: Hashing { seed, buckets }, bucket }
+            }
+            (9, []) => Map::Mix(Mix::read(from, width)?),
             _ => return Err(LearnError::corrupt("a step of preparation that is none")),
         };
         Ok(map)
@@ -183,13 +251,36 @@ impl Layer {
     }
 
     pub fn matrix(&self, matrix: &Matrix) -> Matrix {
-        let made = |column: &Column| matrix.column(column.from).iter().map(|&value| column.map.at(value)).collect();
+        let made = |column: &Column| match &column.map {
+            Map::Mix(mix) => (0..matrix.rows()).map(|row| mix.at(|from| matrix.value(row, from))).collect(),
+            map => matrix.column(column.from).iter().map(|&value| map.at(value)).collect(),
+        };
         Matrix::from_columns(self.columns.iter().map(|column| column.name.clone()).collect(), self.columns.iter().map(made).collect())
     }
 
     pub fn row(&self, row: &[f64], out: &mut Vec<f64>) {
         out.clear();
-        out.extend(self.columns.iter().map(|column| column.map.at(row[column.from])));
+        out.extend(self.columns.iter().map(|column| match &column.map {
+            Map::Mix(mix) => mix.at(|from| row[from]),
+            map => map.at(row[column.from]),
+        }));
+    }
+
+    /// Whether each column is made of one.
+    pub fn is_plain(&self) -> bool {
+        !self.columns.iter().any(|column| matches!(column.map, Map::Mix(_)))
+    }
+
+    /// What is said of the columns made, as said of those that they are made of: those of a row, or any.
+    pub fn shared_out(&self, of_made: &[f64], row: Option<&[f64]>, width: usize, out: &mut Vec<f64>) {
+        out.clear();
+        out.resize(width, 0.0);
+        for (column, &whole) in self.columns.iter().zip(of_made) {
+            match &column.map {
+                Map::Mix(mix) => mix.share_out(whole, row, out),
+                _ => out[column.from] += whole,
+            }
+        }
     }
 
     pub fn write(&self, to: &mut Writer) {
@@ -212,7 +303,7 @@ impl Layer {
             if source >= width {
                 return Err(LearnError::corrupt("a column made of none"));
             }
-            columns.push(Column { from: source, name, map: Map::read(from)? });
+            columns.push(Column { from: source, name, map: Map::read(from, width)? });
         }
         if columns.is_empty() { Err(LearnError::corrupt("a step without columns")) } else { Ok(Layer { columns }) }
     }

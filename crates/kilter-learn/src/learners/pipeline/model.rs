@@ -13,22 +13,24 @@ pub struct PipelineModel {
     steps: Vec<Step>,
     layers: Vec<Layer>,
     model: Box<dyn Model>,
-    /// For each of the model's inputs the input it is made of.
-    sources: Vec<usize>,
+    /// For each of the model's inputs the input it is made of; `None` where one is made of several.
+    sources: Option<Vec<usize>>,
 }
 
 thread_local! {
     // Rows under way, so that scoring allocates nothing after the first one.
     static ROWS: RefCell<[Vec<f64>; 2]> = RefCell::default();
     static OF_MODEL: RefCell<Vec<f64>> = RefCell::default();
+    static EACH_ROW: RefCell<Vec<Vec<f64>>> = RefCell::default();
+    static SAID: RefCell<[Vec<f64>; 2]> = RefCell::default();
 }
 
 impl PipelineModel {
     pub(super) fn new(inputs: Vec<String>, steps: Vec<Step>, layers: Vec<Layer>, model: Box<dyn Model>) -> Self {
-        let mut sources: Vec<usize> = (0..inputs.len()).collect();
-        for layer in &layers {
-            sources = layer.columns.iter().map(|column| sources[column.from]).collect();
-        }
+        let sources = layers.iter().all(Layer::is_plain).then(|| {
+            let behind = |sources: Vec<usize>, layer: &Layer| layer.columns.iter().map(|column| sources[column.from]).collect();
+            layers.iter().fold((0..inputs.len()).collect(), behind)
+        });
         PipelineModel { inputs, steps, layers, model, sources }
     }
 
@@ -47,7 +49,7 @@ impl PipelineModel {
         self.layers.iter().fold(matrix.clone(), |matrix, layer| layer.matrix(&matrix))
     }
 
-    fn prepared<T>(&self, row: &[f64], then: impl FnOnce(&[f64]) -> T) -> T {
+    fn with_prepared<T>(&self, row: &[f64], then: impl FnOnce(&[f64]) -> T) -> T {
         assert_eq!(row.len(), self.inputs.len(), "a row must have one value an input");
         ROWS.with_borrow_mut(|[now, next]| {
             now.clear();
@@ -60,11 +62,62 @@ impl PipelineModel {
         })
     }
 
-    /// Sums what belongs to the same input.
-    fn by_input(&self, of_model: &[f64], out: &mut [f64]) {
-        out.fill(0.0);
-        self.sources.iter().zip(of_model).for_each(|(&source, value)| out[source] += value);
+    /// The same, where inputs of the model are made of several: with what each step makes of the row, contributions go back step by step.
+    fn explain_step_by_step(&self, row: &[f64], contributions: &mut Vec<f64>) -> f64 {
+        assert_eq!(row.len(), self.inputs.len(), "a row must have one value an input");
+        EACH_ROW.with_borrow_mut(|rows| {
+            rows.resize(self.layers.len() + 1, Vec::new());
+            rows[0].clear();
+            rows[0].extend_from_slice(row);
+            for (at, layer) in self.layers.iter().enumerate() {
+                let (before, after) = rows.split_at_mut(at + 1);
+                layer.row(&before[at], &mut after[0]);
+            }
+            SAID.with_borrow_mut(|[of_made, before]| {
+                let base = self.model.explain(&rows[self.layers.len()], of_made);
+                for (layer, row) in self.layers.iter().zip(&*rows).rev() {
+                    layer.shared_out(of_made, Some(row), row.len(), before);
+                    std::mem::swap(of_made, before);
+                }
+                contributions.clear();
+                contributions.extend_from_slice(of_made);
+                // Which of the two is which changes from row to row: both are to have room for all.
+                let widest = rows.iter().map(Vec::len).max().unwrap_or(0);
+                [of_made, before].into_iter().for_each(|said| said.reserve(widest.saturating_sub(said.len())));
+                base
+            })
+        })
     }
+
+    fn explain_rows(&self, matrix: &Matrix) -> Vec<f64> {
+        let (mut row, mut contributions) = (Vec::new(), Vec::new());
+        let mut all = Vec::with_capacity(matrix.rows() * (matrix.columns() + 1));
+        for r in 0..matrix.rows() {
+            matrix.row(r, &mut row);
+            let base = self.explain(&row, &mut contributions);
+            all.extend_from_slice(&contributions);
+            all.push(base);
+        }
+        all
+    }
+
+    /// What is said of the model's inputs in general, as said of the pipeline's.
+    fn importance_by_input(&self) -> Vec<f64> {
+        let mut widths: Vec<usize> = self.layers.iter().map(|layer| layer.columns.len()).collect();
+        widths.insert(0, self.inputs.len());
+        let (mut of_made, mut before) = (self.model.importance(), Vec::new());
+        for (layer, &width) in self.layers.iter().zip(&widths).rev() {
+            layer.shared_out(&of_made, None, width, &mut before);
+            std::mem::swap(&mut of_made, &mut before);
+        }
+        of_made
+    }
+}
+
+/// Sums what belongs to the same input.
+fn by_input(sources: &[usize], of_model: &[f64], out: &mut [f64]) {
+    out.fill(0.0);
+    sources.iter().zip(of_model).for_each(|(&source, value)| out[source] += value);
 }
 
 impl Model for PipelineModel {
@@ -81,7 +134,7 @@ impl Model for PipelineModel {
     }
 
     fn margin(&self, row: &[f64]) -> f64 {
-        self.prepared(row, |row| self.model.margin(row))
+        self.with_prepared(row, |row| self.model.margin(row))
     }
 
     fn margins(&self, matrix: &Matrix) -> Vec<f64> {
@@ -97,39 +150,50 @@ impl Model for PipelineModel {
     }
 
     fn points(&self, row: &[f64]) -> Option<f64> {
-        self.prepared(row, |row| self.model.points(row))
+        self.with_prepared(row, |row| self.model.points(row))
     }
 
-    /// Those of the model, summed by the input behind each of its columns.
+    fn segment(&self, row: &[f64]) -> Option<usize> {
+        self.with_prepared(row, |row| self.model.segment(row))
+    }
+
+    fn prepared(&self, matrix: &Matrix) -> Option<Matrix> {
+        Some(self.prepare(matrix))
+    }
+
+    /// Those of the model, summed by the input behind each of its columns; those of a component shared out among its columns.
     fn explain(&self, row: &[f64], contributions: &mut Vec<f64>) -> f64 {
+        let Some(sources) = &self.sources else { return self.explain_step_by_step(row, contributions) };
         contributions.resize(self.inputs.len(), 0.0);
-        self.prepared(row, |row| {
+        self.with_prepared(row, |row| {
             OF_MODEL.with_borrow_mut(|of_model| {
                 let base = self.model.explain(row, of_model);
-                self.by_input(of_model, contributions);
+                by_input(sources, of_model, contributions);
                 base
             })
         })
     }
 
     fn explain_against(&self, row: &[f64], reference: &Matrix, contributions: &mut Vec<f64>) -> Option<f64> {
+        let sources = self.sources.as_ref()?;
         contributions.resize(self.inputs.len(), 0.0);
         let reference = self.prepare(reference);
-        self.prepared(row, |row| {
+        self.with_prepared(row, |row| {
             OF_MODEL.with_borrow_mut(|of_model| {
                 let base = self.model.explain_against(row, &reference, of_model)?;
-                self.by_input(of_model, contributions);
+                by_input(sources, of_model, contributions);
                 Some(base)
             })
         })
     }
 
     fn explanations(&self, matrix: &Matrix) -> Vec<f64> {
+        let Some(sources) = &self.sources else { return self.explain_rows(matrix) };
         let (own, width) = (self.model.explanations(&self.prepare(matrix)), self.inputs.len() + 1);
         let mut all = vec![0.0; matrix.rows() * width];
-        for (of_model, out) in own.chunks_exact(self.sources.len() + 1).zip(all.chunks_exact_mut(width)) {
-            self.by_input(&of_model[..self.sources.len()], &mut out[..width - 1]);
-            out[width - 1] = of_model[self.sources.len()];
+        for (of_model, out) in own.chunks_exact(sources.len() + 1).zip(all.chunks_exact_mut(width)) {
+            by_input(sources, &of_model[..sources.len()], &mut out[..width - 1]);
+            out[width - 1] = of_model[sources.len()];
         }
         all
     }
@@ -143,9 +207,7 @@ impl Model for PipelineModel {
     }
 
     fn importance(&self) -> Vec<f64> {
-        let mut importance = vec![0.0; self.inputs.len()];
-        self.by_input(&self.model.importance(), &mut importance);
-        importance
+        self.importance_by_input()
     }
 
     fn describe(&self) -> serde_json::Value {

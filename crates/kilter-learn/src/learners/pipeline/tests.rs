@@ -70,6 +70,55 @@ fn each_step_makes_what_it_says() {
 }
 
 #[test]
+fn codes_become_places_shares_and_buckets() {
+    let rows = [vec![7.0, 1.0, 0.0], vec![-2.0, 2.0, 1.0], vec![7.0, 3.0, 0.0], vec![NAN, 6.0, 1.0], vec![0.0, NAN, 1.0]];
+    let x1 = ("x1", &[1.0, 2.0, 3.0, 6.0, NAN][..]);
+    let x0 = names(&["x0"]);
+    check(Step::Ordinal { columns: x0.clone() }, &rows, &[("x0", &[2.0, 0.0, 2.0, -1.0, 1.0]), x1]);
+    check(Step::Frequency { columns: x0.clone() }, &rows, &[("x0", &[0.4, 0.2, 0.4, 0.2, 0.2]), x1]);
+    check(
+        Step::Missing { columns: x0.clone() },
+        &rows,
+        &[("x0", &[7.0, -2.0, 7.0, NAN, 0.0]), x1, ("x0:missing", &[0.0, 0.0, 0.0, 1.0, 0.0])],
+    );
+    let x1_of = |values: &'static [f64]| [("x0", &[7.0, -2.0, 7.0, NAN, 0.0][..]), ("x1", values)];
+    check(Step::Widths { columns: names(&["x1"]), bins: 5 }, &rows, &x1_of(&[0.0, 0.0, 1.0, 4.0, NAN]));
+    // Codes that training had not.
+    for (step, unseen) in [(Step::Ordinal { columns: x0.clone() }, -1.0), (Step::Frequency { columns: x0.clone() }, 0.0)] {
+        let (layer, _) = step.fit(&training_set(&rows)).unwrap();
+        assert_eq!(layer.columns[0].map.at(5.0), unseen);
+    }
+    let (layer, made) = Step::Hash { columns: x0, buckets: 4, seed: 3 }.fit(&training_set(&rows)).unwrap();
+    assert_eq!(made.names(), ["x0#0", "x0#1", "x0#2", "x0#3", "x1"]);
+    for (code, row) in [(7.0, 0), (-2.0, 1), (7.0, 2), (0.0, 4)] {
+        let (bucket, sign) = Hashing { seed: 3, buckets: 4 }.place(&f64::to_le_bytes(code));
+        (0..4).for_each(|at| assert_eq!(made.value(row, at), if at == bucket as usize { sign } else { 0.0 }));
+    }
+    // Both zeros are one code; a missing one falls nowhere.
+    (0..4).for_each(|at| assert_eq!((layer.columns[at].map.at(-0.0), layer.columns[at].map.at(NAN)), (layer.columns[at].map.at(0.0), 0.0)));
+}
+
+#[test]
+fn the_power_transform_is_that_of_scikit_learn() {
+    // PowerTransformer(standardize=False) of scikit-learn 1.9.1: exponents -0.32385969 and 1.91939344.
+    let skewed = [[0.1, -30.0], [0.5, -8.0], [1.0, -2.0], [2.0, -1.0], [4.0, 0.0], [9.0, 0.5], [20.0, 1.5]];
+    let rows: Vec<Vec<f64>> = skewed.iter().map(|row| vec![row[0], row[1], 0.0]).collect();
+    let (layer, made) = Step::Power { columns: vec![] }.fit(&training_set(&rows)).unwrap();
+    let expected = [
+        [0.09385422, 0.37997151, 0.62085648, 0.92442697, 1.25428233, 1.62293977, 1.93581767],
+        [-3.95631649, -2.40381493, -1.14872454, -0.71287674, 0.0, 0.61355406, 2.50340352],
+    ];
+    for (column, values) in expected.iter().enumerate() {
+        assert!(made.column(column).iter().zip(values).all(|(a, b)| (a - b).abs() < 2e-6), "{:?}", made.column(column));
+    }
+    let at = |value: f64| layer.columns[1].map.at(value);
+    assert!(at(NAN).is_nan() && at(f64::INFINITY) == f64::INFINITY && at(1e300).is_finite() && at(-f64::MAX).is_finite());
+    // A constant is left as it is.
+    let (layer, _) = Step::Power { columns: vec![] }.fit(&training_set(&[vec![3.0, 0.0], vec![3.0, 1.0]])).unwrap();
+    assert!((layer.columns[0].map.at(8.5) - 8.5).abs() < 1e-12);
+}
+
+#[test]
 fn a_row_does_not_see_its_own_label() {
     // Two folds by row number; of the other fold's rows with the same code the mean, pulled by one row of the fold's mean.
     let rows = [vec![5.0, 1.0], vec![5.0, 0.0], vec![5.0, 1.0], vec![7.0, 1.0], vec![NAN, 0.0], vec![NAN, 1.0]];
@@ -190,6 +239,12 @@ fn damage_is_noticed() {
     check_damage_is_noticed(&fit(&few, &[steps(), vec![target]].concat()[..2], learn).unwrap());
     let target = Step::Target { columns: names(&["x2"]), smoothing: 10.0, folds: 2 };
     check_damage_is_noticed(&fit(&few, &[target, Step::Quantiles { columns: names(&["x1"]), bins: 3 }], learn).unwrap());
+    let mixed = [
+        Step::Power { columns: names(&["x1"]) },
+        Step::Hash { columns: names(&["x0"]), buckets: 2, seed: 1 },
+        Step::Pca { columns: vec![], components: 2, standardise: true },
+    ];
+    check_damage_is_noticed(&fit(&few, &mixed, learn).unwrap());
 }
 
 #[test]
@@ -204,6 +259,8 @@ fn nonsense_is_refused() {
         (Step::Target { columns: names(&["x0"]), smoothing: -1.0, folds: 5 }, "target.smoothing"),
         (Step::Target { columns: names(&["x0"]), smoothing: 1.0, folds: 1 }, "target.folds"),
         (Step::Quantiles { columns: vec![], bins: 1 }, "quantiles.bins"),
+        (Step::Widths { columns: vec![], bins: 1001 }, "widths.bins"),
+        (Step::Hash { columns: vec![], buckets: 0, seed: 0 }, "hash.buckets"),
     ] {
         assert!(matches!(refused(step), LearnError::BadParameter { name, .. } if name == expected), "{expected}");
     }
