@@ -193,6 +193,7 @@ def main():
         trees("binary", {}, folder)
         trees("binary, 255 leaves", {"leaves": 255, "min_leaf_rows": 3}, folder)
         trees("stumps, some without a split", {"leaves": 2, "min_gain": 2.0, "trees": 400}, folder)
+        trees("oblivious, of samples", {"growth": "oblivious", "leaves": 64, "bagging_fraction": 0.5, "sampling": "mvs"}, folder)
         trees("a mean", {"objective": "squared_error"}, folder, lambda y: y)
         trees("counts", {"objective": "poisson"}, folder, count)
         categories("sets of categories", {"min_group_rows": 5}, folder)

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use kilter_learn::calibration::Method;
 use kilter_learn::forest::{Target, Thresholds};
-use kilter_learn::gbdt::Course;
+use kilter_learn::gbdt::{Course, Growth, MonotoneMethod, Sampling};
 use kilter_learn::online::logistic::OnlineLogistic;
 use kilter_learn::online::tree::HoeffdingTree;
 use kilter_learn::pipeline::{Fill, Scaling, Step};
@@ -52,6 +52,12 @@ fn register() -> Vec<Entry> {
     add("gbdt, stopped early", true, f64::INFINITY, f64::INFINITY, of(Learner::Gbdt(stopped)));
     let sampled = Gbdt { bagging_fraction: 0.7, column_fraction: 0.6, ..trees.clone() };
     add("gbdt, sampled", true, f64::INFINITY, f64::INFINITY, of(Learner::Gbdt(sampled)));
+    for sampling in [Sampling::Mvs, Sampling::Goss] {
+        let weighed = Gbdt { bagging_fraction: 0.5, sampling, ..trees.clone() };
+        add(&format!("gbdt, {sampling:?}"), true, f64::INFINITY, f64::INFINITY, of(Learner::Gbdt(weighed)));
+    }
+    let oblivious = Gbdt { growth: Growth::Oblivious, leaves: 16, ..trees.clone() };
+    add("gbdt, oblivious", true, DICE, CUTS, of(Learner::Gbdt(oblivious)));
     for objective in [
         Objective::SquaredError,
         Objective::AbsoluteError,
@@ -427,14 +433,18 @@ fn a_declared_direction_holds_wherever_one_looks() {
     let set = rows(4_000, 13, true);
     // Against the grain of the data in the second and of no use in the fifth.
     let trees = Gbdt { trees: 60, leaves: 16, early_stopping: None, monotone: vec![1, 1, 0, 1, -1, 0], ..Gbdt::default() };
-    let trees: Box<dyn Model> = Box::new(gbdt::fit(&set, &trees).unwrap());
+    let methods = [MonotoneMethod::Basic, MonotoneMethod::Intermediate, MonotoneMethod::Advanced];
+    let each = methods.into_iter().flat_map(|method| [Growth::LeafWise, Growth::Oblivious].map(|growth| (method, growth)));
+    let fit = |(monotone_method, growth)| -> Box<dyn Model> {
+        Box::new(gbdt::fit(&set, &Gbdt { monotone_method, growth, ..trees.clone() }).unwrap())
+    };
     let shapes = [("x0", Shape::Increasing), ("x1", Shape::Increasing), ("x3", Shape::Increasing), ("x4", Shape::Decreasing)];
     let card = Scorecard { shapes: shapes.map(|(name, shape)| (name.to_string(), shape)).into(), min_iv: 0.0, ..Scorecard::default() };
     let card = Learner::Scorecard(card).fit(&set).unwrap();
     let additive = Explainable { monotone: vec![1, 1, 0, 1, -1, 0], ..Explainable::default() };
     let additive = Learner::Explainable(additive).fit(&set).unwrap();
     let mut rng = Rng::seeded(14);
-    for model in [trees, card, additive] {
+    for model in each.map(fit).chain([card, additive]) {
         for _ in 0..20_000 {
             let mut row: Vec<f64> = (0..COLUMNS).map(|_| 2.0 * rng.normal()).collect();
             for (column, direction) in [(0, 1.0), (1, 1.0), (3, 1.0), (4, -1.0)] {

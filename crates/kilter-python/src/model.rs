@@ -6,8 +6,8 @@ use std::sync::Arc;
 use kilter_learn::explain::{PermutationImportance, Permutations, explain_against};
 use kilter_learn::pipeline::Step;
 use kilter_learn::{
-    Calibration, Isolation, KMeans, LearnError, Learner, Linear, Link, Matrix, Model as Trained, TrainingSet, calibrate, exchange, isolation,
-    kmeans, linear, load, pipeline,
+    Calibration, Isolation, KMeans, LearnError, Learner, Linear, Link, Matrix, Model as Trained, TrainingSet, calibrate, exchange,
+    isolation, kmeans, linear, load, pipeline,
 };
 use numpy::{PyArray1, PyArray2, PyArray3, PyArrayMethods, PyReadonlyArray1};
 use pyo3::exceptions::{PyKeyError, PyOSError, PyTypeError, PyValueError};

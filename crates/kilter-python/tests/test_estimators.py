@@ -108,6 +108,10 @@ def test_other_names_of_parameters():
         ({"n_estimators": -1}, "n_estimators|invalid value"),
         ({"monotonic_cst": [1]}, "monotone: 1 values for 5"),
         ({"monotonic_cst": {"zz": 1}}, "'zz'"),
+        ({"monotonic_method": "best"}, "monotonic_method is 'best', but must be 'basic', 'intermediate' or 'advanced'"),
+        ({"growth": "sideways"}, "growth is 'sideways', but must be 'leaf_wise' or 'oblivious'"),
+        ({"sampling": "mvs"}, "sampling is mvs.*bagging_fraction"),
+        ({"sampling": "some", "subsample": 0.5}, "sampling is 'some'"),
     ],
 )
 def test_bad_parameters_are_told(parameters, message):
@@ -116,16 +120,30 @@ def test_bad_parameters_are_told(parameters, message):
         kilter.GradientBoostingClassifier(**parameters).fit(X, y)
 
 
-def test_monotone_scores():
+@pytest.mark.parametrize("method", ["basic", "intermediate", "advanced"])
+@pytest.mark.parametrize("growth", ["leaf_wise", "oblivious"])
+def test_monotone_scores(growth, method):
     X, y = classes(4_000)
     frame = pd.DataFrame(X, columns=list("abcde"))
-    model = kilter.GradientBoostingClassifier(n_estimators=60, monotonic_cst={"a": 1, "b": -1}).fit(frame, y)
+    model = kilter.GradientBoostingClassifier(n_estimators=60, growth=growth, monotonic_cst={"a": 1, "b": -1}, monotonic_method=method).fit(frame, y)
+    assert model.report_["report"]["certificate"]["columns"] == 2
     rows = np.repeat(np.nan_to_num(X[:100]), 50, axis=0)
     for column, sign in ((0, 1), (1, -1)):
         probe = rows.copy()
         probe[:, column] = np.tile(np.linspace(-4, 4, 50), 100)
         margins = model.decision_function(pd.DataFrame(probe, columns=list("abcde"))).reshape(100, 50)
         assert (sign * np.diff(margins, axis=1) >= 0).all()
+
+
+def test_growth_and_sampling_go_by_the_names_of_other_programs():
+    X, y = classes(3_000)
+    model = lambda **parameters: kilter.GradientBoostingClassifier(n_estimators=20, subsample=0.5, **parameters)
+    bytes_of = lambda **parameters: model(**parameters).fit(X, y).model_.to_bytes()
+    assert bytes_of(grow_policy="SymmetricTree", sampling_method="gradient_based") == bytes_of(growth="oblivious", sampling="mvs")
+    assert bytes_of(grow_policy="Lossguide", data_sample_strategy="bagging") == bytes_of()
+    assert len({bytes_of(sampling=sampling, growth=growth) for sampling in ("uniform", "mvs", "goss") for growth in ("leaf_wise", "oblivious")}) == 6
+    for sampling in ("mvs", "goss"):
+        assert model(sampling=sampling).fit(X, y).score(X, y) > 0.8
 
 
 def test_early_stopping_keeps_the_best_number_of_trees():

@@ -30,10 +30,14 @@ _ALIASES = {
     "reg_lambda": "l2_regularization",
     "min_split_gain": "min_gain_to_split",
     "max_bin": "max_bins",
+    "grow_policy": "growth",
     "bagging_fraction": "subsample",
+    "data_sample_strategy": "sampling",
+    "sampling_method": "sampling",
     "colsample_bytree": "max_features",
     "feature_fraction": "max_features",
     "monotone_constraints": "monotonic_cst",
+    "monotone_constraints_method": "monotonic_method",
     "categorical_feature": "categorical_features",
     "cat_features": "categorical_features",
     "interaction_constraints": "interaction_cst",
@@ -48,6 +52,13 @@ _ALIASES = {
 
 
 _CLASSIFIER_ALIASES = _ALIASES | {"objective": "loss"}
+
+# Words of parameters, with those of other programs for the same.
+_WORDS = {
+    "growth": {"leaf_wise": "leaf_wise", "oblivious": "oblivious", "Lossguide": "leaf_wise", "lossguide": "leaf_wise", "SymmetricTree": "oblivious"},
+    "sampling": {"uniform": "uniform", "mvs": "mvs", "goss": "goss", "bagging": "uniform", "gradient_based": "mvs"},
+    "monotonic_method": {word: word for word in ("basic", "intermediate", "advanced")},
+}
 
 
 class _Boosting:
@@ -106,6 +117,7 @@ class _Boosting:
             "kind": "gbdt",
             "objective": self._objective(),
             "trees": self.n_estimators,
+            "growth": self._word("growth"),
             "leaves": self.max_leaf_nodes,
             "max_depth": self.max_depth,
             "learning_rate": self.learning_rate,
@@ -115,11 +127,13 @@ class _Boosting:
             "min_gain": self.min_gain_to_split,
             "bins": self.max_bins,
             "bagging_fraction": self.subsample,
+            "sampling": self._word("sampling"),
             "column_fraction": self.max_features,
             "early_stopping": self.n_iter_no_change if self.early_stopping else None,
             "validation_fraction": self.validation_fraction,
             "seed": self._seed(),
             "monotone": self._monotone(columns),
+            "monotone_method": self._word("monotonic_method"),
             "categorical": self._categorical(columns),
             "interactions": self._interactions(columns),
             "cat_smooth": self.cat_smooth,
@@ -129,6 +143,13 @@ class _Boosting:
             "min_group_rows": self.min_group_rows,
             "max_cat_groups": self.max_cat_groups,
         }
+
+    def _word(self, parameter):
+        given, words = getattr(self, parameter), _WORDS[parameter]
+        if given not in words:
+            own = list(dict.fromkeys(words.values()))
+            raise ValueError(f"{parameter} is {given!r}, but must be {', '.join(map(repr, own[:-1]))} or {own[-1]!r}")
+        return words[given]
 
     def _categorical(self, columns):
         given = self.categorical_features
@@ -198,8 +219,11 @@ class GradientBoostingClassifier(Batched, _Boosting, Classifier):
     n_estimators : int, default=100
         Most trees to grow, of each class where there are more than two.
     learning_rate : float, default=0.1
+    growth : {"leaf_wise", "oblivious"}, default="leaf_wise"
+        Split the leaf that gains most next, or all leaves of a level by the same question, as CatBoost does. Categories are then read as
+        their mean labels.
     max_leaf_nodes : int, default=31
-        Most leaves of a tree.
+        Most leaves of a tree. Of an oblivious tree they say how many levels it has: 4 with 31, 6 with 64.
     max_depth : int or None, default=None
         Most splits between root and leaf.
     min_samples_leaf : int, default=20
@@ -214,10 +238,16 @@ class GradientBoostingClassifier(Batched, _Boosting, Classifier):
         lie in each, but not fewer than 64 for that.
     subsample : float, default=1.0
         Share of rows each tree sees.
+    sampling : {"uniform", "mvs", "goss"}, default="uniform"
+        How these rows are chosen, with a ``subsample`` below 1: all with the same chance; the more they matter to the gains of splits
+        (minimal variance); those of the largest gradients, two thirds of them, and others at random. Rows that were less likely count more.
     max_features : float, default=1.0
         Share of columns each tree sees.
     monotonic_cst : array of -1, 0, 1, or dict by feature name, default=None
         The score must not rise (-1) or not fall (1) as the feature rises. Two classes only.
+    monotonic_method : {"basic", "intermediate", "advanced"}, default="intermediate"
+        How far ``monotonic_cst`` holds trees back, which keep it in any case: the middle between a split's values parts all leaves below;
+        a leaf keeps to the values of the leaves that a row could change to; each side of a split that is looked for does.
     interaction_cst : groups of names or positions, "pairwise", "no_interactions" or None, default=None
         Features that may act on each other: the path to a leaf holds features of one group. Those that no group names are one more.
     categorical_features : list of names or positions, or a mask, default=None
@@ -274,6 +304,7 @@ class GradientBoostingClassifier(Batched, _Boosting, Classifier):
         multi_class="softmax",
         n_estimators=100,
         learning_rate=0.1,
+        growth="leaf_wise",
         max_leaf_nodes=31,
         max_depth=None,
         min_samples_leaf=20,
@@ -282,8 +313,10 @@ class GradientBoostingClassifier(Batched, _Boosting, Classifier):
         min_gain_to_split=1e-6,
         max_bins=255,
         subsample=1.0,
+        sampling="uniform",
         max_features=1.0,
         monotonic_cst=None,
+        monotonic_method="intermediate",
         interaction_cst=None,
         categorical_features=None,
         cat_smooth=10.0,
@@ -303,6 +336,7 @@ class GradientBoostingClassifier(Batched, _Boosting, Classifier):
         self.multi_class = multi_class
         self.n_estimators = n_estimators
         self.learning_rate = learning_rate
+        self.growth = growth
         self.max_leaf_nodes = max_leaf_nodes
         self.max_depth = max_depth
         self.min_samples_leaf = min_samples_leaf
@@ -311,8 +345,10 @@ class GradientBoostingClassifier(Batched, _Boosting, Classifier):
         self.min_gain_to_split = min_gain_to_split
         self.max_bins = max_bins
         self.subsample = subsample
+        self.sampling = sampling
         self.max_features = max_features
         self.monotonic_cst = monotonic_cst
+        self.monotonic_method = monotonic_method
         self.interaction_cst = interaction_cst
         self.categorical_features = categorical_features
         self.cat_smooth = cat_smooth
@@ -397,8 +433,11 @@ class GradientBoostingRegressor(Batched, _Boosting, Regressor):
     n_estimators : int, default=100
         Most trees to grow.
     learning_rate : float, default=0.1
+    growth : {"leaf_wise", "oblivious"}, default="leaf_wise"
+        Split the leaf that gains most next, or all leaves of a level by the same question, as CatBoost does. Categories are then read as
+        their mean labels.
     max_leaf_nodes : int, default=31
-        Most leaves of a tree.
+        Most leaves of a tree. Of an oblivious tree they say how many levels it has: 4 with 31, 6 with 64.
     max_depth : int or None, default=None
         Most splits between root and leaf.
     min_samples_leaf : int, default=20
@@ -413,10 +452,16 @@ class GradientBoostingRegressor(Batched, _Boosting, Regressor):
         lie in each, but not fewer than 64 for that.
     subsample : float, default=1.0
         Share of rows each tree sees.
+    sampling : {"uniform", "mvs", "goss"}, default="uniform"
+        How these rows are chosen, with a ``subsample`` below 1: all with the same chance; the more they matter to the gains of splits
+        (minimal variance); those of the largest gradients, two thirds of them, and others at random. Rows that were less likely count more.
     max_features : float, default=1.0
         Share of columns each tree sees.
     monotonic_cst : array of -1, 0, 1, or dict by feature name, default=None
         The prediction must not rise (-1) or not fall (1) as the feature rises.
+    monotonic_method : {"basic", "intermediate", "advanced"}, default="intermediate"
+        How far ``monotonic_cst`` holds trees back, which keep it in any case: the middle between a split's values parts all leaves below;
+        a leaf keeps to the values of the leaves that a row could change to; each side of a split that is looked for does.
     interaction_cst : groups of names or positions, "pairwise", "no_interactions" or None, default=None
         Features that may act on each other: the path to a leaf holds features of one group. Those that no group names are one more.
     categorical_features : list of names or positions, or a mask, default=None
@@ -473,6 +518,7 @@ class GradientBoostingRegressor(Batched, _Boosting, Regressor):
         tweedie_power=1.5,
         n_estimators=100,
         learning_rate=0.1,
+        growth="leaf_wise",
         max_leaf_nodes=31,
         max_depth=None,
         min_samples_leaf=20,
@@ -481,8 +527,10 @@ class GradientBoostingRegressor(Batched, _Boosting, Regressor):
         min_gain_to_split=1e-6,
         max_bins=255,
         subsample=1.0,
+        sampling="uniform",
         max_features=1.0,
         monotonic_cst=None,
+        monotonic_method="intermediate",
         interaction_cst=None,
         categorical_features=None,
         cat_smooth=10.0,
@@ -503,6 +551,7 @@ class GradientBoostingRegressor(Batched, _Boosting, Regressor):
         self.tweedie_power = tweedie_power
         self.n_estimators = n_estimators
         self.learning_rate = learning_rate
+        self.growth = growth
         self.max_leaf_nodes = max_leaf_nodes
         self.max_depth = max_depth
         self.min_samples_leaf = min_samples_leaf
@@ -511,8 +560,10 @@ class GradientBoostingRegressor(Batched, _Boosting, Regressor):
         self.min_gain_to_split = min_gain_to_split
         self.max_bins = max_bins
         self.subsample = subsample
+        self.sampling = sampling
         self.max_features = max_features
         self.monotonic_cst = monotonic_cst
+        self.monotonic_method = monotonic_method
         self.interaction_cst = interaction_cst
         self.categorical_features = categorical_features
         self.cat_smooth = cat_smooth

@@ -15,7 +15,7 @@ const ELSEWHERE: [&str; 3] = ["seed", "monotone", "categorical"];
 
 fn defaults(kind: LearnerKind) -> Map<String, Value> {
     let value = match kind {
-        LearnerKind::Gbdt => serde_json::to_value(Gbdt::default()).map(with_settings_of_categories).map(|s| with_target("objective", s)),
+        LearnerKind::Gbdt => serde_json::to_value(Gbdt::default()).map(with_newer_settings).map(|s| with_target("objective", s)),
         LearnerKind::Forest => serde_json::to_value(Forest::default()).map(|s| with_target("target", s)),
         LearnerKind::Explainable => serde_json::to_value(Explainable::default()).map(|s| with_target("target", s)),
         LearnerKind::Logistic => serde_json::to_value(Logistic::default()),
@@ -37,10 +37,17 @@ fn with_target(name: &str, mut settings: Value) -> Value {
     settings
 }
 
-/// Those of categories are left out of a file where they are as they were, so that definitions of before keep their hash.
-fn with_settings_of_categories(mut settings: Value) -> Value {
+/// Those that are left out of a file where they are as they were, so that definitions of before keep their hash.
+fn with_newer_settings(mut settings: Value) -> Value {
     let Gbdt { cat_smooth, cat_l2, max_cat_threshold, max_cat_to_onehot, min_group_rows, max_cat_groups, .. } = Gbdt::default();
+    let Gbdt { growth, sampling, monotone_method, .. } = Gbdt::default();
     if let Value::Object(map) = &mut settings {
+        let words = [
+            ("growth", serde_json::json!(growth)),
+            ("sampling", serde_json::json!(sampling)),
+            ("monotone_method", serde_json::json!(monotone_method)),
+        ];
+        words.into_iter().for_each(|(name, default)| drop(map.insert(name.into(), default)));
         for (name, default) in [("cat_smooth", cat_smooth), ("cat_l2", cat_l2)] {
             map.insert(name.into(), default.into());
         }

@@ -13,12 +13,14 @@ use super::certificate::certify;
 use super::course::{CustomObjective, Goal, Part, Rows};
 use super::gradients::{BLOCK, Gradients};
 use super::groups::Interactions;
-use super::grow::{Grower, Grown, GrownLeaf, MAX_DEPTH};
-use super::histogram::{Entry, MAX_ROWS, Scale, row_noise};
+use super::grow::{Grower, Grown, GrownLeaf};
+use super::histogram::{Entry, MAX_ROWS, Scale};
 use super::objective::quantile;
+use super::partition::route;
+use super::sampling::Sampler;
 use super::split::Rules;
 use super::tree::Tree;
-use super::{Gbdt, GbdtModel, Objective, Report, resume};
+use super::{Gbdt, GbdtModel, Objective, Report, Sampling, resume};
 use crate::{LearnError, Link, TrainingSet};
 
 pub(super) fn boost(training: Part<'_>, validation: Option<Part<'_>>, parameters: &Gbdt, goal: &Goal<'_>) -> Result<GbdtModel, LearnError> {
@@ -91,7 +93,8 @@ pub(super) fn grow_trees(ready: Ready<'_>, parameters: &Gbdt, goal: &Goal<'_>) -
         ..Report::default()
     };
 
-    let mut gradients = Gradients::new(&training);
+    let mut sampler = Sampler::new(parameters, training.labels.len())?;
+    let mut gradients = Gradients::new(&training, sampler.as_ref().is_some_and(Sampler::weighs));
     let mut rules = Rules {
         lambda: parameters.lambda_l2,
         min_rows: parameters.min_leaf_rows as u64,
@@ -100,27 +103,26 @@ pub(super) fn grow_trees(ready: Ready<'_>, parameters: &Gbdt, goal: &Goal<'_>) -
         scale: Scale::fitting(gradients.fields, 1.0, 1.0),
         cuts,
         monotone: if parameters.monotone.iter().all(|&direction| direction == 0) { &[] } else { &parameters.monotone },
+        monotone_method: parameters.monotone_method,
         categories: category_rules(parameters, is_categories),
         interactions: interactions.as_ref(),
     };
-    let max_depth = parameters.max_depth.unwrap_or(MAX_DEPTH).min(MAX_DEPTH);
-    let mut grower = Grower::new(by_row, cuts, gradients.fields, training.labels.len(), parameters.leaves, max_depth);
+    let mut grower = Grower::new(by_row, cuts, gradients.fields, training.labels.len(), parameters);
     let mut trees: Vec<Tree> = earlier_trees.to_vec();
     let seeds = Rng::seeded(parameters.seed);
 
     for round in earlier_trees.len()..earlier_trees.len() + parameters.trees {
         let mut rng = seeds.fork(round as u64);
-        let (noise_seed, bag_seed) = (rng.next_u64() as u32, rng.next_u64() as u32);
-        let bag = (parameters.bagging_fraction < 1.0).then_some(Bag { seed: bag_seed, fraction: parameters.bagging_fraction });
+        let (noise_seed, sample_seed) = (rng.next_u64() as u32, rng.next_u64() as u32);
         let columns = choose_columns(cuts.len(), parameters.column_fraction, &mut rng);
-        let sampled = bag.is_some() || columns.len() < cuts.len();
+        let sampled = sampler.is_some() || columns.len() < cuts.len();
         grower.set_columns(columns, cuts);
         rules.scale = match goal.together {
             Some(_) => gradients.compute_together(&mut training, noise_seed)?,
             None => gradients.compute(&mut training, noise_seed),
         };
-        if let Some(bag) = &bag {
-            gradients.entries.retain(|entry| bag.has(entry.row()));
+        if let Some(sampler) = &mut sampler {
+            rules.scale = sampler.draw(sample_seed, &mut gradients.entries, &mut gradients.floats, rules.scale);
         }
         if gradients.entries.is_empty() {
             continue;
@@ -132,8 +134,12 @@ pub(super) fn grow_trees(ready: Ready<'_>, parameters: &Gbdt, goal: &Goal<'_>) -
             if sampled { continue } else { break }
         }
         set_leaf_values(&mut grown, &gradients, &rules.scale, &training, parameters);
-        let outside = bag.as_ref().map(|bag| |row: usize| (!bag.has(row)).then(|| grown.leaf_of(by_column, row)));
-        gradients.take_up(&grown, outside);
+        let outside = sampler.as_ref().map(|sampler| |row: usize| !sampler.has(row));
+        gradients.take_up(&grown, by_column, outside);
+        if let Some(sampler) = sampler.as_mut().filter(|sampler| sampler.weighs()) {
+            grown.tree.set_rows(gradients.rows_of_leaves());
+            sampler.learn(&grown.tree.leaves, &grown.tree.leaf_rows, parameters.learning_rate);
+        }
         if let Some(validation) = &mut validation {
             add_tree(&mut validation.scores, &validation.binned, &grown, |_| true);
             match goal.metric {
@@ -311,18 +317,6 @@ fn check_derivatives(derivatives: &[[f64; 2]]) -> Result<(), LearnError> {
     }
 }
 
-/// The rows one tree sees, chosen by counting and not by drawing, so the order of work does not matter.
-pub(super) struct Bag {
-    pub seed: u32,
-    pub fraction: f64,
-}
-
-impl Bag {
-    pub fn has(&self, row: usize) -> bool {
-        f64::from(row_noise(self.seed, row as u32)) < self.fraction * 4_294_967_296.0
-    }
-}
-
 pub(super) fn choose_columns(width: usize, fraction: f64, rng: &mut Rng) -> Vec<usize> {
     let mut columns: Vec<usize> = (0..width).collect();
     let wanted = (libm::ceil(width as f64 * fraction) as usize).clamp(1, width);
@@ -349,14 +343,17 @@ pub(super) fn check_variety(set: &TrainingSet, rows: Range<usize>, objective: &O
 }
 
 /// Leaf values from the sums of derivatives within each leaf, floats in row order; or the quantile of the leaf's residuals.
-fn set_leaf_values(grown: &mut Grown, gradients: &Gradients, scale: &Scale, training: &Scored<'_>, parameters: &Gbdt) {
+fn set_leaf_values(grown: &mut Grown<'_>, gradients: &Gradients, scale: &Scale, training: &Scored<'_>, parameters: &Gbdt) {
     let (objective, entries) = (training.objective, &gradients.entries);
+    let weighted = parameters.sampling != Sampling::Uniform;
     let value = |leaf: &GrownLeaf| {
         let own = &entries[leaf.start..][..leaf.total.count as usize];
         if let Some(level) = objective.leaf_quantile() {
             let residual = |entry: &Entry| {
                 let row = entry.row();
-                (training.labels[row] - training.scores[row], training.weight(row))
+                // The hessian is 1, times what the row counts.
+                let weight = if weighted { f64::from(gradients.floats[row][1]) } else { training.weight(row) };
+                (training.labels[row] - training.scores[row], weight)
             };
             let residuals = own.iter().map(residual).collect();
             return parameters.learning_rate * quantile(residuals, level).max(leaf.bounds.low).min(leaf.bounds.high);
@@ -374,16 +371,19 @@ fn set_leaf_values(grown: &mut Grown, gradients: &Gradients, scale: &Scale, trai
     };
     let few = entries.len() < BLOCK && objective.leaf_quantile().is_none();
     grown.tree.leaves = if few { grown.leaves.iter().map(value).collect() } else { grown.leaves.par_iter().map(value).collect() };
+    if let Some(order) = &mut grown.order {
+        order.settle(&mut grown.tree.leaves, parameters.learning_rate);
+    }
 }
 
-/// Adds the tree's values to the scores of the wanted rows by walking it.
-pub(super) fn add_tree(scores: &mut [f64], binned: &Binned<'_>, grown: &Grown, wanted: impl Fn(usize) -> bool + Sync) {
+/// Adds the tree's values to the scores of the wanted rows.
+pub(super) fn add_tree(scores: &mut [f64], binned: &Binned<'_>, grown: &Grown<'_>, wanted: impl Fn(usize) -> bool + Sync) {
     let add = |(block, scores): (usize, &mut [f64])| {
-        for (row, score) in (block * BLOCK..).zip(scores) {
-            if wanted(row) {
-                *score += grown.tree.leaves[grown.leaf_of(&binned.by_column, row)];
-            }
-        }
+        let first = block * BLOCK;
+        let rows = (first..first + scores.len()).filter(|&row| wanted(row)).map(|row| row as u32).collect();
+        route(grown, &binned.by_column, rows, |leaf, rows| {
+            rows.iter().for_each(|&row| scores[row as usize - first] += grown.tree.leaves[leaf])
+        });
     };
     if scores.len() < BLOCK { add((0, scores)) } else { scores.par_chunks_mut(BLOCK).enumerate().for_each(add) }
 }

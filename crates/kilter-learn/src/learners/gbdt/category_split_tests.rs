@@ -1,10 +1,22 @@
+use super::super::MonotoneMethod;
 use super::super::histogram::{Fields, Scale};
 use super::super::split::{UNBOUNDED, leaf_value};
 use super::*;
 use kilter_stats::Rng;
 
 fn rules(scale: Scale, lambda: f64, min_rows: u64) -> Rules<'static> {
-    Rules { lambda, min_rows, min_hessian: 0.0, min_gain: 0.0, scale, cuts: &[], monotone: &[], categories: None, interactions: None }
+    Rules {
+        lambda,
+        min_rows,
+        min_hessian: 0.0,
+        min_gain: 0.0,
+        scale,
+        cuts: &[],
+        monotone: &[],
+        monotone_method: MonotoneMethod::Basic,
+        categories: None,
+        interactions: None,
+    }
 }
 
 fn plain(one_by_one: usize) -> CategoryRules<'static> {

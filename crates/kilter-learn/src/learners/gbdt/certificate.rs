@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::categories::BinSet;
-use super::tree::{Child, Tree};
+use super::tree::{Child, Node, Tree};
 use crate::LearnError;
 
 /// What the walk has seen.
@@ -30,13 +30,18 @@ pub(super) fn certify(trees: &[Tree], monotone: &[i8], names: &[String]) -> Resu
     }
     let mut certificate = Certificate { columns, trees: trees.len(), ..Certificate::default() };
     for (index, tree) in trees.iter().enumerate() {
-        for node in &tree.nodes {
+        let mut open = vec![(tree.root(), Path::new())];
+        while let Some((at, path)) = open.pop() {
+            let Child::Node(at) = at else { continue };
+            let node = &tree.nodes[at];
+            let sides = sides(tree, node, &path);
+            open.extend(sides.clone());
             let direction = f64::from(monotone[node.column as usize]);
             if direction == 0.0 {
                 continue;
             }
             certificate.splits += 1;
-            let [left, right] = [node.left(), node.right()].map(|side| leaves(tree, side));
+            let [left, right] = sides.map(|side| leaves(tree, side));
             let most = left.iter().map(|&(leaf, _)| direction * tree.leaves[leaf]).fold(f64::NEG_INFINITY, f64::max);
             let least = right.iter().map(|&(leaf, _)| direction * tree.leaves[leaf]).fold(f64::INFINITY, f64::min);
             if most <= least {
@@ -68,34 +73,36 @@ enum Side {
     Bins(BinSet),
 }
 
-/// What the path from a place down to a leaf says, by column.
+/// What the path from the root to a place says, by column.
 type Path = Vec<(u32, Side)>;
 
-/// All leaves below a place, each with its path from there.
-fn leaves(tree: &Tree, from: Child) -> Vec<(usize, Path)> {
+/// The two places below a node, each with its path.
+fn sides(tree: &Tree, node: &Node, path: &Path) -> [(Child, Path); 2] {
+    let [left, right] = match tree.set(node) {
+        Some(set) => [Side::Bins(*set), Side::Bins(BinSet(set.0.map(|word| !word)))],
+        None => [
+            Side::Values { above: f64::NEG_INFINITY, up_to: node.threshold, missing: node.missing_left },
+            Side::Values { above: node.threshold, up_to: f64::INFINITY, missing: !node.missing_left },
+        ],
+    };
+    [(node.left(), left), (node.right(), right)].map(|(child, side)| {
+        let mut path = path.clone();
+        match path.iter_mut().find(|(column, _)| *column == node.column) {
+            Some((_, own)) => *own = both(own, &side),
+            None => path.push((node.column, side)),
+        }
+        (child, path)
+    })
+}
+
+/// All leaves below a place, each with its path.
+fn leaves(tree: &Tree, from: (Child, Path)) -> Vec<(usize, Path)> {
     let mut found = Vec::new();
-    let mut open = vec![(from, Path::new())];
+    let mut open = vec![from];
     while let Some((at, path)) = open.pop() {
         match at {
             Child::Leaf(leaf) => found.push((leaf, path)),
-            Child::Node(index) => {
-                let node = &tree.nodes[index];
-                let [left, right] = match tree.set(node) {
-                    Some(set) => [Side::Bins(*set), Side::Bins(BinSet(set.0.map(|word| !word)))],
-                    None => [
-                        Side::Values { above: f64::NEG_INFINITY, up_to: node.threshold, missing: node.missing_left },
-                        Side::Values { above: node.threshold, up_to: f64::INFINITY, missing: !node.missing_left },
-                    ],
-                };
-                for (side, child) in [(left, node.left()), (right, node.right())] {
-                    let mut path = path.clone();
-                    match path.iter_mut().find(|(column, _)| *column == node.column) {
-                        Some((_, own)) => *own = both(own, &side),
-                        None => path.push((node.column, side)),
-                    }
-                    open.push((child, path));
-                }
-            }
+            Child::Node(index) => open.extend(sides(tree, &tree.nodes[index], &path)),
         }
     }
     found
@@ -126,7 +133,6 @@ fn overlap(a: &Path, b: &Path, own: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tree::Node;
     use super::super::{Gbdt, fit};
     use super::*;
     use crate::matrix::tests::training_set;

@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use rayon::prelude::*;
 
 use super::Objective;
+use super::binned::Column;
 use super::boost::Scored;
 use super::course::CustomObjective;
 use super::grow::Grown;
 use super::histogram::{Entry, Fields, Scale, row_noise};
+use super::partition::route;
 use super::simd::{Level, for_every_level};
 use crate::LearnError;
 
@@ -32,11 +34,12 @@ pub(super) struct Gradients {
 }
 
 impl Gradients {
-    pub fn new(training: &Scored<'_>) -> Self {
+    /// `weighted` says whether rows of a sample will count more than once.
+    pub fn new(training: &Scored<'_>, weighted: bool) -> Self {
         let rows = training.labels.len();
         let limits = training.together.map_or_else(|| training.objective.limits(), CustomObjective::limits);
         let largest_weight = training.weights.as_ref().map_or(1.0, |weights| weights.iter().copied().fold(0.0, f64::max));
-        let plain = training.weights.is_none();
+        let plain = training.weights.is_none() && !weighted;
         let fields = match plain {
             true if training.objective.constant_hessian() => Fields::CONSTANT,
             true if limits.is_some() => Fields::COARSE,
@@ -116,8 +119,8 @@ impl Gradients {
         Ok(scale)
     }
 
-    /// Takes up a grown tree whose leaves have their values. `leaf_outside` names the leaf of a row that is in no leaf's list, where there are such.
-    pub fn take_up(&mut self, grown: &Grown, leaf_outside: Option<impl Fn(usize) -> Option<usize> + Sync>) {
+    /// Takes up a grown tree whose leaves have their values. `outside` says whether a row is in no leaf's list, where there are such.
+    pub fn take_up(&mut self, grown: &Grown<'_>, by_column: &[Column<'_>], outside: Option<impl Fn(usize) -> bool + Sync>) {
         self.pending.clone_from(&grown.tree.leaves);
         let (entries, leaf_of) = (&self.entries, &self.leaf_of);
         let leaves: Vec<_> = grown.leaves.iter().enumerate().collect();
@@ -126,16 +129,22 @@ impl Gradients {
                 leaf_of[entry.row()].store(number as u16, Ordering::Relaxed);
             }
         });
-        if let Some(leaf_outside) = leaf_outside {
-            let blocks: Vec<_> = leaf_of.chunks(BLOCK).enumerate().collect();
-            each(leaf_of.len(), blocks, |(block, leaf_of)| {
-                for (row, leaf) in (block * BLOCK..).zip(leaf_of) {
-                    if let Some(number) = leaf_outside(row) {
-                        leaf.store(number as u16, Ordering::Relaxed);
-                    }
-                }
+        if let Some(outside) = outside {
+            let firsts: Vec<usize> = (0..leaf_of.len()).step_by(BLOCK).collect();
+            each(leaf_of.len(), firsts, |first| {
+                let rows = (first..leaf_of.len().min(first + BLOCK)).filter(|&row| outside(row)).map(|row| row as u32).collect();
+                route(grown, by_column, rows, |leaf, rows| {
+                    rows.iter().for_each(|&row| leaf_of[row as usize].store(leaf as u16, Ordering::Relaxed));
+                });
             });
         }
+    }
+
+    /// How many training rows are in each leaf of the tree taken up last.
+    pub fn rows_of_leaves(&self) -> Vec<u32> {
+        let mut rows = vec![0; self.pending.len()];
+        self.leaf_of.iter().for_each(|leaf| rows[usize::from(leaf.load(Ordering::Relaxed))] += 1);
+        rows
     }
 }
 

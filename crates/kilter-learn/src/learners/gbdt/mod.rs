@@ -8,8 +8,8 @@
 //! Memory beside the training set: two bytes a value, about 30 bytes a row, and for each open leaf 2 KiB a column, 4 where leaves may have thousands of rows.
 //!
 //! `batches` is the way in for rows that do not fit into memory; `categories` says what trees see of a category, `binned` cuts columns into bins, `by_row` lays them by row. Each round, `gradients` rounds derivatives to
-//! words, `grow` makes a tree: `summing` makes `histogram`s of its nodes, `split` finds the best cut among their `thresholds` and the best set
-//! (`category_split`), `partition` parts the rows. `boost` makes many trees, `multiclass` some for each class. `course` says what else a fit may be given:
+//! words, of which `sampling` takes some rows', `grow` or `levels` makes a tree: `summing` makes `histogram`s of its nodes, `split` finds the best cut among their `thresholds` and the best set
+//! (`category_split`), `partition` parts the rows, `order` keeps declared directions. `boost` makes many trees, `multiclass` some for each class. `course` says what else a fit may be given:
 //! `resume` goes on from an earlier model, `ranking` ranks within queries; `refit` learns leaf values anew. `scoring` scores, `shap` explains, `interactions`
 //! explains pairs of columns. `simd` runs loops on the widest vectors there are.
 
@@ -26,13 +26,16 @@ mod groups;
 mod grow;
 mod histogram;
 mod interactions;
+mod levels;
 mod model;
 mod multiclass;
 mod objective;
+mod order;
 mod partition;
 mod ranking;
 mod refit;
 mod resume;
+mod sampling;
 pub(super) mod scoring;
 mod shap;
 mod simd;
@@ -72,7 +75,10 @@ pub struct Gbdt {
     pub objective: Objective,
     /// Most trees to grow.
     pub trees: usize,
-    /// Most leaves a tree may have.
+    /// How a tree grows.
+    #[serde(skip_serializing_if = "Growth::is_default")]
+    pub growth: Growth,
+    /// Most leaves a tree may have. Of an oblivious tree they say how many levels it has: 4 with 31, 6 with 64.
     pub leaves: usize,
     /// Most splits between a tree's root and a leaf; at most 128 in any case.
     pub max_depth: Option<usize>,
@@ -90,6 +96,9 @@ pub struct Gbdt {
     pub bins: usize,
     /// Share of rows each tree sees.
     pub bagging_fraction: f64,
+    /// How these are chosen.
+    #[serde(skip_serializing_if = "Sampling::is_default")]
+    pub sampling: Sampling,
     /// Share of columns each tree sees.
     pub column_fraction: f64,
     /// Stop after this many trees without a lower validation loss, and keep the best number of trees.
@@ -101,6 +110,9 @@ pub struct Gbdt {
     /// -1, 0 or 1 for each column: the score must not rise, may do anything, must not fall as the value rises. Missing
     /// values are outside the order and free. Empty: no constraint.
     pub monotone: Vec<i8>,
+    /// How far `monotone` holds leaves back.
+    #[serde(skip_serializing_if = "MonotoneMethod::is_default")]
+    pub monotone_method: MonotoneMethod,
     /// Groups of names of columns that may act on each other: a leaf's path holds columns of one group. Columns that no group names are one more. Empty:
     /// all may.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -134,6 +146,61 @@ pub struct Gbdt {
     pub label_gain: Vec<f64>,
 }
 
+/// Which leaf is split next, and by what.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Growth {
+    /// The leaf that gains most, by its own best split.
+    #[default]
+    LeafWise,
+    /// All leaves of a level, by the one split that gains most over all of them. Categories are read as their mean labels.
+    Oblivious,
+}
+
+impl Growth {
+    fn is_default(&self) -> bool {
+        *self == Growth::default()
+    }
+}
+
+/// How the rows that a tree sees are chosen, where it does not see all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sampling {
+    /// All with the same chance: bagging.
+    #[default]
+    Uniform,
+    /// The more a row matters to the gains of splits, the greater its chance, and the less it counts when it is taken: minimal-variance sampling.
+    Mvs,
+    /// Those of the largest gradients, two thirds of the share, and others at random, which count more: gradient-based one-side sampling.
+    Goss,
+}
+
+impl Sampling {
+    fn is_default(&self) -> bool {
+        *self == Sampling::default()
+    }
+}
+
+/// How leaves are held to the declared directions. All methods keep them everywhere; they differ in how much better the trees could be without.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MonotoneMethod {
+    /// The middle between the two values of a split parts all leaves below it: the quickest, and the narrowest.
+    Basic,
+    /// A leaf keeps to the values of those leaves that a row could come from or go to by a change in such a column.
+    #[default]
+    Intermediate,
+    /// So does each side of a split that is looked for.
+    Advanced,
+}
+
+impl MonotoneMethod {
+    fn is_default(&self) -> bool {
+        *self == MonotoneMethod::default()
+    }
+}
+
 fn is_ten(value: &f64) -> bool {
     *value == 10.0
 }
@@ -147,6 +214,7 @@ impl Default for Gbdt {
         Gbdt {
             objective: Objective::Binary,
             trees: 300,
+            growth: Growth::default(),
             leaves: 31,
             max_depth: None,
             learning_rate: 0.05,
@@ -156,11 +224,13 @@ impl Default for Gbdt {
             min_gain: 1e-6,
             bins: 255,
             bagging_fraction: 1.0,
+            sampling: Sampling::default(),
             column_fraction: 1.0,
             early_stopping: Some(50),
             validation_fraction: 0.1,
             seed: 7,
             monotone: Vec::new(),
+            monotone_method: MonotoneMethod::default(),
             interactions: Vec::new(),
             scale_positive: 1.0,
             categorical: Vec::new(),
@@ -227,7 +297,8 @@ pub fn fit_by(training_set: &TrainingSet, parameters: &Gbdt, course: &Course<'_>
 impl Gbdt {
     /// Whether a model of these parameters is what earlier builds know.
     fn is_plain(&self) -> bool {
-        self.categorical.is_empty() && self.interactions.is_empty() && self.objective.is_plain()
+        let known = self.monotone_method.is_default() && self.growth.is_default() && self.sampling.is_default();
+        known && self.categorical.is_empty() && self.interactions.is_empty() && self.objective.is_plain()
     }
 
     fn check_one_output(&self) -> Result<(), LearnError> {
@@ -241,8 +312,9 @@ impl Gbdt {
 
     /// Whether a column of so many categories is read as their mean labels.
     fn has_statistics(&self, categories: usize) -> bool {
-        // Of several classes there is no one mean label.
-        categories > self.max_cat_groups && self.objective != Objective::Softmax
+        // Of several classes there is no one mean label. The best set of categories is another for every leaf of a level.
+        let wanted = categories > self.max_cat_groups || self.growth == Growth::Oblivious;
+        wanted && self.objective != Objective::Softmax
     }
 
     fn check(&self, columns: usize) -> Result<(), LearnError> {

@@ -9,18 +9,20 @@ use kilter_stats::Rng;
 use rayon::prelude::*;
 
 use super::binned::{Binned, Cuts};
-use super::boost::{self, Bag};
+use super::boost;
 use super::by_row::ByRow;
 use super::categories::{Columns, Encoded, Encoders};
 use super::course::{Goal, Part};
 use super::gradients::BLOCK;
 use super::groups::Interactions;
-use super::grow::{Grower, Grown, MAX_DEPTH};
+use super::grow::{Grower, Grown};
 use super::histogram::{Entry, Fields, MAX_ROWS, Scale, row_noise};
 use super::objective::quick_exp;
+use super::partition::route;
+use super::sampling::Sampler;
 use super::split::Rules;
 use super::tree::Tree;
-use super::{Gbdt, GbdtModel, Objective, Report, resume};
+use super::{Gbdt, GbdtModel, Growth, Objective, Report, resume};
 use crate::{ClassLink, ClassModel, LearnError, Model, TrainingSet};
 
 /// Most classes that are learned at once.
@@ -239,6 +241,10 @@ fn boost(
     if rows.len() > MAX_ROWS {
         return Err(LearnError::TooManyRows { rows: rows.len(), limit: MAX_ROWS });
     }
+    if parameters.growth == Growth::Oblivious && !parameters.categorical.is_empty() {
+        let must = "empty where oblivious trees tell several classes apart: there is no one mean label to read categories by";
+        return Err(LearnError::BadParameter { name: "categorical", found: format!("{:?}", parameters.categorical), must });
+    }
     let parameters = &Gbdt { objective: Objective::Softmax, ..parameters.clone() };
     let encoders = match earlier {
         // All classes have the same.
@@ -265,7 +271,7 @@ fn boost(
     // Beside rare classes gradients are of very different sizes.
     let fields = Fields::FINE;
     let scale = Scale::fitting(fields, largest_weight, 0.25 * curvature * largest_weight);
-    let rules = Rules {
+    let mut rules = Rules {
         lambda: parameters.lambda_l2,
         min_rows: parameters.min_leaf_rows as u64,
         min_hessian: parameters.min_child_hessian,
@@ -273,14 +279,15 @@ fn boost(
         scale,
         cuts: &cuts,
         monotone: &[],
+        monotone_method: parameters.monotone_method,
         categories: boost::category_rules(parameters, &is_categories),
         interactions: interactions.as_ref(),
     };
-    let max_depth = parameters.max_depth.unwrap_or(MAX_DEPTH).min(MAX_DEPTH);
     let count = training.labels.len();
     let mut probabilities = vec![vec![0.0f32; count]; classes];
     let mut gradients = vec![[0.0f32; 2]; count];
     let mut entries: Vec<Entry> = Vec::new();
+    let mut samplers = (0..classes).map(|_| Sampler::new(parameters, count)).collect::<Result<Vec<_>, _>>()?;
     let mut trees: Vec<Vec<Tree>> = match earlier {
         Some(members) => members.iter().map(|member| member.parts().1.to_vec()).collect(),
         None => vec![Vec::new(); classes],
@@ -295,23 +302,23 @@ fn boost(
     // The grower reads the bins while scores change beside them.
     let binned = std::mem::replace(&mut training.binned, Binned { rows: 0, by_column: Vec::new() });
     let by_row = ByRow::new(&binned.by_column, |column| cuts[column].last_bin());
-    let mut grower = Grower::new(&by_row, &cuts, fields, count, parameters.leaves, max_depth);
+    let mut grower = Grower::new(&by_row, &cuts, fields, count, parameters);
 
     for round in first_round..first_round + parameters.trees {
         let mut rng = seeds.fork(round as u64);
-        let bag_seed = rng.next_u64() as u32;
-        let bag = (parameters.bagging_fraction < 1.0).then_some(Bag { seed: bag_seed, fraction: parameters.bagging_fraction });
+        let sample_seed = rng.next_u64() as u32;
         training.probabilities(&mut probabilities);
         let mut any = false;
-        let mut sampled = bag.is_some();
+        let mut sampled = parameters.bagging_fraction < 1.0;
         for class in 0..classes {
             let noise_seed = rng.next_u64() as u32;
             let columns = boost::choose_columns(cuts.len(), parameters.column_fraction, &mut rng);
             sampled |= columns.len() < cuts.len();
             grower.set_columns(columns, &cuts);
             compute_gradients(&training, class, &probabilities[class], curvature, &scale, noise_seed, &mut gradients, &mut entries);
-            if let Some(bag) = &bag {
-                entries.retain(|entry| bag.has(entry.row()));
+            let sampler = &mut samplers[class];
+            if let Some(sampler) = sampler {
+                rules.scale = sampler.draw(sample_seed, &mut entries, &mut gradients, scale);
             }
             if entries.is_empty() {
                 continue;
@@ -323,8 +330,14 @@ fn boost(
             any = true;
             set_leaf_values(&mut grown, &entries, &gradients, parameters);
             add_leaf_values(&mut training.scores[class], &grown, &entries);
-            if let Some(bag) = &bag {
-                boost::add_tree(&mut training.scores[class], &binned, &grown, |row| !bag.has(row));
+            if let Some(sampler) = sampler {
+                boost::add_tree(&mut training.scores[class], &binned, &grown, |row| !sampler.has(row));
+            }
+            if let Some(sampler) = sampler.as_mut().filter(|sampler| sampler.weighs()) {
+                let mut rows = vec![0; grown.leaves.len()];
+                route(&grown, &binned.by_column, (0..count as u32).collect(), |leaf, own| rows[leaf] = own.len() as u32);
+                grown.tree.set_rows(rows);
+                sampler.learn(&grown.tree.leaves, &grown.tree.leaf_rows, parameters.learning_rate);
             }
             if let Some(validation) = &mut validation {
                 boost::add_tree(&mut validation.scores[class], &validation.binned, &grown, |_| true);
@@ -397,7 +410,7 @@ fn compute_gradients(
 }
 
 /// Leaf values from the float gradients, summed in row order within each leaf.
-fn set_leaf_values(grown: &mut Grown, entries: &[Entry], gradients: &[[f32; 2]], parameters: &Gbdt) {
+fn set_leaf_values(grown: &mut Grown<'_>, entries: &[Entry], gradients: &[[f32; 2]], parameters: &Gbdt) {
     let value = |leaf: &super::grow::GrownLeaf| {
         let add = |[g, h]: [f64; 2], entry: &Entry| {
             let [more_g, more_h] = gradients[entry.row()];
@@ -409,7 +422,7 @@ fn set_leaf_values(grown: &mut Grown, entries: &[Entry], gradients: &[[f32; 2]],
     grown.tree.leaves = grown.leaves.par_iter().map(value).collect();
 }
 
-fn add_leaf_values(scores: &mut [f64], grown: &Grown, entries: &[Entry]) {
+fn add_leaf_values(scores: &mut [f64], grown: &Grown<'_>, entries: &[Entry]) {
     for (leaf, value) in grown.leaves.iter().zip(&grown.tree.leaves) {
         for entry in &entries[leaf.start..][..leaf.total.count as usize] {
             scores[entry.row()] += value;

@@ -3,15 +3,17 @@
 //! The gain of a split is the second-order reduction of the loss (Chen and Guestrin 2016): the sum over both sides of G^2 / (H + lambda),
 //! less that of the node. Missing values try both sides. Where a node saw none, they are sent to the side with more training rows.
 //!
-//! Monotone constraints are LightGBM's "basic" method: on a constrained column the left value may not exceed the right one (or the
-//! reverse), and each side's later values stay beyond the middle between the two. Sums are whole numbers, columns and bins go upwards and
-//! only a strictly larger gain wins, so ties always fall alike.
+//! On a column with a direction the left value may not exceed the right one (or the reverse), and each side stays within bounds: those of the
+//! node, which the "basic" method parts in the middle between the two values, or those of the leaves it is in [`Order`] with. Sums are whole
+//! numbers, columns and bins go upwards and only a strictly larger gain wins, so ties always fall alike.
 
+use super::MonotoneMethod;
 use super::binned::{Cuts, MISSING};
 use super::categories::BinSet;
 use super::category_split::{self, BestSet, CategoryRules};
 use super::groups::Interactions;
 use super::histogram::{Histogram, Scale, Shape, Sums};
+use super::order::Order;
 use super::thresholds::{self, Best};
 
 /// What a split must satisfy.
@@ -25,6 +27,7 @@ pub(super) struct Rules<'a> {
     pub cuts: &'a [Cuts],
     /// -1, 0 or 1 a column; empty when nothing is constrained.
     pub monotone: &'a [i8],
+    pub monotone_method: MonotoneMethod,
     /// Of columns that hold categories; none when there are none.
     pub categories: Option<CategoryRules<'a>>,
     /// Which columns may follow each other on a path; none when all may.
@@ -53,39 +56,55 @@ pub(super) struct Split {
     pub right: Sums,
     pub left_bounds: Bounds,
     pub right_bounds: Bounds,
+    /// What left and right would be worth.
+    pub values: [f64; 2],
+}
+
+/// A node whose best split is asked for.
+pub(super) struct Place<'a> {
+    pub total: &'a Sums,
+    pub bounds: Bounds,
+    /// Columns that may not split it.
+    pub barred: &'a [bool],
+    /// The order it stands in with other leaves, and its number there.
+    pub order: Option<(&'a Order<'a>, usize)>,
 }
 
 /// The best split on the columns of the shape that are not `barred`.
-pub(super) fn best(
-    rules: &Rules<'_>,
-    histogram: &Histogram,
-    shape: &Shape,
-    total: &Sums,
-    bounds: Bounds,
-    barred: &[bool],
-) -> Option<Split> {
+pub(super) fn best(rules: &Rules<'_>, histogram: &Histogram, shape: &Shape, place: &Place<'_>) -> Option<Split> {
+    let &Place { total, bounds, barred, .. } = place;
     let floor = rules.min_gain + rules.side(total, bounds).score;
     let is_barred = |column: usize| barred.get(column).is_some_and(|&barred| barred);
     let is_categories = |column: usize| rules.categories.as_ref().is_some_and(|categories| categories.columns[column]);
     let column_sums = |column: usize| histogram.column(&rules.scale.fields, shape, column, rules.cuts[column].last_bin());
-    let mut best: Option<Candidate> = None;
-    if rules.monotone.is_empty() {
-        let with_categories: Vec<bool>;
-        let left_out = match rules.categories {
-            None => barred,
-            Some(_) => {
-                with_categories = (0..rules.cuts.len()).map(|column| is_barred(column) || is_categories(column)).collect();
-                &with_categories
-            }
-        };
-        let found = thresholds::best(rules, histogram, shape, total, floor, left_out);
-        best = found.map(|Best { score, column, bin, missing_left, left }| Candidate { score, column, bin, missing_left, set: None, left });
+    let with_categories: Vec<bool>;
+    let left_out = match rules.categories {
+        None => barred,
+        Some(_) => {
+            with_categories = (0..rules.cuts.len()).map(|column| is_barred(column) || is_categories(column)).collect();
+            &with_categories
+        }
+    };
+    let found = thresholds::best(rules, histogram, shape, total, floor, left_out);
+    let free = found.map(|Best { score, column, bin, missing_left, left }| {
+        let missing = histogram.sums(&rules.scale.fields, shape, column, MISSING);
+        let sides = if rules.monotone.is_empty() { None } else { place.sides(rules, column, &missing, missing_left) };
+        let sides = sides.map_or([bounds; 2], |sides| sides[usize::from(bin)]);
+        Candidate { score, column, bin, missing_left, set: None, left, sides }
+    });
+    let mut best = None;
+    if rules.monotone.is_empty() || free.as_ref().is_none_or(|free| rules.keeps(free, total)) {
+        // Bounds only make a split worse: where the best one without them keeps them, it is the best with them.
+        best = free;
     } else {
         for &column in shape.columns.iter().filter(|&&column| !is_barred(column) && !is_categories(column)) {
-            let beat = best.as_ref().map_or(floor, |best| best.score);
+            let beat = best.as_ref().map_or(floor, |best: &Candidate| best.score);
             let sums = column_sums(column);
-            let found = rules.scan_column(sums[usize::from(MISSING)], total, beat, |beat, missing_left| {
-                rules.scan_constrained(&sums, column, total, bounds, beat, missing_left)
+            let missing = sums[usize::from(MISSING)];
+            let found = rules.scan_column(missing, total, beat, |beat, missing_left| {
+                let sides = place.sides(rules, column, &missing, missing_left);
+                let sides = |bin: u8| sides.as_ref().map_or([bounds; 2], |sides| sides[usize::from(bin)]);
+                rules.scan_constrained(&sums, column, total, sides, beat, missing_left)
             });
             best = found.or(best);
         }
@@ -94,12 +113,24 @@ pub(super) fn best(
         for &column in shape.columns.iter().filter(|&&column| !is_barred(column) && is_categories(column)) {
             let beat = best.as_ref().map_or(floor, |best| best.score);
             let found = category_split::best(rules, categories, &column_sums(column), total, bounds, beat);
-            let candidate =
-                |BestSet { score, set, left }| Candidate { score, column, bin: 0, missing_left: set.has(MISSING), set: Some(set), left };
+            let candidate = |BestSet { score, set, left }| {
+                let missing_left = set.has(MISSING);
+                Candidate { score, column, bin: 0, missing_left, set: Some(set), left, sides: [bounds; 2] }
+            };
             best = found.map(candidate).or(best);
         }
     }
     best.map(|candidate| rules.split(candidate, total, bounds))
+}
+
+impl Place<'_> {
+    /// Bounds of the two sides by bin, where a split's sides have bounds of their own.
+    fn sides(&self, rules: &Rules<'_>, column: usize, missing: &Sums, missing_left: bool) -> Option<Vec<[Bounds; 2]>> {
+        let (order, leaf) = self.order?;
+        // Where there is none, it is not known yet to which side one would go.
+        let none = missing.count == 0;
+        order.bounds_of_sides(leaf, column, rules.cuts[column].last_bin(), [none || missing_left, none || !missing_left])
+    }
 }
 
 /// A split under consideration; the score is the two sides' sum, before the node's own is taken off.
@@ -110,6 +141,8 @@ struct Candidate {
     missing_left: bool,
     set: Option<BinSet>,
     left: Sums,
+    /// What the two sides must stay between.
+    sides: [Bounds; 2],
 }
 
 struct Side {
@@ -117,7 +150,13 @@ struct Side {
     score: f64,
 }
 
-impl Rules<'_> {
+impl<'a> Rules<'a> {
+    /// The order of the leaves of a tree that is to be grown, where there is one.
+    pub(super) fn order(&self) -> Option<Order<'a>> {
+        let ordered = !self.monotone.is_empty() && self.monotone_method != MonotoneMethod::Basic;
+        ordered.then(|| Order::new(self.monotone, self.monotone_method == MonotoneMethod::Advanced))
+    }
+
     /// The better of both sides for the missing; `scan` finds the best candidate above a score with one of them.
     fn scan_column(&self, missing: Sums, total: &Sums, beat: f64, scan: impl Fn(f64, bool) -> Option<Candidate>) -> Option<Candidate> {
         let right = scan(beat, false);
@@ -134,7 +173,7 @@ impl Rules<'_> {
         sums: &[Sums],
         column: usize,
         total: &Sums,
-        bounds: Bounds,
+        bounds_of: impl Fn(u8) -> [Bounds; 2],
         mut beat: f64,
         missing_left: bool,
     ) -> Option<Candidate> {
@@ -152,14 +191,15 @@ impl Rules<'_> {
             if right.count < self.min_rows || self.scale.hessian(&right) < self.min_hessian {
                 break;
             }
-            let (left_side, right_side) = (self.side(&left, bounds), self.side(&right, bounds));
+            let sides = bounds_of(bin);
+            let (left_side, right_side) = (self.side(&left, sides[0]), self.side(&right, sides[1]));
             if f64::from(self.monotone[column]) * (right_side.value - left_side.value) < 0.0 {
                 continue;
             }
             let score = left_side.score + right_side.score;
             if score > beat {
                 beat = score;
-                found = Some(Candidate { score, column, bin, missing_left, set: None, left });
+                found = Some(Candidate { score, column, bin, missing_left, set: None, left, sides });
             }
         }
         found
@@ -179,19 +219,47 @@ impl Rules<'_> {
         -(2.0 * gradient * value + curvature * value * value)
     }
 
+    /// What a node gains by a threshold with these rows on its left; none where a side is too small or the direction is not kept.
+    pub(super) fn gain_at(&self, column: usize, left: &Sums, total: &Sums, bounds: Bounds) -> Option<f64> {
+        let right = total.without(left);
+        let large_enough = |side: &Sums| side.count >= self.min_rows && self.scale.hessian(side) >= self.min_hessian;
+        if !large_enough(left) || !large_enough(&right) {
+            return None;
+        }
+        let (left, right) = (self.side(left, bounds), self.side(&right, bounds));
+        let direction = self.monotone.get(column).copied().unwrap_or(0);
+        let kept = direction == 0 || f64::from(direction) * (right.value - left.value) >= 0.0;
+        kept.then(|| left.score + right.score - self.side(total, bounds).score)
+    }
+
+    /// The split of a node by a given threshold, under the same conditions.
+    pub(super) fn split_at(&self, column: usize, bin: u8, missing_left: bool, left: Sums, total: &Sums, bounds: Bounds) -> Option<Split> {
+        let score = self.gain_at(column, &left, total, bounds)? + self.side(total, bounds).score;
+        Some(self.split(Candidate { score, column, bin, missing_left, set: None, left, sides: [bounds; 2] }, total, bounds))
+    }
+
+    /// Whether both sides' best values of all are allowed.
+    fn keeps(&self, candidate: &Candidate, total: &Sums) -> bool {
+        let [left, right] = [candidate.left, total.without(&candidate.left)].map(|side| self.side(&side, UNBOUNDED).value);
+        let within = |value: f64, bounds: Bounds| bounds.low <= value && value <= bounds.high;
+        let direction = self.monotone.get(candidate.column).copied().unwrap_or(0);
+        f64::from(direction) * (right - left) >= 0.0 && within(left, candidate.sides[0]) && within(right, candidate.sides[1])
+    }
+
     fn split(&self, candidate: Candidate, total: &Sums, bounds: Bounds) -> Split {
-        let Candidate { score, column, bin, missing_left, set, left } = candidate;
+        let Candidate { score, column, bin, missing_left, set, left, sides } = candidate;
         let right = total.without(&left);
         let gain = score - self.side(total, bounds).score;
+        let values = [self.side(&left, sides[0]).value, self.side(&right, sides[1]).value];
         let (mut left_bounds, mut right_bounds) = (bounds, bounds);
         let direction = self.monotone.get(column).copied().unwrap_or(0);
         if direction != 0 {
-            let middle = 0.5 * self.side(&left, bounds).value + 0.5 * self.side(&right, bounds).value;
+            let middle = 0.5 * values[0] + 0.5 * values[1];
             let (lower, upper) = if direction > 0 { (&mut left_bounds, &mut right_bounds) } else { (&mut right_bounds, &mut left_bounds) };
             lower.high = middle;
             upper.low = middle;
         }
-        Split { gain, column, bin, missing_left, set, left, right, left_bounds, right_bounds }
+        Split { gain, column, bin, missing_left, set, left, right, left_bounds, right_bounds, values }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The search against threshold by threshold, as one would write it down.
 
+use super::super::MonotoneMethod;
 use super::super::binned::Column;
 use super::super::by_row::ByRow;
 use super::super::histogram::Scale;
@@ -97,6 +98,7 @@ fn eight_at_once_find_what_one_by_one_finds_to_the_bit() {
             scale: Scale::fitting(fields, 1.0, 0.25),
             cuts: &[],
             monotone: &[],
+            monotone_method: MonotoneMethod::Basic,
             categories: None,
             interactions: None,
         };

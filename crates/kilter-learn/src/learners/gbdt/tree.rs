@@ -99,6 +99,19 @@ impl Tree {
         })
     }
 
+    /// Says anew how many training rows reach each leaf.
+    pub fn set_rows(&mut self, leaf_rows: Vec<u32>) {
+        self.leaf_rows = leaf_rows;
+        // Children come after their parents.
+        for index in (0..self.nodes.len()).rev() {
+            let [left, right] = [self.nodes[index].left(), self.nodes[index].right()].map(|child| match child {
+                Child::Node(node) => self.nodes[node].rows,
+                Child::Leaf(leaf) => self.leaf_rows[leaf],
+            });
+            self.nodes[index].rows = left + right;
+        }
+    }
+
     /// A node of this tree that asks for bins of categories.
     pub fn node_of_set(&mut self, column: usize, set: BinSet, gain: f64, rows: u32) -> Node {
         self.sets.push(set);
