@@ -20,7 +20,7 @@ fn value_error(error: impl std::fmt::Display) -> PyErr {
 #[pymodule(name = "_native", gil_used = false)]
 mod native {
     #[pymodule_export]
-    use super::classes::{ClassModel, fit_classes};
+    use super::classes::{ClassModel, calibrated_classes, fit_classes};
     #[pymodule_export]
     use super::model::{Model, calibrated, fit};
 

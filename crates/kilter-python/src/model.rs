@@ -116,7 +116,7 @@ pub(crate) fn training_set((table, labels, weights): Rows<'_>, names: Option<Vec
     Ok(set(table.into_named(names)?, &labels, weights.as_ref()))
 }
 
-fn set(matrix: Matrix, labels: &Labels<'_>, weights: Option<&Labels<'_>>) -> TrainingSet {
+pub(crate) fn set(matrix: Matrix, labels: &Labels<'_>, weights: Option<&Labels<'_>>) -> TrainingSet {
     let values = |array: &Labels<'_>| array.as_array().iter().copied().collect::<Vec<f64>>();
     TrainingSet { matrix, labels: values(labels), weights: weights.map(values) }
 }

@@ -20,6 +20,14 @@ def fit(
 
 def calibrate(model: Model, calibration: str, rows: Rows, *, may_be_few: bool = False) -> Model | None: ...
 
+def calibrate_classes(
+    model: ClassModel,
+    method: Literal["temperature", "platt", "isotonic", "beta"],
+    rows: Rows,
+    *,
+    may_be_few: bool = False,
+) -> ClassModel | None: ...
+
 def fit_classes(
     learner: str,
     rows: Rows,
