@@ -3,15 +3,16 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use kilter_learn::calibration::{ClassMethod, calibrate_classes};
 use kilter_learn::exchange::Opened;
-use kilter_learn::{ClassLink, ClassModel as Trained, Learner, Matrix, exchange, gbdt};
+use kilter_learn::{ClassLink, ClassModel as Trained, LearnError, Learner, Matrix, exchange, gbdt, load_classes};
 use numpy::{PyArray1, PyArray2, PyArray3, PyArrayMethods};
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString, PyType};
 use rayon::prelude::*;
 
-use crate::model::{Rows, take_row, training_set};
+use crate::model::{Rows, set, take_row, training_set};
 use crate::table::Table;
 use crate::{threads, value_error};
 
@@ -57,6 +58,33 @@ pub fn fit_classes(
     let learn = || gbdt::fit_classes_by(&training, validation.as_ref(), &classes, link, &parameters, earlier);
     let trained = py.detach(|| threads::run(threads, rows, learn))?.map_err(value_error)?;
     Ok(ClassModel::new(py, trained))
+}
+
+/// Calibrates a model of several classes on rows that it has not seen; `None` when they are too few and may be. `method` is `temperature`, `platt`,
+/// `isotonic` or `beta`.
+#[pyfunction]
+#[pyo3(name = "calibrate_classes", signature = (model, method, rows, *, may_be_few=false))]
+pub fn calibrated_classes(
+    py: Python<'_>,
+    model: &ClassModel,
+    method: &str,
+    rows: Rows<'_>,
+    may_be_few: bool,
+) -> PyResult<Option<ClassModel>> {
+    let known = ClassMethod::ALL.into_iter().find(|(name, _)| *name == method);
+    let (_, method) = known.ok_or_else(|| {
+        let words = ClassMethod::ALL.map(|(name, _)| name).join(", ");
+        PyValueError::new_err(format!("method is {method:?}; of more than two classes there are {words}"))
+    })?;
+    let (table, labels, weights) = rows;
+    let matrix = table.arranged_for(model.trained.inputs())?;
+    let rows = set(matrix, &labels, weights.as_ref());
+    let own = load_classes(&model.trained.to_bytes()).map_err(value_error)?;
+    match py.detach(|| calibrate_classes(own, &rows, method)) {
+        Ok(trained) => Ok(Some(ClassModel::new(py, trained))),
+        Err(LearnError::TooFewToCalibrate { .. } | LearnError::NoRows) if may_be_few => Ok(None),
+        Err(error) => Err(value_error(error)),
+    }
 }
 
 impl ClassModel {

@@ -29,7 +29,7 @@ mod native {
     #[pymodule_export]
     use super::boosting::{ndcg, refit};
     #[pymodule_export]
-    use super::classes::{ClassModel, fit_classes};
+    use super::classes::{ClassModel, calibrated_classes, fit_classes};
     #[pymodule_export]
     use super::model::{Model, calibrated, fit};
     #[pymodule_export]

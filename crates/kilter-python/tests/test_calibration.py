@@ -117,3 +117,65 @@ def test_what_cannot_be_calibrated_is_told():
     regression = kilter.GradientBoostingRegressor(n_estimators=2).fit(X, y).model_
     with pytest.raises(ValueError, match="predicts no probability"):
         kilter.CalibratedModel(regression).fit(X, y)
+
+
+def three(rows, seed):
+    """Three classes of unlike size, and how likely each is."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(rows, 3))
+    margins = np.column_stack([1 + X[:, 0], X[:, 1], -0.5 - X[:, 0]])
+    return X, np.array(["low", "mid", "top"])[(margins + rng.gumbel(size=margins.shape)).argmax(axis=1)]
+
+
+@pytest.mark.parametrize("method", ["temperature", "sigmoid", "isotonic", "beta"])
+def test_probabilities_of_several_classes_come_true(method, tmp_path):
+    (X, y), (X_test, y_test) = three(5_000, 1), three(5_000, 2)
+    raw = STEEP.fit(X, y)
+    model = kilter.CalibratedModel(STEEP, method=method, share=0.4).fit(X, y)
+    probability = model.predict_proba(X_test)
+    np.testing.assert_allclose(probability.sum(axis=1), 1, rtol=1e-12)
+    assert log_loss(y_test, probability) < 0.8 * log_loss(y_test, raw.predict_proba(X_test))
+    for at, name in enumerate(model.classes_):
+        # One number for all classes does not make each come true, only truer.
+        most = 0.7 * error(y_test == name, raw.predict_proba(X_test)[:, at]) if method == "temperature" else 0.04
+        assert error(y_test == name, probability[:, at]) < most, name
+    assert np.array_equal(model.predict(X_test), model.classes_[probability.argmax(axis=1)])
+    assert model.calibrated_ and model.report_["calibration"]["method"] == {"sigmoid": "platt"}.get(method, method)
+    assert np.array_equal(model.score_one(X_test[0]), probability[0])
+    model.model_.save(tmp_path / "model.kltm")
+    again = kilter.ClassModel.load(tmp_path / "model.kltm")
+    assert np.array_equal(again.probabilities(X_test), probability)
+    assert np.array_equal(pickle.loads(pickle.dumps(model)).predict_proba(X_test), probability)
+    # A model as it is takes all rows into its calibration.
+    as_it_is = kilter.CalibratedModel(raw.model_, method=method).fit(X_test, y_test)
+    assert as_it_is.report_["calibration"]["on_rows_it_was_fitted_to"]["rows"] == 5_000
+
+
+def test_the_temperature_is_that_of_scikit_learn():
+    calibration = pytest.importorskip("sklearn.calibration")
+    if not hasattr(calibration, "_TemperatureScaling"):
+        pytest.skip("this scikit-learn has no temperature scaling")
+    (X, y), (X_later, y_later) = three(3_000, 3), three(2_000, 4)
+    raw = STEEP.fit(X, y).model_
+    own = kilter.CalibratedModel(raw, method="temperature").fit(X_later, y_later).report_["calibration"]["curve"]["temperature"]
+    codes = np.unique(y_later, return_inverse=True)[1]
+    theirs = calibration._TemperatureScaling().fit(np.log(raw.probabilities(X_later)), codes)
+    assert own == pytest.approx(1 / theirs.beta_, rel=1e-3)
+
+
+def test_what_several_classes_cannot_have_is_told():
+    X, y = three(1_000, 5)
+    for parameters, words in [
+        ({"method": "prior_shift"}, "temperature, platt, isotonic, beta"),
+        ({"method": "platt", "target_rate": 0.1}, "target_rate is of two classes"),
+        ({"estimator": kilter.LogisticRegression()}, "Only binary classification"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            kilter.CalibratedModel(**parameters).fit(X, y)
+    late = np.where(np.arange(1_000) < 800, np.where(y == "top", "mid", y), y)
+    with pytest.raises(ValueError, match="must have all"):
+        kilter.CalibratedModel(method="temperature").fit(X, late)
+    with pytest.raises(ValueError, match="of two take 'platt'"):
+        kilter.CalibratedModel(method="temperature").fit(X, y == "top")
+    left = kilter.CalibratedModel(method="platt", few_rows="leave").fit(X[:100], y[:100])
+    assert not left.calibrated_ and left.predict_proba(X).shape == (1_000, 3)

@@ -27,6 +27,7 @@ ESTIMATORS = [
     kilter.LogisticRegression(l1_ratio=0.5),
     kilter.Scorecard(min_iv=0.0),
     kilter.CalibratedModel(kilter.LogisticRegression(), method="platt", few_rows="leave"),
+    kilter.CalibratedModel(kilter.GradientBoostingClassifier(n_estimators=10), method="platt", few_rows="leave"),
     kilter.ExplainableBoostingClassifier(bags=1, pairs=1, max_rounds=300, min_samples_leaf=1),
     kilter.ExplainableBoostingRegressor(bags=1, pairs=1, max_rounds=300, min_samples_leaf=1),
     kilter.IsolationForest(n_estimators=30),

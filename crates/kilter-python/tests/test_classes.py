@@ -79,7 +79,7 @@ def test_weights_validation_and_frames():
         model.fit(X, y, sample_weight=(y != 1).astype(float))
 
 
-def test_only_two_classes_are_calibrated():
+def test_few_rows_of_several_classes_are_not_calibrated():
     X, y = load_iris(return_X_y=True)
-    with pytest.raises(ValueError, match="Only binary"):
-        kilter.CalibratedModel(kilter.GradientBoostingClassifier()).fit(X, y)
+    with pytest.raises(ValueError, match="it needs 200, and 10 of each class"):
+        kilter.CalibratedModel(kilter.GradientBoostingClassifier(n_estimators=2)).fit(X, y)

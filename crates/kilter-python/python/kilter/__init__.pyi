@@ -423,13 +423,13 @@ class Scorecard(_Classifier):
 
 class CalibratedModel(ClassifierMixin, _Learned):
     classes_: NDArray[Any]
-    estimator_: _Probabilities | Model
+    estimator_: _Probabilities | Model | ClassModel
     calibrated_: bool
     def __init__(
         self,
-        estimator: _Probabilities | Model | None = None,
+        estimator: _Probabilities | Model | ClassModel | None = None,
         *,
-        method: Literal["isotonic", "platt", "sigmoid", "beta", "prior_shift"] = "isotonic",
+        method: Literal["isotonic", "platt", "sigmoid", "beta", "prior_shift", "temperature"] = "isotonic",
         share: float = 0.2,
         target_rate: float | None = None,
         few_rows: Literal["refuse", "leave"] = "refuse",

@@ -59,6 +59,14 @@ def fit_batches(
     threads: int | None = None,
 ) -> Model: ...
 
+def calibrate_classes(
+    model: ClassModel,
+    method: Literal["temperature", "platt", "isotonic", "beta"],
+    rows: Rows,
+    *,
+    may_be_few: bool = False,
+) -> ClassModel | None: ...
+
 def fit_classes(
     learner: str,
     rows: Rows,
