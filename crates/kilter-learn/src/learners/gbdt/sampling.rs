@@ -81,11 +81,13 @@ impl Sampler {
         let scale = Scale::fitting(scale.fields, f64::from(largest[0]), f64::from(largest[1]));
         // Another throw of the dice than the one that chose the row.
         let noise = seed.rotate_left(16) ^ 0x5bd1_e995;
-        entries.par_iter_mut().zip(floats.par_iter()).enumerate().for_each(|(row, (entry, [g, h]))| {
-            let (g, h) = scale.words(f64::from(*g), f64::from(*h), row_noise(noise, row as u32));
+        entries.retain(|entry| self.chosen[entry.row()]);
+        entries.par_iter_mut().for_each(|entry| {
+            let row = entry.row();
+            let [g, h] = floats[row].map(f64::from);
+            let (g, h) = scale.words(g, h, row_noise(noise, row as u32));
             *entry = Entry::new(row as u32, g, h);
         });
-        entries.retain(|entry| self.chosen[entry.row()]);
         scale
     }
 
