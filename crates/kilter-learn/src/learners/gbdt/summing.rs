@@ -11,6 +11,8 @@ pub(super) struct Builder<'a> {
     pub by_row: &'a ByRow<'a>,
     pub shape: Shape,
     pub fields: Fields,
+    /// Tiles of all columns: some of them never have more, however they lie in their strips.
+    most_tiles: usize,
     /// Whether some histogram may become wide.
     wide: bool,
     level: Level,
@@ -24,7 +26,8 @@ const WORK_A_THREAD: usize = 200_000;
 impl<'a> Builder<'a> {
     pub fn new(by_row: &'a ByRow<'a>, shape: Shape, fields: Fields, rows: usize) -> Self {
         let wide = rows > fields.most_rows();
-        Builder { by_row, shape, fields, wide, level: Level::here(), scratch: Vec::new(), partial: Vec::new() }
+        let most_tiles = shape.tiles.len();
+        Builder { by_row, shape, fields, most_tiles, wide, level: Level::here(), scratch: Vec::new(), partial: Vec::new() }
     }
 
     /// Threads that so many rows are worth.
@@ -42,7 +45,7 @@ impl<'a> Builder<'a> {
     }
 
     pub fn empty(&self) -> Histogram {
-        Histogram::room(self.shape.tiles.len() * if self.wide { 2 } else { 1 })
+        Histogram::room(self.most_tiles * if self.wide { 2 } else { 1 })
     }
 
     /// Replaces `out` by the histogram of the entries.

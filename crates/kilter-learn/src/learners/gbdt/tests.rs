@@ -287,6 +287,21 @@ fn bins_of_few_rows_hold_eight_of_them() {
     }
 }
 
+/// Some columns of many lie in more tiles or fewer from tree to tree, and histograms are used again.
+#[test]
+fn some_of_many_columns_at_a_time() {
+    let mut rng = Rng::seeded(8);
+    let rows: Vec<Vec<f64>> = (0..400)
+        .map(|_| {
+            let mut row: Vec<f64> = (0..200).map(|_| rng.normal()).collect();
+            row.push(f64::from(u8::from(row[3] + row[150] + rng.normal() > 0.0)));
+            row
+        })
+        .collect();
+    let model = fit(&training_set(&rows), &Gbdt { trees: 40, column_fraction: 0.3, early_stopping: None, ..Gbdt::default() }).unwrap();
+    assert_eq!(model.trees(), 40);
+}
+
 #[test]
 fn a_learner_is_named_in_a_definition() {
     let learner: Learner = serde_json::from_str(r#"{"kind": "gbdt", "trees": 3, "early_stopping": null}"#).unwrap();
