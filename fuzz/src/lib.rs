@@ -45,12 +45,14 @@ fn one_model(model: &dyn Model, saved: &dyn Model) {
         let sum = model.explain(&row, &mut contributions) + contributions.iter().sum::<f64>();
         // Leaves of 1e300 leave no nine digits below them.
         let largest = contributions.iter().fold(1.0f64, |largest, c| largest.max(c.abs()));
-        assert!(!(sum - model.margin(&row)).is_finite() || (sum - model.margin(&row)).abs() <= 1e-6 * largest.max(model.margin(&row).abs()));
+        assert!(
+            !(sum - model.margin(&row)).is_finite() || (sum - model.margin(&row)).abs() <= 1e-6 * largest.max(model.margin(&row).abs())
+        );
     }
 }
 
 /// A model file with the checksum its content asks for: without that, a change of a byte is all a fuzzer could ever find out.
-pub fn sealed(content: &[u8]) -> Vec<u8> {
+pub fn with_model_checksum(content: &[u8]) -> Vec<u8> {
     let fnv1a = content.iter().fold(0xcbf2_9ce4_8422_2325u64, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     [content, &fnv1a.to_le_bytes()].concat()
 }

@@ -13,8 +13,8 @@ use kilter_fuzz::{engine, events, rows, schema};
 use kilter_learn::calibration::Method;
 use kilter_learn::pipeline::{Fill, Step};
 use kilter_learn::{
-    Calibration, ClassLink, Explainable, Forest, Gbdt, Isolation, Learner, Linear, Logistic, Matrix, Model, Scorecard, TrainingSet, calibrate,
-    gbdt, isolation, linear, pipeline,
+    Calibration, ClassLink, Explainable, Forest, Gbdt, Isolation, Learner, Linear, Logistic, Matrix, Model, Scorecard, TrainingSet,
+    calibrate, gbdt, isolation, linear, pipeline,
 };
 
 /// Small models of other programs, as their tests have them.
@@ -43,21 +43,6 @@ const ONNX: [&[u8]; 9] = [
     include_bytes!("../../crates/kilter-learn/tests/exchange/onnx-lightgbm.onnx"),
     include_bytes!("../../crates/kilter-learn/tests/exchange/onnx-xgboost.onnx"),
     include_bytes!("../../crates/kilter-learn/tests/exchange/onnx-doubles.onnx"),
-    include_bytes!("../../crates/kilter-learn/tests/exchange/onnx-mean.onnx"),
-    include_bytes!("../../crates/kilter-learn/tests/exchange/onnx-logistic.onnx"),
-    include_bytes!("../../crates/kilter-learn/tests/exchange/onnx-least-squares.onnx"),
-];
-13] = [
-    include_bytes!("../../crates/kilter-learn/tests/exchange/lightgbm-3.3.5.txt"),
-    include_bytes!("../../crates/kilter-learn/tests/exchange/lightgbm-4.7.0.txt"),
-    include_bytes!("../../crates/kilter-learn/tests/exchange/xgboost-1.7.6.json"),
-    include_bytes!("../../crates/kilter-learn/tests/exchange/xgboost-3.2.0.json"),
-    include_bytes!("../../crates/kilter-learn/tests/exchange/xgboost-3.2.0.ubj"),
-    include_bytes!("../../crates/kilter-learn/tests/exchange/catboost-oblivious.json"),
-    include_bytes!("../../crates/kilter-learn/tests/exchange/catboost-lossguide.json"),
-    include_bytes!("../../crates/kilter-learn/tests/exchange/onnx-forest.onnx"),
-    include_bytes!("../../crates/kilter-learn/tests/exchange/onnx-boosting.onnx"),
-    include_bytes!("../../crates/kilter-learn/tests/exchange/onnx-xgboost.onnx"),
     include_bytes!("../../crates/kilter-learn/tests/exchange/onnx-mean.onnx"),
     include_bytes!("../../crates/kilter-learn/tests/exchange/onnx-logistic.onnx"),
     include_bytes!("../../crates/kilter-learn/tests/exchange/onnx-least-squares.onnx"),
@@ -153,7 +138,8 @@ fn models() -> Vec<Vec<u8>> {
     ];
     let thirds = set.matrix.column(1).iter().map(|b| (b / 3.0).floor()).collect();
     let names = ["low", "middle", "high"].map(String::from);
-    let classes = gbdt::fit_classes(&TrainingSet::new(set.matrix.clone(), thirds), &names, ClassLink::Softmax, &trees).expect("three classes");
+    let classes =
+        gbdt::fit_classes(&TrainingSet::new(set.matrix.clone(), thirds), &names, ClassLink::Softmax, &trees).expect("three classes");
     let files = models.iter().map(|model| model.to_bytes()).chain([classes.to_bytes()]);
     files.map(|bytes| bytes[..bytes.len() - 8].to_vec()).collect()
 }

@@ -2,12 +2,12 @@
 //! and explains itself without a panic, the same before and after.
 #![no_main]
 
-use kilter_fuzz::sealed;
+use kilter_fuzz::with_model_checksum;
 use kilter_learn::exchange::{Opened, open_any};
 use kilter_learn::{Matrix, Model, load, load_classes};
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|data: &[u8]| match open_any(&sealed(data)) {
+fuzz_target!(|data: &[u8]| match open_any(&with_model_checksum(data)) {
     Ok(Opened::One(model)) => {
         let bytes = model.to_bytes();
         let saved = load(&bytes).expect("what was saved is read again");
