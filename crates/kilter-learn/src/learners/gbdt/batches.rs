@@ -49,6 +49,8 @@ pub fn fit_batches(batches: &mut dyn Batches, parameters: &Gbdt, lent: &mut [u8]
         return Err(LearnError::LengthMismatch { what: "bytes of room", expected: needed, found: lent.len() });
     }
     let training = if parameters.early_stopping.is_some() { rows_before_validation(rows, parameters)? } else { rows };
+    // Before so many rows are read.
+    boost::check_count(training)?;
     let (kept, sample) = Kept::read(batches, &names, training, parameters)?;
     kept.set.check_rows()?;
     parameters.objective.check_labels(&kept.set)?;

@@ -31,10 +31,13 @@ pub(super) fn boost(training: Part<'_>, validation: Option<Part<'_>>, parameters
 
 /// Whether there is something to learn, and not too much of it.
 pub(super) fn check(set: &TrainingSet, rows: Range<usize>, parameters: &Gbdt) -> Result<(), LearnError> {
-    if rows.len() > MAX_ROWS {
-        return Err(LearnError::TooManyRows { rows: rows.len(), limit: MAX_ROWS });
-    }
+    check_count(rows.len())?;
     check_variety(set, rows, &parameters.objective)
+}
+
+/// More rows than a histogram can count are refused.
+pub(super) fn check_count(rows: usize) -> Result<(), LearnError> {
+    if rows > MAX_ROWS { Err(LearnError::TooManyRows { rows, limit: MAX_ROWS }) } else { Ok(()) }
 }
 
 /// Does what so many values are the matter of, with several threads where they pay.

@@ -16,7 +16,7 @@ use super::course::{Goal, Part};
 use super::gradients::BLOCK;
 use super::groups::Interactions;
 use super::grow::{Grower, Grown};
-use super::histogram::{Entry, Fields, MAX_ROWS, Scale, row_noise};
+use super::histogram::{Entry, Fields, Scale, row_noise};
 use super::objective::quick_exp;
 use super::partition::route;
 use super::sampling::Sampler;
@@ -238,9 +238,7 @@ fn boost(
     parameters: &Gbdt,
     earlier: Option<&[GbdtModel]>,
 ) -> Result<Vec<GbdtModel>, LearnError> {
-    if rows.len() > MAX_ROWS {
-        return Err(LearnError::TooManyRows { rows: rows.len(), limit: MAX_ROWS });
-    }
+    boost::check_count(rows.len())?;
     if parameters.growth == Growth::Oblivious && !parameters.categorical.is_empty() {
         let must = "empty where oblivious trees tell several classes apart: there is no one mean label to read categories by";
         return Err(LearnError::BadParameter { name: "categorical", found: format!("{:?}", parameters.categorical), must });
