@@ -8,6 +8,8 @@
 //! All on one thread. One row: wall nanoseconds of each call, 2 000 rows in turn. Many rows and explanations: CPU seconds.
 #![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod npy;
+
 use std::error::Error;
 use std::fs;
 use std::hint::black_box;
@@ -15,14 +17,14 @@ use std::time::Instant;
 
 use kilter_learn::calibration::{Calibration, Method};
 use kilter_learn::gbdt::Level;
-use kilter_learn::{Gbdt, Matrix, Model, Reasons, TrainingSet, calibrate, gbdt, load};
+use kilter_learn::{Gbdt, Model, Reasons, TrainingSet, calibrate, gbdt, load};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [folder, trees, leaves, level @ ..] = arguments.as_slice() else {
         return Err("scoring FOLDER TREES LEAVES [portable|avx2]".into());
     };
-    let matrix = matrix(&format!("{folder}/x_test.npy"))?;
+    let matrix = npy::matrix(&format!("{folder}/x_test.npy"))?;
     let mut model = model(folder, trees.parse()?, leaves.parse()?)?;
     if let [level] = level {
         let level = match level.as_str() {
@@ -64,8 +66,8 @@ fn model(folder: &str, trees: usize, leaves: usize) -> Result<Box<dyn Model>, Bo
         return Ok(load(&bytes)?);
     }
     let parameters = Gbdt { trees, leaves, learning_rate: 0.1, early_stopping: None, ..Gbdt::default() };
-    let mut labels: Vec<f64> = npy(&format!("{folder}/y_train.npy"))?.1.into_iter().map(f64::from).collect();
-    let all = self::matrix(&format!("{folder}/x_train.npy"))?;
+    let mut labels = npy::labels(&format!("{folder}/y_train.npy"))?;
+    let all = npy::matrix(&format!("{folder}/x_train.npy"))?;
     let count = all.rows().min(200_000);
     labels.truncate(count);
     let train = TrainingSet::new(all.slice(0..count), labels);
@@ -104,26 +106,6 @@ fn rate(rows: usize, mut call: impl FnMut()) -> f64 {
         done += rows;
     }
     done as f64 / (cpu_seconds() - start)
-}
-
-/// Shape and values of an array of 32-bit floats in row order.
-fn npy(path: &str) -> Result<(Vec<usize>, Vec<f32>), Box<dyn Error>> {
-    let bytes = fs::read(path)?;
-    let length = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
-    let header = std::str::from_utf8(&bytes[10..10 + length])?;
-    if !header.contains("'<f4'") || header.contains("'fortran_order': True") {
-        return Err(format!("{path}: 32-bit floats in row order are needed, its header is {header}").into());
-    }
-    let shape = header.split("'shape': (").nth(1).and_then(|rest| rest.split(')').next()).ok_or("no shape")?;
-    let shape = shape.split(',').filter_map(|size| size.trim().parse().ok()).collect();
-    let (values, _) = bytes[10 + length..].as_chunks::<4>();
-    Ok((shape, values.iter().map(|&four| f32::from_le_bytes(four)).collect()))
-}
-
-fn matrix(path: &str) -> Result<Matrix, Box<dyn Error>> {
-    let (shape, values) = npy(path)?;
-    let columns = (0..shape[1]).map(|c| values.iter().skip(c).step_by(shape[1]).map(|&value| f64::from(value)).collect()).collect();
-    Ok(Matrix::from_columns((0..shape[1]).map(|column| format!("x{column}")).collect(), columns))
 }
 
 /// User and system time of this process, in seconds.

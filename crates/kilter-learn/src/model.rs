@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{LearnError, Matrix, format, learners};
+use crate::{LearnError, Matrix, explain, format, learners};
 
 /// How a margin becomes a number of the label's own kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -231,15 +231,7 @@ pub trait Model: Send + Sync {
 
     /// For each row of a matrix its contributions and then its base: the bits of [`explain`](Model::explain), faster for many.
     fn explanations(&self, matrix: &Matrix) -> Vec<f64> {
-        let (mut row, mut contributions) = (Vec::new(), Vec::new());
-        let mut all = Vec::with_capacity(matrix.rows() * (matrix.columns() + 1));
-        for r in 0..matrix.rows() {
-            matrix.row(r, &mut row);
-            let base = self.explain(&row, &mut contributions);
-            all.extend_from_slice(&contributions);
-            all.push(base);
-        }
-        all
+        explain::row_by_row(self, matrix)
     }
 
     /// What pairs of inputs contribute together (SHAP interaction values), on the link's scale: a symmetric matrix row by row, in which a row adds

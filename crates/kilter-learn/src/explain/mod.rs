@@ -13,7 +13,20 @@ pub(crate) use reference::{of_pairs, of_trees};
 
 pub use permutation::{PermutationImportance, Permutations, permutation_importance};
 
-use crate::Model;
+use crate::{Matrix, Model};
+
+/// For each row of a matrix its contributions and then its base, one row after the other.
+pub(crate) fn row_by_row(model: &(impl Model + ?Sized), matrix: &Matrix) -> Vec<f64> {
+    let (mut row, mut contributions) = (Vec::new(), Vec::new());
+    let mut all = Vec::with_capacity(matrix.rows() * (matrix.columns() + 1));
+    for r in 0..matrix.rows() {
+        matrix.row(r, &mut row);
+        let base = model.explain(&row, &mut contributions);
+        all.extend_from_slice(&contributions);
+        all.push(base);
+    }
+    all
+}
 
 /// The interactions of a model that has none: what each input contributes it contributes alone.
 pub(crate) fn no_interactions(model: &(impl Model + ?Sized), row: &[f64]) -> Vec<f64> {

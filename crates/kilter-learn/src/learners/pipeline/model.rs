@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use super::columns::Layer;
 use super::{KIND, Step};
 use crate::format::{Header, Sealed, Writer, seal};
-use crate::{LearnError, Link, Matrix, Model, load};
+use crate::{LearnError, Link, Matrix, Model, explain, load};
 
 /// A model of what its steps make of a row.
 pub struct PipelineModel {
@@ -87,18 +87,6 @@ impl PipelineModel {
                 base
             })
         })
-    }
-
-    fn explain_rows(&self, matrix: &Matrix) -> Vec<f64> {
-        let (mut row, mut contributions) = (Vec::new(), Vec::new());
-        let mut all = Vec::with_capacity(matrix.rows() * (matrix.columns() + 1));
-        for r in 0..matrix.rows() {
-            matrix.row(r, &mut row);
-            let base = self.explain(&row, &mut contributions);
-            all.extend_from_slice(&contributions);
-            all.push(base);
-        }
-        all
     }
 
     /// What is said of the model's inputs in general, as said of the pipeline's.
@@ -188,7 +176,7 @@ impl Model for PipelineModel {
     }
 
     fn explanations(&self, matrix: &Matrix) -> Vec<f64> {
-        let Some(sources) = &self.sources else { return self.explain_rows(matrix) };
+        let Some(sources) = &self.sources else { return explain::row_by_row(self, matrix) };
         let (own, width) = (self.model.explanations(&self.prepare(matrix)), self.inputs.len() + 1);
         let mut all = vec![0.0; matrix.rows() * width];
         for (of_model, out) in own.chunks_exact(sources.len() + 1).zip(all.chunks_exact_mut(width)) {
