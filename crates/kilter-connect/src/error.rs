@@ -27,7 +27,7 @@ pub struct FieldProblem {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Rejection {
     /// A code of [`FieldProblem`], or of the row or body as a whole: `empty_body`, `too_many_rows`, `row_too_long`, `wrong_column_count`,
-    /// `not_utf8`, `no_value`, `bad_header`, `wrong_format`, `unreadable_file` (the file ends here: a disk error or damage).
+    /// `not_utf8`, `no_value`, `bad_header`, `wrong_format`, `wrong_partition` (the record is not where its key belongs), `unreadable_file` (the file ends here: a disk error or damage).
     pub code: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
@@ -69,6 +69,11 @@ impl Rejection {
 
     pub(crate) fn new(code: &'static str, message: impl Into<String>, payload: &[u8], row: usize) -> Rejection {
         Rejection { code, field: None, message: message.into(), hint: None, payload: bounded(payload).into(), row, origin: None }
+    }
+
+    /// One of a single message, for a reason that its reader has found.
+    pub fn of_message(code: &'static str, message: impl Into<String>, hint: &str, payload: &[u8]) -> Rejection {
+        Rejection::new(code, message, payload, 0).hint(hint)
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Rejection {

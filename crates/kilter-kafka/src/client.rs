@@ -143,3 +143,10 @@ pub fn partitions<C: ClientContext>(client: &rdkafka::client::Client<C>, topic: 
     partitions.sort_unstable();
     Ok(Some(partitions))
 }
+
+/// Whether the library goes on by itself.
+pub fn passes(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{AllBrokersDown, BrokerTransportFailure, OperationTimedOut, Resolve};
+    let code = error.rdkafka_error_code();
+    matches!(code, Some(AllBrokersDown | BrokerTransportFailure | OperationTimedOut | Resolve))
+}

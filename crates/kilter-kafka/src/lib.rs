@@ -9,6 +9,8 @@
 
 mod check;
 mod client;
+mod journal;
+mod partition;
 mod sink;
 mod source;
 

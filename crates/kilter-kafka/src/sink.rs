@@ -1,8 +1,9 @@
 //! Follows the decision log or the dead letters and writes what comes to a topic.
 //!
-//! A *cursor* says how far: everything in the followed log before it has been delivered. Only what is durable is sent: a decision with its event. Kafka keeps
-//! the cursor as a committed offset of the group `GROUP.sink.NAME`; a transactional sink commits it in the same transaction as the records, which makes
-//! the two one. A copy lies in the data folder, for Kafka forgets offsets that are not renewed; the further one counts.
+//! A *cursor* says how far: the decisions on all events before it, or all dead letters before it, have been delivered. Only what nothing can take back is sent: a decision
+//! once its event is settled. Kafka keeps the cursor as a committed offset of the group `GROUP.sink.NAME` (`GROUP.sink.NAME.SHARD` of one shard); a transactional sink
+//! commits it in the same transaction as the records, which makes the two one. A copy lies in the data folder, for Kafka forgets offsets that are not renewed; the
+//! further one counts.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use kilter_core::{EventTime, SourceId, Value};
+use kilter_core::{EventTime, SourceId};
 use kilter_pipeline::decision::{Entry, decode};
 use kilter_pipeline::{Layout, Plan};
 use kilter_runtime::project::{Delivery, Feed, SinkDef};
@@ -30,6 +31,7 @@ use tokio::runtime::Handle;
 
 use crate::DecisionJson;
 use crate::client::{self, Backoff, Logged, PATIENCE, Settings, lock};
+use crate::partition::key_text;
 
 /// Records delivered together at most: one transaction, or one wait for acknowledgements.
 const BATCH: usize = 1000;
@@ -90,6 +92,8 @@ struct Line {
     /// Only ever asked for offsets; a member of no group.
     offsets: BaseConsumer<Logged>,
     cursor: u64,
+    /// Next position in the followed log.
+    position: u64,
     layouts: BTreeMap<u64, Arc<Layout>>,
     noted: Instant,
 }
@@ -102,7 +106,8 @@ impl Sink {
         def: &SinkDef,
         decision_json: DecisionJson,
     ) -> anyhow::Result<Sink> {
-        let group = format!("{}.sink.{name}", settings.group);
+        let shard = service.project.shard.as_ref().map(|shard| format!(".{}", shard.number)).unwrap_or_default();
+        let group = format!("{}.sink.{name}{shard}", settings.group);
         let purpose = format!("sink-{name}");
         let mut producer = settings.config(&purpose);
         producer.set("enable.idempotence", "true");
@@ -137,7 +142,7 @@ impl Sink {
             let outcome = self.open(runtime).and_then(|mut line| {
                 backoff.reset();
                 self.status(|status| {
-                    *status = SinkStatus { next: line.cursor, end: self.log().next_offset(), problem: None, ..status.clone() }
+                    *status = SinkStatus { next: line.position, end: self.log().next_offset(), problem: None, ..status.clone() }
                 });
                 self.follow(&mut line, runtime, stopping)
             });
@@ -176,16 +181,23 @@ impl Sink {
             producer.init_transactions(PATIENCE).context("no transactions")?;
         }
         let cursor = self.kept(&offsets)?;
-        let end = self.log().next_offset();
+        let data = &self.service.data;
+        let (what, end) = match self.feed {
+            Feed::Decisions(_) => ("event log", data.events.next_offset()),
+            Feed::DeadLetters => ("dead letters", data.dead_letters.log().next_offset()),
+        };
         if cursor > end {
             bail!(
-                "sink `{}` has delivered up to offset {cursor} of its log, and the log ends at {end}\n  \
+                "sink `{}` has delivered up to offset {cursor} of the {what}, which ends at {end}\n  \
                  hint: the data folder is older than what was delivered from it (a backup?); give the sink another name to begin anew",
                 self.name
             );
         }
-        let cursor = cursor.max(self.log().start_offset());
-        Ok(Line { producer, offsets, cursor, layouts: BTreeMap::new(), noted: Instant::now() })
+        let position = match self.feed {
+            Feed::Decisions(_) => self.service.decisions_from(cursor)?,
+            Feed::DeadLetters => cursor.max(self.log().start_offset()),
+        };
+        Ok(Line { producer, offsets, cursor, position, layouts: BTreeMap::new(), noted: Instant::now() })
     }
 
     fn make_topic(&self, runtime: &Handle) -> anyhow::Result<()> {
@@ -234,7 +246,7 @@ impl Sink {
         loop {
             let stop = stopping.load(Ordering::Acquire);
             let end = *appended.borrow_and_update();
-            if line.cursor < end {
+            if line.position < end {
                 self.deliver(line, end, runtime)?;
             } else if stop {
                 return self.note(line, true);
@@ -249,30 +261,40 @@ impl Sink {
     /// Sends one batch from the cursor on, and moves it.
     fn deliver(&self, line: &mut Line, end: u64, runtime: &Handle) -> anyhow::Result<()> {
         let log = self.log();
-        // Nothing leaves that a power failure could take back.
-        runtime.block_on(log.durable(end)).context("the log could not be made durable")?;
-        let mut reader = log.reader(line.cursor);
+        // Nothing leaves that a power failure could take back; what follows from a journal cannot be taken back.
+        if !self.service.data.has_journal() {
+            runtime.block_on(log.durable(end)).context("the log could not be made durable")?;
+        }
+        let mut reader = log.reader(line.position);
         // A change of definitions may have come meanwhile.
         let plan = Arc::clone(&self.service.current().plan);
         let decoder = self.service.data.decoder(&plan);
-        let (mut batch, mut next, mut events) = (Vec::new(), line.cursor, 0);
-        while batch.len() < BATCH && next < end {
+        let (mut batch, mut next, mut cursor) = (Vec::new(), line.position, line.cursor);
+        while next < end {
             let Some((offset, bytes)) = reader.next_record()? else { break };
-            let outgoing = match self.feed {
-                Feed::Decisions(_) => self.decision(line, (&plan, &decoder), offset, bytes, &mut events)?,
-                Feed::DeadLetters => self.dead_letter(offset, bytes)?,
+            let entry = match self.feed {
+                Feed::Decisions(_) => self.decision(line, (&plan, &decoder), offset, bytes)?,
+                Feed::DeadLetters => Some((offset + 1, self.dead_letter(offset, bytes)?)),
             };
-            batch.extend(outgoing);
+            if let Some((after, outgoing)) = entry {
+                // The decisions on one event stay together: the cursor has no place between them.
+                if batch.len() >= BATCH && after > cursor {
+                    break;
+                }
+                batch.extend(outgoing);
+                cursor = after;
+            }
             next = offset + 1;
         }
-        if events > 0 {
-            runtime.block_on(self.service.data.events.durable(events)).context("the event log could not be made durable")?;
+        if matches!(self.feed, Feed::Decisions(_)) && cursor > line.cursor {
+            runtime.block_on(self.service.data.settled(cursor)).context("the event log could not be made durable")?;
         }
         let delivered = batch.len() as u64;
-        if delivered > 0 || self.transactional() {
-            self.send(line, batch, next)?;
+        if delivered > 0 || (self.transactional() && cursor > line.cursor) {
+            self.send(line, batch, cursor)?;
         }
-        line.cursor = next;
+        line.cursor = cursor;
+        line.position = next;
         self.status(|status| {
             status.next = next;
             status.end = log.next_offset();
@@ -281,7 +303,7 @@ impl Sink {
         Ok(())
     }
 
-    fn send(&self, line: &Line, batch: Vec<Outgoing>, next: u64) -> anyhow::Result<()> {
+    fn send(&self, line: &Line, batch: Vec<Outgoing>, cursor: u64) -> anyhow::Result<()> {
         let producer = &line.producer;
         let context = producer.context();
         context.failed.store(0, Ordering::Relaxed);
@@ -304,7 +326,7 @@ impl Sink {
         }
         if self.transactional() {
             let group = line.offsets.group_metadata().context("the consumer has no group")?;
-            producer.send_offsets_to_transaction(&self.place(next)?, &group, PATIENCE).context("the transaction's cursor")?;
+            producer.send_offsets_to_transaction(&self.place(cursor)?, &group, PATIENCE).context("the transaction's cursor")?;
             // Any failure, also one that leaves the outcome open, ends this producer: the next one fences it off and asks how far it is.
             producer.commit_transaction(PATIENCE).context("the transaction was not committed")?;
             return Ok(());
@@ -335,41 +357,38 @@ impl Sink {
         Ok(write_whole(&self.file, &[&serde_json::to_vec(&written)?])?)
     }
 
-    /// The record of one entry of the decision log; none: it is no decision of this sink.
+    /// Of one entry of the decision log the offset behind its event, and its record if it is a decision of this sink; none: it is no decision.
     fn decision(
         &self,
         line: &mut Line,
         reading: (&Plan, &Decoder),
         offset: u64,
         bytes: &[u8],
-        events: &mut u64,
-    ) -> anyhow::Result<Option<Outgoing>> {
+    ) -> anyhow::Result<Option<(u64, Option<Outgoing>)>> {
         let (layout, decision) = match decode(bytes).with_context(|| format!("decision log, offset {offset}"))? {
             Entry::Decision(layout, decision) => (layout, decision),
             Entry::Layout(layout) => {
                 line.layouts.insert(offset, Arc::new(layout));
                 return Ok(None);
             }
-            Entry::Erased(..) => return Ok(None),
+            Entry::Erased(_, erased) => return Ok(Some((erased.offset + 1, None))),
         };
+        let after = decision.offset + 1;
         let layout = self.layout(line, layout)?;
         if let Feed::Decisions(Some(wanted)) = &self.feed
             && *wanted != layout.decision
         {
-            return Ok(None);
+            return Ok(Some((after, None)));
         }
-        *events = (*events).max(decision.offset + 1);
         let id = format!("{}-{}", layout.decision, decision.offset);
         let key = match &self.def.key {
             Some(column) => self.key(column, reading, decision.offset)?,
             None => id.clone().into_bytes(),
         };
         let source = format!("/projects/{}/decisions/{}", self.service.project.plan.project, layout.decision);
-        Ok(Some(Outgoing {
-            key,
-            value: (self.decision_json)(&decision, &layout),
-            headers: headers(&id, &source, "kilter.decision", decision.time),
-        }))
+        let value = (self.decision_json)(&decision, &layout);
+        let headers = headers(&id, &source, "kilter.decision", decision.time);
+        Ok(Some((after, Some(Outgoing { key, value, headers }))))
     }
 
     fn layout(&self, line: &mut Line, offset: u64) -> anyhow::Result<Arc<Layout>> {
@@ -390,11 +409,8 @@ impl Sink {
         let Record::Event(event) = record else { return Ok(Vec::new()) };
         let SourceId(source) = event.source;
         let place = plan.sources[usize::from(source)].schema.index(column);
-        Ok(match place.map(|place| &event.row[place]) {
-            None | Some(Value::Null) => Vec::new(),
-            Some(Value::Text(text)) => text.as_bytes().to_vec(),
-            Some(other) => other.to_string().into_bytes(),
-        })
+        let text = place.and_then(|place| key_text(&event.row[place]));
+        Ok(text.map_or_else(Vec::new, |text| text.as_bytes().to_vec()))
     }
 
     fn dead_letter(&self, offset: u64, bytes: &[u8]) -> anyhow::Result<Option<Outgoing>> {

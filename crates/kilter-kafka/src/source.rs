@@ -12,19 +12,19 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use kilter_connect::{Decoded, Limits, Rejection, RowFormat, TimeOf, decode_message};
-use kilter_core::{EventTime, Origin, SourceId};
-use kilter_runtime::project::{Connector, Start};
+use kilter_core::{EventTime, Origin, SourceId, Value};
+use kilter_runtime::project::{Connector, Project, Start, WorkersDef};
 use kilter_runtime::{CHUNK_ROWS, Enqueued, PartitionStatus, Positions, Service};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::statistics::Statistics;
-use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 
 use crate::client::{self, Backoff, PATIENCE, Settings, lock};
+use crate::partition::shard_of;
 
 /// Chunks on their way to the sequencer at a time.
 const IN_FLIGHT: usize = 8;
@@ -34,6 +34,8 @@ const NOTE_EVERY: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// The same while a topic is waited for.
 const LOOK_EVERY_WAITING: Duration = Duration::from_secs(5);
+const MISPLACED_HINT: &str =
+    "produce it with the column's text as the key, and say how the producer chooses partitions with `partitioner` of [workers]";
 /// A stretch of this length went well, whatever ended it.
 const LONG: Duration = Duration::from_secs(30);
 
@@ -96,6 +98,17 @@ struct Topic {
     topic: String,
     start: Start,
     format: Arc<RowFormat>,
+    /// The one partition to read, of so many; none: all of them.
+    share: Option<Share>,
+}
+
+/// What of every topic belongs to this process's shard.
+#[derive(Clone)]
+struct Share {
+    shard: u32,
+    workers: WorkersDef,
+    /// Place of the key in the source's rows.
+    key: usize,
 }
 
 /// Reads until told to stop.
@@ -172,7 +185,9 @@ impl<'a> Stretch<'a> {
                 let source = SourceId(place as u16);
                 let def = project.definitions.source.get(&settings.name)?;
                 let (name, topic) = (settings.name.clone(), def.topic.clone()?);
-                Some(Topic { source, name, topic, start: def.start, format: Arc::clone(service.format(source)) })
+                let format = Arc::clone(service.format(source));
+                let share = share(project, &format);
+                Some(Topic { source, name, topic, start: def.start, format, share })
             })
             .collect();
         let mut assignment = TopicPartitionList::new();
@@ -224,7 +239,7 @@ impl<'a> Stretch<'a> {
             while let Some(message) = polled {
                 match message {
                     Ok(message) => self.take(&message),
-                    Err(e) if passes(&e) => tracing::debug!(error = %e, "Kafka"),
+                    Err(e) if client::passes(&e) => tracing::debug!(error = %e, "Kafka"),
                     Err(e) => return Err(anyhow::Error::new(e)),
                 }
                 taken += 1;
@@ -265,10 +280,19 @@ impl<'a> Stretch<'a> {
         let chunk = &mut self.chunks[place];
         chunk.received.get_or_insert_with(Instant::now);
         chunk.next.insert(partition, position + 1);
-        match decode_message(message.payload().unwrap_or_default(), format, arrived, &Limits::default()) {
+        let message_bytes = message.payload().unwrap_or_default();
+        match decode_message(message_bytes, format, arrived, &Limits::default()) {
             Ok(Some(mut row)) => {
                 row.origin = Some(origin);
-                chunk.rows.push(Ok(row));
+                let misplaced = self.topics[place].share.as_ref().and_then(|share| share.misplaced(&row.row, origin));
+                chunk.eventless |= misplaced.is_some();
+                chunk.rows.push(match misplaced {
+                    None => Ok(row),
+                    Some(message) => Err(Rejection {
+                        origin: Some(Box::new(origin)),
+                        ..Rejection::of_message("wrong_partition", message, MISPLACED_HINT, message_bytes)
+                    }),
+                });
             }
             Ok(None) => chunk.eventless = true,
             Err(mut rejection) => {
@@ -325,7 +349,7 @@ impl<'a> Stretch<'a> {
                 self.service.status.set_partition(&topic.name, partition, PartitionStatus { next, end });
             }
         }
-        self.runtime.block_on(self.service.data.events.durable(self.durable)).context("the event log could not be made durable")?;
+        self.runtime.block_on(self.service.data.settled(self.durable)).context("the event log could not be made durable")?;
         // For those who look from outside; if it fails, nothing is lost.
         if let Err(e) = self.consumer.commit(&list, CommitMode::Async) {
             tracing::debug!(error = %e, "positions could not be told to Kafka");
@@ -337,9 +361,32 @@ impl<'a> Stretch<'a> {
         self.looked = Instant::now();
         let mut found = 0;
         for topic in &self.topics {
-            found += client::partitions(self.consumer.client(), &topic.topic)?.map_or(0, |p| p.len());
+            let there = client::partitions(self.consumer.client(), &topic.topic)?.map_or(0, |p| p.len());
+            found += if topic.share.is_some() { there.min(1) } else { there };
         }
         Ok(found > self.partitions)
+    }
+}
+
+/// Nothing: this process has all partitions.
+fn share(project: &Project, format: &RowFormat) -> Option<Share> {
+    let shard = project.shard.as_ref()?.number;
+    let workers = project.definitions.workers.clone()?;
+    let key = format.schema.index(&workers.key)?;
+    Some(Share { shard, workers, key })
+}
+
+impl Share {
+    /// Why an event cannot be of this shard; none: it is.
+    fn misplaced(&self, row: &[Value], origin: Origin) -> Option<String> {
+        let Share { workers, key, .. } = self;
+        match shard_of(workers, &row[*key]) {
+            Some(shard) if shard == self.shard => None,
+            Some(shard) => {
+                Some(format!("`{}` {} belongs to partition {shard} and lay in {}", workers.key, row[*key], origin.partition))
+            }
+            None => Some(format!("`{}` is null, and says no shard", workers.key)),
+        }
     }
 }
 
@@ -348,6 +395,21 @@ fn positions(consumer: &BaseConsumer<Ends>, topic: &Topic, known: &Positions) ->
     let Some(partitions) = client::partitions(consumer.client(), &topic.topic)? else {
         tracing::warn!(source = topic.name, topic = topic.topic, "there is no such topic; it is waited for");
         return Ok(None);
+    };
+    let partitions = match &topic.share {
+        None => partitions,
+        Some(share) if partitions.len() == share.workers.shards as usize => vec![share.shard],
+        Some(share) => {
+            tracing::error!(
+                source = topic.name,
+                topic = topic.topic,
+                partitions = partitions.len(),
+                shards = share.workers.shards,
+                "the topic has another number of partitions than there are shards: it is not read\n  \
+                 hint: give every topic as many partitions as `shards` of [workers] says"
+            );
+            return Ok(None);
+        }
     };
     let mut positions = Positions::new();
     let mut by_time = TopicPartitionList::new();
@@ -402,9 +464,3 @@ fn positions(consumer: &BaseConsumer<Ends>, topic: &Topic, known: &Positions) ->
     Ok(Some(positions))
 }
 
-/// Whether the library goes on by itself.
-fn passes(error: &KafkaError) -> bool {
-    use RDKafkaErrorCode::{AllBrokersDown, BrokerTransportFailure, OperationTimedOut, Resolve};
-    let code = error.rdkafka_error_code();
-    matches!(code, Some(AllBrokersDown | BrokerTransportFailure | OperationTimedOut | Resolve))
-}

@@ -95,6 +95,11 @@ impl Pipeline {
         }
     }
 
+    /// The offset that the first event will have, of a pipeline that has seen none; 0 unless told.
+    pub fn begin_at(&mut self, offset: Offset) {
+        self.next = offset;
+    }
+
     pub fn plan(&self) -> &Arc<Plan> {
         &self.plan
     }

@@ -151,7 +151,7 @@ fn state_at(data: &Data, plan: &Arc<Plan>, place: Offset, most: u64) -> Result<P
         return Err(too_far(from));
     }
     let found = data.snapshots.newest(place, &plan.hash).map_err(anyhow::Error::from)?;
-    let pipeline = data.restored(plan, found).unwrap_or_else(|| Pipeline::new(Arc::clone(plan)));
+    let pipeline = data.restored(plan, found).unwrap_or_else(|| data.empty_state(plan));
     // A damaged snapshot was passed over.
     match place - pipeline.next_offset() > most {
         true => Err(too_far(pipeline.next_offset())),

@@ -115,7 +115,7 @@ pub fn audit_all(data: &Data, plan: &Arc<Plan>, mut progress: impl FnMut(u64, u6
     let mut report = AuditReport { definitions: 1, ..AuditReport::default() };
     let mut recorded = RecordedDecisions::new(data, plan);
     let mut taint = Taint::new(data, plan)?;
-    let mut pipeline = Pipeline::new(Arc::clone(plan));
+    let mut pipeline = data.empty_state(plan);
     // Decisions of which a record under these definitions has been met: from there on every one must be recorded.
     let mut began: BTreeSet<String> = BTreeSet::new();
     let end = data.events.next_offset();
@@ -127,7 +127,7 @@ pub fn audit_all(data: &Data, plan: &Arc<Plan>, mut progress: impl FnMut(u64, u6
         Some(last) if last.to != plan.hash => swaps.iter().filter(|s| s.from == plan.hash).map(|s| s.offset).max().unwrap_or(0),
         _ => end,
     };
-    data.walk(plan, 0, until, |offset, record| {
+    data.walk(plan, data.first_offset, until, |offset, record| {
         while let Some(swap) = rest.next_if(|s| s.offset <= offset) {
             in_force = Some(swap.to.clone());
         }
@@ -192,7 +192,7 @@ pub fn audit_all(data: &Data, plan: &Arc<Plan>, mut progress: impl FnMut(u64, u6
 pub fn replay_one(data: &Data, plan: &Arc<Plan>, id: &str, full: bool) -> anyhow::Result<Replayed> {
     let recorded = recorded(data, id)?;
     let (name, offset) = (recorded.layout.decision.clone(), recorded.decision.offset);
-    let mut pipeline = if full { Pipeline::new(Arc::clone(plan)) } else { data.newest_state(plan, offset)? };
+    let mut pipeline = if full { data.empty_state(plan) } else { data.newest_state(plan, offset)? };
     let from_offset = pipeline.next_offset();
     let mut result = None;
     data.walk(plan, from_offset, offset + 1, |at, record| {
@@ -224,7 +224,7 @@ pub fn replay_one(data: &Data, plan: &Arc<Plan>, id: &str, full: bool) -> anyhow
 /// Whether a difference rests on events erased before `offset`.
 fn erased_before(data: &Data, plan: &Arc<Plan>, offset: Offset, recorded: &Recorded, again: Option<&Decision>) -> anyhow::Result<bool> {
     let Some(mut taint) = Taint::new(data, plan)? else { return Ok(false) };
-    data.walk(plan, 0, offset, |_, record| {
+    data.walk(plan, data.first_offset, offset, |_, record| {
         match record {
             Record::Event(event) => taint.event(&event),
             Record::Erased(stub) => taint.stub(&stub),

@@ -74,6 +74,8 @@ pub struct KeyColumns {
 }
 
 const CONTROL: u8 = 1;
+/// The catalog's name in a data folder.
+pub const CATALOG_FILE: &str = "catalog.json";
 
 /// Turns records into events of one plan.
 pub struct Decoder {
@@ -94,7 +96,7 @@ struct Mapping {
 impl Catalog {
     /// Reads the catalog of a data folder. Only beside an empty event log may it be absent: records without it cannot be read.
     pub fn open(dir: &Path, log_is_empty: bool) -> anyhow::Result<Catalog> {
-        let path = dir.join("catalog.json");
+        let path = dir.join(CATALOG_FILE);
         let entries = match fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| {
                 anyhow::anyhow!(
@@ -134,10 +136,21 @@ impl Catalog {
         Ok(numbers)
     }
 
+    /// The catalog's bytes and the number of its entries, where it has more than `known`.
+    pub fn beyond(&self, known: usize) -> Option<(usize, Vec<u8>)> {
+        let count = self.entries.len();
+        (count > known).then(|| (count, self.bytes()))
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        // Names, types and lists of them: serialising them cannot fail.
+        serde_json::to_vec_pretty(&self.entries).unwrap_or_default()
+    }
+
     fn write(&self) -> anyhow::Result<()> {
         let new = self.path.with_extension("json.new");
         let mut file = fs::File::create(&new)?;
-        file.write_all(&serde_json::to_vec_pretty(&self.entries)?)?;
+        file.write_all(&self.bytes())?;
         file.sync_all()?;
         fs::rename(&new, &self.path)?;
         if let Some(dir) = self.path.parent() {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use anyhow::Context;
 use kilter_core::{EventTime, Offset, Stub};
@@ -15,11 +15,13 @@ use kilter_store::log::{Log, LogOptions};
 use kilter_store::metadata::Metadata;
 use kilter_store::snapshot::{Snapshot, SnapshotInfo, SnapshotOptions, SnapshotSearch, Snapshots};
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 use crate::catalog::{Catalog, Control, Decoder, Record};
 use crate::door::Door;
 use crate::erase;
 use crate::project::Project;
+use crate::sequencer::Refusal;
 use crate::status::lock;
 use crate::tiers::Tiers;
 
@@ -87,6 +89,10 @@ pub fn line_of(feature: &FeatureInfo) -> &str {
 /// Everything a project keeps on disk. One process at a time: the logs are locked.
 pub struct Data {
     pub dir: PathBuf,
+    /// Offset of the first record that the event log ever had.
+    pub first_offset: Offset,
+    /// How far the event log has gone out to its journal, where it has one.
+    journal: OnceLock<watch::Receiver<Offset>>,
     pub events: Arc<Log>,
     pub decisions: Arc<Log>,
     pub dead_letters: Arc<DeadLetters>,
@@ -110,7 +116,8 @@ impl Data {
         std::fs::create_dir_all(&dir).with_context(|| format!("cannot make the data folder {}", dir.display()))?;
         let mut repairs = Vec::new();
         let mut open = |name: &str| -> anyhow::Result<Log> {
-            let options = LogOptions { segment_bytes: project.settings.log.segment_bytes, ..LogOptions::default() };
+            let first_offset = if name == "events" { project.first_offset() } else { 0 };
+            let options = LogOptions { segment_bytes: project.settings.log.segment_bytes, first_offset, ..LogOptions::default() };
             let (log, recovery) = Log::open(dir.join(name), options)?;
             if let Some(reason) = recovery.truncated_reason {
                 repairs.push(format!("{name}: {} bytes of an interrupted write cut off ({reason})", recovery.truncated_bytes));
@@ -140,9 +147,11 @@ impl Data {
         };
         let metadata = Metadata::open(&dir.join("kilter.db")).await?;
         let artifacts = Artifacts::open(dir.join("artifacts"), ARTIFACT_LIMIT)?;
-        let catalog = Mutex::new(Catalog::open(&dir, events.next_offset() == 0)?);
+        let catalog = Mutex::new(Catalog::open(&dir, events.next_offset() == project.first_offset())?);
         Ok(Data {
             dir,
+            first_offset: project.first_offset(),
+            journal: OnceLock::new(),
             events,
             decisions,
             dead_letters: Arc::new(dead_letters),
@@ -160,6 +169,11 @@ impl Data {
     /// The schema numbers of a plan's sources; new ones are durable when this returns.
     pub fn register(&self, plan: &Plan) -> anyhow::Result<Vec<u32>> {
         lock(&self.catalog).register(plan)
+    }
+
+    /// The catalog as it lies on disk, once it has more than `known` entries; and how many it has.
+    pub fn catalog_beyond(&self, known: usize) -> Option<(usize, Vec<u8>)> {
+        lock(&self.catalog).beyond(known)
     }
 
     pub fn decoder(&self, plan: &Plan) -> Decoder {
@@ -191,7 +205,7 @@ impl Data {
         mut visit: impl FnMut(Offset, Record) -> anyhow::Result<bool>,
     ) -> anyhow::Result<()> {
         let decoder = self.decoder(plan);
-        let mut reader = self.events.reader(from);
+        let mut reader = self.events.reader(from.max(self.first_offset));
         while let Some((offset, bytes)) = reader.next_record()? {
             if offset >= until {
                 break;
@@ -202,6 +216,28 @@ impl Data {
             }
         }
         Ok(())
+    }
+
+    /// From now on the event log counts as safe as far as `shipped` says, instead of as far as this machine's disk has it.
+    pub fn follow_journal(&self, shipped: watch::Receiver<Offset>) {
+        // Set once, by whoever opened the folder.
+        let _ = self.journal.set(shipped);
+    }
+
+    pub fn has_journal(&self) -> bool {
+        self.journal.get().is_some()
+    }
+
+    /// Returns once nothing can take back the event log's records before `next`: they are in its journal or, without one, durable.
+    ///
+    /// # Errors
+    /// The log cannot be made durable, or its journal has been taken over by another worker.
+    pub async fn settled(&self, next: Offset) -> Result<(), Refusal> {
+        let Some(journal) = self.journal.get() else {
+            return self.events.durable(next).await.map_err(|e| Refusal::from(&e));
+        };
+        let shipped = journal.clone().wait_for(|shipped| *shipped >= next).await.map(|_| ());
+        shipped.map_err(|_| Refusal::Stopping)
     }
 
     /// What is left of the event at an offset, if it was erased.
@@ -245,7 +281,8 @@ impl Data {
         Ok(Some(Champion { version: record.version, model: loaded.into(), reference: Arc::new(reference) }))
     }
 
-    pub(crate) fn artifact(&self, hash: &str) -> anyhow::Result<Vec<u8>> {
+    /// A stored file by the hash of its content.
+    pub fn artifact(&self, hash: &str) -> anyhow::Result<Vec<u8>> {
         let parsed = ArtifactHash::try_from(hash.to_string()).map_err(|e| anyhow::anyhow!("artifact `{hash}`: {e}"))?;
         Ok(self.artifacts.get(&parsed)?)
     }
@@ -290,7 +327,14 @@ impl Data {
             Some(state) => Some(state),
             None => self.state_of_others(plan, fits)?,
         };
-        Ok(state.unwrap_or_else(|| Pipeline::new(Arc::clone(plan))))
+        Ok(state.unwrap_or_else(|| self.empty_state(plan)))
+    }
+
+    /// The state before the first record.
+    pub(crate) fn empty_state(&self, plan: &Arc<Plan>) -> Pipeline {
+        let mut pipeline = Pipeline::new(Arc::clone(plan));
+        pipeline.begin_at(self.first_offset);
+        pipeline
     }
 
     /// The state that the live stream goes on from: with a limit of memory that of the store, else as [`Data::newest_state`].

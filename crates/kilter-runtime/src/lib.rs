@@ -16,6 +16,7 @@ pub mod erase;
 pub mod feature_service;
 pub mod files;
 pub mod jobs;
+pub mod journal;
 pub mod project;
 mod schedule;
 mod sequencer;
@@ -25,7 +26,7 @@ mod status;
 mod tiers;
 pub mod watch;
 
-pub use catalog::{Control, Decoder, Record};
+pub use catalog::{CATALOG_FILE, Control, Decoder, Record};
 pub use data::Data;
 pub use kilter_connect::TableFormat;
 pub use kilter_features::Look;

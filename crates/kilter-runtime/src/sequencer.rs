@@ -22,7 +22,7 @@ use kilter_pipeline::decision::{Entry, decode};
 use kilter_pipeline::shadow::{self, Sample};
 use kilter_pipeline::{ClockMode, Decision, Layout, Pipeline, Plan, Reading};
 use kilter_store::dead_letter::{DeadLetter, DeadLetterQuery};
-use kilter_store::log::LogError;
+use kilter_store::log::{Log, LogError};
 use kilter_store::metadata::{AlertFilter, AliasChange, NewAlert};
 use tokio::sync::{mpsc, oneshot};
 
@@ -372,7 +372,7 @@ impl Sequencer {
         let end = data.events.next_offset();
         let pipeline = data.live_state(&plan, end)?;
         let from = pipeline.next_offset();
-        let decided = trim_orphans(&data, end)?;
+        let decided = trim_orphans(&data.decisions, end)?;
         let late = DeadLetterQuery { limit: 1, code: Some("late".into()), ..DeadLetterQuery::default() };
         let buried = data.dead_letters.list(&late)?.letters.first().and_then(|(_, letter)| letter.log_offset);
         let layouts = (0..plan.decisions.len()).map(|d| Arc::new(plan.layout(d))).collect();
@@ -1217,13 +1217,13 @@ pub(crate) fn first_arrived(data: &Data, since: EventTime, end: Offset) -> anyho
 }
 
 /// Cuts decisions off the decision log whose events did not survive a power failure, and says which event was decided on last.
-fn trim_orphans(data: &Data, end: Offset) -> anyhow::Result<Option<(Offset, Vec<String>)>> {
+pub(crate) fn trim_orphans(decisions: &Log, end: Offset) -> anyhow::Result<Option<(Offset, Vec<String>)>> {
     let mut last: Option<(Offset, Vec<String>)> = None;
-    let mut position = data.decisions.next_offset();
+    let mut position = decisions.next_offset();
     let mut keep = position;
-    while position > data.decisions.start_offset() {
+    while position > decisions.start_offset() {
         position -= 1;
-        let Some(bytes) = data.decisions.read(position)? else { break };
+        let Some(bytes) = decisions.read(position)? else { break };
         let (layout, made_at) = match decode(&bytes)? {
             Entry::Decision(layout, decision) => (layout, decision.offset),
             Entry::Erased(layout, decision) => (layout, decision.offset),
@@ -1236,15 +1236,15 @@ fn trim_orphans(data: &Data, end: Offset) -> anyhow::Result<Option<(Offset, Vec<
         if last.as_ref().is_some_and(|(offset, _)| *offset != made_at) {
             break;
         }
-        let name = match data.decisions.read(layout)?.map(|b| decode(&b)).transpose()? {
+        let name = match decisions.read(layout)?.map(|b| decode(&b)).transpose()? {
             Some(Entry::Layout(layout)) => layout.decision,
             _ => anyhow::bail!("decision log: record {position} names layout {layout}, which is none"),
         };
         last.get_or_insert((made_at, Vec::new())).1.push(name);
     }
-    if keep < data.decisions.next_offset() {
+    if keep < decisions.next_offset() {
         tracing::warn!(from = keep, "decisions on events that did not survive are cut off");
-        data.decisions.truncate_from(keep)?;
+        decisions.truncate_from(keep)?;
     }
     Ok(last)
 }

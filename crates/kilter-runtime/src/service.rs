@@ -400,7 +400,7 @@ impl Service {
     ) -> Result<IngestReport, ServiceError> {
         let report = self.enqueue(source, rows, arrived, received, false).await?.answer().await?;
         if durable && let Some(next) = report.next_offset {
-            self.data.events.durable(next).await.map_err(|e| Refusal::from(&e))?;
+            self.data.settled(next).await?;
         }
         Ok(report)
     }
@@ -478,6 +478,12 @@ impl Service {
             false => self.send(|reply| Command::Decide { decision, row, arrived, received, reply }).await?,
         };
         let decided = answer.await.map_err(|_| Refusal::Stopping)?;
+        // With a journal another worker may have to go on from it, and must make of the event what is answered here.
+        if let (Ok(decided), true) = (&decided, self.data.has_journal())
+            && decided.recorded
+        {
+            self.data.settled(decided.decision.offset + 1).await?;
+        }
         self.status.decide.record(received.elapsed());
         Ok(decided?)
     }
@@ -607,7 +613,7 @@ impl Service {
         let (reason, actor) = (reason.to_string(), actor.to_string());
         let answer = self.send_whenever(|reply| Command::SetChampion { model, version, reason, actor, reply }).await?;
         let offset = answer.await.map_err(|_| Refusal::Stopping)??;
-        self.data.events.durable(offset + 1).await.map_err(|e| Refusal::from(&e))?;
+        self.data.settled(offset + 1).await?;
         Ok(offset)
     }
 
@@ -660,6 +666,11 @@ impl Service {
             return Err(ServiceError::NotFound { what: "decision", name: id.to_string(), hint });
         }
         found.ok_or_else(missing)
+    }
+
+    /// The position in the decision log before which all decisions are on events before `offset`.
+    pub fn decisions_from(&self, offset: Offset) -> anyhow::Result<u64> {
+        decisions_from(&self.data, &mut Layouts::default(), offset)
     }
 
     /// Recorded decisions, newest first: at most `limit`, before a position in the decision log, that `keep` lets through.
@@ -790,30 +801,34 @@ impl Layouts {
     }
 }
 
-/// Finds a decision by halving: decisions lie in the order of their events.
-pub(crate) fn find_decision(data: &Data, name: &str, offset: Offset) -> anyhow::Result<Option<Recorded>> {
-    let mut layouts = Layouts::default();
-    let log = &data.decisions;
-    let end = log.next_offset();
-    let (mut low, mut high) = (log.start_offset(), end);
-    // The first decision at or after a position: layout records in between speak for nothing.
-    let mut next_decision = |from: u64| -> anyhow::Result<Option<(u64, Recorded)>> {
-        for position in from..end {
-            if let Some(recorded) = layouts.read(data, position)? {
-                return Ok(Some((position, recorded)));
-            }
+/// The first decision at or after a position of the decision log: layout records in between speak for nothing.
+fn next_decision(data: &Data, layouts: &mut Layouts, from: u64) -> anyhow::Result<Option<(u64, Recorded)>> {
+    for position in from..data.decisions.next_offset() {
+        if let Some(recorded) = layouts.read(data, position)? {
+            return Ok(Some((position, recorded)));
         }
-        Ok(None)
-    };
+    }
+    Ok(None)
+}
+
+/// The position in the decision log before which all decisions are on events before `offset`, by halving: decisions lie in the order of their events.
+fn decisions_from(data: &Data, layouts: &mut Layouts, offset: Offset) -> anyhow::Result<u64> {
+    let (mut low, mut high) = (data.decisions.start_offset(), data.decisions.next_offset());
     while low < high {
         let middle = low + (high - low) / 2;
-        match next_decision(middle)? {
+        match next_decision(data, layouts, middle)? {
             Some((_, recorded)) if recorded.decision.offset < offset => low = middle + 1,
             _ => high = middle,
         }
     }
-    let mut position = low;
-    while let Some((at, recorded)) = next_decision(position)? {
+    Ok(low)
+}
+
+/// Finds a decision by its name and its event.
+pub(crate) fn find_decision(data: &Data, name: &str, offset: Offset) -> anyhow::Result<Option<Recorded>> {
+    let mut layouts = Layouts::default();
+    let mut position = decisions_from(data, &mut layouts, offset)?;
+    while let Some((at, recorded)) = next_decision(data, &mut layouts, position)? {
         if recorded.decision.offset > offset {
             break;
         }

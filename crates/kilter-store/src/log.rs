@@ -60,6 +60,8 @@ pub struct LogOptions {
     pub max_record_bytes: u64,
     /// Largest batch of one append, in bytes with 12 bytes of frame per record. A batch is never split over segments.
     pub max_batch_bytes: u64,
+    /// Offset of the first record of a log that is made anew; one that is there begins where it begins.
+    pub first_offset: u64,
     /// What to do with damage in the middle of the last segment.
     pub on_damage: OnDamage,
     /// Where the files live; tests put a faulty one here.
@@ -72,6 +74,7 @@ impl Default for LogOptions {
             segment_bytes: 256 << 20,
             max_record_bytes: 64 << 20,
             max_batch_bytes: 512 << 20,
+            first_offset: 0,
             on_damage: OnDamage::Refuse,
             storage: Arc::new(OsStorage),
         }
@@ -577,7 +580,7 @@ fn recover(dir: &Path, options: &LogOptions) -> Result<(Vec<Arc<Segment>>, Write
         segments.push(Arc::new(segment::open_sealed(storage, dir, pair[0], pair[1])?));
     }
     let mut recovery = Recovery { next_offset: 0, truncated_bytes: 0, truncated_reason: None, segments: 0 };
-    let first = firsts.last().copied().unwrap_or(0);
+    let first = firsts.last().copied().unwrap_or(options.first_offset);
     let path = segment::path(dir, first);
     let mut end = SegmentEnd { offset: first, position: HEADER_BYTES as u64, sealed: false };
     let mut index = Vec::new();

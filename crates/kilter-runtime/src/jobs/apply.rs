@@ -61,6 +61,7 @@ pub fn needs_restart(old: &Project, new: &Project) -> Vec<String> {
     other(old.settings.snapshot != new.settings.snapshot, "[snapshot]");
     other(old.settings.state_memory != new.settings.state_memory, "[state]");
     other(old.definitions.kafka != new.definitions.kafka, "[kafka]");
+    other(old.definitions.workers != new.definitions.workers, "[workers]");
     other(!old.definitions.sink.iter().eq(new.definitions.sink.iter()), "[sink]");
     other(old.plan.clock != new.plan.clock, "`clock`");
     for (place, source) in old.plan.sources.iter().enumerate() {

@@ -15,6 +15,7 @@ use serde::{Serialize, Serializer};
 
 use super::calibration::CalibrationDef;
 use super::kafka::{KafkaDef, SinkDef, Start};
+use super::workers::WorkersDef;
 use super::search::SearchDef;
 
 /// All definitions of a Kilter project.
@@ -35,6 +36,9 @@ pub struct Definitions {
     /// The Kafka cluster of sources and sinks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kafka: Option<KafkaDef>,
+    /// Several processes that share the topics' partitions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workers: Option<WorkersDef>,
     /// Named streams of typed events.
     #[schemars(default)]
     pub source: Named<SourceDef>,

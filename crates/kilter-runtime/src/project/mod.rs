@@ -23,11 +23,12 @@ mod resolve;
 mod search;
 mod templates;
 mod watch;
+mod workers;
 
 use std::path::{Path, PathBuf};
 
 use kilter_connect::RowFormat;
-use kilter_core::{Problem, SourceId, Span};
+use kilter_core::{Offset, Problem, SourceId, Span};
 use kilter_pipeline::Plan;
 
 pub use definitions::*;
@@ -40,6 +41,7 @@ pub use resolve::{SourceSettings, SourceTime};
 pub(crate) use resolve::{named, reference};
 pub use templates::{NewProjectError, TEMPLATES, Template, new_project};
 pub use watch::{WatchKind, WatchPlan};
+pub use workers::{Partitioner, Shard, WorkersDef};
 
 use document::{At, Document};
 
@@ -50,6 +52,8 @@ pub const FILE_NAME: &str = "kilter.toml";
 #[derive(Clone, Debug)]
 pub struct Project {
     pub dir: PathBuf,
+    /// The part of it that this process's log holds; none: all of it.
+    pub shard: Option<Shard>,
     /// What the file says, with defaults filled in.
     pub definitions: Definitions,
     /// What the pipeline runs.
@@ -106,7 +110,15 @@ impl Project {
 
     /// The folder of log, snapshots and registry.
     pub fn data_dir(&self) -> PathBuf {
-        self.dir.join(&self.definitions.server.data)
+        match &self.shard {
+            Some(shard) => shard.data.clone(),
+            None => self.dir.join(&self.definitions.server.data),
+        }
+    }
+
+    /// Offset of the first record that its log ever had.
+    pub fn first_offset(&self) -> Offset {
+        self.shard.as_ref().map_or(0, Shard::first_offset)
     }
 
     /// How the rows of a source are read at the door; none: there is no such source.
@@ -183,6 +195,7 @@ pub fn check_text(text: &str, file_name: &str, dir: &Path) -> Result<Project, Re
         false => watch::resolve(&document, &reading.definitions.watch, &resolved.plan, &idle_after),
     };
     kafka::check(&document, &reading.definitions);
+    workers::check(&document, &reading.definitions, &resolved.plan);
     warn_of_missing_files(&document, &reading.definitions, dir);
     warn_of_little_memory(&document, &reading.definitions);
     if document.has_errors() {
@@ -191,6 +204,7 @@ pub fn check_text(text: &str, file_name: &str, dir: &Path) -> Result<Project, Re
     let definitions = reading.definitions;
     Ok(Project {
         dir: dir.to_owned(),
+        shard: None,
         settings: settings(&definitions),
         definitions,
         plan: resolved.plan,

@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 use super::definitions::*;
 use super::document::{At, Document, join};
 use super::reader::Reader;
-use super::{kafka, watch};
+use super::{kafka, watch, workers};
 
 /// What could be read, and the names of what could not: complaints about those would be echoes.
 pub(super) struct Reading {
@@ -33,6 +33,7 @@ pub(super) fn read<'d>(document: &'d Document<'d>, table: &'d DeTable<'d>) -> Re
     let snapshot = root.table("snapshot", "[snapshot]").and_then(read_snapshot).unwrap_or_default();
     let state = root.table("state", "[state]").and_then(read_state).unwrap_or_default();
     let kafka = root.table("kafka", "[kafka]").and_then(kafka::read_kafka);
+    let workers = root.table("workers", "[workers]").and_then(workers::read);
     let (source, broken_sources) = section(&mut root, "source", "source", read_source);
     let (features, broken_views) = section(&mut root, "features", "feature view", read_features);
     let (service, _) = section(&mut root, "service", "service", read_service);
@@ -52,6 +53,7 @@ pub(super) fn read<'d>(document: &'d Document<'d>, table: &'d DeTable<'d>) -> Re
         snapshot,
         state,
         kafka,
+        workers,
         source,
         features,
         service,

@@ -1,0 +1,510 @@
+//! A shard's event log in Kafka: one partition of the journal topic, which outlives every worker.
+//!
+//! The worker that has a shard appends to the log on its own disk and *ships*: each stretch of the log goes to the journal in one transaction. Nothing that follows
+//! from a record leaves the worker before the record is in the journal. A worker that takes a shard over fences its predecessor off by the transactional id that all
+//! owners of the shard share, reads the journal to its end, and makes its folder agree. So there is one history of a shard, whoever has been its owner.
+//!
+//! A message is one kind byte and what follows it, numbers little endian:
+//! - 0 records of the event log: offset of the first u64, then per record its length u32 and bytes;
+//! - 1 the catalog that records from here on are read by, as its file;
+//! - 2 a part of a file that records from here on name: the length of its hash u8, the hash, number of the part u32, of how many u32, bytes;
+//! - 3 records of the dead letters, as 0.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use kilter_runtime::project::{Project, Shard};
+use kilter_runtime::{CATALOG_FILE, Control, Data, journal::forget_from};
+use kilter_store::artifacts::Artifacts;
+use kilter_store::files::{prepare_dir, write_whole};
+use kilter_store::log::{Log, LogOptions};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message;
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
+use rdkafka::{ClientContext, Offset, TopicPartitionList};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use crate::client::{self, Backoff, Logged, PATIENCE, Settings, lock};
+
+const RECORDS: u8 = 0;
+const CATALOG: u8 = 1;
+const ARTIFACT: u8 = 2;
+const DEAD_LETTERS: u8 = 3;
+
+/// Bytes of records in one message, about; a single record may be longer.
+const MESSAGE: usize = 256 << 10;
+/// Bytes of records in one transaction, about.
+const TRANSACTION: usize = 8 << 20;
+/// Bytes of a file in one message.
+const PART: usize = 512 << 10;
+/// How often it is written down how far the journal agrees with the folder.
+const NOTE_EVERY: Duration = Duration::from_secs(5);
+/// Largest file that is taken from the journal.
+const ARTIFACT_LIMIT: u64 = 1 << 30;
+const NOTE_FILE: &str = "journal.json";
+
+/// Up to where folder and journal are known to agree. It may lag: what is behind is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+struct Agreed {
+    /// Next position of the journal's partition.
+    position: u64,
+    /// Next offset of the event log.
+    events: u64,
+    /// Next offset of the dead letters.
+    dead_letters: u64,
+}
+
+/// A shard whose journal is this process's to write.
+pub struct Owned {
+    topic: String,
+    shard: u32,
+    folder: PathBuf,
+    producer: BaseProducer<Deliveries>,
+    agreed: Agreed,
+    /// Entries of the catalog that the journal has.
+    catalog: usize,
+}
+
+/// Remembers where the last record came to lie, and what went wrong.
+#[derive(Default)]
+struct Deliveries {
+    state: std::sync::Mutex<Delivered>,
+}
+
+#[derive(Default)]
+struct Delivered {
+    next: u64,
+    problem: Option<KafkaError>,
+}
+
+impl ClientContext for Deliveries {
+    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, message: &str) {
+        client::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        client::error(&error, reason);
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        let mut state = lock(&self.state);
+        match result {
+            Ok(message) => state.next = state.next.max(message.offset() as u64 + 1),
+            Err((e, _)) => state.problem = Some(e.clone()),
+        }
+    }
+}
+
+/// The topic that holds the journals of a project's shards.
+pub fn topic(settings: &Settings) -> String {
+    format!("{}.journal", settings.group)
+}
+
+/// Takes the journal of a shard over and makes the shard's folder agree with it. Whoever had it before cannot write to it any more.
+///
+/// # Errors
+/// Brokers that do not answer, a folder that cannot be written, a journal that does not go on where the folder ends.
+pub fn take_over(settings: &Settings, project: &Project, shard: &Shard, stopping: &AtomicBool) -> anyhow::Result<Owned> {
+    let topic = topic(settings);
+    let purpose = format!("journal-{}", shard.number);
+    let mut config = settings.config(&purpose);
+    config.set("transactional.id", format!("{topic}.{}", shard.number)).set("linger.ms", "0");
+    for (key, usual) in [("compression.type", "zstd"), ("transaction.timeout.ms", "10000"), ("message.timeout.ms", "10000")] {
+        if config.get(key).is_none() {
+            config.set(key, usual);
+        }
+    }
+    let producer: BaseProducer<Deliveries> = config.create_with_context(Deliveries::default()).map_err(client::refused)?;
+    producer.init_transactions(PATIENCE).context("the journal could not be taken over")?;
+    std::fs::create_dir_all(&shard.data).with_context(|| format!("cannot make the data folder {}", shard.data.display()))?;
+    prepare_dir(&shard.data)?;
+    let mut folder = Folder::open(project, shard)?;
+    let mut reading = settings.config(&purpose);
+    reading
+        .set("group.id", format!("{topic}.reader"))
+        .set("enable.auto.commit", "false")
+        .set("isolation.level", "read_committed")
+        .set("auto.offset.reset", "error")
+        .set("enable.partition.eof", "true");
+    let consumer: BaseConsumer<Logged> = reading.create_with_context(Logged).map_err(client::refused)?;
+    folder.catch_up(&consumer, &topic, shard.number, stopping)?;
+    let agreed = folder.agreed;
+    note(&shard.data, agreed)?;
+    Ok(Owned { topic, shard: shard.number, folder: shard.data.clone(), producer, agreed, catalog: 0 })
+}
+
+/// The logs of a folder that nobody runs yet.
+struct Folder {
+    dir: PathBuf,
+    events: Log,
+    dead_letters: Log,
+    artifacts: Artifacts,
+    /// Parts of files that have come so far.
+    parts: BTreeMap<String, Vec<u8>>,
+    agreed: Agreed,
+}
+
+impl Folder {
+    fn open(project: &Project, shard: &Shard) -> anyhow::Result<Folder> {
+        let dir = shard.data.clone();
+        let first_offset = shard.first_offset();
+        let open = |name: &str, first_offset| {
+            let options = LogOptions { first_offset, segment_bytes: project.settings.log.segment_bytes, ..LogOptions::default() };
+            Log::open(dir.join(name), options).map(|(log, _)| log)
+        };
+        let (events, dead_letters) = (open("events", first_offset)?, open("dead-letters", 0)?);
+        let path = dir.join(NOTE_FILE);
+        let nothing = Agreed { position: 0, events: first_offset, dead_letters: 0 };
+        let agreed = match std::fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", path.display()))?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => nothing,
+            Err(e) => return Err(anyhow::Error::new(e).context(format!("cannot read {}", path.display()))),
+        };
+        // A power failure may have taken what was noted as agreed: then from the start.
+        let whole = agreed.events <= events.next_offset() && agreed.dead_letters <= dead_letters.next_offset();
+        let agreed = if whole { agreed } else { nothing };
+        let artifacts = Artifacts::open(dir.join("artifacts"), ARTIFACT_LIMIT)?;
+        Ok(Folder { dir, events, dead_letters, artifacts, parts: BTreeMap::new(), agreed })
+    }
+
+    /// Reads the journal from where it was known to agree up to its end.
+    fn catch_up(&mut self, consumer: &BaseConsumer<Logged>, topic: &str, shard: u32, stopping: &AtomicBool) -> anyhow::Result<()> {
+        let ends = consumer.fetch_watermarks(topic, shard as i32, PATIENCE);
+        let (low, high) = ends.with_context(|| format!("no broker tells where the journal of shard {shard} ends"))?;
+        let from = self.agreed.position;
+        if (low as u64) > from {
+            bail!(
+                "the journal of shard {shard} begins at {low}, and this folder needs it from {from} on\n  \
+                 hint: the topic \"{topic}\" must keep its records: set retention.ms and retention.bytes to -1"
+            );
+        }
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, shard as i32, Offset::Offset(from as i64))?;
+        consumer.assign(&list)?;
+        let mut reached = from;
+        loop {
+            if stopping.load(Ordering::Acquire) {
+                bail!("told to stop");
+            }
+            match consumer.poll(Backoff::STEP) {
+                None => {}
+                Some(Ok(message)) => {
+                    self.take(message.payload().unwrap_or_default())
+                        .with_context(|| format!("journal of shard {shard}, position {}", message.offset()))?;
+                    reached = message.offset() as u64 + 1;
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) => {
+                    // Behind the last record lie the marks of transactions.
+                    reached = reached.max(high as u64);
+                    break;
+                }
+                Some(Err(e)) if client::passes(&e) => {}
+                Some(Err(e)) => return Err(anyhow::Error::new(e).context("the journal cannot be read")),
+            }
+        }
+        self.events.sync()?;
+        self.dead_letters.sync()?;
+        self.agreed.position = reached;
+        Ok(())
+    }
+
+    fn take(&mut self, message: &[u8]) -> anyhow::Result<()> {
+        let (kind, rest) = message.split_first().context("an empty message")?;
+        match *kind {
+            RECORDS => {
+                let (first, records) = unframed(rest)?;
+                let dir = &self.dir;
+                self.agreed.events = agree(&self.events, first, &records, |cut| {
+                    tracing::warn!(offset = cut, "the shard went on elsewhere from here: what this folder has otherwise is cut off");
+                    forget_from(dir, cut)
+                })?;
+            }
+            DEAD_LETTERS => {
+                let (first, records) = unframed(rest)?;
+                self.agreed.dead_letters = agree(&self.dead_letters, first, &records, |_| Ok(()))?;
+            }
+            CATALOG => self.take_catalog(rest)?,
+            ARTIFACT => self.take_part(rest)?,
+            other => bail!("a message of kind {other}: was it written by a newer kilter?"),
+        }
+        Ok(())
+    }
+
+    fn take_catalog(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        let path = self.dir.join(CATALOG_FILE);
+        if std::fs::read(&path).is_ok_and(|own| own == bytes) {
+            return Ok(());
+        }
+        // Records that are this folder's alone may mean something else by the other catalog.
+        let agreed = self.agreed.events;
+        if self.events.next_offset() > agreed {
+            forget_from(&self.dir, agreed)?;
+            self.events.truncate_from(agreed)?;
+        }
+        Ok(write_whole(&path, &[bytes])?)
+    }
+
+    fn take_part(&mut self, rest: &[u8]) -> anyhow::Result<()> {
+        let cut_short = "a part of a file is cut short";
+        let (len, rest) = rest.split_first().context(cut_short)?;
+        let (hash, rest) = rest.split_at_checked(usize::from(*len)).context(cut_short)?;
+        let (part, rest) = rest.split_first_chunk().context(cut_short)?;
+        let (of, bytes) = rest.split_first_chunk().context(cut_short)?;
+        let (part, of) = (u32::from_le_bytes(*part), u32::from_le_bytes(*of));
+        let hash = std::str::from_utf8(hash)?.to_owned();
+        let file = self.parts.entry(hash.clone()).or_default();
+        if part == 0 {
+            file.clear();
+        }
+        file.extend_from_slice(bytes);
+        if part + 1 == of {
+            let bytes = self.parts.remove(&hash).unwrap_or_default();
+            let stored = self.artifacts.put(&bytes)?;
+            if stored.as_str() != hash {
+                bail!("a file that should have the hash {hash} has {}", stored.as_str());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes a log have these records from `first` on. Where it has others, it is cut off there, after `cut` was told. Gives the offset behind them.
+fn agree(log: &Log, first: u64, records: &[&[u8]], cut: impl FnOnce(u64) -> anyhow::Result<()>) -> anyhow::Result<u64> {
+    let (start, end) = (log.start_offset(), log.next_offset());
+    if first > end {
+        bail!("the records from {end} to {first} are missing");
+    }
+    let next = first + records.len() as u64;
+    let mut differs = None;
+    for (offset, record) in (first..).zip(records).skip_while(|(offset, _)| *offset < start).take_while(|(offset, _)| *offset < end) {
+        if log.read(offset)?.is_none_or(|own| own != **record) {
+            differs = Some(offset);
+            break;
+        }
+    }
+    if let Some(offset) = differs {
+        cut(offset)?;
+        log.truncate_from(offset)?;
+    }
+    let known = log.next_offset();
+    if known < next {
+        log.append(&records[(known - first) as usize..])?;
+    }
+    Ok(next)
+}
+
+fn note(folder: &Path, agreed: Agreed) -> anyhow::Result<()> {
+    Ok(write_whole(&folder.join(NOTE_FILE), &[&serde_json::to_vec(&agreed)?])?)
+}
+
+fn framed(kind: u8, first: u64) -> Vec<u8> {
+    let mut message = vec![kind];
+    message.extend_from_slice(&first.to_le_bytes());
+    message
+}
+
+fn push(message: &mut Vec<u8>, record: &[u8]) {
+    message.extend_from_slice(&(record.len() as u32).to_le_bytes());
+    message.extend_from_slice(record);
+}
+
+fn unframed(bytes: &[u8]) -> anyhow::Result<(u64, Vec<&[u8]>)> {
+    let (first, mut rest) = bytes.split_first_chunk().context("a message without an offset")?;
+    let mut records = Vec::new();
+    while !rest.is_empty() {
+        let (len, after) = rest.split_first_chunk().context("a record without its length")?;
+        let (record, after) = after.split_at_checked(u32::from_le_bytes(*len) as usize).context("a record that is cut short")?;
+        records.push(record);
+        rest = after;
+    }
+    Ok((u64::from_le_bytes(*first), records))
+}
+
+/// What goes to the journal in one transaction.
+#[derive(Default)]
+struct Stretch {
+    messages: Vec<Vec<u8>>,
+    bytes: usize,
+}
+
+impl Stretch {
+    /// Records of a log from `from` up to `until`, as far as they fit. `each` may put messages before the record that it is told of.
+    fn records(
+        &mut self,
+        kind: u8,
+        log: &Log,
+        from: u64,
+        until: u64,
+        mut each: impl FnMut(&mut Stretch, &[u8]) -> anyhow::Result<()>,
+    ) -> anyhow::Result<u64> {
+        let mut reader = log.reader(from);
+        let mut next = from;
+        let mut message = framed(kind, from);
+        let empty = message.len();
+        while next < until && self.bytes < TRANSACTION {
+            let Some((offset, bytes)) = reader.next_record()? else { break };
+            // What a record names comes before it.
+            each(self, bytes)?;
+            if message.len() + bytes.len() > MESSAGE && message.len() > empty {
+                self.messages.push(std::mem::replace(&mut message, framed(kind, offset)));
+            }
+            push(&mut message, bytes);
+            self.bytes += bytes.len();
+            next = offset + 1;
+        }
+        if message.len() > empty {
+            self.messages.push(message);
+        }
+        Ok(next)
+    }
+
+    /// A file, in parts.
+    fn file(&mut self, hash: &str, bytes: &[u8]) {
+        let parts: Vec<&[u8]> = if bytes.is_empty() { vec![bytes] } else { bytes.chunks(PART).collect() };
+        for (i, part) in parts.iter().enumerate() {
+            let mut message = vec![ARTIFACT, hash.len() as u8];
+            message.extend_from_slice(hash.as_bytes());
+            message.extend_from_slice(&(i as u32).to_le_bytes());
+            message.extend_from_slice(&(parts.len() as u32).to_le_bytes());
+            message.extend_from_slice(part);
+            self.messages.push(message);
+        }
+    }
+}
+
+/// Why shipping ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// Told to stop, and everything has gone out.
+    Stopped,
+    /// Another worker has the shard now, or the outcome of a transaction is not known: whoever goes on must take the journal over anew.
+    Lost(anyhow::Error),
+}
+
+impl Owned {
+    /// Sends the log's records to the journal until told to stop; tells `shipped` how far it has come. Dropping `shipped` tells those who wait that it will not go on.
+    pub fn ship(mut self, data: &Arc<Data>, shipped: watch::Sender<u64>, runtime: &Handle, stopping: &AtomicBool) -> Ended {
+        match self.run(data, &shipped, runtime, stopping) {
+            Ok(()) => Ended::Stopped,
+            Err(e) => Ended::Lost(e),
+        }
+    }
+
+    fn run(&mut self, data: &Data, shipped: &watch::Sender<u64>, runtime: &Handle, stopping: &AtomicBool) -> anyhow::Result<()> {
+        let mut appended = data.events.watch_appended();
+        let mut noted = Instant::now();
+        shipped.send_replace(self.agreed.events);
+        loop {
+            let stop = stopping.load(Ordering::Acquire);
+            let end = *appended.borrow_and_update();
+            // Asked after the log: a record that speaks of a dead letter never goes out before it.
+            let dead = data.dead_letters.log().next_offset();
+            if self.agreed.events < end || self.agreed.dead_letters < dead {
+                self.send(data, end, dead)?;
+                shipped.send_replace(self.agreed.events);
+            } else if stop {
+                return self.write_down(data);
+            } else {
+                // A timeout is no more than a look at `stopping`.
+                let _ = runtime.block_on(async { tokio::time::timeout(Backoff::STEP, appended.changed()).await });
+            }
+            if noted.elapsed() >= NOTE_EVERY {
+                noted = Instant::now();
+                self.write_down(data)?;
+            }
+        }
+    }
+
+    fn write_down(&self, data: &Data) -> anyhow::Result<()> {
+        // Not to be believed after a power failure unless the records are there as well.
+        data.events.sync()?;
+        data.dead_letters.log().sync()?;
+        note(&self.folder, self.agreed)
+    }
+
+    /// One transaction with what fits of the logs up to these offsets.
+    fn send(&mut self, data: &Data, events: u64, dead_letters: u64) -> anyhow::Result<()> {
+        let mut stretch = Stretch::default();
+        if let Some((count, bytes)) = data.catalog_beyond(self.catalog) {
+            stretch.messages.push([&[CATALOG], bytes.as_slice()].concat());
+            self.catalog = count;
+        }
+        let dead = data.dead_letters.log();
+        let from = self.agreed.dead_letters.max(dead.start_offset());
+        let dead_next = stretch.records(DEAD_LETTERS, dead, from, dead_letters, |_, _| Ok(()))?;
+        let mut next = self.agreed.events;
+        if dead_next >= dead_letters {
+            next = stretch.records(RECORDS, &data.events, next, events, |stretch, bytes| {
+                if let Some(Control::Champion { artifact, reference, .. }) = Control::decode(bytes)? {
+                    for hash in [artifact, reference] {
+                        stretch.file(&hash, &data.artifact(&hash)?);
+                    }
+                }
+                Ok(())
+            })?;
+        }
+        self.commit(&stretch.messages)?;
+        self.agreed = Agreed { position: lock(&self.producer.context().state).next, events: next, dead_letters: dead_next };
+        Ok(())
+    }
+
+    fn commit(&self, messages: &[Vec<u8>]) -> anyhow::Result<()> {
+        let producer = &self.producer;
+        loop {
+            producer.begin_transaction().context("no transaction could be begun")?;
+            let outcome = self.produce(messages).and_then(|()| self.to_the_end(|| producer.commit_transaction(PATIENCE)));
+            match outcome {
+                Ok(()) => return Ok(()),
+                Err(KafkaError::Transaction(e)) if e.txn_requires_abort() => {
+                    tracing::warn!(shard = self.shard, error = %e, "a transaction of the journal is begun anew");
+                }
+                // What was sent within the transaction failed; so will its commit, without harm.
+                Err(KafkaError::MessageProduction(code)) if code != RDKafkaErrorCode::Fenced && producer.client().fatal_error().is_none() => {
+                    tracing::warn!(shard = self.shard, error = %code, "a transaction of the journal is begun anew");
+                }
+                Err(e) => return Err(anyhow::Error::new(e).context("the journal is not this worker's any more, or cannot be reached")),
+            }
+            self.to_the_end(|| producer.abort_transaction(PATIENCE)).context("a transaction could not be given up")?;
+        }
+    }
+
+    fn produce(&self, messages: &[Vec<u8>]) -> Result<(), KafkaError> {
+        let producer = &self.producer;
+        lock(&producer.context().state).problem = None;
+        for message in messages {
+            let mut record = BaseRecord::<(), [u8]>::to(&self.topic).partition(self.shard as i32).payload(message.as_slice());
+            while let Err((e, back)) = producer.send(record) {
+                if e.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
+                    return Err(e);
+                }
+                producer.poll(Backoff::STEP);
+                record = back;
+            }
+        }
+        producer.flush(PATIENCE)?;
+        lock(&producer.context().state).problem.take().map_or(Ok(()), Err)
+    }
+
+    /// A step of a transaction may be asked for again as long as its outcome is only late.
+    fn to_the_end(&self, step: impl Fn() -> Result<(), KafkaError>) -> Result<(), KafkaError> {
+        let began = Instant::now();
+        loop {
+            match step() {
+                Err(KafkaError::Transaction(e)) if e.is_retriable() && began.elapsed() < 6 * PATIENCE => {
+                    tracing::debug!(shard = self.shard, error = %e, "the journal's transaction is waited for");
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! `[workers]`: a project whose entities several processes share.
+
+use std::path::PathBuf;
+
+use kilter_core::{DataType, Offset, Problem, list};
+use kilter_pipeline::{Lookup, Plan};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::definitions::{Connector, Definitions, Word, is_default};
+use super::document::{At, Document};
+use super::reader::Reader;
+
+/// Offsets of one shard's log begin at its number times two to the power of this, so that no two shards share one, and all are exact in JSON.
+const SHARD_BITS: u32 = 40;
+/// Shards at most: offsets stay below 2^53.
+const MOST_SHARDS: i64 = 1 << 13;
+
+/// Several processes (`kilter worker`) that share a project's shards: each is one partition of every topic, with a log and a state of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct WorkersDef {
+    /// The column of every source that says which shard an event belongs to. It is the key of the topics' records, as text.
+    pub key: String,
+    /// How many shards there are: the number of partitions of every topic that is read. Never changes.
+    #[schemars(range(min = 1, max = 8192))]
+    pub shards: u32,
+    /// How the producers of those topics choose a record's partition by its key.
+    #[serde(skip_serializing_if = "is_default")]
+    #[schemars(default)]
+    pub partitioner: Partitioner,
+    /// Copies of each partition of the topics that the workers make for themselves; left out: as the brokers are set.
+    pub replication: Option<u32>,
+}
+
+/// From a record's key to its partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Partitioner {
+    /// As Kafka's own Java client does, and librdkafka with `partitioner=murmur2_random`.
+    #[default]
+    Murmur2,
+    /// As librdkafka and the clients built on it (Python, Go, .NET) do unless told otherwise.
+    Crc32,
+}
+
+impl Word for Partitioner {
+    const WHAT: &'static str = "partitioner";
+    const WORDS: &'static [(&'static str, Self)] = &[("murmur2", Partitioner::Murmur2), ("crc32", Partitioner::Crc32)];
+}
+
+/// The part of a project that one log holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shard {
+    pub number: u32,
+    /// The folder of its data.
+    pub data: PathBuf,
+}
+
+impl Shard {
+    /// Offset of the first record of its log.
+    pub fn first_offset(&self) -> Offset {
+        Offset::from(self.number) << SHARD_BITS
+    }
+
+    /// The shard whose log has this offset.
+    pub fn of_offset(offset: Offset) -> Option<u32> {
+        u32::try_from(offset >> SHARD_BITS).ok()
+    }
+}
+
+pub(super) fn read(mut t: Reader<'_>) -> Option<WorkersDef> {
+    t.require("key", "the column that the topics' records are keyed by: `key = \"account_id\"`");
+    t.require("shards", "the number of partitions of the topics: `shards = 12`");
+    let key = t.text("key");
+    let shards = t.integer("shards", 1, MOST_SHARDS).map(|n| n as u32);
+    let partitioner = t.word("partitioner").unwrap_or_default();
+    let replication = t.integer("replication", 1, 100).map(|n| n as u32);
+    t.finish();
+    Some(WorkersDef { key: key?, shards: shards?, partitioner, replication })
+}
+
+/// What one shard must be able to do alone: every event, view and decision belongs to one key.
+pub(super) fn check(document: &Document<'_>, definitions: &Definitions, plan: &Plan) {
+    let Some(workers) = &definitions.workers else { return };
+    let error = |path: &str, code, message: String, hint: &str| {
+        document.error(At::Key(path), Problem::new(code, message).hint(hint.to_owned()));
+    };
+    if definitions.kafka.is_none() {
+        error("workers", "missing", "workers share what they read from Kafka".into(), "add [kafka] with `brokers = \"127.0.0.1:9092\"`");
+    }
+    for (name, source) in definitions.source.iter() {
+        let path = format!("source.{name}");
+        if source.connector == Connector::File {
+            let hint = "load the file into a topic, or run the project as one process without [workers]";
+            error(&path, "misplaced", format!("source \"{name}\" reads a file, which several workers cannot share"), hint);
+        }
+        match source.columns.get(&workers.key).map(|column| column.data_type) {
+            Some(DataType::String | DataType::Int64 | DataType::Bool) => {}
+            Some(other) => {
+                let message = format!("column `{}` of source \"{name}\" is a {}, which keys no record", workers.key, other.name());
+                error(&path, "wrong_type", message, "let `key` of [workers] be a string, int64 or bool");
+            }
+            None => {
+                let message = format!("source \"{name}\" has no column `{}`, by which the workers share events", workers.key);
+                error(&path, "missing", message, "give every source that column, or run the project as one process without [workers]");
+            }
+        }
+    }
+    if document.has_errors() {
+        return;
+    }
+    for view in &plan.views {
+        if !view.entity().contains(&workers.key) {
+            let message = format!("the entities of view \"{}\" ({}) lie in more than one shard", view.name(), list(view.entity().iter().map(String::as_str)));
+            let hint = format!("add `{}` to its entity, or run the project as one process without [workers]", workers.key);
+            error(&format!("features.{}", view.name()), "spread", message, &hint);
+        }
+    }
+    if document.has_errors() {
+        return;
+    }
+    let elsewhere = |source: usize, lookups: &[Lookup]| {
+        let own = plan.sources[source].schema.index(&workers.key);
+        lookups.iter().find_map(|lookup| {
+            let view = &plan.views[lookup.view];
+            let place = view.entity().iter().position(|column| *column == workers.key)?;
+            (lookup.key.get(place).copied() != own).then(|| view.name().to_owned())
+        })
+    };
+    let hint = format!("look it up by `{}`, or run the project as one process without [workers]", workers.key);
+    let contexts = plan.models.iter().map(|m| ("model", &m.name, &m.context));
+    for (what, name, context) in contexts.chain(plan.decisions.iter().map(|d| ("decision", &d.name, &d.context))) {
+        if let Some(view) = elsewhere(usize::from(context.source.0), &context.lookups) {
+            let message = format!("{what} \"{name}\" reads view \"{view}\" by another key, whose features may lie with another worker");
+            error(&format!("{what}.{name}"), "spread", message, &hint);
+        }
+    }
+    if let Some(schedule) = plan.schedules.first() {
+        let hint = "train in one process that reads the same topics, and send the model to the workers with `kilter import`";
+        let message = format!("schedule \"{}\" would train each shard's model on that shard alone", schedule.name);
+        error(&format!("schedule.{}", schedule.name), "misplaced", message, hint);
+    }
+}
