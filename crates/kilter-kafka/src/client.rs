@@ -5,11 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use kilter_runtime::project::{KafkaDef, filled};
 use rdkafka::ClientContext;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use tokio::runtime::Handle;
 
 /// How long a question to the cluster may take.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -99,7 +102,7 @@ pub struct Backoff {
 
 impl Backoff {
     const SHORTEST: Duration = Duration::from_millis(200);
-    const LONGEST: Duration = Duration::from_secs(30);
+    pub const LONGEST: Duration = Duration::from_secs(30);
     /// What a stop may have to wait.
     pub const STEP: Duration = Duration::from_millis(100);
 
@@ -130,6 +133,53 @@ impl Backoff {
 /// A panic of another holder leaves what is kept here whole: go on with it.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A topic that Kilter makes where it is not there.
+pub struct Topic<'a> {
+    pub name: &'a str,
+    pub partitions: u32,
+    /// None: as the brokers are set.
+    pub replication: Option<u32>,
+    pub settings: &'a [(&'a str, &'a str)],
+}
+
+/// Makes a topic.
+pub fn make_topic(config: &ClientConfig, topic: &Topic<'_>, runtime: &Handle) -> anyhow::Result<()> {
+    let &Topic { name, partitions, replication, settings } = topic;
+    let admin: AdminClient<Logged> = config.create_with_context(Logged).map_err(refused)?;
+    let replication = TopicReplication::Fixed(replication.map_or(-1, |n| n as i32));
+    let wanted = settings.iter().fold(NewTopic::new(name, partitions as i32, replication), |topic, (key, value)| topic.set(key, value));
+    let made = runtime.block_on(admin.create_topics([&wanted], &AdminOptions::new().operation_timeout(Some(PATIENCE))));
+    for result in made.with_context(|| format!("topic \"{name}\" could not be made"))? {
+        match result {
+            Ok(_) => tracing::info!(topic = name, partitions, "topic made"),
+            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((topic, code)) => bail!("topic \"{topic}\" could not be made: {code}"),
+        }
+    }
+    Ok(())
+}
+
+/// The number of partitions of a topic, which is made if it is not there.
+pub fn topic_made(config: &ClientConfig, topic: &Topic<'_>, runtime: &Handle) -> anyhow::Result<usize> {
+    let asking: BaseConsumer<Logged> = config.create_with_context(Logged).map_err(refused)?;
+    let until = Instant::now() + PATIENCE;
+    let mut made = false;
+    loop {
+        if let Some(partitions) = partitions(asking.client(), topic.name)? {
+            return Ok(partitions.len());
+        }
+        if !made {
+            make_topic(config, topic, runtime)?;
+            made = true;
+        }
+        // A broker may hear of it a moment later.
+        if Instant::now() > until {
+            bail!("topic \"{}\" was made and no broker tells of it", topic.name);
+        }
+        std::thread::sleep(Backoff::STEP);
+    }
 }
 
 /// The partitions of a topic; none: there is no such topic.

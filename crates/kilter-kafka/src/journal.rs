@@ -71,9 +71,9 @@ pub struct Owned {
     catalog: usize,
 }
 
-/// Remembers where the last record came to lie, and what went wrong.
-#[derive(Default)]
+/// Remembers where the journal's last record came to lie, and what went wrong.
 struct Deliveries {
+    journal: String,
     state: std::sync::Mutex<Delivered>,
 }
 
@@ -99,7 +99,8 @@ impl ProducerContext for Deliveries {
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         let mut state = lock(&self.state);
         match result {
-            Ok(message) => state.next = state.next.max(message.offset() as u64 + 1),
+            Ok(message) if message.topic() == self.journal => state.next = state.next.max(message.offset() as u64 + 1),
+            Ok(_) => {}
             Err((e, _)) => state.problem = Some(e.clone()),
         }
     }
@@ -124,7 +125,9 @@ pub fn take_over(settings: &Settings, project: &Project, shard: &Shard, stopping
             config.set(key, usual);
         }
     }
-    let producer: BaseProducer<Deliveries> = config.create_with_context(Deliveries::default()).map_err(client::refused)?;
+    let producer: BaseProducer<Deliveries> = config
+        .create_with_context(Deliveries { journal: topic.clone(), state: std::sync::Mutex::default() })
+        .map_err(client::refused)?;
     producer.init_transactions(PATIENCE).context("the journal could not be taken over")?;
     std::fs::create_dir_all(&shard.data).with_context(|| format!("cannot make the data folder {}", shard.data.display()))?;
     prepare_dir(&shard.data)?;
@@ -139,6 +142,7 @@ pub fn take_over(settings: &Settings, project: &Project, shard: &Shard, stopping
     let consumer: BaseConsumer<Logged> = reading.create_with_context(Logged).map_err(client::refused)?;
     folder.catch_up(&consumer, &topic, shard.number, stopping)?;
     let agreed = folder.agreed;
+    lock(&producer.context().state).next = agreed.position;
     note(&shard.data, agreed)?;
     Ok(Owned { topic, shard: shard.number, folder: shard.data.clone(), producer, agreed, catalog: 0 })
 }
@@ -400,6 +404,19 @@ impl Owned {
         }
     }
 
+    /// Up to where the event log is in the journal.
+    pub fn shipped(&self) -> u64 {
+        self.agreed.events
+    }
+
+    /// Says something in another topic, as only the owner of the journal can.
+    pub fn announce(&self, topic: &str, key: &str, value: &[u8]) -> anyhow::Result<()> {
+        self.commit(|producer| {
+            let record = BaseRecord::to(topic).partition(self.shard as i32).key(key).payload(value);
+            producer.send(record).map_err(|(e, _)| e)
+        })
+    }
+
     fn run(&mut self, data: &Data, shipped: &watch::Sender<u64>, runtime: &Handle, stopping: &AtomicBool) -> anyhow::Result<()> {
         let mut appended = data.events.watch_appended();
         let mut noted = Instant::now();
@@ -453,16 +470,18 @@ impl Owned {
                 Ok(())
             })?;
         }
-        self.commit(&stretch.messages)?;
+        self.commit(|_| self.produce(&stretch.messages))?;
         self.agreed = Agreed { position: lock(&self.producer.context().state).next, events: next, dead_letters: dead_next };
         Ok(())
     }
 
-    fn commit(&self, messages: &[Vec<u8>]) -> anyhow::Result<()> {
+    /// One transaction of what `produce` sends.
+    fn commit(&self, produce: impl Fn(&BaseProducer<Deliveries>) -> Result<(), KafkaError>) -> anyhow::Result<()> {
         let producer = &self.producer;
         loop {
+            lock(&producer.context().state).problem = None;
             producer.begin_transaction().context("no transaction could be begun")?;
-            let outcome = self.produce(messages).and_then(|()| self.to_the_end(|| producer.commit_transaction(PATIENCE)));
+            let outcome = produce(producer).and_then(|()| self.delivered()).and_then(|()| self.to_the_end(|| producer.commit_transaction(PATIENCE)));
             match outcome {
                 Ok(()) => return Ok(()),
                 Err(KafkaError::Transaction(e)) if e.txn_requires_abort() => {
@@ -480,7 +499,6 @@ impl Owned {
 
     fn produce(&self, messages: &[Vec<u8>]) -> Result<(), KafkaError> {
         let producer = &self.producer;
-        lock(&producer.context().state).problem = None;
         for message in messages {
             let mut record = BaseRecord::<(), [u8]>::to(&self.topic).partition(self.shard as i32).payload(message.as_slice());
             while let Err((e, back)) = producer.send(record) {
@@ -491,8 +509,13 @@ impl Owned {
                 record = back;
             }
         }
-        producer.flush(PATIENCE)?;
-        lock(&producer.context().state).problem.take().map_or(Ok(()), Err)
+        Ok(())
+    }
+
+    /// Waits for what was sent.
+    fn delivered(&self) -> Result<(), KafkaError> {
+        self.producer.flush(PATIENCE)?;
+        lock(&self.producer.context().state).problem.take().map_or(Ok(()), Err)
     }
 
     /// A step of a transaction may be asked for again as long as its outcome is only late.

@@ -5,14 +5,14 @@
 //! taken (what the log says), and how far a sink has come (what was delivered, kept with Kafka and beside the logs).
 //! See `docs/decisions/0030-kafka-through-the-log.md`.
 //!
-//! `source` reads, `sink` writes, `check` looks whether what the definitions name is there.
+//! `source` reads, `sink` writes, `check` looks whether what the definitions name is there. `worker` and `journal` are for projects that several processes share.
 
 mod check;
 mod client;
 mod journal;
-mod partition;
 mod sink;
 mod source;
+mod worker;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,6 +23,7 @@ use kilter_pipeline::{Decision, Layout};
 use kilter_runtime::Service;
 
 pub use check::{Finding, check};
+pub use worker::{Worker, WorkerOptions};
 
 /// How a decision is written as JSON: as the HTTP API gives it.
 pub type DecisionJson = fn(&Decision, &Layout) -> Vec<u8>;
@@ -38,12 +39,15 @@ pub struct Running {
 /// # Errors
 /// Settings that the client library does not take, or an environment variable that is not set. Brokers that do not answer are waited for.
 pub fn start(service: &Arc<Service>, decision_json: DecisionJson) -> anyhow::Result<Running> {
+    start_with(service, decision_json, &tokio::runtime::Handle::current())
+}
+
+fn start_with(service: &Arc<Service>, decision_json: DecisionJson, runtime: &tokio::runtime::Handle) -> anyhow::Result<Running> {
     let stopping = Arc::new(AtomicBool::new(false));
     let mut threads = Vec::new();
     let project = &service.project;
     let Some(kafka) = &project.definitions.kafka else { return Ok(Running { stopping, threads }) };
     let client = client::Settings::new(kafka, &project.plan.project)?;
-    let runtime = tokio::runtime::Handle::current();
     let mut spawn = |name: String, run: Box<dyn FnOnce() + Send>| -> anyhow::Result<()> {
         threads.push(std::thread::Builder::new().name(name.clone()).spawn(run).with_context(|| format!("no thread for {name}"))?);
         Ok(())

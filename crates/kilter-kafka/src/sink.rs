@@ -15,23 +15,20 @@ use anyhow::{Context as _, bail};
 use kilter_core::{EventTime, SourceId};
 use kilter_pipeline::decision::{Entry, decode};
 use kilter_pipeline::{Layout, Plan};
-use kilter_runtime::project::{Delivery, Feed, SinkDef};
+use kilter_runtime::project::{Delivery, Feed, SinkDef, key_text};
 use kilter_runtime::{Decoder, Record, Service, SinkStatus};
 use kilter_store::files::{prepare_dir, write_whole};
 use kilter_store::log::Log;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
-use rdkafka::types::RDKafkaErrorCode as Code;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 
 use crate::DecisionJson;
 use crate::client::{self, Backoff, Logged, PATIENCE, Settings, lock};
-use crate::partition::key_text;
 
 /// Records delivered together at most: one transaction, or one wait for acknowledgements.
 const BATCH: usize = 1000;
@@ -204,18 +201,8 @@ impl Sink {
         let Some(partitions) = self.def.partitions else {
             bail!("there is no topic \"{}\"\n  hint: make it, or let the sink do so: `partitions = 6`", self.def.topic);
         };
-        let admin: AdminClient<Logged> = self.admin.create_with_context(Logged).map_err(client::refused)?;
-        let replication = TopicReplication::Fixed(self.def.replication.map_or(-1, |n| n as i32));
-        let topic = NewTopic::new(&self.def.topic, partitions as i32, replication);
-        let made = runtime.block_on(admin.create_topics([&topic], &AdminOptions::new().operation_timeout(Some(PATIENCE))));
-        for result in made.with_context(|| format!("topic \"{}\" could not be made", self.def.topic))? {
-            match result {
-                Ok(_) => tracing::info!(topic = self.def.topic, partitions, "topic made"),
-                Err((_, Code::TopicAlreadyExists)) => {}
-                Err((topic, code)) => bail!("topic \"{topic}\" could not be made: {code}"),
-            }
-        }
-        Ok(())
+        let topic = client::Topic { name: &self.def.topic, partitions, replication: self.def.replication, settings: &[] };
+        client::make_topic(&self.admin, &topic, runtime)
     }
 
     fn place(&self, cursor: u64) -> anyhow::Result<TopicPartitionList> {

@@ -24,7 +24,6 @@ use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 
 use crate::client::{self, Backoff, PATIENCE, Settings, lock};
-use crate::partition::shard_of;
 
 /// Chunks on their way to the sequencer at a time.
 const IN_FLIGHT: usize = 8;
@@ -380,7 +379,7 @@ impl Share {
     /// Why an event cannot be of this shard; none: it is.
     fn misplaced(&self, row: &[Value], origin: Origin) -> Option<String> {
         let Share { workers, key, .. } = self;
-        match shard_of(workers, &row[*key]) {
+        match workers.shard_of(&row[*key]) {
             Some(shard) if shard == self.shard => None,
             Some(shard) => {
                 Some(format!("`{}` {} belongs to partition {shard} and lay in {}", workers.key, row[*key], origin.partition))

@@ -21,6 +21,7 @@ pub mod project;
 mod schedule;
 mod sequencer;
 mod service;
+pub mod shards;
 pub mod sources;
 mod status;
 mod tiers;

@@ -5,6 +5,7 @@
 
 mod app;
 mod error;
+mod front;
 mod input;
 mod observe;
 mod openapi;
@@ -18,7 +19,7 @@ use kilter_runtime::Service;
 
 pub use error::{ErrorBody, ErrorDetail, FieldError};
 pub use routes::decision_json;
-pub use serve::{Bound, ServeOptions, bind, serve};
+pub use serve::{Bound, Listening, ServeOptions, bind, listen, serve};
 
 /// All routes on a service, with the limits of [`ServeOptions::default`]. Requests meant for other hosts are not turned away here:
 /// that is [`bind`]'s matter.

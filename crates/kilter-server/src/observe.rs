@@ -54,10 +54,7 @@ async fn observe(State(app): State<App>, request: Request, next: Next) -> Respon
             let limit = if unhurried { Duration::MAX } else { app.request_timeout };
             match tokio::time::timeout(limit, next.run(request)).await {
                 Ok(response) => response,
-                Err(_) => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "timeout", format!("no answer within {limit:?}"))
-                    .hint("an event or decision may still have been recorded: send again with the same id".to_string())
-                    .retry_after(1)
-                    .into_response(),
+                Err(_) => timed_out(limit).into_response(),
             }
         }
         Err(refusal) => refusal.into_response(),
@@ -87,15 +84,23 @@ fn admit<'a>(app: &'a App, request: &Request) -> Result<Option<tokio::sync::Sema
     if !request.uri().path().starts_with("/v1/") {
         return Ok(None);
     }
-    app.requests.try_acquire().map(Some).map_err(|_| {
-        ApiError::new(StatusCode::TOO_MANY_REQUESTS, "slow_down", "as many requests as allowed are in work; send again in a moment")
-            .retry_after(1)
-    })
+    app.requests.try_acquire().map(Some).map_err(|_| slow_down())
+}
+
+pub fn slow_down() -> ApiError {
+    ApiError::new(StatusCode::TOO_MANY_REQUESTS, "slow_down", "as many requests as allowed are in work; send again in a moment")
+        .retry_after(1)
+}
+
+pub fn timed_out(limit: Duration) -> ApiError {
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "timeout", format!("no answer within {limit:?}"))
+        .hint("an event or decision may still have been recorded: send again with the same id".to_string())
+        .retry_after(1)
 }
 
 /// Without authentication, being on this machine is the only right a caller has. A page of some web site in a browser on this
 /// machine must not borrow it, neither by a request of its own nor through a name that it points at this address.
-fn guard(headers: &HeaderMap, uri: &Uri) -> Result<(), ApiError> {
+pub fn guard(headers: &HeaderMap, uri: &Uri) -> Result<(), ApiError> {
     let forbidden = |code: &'static str, message: String| {
         ApiError::new(StatusCode::FORBIDDEN, code, message)
             .hint("behind a proxy that decides who may call, start with `--allow-remote`".to_string())

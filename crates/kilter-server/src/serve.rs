@@ -11,11 +11,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use kilter_runtime::Service;
+use kilter_runtime::shards::Shards;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::app::Host;
-use crate::observe;
+use crate::{front, observe};
 
 /// Where to listen, and every limit of the server.
 #[derive(Clone, Debug)]
@@ -55,11 +56,20 @@ impl Default for ServeOptions {
     }
 }
 
+/// An open port with nothing behind it yet.
+pub struct Listening {
+    listener: TcpListener,
+    address: SocketAddr,
+    options: ServeOptions,
+}
+
 /// A server with its port open and not yet served.
 pub struct Bound {
     listener: TcpListener,
     address: SocketAddr,
-    service: Arc<Service>,
+    router: axum::Router,
+    /// What is drained and stopped at the end; none: whoever bound the port does so.
+    project: Option<(Host, Arc<Service>)>,
     options: ServeOptions,
 }
 
@@ -76,6 +86,14 @@ pub async fn serve(service: Arc<Service>, options: ServeOptions, shutdown: impl 
 /// # Errors
 /// When the address cannot be had, or is one that other machines reach and [`ServeOptions::allow_remote`] is not set.
 pub async fn bind(service: Arc<Service>, options: ServeOptions) -> anyhow::Result<Bound> {
+    Ok(listen(options).await?.of_project(service))
+}
+
+/// Opens the port, for those who must know it before they know what they serve.
+///
+/// # Errors
+/// As [`bind`].
+pub async fn listen(options: ServeOptions) -> anyhow::Result<Listening> {
     let listen = &options.listen;
     let addresses: Vec<SocketAddr> = tokio::net::lookup_host(listen.as_str())
         .await
@@ -95,7 +113,26 @@ pub async fn bind(service: Arc<Service>, options: ServeOptions) -> anyhow::Resul
         .await
         .with_context(|| format!("cannot listen on {listen}\n  hint: another process may hold the port; choose another with `--listen`"))?;
     let address = listener.local_addr()?;
-    Ok(Bound { listener, address, service, options })
+    Ok(Listening { listener, address, options })
+}
+
+impl Listening {
+    /// The address with the port that was taken.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    fn of_project(self, service: Arc<Service>) -> Bound {
+        let Listening { listener, address, options } = self;
+        let host = Host::new(Arc::clone(&service), &options);
+        Bound { listener, address, router: observe::router(&host), project: Some((host, service)), options }
+    }
+
+    /// The face of one worker among several; its shards are ended by whoever began them.
+    pub fn of_worker(self, shards: Arc<Shards>) -> Bound {
+        let Listening { listener, address, options } = self;
+        Bound { listener, address, router: front::router(shards, &options), project: None, options }
+    }
 }
 
 impl Bound {
@@ -110,10 +147,9 @@ impl Bound {
     /// # Errors
     /// When the service cannot write its last snapshot; the log holds everything that was accepted all the same.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let Bound { listener, address, service, options } = self;
-        let host = Host::new(Arc::clone(&service), &options);
+        let Bound { listener, address, router, project, options } = self;
         let server = Server {
-            router: observe::router(&host),
+            router,
             http: http(&options),
             graceful: GracefulShutdown::new(),
             places: Arc::new(Semaphore::new(options.max_connections)),
@@ -121,7 +157,9 @@ impl Bound {
         };
         tracing::info!(%address, "serving");
         server.accept_until(shutdown).await;
-        host.drain();
+        if let Some((host, _)) = &project {
+            host.drain();
+        }
         tracing::info!(open = server.graceful.count(), "draining");
         if !options.drain_delay.is_zero() {
             server.accept_until(tokio::time::sleep(options.drain_delay)).await;
@@ -132,7 +170,9 @@ impl Bound {
         if tokio::time::timeout(options.drain_timeout, graceful.shutdown()).await.is_err() {
             tracing::warn!(open, waited = ?options.drain_timeout, "open requests cut off");
         }
-        service.shutdown().await.context("stopping")?;
+        if let Some((_, service)) = project {
+            service.shutdown().await.context("stopping")?;
+        }
         tracing::info!("stopped");
         Ok(())
     }

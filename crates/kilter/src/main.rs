@@ -43,6 +43,8 @@ enum Command {
     Apply(commands::apply::Args),
     /// Runs the project: HTTP server, file sources, schedules and monitors.
     Up(commands::up::Args),
+    /// Runs one of several processes that share a project's entities over Kafka.
+    Worker(commands::worker::Args),
     /// Streams the project's file sources into the log and through the pipeline, then stops.
     Ingest(commands::ingest::Args),
     /// Shows how the project is doing: what became of all events, by source, view and reason.
@@ -122,6 +124,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Plan(args) => return commands::plan::run(&dir, args).await,
         Command::Apply(args) => commands::apply::run(&dir, args).await,
         Command::Up(args) => commands::up::run(&dir, args).await,
+        Command::Worker(args) => commands::worker::run(&dir, args).await,
         Command::Ingest(args) => commands::ingest::run(&dir, args).await,
         Command::Status(args) => commands::status::run(&dir, args).await,
         Command::Features(args) => commands::features::run(&dir, args).await,
@@ -149,7 +152,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 
 fn start_logging(cli: &Cli) {
     // Long-running commands tell what happens; the others speak through their output.
-    let default = if matches!(cli.command, Command::Up(_)) { "info" } else { "error" };
+    let default = if matches!(cli.command, Command::Up(_) | Command::Worker(_)) { "info" } else { "error" };
     let filter = cli.log.clone().or_else(|| std::env::var("KILTER_LOG").ok()).unwrap_or_else(|| default.into());
     let filter = tracing_subscriber::EnvFilter::try_new(&filter).unwrap_or_else(|e| {
         eprintln!("warning: log filter `{filter}` is not valid ({e}); using `{default}`");

@@ -19,7 +19,7 @@ use crate::app::{Answer, App};
 use crate::error::ApiError;
 use crate::observe::Labels;
 
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 pub(super) type Float = Gauge<f64, AtomicU64>;
 

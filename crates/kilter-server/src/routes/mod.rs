@@ -18,6 +18,7 @@ mod sources;
 mod versions;
 
 pub use decisions::decision_json;
+pub use metrics::OPEN_METRICS;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 

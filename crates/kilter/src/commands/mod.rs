@@ -19,6 +19,7 @@ pub mod status;
 pub mod train;
 pub mod training_set;
 pub mod up;
+pub mod worker;
 
 use comfy_table::{ContentArrangement, LineStyle, Table, TableStyle};
 use kilter_core::EventTime;

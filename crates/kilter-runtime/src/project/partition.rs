@@ -3,17 +3,20 @@
 use std::borrow::Cow;
 
 use kilter_core::Value;
-use kilter_runtime::project::{Partitioner, WorkersDef};
 
-/// The shard of a key; none of a value that keys nothing.
-pub fn shard_of(workers: &WorkersDef, key: &Value) -> Option<u32> {
-    let text = key_text(key)?;
-    let partitions = workers.shards;
-    Some(match workers.partitioner {
-        // The sign bit is cut off, as the Java client does.
-        Partitioner::Murmur2 => (murmur2(text.as_bytes()) & 0x7fff_ffff) % partitions,
-        Partitioner::Crc32 => crc32fast::hash(text.as_bytes()) % partitions,
-    })
+use super::workers::{Partitioner, WorkersDef};
+
+impl WorkersDef {
+    /// The shard of a key; none of a value that keys nothing.
+    pub fn shard_of(&self, key: &Value) -> Option<u32> {
+        let text = key_text(key)?;
+        let hash = match self.partitioner {
+            // The sign bit is cut off, as the Java client does.
+            Partitioner::Murmur2 => murmur2(text.as_bytes()) & 0x7fff_ffff,
+            Partitioner::Crc32 => crc32fast::hash(text.as_bytes()),
+        };
+        Some(hash % self.shards)
+    }
 }
 
 /// A value as the key of a record; none of a null.
@@ -67,10 +70,10 @@ mod tests {
     fn a_null_keys_nothing_and_numbers_are_keyed_by_their_digits() {
         let workers = |partitioner| WorkersDef { key: "k".into(), shards: 12, partitioner, replication: None };
         for partitioner in [Partitioner::Murmur2, Partitioner::Crc32] {
-            assert_eq!(shard_of(&workers(partitioner), &Value::Null), None);
-            assert_eq!(shard_of(&workers(partitioner), &Value::Int(-42)), shard_of(&workers(partitioner), &Value::text("-42")));
+            assert_eq!(workers(partitioner).shard_of(&Value::Null), None);
+            assert_eq!(workers(partitioner).shard_of(&Value::Int(-42)), workers(partitioner).shard_of(&Value::text("-42")));
         }
         // CRC-32 of "123456789" is 0xcbf43926 (ITU-T V.42).
-        assert_eq!(shard_of(&workers(Partitioner::Crc32), &Value::Int(123_456_789)), Some(0xcbf4_3926 % 12));
+        assert_eq!(workers(Partitioner::Crc32).shard_of(&Value::Int(123_456_789)), Some(0xcbf4_3926 % 12));
     }
 }

@@ -1,0 +1,339 @@
+//! The face of one worker among several: a request goes to the shard that its key belongs to, here or, once, to the worker that has it.
+//!
+//! Every shard has the whole API of a project, as if it were one of its own; what is about one entity needs no word about shards, the rest is asked of one of them
+//! under `/v1/shards/{shard}/...`.
+
+mod merge;
+mod rows;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::{CONTENT_TYPE, HOST, HeaderName};
+use axum::http::request::Parts;
+use axum::http::uri::{PathAndQuery, Uri};
+use axum::http::{HeaderValue, Method, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
+use bytes::Bytes;
+use hyper::service::Service as _;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use hyper_util::service::TowerToHyperService;
+use kilter_core::Value;
+use kilter_pipeline::parse_decision_id;
+use kilter_runtime::Service;
+use kilter_runtime::project::Shard;
+use kilter_runtime::shards::{Place, Shards};
+use serde::Serialize;
+use tokio::sync::Semaphore;
+
+use crate::app::{Answer, Host, ok};
+use crate::error::ApiError;
+use crate::input::{DECIDE_BODY, MODEL_BODY, Segments, read};
+use crate::serve::ServeOptions;
+use crate::{observe, wire};
+
+/// Names the worker that sent a request on: it goes no further.
+const FORWARDED: HeaderName = HeaderName::from_static("kilter-forwarded");
+
+/// What the handlers share.
+#[derive(Clone)]
+pub struct Front(Arc<Shared>);
+
+struct Shared {
+    shards: Arc<Shards>,
+    options: ServeOptions,
+    /// The API of every shard that is here.
+    local: Mutex<BTreeMap<u32, (Weak<Service>, TowerToHyperService<Router>)>>,
+    client: Client<HttpConnector, Body>,
+    /// Places for requests in work.
+    requests: Semaphore,
+}
+
+/// The routes of a worker.
+pub fn router(shards: Arc<Shards>, options: &ServeOptions) -> Router {
+    let mut connector = HttpConnector::new();
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(Duration::from_secs(2)));
+    let front = Front(Arc::new(Shared {
+        shards,
+        options: options.clone(),
+        local: Mutex::default(),
+        client: Client::builder(TokioExecutor::new()).build(connector),
+        requests: Semaphore::new(options.max_requests),
+    }));
+    Router::new()
+        .route("/v1/shards", get(list_shards))
+        .route("/v1/shards/{shard}/{*rest}", any(of_shard))
+        .route("/v1/decide/{decision}", post(decide))
+        .route("/v1/events/{source}", post(events))
+        .route("/v1/features/{view}/{key}", get(features))
+        .route("/v1/decisions/{id}", get(decision))
+        .route("/v1/decisions/{id}/replay", post(decision))
+        .route("/v1/models/{model}/{*rest}", post(every_shard))
+        .route("/healthz", get(healthy))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .fallback(nowhere)
+        .layer(from_fn_with_state(front.clone(), around))
+        .with_state(front)
+}
+
+/// Guards the door, bounds the requests in work and the time of each.
+async fn around(State(front): State<Front>, request: Request, next: Next) -> Response {
+    if !front.0.options.allow_remote
+        && let Err(refusal) = observe::guard(request.headers(), request.uri())
+    {
+        return refusal.into_response();
+    }
+    let path = request.uri().path();
+    let (counted, unhurried) = (path.starts_with("/v1/"), path.contains("/models/") || path.ends_with("/replay"));
+    let Ok(_place) = front.0.requests.try_acquire_many(u32::from(counted)) else { return observe::slow_down().into_response() };
+    let limit = if unhurried { Duration::MAX } else { front.0.options.request_timeout };
+    match tokio::time::timeout(limit, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => observe::timed_out(limit).into_response(),
+    }
+}
+
+/// One shard, as this worker knows it.
+#[derive(Serialize)]
+struct ShardAt<'a> {
+    shard: usize,
+    /// Null: on its way from one worker to another.
+    worker: Option<&'a str>,
+    /// Null: here, or on its way.
+    address: Option<&'a str>,
+    here: bool,
+    /// Of the shard's log; only of one that is here.
+    next_offset: Option<u64>,
+}
+
+async fn list_shards(State(front): State<Front>) -> Answer {
+    let places = front.0.shards.places();
+    let at = |(shard, place)| match place {
+        &Place::Nobody => ShardAt { shard, worker: None, address: None, here: false, next_offset: None },
+        Place::There { worker, address } => {
+            ShardAt { shard, worker: Some(worker), address: Some(address), here: false, next_offset: None }
+        }
+        Place::Here(service) => {
+            let next_offset = Some(service.data.events.next_offset());
+            ShardAt { shard, worker: Some(&front.0.shards.worker), address: None, here: true, next_offset }
+        }
+    };
+    let shards: Vec<ShardAt> = places.iter().enumerate().map(at).collect();
+    ok(&serde_json::json!({ "worker": front.0.shards.worker, "key": front.0.shards.workers.key, "shards": shards }))
+}
+
+async fn of_shard(State(front): State<Front>, Segments((shard, rest)): Segments<(u32, String)>, request: Request) -> Answer {
+    let (mut parts, body) = request.into_parts();
+    let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let root = if matches!(rest.as_str(), "metrics" | "healthz" | "readyz" | "openapi.json" | "docs") { "" } else { "/v1" };
+    // The path was taken apart with its escapes undone.
+    let rest = parts.uri.path().splitn(5, '/').nth(4).unwrap_or(&rest).to_owned();
+    let path = PathAndQuery::try_from(format!("{root}/{rest}{query}"));
+    let path = path.map_err(|e| ApiError::new(StatusCode::BAD_REQUEST, "bad_path", e.to_string()))?;
+    front.to_shard(shard, Sent::Anew { original: parts.uri.clone() }, {
+        parts.uri = Uri::from(path);
+        Request::from_parts(parts, body)
+    })
+    .await
+}
+
+async fn decide(State(front): State<Front>, request: Request) -> Answer {
+    let (parts, body) = request.into_parts();
+    let body = read(&parts.headers, body, DECIDE_BODY, "a request holds the fields of one decision and nothing else").await?;
+    let fields = serde_json::from_slice::<serde_json::Value>(&body).ok();
+    // A shard says what is wrong with a request that belongs to none.
+    let shard = fields.as_ref().and_then(|fields| front.0.of_row(fields)).unwrap_or(0);
+    front.to_shard(shard, Sent::AsItCame, Request::from_parts(parts, Body::from(body))).await
+}
+
+async fn features(State(front): State<Front>, Segments((view, key)): Segments<(String, String)>, request: Request) -> Answer {
+    let plan = &front.0.shards.project.plan;
+    let place = plan.view(&view).and_then(|at| plan.views[at].entity().iter().position(|c| *c == front.0.shards.workers.key));
+    let key = place.map(|place| key.split('|').nth(place).unwrap_or(&key));
+    let shard = key.and_then(|key| front.0.shards.of_key(&Value::text(key))).unwrap_or(0);
+    front.to_shard(shard, Sent::AsItCame, request).await
+}
+
+async fn decision(State(front): State<Front>, request: Request) -> Answer {
+    let id = request.uri().path().split('/').nth(3).unwrap_or_default();
+    let shard = parse_decision_id(id).and_then(|(_, offset)| Shard::of_offset(offset)).filter(|s| *s < front.0.shards.workers.shards);
+    front.to_shard(shard.unwrap_or(0), Sent::AsItCame, request).await
+}
+
+/// Rows go each to its own shard, and the answer is about all of them.
+async fn events(State(front): State<Front>, request: Request) -> Answer {
+    let (parts, body) = request.into_parts();
+    let limit = front.0.shards.project.settings.server.max_body_bytes;
+    let body = read(&parts.headers, body, limit, "send NDJSON in several parts, or raise `max_body` under [server]").await?;
+    let content_type = parts.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let divided = rows::divide(&body, content_type, |row| front.0.of_row(row).unwrap_or(0))?;
+    let mut answers = Vec::new();
+    for (shard, part) in divided {
+        let mut headers = parts.headers.clone();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.remove(axum::http::header::CONTENT_LENGTH);
+        let request = rebuilt(&parts, headers, Bytes::from(part.body));
+        let response = front.to_shard(shard, Sent::AsItCame, request).await?;
+        let (head, bytes) = whole(response).await?;
+        if !matches!(head, StatusCode::OK | StatusCode::UNPROCESSABLE_ENTITY) {
+            return Ok(passed_on(head, bytes));
+        }
+        answers.push((part.rows, bytes));
+    }
+    merge::reports(&answers)
+}
+
+/// What changes the models of a project is done at every shard, one after the other.
+async fn every_shard(State(front): State<Front>, request: Request) -> Answer {
+    let (parts, body) = request.into_parts();
+    let body = read(&parts.headers, body, MODEL_BODY, "a model file is sent as it is").await?;
+    let mut answers = Vec::new();
+    for shard in 0..front.0.shards.workers.shards {
+        let response = front.to_shard(shard, Sent::AsItCame, rebuilt(&parts, parts.headers.clone(), body.clone())).await;
+        let (status, bytes) = whole(response.unwrap_or_else(IntoResponse::into_response)).await?;
+        answers.push((shard, status, bytes));
+    }
+    Ok(merge::shards(&answers))
+}
+
+async fn healthy() -> Answer {
+    ok(&serde_json::json!({ "status": "ok" }))
+}
+
+/// A worker is ready once it knows a place for every shard: it can answer for any key, itself or by another.
+async fn ready(State(front): State<Front>) -> Answer {
+    let away = front.0.shards.places().iter().filter(|place| matches!(place, Place::Nobody)).count();
+    if away > 0 {
+        return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "shards_away", format!("{away} shards are with no worker yet")).retry_after(1));
+    }
+    ok(&serde_json::json!({ "status": "ready" }))
+}
+
+/// The figures of the shards that are here, each with a label `shard`.
+async fn metrics(State(front): State<Front>) -> Answer {
+    let mut texts = Vec::new();
+    for (shard, place) in (0..).zip(front.0.shards.places()) {
+        let Place::Here(service) = place else { continue };
+        let request = Request::get("/metrics").body(Body::empty()).map_err(|e| ApiError::internal(&e.to_string()))?;
+        let (_, bytes) = whole(front.here(shard, &service, request).await?).await?;
+        texts.push((shard, String::from_utf8_lossy(&bytes).into_owned()));
+    }
+    Ok(merge::metrics(&texts))
+}
+
+async fn nowhere(uri: Uri) -> ApiError {
+    let shown: String = uri.path().chars().take(200).collect();
+    ApiError::new(StatusCode::NOT_FOUND, "unknown_route", format!("no worker answers `{shown}` for all shards"))
+        .hint("ask one of them: `/v1/shards` lists them, and `/v1/shards/0/...` is the API of shard 0".to_string())
+}
+
+/// How a request is sent on to another worker.
+enum Sent {
+    AsItCame,
+    /// Its path was changed for the shard; another worker changes it itself.
+    Anew { original: Uri },
+}
+
+impl Front {
+    async fn to_shard(&self, shard: u32, sent: Sent, request: Request) -> Answer {
+        let Some(place) = self.0.shards.place(shard) else {
+            return Err(ApiError::not_found("shard", &shard.to_string(), format!("there are {}", self.0.shards.workers.shards)));
+        };
+        match place {
+            Place::Here(service) => self.here(shard, &service, request).await,
+            Place::There { address, .. } if !request.headers().contains_key(FORWARDED) => self.there(shard, &address, sent, request).await,
+            Place::There { worker, .. } => Err(away(shard).hint(format!("worker {worker} has it, as far as is known here"))),
+            Place::Nobody => Err(away(shard).hint("it goes from one worker to another; send again in a moment".to_string())),
+        }
+    }
+
+    async fn here(&self, shard: u32, service: &Arc<Service>, request: Request) -> Answer {
+        let router = {
+            let mut local = self.0.local.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = local.get(&shard).filter(|(of, _)| of.upgrade().is_some_and(|of| Arc::ptr_eq(&of, service)));
+            match known {
+                Some((_, router)) => router.clone(),
+                None => {
+                    // The door is guarded here already.
+                    let options = ServeOptions { allow_remote: true, ..self.0.options.clone() };
+                    let router = TowerToHyperService::new(observe::router(&Host::new(Arc::clone(service), &options)));
+                    local.insert(shard, (Arc::downgrade(service), router.clone()));
+                    router
+                }
+            }
+        };
+        let answered = router.call(request).await;
+        let Ok(response) = answered;
+        Ok(response)
+    }
+
+    async fn there(&self, shard: u32, address: &str, sent: Sent, request: Request) -> Answer {
+        let (mut parts, body) = request.into_parts();
+        let original = match sent {
+            Sent::AsItCame => parts.uri,
+            Sent::Anew { original } => original,
+        };
+        let path = original.path_and_query().map_or("/", PathAndQuery::as_str);
+        parts.uri = Uri::try_from(format!("http://{address}{path}")).map_err(|e| ApiError::internal(&format!("`{address}` is no address: {e}")))?;
+        parts.headers.remove(HOST);
+        let worker = HeaderValue::try_from(self.0.shards.worker.as_str()).unwrap_or(HeaderValue::from_static("worker"));
+        parts.headers.insert(FORWARDED, worker);
+        let answered = self.0.client.request(Request::from_parts(parts, body)).await;
+        answered.map(|response| response.map(Body::new)).map_err(|e| {
+            tracing::debug!(shard, address, error = %e, "a request could not be sent on");
+            away(shard).hint("the worker that had it does not answer; send again in a moment, with the same id".to_string())
+        })
+    }
+}
+
+fn away(shard: u32) -> ApiError {
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "shard_away", format!("shard {shard} is with no worker that can be reached")).retry_after(1)
+}
+
+impl Shared {
+    /// The shard of a row, by its key.
+    fn of_row(&self, row: &serde_json::Value) -> Option<u32> {
+        let key = match row.get(&self.shards.workers.key)? {
+            serde_json::Value::String(text) => Value::text(text),
+            serde_json::Value::Bool(b) => Value::Bool(*b),
+            serde_json::Value::Number(n) => match (n.as_i64(), n.as_f64()) {
+                (Some(i), _) => Value::Int(i),
+                (None, Some(x)) if x.fract() == 0.0 && x.abs() < 9e15 => Value::Int(x as i64),
+                _ => return None,
+            },
+            _ => return None,
+        };
+        self.shards.of_key(&key)
+    }
+}
+
+fn rebuilt(parts: &Parts, headers: axum::http::HeaderMap, body: Bytes) -> Request {
+    let mut request = Request::new(Body::from(body));
+    *request.method_mut() = Method::clone(&parts.method);
+    *request.uri_mut() = parts.uri.clone();
+    *request.headers_mut() = headers;
+    request
+}
+
+async fn whole(response: Response) -> Result<(StatusCode, Bytes), ApiError> {
+    let status = response.status();
+    let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await;
+    Ok((status, bytes.map_err(|e| ApiError::internal(&format!("a shard's answer was cut short: {e}")))?))
+}
+
+/// The answer of one shard as the answer to all.
+fn passed_on(status: StatusCode, bytes: Bytes) -> Response {
+    let mut response = wire::json(status, &serde_json::Value::Null);
+    *response.body_mut() = Body::from(bytes);
+    response
+}
