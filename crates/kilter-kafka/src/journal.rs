@@ -531,3 +531,89 @@ impl Owned {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log(dir: &Path, records: &[&[u8]]) -> Log {
+        let (log, _) = Log::open(dir, LogOptions { first_offset: 7 << 40, ..LogOptions::default() }).unwrap();
+        log.append(records).unwrap();
+        log
+    }
+
+    fn all(log: &Log) -> Vec<Vec<u8>> {
+        (log.start_offset()..log.next_offset()).map(|at| log.read(at).unwrap().unwrap().to_vec()).collect()
+    }
+
+    /// Ships a log and takes it in beside another one; gives what that has then, and where it was cut.
+    fn check(shipped: &[&[u8]], own: &[&[u8]], cut_at: Option<u64>) {
+        let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let (from, to) = (log(dirs[0].path(), shipped), log(dirs[1].path(), own));
+        let start = from.start_offset();
+        let mut stretch = Stretch::default();
+        let next = stretch.records(RECORDS, &from, start, from.next_offset(), |_, _| Ok(())).unwrap();
+        assert_eq!(next, from.next_offset());
+        let mut cut = None;
+        for message in &stretch.messages {
+            assert_eq!(message[0], RECORDS);
+            let (first, records) = unframed(&message[1..]).unwrap();
+            agree(&to, first, &records, |at| {
+                cut = Some(at - start);
+                Ok(())
+            })
+            .unwrap();
+        }
+        assert_eq!(cut, cut_at);
+        let kept = all(&to);
+        assert_eq!(kept[..shipped.len()], all(&from));
+        assert_eq!(kept.len(), if cut_at.is_some() { shipped.len() } else { shipped.len().max(own.len()) });
+    }
+
+    #[test]
+    fn a_log_becomes_what_the_journal_says_and_keeps_what_goes_beyond_it() {
+        let long = vec![5; MESSAGE];
+        check(&[b"a", b"", b"c"], &[], None);
+        check(&[b"a", b"b", b"c"], &[b"a"], None);
+        check(&[b"a", b"b"], &[b"a", b"b", b"own"], None);
+        check(&[b"a", b"b"], &[b"a", b"x", b"own"], Some(1));
+        check(&[b"a", &long, b"c", &long, b"e"], &[b"a", &long, b"c", b"x"], Some(3));
+    }
+
+    #[test]
+    fn damage_is_told_and_gaps_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = log(dir.path(), &[b"a"]);
+        let gap = agree(&log, log.next_offset() + 1, &[b"z".as_slice()], |_| Ok(())).unwrap_err();
+        assert!(gap.to_string().contains("are missing"), "{gap}");
+        let mut message = framed(RECORDS, 3);
+        push(&mut message, b"record");
+        assert_eq!(unframed(&message[1..]).unwrap(), (3, vec![b"record".as_slice()]));
+        for cut in 1..message.len() {
+            let short = unframed(&message[1..cut]);
+            assert!(short.is_err() || cut == 9, "{cut}: {short:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_comes_through_in_parts() {
+        let dir = tempfile::tempdir().unwrap();
+        let artifacts = Artifacts::open(dir.path().join("from"), ARTIFACT_LIMIT).unwrap();
+        let project = kilter_runtime::project::check_text("[project]\nname = \"p\"\n", "kilter.toml", dir.path()).unwrap();
+        let shard = Shard { number: 0, data: dir.path().join("to") };
+        let mut folder = Folder::open(&project, &shard).unwrap();
+        for bytes in [vec![], vec![1; 10], (0..2 * PART + 5).map(|i| (i % 251) as u8).collect()] {
+            let hash = artifacts.put(&bytes).unwrap();
+            let mut stretch = Stretch::default();
+            stretch.file(hash.as_str(), &bytes);
+            for message in &stretch.messages {
+                folder.take(message).unwrap();
+            }
+            assert_eq!(folder.artifacts.get(&hash).unwrap(), bytes);
+        }
+        let mut stretch = Stretch::default();
+        stretch.file(artifacts.put(b"one").unwrap().as_str(), b"other");
+        assert!(folder.take(&stretch.messages[0]).unwrap_err().to_string().contains("should have the hash"));
+        assert!(folder.take(&[9, 1]).unwrap_err().to_string().contains("newer kilter"));
+    }
+}

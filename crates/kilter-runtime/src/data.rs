@@ -12,7 +12,7 @@ use kilter_pipeline::{Champion, DriftReference, Pipeline, Plan};
 use kilter_store::artifacts::{ArtifactHash, Artifacts};
 use kilter_store::dead_letter::{DeadLetterOptions, DeadLetters};
 use kilter_store::log::{Log, LogOptions};
-use kilter_store::metadata::Metadata;
+use kilter_store::metadata::{Metadata, NewModelVersion};
 use kilter_store::snapshot::{Snapshot, SnapshotInfo, SnapshotOptions, SnapshotSearch, Snapshots};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -285,6 +285,24 @@ impl Data {
     pub fn artifact(&self, hash: &str) -> anyhow::Result<Vec<u8>> {
         let parsed = ArtifactHash::try_from(hash.to_string()).map_err(|e| anyhow::anyhow!("artifact `{hash}`: {e}"))?;
         Ok(self.artifacts.get(&parsed)?)
+    }
+
+    /// Registers the version that a record of the log speaks of, where the registry does not know it: the record came from another worker.
+    pub(crate) fn keep_version(&self, control: &Control, now: EventTime) -> anyhow::Result<()> {
+        let Control::Champion { model, version, artifact, reference, meaning } = control else { return Ok(()) };
+        if self.wait(self.metadata.get_version(model, *version))?.is_some() {
+            return Ok(());
+        }
+        let spec = NewModelVersion {
+            model: model.clone(),
+            created_at: now.0,
+            artifact: artifact.clone(),
+            kind: kilter_learn::load(&self.artifact(artifact)?)?.kind().to_owned(),
+            inputs: serde_json::json!({ "reference": reference, "meaning": meaning }),
+            notes: "as the log has it".into(),
+            ..NewModelVersion::default()
+        };
+        Ok(self.wait(self.metadata.restore_version(*version, &spec))?)
     }
 
     /// Applies one record of the event log other than an event.

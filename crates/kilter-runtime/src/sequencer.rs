@@ -435,6 +435,7 @@ impl Sequencer {
                         sequencer.consumed.state(source, stream, next);
                         sequencer.consumed.under(&plan);
                     }
+                    data.keep_version(&control, sequencer.clock.now())?;
                     data.control(&mut sequencer.pipeline, offset, &control)?;
                 }
                 Record::Erased(Stub { schema, origin: Some(origin), .. }) => {

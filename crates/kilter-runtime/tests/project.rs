@@ -1141,6 +1141,7 @@ fn every_key_of_the_schema_is_read_and_explained() {
         ("SnapshotDef", "snapshot"),
         ("StateDef", "state"),
         ("KafkaDef", "kafka"),
+        ("WorkersDef", "workers"),
         ("SourceDef", "source.x"),
         ("FeaturesDef", "features.x"),
         ("ServiceDef", "service.x"),
@@ -1234,6 +1235,54 @@ fn what_is_wrong_with_topics_and_sinks_is_said() {
     let nowhere = on_kafka(&[]).replace("[kafka]", "[monitor]").replace("brokers", "#").replace("properties", "#");
     let report = check(&nowhere).unwrap_err();
     assert!(report.to_string().contains("the file does not say where it is"), "{report}");
+}
+
+const SHARED: &str = r#"
+[project]
+name = "shop"
+[kafka]
+brokers = "a.example:9092"
+[workers]
+key = "card"
+shards = 12
+partitioner = "crc32"
+[source.payments]
+connector = "kafka"
+topic = "payments"
+time = "at"
+columns = { card = "int64", shop = "int64", other = "int64", at = "timestamp", amount = "float64" }
+[features.by_card]
+source = "payments"
+entity = ["shop", "card"]
+columns = { n = "count(*) over lifetime" }
+[decision.limit]
+on = "payments"
+policy = [{ when = "by_card.n > 3", outcome = "review" }, { outcome = "approve" }]
+"#;
+
+#[test]
+fn what_workers_share_belongs_to_one_key() {
+    let project = sound(SHARED);
+    let workers = project.definitions.workers.as_ref().unwrap();
+    assert_eq!((workers.key.as_str(), workers.shards), ("card", 12));
+    assert_eq!(project.plan.hash, sound(&SHARED.replace("[workers]\nkey = \"card\"\nshards = 12\npartitioner = \"crc32\"\n", "")).plan.hash);
+    let cases = [
+        (("shards = 12", ""), "missing", "the number of partitions of the topics"),
+        (("shards = 12", "shards = 0"), "out_of_range", "shards"),
+        (("\"crc32\"", "\"crc\""), "unknown_word", "murmur2"),
+        (("key = \"card\"", "key = \"account\""), "missing", "source \"payments\" has no column `account`"),
+        (("key = \"card\"", "key = \"amount\""), "wrong_type", "which keys no record"),
+        (("key = \"card\"", "key = \"other\""), "spread", "the entities of view \"by_card\" (shop, card) lie in more than one shard"),
+        (("on = \"payments\"", "on = \"payments\"\nkeys = { by_card = [\"shop\", \"other\"] }"), "spread", "`decision.limit` reads view \"by_card\" by another key"),
+        (("[kafka]\nbrokers = \"a.example:9092\"\n", ""), "missing", "add [kafka]"),
+        (("connector = \"kafka\"\ntopic = \"payments\"", "connector = \"file\"\npath = \"x.csv\""), "misplaced", "which several workers cannot share"),
+    ];
+    for ((from, to), code, said) in cases {
+        assert_eq!(SHARED.matches(from).count(), 1, "`{from}`");
+        let report = check(&SHARED.replace(from, to)).unwrap_err();
+        let found = report.problems.iter().find(|p| p.code == code && p.to_string().contains(said));
+        assert!(found.is_some(), "no `{code}` with `{said}` in\n{report}");
+    }
 }
 
 proptest::proptest! {

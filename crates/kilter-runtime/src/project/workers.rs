@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use kilter_core::{DataType, Offset, Problem, list};
-use kilter_pipeline::{Lookup, Plan};
+use kilter_pipeline::Plan;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::definitions::{Connector, Definitions, Word, is_default};
-use super::document::{At, Document};
+use super::definitions::{Connector, Definitions, Named, Word, is_default};
+use super::document::{At, Document, join};
 use super::reader::Reader;
 
 /// Offsets of one shard's log begin at its number times two to the power of this, so that no two shards share one, and all are exact in JSON.
@@ -90,7 +90,7 @@ pub(super) fn check(document: &Document<'_>, definitions: &Definitions, plan: &P
         error("workers", "missing", "workers share what they read from Kafka".into(), "add [kafka] with `brokers = \"127.0.0.1:9092\"`");
     }
     for (name, source) in definitions.source.iter() {
-        let path = format!("source.{name}");
+        let path = join("source", name);
         if source.connector == Connector::File {
             let hint = "load the file into a topic, or run the project as one process without [workers]";
             error(&path, "misplaced", format!("source \"{name}\" reads a file, which several workers cannot share"), hint);
@@ -114,31 +114,33 @@ pub(super) fn check(document: &Document<'_>, definitions: &Definitions, plan: &P
         if !view.entity().contains(&workers.key) {
             let message = format!("the entities of view \"{}\" ({}) lie in more than one shard", view.name(), list(view.entity().iter().map(String::as_str)));
             let hint = format!("add `{}` to its entity, or run the project as one process without [workers]", workers.key);
-            error(&format!("features.{}", view.name()), "spread", message, &hint);
+            error(&join("features", view.name()), "spread", message, &hint);
         }
     }
     if document.has_errors() {
         return;
     }
-    let elsewhere = |source: usize, lookups: &[Lookup]| {
-        let own = plan.sources[source].schema.index(&workers.key);
-        lookups.iter().find_map(|lookup| {
-            let view = &plan.views[lookup.view];
-            let place = view.entity().iter().position(|column| *column == workers.key)?;
-            (lookup.key.get(place).copied() != own).then(|| view.name().to_owned())
-        })
+    let elsewhere = |keys: &Named<Vec<String>>| {
+        let other = |(view, columns): (&str, &Vec<String>)| {
+            let entity = &definitions.features.get(view)?.entity;
+            let place = entity.iter().position(|column| *column == workers.key)?;
+            columns.get(place).filter(|column| **column != workers.key).map(|_| view.to_owned())
+        };
+        keys.iter().find_map(other)
     };
     let hint = format!("look it up by `{}`, or run the project as one process without [workers]", workers.key);
-    let contexts = plan.models.iter().map(|m| ("model", &m.name, &m.context));
-    for (what, name, context) in contexts.chain(plan.decisions.iter().map(|d| ("decision", &d.name, &d.context))) {
-        if let Some(view) = elsewhere(usize::from(context.source.0), &context.lookups) {
-            let message = format!("{what} \"{name}\" reads view \"{view}\" by another key, whose features may lie with another worker");
-            error(&format!("{what}.{name}"), "spread", message, &hint);
+    let views = definitions.features.iter().map(|(name, def)| ("features", name, &def.keys));
+    let models = definitions.model.iter().map(|(name, def)| ("model", name, &def.keys));
+    let decisions = definitions.decision.iter().map(|(name, def)| ("decision", name, &def.keys));
+    for (section, name, keys) in views.chain(models).chain(decisions) {
+        if let Some(view) = elsewhere(keys) {
+            let message = format!("`{section}.{name}` reads view \"{view}\" by another key, whose features may lie with another worker");
+            error(&join(section, name), "spread", message, &hint);
         }
     }
     if let Some(schedule) = plan.schedules.first() {
         let hint = "train in one process that reads the same topics, and send the model to the workers with `kilter import`";
         let message = format!("schedule \"{}\" would train each shard's model on that shard alone", schedule.name);
-        error(&format!("schedule.{}", schedule.name), "misplaced", message, hint);
+        error(&join("schedule", &schedule.name), "misplaced", message, hint);
     }
 }

@@ -272,7 +272,10 @@ impl Front {
                 }
             }
         };
-        let answered = router.call(request).await;
+        // What this router found in the path is nothing to the other.
+        let (mut parts, body) = request.into_parts();
+        parts.extensions.clear();
+        let answered = router.call(Request::from_parts(parts, body)).await;
         let Ok(response) = answered;
         Ok(response)
     }

@@ -94,6 +94,19 @@ impl Metadata {
     /// Errors: [`MetadataError::Invalid`] for a bad model name, [`MetadataError::NotFound`] when the run does not exist,
     /// [`MetadataError::Database`].
     pub async fn register_version(&self, spec: &NewModelVersion) -> Result<ModelVersion> {
+        let next = self.register(spec, None).await?;
+        Ok(ModelVersion { version: next, spec: spec.clone() })
+    }
+
+    /// Registers a version under the number that it has elsewhere, of which the log speaks.
+    ///
+    /// Errors: as [`Metadata::register_version`], and [`MetadataError::Database`] when there is a version of that number.
+    pub async fn restore_version(&self, version: u32, spec: &NewModelVersion) -> Result<()> {
+        self.register(spec, Some(version)).await.map(|_| ())
+    }
+
+    /// Under the number given, or else the next one.
+    async fn register(&self, spec: &NewModelVersion, version: Option<u32>) -> Result<u32> {
         check_name("model", &spec.model)?;
         let mut tx = self.begin().await?;
         if let Some(run_id) = &spec.run_id {
@@ -104,7 +117,7 @@ impl Metadata {
         }
         let sql = "INSERT INTO model_versions (model, version, run_id, created_at, artifact, kind, inputs, trained_from,
                        trained_to, metrics, definition_hash, notes)
-                   VALUES ($1, (SELECT COALESCE(MAX(version), 0) + 1 FROM model_versions WHERE model = $1),
+                   VALUES ($1, COALESCE($12, (SELECT COALESCE(MAX(version), 0) + 1 FROM model_versions WHERE model = $1)),
                        $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
                    RETURNING version";
         let version: i64 = sqlx::query_scalar(sql)
@@ -119,10 +132,11 @@ impl Metadata {
             .bind(metrics_json::encode(&spec.metrics))
             .bind(&spec.definition_hash)
             .bind(&spec.notes)
+            .bind(version.map(i64::from))
             .fetch_one(&mut *tx)
             .await?;
         tx.commit().await?;
-        Ok(ModelVersion { version: to_version(version)?, spec: spec.clone() })
+        to_version(version)
     }
 
     /// All models by name.
