@@ -79,14 +79,15 @@ impl ClientContext for Logged {
 /// One broker that cannot be reached is what others are for; none that can be is worth telling.
 pub fn error(error: &KafkaError, reason: &str) {
     match error.rdkafka_error_code() {
-        Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::Resolve) => tracing::debug!(error = %error, reason, "Kafka"),
+        Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::Resolve | RDKafkaErrorCode::PartitionEOF) => tracing::debug!(error = %error, reason, "Kafka"),
         _ => tracing::warn!(error = %error, reason, "Kafka"),
     }
 }
 
 pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
-        _ if matches!(facility, "FAIL" | "REQTMOUT") => tracing::debug!(facility, "Kafka: {message}"),
+        // Brokers that come and go, and settings that one kind of client takes and another does not.
+        _ if matches!(facility, "FAIL" | "REQTMOUT" | "CONFWARN") => tracing::debug!(facility, "Kafka: {message}"),
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
             tracing::error!(facility, "Kafka: {message}");
         }

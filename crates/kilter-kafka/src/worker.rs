@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context as _, bail};
 use kilter_runtime::project::{Project, Shard};
-use kilter_runtime::shards::{Place, Shards};
+use kilter_runtime::shards::Shards;
 use kilter_runtime::{Service, StartOptions};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, Rebalance};
@@ -273,7 +273,7 @@ impl Shared {
         while !stopping.load(Ordering::Acquire) {
             let began = std::time::Instant::now();
             let outcome = self.hold(shard, stopping);
-            self.shards.set(shard, Place::Nobody);
+            self.shards.set(shard, None);
             if let Err(e) = outcome
                 && !stopping.load(Ordering::Acquire)
             {
@@ -309,12 +309,12 @@ impl Shared {
                 .spawn_scoped(scope, || owned.ship(&service.data, shipped, &self.runtime, &last))?;
             let running = crate::start_with(service, self.decision_json, &self.runtime);
             if running.is_ok() {
-                self.shards.set(number, Place::Here(Arc::clone(service)));
+                self.shards.set(number, Some(Arc::clone(service)));
                 tracing::info!(shard = number, offset = service.data.events.next_offset(), "the shard is here");
                 while !stopping.load(Ordering::Acquire) && !shipping.is_finished() {
                     std::thread::park_timeout(Backoff::STEP);
                 }
-                self.shards.set(number, Place::Nobody);
+                self.shards.set(number, None);
             }
             let running = running.map(|mut running: Running| running.stop());
             // With a snapshot; what it writes to the log goes out with the rest.

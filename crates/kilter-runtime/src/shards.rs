@@ -25,42 +25,88 @@ pub struct Shards {
     pub workers: WorkersDef,
     /// The name of this worker.
     pub worker: String,
-    places: RwLock<Vec<Place>>,
+    known: RwLock<Vec<Known>>,
+}
+
+/// What is known of one shard.
+#[derive(Clone, Default)]
+struct Known {
+    here: Option<Arc<Service>>,
+    /// Who said last that it has the shard, and its address.
+    said: Option<(String, String)>,
 }
 
 impl Shards {
     pub fn new(project: Arc<Project>, workers: WorkersDef, worker: String) -> Shards {
-        let places = RwLock::new(vec![Place::Nobody; workers.shards as usize]);
-        Shards { project, workers, worker, places }
+        let known = RwLock::new(vec![Known::default(); workers.shards as usize]);
+        Shards { project, workers, worker, known }
     }
 
     pub fn of_key(&self, key: &Value) -> Option<u32> {
         self.workers.shard_of(key)
     }
 
+    /// None: there is no such shard.
     pub fn place(&self, shard: u32) -> Option<Place> {
-        self.places.read().unwrap_or_else(PoisonError::into_inner).get(shard as usize).cloned()
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.get(shard as usize).map(|known| self.placed(known))
     }
 
     /// All of them, in order.
     pub fn places(&self) -> Vec<Place> {
-        self.places.read().unwrap_or_else(PoisonError::into_inner).clone()
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.iter().map(|known| self.placed(known)).collect()
+    }
+
+    fn placed(&self, known: &Known) -> Place {
+        match (&known.here, &known.said) {
+            (Some(service), _) => Place::Here(Arc::clone(service)),
+            (None, Some((worker, address))) if *worker != self.worker => {
+                Place::There { worker: worker.clone(), address: address.clone() }
+            }
+            _ => Place::Nobody,
+        }
     }
 
     /// A shard has come here, or has left.
-    pub fn set(&self, shard: u32, place: Place) {
-        if let Some(known) = self.places.write().unwrap_or_else(PoisonError::into_inner).get_mut(shard as usize) {
-            *known = place;
-        }
+    pub fn set(&self, shard: u32, here: Option<Arc<Service>>) {
+        self.change(shard, |known| known.here = here);
     }
 
-    /// A worker has said that it has a shard. What is here is known better.
+    /// A worker, this one or another, has said that it has a shard.
     pub fn hear(&self, shard: u32, worker: String, address: String) {
-        let place = if worker == self.worker { Place::Nobody } else { Place::There { worker, address } };
-        if let Some(known) = self.places.write().unwrap_or_else(PoisonError::into_inner).get_mut(shard as usize)
-            && !matches!(known, Place::Here(_))
-        {
-            *known = place;
+        self.change(shard, |known| known.said = Some((worker, address)));
+    }
+
+    fn change(&self, shard: u32, change: impl FnOnce(&mut Known)) {
+        if let Some(known) = self.known.write().unwrap_or_else(PoisonError::into_inner).get_mut(shard as usize) {
+            change(known);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A worker that is fenced off hears of the next owner before it knows that the shard has left it.
+    #[test]
+    fn who_said_it_last_has_a_shard_that_is_not_here() {
+        let text = "[project]\nname = \"p\"\n[kafka]\nbrokers = \"a:1\"\n[workers]\nkey = \"k\"\nshards = 2\n";
+        let project = crate::project::check_text(text, "kilter.toml", std::path::Path::new("")).unwrap();
+        let workers = project.definitions.workers.clone().unwrap();
+        let shards = Shards::new(Arc::new(project), workers, "me".into());
+        let said = |shard| match shards.place(shard) {
+            Some(Place::There { worker, address }) => format!("{worker} at {address}"),
+            Some(Place::Here(_)) => "here".into(),
+            Some(Place::Nobody) => "nobody".into(),
+            None => "none".into(),
+        };
+        assert_eq!([said(0), said(1), said(2)], ["nobody", "nobody", "none"]);
+        shards.hear(0, "me".into(), "here:1".into());
+        assert_eq!(said(0), "nobody");
+        shards.hear(0, "other".into(), "there:1".into());
+        shards.set(0, None);
+        assert_eq!([said(0), said(1)], ["other at there:1", "nobody"]);
     }
 }
