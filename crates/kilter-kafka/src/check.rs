@@ -37,12 +37,17 @@ pub fn check(project: &Project) -> anyhow::Result<Vec<Finding>> {
     let sources = project.definitions.source.iter().filter(|(_, s)| s.connector == Connector::Kafka);
     let sources = sources.filter_map(|(name, s)| Some((format!("source.{name}"), s.topic.clone()?, None)));
     let sinks = project.definitions.sink.iter().map(|(name, s)| (format!("sink.{name}"), s.topic.clone(), s.partitions));
+    let shards = project.definitions.workers.as_ref().map(|workers| workers.shards as usize);
+    let shared = |of: &str, partitions: usize| {
+        let shards = shards.filter(|shards| of.starts_with("source.") && *shards != partitions)?;
+        Some(format!("`shards` of [workers] is {shards}, and workers share topics of as many partitions only"))
+    };
     sources
         .chain(sinks)
         .map(|(of, topic, made_with)| {
             let found = client::partitions(client.client(), &topic)?;
             let problem = match (&found, made_with) {
-                (Some(_), _) => None,
+                (Some(found), _) => shared(&of, found.len()),
                 (None, Some(n)) => Some(format!("not there yet; the sink makes it with {n} partitions")),
                 (None, None) => Some("there is no such topic".to_owned()),
             };

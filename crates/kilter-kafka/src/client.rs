@@ -79,7 +79,9 @@ impl ClientContext for Logged {
 /// One broker that cannot be reached is what others are for; none that can be is worth telling.
 pub fn error(error: &KafkaError, reason: &str) {
     match error.rdkafka_error_code() {
-        Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::Resolve | RDKafkaErrorCode::PartitionEOF) => tracing::debug!(error = %error, reason, "Kafka"),
+        Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::Resolve | RDKafkaErrorCode::PartitionEOF) => {
+            tracing::debug!(error = %error, reason, "Kafka")
+        }
         _ => tracing::warn!(error = %error, reason, "Kafka"),
     }
 }

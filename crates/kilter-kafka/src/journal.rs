@@ -125,9 +125,8 @@ pub fn take_over(settings: &Settings, project: &Project, shard: &Shard, stopping
             config.set(key, usual);
         }
     }
-    let producer: BaseProducer<Deliveries> = config
-        .create_with_context(Deliveries { journal: topic.clone(), state: std::sync::Mutex::default() })
-        .map_err(client::refused)?;
+    let producer: BaseProducer<Deliveries> =
+        config.create_with_context(Deliveries { journal: topic.clone(), state: std::sync::Mutex::default() }).map_err(client::refused)?;
     producer.init_transactions(PATIENCE).context("the journal could not be taken over")?;
     std::fs::create_dir_all(&shard.data).with_context(|| format!("cannot make the data folder {}", shard.data.display()))?;
     prepare_dir(&shard.data)?;
@@ -481,14 +480,17 @@ impl Owned {
         loop {
             lock(&producer.context().state).problem = None;
             producer.begin_transaction().context("no transaction could be begun")?;
-            let outcome = produce(producer).and_then(|()| self.delivered()).and_then(|()| self.to_the_end(|| producer.commit_transaction(PATIENCE)));
+            let outcome =
+                produce(producer).and_then(|()| self.delivered()).and_then(|()| self.to_the_end(|| producer.commit_transaction(PATIENCE)));
             match outcome {
                 Ok(()) => return Ok(()),
                 Err(KafkaError::Transaction(e)) if e.txn_requires_abort() => {
                     tracing::warn!(shard = self.shard, error = %e, "a transaction of the journal is begun anew");
                 }
                 // What was sent within the transaction failed; so will its commit, without harm.
-                Err(KafkaError::MessageProduction(code)) if code != RDKafkaErrorCode::Fenced && producer.client().fatal_error().is_none() => {
+                Err(KafkaError::MessageProduction(code))
+                    if code != RDKafkaErrorCode::Fenced && producer.client().fatal_error().is_none() =>
+                {
                     tracing::warn!(shard = self.shard, error = %code, "a transaction of the journal is begun anew");
                 }
                 Err(e) => return Err(anyhow::Error::new(e).context("the journal is not this worker's any more, or cannot be reached")),

@@ -381,9 +381,7 @@ impl Share {
         let Share { workers, key, .. } = self;
         match workers.shard_of(&row[*key]) {
             Some(shard) if shard == self.shard => None,
-            Some(shard) => {
-                Some(format!("`{}` {} belongs to partition {shard} and lay in {}", workers.key, row[*key], origin.partition))
-            }
+            Some(shard) => Some(format!("`{}` {} belongs to partition {shard} and lay in {}", workers.key, row[*key], origin.partition)),
             None => Some(format!("`{}` is null, and says no shard", workers.key)),
         }
     }
@@ -462,4 +460,3 @@ fn positions(consumer: &BaseConsumer<Ends>, topic: &Topic, known: &Positions) ->
     }
     Ok(Some(positions))
 }
-

@@ -87,7 +87,8 @@ impl Worker {
         let settings = Settings::new(kafka, &project.plan.project)?;
         let runtime = Handle::current();
         let replication = workers.replication;
-        let journal = [("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1"), ("max.message.bytes", LARGEST_MESSAGE)];
+        let journal =
+            [("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1"), ("max.message.bytes", LARGEST_MESSAGE)];
         for (topic, kept) in [(journal::topic(&settings), &journal[..]), (shards_topic(&settings), &[("cleanup.policy", "compact")])] {
             let wanted = client::Topic { name: &topic, partitions: workers.shards, replication, settings: kept };
             let found = client::topic_made(&settings.config("worker"), &wanted, &runtime)?;

@@ -197,7 +197,8 @@ async fn check(shop: &Shop, workers: &[&Worker]) {
         let of_card: Vec<f64> = (card..shop.sent).step_by(CARDS).map(|i| i as f64).collect();
         assert_eq!(read.values, [Value::Int(of_card.len() as i64), Value::Float(of_card.iter().sum())], "card {card}");
     }
-    let out = |service: &Arc<Service>| service.status.sinks().get("decisions").is_some_and(|s| s.next == service.data.decisions.next_offset());
+    let out =
+        |service: &Arc<Service>| service.status.sinks().get("decisions").is_some_and(|s| s.next == service.data.decisions.next_offset());
     until("the sinks", || found.values().all(out)).await;
     let mut by_id = BTreeMap::new();
     for (key, id, value) in shop.read("decisions") {
@@ -219,7 +220,8 @@ async fn shards_go_from_worker_to_worker_and_nothing_is_lost_or_done_twice() {
     let first = shop.worker("first").await;
     check(&shop, &[&first]).await;
     let second = shop.worker("second").await;
-    until("shards with both", || !here(&first).is_empty() && !here(&second).is_empty() && here(&first).len() + here(&second).len() == 3).await;
+    until("shards with both", || !here(&first).is_empty() && !here(&second).is_empty() && here(&first).len() + here(&second).len() == 3)
+        .await;
     shop.pay(200);
     check(&shop, &[&first, &second]).await;
     let who = |worker: &Worker, shard| match worker.shards().place(shard) {
@@ -309,8 +311,7 @@ async fn workers_that_cannot_work_are_told_why() {
     let check = |from: &str, to: &str, expected: &str| {
         let text = DEFINITIONS.replace(from, to).replace("BROKERS", &shop.cluster.bootstrap_servers());
         let project = project::check_text(&text, "kilter.toml", Path::new("")).unwrap_or_else(|report| panic!("{report}"));
-        let options =
-            WorkerOptions { id: None, address: "a:1".into(), data: shop.folder("none"), start: StartOptions::default() };
+        let options = WorkerOptions { id: None, address: "a:1".into(), data: shop.folder("none"), start: StartOptions::default() };
         let handle = tokio::runtime::Handle::current();
         let started = std::thread::spawn(move || {
             let _inside = handle.enter();

@@ -61,9 +61,7 @@ impl Shards {
     fn placed(&self, known: &Known) -> Place {
         match (&known.here, &known.said) {
             (Some(service), _) => Place::Here(Arc::clone(service)),
-            (None, Some((worker, address))) if *worker != self.worker => {
-                Place::There { worker: worker.clone(), address: address.clone() }
-            }
+            (None, Some((worker, address))) if *worker != self.worker => Place::There { worker: worker.clone(), address: address.clone() },
             _ => Place::Nobody,
         }
     }

@@ -1265,7 +1265,10 @@ fn what_workers_share_belongs_to_one_key() {
     let project = sound(SHARED);
     let workers = project.definitions.workers.as_ref().unwrap();
     assert_eq!((workers.key.as_str(), workers.shards), ("card", 12));
-    assert_eq!(project.plan.hash, sound(&SHARED.replace("[workers]\nkey = \"card\"\nshards = 12\npartitioner = \"crc32\"\n", "")).plan.hash);
+    assert_eq!(
+        project.plan.hash,
+        sound(&SHARED.replace("[workers]\nkey = \"card\"\nshards = 12\npartitioner = \"crc32\"\n", "")).plan.hash
+    );
     let cases = [
         (("shards = 12", ""), "missing", "the number of partitions of the topics"),
         (("shards = 12", "shards = 0"), "out_of_range", "shards"),
@@ -1273,9 +1276,17 @@ fn what_workers_share_belongs_to_one_key() {
         (("key = \"card\"", "key = \"account\""), "missing", "source \"payments\" has no column `account`"),
         (("key = \"card\"", "key = \"amount\""), "wrong_type", "which keys no record"),
         (("key = \"card\"", "key = \"other\""), "spread", "the entities of view \"by_card\" (shop, card) lie in more than one shard"),
-        (("on = \"payments\"", "on = \"payments\"\nkeys = { by_card = [\"shop\", \"other\"] }"), "spread", "`decision.limit` reads view \"by_card\" by another key"),
+        (
+            ("on = \"payments\"", "on = \"payments\"\nkeys = { by_card = [\"shop\", \"other\"] }"),
+            "spread",
+            "`decision.limit` reads view \"by_card\" by another key",
+        ),
         (("[kafka]\nbrokers = \"a.example:9092\"\n", ""), "missing", "add [kafka]"),
-        (("connector = \"kafka\"\ntopic = \"payments\"", "connector = \"file\"\npath = \"x.csv\""), "misplaced", "which several workers cannot share"),
+        (
+            ("connector = \"kafka\"\ntopic = \"payments\"", "connector = \"file\"\npath = \"x.csv\""),
+            "misplaced",
+            "which several workers cannot share",
+        ),
     ];
     for ((from, to), code, said) in cases {
         assert_eq!(SHARED.matches(from).count(), 1, "`{from}`");

@@ -15,8 +15,8 @@ use serde::{Serialize, Serializer};
 
 use super::calibration::CalibrationDef;
 use super::kafka::{KafkaDef, SinkDef, Start};
-use super::workers::WorkersDef;
 use super::search::SearchDef;
+use super::workers::WorkersDef;
 
 /// All definitions of a Kilter project.
 #[derive(Clone, Debug, Serialize, JsonSchema)]

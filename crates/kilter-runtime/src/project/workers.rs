@@ -112,7 +112,11 @@ pub(super) fn check(document: &Document<'_>, definitions: &Definitions, plan: &P
     }
     for view in &plan.views {
         if !view.entity().contains(&workers.key) {
-            let message = format!("the entities of view \"{}\" ({}) lie in more than one shard", view.name(), list(view.entity().iter().map(String::as_str)));
+            let message = format!(
+                "the entities of view \"{}\" ({}) lie in more than one shard",
+                view.name(),
+                list(view.entity().iter().map(String::as_str))
+            );
             let hint = format!("add `{}` to its entity, or run the project as one process without [workers]", workers.key);
             error(&join("features", view.name()), "spread", message, &hint);
         }

@@ -61,7 +61,8 @@ pub fn shards(answers: &[(u32, StatusCode, Bytes)]) -> Response {
     let mut whole = json!({ "shards": listed });
     if let Some((shard, _, _)) = failed {
         let message = format!("shard {shard} did not do it; `shards` says what each answered");
-        whole["error"] = json!({ "code": "not_everywhere", "message": message, "hint": "send it again once the cause is gone: the others do it anew" });
+        whole["error"] =
+            json!({ "code": "not_everywhere", "message": message, "hint": "send it again once the cause is gone: the others do it anew" });
     }
     wire::json(failed.map_or(StatusCode::OK, |(_, status, _)| *status), &whole)
 }
@@ -119,7 +120,8 @@ mod tests {
 
     #[tokio::test]
     async fn figures_of_shards_stand_family_by_family() {
-        let of = |n: u32| format!("# HELP a Of a.\n# TYPE a counter\na_total {n}\n# HELP b Of b.\n# TYPE b gauge\nb{{x=\"y\"}} {n}\n# EOF\n");
+        let of =
+            |n: u32| format!("# HELP a Of a.\n# TYPE a counter\na_total {n}\n# HELP b Of b.\n# TYPE b gauge\nb{{x=\"y\"}} {n}\n# EOF\n");
         let merged = text(metrics(&[(0, of(1)), (7, of(2))])).await;
         let expected = "# HELP a Of a.\n# TYPE a counter\na_total{shard=\"0\"} 1\na_total{shard=\"7\"} 2\n\
                         # HELP b Of b.\n# TYPE b gauge\nb{shard=\"0\",x=\"y\"} 1\nb{shard=\"7\",x=\"y\"} 2\n# EOF\n";

@@ -120,9 +120,7 @@ async fn list_shards(State(front): State<Front>) -> Answer {
     let places = front.0.shards.places();
     let at = |(shard, place)| match place {
         &Place::Nobody => ShardAt { shard, worker: None, address: None, here: false, next_offset: None },
-        Place::There { worker, address } => {
-            ShardAt { shard, worker: Some(worker), address: Some(address), here: false, next_offset: None }
-        }
+        Place::There { worker, address } => ShardAt { shard, worker: Some(worker), address: Some(address), here: false, next_offset: None },
         Place::Here(service) => {
             let next_offset = Some(service.data.events.next_offset());
             ShardAt { shard, worker: Some(&front.0.shards.worker), address: None, here: true, next_offset }
@@ -140,11 +138,12 @@ async fn of_shard(State(front): State<Front>, Segments((shard, rest)): Segments<
     let rest = parts.uri.path().splitn(5, '/').nth(4).unwrap_or(&rest).to_owned();
     let path = PathAndQuery::try_from(format!("{root}/{rest}{query}"));
     let path = path.map_err(|e| ApiError::new(StatusCode::BAD_REQUEST, "bad_path", e.to_string()))?;
-    front.to_shard(shard, Sent::Anew { original: parts.uri.clone() }, {
-        parts.uri = Uri::from(path);
-        Request::from_parts(parts, body)
-    })
-    .await
+    front
+        .to_shard(shard, Sent::Anew { original: parts.uri.clone() }, {
+            parts.uri = Uri::from(path);
+            Request::from_parts(parts, body)
+        })
+        .await
 }
 
 async fn decide(State(front): State<Front>, request: Request) -> Answer {
@@ -214,7 +213,9 @@ async fn healthy() -> Answer {
 async fn ready(State(front): State<Front>) -> Answer {
     let away = front.0.shards.places().iter().filter(|place| matches!(place, Place::Nobody)).count();
     if away > 0 {
-        return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "shards_away", format!("{away} shards are with no worker yet")).retry_after(1));
+        return Err(
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "shards_away", format!("{away} shards are with no worker yet")).retry_after(1)
+        );
     }
     ok(&serde_json::json!({ "status": "ready" }))
 }
@@ -241,7 +242,9 @@ async fn nowhere(uri: Uri) -> ApiError {
 enum Sent {
     AsItCame,
     /// Its path was changed for the shard; another worker changes it itself.
-    Anew { original: Uri },
+    Anew {
+        original: Uri,
+    },
 }
 
 impl Front {
@@ -287,7 +290,8 @@ impl Front {
             Sent::Anew { original } => original,
         };
         let path = original.path_and_query().map_or("/", PathAndQuery::as_str);
-        parts.uri = Uri::try_from(format!("http://{address}{path}")).map_err(|e| ApiError::internal(&format!("`{address}` is no address: {e}")))?;
+        parts.uri =
+            Uri::try_from(format!("http://{address}{path}")).map_err(|e| ApiError::internal(&format!("`{address}` is no address: {e}")))?;
         parts.headers.remove(HOST);
         let worker = HeaderValue::try_from(self.0.shards.worker.as_str()).unwrap_or(HeaderValue::from_static("worker"));
         parts.headers.insert(FORWARDED, worker);
@@ -300,7 +304,8 @@ impl Front {
 }
 
 fn away(shard: u32) -> ApiError {
-    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "shard_away", format!("shard {shard} is with no worker that can be reached")).retry_after(1)
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "shard_away", format!("shard {shard} is with no worker that can be reached"))
+        .retry_after(1)
 }
 
 impl Shared {

@@ -32,7 +32,8 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
     // From here on a stop is an orderly one, however early it comes.
     let mut stop = StopSignal::listen()?;
     let project = load(dir)?;
-    let options = kilter_server::ServeOptions { listen: args.listen, allow_remote: args.allow_remote, ..kilter_server::ServeOptions::default() };
+    let options =
+        kilter_server::ServeOptions { listen: args.listen, allow_remote: args.allow_remote, ..kilter_server::ServeOptions::default() };
     let listening = kilter_server::listen(options).await?;
     let address = args.advertise.unwrap_or_else(|| listening.address().to_string());
     let data = args.data.unwrap_or_else(|| project.data_dir().join(args.id.as_deref().unwrap_or("worker")));
