@@ -5,10 +5,11 @@
 //! taken (what the log says), and how far a sink has come (what was delivered, kept with Kafka and beside the logs).
 //! See `docs/decisions/0030-kafka-through-the-log.md`.
 //!
-//! `source` reads, `sink` writes, `check` looks whether what the definitions name is there.
+//! `source` reads, `formats` makes rows of records, `sink` writes, `check` looks whether what the definitions name is there.
 
 mod check;
 mod client;
+mod formats;
 mod sink;
 mod source;
 
@@ -20,7 +21,7 @@ use anyhow::Context;
 use kilter_pipeline::{Decision, Layout};
 use kilter_runtime::Service;
 
-pub use check::{Finding, check};
+pub use check::{Finding, SchemaFinding, check};
 
 /// How a decision is written as JSON: as the HTTP API gives it.
 pub type DecisionJson = fn(&Decision, &Layout) -> Vec<u8>;
@@ -48,8 +49,10 @@ pub fn start(service: &Arc<Service>, decision_json: DecisionJson) -> anyhow::Res
     };
     // Without a source of it now there may be one after a change of definitions.
     let consumer = source::Consumer::new(&client)?;
+    let formats = source::Formats::new(formats::registry(project)?);
+    formats::check_files(project)?;
     let reading = (Arc::clone(service), runtime.clone(), Arc::clone(&stopping));
-    spawn("kafka".into(), Box::new(move || source::run(&consumer, &reading.0, &reading.1, &reading.2)))?;
+    spawn("kafka".into(), Box::new(move || source::run(&consumer, formats, &reading.0, &reading.1, &reading.2)))?;
     for (name, def) in project.definitions.sink.iter() {
         let sink = sink::Sink::new(service, &client, name, def, decision_json)?;
         let (runtime, stopping) = (runtime.clone(), Arc::clone(&stopping));

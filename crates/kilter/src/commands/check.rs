@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use kilter_kafka::Finding;
+use kilter_kafka::{Finding, SchemaFinding};
 use kilter_runtime::project;
 
 #[derive(clap::Args)]
@@ -14,7 +14,7 @@ pub struct Args {
     /// The result as JSON.
     #[arg(long)]
     json: bool,
-    /// Also ask the Kafka brokers for the topics of sources and sinks.
+    /// Also ask the Kafka brokers for the topics of sources and sinks, and the schema registry whether the columns can be read of their records.
     #[arg(long)]
     connect: bool,
 }
@@ -51,10 +51,15 @@ pub fn run(dir: &Path, args: Args) -> anyhow::Result<ExitCode> {
             }
             println!("the definitions hold (hash {})", &project.plan.hash[..16.min(project.plan.hash.len())]);
             let topics = if args.connect { kilter_kafka::check(&project)? } else { Vec::new() };
-            for Finding { of, topic, partitions, problem, .. } in &topics {
+            for Finding { of, topic, partitions, problem, schema, .. } in &topics {
                 match (problem, partitions) {
                     (Some(problem), _) => println!("{of}: topic \"{topic}\": {problem}"),
                     (None, partitions) => println!("{of}: topic \"{topic}\", {partitions} partitions"),
+                }
+                if let Some(SchemaFinding { schema, missing, problems }) = schema {
+                    println!("{of}: {schema}");
+                    problems.iter().for_each(|problem| println!("{of}: {problem}"));
+                    missing.iter().for_each(|column| println!("{of}: the schema does not have {column}, which is null then"));
                 }
             }
             Ok(if topics.iter().all(Finding::is_sound) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
