@@ -77,7 +77,7 @@ fn schema(def: &SourceDef, topic: &str, registry: Option<&Arc<Registry>>, dir: &
     let format = def.format.and_then(SourceFormat::topic).unwrap_or_default();
     let is_enveloped = def.envelope == Some(Envelope::Debezium);
     let unreadable = |schema: String, problem| Some(SchemaFinding { schema, missing: Vec::new(), problems: vec![problem] });
-    let of_file = format!("{} schema {}", formats::name(format), def.schema.as_deref().unwrap_or_default());
+    let of_file = format!("{} schema {}", format.word(), def.schema.as_deref().unwrap_or_default());
     match Decoder::new(def, registry, dir) {
         Err(problem) => return unreadable(of_file, problem),
         Ok(decoder) if def.schema.is_some() => {
@@ -90,15 +90,14 @@ fn schema(def: &SourceDef, topic: &str, registry: Option<&Arc<Registry>>, dir: &
     match registry?.newest(topic) {
         // Producers may register it with their first record, or under another name.
         Err(Missing::Unknown(reason)) => {
-            let schema = format!("{} schema of {subject}, which the registry does not have: {reason}", formats::name(format));
+            let schema = format!("{} schema of {subject}, which the registry does not have: {reason}", format.word());
             Some(SchemaFinding { schema, missing: Vec::new(), problems: Vec::new() })
         }
         Err(Missing::Down(reason)) => unreadable(format!("newest schema of {subject}"), reason),
         Ok(newest) => {
-            let schema =
-                format!("{} schema {}, version {} of {subject}", formats::name(newest.known.format), newest.known.id, newest.version);
+            let schema = format!("{} schema {}, version {} of {subject}", newest.known.format.word(), newest.known.id, newest.version);
             if newest.known.format != format {
-                return unreadable(schema, format!("the source's format is \"{}\"", formats::name(format)));
+                return unreadable(schema, format!("the source's format is \"{}\"", format.word()));
             }
             match newest.known.shape(is_enveloped, None) {
                 Ok(shape) => Some(compared(schema, def, is_enveloped, &shape)),

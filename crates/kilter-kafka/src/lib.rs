@@ -22,6 +22,7 @@ use kilter_pipeline::{Decision, Layout};
 use kilter_runtime::Service;
 
 pub use check::{Finding, SchemaFinding, check};
+pub use formats::check_files;
 
 /// How a decision is written as JSON: as the HTTP API gives it.
 pub type DecisionJson = fn(&Decision, &Layout) -> Vec<u8>;

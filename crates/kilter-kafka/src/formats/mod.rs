@@ -155,7 +155,7 @@ impl Decoder {
                 Err(rejected("bad_schema", message, "it is the registry's text of it that Kilter does not understand"))
             }
             Ok(_) if known.format != *format => {
-                let message = format!("schema {id} is one of {}, and the source's format is {}", name(known.format), name(*format));
+                let message = format!("schema {id} is one of {}, and the source's format is {}", known.format.word(), format.word());
                 Err(rejected("wrong_format", message, "the source's `format` must be that of its topic"))
             }
             Ok(Schema::Protobuf(schema)) => match message_path(&payload[body..]) {
@@ -244,14 +244,4 @@ fn message_path(bytes: &[u8]) -> Option<(Vec<usize>, usize)> {
     }
     let path = (0..count).map(|_| number()).collect::<Option<Vec<usize>>>()?;
     Some((path, at))
-}
-
-/// The word for it in the definitions.
-pub(crate) fn name(format: TopicFormat) -> &'static str {
-    match format {
-        TopicFormat::Json => "json",
-        TopicFormat::Avro => "avro",
-        TopicFormat::Protobuf => "protobuf",
-        TopicFormat::JsonSchema => "json_schema",
-    }
 }

@@ -131,6 +131,23 @@ fn a_change_in_debeziums_envelope_is_a_row_with_its_times_and_decimals() {
 }
 
 #[test]
+fn the_envelope_may_be_a_message_too() {
+    let text = r#"syntax = "proto3"; message Envelope {
+        message Value { int64 id = 1; optional string owner = 2; }
+        Value before = 1; Value after = 2; string op = 3; optional int64 ts_ms = 4; }"#;
+    let message = protobuf::Schema::parse(text, &BTreeMap::new()).unwrap().message("Envelope").unwrap();
+    assert_eq!(message.shape(true).told()["id"], "int64");
+    let mut format = RowFormat::new("accounts", columns(&[("id", DataType::Int64), ("owner", DataType::String)]));
+    (format.operation, format.key) = (OperationOf::Debezium, vec![0]);
+    let row = [8, 7, 0x12, 3, b'a', b'd', b'a'];
+    for (field, op, operation) in [(0x12, b'u', Operation::Upsert), (0x0a, b'd', Operation::Delete)] {
+        let bytes = [&[field, row.len() as u8][..], &row, &[0x1a, 1, op, 0x20, 5]].concat();
+        let decoded = Decoder(How::Protobuf(message.clone())).decode(Some(&bytes), None, &format, EventTime(0)).unwrap().unwrap();
+        assert_eq!((decoded.row, decoded.operation), (vec![Value::Int(7), Value::text("ada")], operation));
+    }
+}
+
+#[test]
 fn columns_take_what_loses_nothing_and_refuse_the_rest() {
     let schema = r#"{"type": "record", "name": "P", "fields": [
         {"name": "n", "type": "int"}, {"name": "when", "type": {"type": "long", "logicalType": "timestamp-millis"}}, {"name": "more", "type": "string"}]}"#;

@@ -482,6 +482,13 @@ pub enum TopicFormat {
     JsonSchema,
 }
 
+impl TopicFormat {
+    /// As it is written in the definitions.
+    pub fn word(self) -> &'static str {
+        Self::WORDS.iter().find(|(_, format)| *format == self).map_or("", |(word, _)| word)
+    }
+}
+
 /// Form of a source's events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(untagged)]

@@ -21,6 +21,9 @@ pub struct Args {
 
 pub fn run(dir: &Path, args: Args) -> anyhow::Result<ExitCode> {
     let result = project::load(dir);
+    if let Ok(project) = &result {
+        kilter_kafka::check_files(project)?;
+    }
     if args.json {
         let problems = match &result {
             Ok(project) => project.warnings.clone(),
