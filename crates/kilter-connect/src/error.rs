@@ -31,7 +31,7 @@ pub struct Rejection {
     /// `not_framed`, `unknown_schema`, `bad_schema`, `undecodable`.
     pub code: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub field: Option<String>,
+    pub field: Option<Box<str>>,
     pub message: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
@@ -110,7 +110,7 @@ impl Rejection {
         };
         Rejection {
             code: first.code,
-            field: (!first.field.is_empty()).then_some(first.field),
+            field: (!first.field.is_empty()).then(|| first.field.into()),
             message: first.message + &also,
             hint: first.hint,
             payload: bounded(payload).into(),

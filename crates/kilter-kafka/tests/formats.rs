@@ -485,6 +485,30 @@ async fn bare_records_are_read_by_the_schema_in_a_file() {
     end(service).await;
 }
 
+/// What `formats/make_framed.py` had Confluent's own serializers write and register.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_of_confluents_serializers_are_read() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats/framed.json");
+    let made: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let bytes = |hex: &str| (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect::<Vec<u8>>();
+    for format in ["avro", "json_schema", "protobuf"] {
+        let shop = Shop::new(&format!("format = \"{format}\""));
+        for (path, answer) in made["answers"].as_object().unwrap() {
+            shop.registry.shared.answers.lock().unwrap().insert(path.clone(), answer.to_string());
+        }
+        let of_format = made["records"].as_array().unwrap().iter().filter(|record| record["format"] == format);
+        let sent: Vec<Vec<u8>> = of_format.map(|record| bytes(record["hex"].as_str().unwrap())).collect();
+        sent.iter().for_each(|record| shop.send("payments", Some(record)));
+        let (service, running) = shop.start().await;
+        until(format, || count(&service, "payments") == 1 && letters(&service).len() == sent.len() - 1).await;
+        assert_eq!(rows(&service)[0].0, [Value::Int(7), time(), Value::Float(2.5), Value::text("x")], "{format}");
+        // Other messages of the same schema have no time: they could be read, and say so.
+        assert!(letters(&service).iter().all(|letter| letter.code == "missing_time" && !letter.payload_base64));
+        drop(running);
+        end(service).await;
+    }
+}
+
 fn load(dir: &Path) -> project::Project {
     project::load(dir).unwrap_or_else(|report| panic!("{report}"))
 }

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use kilter_core::DataType;
+use prost_reflect::prost::Message as _;
+use prost_reflect::prost_types::FileDescriptorProto;
 use prost_reflect::{DynamicMessage, FieldDescriptor, FileDescriptor, Kind as Type, MapKey, MessageDescriptor, ReflectMessage, Value};
 use protox::Compiler;
 use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver, IncludeFileResolver};
@@ -96,8 +98,35 @@ struct Texts(BTreeMap<String, String>);
 impl FileResolver for Texts {
     fn open_file(&self, name: &str) -> Result<File, protox::Error> {
         let text = self.0.get(name).ok_or_else(|| protox::Error::file_not_found(name))?;
-        File::from_source(name, text)
+        // Confluent's serializer of Python registers descriptors, and some registries hand them out as they got them.
+        match from_base64(text.trim()).map(|bytes| FileDescriptorProto::decode(bytes.as_slice())) {
+            Some(Ok(file)) => Ok(File::from_file_descriptor_proto(FileDescriptorProto { name: Some(name.to_owned()), ..file })),
+            Some(Err(_)) | None => File::from_source(name, text),
+        }
     }
+}
+
+/// The bytes of a text in base64; none: it is another text, as that of a `.proto` file always is.
+fn from_base64(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
+    let (mut held, mut bits) = (0u32, 0);
+    for c in text.trim_end_matches('=').bytes() {
+        let sextet = match c {
+            b'A'..=b'Z' => c - b'A',
+            b'a'..=b'z' => c - b'a' + 26,
+            b'0'..=b'9' => c - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        };
+        (held, bits) = ((held << 6) | u32::from(sextet), bits + 6);
+        if bits >= 8 {
+            bits -= 8;
+            bytes.push((held >> bits) as u8);
+            held &= (1 << bits) - 1;
+        }
+    }
+    Some(bytes)
 }
 
 impl Message {

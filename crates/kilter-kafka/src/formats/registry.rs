@@ -214,7 +214,7 @@ impl Registry {
         }
         match serde_json::from_str::<Refusal>(&body) {
             // Only the registry's own word counts: a 404 of something else may be a wrong address.
-            Ok(Refusal { error_code: 40401 | 40402 | 40403, message }) => Err(Missing::Unknown(format!("{message} ({path})"))),
+            Ok(Refusal { error_code: 40401..=40403, message }) => Err(Missing::Unknown(format!("{message} ({path})"))),
             Ok(Refusal { message, .. }) if !message.is_empty() => Err(down(format!("{status} to {path}: {message}"))),
             _ => Err(down(format!("{status} to {path}"))),
         }
