@@ -22,7 +22,7 @@ use kilter_pipeline::{Decision, Layout};
 use kilter_runtime::Service;
 
 pub use check::{Finding, SchemaFinding, check};
-pub use formats::check_files;
+pub use formats::schema_problems;
 
 /// How a decision is written as JSON: as the HTTP API gives it.
 pub type DecisionJson = fn(&Decision, &Layout) -> Vec<u8>;
@@ -36,7 +36,7 @@ pub struct Running {
 /// Starts reading the sources' topics and feeding the sinks.
 ///
 /// # Errors
-/// Settings that the client library does not take, or an environment variable that is not set. Brokers that do not answer are waited for.
+/// Settings that the client library does not take, an environment variable that is not set, or a file with a schema that cannot be read. Brokers that do not answer are waited for.
 pub fn start(service: &Arc<Service>, decision_json: DecisionJson) -> anyhow::Result<Running> {
     let stopping = Arc::new(AtomicBool::new(false));
     let mut threads = Vec::new();
@@ -51,7 +51,9 @@ pub fn start(service: &Arc<Service>, decision_json: DecisionJson) -> anyhow::Res
     // Without a source of it now there may be one after a change of definitions.
     let consumer = source::Consumer::new(&client)?;
     let formats = source::Formats::new(formats::registry(project)?);
-    formats::check_files(project)?;
+    if let Some(problem) = schema_problems(project).into_iter().next() {
+        anyhow::bail!(problem);
+    }
     let reading = (Arc::clone(service), runtime.clone(), Arc::clone(&stopping));
     spawn("kafka".into(), Box::new(move || source::run(&consumer, formats, &reading.0, &reading.1, &reading.2)))?;
     for (name, def) in project.definitions.sink.iter() {

@@ -39,15 +39,10 @@ pub fn sources(project: &Project) -> impl Iterator<Item = (&str, &SourceDef)> {
     project.definitions.source.iter().filter(|(_, def)| def.connector == Connector::Kafka)
 }
 
-/// Reads the schemas that lie in files.
-///
-/// # Errors
-/// The first that cannot be read, with its source.
-pub fn check_files(project: &Project) -> anyhow::Result<()> {
-    for (name, def) in sources(project).filter(|(_, def)| def.schema.is_some()) {
-        Decoder::new(def, None, &project.dir).map_err(|problem| anyhow::anyhow!("source `{name}`: {problem}"))?;
-    }
-    Ok(())
+/// What is wrong with the schemas that lie in files, each with its source.
+pub fn schema_problems(project: &Project) -> Vec<String> {
+    let with_file = sources(project).filter(|(_, def)| def.schema.is_some());
+    with_file.filter_map(|(name, def)| Some(format!("source `{name}`: {}", Decoder::new(def, None, &project.dir).err()?))).collect()
 }
 
 /// How the records of one topic are read.

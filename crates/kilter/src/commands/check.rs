@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use kilter_kafka::{Finding, SchemaFinding};
-use kilter_runtime::project;
+use kilter_runtime::project::{self, Diagnostic, Project, Report, Severity};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -19,11 +19,29 @@ pub struct Args {
     connect: bool,
 }
 
-pub fn run(dir: &Path, args: Args) -> anyhow::Result<ExitCode> {
-    let result = project::load(dir);
-    if let Ok(project) = &result {
-        kilter_kafka::check_files(project)?;
+/// Schemas in files are read by what reads records, which the project knows nothing of.
+fn with_sound_schemas(project: Project) -> Result<Project, Report> {
+    let problems: Vec<Diagnostic> = kilter_kafka::schema_problems(&project).into_iter().map(of_schema).collect();
+    if problems.is_empty() { Ok(project) } else { Err(Report { problems }) }
+}
+
+fn of_schema(message: String) -> Diagnostic {
+    let hint = Some("a path is relative to the project's folder".to_owned());
+    Diagnostic {
+        severity: Severity::Error,
+        code: "bad_schema",
+        message,
+        hint,
+        file: project::FILE_NAME.to_owned(),
+        line: 0,
+        column: 0,
+        length: 0,
+        excerpt: String::new(),
     }
+}
+
+pub fn run(dir: &Path, args: Args) -> anyhow::Result<ExitCode> {
+    let result = project::load(dir).and_then(with_sound_schemas);
     if args.json {
         let problems = match &result {
             Ok(project) => project.warnings.clone(),
