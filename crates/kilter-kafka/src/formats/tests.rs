@@ -213,6 +213,9 @@ fn bytes_that_would_ask_for_the_world_are_refused() {
     // A block of 2^40 nulls.
     let bytes = [0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x01, 0];
     assert!(nulls.decode(&bytes, Place::Value(None)).unwrap_err().contains(&format!("more than {} values", Text::MAX_VALUES)));
+    let long = format!(r#"{{"type":"array","items":{{"type":"enum","name":"E","symbols":["{}"]}}}}"#, "x".repeat(1 << 12));
+    let names = [&[0x80, 0x80, 0x80, 0x01][..], &vec![0; 1 << 20]].concat();
+    assert!(avro::Schema::parse(&long, &[]).unwrap().decode(&names, Place::Value(None)).unwrap_err().contains("more than 64 MiB of text"));
     let list = avro::Schema::parse(r#"{"type":"record","name":"L","fields":[{"name":"next","type":["null","L"]}]}"#, &[]).unwrap();
     assert!(list.decode(&[2; 1000], Place::Value(None)).unwrap_err().contains("nested deeper"));
     let itself = avro::Schema::parse(r#"{"type":"record","name":"L","fields":[{"name":"l","type":"L"}]}"#, &[]).unwrap();

@@ -40,6 +40,7 @@ impl<'a> Place<'a> {
 pub(super) enum TooMuch {
     Depth,
     Values,
+    Bytes,
     Digits,
 }
 
@@ -48,6 +49,7 @@ impl TooMuch {
         match self {
             TooMuch::Depth => format!("nested deeper than {} levels", Text::MAX_DEPTH),
             TooMuch::Values => format!("more than {} values in one record", Text::MAX_VALUES),
+            TooMuch::Bytes => format!("more than {} MiB of text", Text::MAX_BYTES >> 20),
             TooMuch::Digits => {
                 format!("a decimal of more than {} bytes, or with more than {} decimal places", Text::MAX_DECIMAL, Text::MAX_SCALE)
             }
@@ -67,6 +69,8 @@ impl Text {
     pub(super) const MAX_DEPTH: usize = 64;
     /// A list of a billion nulls takes no more than a few bytes to write in Avro.
     pub(super) const MAX_VALUES: usize = 1 << 20;
+    /// Names of fields and of enumerations are longer than what stands for them.
+    const MAX_BYTES: usize = 64 << 20;
     const MAX_DECIMAL: usize = 256;
     const MAX_SCALE: usize = 512;
 
@@ -81,7 +85,10 @@ impl Text {
     /// Counts a value that is about to be written.
     pub(super) fn count(&mut self) -> Result<(), TooMuch> {
         self.values += 1;
-        if self.values > Text::MAX_VALUES { Err(TooMuch::Values) } else { Ok(()) }
+        if self.values > Text::MAX_VALUES {
+            return Err(TooMuch::Values);
+        }
+        if self.out.len() > Text::MAX_BYTES { Err(TooMuch::Bytes) } else { Ok(()) }
     }
 
     pub(super) fn open(&mut self, bracket: u8) -> Result<(), TooMuch> {
