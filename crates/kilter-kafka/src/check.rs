@@ -99,10 +99,18 @@ fn schema(def: &SourceDef, topic: &str, registry: Option<&Arc<Registry>>, dir: &
             if newest.known.format != format {
                 return unreadable(schema, format!("the source's format is \"{}\"", format.word()));
             }
-            match newest.known.shape(is_enveloped, None) {
-                Ok(shape) => Some(compared(schema, def, is_enveloped, &shape)),
-                Err(problem) => unreadable(schema, problem),
-            }
+            let shapes = match newest.known.shapes(is_enveloped) {
+                Ok(shapes) => shapes,
+                Err(problem) => return unreadable(schema, problem),
+            };
+            // Which message the records are they say themselves: the one that fits best is meant.
+            let found = shapes.iter().map(|(message, shape)| {
+                let of = if message.is_empty() { schema.clone() } else { format!("{schema}, message {message}") };
+                compared(of, def, is_enveloped, shape)
+            });
+            found
+                .min_by_key(|found| (found.problems.len(), found.missing.len()))
+                .or_else(|| unreadable(schema, "it has no message".to_owned()))
         }
     }
 }

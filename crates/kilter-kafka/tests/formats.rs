@@ -539,6 +539,15 @@ fn a_check_compares_the_columns_with_the_newest_schema() {
     shop.registry.add(9, "JSON", JSON, &[]);
     shop.registry.put("/subjects/payments-value/versions/latest", 9);
     assert_eq!(schema(&shop).0.problems, ["the source's format is \"avro\""]);
+    let text = std::fs::read_to_string(shop.dir.path().join("kilter.toml")).unwrap();
+    std::fs::write(shop.dir.path().join("kilter.toml"), text.replace("\"avro\"", "\"protobuf\"")).unwrap();
+    shop.registry.add(4, "PROTOBUF", EXTRA, &[]);
+    shop.registry.put("/subjects/shop%2Fextra/versions/1", 4);
+    shop.registry.add(10, "PROTOBUF", PROTO, &[("shop/extra.proto", "shop/extra")]);
+    shop.registry.put("/subjects/payments-value/versions/latest", 10);
+    let (found, sound) = schema(&shop);
+    assert_eq!(found.schema, "protobuf schema 10, version 10 of payments-value, message shop.Payment", "it is the second of its file");
+    assert!(found.missing.is_empty() && sound, "{found:?}");
     shop.registry.set_down(true);
     let (found, sound) = schema(&shop);
     assert!(found.problems[0].contains("503") && !sound, "{found:?}");

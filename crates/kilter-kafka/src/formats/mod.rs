@@ -209,8 +209,14 @@ impl Decoder {
 impl Frame {
     /// What the fields of the record's schema are.
     pub fn shape(&self, is_enveloped: bool) -> Shape {
-        // A schema that frames a record was read before.
-        self.known.shape(is_enveloped, self.message.as_ref()).unwrap_or_default()
+        match (&self.message, &self.known.schema) {
+            (Some(message), _) => message.shape(is_enveloped),
+            (None, Ok(Schema::Avro(schema))) => schema.shape(is_enveloped),
+            // A text that is no schema tells of no field; records are not read by it.
+            (None, Ok(Schema::Json(text))) => json_schema::shape(text, is_enveloped).unwrap_or_default(),
+            // Such a schema frames no record.
+            (None, Ok(Schema::Protobuf(_)) | Err(_)) => Shape::default(),
+        }
     }
 }
 

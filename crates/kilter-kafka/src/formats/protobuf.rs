@@ -85,6 +85,11 @@ impl Schema {
         })
     }
 
+    /// The messages that are in no other.
+    pub(super) fn messages(&self) -> impl Iterator<Item = Message> + '_ {
+        self.file.messages().map(Message)
+    }
+
     /// The message at the end of a path of positions: the first among the file's messages, the next among those that it contains.
     pub(super) fn message_at(&self, path: &[usize]) -> Option<Message> {
         let (first, inner) = path.split_first()?;
@@ -130,6 +135,10 @@ fn from_base64(text: &str) -> Option<Vec<u8>> {
 }
 
 impl Message {
+    pub(super) fn name(&self) -> &str {
+        self.0.full_name()
+    }
+
     /// One record as JSON text.
     ///
     /// # Errors

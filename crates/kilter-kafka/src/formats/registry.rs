@@ -222,16 +222,12 @@ impl Registry {
 }
 
 impl Known {
-    /// What the fields are of the records that `payload` is one of, the bytes after the schema's id.
-    pub fn shape(&self, is_enveloped: bool, message: Option<&protobuf::Message>) -> Result<Shape, String> {
+    /// What the fields are of records of this schema, one for each message that they may be; `""`: it has one kind of records only.
+    pub fn shapes(&self, is_enveloped: bool) -> Result<Vec<(String, Shape)>, String> {
         match self.schema.as_ref().map_err(Clone::clone)? {
-            Schema::Avro(schema) => Ok(schema.shape(is_enveloped)),
-            Schema::Json(text) => json_schema::shape(text, is_enveloped),
-            Schema::Protobuf(schema) => {
-                let first = schema.message_at(&[0]);
-                let message = message.or(first.as_ref()).ok_or("the schema has no message")?;
-                Ok(message.shape(is_enveloped))
-            }
+            Schema::Avro(schema) => Ok(vec![(String::new(), schema.shape(is_enveloped))]),
+            Schema::Json(text) => Ok(vec![(String::new(), json_schema::shape(text, is_enveloped)?)]),
+            Schema::Protobuf(schema) => Ok(schema.messages().map(|m| (m.name().to_owned(), m.shape(is_enveloped))).collect()),
         }
     }
 }
