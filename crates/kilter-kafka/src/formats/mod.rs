@@ -122,52 +122,24 @@ impl Decoder {
     /// A record that should be framed and is not, or names a schema that there is not; a registry that does not answer.
     pub fn frame(&self, payload: Option<&[u8]>) -> Result<Option<Frame>, Unframed> {
         let (How::Framed(format, registry), Some(payload)) = (&self.0, payload) else { return Ok(None) };
-        let rejected = |code, message: String, hint: &str| Unframed::Rejected(Rejection::of_bytes(code, message, payload).hint(hint));
-        let (id, body) = match payload {
-            [0, a, b, c, d, ..] => (u32::from_be_bytes([*a, *b, *c, *d]), 5),
-            _ => {
-                let message = "the record does not begin with the byte 0 and the id of a schema".to_owned();
-                let hint = match payload.trim_ascii_start().first() {
-                    Some(b'{') => {
-                        "it looks like plain JSON: leave `format` out, or let it be written by a serializer of the schema registry"
-                    }
-                    _ => "let it be written by a serializer of the schema registry, or name the file of its schema as `schema`",
-                };
-                return Err(rejected("not_framed", message, hint));
+        let rejected = |fault: Fault| Unframed::Rejected(fault.of(payload));
+        let id = schema_id(payload).map_err(rejected)?;
+        let known = registry.schema(id).map_err(|missing| match missing {
+            Missing::Down(reason) => Unframed::Down(id, reason),
+            Missing::Unknown(reason) => rejected(Fault {
+                code: "unknown_schema",
+                message: format!("the schema registry has no schema {id}: {reason}"),
+                hint: "was it written with another registry, or is it no framed record?",
+            }),
+        })?;
+        let (message, body) = match readable(&known, *format).map_err(rejected)? {
+            Schema::Avro(_) | Schema::Json(_) => (None, HEAD),
+            Schema::Protobuf(schema) => {
+                let (message, length) = message_of(schema, id, &payload[HEAD..]).map_err(rejected)?;
+                (Some(message), HEAD + length)
             }
         };
-        let known = match registry.schema(id) {
-            Ok(known) => known,
-            Err(Missing::Unknown(reason)) => {
-                let message = format!("the schema registry has no schema {id}: {reason}");
-                return Err(rejected("unknown_schema", message, "was it written with another registry, or is it no framed record?"));
-            }
-            Err(Missing::Down(reason)) => return Err(Unframed::Down(id, reason)),
-        };
-        match &known.schema {
-            Err(problem) => {
-                let message = format!("schema {id} cannot be read: {problem}");
-                Err(rejected("bad_schema", message, "it is the registry's text of it that Kilter does not understand"))
-            }
-            Ok(_) if known.format != *format => {
-                let message = format!("schema {id} is one of {}, and the source's format is {}", known.format.word(), format.word());
-                Err(rejected("wrong_format", message, "the source's `format` must be that of its topic"))
-            }
-            Ok(Schema::Protobuf(schema)) => match message_path(&payload[body..]) {
-                Some((path, length)) => match schema.message_at(&path) {
-                    Some(message) => Ok(Some(Frame { known, message: Some(message), body: body + length })),
-                    None => {
-                        let message = format!("schema {id} has no message at {path:?}");
-                        Err(rejected("unknown_schema", message, "the record names another message than its schema has"))
-                    }
-                },
-                None => {
-                    let message = "after the schema's id there is no list of message indexes".to_owned();
-                    Err(rejected("not_framed", message, "let it be written by a Protobuf serializer of the schema registry"))
-                }
-            },
-            Ok(Schema::Avro(_) | Schema::Json(_)) => Ok(Some(Frame { known, message: None, body })),
-        }
+        Ok(Some(Frame { known, message, body }))
     }
 
     /// Reads a record; none: it tells of no row. `payload`: none of a record without a value, which is another thing than an empty message.
@@ -218,6 +190,68 @@ impl Frame {
             (None, Ok(Schema::Protobuf(_)) | Err(_)) => Shape::default(),
         }
     }
+}
+
+/// What is wrong with a frame.
+struct Fault {
+    code: &'static str,
+    message: String,
+    hint: &'static str,
+}
+
+impl Fault {
+    fn of(self, payload: &[u8]) -> Rejection {
+        Rejection::of_bytes(self.code, self.message, payload).hint(self.hint)
+    }
+}
+
+/// Bytes before what a schema's own format begins with: 0, and the id.
+const HEAD: usize = 5;
+
+fn schema_id(payload: &[u8]) -> Result<u32, Fault> {
+    match payload {
+        [0, a, b, c, d, ..] => Ok(u32::from_be_bytes([*a, *b, *c, *d])),
+        _ => Err(Fault {
+            code: "not_framed",
+            message: "the record does not begin with the byte 0 and the id of a schema".to_owned(),
+            hint: match payload.trim_ascii_start().first() {
+                Some(b'{') => "it looks like plain JSON: leave `format` out, or let it be written by a serializer of the schema registry",
+                _ => "let it be written by a serializer of the schema registry, or name the file of its schema as `schema`",
+            },
+        }),
+    }
+}
+
+/// A schema by which records of that format can be read.
+fn readable(known: &Known, format: TopicFormat) -> Result<&Schema, Fault> {
+    match &known.schema {
+        Ok(schema) if known.format == format => Ok(schema),
+        Ok(_) => Err(Fault {
+            code: "wrong_format",
+            message: format!("schema {} is one of {}, and the source's format is {}", known.id, known.format.word(), format.word()),
+            hint: "the source's `format` must be that of its topic",
+        }),
+        Err(problem) => Err(Fault {
+            code: "bad_schema",
+            message: format!("schema {} cannot be read: {problem}", known.id),
+            hint: "it is the registry's text of it that Kilter does not understand",
+        }),
+    }
+}
+
+/// Which message of a schema follows, and how many bytes that took to say.
+fn message_of(schema: &protobuf::Schema, id: u32, bytes: &[u8]) -> Result<(protobuf::Message, usize), Fault> {
+    let (path, length) = message_path(bytes).ok_or_else(|| Fault {
+        code: "not_framed",
+        message: "after the schema's id there is no list of message indexes".to_owned(),
+        hint: "let it be written by a Protobuf serializer of the schema registry",
+    })?;
+    let message = schema.message_at(&path).ok_or_else(|| Fault {
+        code: "unknown_schema",
+        message: format!("schema {id} has no message at {path:?}"),
+        hint: "the record names another message than its schema has",
+    })?;
+    Ok((message, length))
 }
 
 /// The positions that say which message of a schema follows, and how many bytes they took. The first message of all is written as nothing at all.

@@ -175,6 +175,37 @@ fn columns_take_what_loses_nothing_and_refuse_the_rest() {
     assert!(serde_json::from_str::<Json>(&refused.payload).is_ok(), "what could be read is kept as text: {}", refused.payload);
 }
 
+/// What `kilter check` says of types is what becomes of their values.
+#[test]
+fn a_type_that_is_said_to_be_read_is_read_and_no_other() {
+    let text = [&[20][..], b"2026-01-31"].concat();
+    for (schema, bytes) in [
+        (r#""null""#, &[][..]),
+        (r#""boolean""#, &[1]),
+        (r#""long""#, &[14]),
+        (r#""double""#, &2.0f64.to_le_bytes()),
+        (r#""string""#, &text),
+        (r#"["null", "string"]"#, &[&[2], &text[..]].concat()),
+        (r#"{"type": "bytes", "logicalType": "decimal", "precision": 4, "scale": 1}"#, &[2, 70]),
+        (r#"{"type": "int", "logicalType": "date"}"#, &[14]),
+        (r#"{"type": "int", "logicalType": "time-millis"}"#, &[14]),
+        (r#"{"type": "long", "logicalType": "timestamp-micros"}"#, &[14]),
+        (r#"{"type": "array", "items": "long"}"#, &[0]),
+        (r#"{"type": "map", "values": "long"}"#, &[0]),
+    ] {
+        let record = format!(r#"{{"type": "record", "name": "R", "fields": [{{"name": "a", "type": {schema}}}]}}"#);
+        let schema = avro::Schema::parse(&record, &[]).unwrap();
+        let shape = schema.shape(false);
+        let (kind, _) = shape.type_of("a").unwrap();
+        let decoder = Decoder(How::Avro(schema));
+        for (_, data_type) in TYPES {
+            let format = RowFormat::new("r", columns(&[("a", data_type)]));
+            let read = decoder.decode(Some(bytes), None, &format, EventTime(0));
+            assert_eq!(read.is_ok(), kind.reads_as(data_type), "{record} as {data_type}: {read:?}");
+        }
+    }
+}
+
 #[test]
 fn schemas_that_are_wrong_are_told_of() {
     let deep = format!("{}\"int\"{}", r#"{"type":"array","items":"#.repeat(100), "}".repeat(100));
