@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use kilter_connect::{Decoded, Limits, OperationOf, RowFormat, UnknownFields, decode_message};
 use kilter_core::{DataType, EventTime, Field, Operation, Schema as Columns, Value};
@@ -27,11 +28,10 @@ struct Case {
     json: Json,
 }
 
-impl Case {
-    fn all() -> Vec<Case> {
-        serde_json::from_str(&std::fs::read_to_string(folder().join("cases.json")).unwrap()).unwrap()
-    }
+static CASES: LazyLock<Vec<Case>> =
+    LazyLock::new(|| serde_json::from_str(&std::fs::read_to_string(folder().join("cases.json")).unwrap()).unwrap());
 
+impl Case {
     fn how(&self) -> How {
         match (&self.file, &self.message) {
             (Some(file), Some(message)) => How::Protobuf(protobuf::Schema::open(&folder().join(file)).unwrap().message(message).unwrap()),
@@ -71,9 +71,8 @@ fn same(a: &Json, b: &Json) -> bool {
 
 #[test]
 fn records_of_other_programs_are_read_as_they_meant_them() {
-    let cases = Case::all();
-    assert!(cases.len() > 200);
-    for case in &cases {
+    assert!(CASES.len() > 200);
+    for case in CASES.iter() {
         let text = text(&case.how(), &case.bytes(), Place::Value(None)).unwrap_or_else(|e| panic!("{}: {e}", case.name));
         let read: Json = serde_json::from_slice(&text).unwrap();
         assert!(same(&read, &case.json), "{}:\n{read}\n{}\nby {}", case.name, case.json, case.schema);
@@ -82,7 +81,7 @@ fn records_of_other_programs_are_read_as_they_meant_them() {
 
 #[test]
 fn a_record_is_all_of_its_bytes() {
-    for case in Case::all().iter().filter(|case| case.file.is_none()) {
+    for case in CASES.iter().filter(|case| case.file.is_none()) {
         let (how, mut bytes) = (case.how(), case.bytes());
         bytes.push(0);
         let problem = text(&how, &bytes, Place::Value(None)).unwrap_err();
@@ -108,7 +107,7 @@ fn a_change_in_debeziums_envelope_is_a_row_with_its_times_and_decimals() {
     format.operation = OperationOf::Debezium;
     format.key = vec![0];
     for (name, operation) in [("debezium create", Operation::Upsert), ("debezium delete", Operation::Delete)] {
-        let case = Case::all().into_iter().find(|case| case.name == name).unwrap();
+        let case = CASES.iter().find(|case| case.name == name).unwrap();
         let decoder = Decoder(case.how());
         let decoded = decoder.decode(Some(&case.bytes()), None, &format, EventTime(0)).unwrap().unwrap();
         assert_eq!(decoded.operation, operation);
@@ -390,8 +389,7 @@ proptest! {
 
     #[test]
     fn damage_is_told_of_and_never_worse(which in any::<prop::sample::Index>(), cut in any::<prop::sample::Index>(), at in any::<prop::sample::Index>(), byte: u8) {
-        let cases = Case::all();
-        let case = which.get(&cases);
+        let case = which.get(&CASES);
         let mut bytes = case.bytes();
         if !bytes.is_empty() {
             let at = at.index(bytes.len());
