@@ -22,7 +22,7 @@ pub use body::{Body, decode_body, decode_message};
 pub use codecs::json::{Object, decode_object};
 pub use columns::columns_of;
 pub use encode::row_to_json;
-pub use error::{ConnectError, FieldProblem, Rejection};
+pub use error::{ConnectError, FieldProblem, Rejection, base64};
 pub use files::{FileFormat, FileReader, Total, open};
 pub use format::{Decoded, EVENT_ID_FIELD, IdOf, Limits, OperationOf, RowFormat, TimeFunction, TimeOf, UnknownFields};
 pub use merge::Merge;

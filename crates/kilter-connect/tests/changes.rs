@@ -1,6 +1,6 @@
 //! Changes of a table's rows: what is an upsert, what a delete, what is passed over and what is told to the rest.
 
-use kilter_connect::{FileFormat, IdOf, Limits, OperationOf, RowFormat, UnknownFields, decode_body, open, row_to_json};
+use kilter_connect::{FileFormat, IdOf, Limits, OperationOf, RowFormat, UnknownFields, decode_body, decode_message, open, row_to_json};
 use kilter_core::{DataType, EventTime, Operation, Schema, Span};
 use proptest::prelude::*;
 
@@ -204,6 +204,10 @@ fn columns_may_take_their_values_from_the_envelope() {
 
 #[test]
 fn messages_that_tell_of_no_row_are_counted_and_passed_over() {
+    // As Kafka has it: a record without a value.
+    assert_eq!(decode_message(b"", &debezium(), arrived(), &Limits::default()), Ok(None));
+    let flat = decode_message(b"", &accounts(OperationOf::Nothing), arrived(), &Limits::default());
+    assert_eq!(flat.map_err(|refused| refused.code), Err("no_value"));
     for quiet in [
         "null",
         r#"{"schema":{"type":"struct"},"payload":null}"#,

@@ -5,10 +5,12 @@
 //! taken (what the log says), and how far a sink has come (what was delivered, kept with Kafka and beside the logs).
 //! See `docs/decisions/0030-kafka-through-the-log.md`.
 //!
-//! `source` reads, `sink` writes, `check` looks whether what the definitions name is there. `worker` and `journal` are for projects that several processes share.
+//! `source` reads, `formats` makes rows of records, `sink` writes, `check` looks whether what the definitions name is there. `worker` and `journal` are for
+//! projects that several processes share.
 
 mod check;
 mod client;
+mod formats;
 mod journal;
 mod sink;
 mod source;
@@ -22,7 +24,8 @@ use anyhow::Context;
 use kilter_pipeline::{Decision, Layout};
 use kilter_runtime::Service;
 
-pub use check::{Finding, check};
+pub use check::{Finding, SchemaFinding, check};
+pub use formats::schema_problems;
 pub use worker::{Worker, WorkerOptions};
 
 /// How a decision is written as JSON: as the HTTP API gives it.
@@ -37,7 +40,7 @@ pub struct Running {
 /// Starts reading the sources' topics and feeding the sinks.
 ///
 /// # Errors
-/// Settings that the client library does not take, or an environment variable that is not set. Brokers that do not answer are waited for.
+/// Settings that the client library does not take, an environment variable that is not set, or a file with a schema that cannot be read. Brokers that do not answer are waited for.
 pub fn start(service: &Arc<Service>, decision_json: DecisionJson) -> anyhow::Result<Running> {
     start_with(service, decision_json, &tokio::runtime::Handle::current())
 }
@@ -54,8 +57,12 @@ fn start_with(service: &Arc<Service>, decision_json: DecisionJson, runtime: &tok
     };
     // Without a source of it now there may be one after a change of definitions.
     let consumer = source::Consumer::new(&client)?;
+    let formats = source::Formats::new(formats::registry(project)?);
+    if let Some(problem) = schema_problems(project).into_iter().next() {
+        anyhow::bail!(problem);
+    }
     let reading = (Arc::clone(service), runtime.clone(), Arc::clone(&stopping));
-    spawn("kafka".into(), Box::new(move || source::run(&consumer, &reading.0, &reading.1, &reading.2)))?;
+    spawn("kafka".into(), Box::new(move || source::run(&consumer, formats, &reading.0, &reading.1, &reading.2)))?;
     for (name, def) in project.definitions.sink.iter() {
         let sink = sink::Sink::new(service, &client, name, def, decision_json)?;
         let (runtime, stopping) = (runtime.clone(), Arc::clone(&stopping));

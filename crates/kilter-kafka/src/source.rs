@@ -5,13 +5,13 @@
 //!
 //! Whatever goes wrong ends a *stretch*: what is under way is forgotten, the sequencer is asked again how far it is, and reading goes on from there.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use kilter_connect::{Decoded, Limits, Rejection, RowFormat, TimeOf, decode_message};
+use kilter_connect::{Decoded, OperationOf, Rejection, RowFormat, TimeOf};
 use kilter_core::{EventTime, Origin, SourceId, Value};
 use kilter_runtime::project::{Connector, Project, Start, WorkersDef};
 use kilter_runtime::{CHUNK_ROWS, Enqueued, PartitionStatus, Positions, Service};
@@ -24,6 +24,7 @@ use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 
 use crate::client::{self, Backoff, PATIENCE, Settings, lock};
+use crate::formats::{Decoder, Frame, Missing, Registry, Unframed};
 
 /// Chunks on their way to the sequencer at a time.
 const IN_FLIGHT: usize = 8;
@@ -97,6 +98,10 @@ struct Topic {
     topic: String,
     start: Start,
     format: Arc<RowFormat>,
+    /// Or why there is none.
+    decoder: Result<Decoder, String>,
+    /// Ids of schemas that were noted since the stretch began.
+    noted_schemas: BTreeSet<u32>,
     /// The one partition to read, of so many; none: all of them.
     share: Option<Share>,
 }
@@ -110,14 +115,40 @@ struct Share {
     key: usize,
 }
 
+/// What outlives a stretch: the schemas that are known, and those that are waited for.
+pub struct Formats {
+    registry: Option<Arc<Registry>>,
+    /// By source: the schema that could not be asked for.
+    awaited: BTreeMap<String, u32>,
+}
+
+impl Formats {
+    pub fn new(registry: Option<Arc<Registry>>) -> Formats {
+        Formats { registry, awaited: BTreeMap::new() }
+    }
+
+    /// Why the records of a topic cannot be read; none: they can, as far as is known.
+    fn problem(&mut self, topic: &Topic) -> Option<String> {
+        if let Err(problem) = &topic.decoder {
+            return Some(problem.clone());
+        }
+        let (registry, id) = (self.registry.as_ref()?, self.awaited.get(&topic.name)?);
+        if let Err(Missing::Down(reason)) = registry.schema(*id) {
+            return Some(reason);
+        }
+        self.awaited.remove(&topic.name);
+        None
+    }
+}
+
 /// Reads until told to stop.
-pub fn run(consumer: &Consumer, service: &Arc<Service>, runtime: &Handle, stopping: &AtomicBool) {
+pub fn run(consumer: &Consumer, mut formats: Formats, service: &Arc<Service>, runtime: &Handle, stopping: &AtomicBool) {
     let mut backoff = Backoff::new();
     while !stopping.load(Ordering::Acquire) {
         let began = Instant::now();
         // After a change of definitions the sources are those of the new ones.
         let service = service.current();
-        match Stretch::begin(consumer, &service, runtime).and_then(|mut stretch| stretch.run(stopping)) {
+        match Stretch::begin(consumer, &mut formats, &service, runtime).and_then(|mut stretch| stretch.run(stopping)) {
             Ok(()) => backoff.reset(),
             Err(e) => {
                 if began.elapsed() > LONG {
@@ -151,6 +182,7 @@ struct Sent {
 
 struct Stretch<'a> {
     consumer: &'a BaseConsumer<Ends>,
+    formats: &'a mut Formats,
     service: &'a Arc<Service>,
     runtime: &'a Handle,
     topics: Vec<Topic>,
@@ -172,7 +204,12 @@ struct Stretch<'a> {
 
 impl<'a> Stretch<'a> {
     /// Assigns every partition of every topic, each from where the log ends.
-    fn begin(consumer: &'a Consumer, service: &'a Arc<Service>, runtime: &'a Handle) -> anyhow::Result<Stretch<'a>> {
+    fn begin(
+        consumer: &'a Consumer,
+        formats: &'a mut Formats,
+        service: &'a Arc<Service>,
+        runtime: &'a Handle,
+    ) -> anyhow::Result<Stretch<'a>> {
         let consumer = &consumer.0;
         let project = &service.project;
         let topics: Vec<Topic> = project
@@ -184,9 +221,10 @@ impl<'a> Stretch<'a> {
                 let source = SourceId(place as u16);
                 let def = project.definitions.source.get(&settings.name)?;
                 let (name, topic) = (settings.name.clone(), def.topic.clone()?);
-                let format = Arc::clone(service.format(source));
+                let decoder = Decoder::new(def, formats.registry.as_ref(), &project.dir);
+                let (format, noted_schemas) = (Arc::clone(service.format(source)), BTreeSet::new());
                 let share = share(project, &format);
-                Some(Topic { source, name, topic, start: def.start, format, share })
+                Some(Topic { source, name, topic, start: def.start, format, decoder, noted_schemas, share })
             })
             .collect();
         let mut assignment = TopicPartitionList::new();
@@ -195,10 +233,19 @@ impl<'a> Stretch<'a> {
         for topic in &topics {
             let known = runtime.block_on(service.attach(topic.source, &format!("kafka:{}", topic.topic)))?;
             // One topic that cannot be read keeps no other from being read.
-            let Some(positions) = positions(consumer, topic, &known)? else {
-                waited_for = true;
-                done.push(Positions::new());
-                continue;
+            let found = match formats.problem(topic) {
+                Some(problem) => Err(problem),
+                None => positions(consumer, topic, &known)?,
+            };
+            service.status.set_source_problem(&topic.name, found.as_ref().err().cloned());
+            let positions = match found {
+                Ok(positions) => positions,
+                Err(problem) => {
+                    tracing::warn!(source = topic.name, topic = topic.topic, problem, "the topic is not read yet; it is waited for");
+                    waited_for = true;
+                    done.push(Positions::new());
+                    continue;
+                }
             };
             if positions.keys().any(|partition| !known.contains_key(partition)) {
                 // Where a new partition is begun is decided once.
@@ -213,6 +260,7 @@ impl<'a> Stretch<'a> {
         let now = Instant::now();
         Ok(Stretch {
             consumer,
+            formats,
             service,
             runtime,
             by_topic: topics.iter().enumerate().map(|(i, t)| (t.topic.clone(), i)).collect(),
@@ -237,7 +285,7 @@ impl<'a> Stretch<'a> {
             let mut taken = 0;
             while let Some(message) = polled {
                 match message {
-                    Ok(message) => self.take(&message),
+                    Ok(message) => self.take(&message)?,
                     Err(e) if client::passes(&e) => tracing::debug!(error = %e, "Kafka"),
                     Err(e) => return Err(anyhow::Error::new(e)),
                 }
@@ -262,13 +310,15 @@ impl<'a> Stretch<'a> {
     }
 
     /// Puts one record into its source's chunk.
-    fn take(&mut self, message: &BorrowedMessage<'_>) {
+    fn take(&mut self, message: &BorrowedMessage<'_>) -> anyhow::Result<()> {
         let (Some(&place), Ok(partition), Ok(position)) =
             (self.by_topic.get(message.topic()), u32::try_from(message.partition()), u64::try_from(message.offset()))
         else {
-            return;
+            return Ok(());
         };
         let origin = Origin { partition, position };
+        let payload = message.payload();
+        let frame = self.frame(place, payload)?;
         let format = &self.topics[place].format;
         let now = self.service.clock().now();
         // A source that goes by the time of arrival goes by the record's own, which is the same whenever it is read.
@@ -276,22 +326,16 @@ impl<'a> Stretch<'a> {
             (TimeOf::Arrival, Some(millis)) => EventTime(millis.saturating_mul(1000)),
             _ => now,
         };
+        let decoder = self.topics[place].decoder.as_ref().map_err(|problem| anyhow::anyhow!("{problem}"))?;
+        let decoded = frame.and_then(|frame| decoder.decode(payload, frame.as_ref(), format, arrived));
+        let decoded = decoded.and_then(|row| self.topics[place].placed(row, origin, payload));
         let chunk = &mut self.chunks[place];
         chunk.received.get_or_insert_with(Instant::now);
         chunk.next.insert(partition, position + 1);
-        let message_bytes = message.payload().unwrap_or_default();
-        match decode_message(message_bytes, format, arrived, &Limits::default()) {
+        match decoded {
             Ok(Some(mut row)) => {
                 row.origin = Some(origin);
-                let misplaced = self.topics[place].share.as_ref().and_then(|share| share.misplaced(&row.row, origin));
-                chunk.eventless |= misplaced.is_some();
-                chunk.rows.push(match misplaced {
-                    None => Ok(row),
-                    Some(message) => Err(Rejection {
-                        origin: Some(Box::new(origin)),
-                        ..Rejection::of_message("wrong_partition", message, MISPLACED_HINT, message_bytes)
-                    }),
-                });
+                chunk.rows.push(Ok(row));
             }
             Ok(None) => chunk.eventless = true,
             Err(mut rejection) => {
@@ -300,6 +344,30 @@ impl<'a> Stretch<'a> {
                 chunk.eventless = true;
             }
         }
+        Ok(())
+    }
+
+    /// What a record says of its schema, which is noted when it is met for the first time. A schema that cannot be asked for ends the stretch: its topic is not
+    /// read before it can.
+    fn frame(&mut self, place: usize, payload: Option<&[u8]>) -> anyhow::Result<Result<Option<Frame>, Rejection>> {
+        let topic = &mut self.topics[place];
+        let decoder = topic.decoder.as_ref().map_err(|problem| anyhow::anyhow!("{problem}"))?;
+        let frame = match decoder.frame(payload) {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return Ok(Ok(None)),
+            Err(Unframed::Rejected(rejection)) => return Ok(Err(rejection)),
+            Err(Unframed::Down(id, reason)) => {
+                self.formats.awaited.insert(topic.name.clone(), id);
+                return Err(anyhow::anyhow!("source `{}`: schema {id} is needed: {reason}", topic.name));
+            }
+        };
+        let id = frame.known.id;
+        if !topic.noted_schemas.contains(&id) {
+            let fields = frame.shape(topic.format.operation == OperationOf::Debezium).told();
+            self.runtime.block_on(self.service.met_schema(&topic.name, id, &fields))?;
+            topic.noted_schemas.insert(id);
+        }
+        Ok(Ok(Some(frame)))
     }
 
     /// Hands the chunks to the sequencer.
@@ -367,7 +435,18 @@ impl<'a> Stretch<'a> {
     }
 }
 
-/// Nothing: this process has all partitions.
+impl Topic {
+    /// Turns a row away that lies in another partition than its key belongs to.
+    fn placed(&self, row: Option<Decoded>, origin: Origin, payload: Option<&[u8]>) -> Result<Option<Decoded>, Rejection> {
+        let misplaced = self.share.as_ref().zip(row.as_ref()).and_then(|(share, row)| share.misplaced(&row.row, origin));
+        match misplaced {
+            None => Ok(row),
+            Some(message) => Err(Rejection::of_message("wrong_partition", message, payload.unwrap_or_default()).hint(MISPLACED_HINT)),
+        }
+    }
+}
+
+/// None: this process has all partitions.
 fn share(project: &Project, format: &RowFormat) -> Option<Share> {
     let shard = project.shard.as_ref()?.number;
     let workers = project.definitions.workers.clone()?;
@@ -387,25 +466,20 @@ impl Share {
     }
 }
 
-/// Where each partition of a topic is taken up; none, and a word in the log, of a topic that is not there or cannot be read on.
-fn positions(consumer: &BaseConsumer<Ends>, topic: &Topic, known: &Positions) -> anyhow::Result<Option<Positions>> {
+/// Where each partition of a topic is taken up; else why it is not there or cannot be read on.
+fn positions(consumer: &BaseConsumer<Ends>, topic: &Topic, known: &Positions) -> anyhow::Result<Result<Positions, String>> {
     let Some(partitions) = client::partitions(consumer.client(), &topic.topic)? else {
-        tracing::warn!(source = topic.name, topic = topic.topic, "there is no such topic; it is waited for");
-        return Ok(None);
+        return Ok(Err(format!("there is no topic \"{}\"", topic.topic)));
     };
     let partitions = match &topic.share {
         None => partitions,
         Some(share) if partitions.len() == share.workers.shards as usize => vec![share.shard],
         Some(share) => {
-            tracing::error!(
-                source = topic.name,
-                topic = topic.topic,
-                partitions = partitions.len(),
-                shards = share.workers.shards,
-                "the topic has another number of partitions than there are shards: it is not read\n  \
-                 hint: give every topic as many partitions as `shards` of [workers] says"
-            );
-            return Ok(None);
+            return Ok(Err(format!(
+                "it has {} partitions, and `shards` of [workers] is {}: give every topic as many partitions as there are shards",
+                partitions.len(),
+                share.workers.shards
+            )));
         }
     };
     let mut positions = Positions::new();
@@ -426,7 +500,10 @@ fn positions(consumer: &BaseConsumer<Ends>, topic: &Topic, known: &Positions) ->
                     "more was read from the topic than it has: it was deleted and made anew, or is another. It is not read\n  \
                      hint: it holds other events under the old offsets: give it another name, or read it by a new source"
                 );
-                return Ok(None);
+                return Ok(Err(format!(
+                    "partition {partition} of topic \"{}\" ends at {high}, and was read up to {next}: the topic was made anew",
+                    topic.topic
+                )));
             }
             (Some(&next), _) if next < low => {
                 tracing::error!(
@@ -458,5 +535,5 @@ fn positions(consumer: &BaseConsumer<Ends>, topic: &Topic, known: &Positions) ->
             }
         }
     }
-    Ok(Some(positions))
+    Ok(Ok(positions))
 }

@@ -15,6 +15,7 @@ pub mod eras;
 pub mod erase;
 pub mod feature_service;
 pub mod files;
+pub mod incoming;
 pub mod jobs;
 pub mod journal;
 pub mod project;

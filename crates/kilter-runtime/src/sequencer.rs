@@ -947,6 +947,7 @@ impl Sequencer {
             log_offset: Some(event.offset),
             origin: event.origin.map(|o| o.to_string()),
             payload: Some(kilter_connect::row_to_json(&source.schema, &event.row).to_string()),
+            payload_base64: false,
             payload_cut: false,
         }
     }

@@ -732,6 +732,7 @@ impl Service {
                     log_offset: None,
                     origin: r.origin.as_ref().map(|o| o.to_string()),
                     payload: Some(r.payload.to_string()),
+                    payload_base64: r.payload_base64,
                     payload_cut: false,
                 }
             })

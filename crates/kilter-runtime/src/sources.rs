@@ -55,6 +55,8 @@ pub struct SourceHealth {
     pub silent: Option<Span>,
     /// Of the topic that it reads.
     pub partitions: BTreeMap<u32, PartitionStatus>,
+    /// Why its topic is not read at present.
+    pub problem: Option<String>,
 }
 
 impl Service {
@@ -62,6 +64,7 @@ impl Service {
     pub fn sources(&self) -> Vec<SourceHealth> {
         let counts = self.status.counts();
         let partitions = self.status.partitions();
+        let mut problems = self.status.source_problems();
         let mut reasons = self.data.door.reasons();
         let now = self.clock().now();
         let mut found = Vec::new();
@@ -79,6 +82,7 @@ impl Service {
                 watermark: place.and_then(|s| counts.watermarks.get(s)).copied().flatten(),
                 last_arrival: tally.arrived,
                 silent,
+                problem: problems.remove(&source.name),
                 partitions: partitions.iter().filter(|((name, _), _)| *name == source.name).map(|((_, n), s)| (*n, *s)).collect(),
                 ..of(&source.name, tally.events, reasons.remove(&source.name).unwrap_or_default())
             };
@@ -104,5 +108,6 @@ fn of(source: &str, events: u64, mut reasons: BTreeMap<String, u64>) -> SourceHe
         last_arrival: None,
         silent: None,
         partitions: BTreeMap::new(),
+        problem: None,
     }
 }

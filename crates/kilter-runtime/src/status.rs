@@ -46,6 +46,8 @@ pub struct Status {
     pub watches: Mutex<BTreeMap<String, WatchState>>,
     /// By source and partition: how far a source that is read from a partitioned stream has come.
     partitions: Mutex<BTreeMap<(String, u32), PartitionStatus>>,
+    /// By source: why its topic is not read at present.
+    source_problems: Mutex<BTreeMap<String, String>>,
     /// By sink: how far it has come.
     sinks: Mutex<BTreeMap<String, SinkStatus>>,
     /// The newest apply of changed definitions.
@@ -197,6 +199,7 @@ impl Default for Status {
             readings: Mutex::default(),
             watches: Mutex::default(),
             partitions: Mutex::default(),
+            source_problems: Mutex::default(),
             sinks: Mutex::default(),
             apply: Mutex::default(),
         }
@@ -250,6 +253,19 @@ impl Status {
 
     pub fn set_partition(&self, source: &str, partition: u32, state: PartitionStatus) {
         lock(&self.partitions).insert((source.to_owned(), partition), state);
+    }
+
+    /// Says why the topic of a source is not read; none: it is.
+    pub fn set_source_problem(&self, source: &str, problem: Option<String>) {
+        let mut problems = lock(&self.source_problems);
+        match problem {
+            Some(problem) => problems.insert(source.to_owned(), problem),
+            None => problems.remove(source),
+        };
+    }
+
+    pub fn source_problems(&self) -> BTreeMap<String, String> {
+        lock(&self.source_problems).clone()
     }
 
     pub fn change_sink(&self, sink: &str, change: impl FnOnce(&mut SinkStatus)) {

@@ -13,7 +13,8 @@ use kilter_learn::selection::Setting;
 use kilter_learn::{Learner, Task};
 use kilter_pipeline::{ClockMode, Signal, When};
 use kilter_runtime::project::{
-    FILE_NAME, Project, Report, Severity, SourceTime, TEMPLATES, check_text, graph, json_schema, load, new_project,
+    FILE_NAME, Project, Report, Severity, SourceFormat, SourceTime, TEMPLATES, TopicFormat, check_text, graph, json_schema, load,
+    new_project,
 };
 
 const LENDER: &str = r#"
@@ -1142,6 +1143,7 @@ fn every_key_of_the_schema_is_read_and_explained() {
         ("StateDef", "state"),
         ("KafkaDef", "kafka"),
         ("WorkersDef", "workers"),
+        ("RegistryDef", "kafka.schema_registry"),
         ("SourceDef", "source.x"),
         ("FeaturesDef", "features.x"),
         ("ServiceDef", "service.x"),
@@ -1294,6 +1296,65 @@ fn what_workers_share_belongs_to_one_key() {
         let found = report.problems.iter().find(|p| p.code == code && p.to_string().contains(said));
         assert!(found.is_some(), "no `{code}` with `{said}` in\n{report}");
     }
+}
+
+const REGISTRY: &str = "brokers = [\"a.example:9092\", \"b.example:9092, c.example:9093\"]\n";
+
+/// With these lines of the source that reads a topic, and these of [kafka].
+fn with_schema(source: &str, kafka: &str) -> String {
+    let topic = "topic = \"transactions\"\n";
+    on_kafka(&[(topic, &format!("{topic}{source}\n")), (REGISTRY, &format!("{REGISTRY}{kafka}\n"))])
+}
+
+#[test]
+fn forms_of_records_are_read_and_change_no_meaning() {
+    let registry = "schema_registry = { url = \"https://${HOST}:8081\", username = \"kilter\", password = \"${SECRET}\", ca = \"ca.pem\" }";
+    let plain = sound(LENDER).plan.hash;
+    for (source, kafka, format) in [
+        ("", "", None),
+        ("format = \"json\"", "", Some(TopicFormat::Json)),
+        ("format = \"avro\"", registry, Some(TopicFormat::Avro)),
+        ("format = \"protobuf\"", registry, Some(TopicFormat::Protobuf)),
+        ("format = \"json_schema\"", registry, Some(TopicFormat::JsonSchema)),
+        ("format = \"avro\"\nschema = \"a.avsc\"", "", Some(TopicFormat::Avro)),
+        ("format = \"protobuf\"\nschema = \"a.proto\"\nmessage = \"shop.A\"", "", Some(TopicFormat::Protobuf)),
+    ] {
+        let project = sound(&with_schema(source, kafka));
+        assert_eq!(project.plan.hash, plain, "{source}");
+        assert_eq!(project.definitions.source.get("transactions").unwrap().format.and_then(SourceFormat::topic), format, "{source}");
+    }
+    let project = sound(&with_schema("format = \"avro\"", registry));
+    let registry = project.definitions.kafka.as_ref().unwrap().schema_registry.as_ref().unwrap();
+    let filled = registry.filled(|name| Some(name.to_lowercase())).unwrap();
+    assert_eq!((filled.url.as_str(), filled.password.as_deref()), ("https://host:8081", Some("secret")));
+    let missing = registry.filled(|name| (name == "HOST").then(|| "host".into())).unwrap_err();
+    assert_eq!(missing, "`kafka.schema_registry.password` asks for the environment variable SECRET, which is not set");
+}
+
+#[test]
+fn what_is_wrong_with_forms_of_records_is_said() {
+    let registry = "schema_registry = { url = \"http://127.0.0.1:8081\" }";
+    let cases = [
+        ("format = \"parquet\"", "", "unknown_word", "valid here: json, avro, protobuf, json_schema"),
+        ("format = \"avro\"", "", "missing", "or name a file as `schema`"),
+        ("format = \"json_schema\"", "", "missing", "add `schema_registry = "),
+        ("schema = \"a.avsc\"", registry, "misplaced", "`schema` is for the formats"),
+        ("format = \"json_schema\"\nschema = \"a.json\"", registry, "misplaced", "`schema` is for the formats"),
+        ("format = \"protobuf\"\nschema = \"a.proto\"", "", "missing", "the message of the `.proto` file"),
+        ("format = \"protobuf\"\nmessage = \"shop.A\"", registry, "misplaced", "framed records say themselves"),
+        ("", "schema_registry = { url = \"127.0.0.1:8081\" }", "bad_address", "one address such as"),
+        ("", "schema_registry = { url = \"http://who:pass@127.0.0.1:8081\" }", "bad_address", "under `username` and `password`"),
+        ("", "schema_registry = { url = \"http://a:1\", username = \"u\" }", "missing", "`username` goes together with `password`"),
+        ("", "schema_registry = \"http://a:1\"", "wrong_type", "must be a table"),
+        ("", "schema_registry = { url = \"http://a:1\", user = \"u\" }", "unknown_key", "username"),
+    ];
+    for (source, kafka, code, said) in cases {
+        let report = check(&with_schema(source, kafka)).unwrap_err();
+        let found = report.problems.iter().find(|p| p.code == code).unwrap_or_else(|| panic!("no `{code}` in\n{report}"));
+        assert!(found.to_string().contains(said), "`{said}` is not in\n{found}");
+    }
+    let report = check(&LENDER.replace("[source.transactions]\n", "[source.transactions]\nschema = \"a.avsc\"\n")).unwrap_err();
+    assert!(report.to_string().contains("`schema` is for the connector \"kafka\""), "{report}");
 }
 
 proptest::proptest! {

@@ -39,6 +39,9 @@ pub struct DeadLetter {
     /// The offending payload as text, at most [`MAX_PAYLOAD_BYTES`]; bytes that are no UTF-8 are replaced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload: Option<String>,
+    /// `payload` is base64 of bytes that are no text.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub payload_base64: bool,
     /// Whether `payload` is only the beginning.
     #[serde(default, skip_serializing_if = "is_false")]
     pub payload_cut: bool,

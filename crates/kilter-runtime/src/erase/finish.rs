@@ -135,7 +135,14 @@ fn decision_stub(bytes: &[u8], erasure: u64) -> Option<Vec<u8>> {
 fn letter_stub(bytes: &[u8], erasure: &str) -> Option<Vec<u8>> {
     let letter: DeadLetter = serde_json::from_slice(bytes).ok()?;
     letter.payload.as_ref()?;
-    let left = DeadLetter { detail: format!("erased ({erasure})"), hint: None, payload: None, payload_cut: false, ..letter };
+    let left = DeadLetter {
+        detail: format!("erased ({erasure})"),
+        hint: None,
+        payload: None,
+        payload_base64: false,
+        payload_cut: false,
+        ..letter
+    };
     serde_json::to_vec(&left).ok()
 }
 

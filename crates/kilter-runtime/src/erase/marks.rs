@@ -111,11 +111,15 @@ impl<'a> Lookout<'a> {
         Ok(fields.marks().find(bears))
     }
 
-    /// Whether a dead letter speaks of the entity: by a field of its payload, or, when the payload cannot be read, by a word in it.
+    /// Whether a dead letter speaks of the entity: by a field of its payload, or, when the payload cannot be read, by a word in it. Bytes that are no text may
+    /// hold a key in any form: those of a source in which the entity is looked for are taken to speak of it.
     pub fn letter(&self, letter: &DeadLetter) -> bool {
         let source = letter.source.as_deref();
         let marks = || self.marks.iter().filter(move |m| source.is_none_or(|s| s == m.source));
         let Some(payload) = &letter.payload else { return false };
+        if letter.payload_base64 {
+            return marks().next().is_some();
+        }
         match serde_json::from_str::<Json>(payload) {
             Ok(json @ (Json::Object(_) | Json::Array(_))) => marks().any(|mark| self.in_json(mark, &json)),
             _ => {
@@ -199,6 +203,11 @@ mod tests {
         };
         assert!(speaks("payments", r#"{"customer":"c-42","amount":"much"}"#));
         assert!(speaks("payments", r#"{"payload":{"after":[{"customer":"c-42"}]}}"#));
+        let of_bytes = |source: &str| {
+            let payload = Some("AAAAAAE=".to_owned());
+            lookout.letter(&DeadLetter { source: Some(source.into()), payload, payload_base64: true, ..DeadLetter::default() })
+        };
+        assert!(of_bytes("payments") && !of_bytes("elsewhere"), "what a source's bytes hold is not known");
         assert!(speaks("payments", r#"{"a":1,"b":"x"}"#));
         assert!(!speaks("payments", r#"{"a":1,"b":"y"}"#));
         assert!(!speaks("payments", r#"{"customer":"c-421","note":"not c-42"}"#), "a field that can be read is not guessed at");

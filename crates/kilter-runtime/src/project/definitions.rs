@@ -143,10 +143,14 @@ pub struct SourceDef {
     pub connector: Connector,
     /// The file to read, relative to the project's folder; only with the connector `file`.
     pub path: Option<String>,
-    /// Form of the file; told by its extension when left out.
-    pub format: Option<FileFormat>,
+    /// Form of the events: of a file told by its extension when left out, of a topic's records JSON.
+    pub format: Option<SourceFormat>,
     /// The topic to read; only with the connector `kafka`.
     pub topic: Option<String>,
+    /// The file with the schema of a topic's records, relative to the project's folder; left out: the schema registry has it.
+    pub schema: Option<String>,
+    /// With a `.proto` file as `schema`: the full name of the message that a record is.
+    pub message: Option<String>,
     /// Where a partition is begun that was not read before; only with the connector `kafka`.
     #[serde(skip_serializing_if = "is_default")]
     #[schemars(default)]
@@ -467,6 +471,54 @@ pub enum FileFormat {
     Json,
 }
 
+/// Form of a topic's records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TopicFormat {
+    /// One JSON object.
+    #[default]
+    Json,
+    /// Avro: framed as the schema registry has it, or bare by the file `schema`.
+    Avro,
+    /// Protocol Buffers: framed as the schema registry has it, or bare by the file `schema`.
+    Protobuf,
+    /// One JSON object, framed as the schema registry has it.
+    JsonSchema,
+}
+
+impl TopicFormat {
+    /// As it is written in the definitions.
+    pub fn word(self) -> &'static str {
+        Self::WORDS.iter().find(|(_, format)| *format == self).map_or("", |(word, _)| word)
+    }
+}
+
+/// Form of a source's events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum SourceFormat {
+    /// With the connector `file`.
+    File(FileFormat),
+    /// With the connector `kafka`.
+    Topic(TopicFormat),
+}
+
+impl SourceFormat {
+    pub fn file(self) -> Option<FileFormat> {
+        match self {
+            SourceFormat::File(format) => Some(format),
+            SourceFormat::Topic(_) => None,
+        }
+    }
+
+    pub fn topic(self) -> Option<TopicFormat> {
+        match self {
+            SourceFormat::Topic(format) => Some(format),
+            SourceFormat::File(_) => None,
+        }
+    }
+}
+
 /// The form in which changes of a table's rows come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -541,6 +593,15 @@ impl Word for FileFormat {
     const WHAT: &'static str = "format";
     const WORDS: &'static [(&'static str, Self)] =
         &[("parquet", FileFormat::Parquet), ("csv", FileFormat::Csv), ("ndjson", FileFormat::Ndjson), ("json", FileFormat::Json)];
+}
+impl Word for TopicFormat {
+    const WHAT: &'static str = "format";
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("json", TopicFormat::Json),
+        ("avro", TopicFormat::Avro),
+        ("protobuf", TopicFormat::Protobuf),
+        ("json_schema", TopicFormat::JsonSchema),
+    ];
 }
 impl Word for Envelope {
     const WHAT: &'static str = "envelope";

@@ -12,6 +12,7 @@ use kilter_learn::{Learner, Objective};
 use kilter_pipeline::{DecisionPlan, ModelPlan, MonitorPlan, Plan, SchedulePlan, ServicePlan, When};
 
 use super::Project;
+use super::definitions::SourceFormat;
 use super::lineage::{PersonalData, personal_column};
 use super::watch::{WatchKind, WatchPlan};
 
@@ -21,9 +22,13 @@ pub fn graph(project: &Project) -> String {
     let mut out = format!("project {}   definitions {}\n", plan.project, &plan.hash[..12.min(plan.hash.len())]);
     for (i, source) in plan.sources.iter().enumerate() {
         let settings = project.source_settings.get(i);
-        let origin = settings.map_or_else(String::new, |s| match &s.path {
-            Some(path) => format!("file {}, ", path.display()),
-            None => "http, ".to_owned(),
+        let topic = project.definitions.source.get(&source.name).and_then(|def| Some((def.topic.as_ref()?, def.format)));
+        let origin = settings.map_or_else(String::new, |s| match (&s.path, topic) {
+            (Some(path), _) => format!("file {}, ", path.display()),
+            (None, Some((topic, format))) => {
+                format!("topic {topic} of {}, ", format.and_then(SourceFormat::topic).unwrap_or_default().word())
+            }
+            (None, None) => "http, ".to_owned(),
         });
         let time = settings.map_or("", |s| s.time_text.as_str());
         let changes = match source.key.as_slice() {

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::definitions::{Definitions, Named};
 
 /// Keys that change where events come from or what people read, never what a given log leads to.
-const WITHOUT_EFFECT: [&str; 12] = [
+const WITHOUT_EFFECT: [&str; 14] = [
     "description",
     "owner",
     "personal_data",
@@ -18,6 +18,8 @@ const WITHOUT_EFFECT: [&str; 12] = [
     "format",
     "topic",
     "start",
+    "schema",
+    "message",
     "unknown",
     "max_future",
     "idle_after",

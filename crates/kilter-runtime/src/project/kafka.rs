@@ -7,7 +7,7 @@ use kilter_core::{EventTime, Problem, list};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 
-use super::definitions::{Connector, Definitions, OneOrMore, Word, is_default};
+use super::definitions::{Connector, Definitions, OneOrMore, SourceFormat, TopicFormat, Word, is_default};
 use super::document::{At, Document, join};
 use super::reader::Reader;
 
@@ -24,6 +24,22 @@ pub struct KafkaDef {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(default)]
     pub properties: BTreeMap<String, String>,
+    /// The schema registry that knows the schemas of framed records.
+    pub schema_registry: Option<RegistryDef>,
+}
+
+/// A schema registry that speaks Confluent's REST interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct RegistryDef {
+    /// Where it answers, such as `http://127.0.0.1:8081`. `${NAME}` here and in the values below is the environment variable NAME.
+    pub url: String,
+    /// Of a registry that asks for it: the user's name, or the key of an API.
+    pub username: Option<String>,
+    /// The user's password, or the secret of an API.
+    pub password: Option<String>,
+    /// A PEM file with the certificates that a registry's own must rest on, relative to the project's folder; left out: those of the web.
+    pub ca: Option<String>,
 }
 
 /// Where a source begins with a partition that it has not read before.
@@ -97,19 +113,23 @@ impl SinkDef {
 pub(super) struct Topic {
     pub topic: Option<String>,
     pub start: Start,
+    pub schema: Option<String>,
+    pub message: Option<String>,
 }
 
 /// Reads the keys that only a source with the connector `kafka` may have.
-pub(super) fn read_topic(t: &mut Reader<'_>, connector: Option<Connector>, knows_connector: bool) -> Topic {
+pub(super) fn read_topic(t: &mut Reader<'_>, connector: Option<Connector>, knows_connector: bool, format: TopicFormat) -> Topic {
     let topic = t.text("topic");
     let start = t.text("start");
+    let (schema, message) = (t.text("schema"), t.text("message"));
     if connector == Some(Connector::Kafka) {
         t.require("topic", "the topic to read: `topic = \"transactions\"`");
         if let Some(topic) = &topic {
             check_topic(t, topic);
         }
+        check_schema(t, format);
     } else if knows_connector {
-        for key in ["topic", "start"] {
+        for key in ["topic", "start", "schema", "message"] {
             if t.has(key) {
                 let problem = Problem::new("misplaced", format!("`{key}` is for the connector \"kafka\""));
                 t.document.error(At::Key(&t.at(key)), problem.hint("add `connector = \"kafka\"`, or leave it out"));
@@ -128,7 +148,29 @@ pub(super) fn read_topic(t: &mut Reader<'_>, connector: Option<Connector>, knows
             }
         },
     };
-    Topic { topic, start }
+    Topic { topic, start, schema, message }
+}
+
+/// A file with a schema goes with the formats whose records tell nothing without one, and of a `.proto` file it must be said which message is meant.
+fn check_schema(t: &mut Reader<'_>, format: TopicFormat) {
+    if t.has("schema") && !matches!(format, TopicFormat::Avro | TopicFormat::Protobuf) {
+        let problem = Problem::new("misplaced", "`schema` is for the formats \"avro\" and \"protobuf\"");
+        t.document.error(
+            At::Key(&t.at("schema")),
+            problem.hint("add `format = \"avro\"`, or leave it out: records of JSON name their fields themselves"),
+        );
+        return;
+    }
+    let is_proto_file = t.has("schema") && format == TopicFormat::Protobuf;
+    if is_proto_file {
+        t.require("message", "the message of the `.proto` file that a record is: `message = \"shop.Payment\"`");
+    } else if t.has("message") {
+        let problem = Problem::new("misplaced", "`message` says which message of a `.proto` file is meant, and no such file is named");
+        t.document.error(
+            At::Key(&t.at("message")),
+            problem.hint("add `schema = \"FILE.proto\"`, or leave it out: framed records say themselves which message they are"),
+        );
+    }
 }
 
 /// The names that brokers take.
@@ -174,8 +216,32 @@ pub(super) fn read_kafka(mut t: Reader<'_>) -> Option<KafkaDef> {
         }
         properties.insert(name, text);
     }
+    let schema_registry = t.table("schema_registry", "the schema registry").and_then(read_registry);
     t.finish();
-    Some(KafkaDef { brokers: brokers?, group, properties })
+    Some(KafkaDef { brokers: brokers?, group, properties, schema_registry })
+}
+
+fn read_registry(mut t: Reader<'_>) -> Option<RegistryDef> {
+    t.require("url", "where it answers: `url = \"http://127.0.0.1:8081\"`");
+    let url = t.text("url");
+    let names_host = |url: &String| {
+        let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+        url.starts_with("${")
+            || rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/') && !rest.contains(['@', ',', '?', '#', ' ']))
+    };
+    if let Some(url) = url.as_ref().filter(|url| !names_host(url)) {
+        let problem = Problem::new("bad_address", format!("\"{url}\" is not the address of a schema registry"));
+        t.wrong("url", problem.hint("one address such as \"http://127.0.0.1:8081\"; who asks goes under `username` and `password`"));
+    }
+    let (username, password, ca) = (t.text("username"), t.text("password"), t.text("ca"));
+    for (given, other) in [("username", "password"), ("password", "username")] {
+        if t.has(given) && !t.has(other) {
+            let problem = Problem::new("missing", format!("`{given}` goes together with `{other}`"));
+            t.document.error(At::Key(&t.at(given)), problem.hint("a registry is told both, or neither"));
+        }
+    }
+    t.finish();
+    Some(RegistryDef { url: url?, username, password, ca })
 }
 
 /// What exactly-once rests on is not left to settings.
@@ -222,6 +288,21 @@ pub(super) fn check(document: &Document<'_>, definitions: &Definitions) {
     {
         let problem = Problem::new("missing", format!("`{first}` speaks to Kafka, and the file does not say where it is"));
         document.error(At::Key(&first), problem.hint("add [kafka] with `brokers = \"127.0.0.1:9092\"`"));
+    }
+    for (name, source) in definitions.source.iter() {
+        let format = source.format.and_then(SourceFormat::topic).unwrap_or_default();
+        let has_registry = definitions.kafka.as_ref().is_none_or(|k| k.schema_registry.is_some());
+        if format != TopicFormat::Json && source.schema.is_none() && !has_registry {
+            let problem = Problem::new(
+                "missing",
+                format!("the records of source \"{name}\" are read by their schema, and nothing says where that is"),
+            );
+            let hint = match format {
+                TopicFormat::JsonSchema => "add `schema_registry = { url = \"http://127.0.0.1:8081\" }` to [kafka]",
+                _ => "add `schema_registry = { url = \"http://127.0.0.1:8081\" }` to [kafka], or name a file as `schema`",
+            };
+            document.error(At::Value(&format!("source.{name}.format")), problem.hint(hint));
+        }
     }
     let mut topics: BTreeMap<&str, &str> = BTreeMap::new();
     for (name, source) in definitions.source.iter() {
@@ -279,22 +360,41 @@ pub fn filled(
     properties: &BTreeMap<String, String>,
     variable: impl Fn(&str) -> Option<String>,
 ) -> Result<BTreeMap<String, String>, String> {
-    let fill = |name: &str, text: &str| -> Result<String, String> {
-        let mut filled = String::new();
-        let mut rest = text;
-        while let Some((before, after)) = rest.split_once("${") {
-            let (variable_name, behind) =
-                after.split_once('}').ok_or_else(|| format!("`kafka.properties.{name}`: `${{` without a `}}`"))?;
-            let value = variable(variable_name)
-                .ok_or_else(|| format!("`kafka.properties.{name}` asks for the environment variable {variable_name}, which is not set"))?;
-            filled.push_str(before);
-            filled.push_str(&value);
-            rest = behind;
-        }
-        filled.push_str(rest);
-        Ok(filled)
-    };
+    let fill = |name: &str, text: &str| fill(&format!("kafka.properties.{name}"), text, &variable);
     properties.iter().map(|(name, text)| Ok((name.clone(), fill(name, text)?))).collect()
+}
+
+/// One such value, the key `at` of the definitions.
+fn fill(at: &str, text: &str, variable: impl Fn(&str) -> Option<String>) -> Result<String, String> {
+    let mut filled = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("${") {
+        let (variable_name, behind) = after.split_once('}').ok_or_else(|| format!("`{at}`: `${{` without a `}}`"))?;
+        let value =
+            variable(variable_name).ok_or_else(|| format!("`{at}` asks for the environment variable {variable_name}, which is not set"))?;
+        filled.push_str(before);
+        filled.push_str(&value);
+        rest = behind;
+    }
+    filled.push_str(rest);
+    Ok(filled)
+}
+
+impl RegistryDef {
+    /// With the variables of the environment filled in; an error names the variable that is missing.
+    pub fn filled(&self, variable: impl Fn(&str) -> Option<String>) -> Result<RegistryDef, String> {
+        let optional = |key: &str, text: &Option<String>| text.as_ref().map(|text| fill(&registry_key(key), text, &variable)).transpose();
+        Ok(RegistryDef {
+            url: fill(&registry_key("url"), &self.url, &variable)?,
+            username: optional("username", &self.username)?,
+            password: optional("password", &self.password)?,
+            ca: optional("ca", &self.ca)?,
+        })
+    }
+}
+
+fn registry_key(key: &str) -> String {
+    format!("kafka.schema_registry.{key}")
 }
 
 impl Serialize for Start {

@@ -34,7 +34,7 @@ use kilter_pipeline::Plan;
 
 pub use definitions::*;
 pub use graph::graph;
-pub use kafka::{Delivery, Feed, KafkaDef, SinkDef, Start, filled};
+pub use kafka::{Delivery, Feed, KafkaDef, RegistryDef, SinkDef, Start, filled};
 pub use lineage::{PersonalData, described, personal_column};
 pub use objects::{Difference, Kind, Object, beside, differences, objects};
 pub use partition::key_text;

@@ -187,7 +187,10 @@ fn read_state(mut t: Reader<'_>) -> Option<StateDef> {
 fn read_source(mut t: Reader<'_>) -> Option<SourceDef> {
     let connector = t.word("connector");
     let path = t.text("path");
-    let format = t.word("format");
+    let format = match connector {
+        Some(Connector::Kafka) => t.word("format").map(SourceFormat::Topic),
+        _ => t.word("format").map(SourceFormat::File),
+    };
     if connector == Some(Connector::File) {
         t.require("path", "the file to read, relative to the project's folder: `path = \"data/events.parquet\"`");
         let by_extension = path.as_deref().and_then(FileFormat::of_path);
@@ -196,7 +199,8 @@ fn read_source(mut t: Reader<'_>) -> Option<SourceDef> {
             t.wrong("path", problem.hint("add `format = \"parquet\"`, \"csv\", \"ndjson\" or \"json\""));
         }
     } else if connector.is_some() || !t.has("connector") {
-        for key in ["path", "format"] {
+        let format_too = (connector != Some(Connector::Kafka)).then_some("format");
+        for key in ["path"].into_iter().chain(format_too) {
             if t.has(key) {
                 let problem = Problem::new("misplaced", format!("`{key}` is for the connector \"file\""));
                 t.document.error(At::Key(&t.at(key)), problem.hint("add `connector = \"file\"`, or leave it out"));
@@ -204,11 +208,13 @@ fn read_source(mut t: Reader<'_>) -> Option<SourceDef> {
         }
     }
     let knows_connector = connector.is_some() || !t.has("connector");
-    let kafka::Topic { topic, start } = kafka::read_topic(&mut t, connector, knows_connector);
+    let topic_format = format.and_then(SourceFormat::topic).unwrap_or_default();
+    let kafka::Topic { topic, start, schema, message } = kafka::read_topic(&mut t, connector, knows_connector, topic_format);
     t.require("time", "the column that holds the event's time: `time = \"booked_at\"`; or \"arrival\"");
     let time = t.text("time");
     let id = t.text("id");
-    let changes = read_changes(&mut t, connector, format.or_else(|| path.as_deref().and_then(FileFormat::of_path)));
+    let file_format = format.and_then(SourceFormat::file).or_else(|| path.as_deref().and_then(FileFormat::of_path));
+    let changes = read_changes(&mut t, connector, file_format);
     t.require("columns", "name and type of each: `columns = { account_id = \"int64\", booked_at = \"timestamp\" }`");
     let columns = read_columns(&mut t);
     let lateness = t.span("lateness").unwrap_or_else(defaults::lateness);
@@ -219,12 +225,18 @@ fn read_source(mut t: Reader<'_>) -> Option<SourceDef> {
     let (owner, description) = (t.text("owner"), t.text("description"));
     t.finish();
     let connector = connector.unwrap_or_else(defaults::connector);
-    let format = format.or_else(|| path.as_deref().and_then(FileFormat::of_path)).filter(|_| connector == Connector::File);
+    let format = match connector {
+        Connector::Http => None,
+        Connector::File => file_format.map(SourceFormat::File),
+        Connector::Kafka => format,
+    };
     Some(SourceDef {
         connector,
         path,
         format,
         topic,
+        schema,
+        message,
         start,
         time: time?,
         id,

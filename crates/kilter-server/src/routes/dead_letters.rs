@@ -38,6 +38,8 @@ pub struct DeadLetter {
     origin: Option<String>,
     /// Its text, at most 64 KiB.
     payload: Option<String>,
+    /// Whether `payload` is base64 of bytes that are no text.
+    payload_base64: bool,
     /// Whether `payload` is only the beginning.
     payload_cut: bool,
 }
@@ -77,6 +79,7 @@ pub async fn list_dead_letters(State(app): State<App>, mut params: Params) -> An
         log_offset: letter.log_offset,
         origin: letter.origin,
         payload: letter.payload,
+        payload_base64: letter.payload_base64,
         payload_cut: letter.payload_cut,
     });
     ok(&DeadLetters { dead_letters: letters.collect(), next: page.next_before })

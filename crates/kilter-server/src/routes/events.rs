@@ -56,7 +56,7 @@ fn is_zero(n: &u64) -> bool {
 
 impl From<Rejection> for RowRejection {
     fn from(r: Rejection) -> Self {
-        RowRejection { row: r.row, code: r.code, field: r.field, message: r.message, hint: r.hint }
+        RowRejection { row: r.row, code: r.code, field: r.field.map(String::from), message: r.message, hint: r.hint }
     }
 }
 

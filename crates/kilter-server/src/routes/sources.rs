@@ -40,6 +40,8 @@ pub struct SourceState {
     silent_seconds: Option<f64>,
     /// Of the topic that it reads: how far each partition is. Empty for sources that read none.
     partitions: Vec<PartitionState>,
+    /// Why its topic is not read at present, such as a schema registry that does not answer.
+    problem: Option<String>,
 }
 
 /// One partition of a source's topic.
@@ -92,6 +94,7 @@ impl From<SourceHealth> for SourceState {
             watermark: s.watermark.map(Moment),
             last_arrival: s.last_arrival.map(Moment),
             silent_seconds: s.silent.map(|span| span.0 as f64 / 1e6),
+            problem: s.problem,
             partitions: s
                 .partitions
                 .into_iter()
@@ -136,6 +139,7 @@ pub fn register(app: &App, r: &mut Registry) {
     let silent = family::<Float>(r, "kilter_source_silence_seconds", "Since the newest event of a source arrived");
     let watermark = family::<Float>(r, "kilter_source_watermark_seconds", "Newest event time of a source, since 1970");
     let lag = family::<Gauge>(r, "kilter_source_lag_records", "Records of a source's topic that wait, by partition");
+    let stuck = family::<Gauge>(r, "kilter_source_stuck", "1 while a source's topic is not read because something is wrong");
     for s in app.service.sources() {
         for (partition, state) in &s.partitions {
             let labels = vec![("source", s.source.clone()), ("partition", partition.to_string())];
@@ -143,6 +147,7 @@ pub fn register(app: &App, r: &mut Registry) {
         }
         let label = vec![("source", s.source.clone())];
         events.get_or_create(&label).inc_by(s.events);
+        stuck.get_or_create(&label).set(i64::from(s.problem.is_some()));
         idle.get_or_create(&label).set(i64::from(s.liveness == kilter_runtime::sources::Liveness::Idle));
         if let Some(span) = s.silent {
             silent.get_or_create(&label).set(span.0 as f64 / 1e6);

@@ -2,8 +2,9 @@
 
 use super::{MAX_ROWS, Metadata, Result};
 use serde::{Deserialize, Serialize};
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
+use sqlx::query::QueryScalar;
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use sqlx::{Row, Sqlite};
 
 /// An alert to be kept.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -64,20 +65,18 @@ impl Metadata {
     ///
     /// Errors: [`super::MetadataError::Database`].
     pub async fn insert_alert(&self, alert: &NewAlert) -> Result<i64> {
-        let sql = "INSERT INTO alerts (id, at, monitor, model, signal, subject, value, threshold, action, detail)
-                   VALUES ((SELECT COALESCE(MAX(id), 0) + 1 FROM alerts), $1, $2, $3, $4, $5, $6, $7, $8, $9)
-                   RETURNING id";
-        let query = sqlx::query_scalar(sql)
-            .bind(alert.at)
-            .bind(&alert.monitor)
-            .bind(&alert.model)
-            .bind(&alert.signal)
-            .bind(&alert.subject)
-            .bind(alert.value)
-            .bind(alert.threshold)
-            .bind(&alert.action)
-            .bind(&alert.detail);
-        Ok(query.fetch_one(&self.writer).await?)
+        Ok(insertion(alert).fetch_one(&self.writer).await?)
+    }
+
+    /// Keeps an alert and sets a value of the key-value table, both or neither: the value is how it is known later that the alert was given.
+    ///
+    /// Errors: [`super::MetadataError::Database`].
+    pub async fn insert_alert_with_meta(&self, alert: &NewAlert, key: &str, value: &str) -> Result<i64> {
+        let mut tx = self.begin().await?;
+        let id = insertion(alert).fetch_one(&mut *tx).await?;
+        super::state::meta_setting(key, value).execute(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(id)
     }
 
     /// Alerts that match, newest first.
@@ -99,6 +98,25 @@ impl Metadata {
             .await?;
         rows.iter().map(from_row).collect()
     }
+}
+
+type Insertion<'a> = QueryScalar<'a, Sqlite, i64, SqliteArguments>;
+
+/// Answers the alert's id.
+fn insertion(alert: &NewAlert) -> Insertion<'_> {
+    let sql = "INSERT INTO alerts (id, at, monitor, model, signal, subject, value, threshold, action, detail)
+               VALUES ((SELECT COALESCE(MAX(id), 0) + 1 FROM alerts), $1, $2, $3, $4, $5, $6, $7, $8, $9)
+               RETURNING id";
+    sqlx::query_scalar(sql)
+        .bind(alert.at)
+        .bind(&alert.monitor)
+        .bind(&alert.model)
+        .bind(&alert.signal)
+        .bind(&alert.subject)
+        .bind(alert.value)
+        .bind(alert.threshold)
+        .bind(&alert.action)
+        .bind(&alert.detail)
 }
 
 fn from_row(row: &SqliteRow) -> Result<Alert> {
@@ -137,5 +155,17 @@ mod tests {
         assert_eq!(ids(store.list_alerts(&page).await.unwrap()), [3, 2]);
         let none = AlertFilter { monitor: Some("other".to_owned()), ..all };
         assert!(store.list_alerts(&none).await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_alert_is_kept_together_with_what_tells_of_it() {
+        let store = Metadata::in_memory().await.unwrap();
+        let alert = NewAlert { monitor: "schema".to_owned(), ..NewAlert::default() };
+        assert_eq!(store.insert_alert_with_meta(&alert, "k", "v").await.unwrap(), 1);
+        assert_eq!(store.meta("k").await.unwrap().as_deref(), Some("v"));
+        // What keeps the value from being set keeps the alert out, too.
+        sqlx::query("DROP TABLE meta").execute(&store.writer).await.unwrap();
+        assert!(store.insert_alert_with_meta(&alert, "k", "w").await.is_err());
+        assert_eq!(store.list_alerts(&AlertFilter::default()).await.unwrap().len(), 1);
     }
 }

@@ -1,6 +1,9 @@
 //! Small state: how far each schedule has come, and key-value pairs.
 
 use super::{Metadata, Result};
+use sqlx::Sqlite;
+use sqlx::query::Query;
+use sqlx::sqlite::SqliteArguments;
 
 impl Metadata {
     /// Event time (microseconds UTC) of the last tick that the schedule has done; `None` before its first.
@@ -33,11 +36,16 @@ impl Metadata {
     ///
     /// Errors: [`super::MetadataError::Database`].
     pub async fn set_meta(&self, key: &str, value: &str) -> Result<()> {
-        let sql = "INSERT INTO meta (key, value) VALUES ($1, $2)
-                   ON CONFLICT (key) DO UPDATE SET value = excluded.value";
-        sqlx::query(sql).bind(key).bind(value).execute(&self.writer).await?;
+        meta_setting(key, value).execute(&self.writer).await?;
         Ok(())
     }
+}
+
+/// Sets a value of the key-value table.
+pub(super) fn meta_setting<'a>(key: &'a str, value: &'a str) -> Query<'a, Sqlite, SqliteArguments> {
+    let sql = "INSERT INTO meta (key, value) VALUES ($1, $2)
+               ON CONFLICT (key) DO UPDATE SET value = excluded.value";
+    sqlx::query(sql).bind(key).bind(value)
 }
 
 #[cfg(test)]

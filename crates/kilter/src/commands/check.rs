@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use kilter_kafka::Finding;
-use kilter_runtime::project;
+use kilter_kafka::{Finding, SchemaFinding};
+use kilter_runtime::project::{self, Diagnostic, Project, Report, Severity};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -14,13 +14,34 @@ pub struct Args {
     /// The result as JSON.
     #[arg(long)]
     json: bool,
-    /// Also ask the Kafka brokers for the topics of sources and sinks.
+    /// Also ask the Kafka brokers for the topics of sources and sinks, and the schema registry whether the columns can be read of their records.
     #[arg(long)]
     connect: bool,
 }
 
+/// Schemas in files are read by what reads records, which the project knows nothing of.
+fn with_sound_schemas(project: Project) -> Result<Project, Report> {
+    let problems: Vec<Diagnostic> = kilter_kafka::schema_problems(&project).into_iter().map(of_schema).collect();
+    if problems.is_empty() { Ok(project) } else { Err(Report { problems }) }
+}
+
+fn of_schema(message: String) -> Diagnostic {
+    let hint = Some("a path is relative to the project's folder".to_owned());
+    Diagnostic {
+        severity: Severity::Error,
+        code: "bad_schema",
+        message,
+        hint,
+        file: project::FILE_NAME.to_owned(),
+        line: 0,
+        column: 0,
+        length: 0,
+        excerpt: String::new(),
+    }
+}
+
 pub fn run(dir: &Path, args: Args) -> anyhow::Result<ExitCode> {
-    let result = project::load(dir);
+    let result = project::load(dir).and_then(with_sound_schemas);
     if args.json {
         let problems = match &result {
             Ok(project) => project.warnings.clone(),
@@ -51,10 +72,15 @@ pub fn run(dir: &Path, args: Args) -> anyhow::Result<ExitCode> {
             }
             println!("the definitions hold (hash {})", &project.plan.hash[..16.min(project.plan.hash.len())]);
             let topics = if args.connect { kilter_kafka::check(&project)? } else { Vec::new() };
-            for Finding { of, topic, partitions, problem, .. } in &topics {
+            for Finding { of, topic, partitions, problem, schema, .. } in &topics {
                 match (problem, partitions) {
                     (Some(problem), _) => println!("{of}: topic \"{topic}\": {problem}"),
                     (None, partitions) => println!("{of}: topic \"{topic}\", {partitions} partitions"),
+                }
+                if let Some(SchemaFinding { schema, missing, problems }) = schema {
+                    println!("{of}: {schema}");
+                    problems.iter().for_each(|problem| println!("{of}: {problem}"));
+                    missing.iter().for_each(|column| println!("{of}: the schema does not have {column}, which is null then"));
                 }
             }
             Ok(if topics.iter().all(Finding::is_sound) { ExitCode::SUCCESS } else { ExitCode::FAILURE })

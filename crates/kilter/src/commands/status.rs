@@ -38,6 +38,11 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
         out.add_row(own.into_iter().chain(counts).chain([reasons, cell(&s["watermark"]), silent]));
     }
     println!("\n{out}");
+    for s in list(&answer["sources"]) {
+        if let Some(problem) = s["problem"].as_str() {
+            println!("source {} is not read: {problem}", cell(&s["source"]));
+        }
+    }
     let columns = ["events", "applied", "late", "no_key", "filtered", "retracted", "entities", "bytes"];
     let mut out = table(&["view", "events", "applied", "late", "no key", "filtered", "retracted", "entities", "bytes in memory"]);
     for v in list(&answer["state"]) {

@@ -102,7 +102,7 @@ pub(super) fn settings(resolver: &Resolver<'_>, name: &str, def: &SourceDef) -> 
         name: name.to_owned(),
         connector: def.connector,
         path: def.path.as_ref().map(PathBuf::from),
-        format: def.format,
+        format: def.format.and_then(SourceFormat::file),
         time,
         time_text: def.time.clone(),
         id,
