@@ -1,0 +1,121 @@
+//! The lake: history as Parquet files by source and day, on a disk or on object storage, readable by anything that reads Parquet.
+//!
+//! ```text
+//! events/source=transactions/date=2026-03-01/part-00000-{first}-{next}.parquet   events, a row each
+//! _kilter/records/part-00000-{first}-{next}.parquet                              control records, what is left of erased events
+//! _kilter/00000/...                                                              which files count: see `manifest`
+//! ```
+//! The lake takes in the records of an event log in batches, each a range of offsets. What a batch becomes is fixed before a file of it is written, and is a
+//! function of its records; so a batch that was interrupted is made again as it was, under the same names, and nothing is there twice or left over.
+//! [`Lake::reader`] gives back the records, to the byte. See `docs/decisions/0036-the-lake-is-the-log-in-columns.md`.
+
+mod compact;
+mod erase;
+mod manifest;
+mod merge;
+mod reader;
+pub mod storage;
+mod table;
+mod write;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::Context;
+
+pub use compact::Compacted;
+pub use manifest::{Entry, File, Part, Plan, State};
+pub use reader::Reader;
+pub use storage::Storage;
+pub use table::Table;
+pub use write::{Appended, Limits, Schemas, Source};
+
+use manifest::Manifest;
+use table::Builder;
+
+/// A lake opened by the one process that holds the log of its shard.
+pub struct Lake {
+    storage: Arc<dyn Storage>,
+    manifest: Manifest,
+    state: Mutex<Arc<State>>,
+    /// One change at a time.
+    changing: Mutex<()>,
+}
+
+impl Lake {
+    /// Opens the lake, and finishes what the newest entry left to be deleted.
+    ///
+    /// # Errors
+    /// Storage that does not answer; a manifest that is damaged or of a newer form.
+    pub fn open(storage: Arc<dyn Storage>, shard: u32) -> anyhow::Result<Arc<Lake>> {
+        let manifest = Manifest { shard };
+        let (state, newest) = manifest.load(&*storage).context("the lake cannot be opened")?;
+        if let Some(newest) = newest {
+            manifest.settle(&*storage, &state, &newest).context("the lake cannot be opened")?;
+        }
+        Ok(Arc::new(Lake { storage, manifest, state: Mutex::new(Arc::new(state)), changing: Mutex::default() }))
+    }
+
+    /// What is in the lake at this moment.
+    pub fn state(&self) -> Arc<State> {
+        Arc::clone(&lock(&self.state))
+    }
+
+    /// The records from `from` on that are in the lake now.
+    pub fn reader(self: &Arc<Self>, from: u64) -> Reader {
+        Reader::new(self, from)
+    }
+
+    /// What the next entry was to do when the work was interrupted.
+    pub(crate) fn planned(&self) -> anyhow::Result<Option<Plan>> {
+        self.manifest.planned(&*self.storage, &self.state())
+    }
+
+    /// Finishes what was under way, but for a batch and an erasure, which need more than the lake.
+    fn finish_own(&self) -> anyhow::Result<()> {
+        match self.planned()? {
+            Some(Plan::Compact { files }) => self.merge(files),
+            Some(Plan::Expire { before }) => self.drop_before(before).map(|_| ()),
+            Some(Plan::Append { .. } | Plan::Erase { .. }) | None => Ok(()),
+        }
+    }
+
+    /// The lock under which one change is made, when none is under way.
+    fn change(&self) -> anyhow::Result<MutexGuard<'_, ()>> {
+        let one = lock(&self.changing);
+        self.finish_own()?;
+        if let Some(plan) = self.planned()? {
+            anyhow::bail!("{plan:?} is under way in the lake, and has to be finished first");
+        }
+        Ok(one)
+    }
+
+    /// Fixes a plan, does its work, and lets it count.
+    fn carry_out(&self, plan: &Plan, work: impl FnOnce(&State) -> anyhow::Result<Entry>) -> anyhow::Result<()> {
+        let state = self.state();
+        self.manifest.plan(&*self.storage, &state, plan)?;
+        let entry = work(&state)?;
+        let after = Arc::new(self.manifest.commit(&*self.storage, &state, &entry)?);
+        *lock(&self.state) = Arc::clone(&after);
+        self.manifest.settle(&*self.storage, &after, &entry)
+    }
+
+    /// Puts a finished file in its place, which is none that has been taken.
+    fn put(&self, state: &State, builder: Builder, first: u64, next: u64) -> anyhow::Result<File> {
+        let folder = match &builder.table.part {
+            Part::Events { source, date, .. } => format!("events/source={source}/date={date}"),
+            Part::Records => "_kilter/records".into(),
+        };
+        let name = format!("{folder}/part-{:05}-{first:020}-{next:020}", self.manifest.shard);
+        let mut path = format!("{name}.parquet");
+        if state.files.iter().any(|f| f.path == path) {
+            path = format!("{name}-{}.parquet", state.number + 1);
+        }
+        let (file, bytes) = builder.finish(path, first, next)?;
+        self.storage.put(&file.path, &bytes)?;
+        Ok(file)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
