@@ -16,7 +16,8 @@ pub struct Compacted {
 }
 
 impl Lake {
-    /// Makes one file of several small ones, for days before `today` (`2026-03-01`), none of them larger than `target` bytes by what went in.
+    /// Makes one file of several small ones, for days before `today` (`2026-03-01`), none of them larger than `target` bytes by what went in. Files of more than half of that
+    /// stay, so that late events do not have a large file written again and again.
     ///
     /// # Errors
     /// Storage that does not answer, damage. What was done counts; the rest can be asked for again.
@@ -91,6 +92,7 @@ fn candidates(state: &State, today: &str, target: u64) -> Option<Vec<String>> {
         parts.entry(&file.part).or_default().push(file);
     }
     parts.into_values().find_map(|mut files| {
+        files.retain(|f| f.bytes <= target / 2);
         files.sort_by_key(|f| f.first);
         let mut run: Vec<&File> = Vec::new();
         for file in files {

@@ -12,8 +12,8 @@ use crate::{Lake, lock};
 /// The name of the source and the columns behind a schema number.
 pub type Schemas<'a> = &'a dyn Fn(u32) -> Option<(String, Schema)>;
 
-/// Gives the records of the log one after the other; none at its end.
-pub type Source<'a> = &'a mut dyn FnMut() -> anyhow::Result<Option<(u64, Vec<u8>)>>;
+/// Gives the record at an offset of the log; asked for one after the other.
+pub type Source<'a> = &'a mut dyn FnMut(u64) -> anyhow::Result<Option<Vec<u8>>>;
 
 /// How much goes into one batch at most.
 #[derive(Clone, Copy, Debug)]
@@ -103,8 +103,7 @@ impl Lake {
         let mut batch = Batch::default();
         while first + batch.records < until {
             let offset = first + batch.records;
-            let (at, record) = source()?.with_context(|| format!("the log ends at {offset}, before {until}"))?;
-            ensure!(at == offset, "the log goes on at {at}, and the lake needs {offset}");
+            let record = source(offset)?.with_context(|| format!("the log has no record {offset}"))?;
             let table = Table::of(&record, schemas).with_context(|| format!("event log, offset {offset}"))?;
             if !batch.takes(&table.part, limits) {
                 break;
@@ -126,6 +125,11 @@ impl Lake {
             Ok(entry)
         })?;
         Ok(Some(appended))
+    }
+
+    /// Whether a batch was interrupted.
+    pub fn is_taking_in(&self) -> anyhow::Result<bool> {
+        Ok(matches!(self.planned()?, Some(Plan::Append { .. })))
     }
 
     /// Whether a record is the newest one that the lake has taken in. Erased records are not known again.

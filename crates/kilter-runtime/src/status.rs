@@ -12,6 +12,7 @@ use kilter_pipeline::{Pipeline, Plan, Reading, SourceTally};
 use serde::Serialize;
 
 use crate::jobs::apply::Applying;
+use crate::lake::LakeStatus;
 use crate::watch::WatchState;
 
 /// Counters since start, and latency histograms.
@@ -48,6 +49,8 @@ pub struct Status {
     partitions: Mutex<BTreeMap<(String, u32), PartitionStatus>>,
     /// By sink: how far it has come.
     sinks: Mutex<BTreeMap<String, SinkStatus>>,
+    /// How the lake stands; none: there is none, or nothing is known of it yet.
+    lake: Mutex<Option<LakeStatus>>,
     /// The newest apply of changed definitions.
     pub apply: Mutex<Option<Applying>>,
 }
@@ -198,6 +201,7 @@ impl Default for Status {
             watches: Mutex::default(),
             partitions: Mutex::default(),
             sinks: Mutex::default(),
+            lake: Mutex::default(),
             apply: Mutex::default(),
         }
     }
@@ -250,6 +254,14 @@ impl Status {
 
     pub fn set_partition(&self, source: &str, partition: u32, state: PartitionStatus) {
         lock(&self.partitions).insert((source.to_owned(), partition), state);
+    }
+
+    pub fn set_lake(&self, status: LakeStatus) {
+        *lock(&self.lake) = Some(status);
+    }
+
+    pub fn lake(&self) -> Option<LakeStatus> {
+        lock(&self.lake).clone()
     }
 
     pub fn change_sink(&self, sink: &str, change: impl FnOnce(&mut SinkStatus)) {

@@ -155,6 +155,17 @@ pub(super) fn read_kafka(mut t: Reader<'_>) -> Option<KafkaDef> {
         }
     }
     let group = t.text("group");
+    let mut properties = texts(&mut t);
+    for own in OWN_PROPERTIES.iter().filter(|own| properties.remove(**own).is_some()) {
+        let problem = Problem::new("misplaced", format!("Kilter sets `{own}` itself"));
+        t.wrong(&format!("properties.{own}"), problem.hint("leave it out; positions and deliveries rest on it"));
+    }
+    t.finish();
+    Some(KafkaDef { brokers: brokers?, group, properties })
+}
+
+/// The table `properties` of a client library, each value as a text.
+pub(super) fn texts(t: &mut Reader<'_>) -> BTreeMap<String, String> {
     let mut properties = BTreeMap::new();
     for (name, value) in t.settings("properties").unwrap_or_default() {
         let text = match value {
@@ -167,15 +178,9 @@ pub(super) fn read_kafka(mut t: Reader<'_>) -> Option<KafkaDef> {
             }
             other => other.to_string(),
         };
-        if let Some(own) = OWN_PROPERTIES.iter().find(|own| **own == name) {
-            let problem = Problem::new("misplaced", format!("Kilter sets `{own}` itself"));
-            t.wrong(&format!("properties.{name}"), problem.hint("leave it out; positions and deliveries rest on it"));
-            continue;
-        }
         properties.insert(name, text);
     }
-    t.finish();
-    Some(KafkaDef { brokers: brokers?, group, properties })
+    properties
 }
 
 /// What exactly-once rests on is not left to settings.
@@ -274,8 +279,9 @@ pub(super) fn check(document: &Document<'_>, definitions: &Definitions) {
     }
 }
 
-/// Its properties with the variables of the environment filled in; an error names the variable that is missing.
+/// The properties of a section with the variables of the environment filled in; an error names the variable that is missing.
 pub fn filled(
+    section: &str,
     properties: &BTreeMap<String, String>,
     variable: impl Fn(&str) -> Option<String>,
 ) -> Result<BTreeMap<String, String>, String> {
@@ -284,9 +290,9 @@ pub fn filled(
         let mut rest = text;
         while let Some((before, after)) = rest.split_once("${") {
             let (variable_name, behind) =
-                after.split_once('}').ok_or_else(|| format!("`kafka.properties.{name}`: `${{` without a `}}`"))?;
+                after.split_once('}').ok_or_else(|| format!("`{section}.properties.{name}`: `${{` without a `}}`"))?;
             let value = variable(variable_name)
-                .ok_or_else(|| format!("`kafka.properties.{name}` asks for the environment variable {variable_name}, which is not set"))?;
+                .ok_or_else(|| format!("`{section}.properties.{name}` asks for the environment variable {variable_name}, which is not set"))?;
             filled.push_str(before);
             filled.push_str(&value);
             rest = behind;

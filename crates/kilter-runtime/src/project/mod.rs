@@ -13,6 +13,7 @@ mod document;
 mod graph;
 mod hash;
 mod kafka;
+mod lake;
 mod lineage;
 mod objects;
 mod params;
@@ -33,6 +34,7 @@ use kilter_pipeline::Plan;
 pub use definitions::*;
 pub use graph::graph;
 pub use kafka::{Delivery, Feed, KafkaDef, SinkDef, Start, filled};
+pub use lake::LakeDef;
 pub use lineage::{PersonalData, described, personal_column};
 pub use objects::{Difference, Kind, Object, beside, differences, objects};
 pub use report::{Diagnostic, Report, Severity};
@@ -88,6 +90,8 @@ pub struct ServerSettings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogSettings {
     pub segment_bytes: u64,
+    /// Log files may go when their records arrived longer ago than this and are in the lake.
+    pub retention: Option<Span>,
 }
 
 /// When snapshots are taken and how many are kept.
@@ -183,6 +187,7 @@ pub fn check_text(text: &str, file_name: &str, dir: &Path) -> Result<Project, Re
         false => watch::resolve(&document, &reading.definitions.watch, &resolved.plan, &idle_after),
     };
     kafka::check(&document, &reading.definitions);
+    lake::check(&document, &reading.definitions);
     warn_of_missing_files(&document, &reading.definitions, dir);
     warn_of_little_memory(&document, &reading.definitions);
     if document.has_errors() {
@@ -208,7 +213,7 @@ fn settings(definitions: &Definitions) -> Settings {
             max_body_bytes: usize::try_from(definitions.server.max_body.0).unwrap_or(usize::MAX),
             past_records: definitions.server.past_records,
         },
-        log: LogSettings { segment_bytes: definitions.log.segment.0 },
+        log: LogSettings { segment_bytes: definitions.log.segment.0, retention: definitions.log.retention },
         snapshot: SnapshotSettings {
             every: definitions.snapshot.every,
             min_events: definitions.snapshot.min_events,
