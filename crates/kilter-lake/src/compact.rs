@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::manifest::{Entry, File, Part, Plan, State};
 use crate::merge::Merge;
 use crate::table::{Builder, Rows};
-use crate::Lake;
+use crate::{Lake, Unsettled};
 
 /// What a compaction came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,20 +22,20 @@ impl Lake {
     /// # Errors
     /// Storage that does not answer, damage. What was done counts; the rest can be asked for again.
     pub fn compact(&self, today: &str, target: u64) -> anyhow::Result<Compacted> {
-        let _one = self.change()?;
+        let mut changing = self.begin_alone()?;
         let mut done = Compacted::default();
         while let Some(files) = candidates(&self.state(), today, target) {
             done.files += files.len();
             done.into += 1;
-            self.merge(files)?;
+            self.merge(&mut changing, files)?;
         }
         Ok(done)
     }
 
     /// Makes one file of these.
-    pub(crate) fn merge(&self, files: Vec<String>) -> anyhow::Result<()> {
+    pub(crate) fn merge(&self, changing: &mut Unsettled, files: Vec<String>) -> anyhow::Result<()> {
         let plan = Plan::Compact { files: files.clone() };
-        self.carry_out(&plan, |state| {
+        self.carry_out(changing, &plan, |state| {
             let mut entry = Entry::new(state, plan.clone());
             let inputs: Vec<&File> = files.iter().filter_map(|path| state.files.iter().find(|f| f.path == *path)).collect();
             anyhow::ensure!(inputs.len() == files.len(), "a file to be compacted is not in the lake: {files:?}");
@@ -62,12 +62,12 @@ impl Lake {
     /// # Errors
     /// Storage that does not answer; it can be asked for again.
     pub fn expire(&self, before: &str) -> anyhow::Result<usize> {
-        let _one = self.change()?;
-        self.drop_before(before.to_owned())
+        let mut changing = self.begin_alone()?;
+        self.drop_before(&mut changing, before.to_owned())
     }
 
     /// Lets go of the days before this one.
-    pub(crate) fn drop_before(&self, before: String) -> anyhow::Result<usize> {
+    pub(crate) fn drop_before(&self, changing: &mut Unsettled, before: String) -> anyhow::Result<usize> {
         let state = self.state();
         let old: Vec<String> =
             state.files.iter().filter(|f| f.part.date().is_some_and(|date| date < before.as_str())).map(|f| f.path.clone()).collect();
@@ -76,7 +76,7 @@ impl Lake {
         }
         let plan = Plan::Expire { before };
         let files = old.len();
-        self.carry_out(&plan, |state| {
+        self.carry_out(changing, &plan, |state| {
             let mut entry = Entry::new(state, plan.clone());
             entry.remove = old;
             Ok(entry)

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::ensure;
 use kilter_core::Schema;
 
+use crate::Lake;
 use crate::manifest::{Entry, Part, Plan};
 use crate::table::{Builder, Rows, Table};
-use crate::{Lake, lock};
 
 impl Lake {
     /// Replaces the events at `offsets` by what `stub` makes of them; those it makes nothing of stay. Their files are written anew without them, and what is left of them
@@ -18,8 +18,7 @@ impl Lake {
     /// # Errors
     /// Storage that does not answer, damage, other work under way.
     pub fn erase(&self, erasure: u64, offsets: &[u64], mut stub: impl FnMut(&[u8]) -> Option<Vec<u8>>) -> anyhow::Result<u64> {
-        let _one = lock(&self.changing);
-        self.finish_own()?;
+        let mut changing = self.begin()?;
         let plan = Plan::Erase { erasure };
         let wanted: BTreeSet<u64> = offsets.iter().copied().collect();
         match self.planned()? {
@@ -28,7 +27,7 @@ impl Lake {
             None => return Ok(0),
         }
         let mut left: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
-        self.carry_out(&plan, |state| {
+        self.carry_out(&mut changing, &plan, |state| {
             let mut entry = Entry::new(state, plan.clone());
             for file in state.files.iter().filter(|f| f.part != Part::Records && wanted.range(f.first..f.next).next().is_some()) {
                 let mut rows = Rows::open(&self.storage, file, 0)?;

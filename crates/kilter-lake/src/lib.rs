@@ -38,7 +38,7 @@ pub struct Lake {
     manifest: Manifest,
     state: Mutex<Arc<State>>,
     /// One change at a time.
-    changing: Mutex<()>,
+    changing: Mutex<Unsettled>,
 }
 
 impl Lake {
@@ -49,10 +49,10 @@ impl Lake {
     pub fn open(storage: Arc<dyn Storage>, shard: u32) -> anyhow::Result<Arc<Lake>> {
         let manifest = Manifest { shard };
         let (state, newest) = manifest.load(&*storage).context("the lake cannot be opened")?;
-        if let Some(newest) = newest {
-            manifest.settle(&*storage, &state, &newest).context("the lake cannot be opened")?;
-        }
-        Ok(Arc::new(Lake { storage, manifest, state: Mutex::new(Arc::new(state)), changing: Mutex::default() }))
+        let lake =
+            Lake { storage, manifest, state: Mutex::new(Arc::new(state)), changing: Mutex::new(Unsettled { entry: newest, counts: true }) };
+        lake.settle(&mut lock(&lake.changing)).context("the lake cannot be opened")?;
+        Ok(Arc::new(lake))
     }
 
     /// What is in the lake at this moment.
@@ -70,33 +70,48 @@ impl Lake {
         self.manifest.planned(&*self.storage, &self.state())
     }
 
-    /// Finishes what was under way, but for a batch and an erasure, which need more than the lake.
-    fn finish_own(&self) -> anyhow::Result<()> {
+    /// The lock under which a change is made. What was under way is finished, but for a batch and an erasure, which need more than the lake.
+    fn begin(&self) -> anyhow::Result<Changing<'_>> {
+        let mut changing = lock(&self.changing);
+        self.settle(&mut changing)?;
         match self.planned()? {
-            Some(Plan::Compact { files }) => self.merge(files),
-            Some(Plan::Expire { before }) => self.drop_before(before).map(|_| ()),
-            Some(Plan::Append { .. } | Plan::Erase { .. }) | None => Ok(()),
+            Some(Plan::Compact { files }) => self.merge(&mut changing, files)?,
+            Some(Plan::Expire { before }) => self.drop_before(&mut changing, before).map(|_| ())?,
+            Some(Plan::Append { .. } | Plan::Erase { .. }) | None => {}
         }
+        Ok(changing)
     }
 
-    /// The lock under which one change is made, when none is under way.
-    fn change(&self) -> anyhow::Result<MutexGuard<'_, ()>> {
-        let one = lock(&self.changing);
-        self.finish_own()?;
+    /// The same, where nothing else may be under way.
+    fn begin_alone(&self) -> anyhow::Result<Changing<'_>> {
+        let changing = self.begin()?;
         if let Some(plan) = self.planned()? {
             anyhow::bail!("{plan:?} is under way in the lake, and has to be finished first");
         }
-        Ok(one)
+        Ok(changing)
+    }
+
+    /// Lets the newest entry count, and does what follows from it.
+    fn settle(&self, changing: &mut Unsettled) -> anyhow::Result<()> {
+        if let Some(entry) = &changing.entry {
+            if !changing.counts {
+                let after = self.manifest.commit(&*self.storage, &self.state(), entry)?;
+                *lock(&self.state) = Arc::new(after);
+                changing.counts = true;
+            }
+            self.manifest.settle(&*self.storage, &self.state(), entry)?;
+        }
+        *changing = Unsettled::default();
+        Ok(())
     }
 
     /// Fixes a plan, does its work, and lets it count.
-    fn carry_out(&self, plan: &Plan, work: impl FnOnce(&State) -> anyhow::Result<Entry>) -> anyhow::Result<()> {
+    fn carry_out(&self, changing: &mut Unsettled, plan: &Plan, work: impl FnOnce(&State) -> anyhow::Result<Entry>) -> anyhow::Result<()> {
         let state = self.state();
         self.manifest.plan(&*self.storage, &state, plan)?;
         let entry = work(&state)?;
-        let after = Arc::new(self.manifest.commit(&*self.storage, &state, &entry)?);
-        *lock(&self.state) = Arc::clone(&after);
-        self.manifest.settle(&*self.storage, &after, &entry)
+        *changing = Unsettled { entry: Some(entry), counts: false };
+        self.settle(changing)
     }
 
     /// Puts a finished file in its place, which is none that has been taken.
@@ -115,6 +130,17 @@ impl Lake {
         Ok(file)
     }
 }
+
+/// An entry whose files are written, while a request of its commit or of what follows may have failed: these are made again.
+#[derive(Default)]
+struct Unsettled {
+    entry: Option<Entry>,
+    /// The commit has been answered.
+    counts: bool,
+}
+
+/// The right to change the lake.
+type Changing<'a> = MutexGuard<'a, Unsettled>;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

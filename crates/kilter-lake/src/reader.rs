@@ -23,8 +23,14 @@ pub struct Reader {
 
 impl Reader {
     pub(crate) fn new(lake: &Arc<Lake>, from: u64) -> Reader {
-        let mut reader =
-            Reader { lake: Arc::clone(lake), state: lake.state(), next: from, waiting: Vec::new(), open: Merge::default(), record: Vec::new() };
+        let mut reader = Reader {
+            lake: Arc::clone(lake),
+            state: lake.state(),
+            next: from,
+            waiting: Vec::new(),
+            open: Merge::default(),
+            record: Vec::new(),
+        };
         reader.begin();
         reader
     }

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use anyhow::{Context, ensure};
 use kilter_core::Schema;
 
+use crate::Lake;
 use crate::manifest::{Entry, Part, Plan};
 use crate::table::{Builder, Table};
-use crate::{Lake, lock};
 
 /// The name of the source and the columns behind a schema number.
 pub type Schemas<'a> = &'a dyn Fn(u32) -> Option<(String, Schema)>;
@@ -88,13 +88,15 @@ impl Lake {
         source: Source<'_>,
         schemas: Schemas<'_>,
     ) -> anyhow::Result<Option<Appended>> {
-        let _one = lock(&self.changing);
-        self.finish_own()?;
+        let mut changing = self.begin()?;
         let state = self.state();
         let first = if state.number == 0 { log_start } else { state.next };
         let (until, limits) = match self.planned()? {
             Some(Plan::Append { first: planned, next }) => {
-                ensure!(planned == first && next <= until, "the lake is about to take in {planned}..{next}, and the log has {first}..{until}");
+                ensure!(
+                    planned == first && next <= until,
+                    "the lake is about to take in {planned}..{next}, and the log has {first}..{until}"
+                );
                 (next, Limits { records: u64::MAX, bytes: u64::MAX })
             }
             Some(other) => anyhow::bail!("{other:?} is under way in the lake"),
@@ -116,7 +118,7 @@ impl Lake {
         let next = first + batch.records;
         let appended = Appended { next, records: batch.records, files: batch.builders.len() };
         let plan = Plan::Append { first, next };
-        self.carry_out(&plan, |state| {
+        self.carry_out(&mut changing, &plan, |state| {
             let mut entry = Entry::new(state, plan.clone());
             entry.last = batch.last;
             for builder in batch.builders.into_values() {

@@ -16,7 +16,8 @@ const DAY: i64 = Span::DAY.0;
 
 /// Two forms of one source, whose columns are called like those of the lake, and another source.
 fn schemas(number: u32) -> Option<(String, Schema)> {
-    let payments = [("account", DataType::Int64), ("amount", DataType::Float64), ("date", DataType::Timestamp), ("_offset", DataType::String)];
+    let payments =
+        [("account", DataType::Int64), ("amount", DataType::Float64), ("date", DataType::Timestamp), ("_offset", DataType::String)];
     let later = [("account", DataType::Int64), ("date", DataType::Timestamp), ("date_", DataType::Bool)];
     match number {
         0 => Some(("payments".into(), Schema::new(payments))),
@@ -75,6 +76,8 @@ struct Shelf {
     changes: Mutex<Vec<u64>>,
     dies_at: u64,
     dies_after: bool,
+    /// Only the one request fails, and the process goes on.
+    recovers: bool,
 }
 
 impl Shelf {
@@ -94,7 +97,7 @@ impl Shelf {
     fn request<T>(&self, act: impl FnOnce(&mut BTreeMap<String, Bytes>) -> T) -> anyhow::Result<T> {
         let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
         let last = self.dies_at;
-        if last > 0 && (number > last || number == last && !self.dies_after) {
+        if last > 0 && (number > last && !self.recovers || number == last && !self.dies_after) {
             bail!("killed");
         }
         let done = act(&mut self.files.lock().unwrap());
@@ -211,6 +214,11 @@ proptest! {
 /// A lake's whole life, each step of which may be repeated.
 fn live(shelf: &Arc<Shelf>, log: &[Vec<u8>], reached: &mut &'static str) -> anyhow::Result<Arc<Lake>> {
     let lake = Lake::open(shelf.clone(), 0)?;
+    steps(&lake, log, reached)?;
+    Ok(lake)
+}
+
+fn steps(lake: &Lake, log: &[Vec<u8>], reached: &mut &'static str) -> anyhow::Result<()> {
     if *reached == "erasing" {
         // As the journal in the data folder asks for it.
         lake.erase(77, &ERASED, stub_of)?;
@@ -218,20 +226,20 @@ fn live(shelf: &Arc<Shelf>, log: &[Vec<u8>], reached: &mut &'static str) -> anyh
     *reached = "filling";
     let half = if lake.state().next < 24 { 24 } else { log.len() as u64 };
     if lake.is_taking_in()? || half == 24 {
-        fill(&lake, log, half, 9)?;
+        fill(lake, log, half, 9)?;
     }
     *reached = "compacting";
     lake.compact("2024-10-06", 1 << 20)?;
     *reached = "erasing";
     lake.erase(77, &ERASED, stub_of)?;
     *reached = "filling more";
-    fill(&lake, log, log.len() as u64, 9)?;
+    fill(lake, log, log.len() as u64, 9)?;
     *reached = "compacting more";
     lake.compact("2024-10-06", 1 << 20)?;
     *reached = "expiring";
     lake.expire("2024-10-05")?;
     *reached = "the end";
-    Ok(lake)
+    Ok(())
 }
 
 const ERASED: [u64; 4] = [2, 3, 13, 21];
@@ -239,7 +247,8 @@ const ERASED: [u64; 4] = [2, 3, 13, 21];
 fn stub_of(record: &[u8]) -> Option<Vec<u8>> {
     let header = kilter_core::record::header(record).unwrap()?;
     let mut out = Vec::new();
-    Stub { erasure: 77, schema: header.schema, time: header.time, arrived: header.arrived, origin: header.origin, id: None }.encode(&mut out);
+    Stub { erasure: 77, schema: header.schema, time: header.time, arrived: header.arrived, origin: header.origin, id: None }
+        .encode(&mut out);
     Some(out)
 }
 
@@ -270,6 +279,23 @@ fn a_crash_between_any_two_requests_leaves_nothing_twice_nothing_lost_and_nothin
             threads.spawn(move || share.iter().for_each(|(at, after)| crash(*at, *after, log, held, files, state.number)));
         }
     });
+}
+
+#[test]
+fn a_request_that_fails_is_made_again_by_the_same_process() {
+    let log: Vec<Vec<u8>> = (0..36).map(|n| record([0, 2, 3][n as usize % 3], n)).collect();
+    let quiet = Arc::new(Shelf::default());
+    let held = all(&live(&quiet, &log, &mut "").unwrap(), 0).unwrap();
+    let changes = quiet.changes.lock().unwrap().clone();
+    for (at, dies_after) in changes.into_iter().flat_map(|at| [(at, false), (at, true)]) {
+        let shelf = Arc::new(Shelf { dies_at: at, dies_after, recovers: true, ..Shelf::default() });
+        let lake = Lake::open(shelf.clone(), 0).unwrap();
+        let mut reached = "opening";
+        steps(&lake, &log, &mut reached).unwrap_err();
+        steps(&lake, &log, &mut reached).unwrap_or_else(|e| panic!("request {at}, {dies_after}: {e:#}"));
+        no_orphans(&shelf, &lake);
+        assert_eq!(all(&lake, 0).unwrap(), held, "request {at}");
+    }
 }
 
 /// A life with a crash at one request, and what is left of it after the next start.

@@ -176,8 +176,8 @@ impl Data {
         self.runtime.block_on(future)
     }
 
-    /// The records of the event log from an offset on, or from the oldest one if that is later.
-    pub fn records(&self, from: Offset) -> anyhow::Result<Records<'_>> {
+    /// The records of the event log from an offset on, those among them that only the lake still has.
+    pub fn records(&self, from: Offset) -> Records<'_> {
         self.history.records(from)
     }
 
@@ -201,9 +201,7 @@ impl Data {
         mut visit: impl FnMut(Offset, Record) -> anyhow::Result<bool>,
     ) -> anyhow::Result<()> {
         let decoder = self.decoder(plan);
-        let start = self.history.start()?;
-        anyhow::ensure!(from >= start, "record {from} is no longer there: the history begins at {start}");
-        let mut reader = self.records(from)?;
+        let mut reader = self.records(from);
         while let Some((offset, bytes)) = reader.next_record()? {
             if offset >= until {
                 break;
@@ -224,7 +222,7 @@ impl Data {
     /// The latest event time in the log, by a walk over the record headers.
     pub fn latest_event_time(&self) -> anyhow::Result<Option<EventTime>> {
         let mut latest = None;
-        let mut reader = self.records(0)?;
+        let mut reader = self.history.all()?;
         while let Some((_, bytes)) = reader.next_record()? {
             if let Some(header) = kilter_core::record::header(bytes)? {
                 latest = latest.max(Some(header.time));

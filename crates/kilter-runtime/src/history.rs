@@ -92,18 +92,25 @@ impl History {
             return Ok(0);
         }
         let lake = self.lake()?.map(|lake| lake.state()).filter(|state| state.number > 0);
-        Ok(lake.map_or(start, |state| state.first.min(start)))
+        Ok(lake.map_or(start, |state| state.first))
     }
 
-    /// The records from `from` on, or from the oldest one if that is later.
-    pub fn records(&self, from: Offset) -> anyhow::Result<Records<'_>> {
-        let from = from.max(self.start()?);
-        Ok(Records { history: self, past: None, log: self.log.reader(from), record: Vec::new() })
+    /// The records from `from` on.
+    pub fn records(&self, from: Offset) -> Records<'_> {
+        Records { history: self, past: None, log: self.log.reader(from), record: Vec::new() }
+    }
+
+    /// All records that are still somewhere.
+    pub fn all(&self) -> anyhow::Result<Records<'_>> {
+        Ok(self.records(self.start()?))
     }
 
     /// One record; none: it is nowhere.
     pub fn record(&self, offset: Offset) -> anyhow::Result<Option<Vec<u8>>> {
-        let mut records = self.records(offset)?;
+        if offset < self.log.start_offset() && offset < self.start()? {
+            return Ok(None);
+        }
+        let mut records = self.records(offset);
         Ok(records.next_record()?.filter(|(found, _)| *found == offset).map(|(_, bytes)| bytes.to_vec()))
     }
 }

@@ -265,7 +265,7 @@ proptest! {
             }
             let so_far = &log[..data.events.next_offset() as usize];
             let mut expected = so_far.iter().enumerate().skip(from as usize);
-            let mut reader = data.records(from).unwrap();
+            let mut reader = data.records(from);
             while let Some((offset, record)) = reader.next_record().unwrap() {
                 prop_assert_eq!(expected.next(), Some((offset as usize, &record.to_vec())));
             }

@@ -136,7 +136,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Runs(args) => commands::registry::runs(&dir, args).await,
         Command::Decisions(args) => commands::decisions::run(&dir, args).await,
         Command::Replay(args) => return commands::replay::run(&dir, args).await,
-        Command::Lake(args) => return commands::lake::run(&dir, args).await,
+        Command::Lake(args) => commands::lake::run(&dir, args).await,
         Command::Erase(args) => return commands::erase::run(&dir, args).await,
         Command::Repair(args) => commands::repair::run(&dir, args),
         Command::DeadLetters(args) => commands::dead_letters::run(&dir, args).await,

@@ -67,7 +67,7 @@ pub(super) fn search(logs: &Logs<'_>, proof: &Proof) -> anyhow::Result<Check> {
     let mut check = Check { at: SystemClock.now().to_string(), ..Check::default() };
     let mut recorded = false;
 
-    let mut reader = logs.events.records(0)?;
+    let mut reader = logs.events.all()?;
     while let Some((offset, bytes)) = reader.next_record()? {
         let within = || format!("event log, offset {offset}");
         check.events_searched += 1;

@@ -99,7 +99,7 @@ impl Job<'_> {
 
     fn log(&self, from: Position) -> anyhow::Result<LogEvents<'_>> {
         Ok(LogEvents {
-            reader: self.data.records(from.next)?,
+            reader: self.data.records(from.next.max(self.data.history.start()?)),
             decoder: self.data.decoder(self.plan),
             wanted: self.wanted(),
             until: self.until,
