@@ -1,7 +1,8 @@
-"""The lake as DuckDB, pandas and Spark read it, against what went into the log."""
+"""The lake as DuckDB, pandas, Spark and readers of Delta tables see it, against what went into the log."""
 
 import argparse
 import json
+import os
 import pathlib
 import random
 import signal
@@ -13,7 +14,9 @@ import urllib.error
 import urllib.request
 
 import duckdb
+import pyarrow as pa
 import pyarrow.dataset as ds
+from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as f
 
@@ -24,6 +27,7 @@ name = "lender"
 listen = "127.0.0.1:{port}"
 [lake]
 url = "lake"
+format = "delta"
 every = "50ms"
 records = 500
 compact = "{compact}"
@@ -111,7 +115,18 @@ def by_duckdb(table: pathlib.Path) -> list[tuple]:
 def by_pandas(table: pathlib.Path) -> list[tuple]:
     if not list(table.glob("date=*/*.parquet")):
         return []
-    frame = ds.dataset(table, partitioning="hive").to_table().to_pandas()
+    return rows_of(ds.dataset(table, partitioning="hive").to_table())
+
+
+def by_delta(table: pathlib.Path) -> list[tuple]:
+    """What the Delta table's newest version has: whole batches."""
+    if not list(table.glob("_delta_log/*.json")):
+        return []
+    return rows_of(pa.table(DeltaTable(str(table)).to_pyarrow_table()))
+
+
+def rows_of(columns: pa.Table) -> list[tuple]:
+    frame = columns.to_pandas()
     frame["note"] = frame["note"].astype(object).where(frame["note"].notna(), None)
     seconds = frame["at"].astype("int64") // 1_000_000
     return list(zip(frame["_offset"], frame["code"], frame["account"], seconds, frame["amount"], frame["note"], frame["date"].astype(str)))
@@ -153,15 +168,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         kilter = Kilter(options.program, pathlib.Path(folder))
         # Without compaction, in whose course one who reads all files there are may see a row twice.
-        kilter.define("0B")
+        kilter.define("1B")
         table = kilter.folder / "lake/events/source=transactions"
         plans = kilter.folder / "lake/_kilter/00000/plan"
-        builder = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false")
+        os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
+        builder = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false").config("spark.ui.showConsoleProgress", "false")
         builder = builder.config("spark.driver.bindAddress", "127.0.0.1").config("spark.driver.host", "127.0.0.1")
         builder = builder.config("spark.sql.session.timeZone", "UTC").config("spark.sql.shuffle.partitions", "1")
         spark = builder.getOrCreate()
         spark.sparkContext.setLogLevel("ERROR")
-        readers = {"DuckDB": by_duckdb, "pandas": by_pandas, "Spark": lambda table: by_spark(spark, table)}
+        readers = {"DuckDB": by_duckdb, "pandas": by_pandas, "Delta": by_delta, "Spark": lambda table: by_spark(spark, table)}
 
         sent, killed, within, looks = 0, 0, 0, 0
         kills = sorted(dice.randrange(options.events) for _ in range(options.kills))
@@ -184,7 +200,7 @@ def main() -> None:
                 kilter.start()
             elif sent % 2000 == 0:
                 looks += 1
-                for name in ("DuckDB", "pandas"):
+                for name in ("DuckDB", "pandas", "Delta"):
                     hold(readers[name](table), name, "during writing")
         print(f"{sent} events, {killed} kills, {within} of them in the middle of a batch, {looks} looks during writing")
 
@@ -210,7 +226,7 @@ def main() -> None:
         assert kilter.folder.joinpath("lake/_kilter/staging").is_dir()
         kilter.stop()
         spark.stop()
-        print(f"DuckDB, pandas and Spark see all {sent} events once, in {files} files and in {fewer}")
+        print(f"DuckDB, pandas, Spark and a reader of Delta tables see all {sent} events once, in {files} files and in {fewer}")
 
 
 if __name__ == "__main__":

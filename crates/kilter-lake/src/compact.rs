@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::manifest::{Entry, File, Part, Plan, State};
+use crate::manifest::{File, Part, Plan, State};
 use crate::merge::Merge;
 use crate::table::{Builder, Rows};
 use crate::{Lake, Unsettled};
@@ -36,7 +36,7 @@ impl Lake {
     pub(crate) fn merge(&self, changing: &mut Unsettled, files: Vec<String>) -> anyhow::Result<()> {
         let plan = Plan::Compact { files: files.clone() };
         self.carry_out(changing, &plan, |state| {
-            let mut entry = Entry::new(state, plan.clone());
+            let mut entry = self.entry(state, plan.clone());
             let inputs: Vec<&File> = files.iter().filter_map(|path| state.files.iter().find(|f| f.path == *path)).collect();
             anyhow::ensure!(inputs.len() == files.len(), "a file to be compacted is not in the lake: {files:?}");
             let (Some(first), Some(next)) = (inputs.iter().map(|f| f.first).min(), inputs.iter().map(|f| f.next).max()) else {
@@ -51,7 +51,7 @@ impl Lake {
             while let Some((offset, record)) = merge.pop()? {
                 builder.push(offset, &record)?;
             }
-            entry.add.push(self.put(state, builder, first, next)?);
+            self.put(state, &mut entry, builder, first, next)?;
             entry.remove = files.clone();
             Ok(entry)
         })
@@ -77,7 +77,7 @@ impl Lake {
         let plan = Plan::Expire { before };
         let files = old.len();
         self.carry_out(changing, &plan, |state| {
-            let mut entry = Entry::new(state, plan.clone());
+            let mut entry = self.entry(state, plan.clone());
             entry.remove = old;
             Ok(entry)
         })?;

@@ -6,7 +6,7 @@ use anyhow::ensure;
 use kilter_core::Schema;
 
 use crate::Lake;
-use crate::manifest::{Entry, Part, Plan};
+use crate::manifest::{Part, Plan};
 use crate::table::{Builder, Rows, Table};
 
 impl Lake {
@@ -28,7 +28,7 @@ impl Lake {
         }
         let mut left: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
         self.carry_out(&mut changing, &plan, |state| {
-            let mut entry = Entry::new(state, plan.clone());
+            let mut entry = self.entry(state, plan.clone());
             for file in state.files.iter().filter(|f| f.part != Part::Records && wanted.range(f.first..f.next).next().is_some()) {
                 let mut rows = Rows::open(&self.storage, file, 0)?;
                 let (mut kept, mut found) = (Builder::new(rows.table().clone())?, 0);
@@ -46,7 +46,7 @@ impl Lake {
                 }
                 entry.remove.push(file.path.clone());
                 if found < file.rows {
-                    entry.add.push(self.put(state, kept, file.first, file.next)?);
+                    self.put(state, &mut entry, kept, file.first, file.next)?;
                 }
             }
             if let (Some((first, _)), Some((last, _))) = (left.first_key_value(), left.last_key_value()) {
@@ -54,7 +54,7 @@ impl Lake {
                 for (offset, stub) in &left {
                     builder.push(*offset, stub)?;
                 }
-                entry.add.push(self.put(state, builder, *first, last + 1)?);
+                self.put(state, &mut entry, builder, *first, last + 1)?;
             }
             Ok(entry)
         })?;

@@ -10,6 +10,7 @@
 //! [`Lake::reader`] gives back the records, to the byte. See `docs/decisions/0036-the-lake-is-the-log-in-columns.md`.
 
 mod compact;
+mod delta;
 mod erase;
 mod manifest;
 mod merge;
@@ -23,6 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::Context;
 
 pub use compact::Compacted;
+pub use delta::DeltaTable;
 pub use manifest::{Entry, File, Part, Plan, State};
 pub use reader::Reader;
 pub use storage::Storage;
@@ -32,10 +34,22 @@ pub use write::{Appended, Limits, Schemas, Source};
 use manifest::Manifest;
 use table::Builder;
 
+/// What a lake is to other programs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// Parquet files in folders by source and day.
+    #[default]
+    Parquet,
+    /// The same files, and of each source a Delta Lake table of them.
+    Delta,
+}
+
 /// A lake opened by the one process that holds the log of its shard.
 pub struct Lake {
     storage: Arc<dyn Storage>,
     manifest: Manifest,
+    /// Whether Delta tables are kept beside the files.
+    delta: bool,
     state: Mutex<Arc<State>>,
     /// One change at a time.
     changing: Mutex<Unsettled>,
@@ -46,11 +60,16 @@ impl Lake {
     ///
     /// # Errors
     /// Storage that does not answer; a manifest that is damaged or of a newer form.
-    pub fn open(storage: Arc<dyn Storage>, shard: u32) -> anyhow::Result<Arc<Lake>> {
+    pub fn open(storage: Arc<dyn Storage>, shard: u32, format: Format) -> anyhow::Result<Arc<Lake>> {
         let manifest = Manifest { shard };
         let (state, newest) = manifest.load(&*storage).context("the lake cannot be opened")?;
-        let lake =
-            Lake { storage, manifest, state: Mutex::new(Arc::new(state)), changing: Mutex::new(Unsettled { entry: newest, counts: true }) };
+        let lake = Lake {
+            storage,
+            manifest,
+            delta: format == Format::Delta,
+            state: Mutex::new(Arc::new(state)),
+            changing: Mutex::new(Unsettled { entry: newest, counts: true }),
+        };
         lake.settle(&mut lock(&lake.changing)).context("the lake cannot be opened")?;
         Ok(Arc::new(lake))
     }
@@ -114,8 +133,13 @@ impl Lake {
         self.settle(changing)
     }
 
-    /// Puts a finished file in its place, which is none that has been taken.
-    fn put(&self, state: &State, builder: Builder, first: u64, next: u64) -> anyhow::Result<File> {
+    /// The next entry, to be filled.
+    fn entry(&self, state: &State, plan: Plan) -> Entry {
+        Entry { delta: self.delta.then(Default::default), ..Entry::new(state, plan) }
+    }
+
+    /// Puts a finished file of an entry in its place, which is none that has been taken.
+    fn put(&self, state: &State, entry: &mut Entry, builder: Builder, first: u64, next: u64) -> anyhow::Result<()> {
         let folder = match &builder.table.part {
             Part::Events { source, date, .. } => format!("events/source={source}/date={date}"),
             Part::Records => "_kilter/records".into(),
@@ -125,9 +149,13 @@ impl Lake {
         if state.files.iter().any(|f| f.path == path) {
             path = format!("{name}-{}.parquet", state.number + 1);
         }
+        if let (Some(delta), Part::Events { source, .. }) = (&mut entry.delta, &builder.table.part) {
+            delta.insert(source.clone(), builder.table.file_columns());
+        }
         let (file, bytes) = builder.finish(path, first, next)?;
         self.storage.put(&file.path, &bytes)?;
-        Ok(file)
+        entry.add.push(file);
+        Ok(())
     }
 }
 

@@ -7,12 +7,14 @@
 //! ```
 //! Entries are numbered from 1 without gaps. One log of events writes one sequence; its number, the *shard*, is the folder's name.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, bail, ensure};
+use kilter_core::Schema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::delta::{self, DeltaTable};
 use crate::storage::Storage;
 
 /// The form of the manifest that this program writes and reads.
@@ -77,6 +79,9 @@ pub struct Entry {
     /// Hash of the record before `next` of an append: whether a log is the one that the lake was written from shows by it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub last: Option<String>,
+    /// With a Delta table: the columns of the files that come in, by source.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub delta: Option<BTreeMap<String, Schema>>,
     /// Files that count from here on; one with the path of an older one takes its place.
     pub add: Vec<File>,
     /// Paths of files that no longer count, and are deleted after this.
@@ -99,6 +104,9 @@ pub struct State {
     pub expired: Vec<File>,
     /// Days before this one have gone.
     pub expired_before: Option<String>,
+    /// Delta tables, by source.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub tables: BTreeMap<String, DeltaTable>,
 }
 
 impl State {
@@ -122,6 +130,7 @@ impl State {
             self.expired_before = Some(before.clone());
         }
         self.files.extend(entry.add.iter().cloned());
+        delta::apply(&mut self.tables, entry);
         (self.format, self.number) = (FORMAT, entry.number);
         Ok(())
     }
@@ -203,9 +212,12 @@ impl Manifest {
         Ok(after)
     }
 
-    /// What may be done once an entry counts, and is done again by the next start if need be: the list of files, then the deletions.
+    /// What may be done once an entry counts, and is done again by the next start if need be: the list of files, Delta's commits, then the deletions.
     pub fn settle(&self, storage: &dyn Storage, state: &State, newest: &Entry) -> anyhow::Result<()> {
         storage.put(&self.current_path(), &serde_json::to_vec_pretty(state)?)?;
+        for (path, commit) in delta::commits(state, newest) {
+            storage.create(&path, &commit)?;
+        }
         for path in &newest.remove {
             storage.delete(path)?;
         }
@@ -215,7 +227,7 @@ impl Manifest {
 
 impl Entry {
     pub(crate) fn new(state: &State, plan: Plan) -> Entry {
-        Entry { format: FORMAT, number: state.number + 1, plan, last: None, add: Vec::new(), remove: Vec::new() }
+        Entry { format: FORMAT, number: state.number + 1, plan, last: None, delta: None, add: Vec::new(), remove: Vec::new() }
     }
 }
 

@@ -66,7 +66,7 @@ impl Table {
     }
 
     /// The columns of the file. A name that stands for something else in the lake gets an underscore behind it.
-    fn file_columns(&self) -> Schema {
+    pub(crate) fn file_columns(&self) -> Schema {
         let Part::Events { .. } = self.part else { return Schema::new(RECORDS) };
         let reserved = |name: &str| PARTITION.contains(&name) || SYSTEM.iter().any(|(system, _)| *system == name);
         let own = self.columns.fields.iter().map(|field| {

@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use kilter_core::Schema;
 
 use crate::Lake;
-use crate::manifest::{Entry, Part, Plan};
+use crate::manifest::{Part, Plan};
 use crate::table::{Builder, Table};
 
 /// The name of the source and the columns behind a schema number.
@@ -119,10 +119,10 @@ impl Lake {
         let appended = Appended { next, records: batch.records, files: batch.builders.len() };
         let plan = Plan::Append { first, next };
         self.carry_out(&mut changing, &plan, |state| {
-            let mut entry = Entry::new(state, plan.clone());
+            let mut entry = self.entry(state, plan.clone());
             entry.last = batch.last;
             for builder in batch.builders.into_values() {
-                entry.add.push(self.put(state, builder, first, next)?);
+                self.put(state, &mut entry, builder, first, next)?;
             }
             Ok(entry)
         })?;

@@ -49,7 +49,7 @@ impl History {
             return Ok(Some(Arc::clone(lake)));
         }
         let properties = filled("lake", &definition.properties, |name| std::env::var(name).ok()).map_err(anyhow::Error::msg)?;
-        let lake = Lake::open(storage::open(&definition.url, base, &properties)?, SHARD)?;
+        let lake = Lake::open(storage::open(&definition.url, base, &properties)?, SHARD, definition.format.into())?;
         self.fits(&lake).with_context(|| format!("the lake {} and this data folder do not belong together", definition.url))?;
         Ok(Some(Arc::clone(opened.insert(lake))))
     }

@@ -6,8 +6,11 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::mpsc;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, ensure};
 use bytes::Bytes;
+use object_store::aws::AmazonS3ConfigKey;
+use object_store::azure::AzureConfigKey;
+use object_store::gcp::GoogleConfigKey;
 use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt as _, ObjectStoreScheme, PutMode, PutPayload};
 use tokio::runtime::{Builder, Runtime};
@@ -27,7 +30,13 @@ impl Cloud {
     /// A URL of no known kind; a property that is not known.
     pub(super) fn open(url: &str, properties: &BTreeMap<String, String>) -> anyhow::Result<Cloud> {
         let parsed = url.parse().with_context(|| format!("{url} is no URL"))?;
-        ObjectStoreScheme::parse(&parsed).map_err(|e| anyhow!("{url} is no place for a lake: {e}"))?;
+        let (kind, _) = ObjectStoreScheme::parse(&parsed).map_err(|e| anyhow!("{url} is no place for a lake: {e}"))?;
+        for key in properties.keys() {
+            ensure!(
+                is_known(&kind, key),
+                "`lake.properties.{key}` is nothing that this storage knows\n  hint: see https://docs.rs/object_store"
+            );
+        }
         // Keys that the program's environment has, such as AWS_ACCESS_KEY_ID, are not taken by themselves: the definitions say what is used.
         let (store, prefix) = object_store::parse_url_opts(&parsed, properties).with_context(|| format!("the lake {url}"))?;
         let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("lake-storage").enable_all().build()?;
@@ -68,6 +77,16 @@ impl Cloud {
             }
         };
         self.wait("write", path, put)?.with_context(|| format!("cannot write {path}: there is no such bucket or container"))
+    }
+}
+
+/// Whether a kind of storage has such a setting: the library passes over those that it does not know.
+fn is_known(kind: &ObjectStoreScheme, key: &str) -> bool {
+    match kind {
+        ObjectStoreScheme::AmazonS3 => key.parse::<AmazonS3ConfigKey>().is_ok(),
+        ObjectStoreScheme::GoogleCloudStorage => key.parse::<GoogleConfigKey>().is_ok(),
+        ObjectStoreScheme::MicrosoftAzure => key.parse::<AzureConfigKey>().is_ok(),
+        _ => false,
     }
 }
 

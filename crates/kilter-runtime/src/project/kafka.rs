@@ -291,8 +291,9 @@ pub fn filled(
         while let Some((before, after)) = rest.split_once("${") {
             let (variable_name, behind) =
                 after.split_once('}').ok_or_else(|| format!("`{section}.properties.{name}`: `${{` without a `}}`"))?;
-            let value = variable(variable_name)
-                .ok_or_else(|| format!("`{section}.properties.{name}` asks for the environment variable {variable_name}, which is not set"))?;
+            let value = variable(variable_name).ok_or_else(|| {
+                format!("`{section}.properties.{name}` asks for the environment variable {variable_name}, which is not set")
+            })?;
             filled.push_str(before);
             filled.push_str(&value);
             rest = behind;

@@ -6,7 +6,7 @@ use kilter_core::{Problem, Span};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::definitions::{Definitions, Size, SizeText, SpanText, span};
+use super::definitions::{Definitions, Size, SizeText, SpanText, Word, is_default, span};
 use super::document::{At, Document};
 use super::kafka::texts;
 use super::reader::Reader;
@@ -17,6 +17,10 @@ use super::reader::Reader;
 pub struct LakeDef {
     /// Where it lies: a folder (relative to the project's folder, or `file:///...`), `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`.
     pub url: String,
+    /// What it is to other programs.
+    #[serde(skip_serializing_if = "is_default")]
+    #[schemars(default)]
+    pub format: LakeFormat,
     /// Settings of the object storage by the names of the crate `object_store`, such as `aws_region`. `${NAME}` in a value is the environment variable NAME.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(default)]
@@ -35,6 +39,31 @@ pub struct LakeDef {
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "maybe_span")]
     #[schemars(with = "Option<SpanText>")]
     pub retention: Option<Span>,
+}
+
+/// What a lake is to other programs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LakeFormat {
+    /// Parquet files in folders by source and day.
+    #[default]
+    Parquet,
+    /// The same files, and of each source a Delta Lake table of them.
+    Delta,
+}
+
+impl Word for LakeFormat {
+    const WHAT: &'static str = "format";
+    const WORDS: &'static [(&'static str, Self)] = &[("parquet", LakeFormat::Parquet), ("delta", LakeFormat::Delta)];
+}
+
+impl From<LakeFormat> for kilter_lake::Format {
+    fn from(format: LakeFormat) -> Self {
+        match format {
+            LakeFormat::Parquet => kilter_lake::Format::Parquet,
+            LakeFormat::Delta => kilter_lake::Format::Delta,
+        }
+    }
 }
 
 pub(super) mod defaults {
@@ -71,13 +100,14 @@ pub(super) fn read_lake(mut t: Reader<'_>) -> Option<LakeDef> {
             t.wrong("url", problem.hint("a folder, or \"s3://bucket/prefix\", \"gs://bucket/prefix\", \"az://container/prefix\""));
         }
     }
+    let format = t.word("format").unwrap_or_default();
     let properties = texts(&mut t);
     let every = t.span("every").unwrap_or_else(defaults::every);
     let records = t.integer("records", 1, 100_000_000).map_or_else(defaults::records, |n| n as u64);
     let compact = t.size("compact").unwrap_or_else(defaults::compact);
     let retention = t.span("retention");
     t.finish();
-    Some(LakeDef { url: url?, properties, every, records, compact, retention })
+    Some(LakeDef { url: url?, format, properties, every, records, compact, retention })
 }
 
 /// What rests on more than one section.

@@ -34,7 +34,7 @@ use kilter_pipeline::Plan;
 pub use definitions::*;
 pub use graph::graph;
 pub use kafka::{Delivery, Feed, KafkaDef, SinkDef, Start, filled};
-pub use lake::LakeDef;
+pub use lake::{LakeDef, LakeFormat};
 pub use lineage::{PersonalData, described, personal_column};
 pub use objects::{Difference, Kind, Object, beside, differences, objects};
 pub use report::{Diagnostic, Report, Severity};
