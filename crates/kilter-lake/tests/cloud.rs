@@ -64,10 +64,12 @@ fn act(method: &str, target: &str, headers: &BTreeMap<String, String>, body: Vec
         ("POST", _) if target.ends_with("?delete") => {
             let text = String::from_utf8(body).unwrap();
             let folder = target.trim_end_matches("?delete").to_owned();
-            for named in text.split("<Key>").skip(1) {
-                objects.remove(&format!("{}/{}", folder.trim_end_matches('/'), named.split("</Key>").next().unwrap()));
+            let mut answer = String::from("<DeleteResult>");
+            for key in text.split("<Key>").skip(1).filter_map(|rest| rest.split("</Key>").next()) {
+                objects.remove(&format!("{}/{key}", folder.trim_end_matches('/')));
+                answer += &format!("<Deleted><Key>{key}</Key></Deleted>");
             }
-            ("200 OK", (b"<DeleteResult></DeleteResult>".to_vec(), None))
+            ("200 OK", ((answer + "</DeleteResult>").into_bytes(), None))
         }
         _ => ("404 Not Found", (Vec::new(), None)),
     }
