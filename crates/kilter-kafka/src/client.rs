@@ -27,7 +27,7 @@ pub struct Settings {
 
 impl Settings {
     pub fn new(def: &KafkaDef, project: &str) -> anyhow::Result<Settings> {
-        let properties = filled(&def.properties, |name| std::env::var(name).ok()).map_err(|e| anyhow::anyhow!("{e}"))?;
+        let properties = filled("kafka", &def.properties, |name| std::env::var(name).ok()).map_err(|e| anyhow::anyhow!("{e}"))?;
         Ok(Settings { brokers: def.brokers.join(","), group: def.group.clone().unwrap_or_else(|| project.to_owned()), properties })
     }
 

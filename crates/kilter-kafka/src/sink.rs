@@ -391,7 +391,7 @@ impl Sink {
 
     /// The value of a column of the event that was decided on, as text.
     fn key(&self, column: &str, (plan, decoder): (&Plan, &Decoder), offset: u64) -> anyhow::Result<Vec<u8>> {
-        let Some(bytes) = self.service.data.events.read(offset)? else { return Ok(Vec::new()) };
+        let Some(bytes) = self.service.data.history.record(offset)? else { return Ok(Vec::new()) };
         let record = decoder.decode(offset, &bytes).with_context(|| format!("event log, offset {offset}"))?;
         let Record::Event(event) = record else { return Ok(Vec::new()) };
         let SourceId(source) = event.source;

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use anyhow::{Context as _, bail};
+use kilter_runtime::lake::Filling;
 use kilter_runtime::project::{Project, Shard};
 use kilter_runtime::shards::Shards;
 use kilter_runtime::{Service, StartOptions};
@@ -309,6 +310,7 @@ impl Shared {
                 .name(format!("journal {number}"))
                 .spawn_scoped(scope, || owned.ship(&service.data, shipped, &self.runtime, &last))?;
             let running = crate::start_with(service, self.decision_json, &self.runtime);
+            let running = running.and_then(|running| Ok((running, kilter_runtime::lake::start(service)?)));
             if running.is_ok() {
                 self.shards.set(number, Some(Arc::clone(service)));
                 tracing::info!(shard = number, offset = service.data.events.next_offset(), "the shard is here");
@@ -317,7 +319,10 @@ impl Shared {
                 }
                 self.shards.set(number, None);
             }
-            let running = running.map(|mut running: Running| running.stop());
+            let running = running.map(|(mut running, lake): (Running, Option<Filling>)| {
+                running.stop();
+                drop(lake);
+            });
             // With a snapshot; what it writes to the log goes out with the rest.
             let stopped = self.runtime.block_on(service.shutdown());
             last.store(true, Ordering::Release);

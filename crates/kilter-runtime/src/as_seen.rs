@@ -63,7 +63,7 @@ fn read(
         Seen::Before(offset) => offset,
         Seen::Arrived(time) => first_arrived(data, time + kilter_core::Span(1), end)?,
     };
-    let start = data.events.start_offset();
+    let start = data.history.start()?;
     if place > end || place < start {
         return Err(ServiceError::Conflict(format!("the log goes from offset {start} to {end}: there is no offset {place}")));
     }
@@ -146,7 +146,7 @@ fn state_at(data: &Data, plan: &Arc<Plan>, place: Offset, most: u64) -> Result<P
     };
     let snapshots = data.snapshots.list().map_err(anyhow::Error::from)?;
     let nearest = snapshots.iter().filter(|s| s.offset <= place && s.definition_hash == plan.hash).map(|s| s.offset).max();
-    let from = nearest.unwrap_or(data.events.start_offset());
+    let from = nearest.unwrap_or(data.history.start()?);
     if place - from > most {
         return Err(too_far(from));
     }

@@ -119,7 +119,7 @@ pub fn audit_all(data: &Data, plan: &Arc<Plan>, mut progress: impl FnMut(u64, u6
     // Decisions of which a record under these definitions has been met: from there on every one must be recorded.
     let mut began: BTreeSet<String> = BTreeSet::new();
     let end = data.events.next_offset();
-    let swaps = data.swaps(data.events.start_offset(), end)?;
+    let swaps = data.swaps(data.history.start()?, end)?;
     let mut in_force = swaps.first().map(|swap| swap.from.clone());
     let mut rest = swaps.iter().peekable();
     // Behind the last stretch under these definitions there is nothing to compare.

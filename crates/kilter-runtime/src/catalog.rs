@@ -20,7 +20,7 @@ struct Entry {
 }
 
 /// All schemas ever used in this log; position = number in the records.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Catalog {
     path: PathBuf,
     entries: Vec<Entry>,

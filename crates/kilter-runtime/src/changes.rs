@@ -164,10 +164,10 @@ impl ChangePlan {
         }
         if change.needs_log() {
             let views = change.filled_views().map(|v| is.views[v].name().to_string()).collect();
-            let events = data.events.next_offset() - data.events.start_offset();
+            let events = data.events.next_offset() - data.history.start()?;
             let (sampled, seconds) = if estimate { rate(data, backfill)? } else { (0, 0.0) };
             self.backfill = Some(LogReading {
-                from_offset: data.events.start_offset(),
+                from_offset: data.history.start()?,
                 events,
                 bytes: bytes_of(data),
                 views,
@@ -267,7 +267,7 @@ fn bytes_of(data: &Data) -> u64 {
 
 /// Reads the first records as the filling will; gives how many and how long it took.
 fn rate(data: &Data, mut backfill: Backfill) -> anyhow::Result<(u64, f64)> {
-    let start = data.events.start_offset();
+    let start = data.history.start()?;
     let end = data.events.next_offset().min(start + SAMPLE);
     let started = Instant::now();
     backfill.advance(data, end, |_| started.elapsed() < SAMPLE_TIME)?;
@@ -283,7 +283,7 @@ fn state_sizes(
     views: &[usize],
     mut progress: impl FnMut(u64, u64),
 ) -> anyhow::Result<BTreeMap<usize, StateSize>> {
-    let (start, end) = (data.events.start_offset(), data.events.next_offset());
+    let (start, end) = (data.history.start()?, data.events.next_offset());
     if views.is_empty() {
         return Ok(BTreeMap::new());
     }

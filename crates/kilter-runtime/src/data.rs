@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use crate::catalog::{Catalog, Control, Decoder, Record};
 use crate::door::Door;
 use crate::erase;
+use crate::history::{History, Records};
 use crate::project::Project;
 use crate::sequencer::Refusal;
 use crate::status::lock;
@@ -94,6 +95,8 @@ pub struct Data {
     /// How far the event log has gone out to its journal, where it has one.
     journal: OnceLock<watch::Receiver<Offset>>,
     pub events: Arc<Log>,
+    /// The same records, with those that only the lake has.
+    pub history: History,
     pub decisions: Arc<Log>,
     pub dead_letters: Arc<DeadLetters>,
     /// What was turned away, by source and reason.
@@ -130,8 +133,9 @@ impl Data {
         if let Some(reason) = recovery.truncated_reason {
             repairs.push(format!("dead-letters: {} bytes of an interrupted write cut off ({reason})", recovery.truncated_bytes));
         }
+        let history = History::new(Arc::clone(&events), project);
         // Nothing may be computed of what an interrupted erasure is still to take away.
-        repairs.extend(erase::finish(&dir, &events, &decisions, &dead_letters, |_| Ok(())).await?);
+        repairs.extend(erase::finish(&dir, &history, &decisions, &dead_letters, |_| Ok(())).await?);
         let door = Door::open(&dir.join("counts.ndjson"), &dead_letters)?;
         let snapshots = Arc::new(Snapshots::open(
             dir.join("snapshots"),
@@ -153,6 +157,7 @@ impl Data {
             first_offset: project.first_offset(),
             journal: OnceLock::new(),
             events,
+            history,
             decisions,
             dead_letters: Arc::new(dead_letters),
             door,
@@ -185,6 +190,11 @@ impl Data {
         self.runtime.block_on(future)
     }
 
+    /// The records of the event log from an offset on, those among them that only the lake still has.
+    pub fn records(&self, from: Offset) -> Records<'_> {
+        self.history.records(from)
+    }
+
     /// Walks the event log in order from `from` up to `until` (exclusive).
     pub fn walk(
         &self,
@@ -205,7 +215,7 @@ impl Data {
         mut visit: impl FnMut(Offset, Record) -> anyhow::Result<bool>,
     ) -> anyhow::Result<()> {
         let decoder = self.decoder(plan);
-        let mut reader = self.events.reader(from.max(self.first_offset));
+        let mut reader = self.records(from.max(self.first_offset));
         while let Some((offset, bytes)) = reader.next_record()? {
             if offset >= until {
                 break;
@@ -228,6 +238,11 @@ impl Data {
         self.journal.get().is_some()
     }
 
+    /// Nothing can take back the event log's records before this offset.
+    pub fn settled_offset(&self) -> Offset {
+        self.journal.get().map_or_else(|| self.events.durable_offset(), |journal| *journal.borrow())
+    }
+
     /// Returns once nothing can take back the event log's records before `next`: they are in its journal or, without one, durable.
     ///
     /// # Errors
@@ -242,14 +257,13 @@ impl Data {
 
     /// What is left of the event at an offset, if it was erased.
     pub fn erased_event(&self, offset: Offset) -> anyhow::Result<Option<Stub>> {
-        let bytes = if offset < self.events.start_offset() { None } else { self.events.read(offset)? };
-        Ok(bytes.map(|bytes| Stub::decode(&bytes)).transpose()?.flatten())
+        Ok(self.history.record(offset)?.map(|bytes| Stub::decode(&bytes)).transpose()?.flatten())
     }
 
     /// The latest event time in the log, by a walk over the record headers.
     pub fn latest_event_time(&self) -> anyhow::Result<Option<EventTime>> {
         let mut latest = None;
-        let mut reader = self.events.reader(self.events.start_offset());
+        let mut reader = self.history.all()?;
         while let Some((_, bytes)) = reader.next_record()? {
             if let Some(header) = kilter_core::record::header(bytes)? {
                 latest = latest.max(Some(header.time));
@@ -372,6 +386,14 @@ impl Data {
         };
         tiers.attach(&mut pipeline)?;
         Ok(pipeline)
+    }
+
+    /// Where a start begins to read the log.
+    pub(crate) fn recovers_from(&self) -> anyhow::Result<Offset> {
+        if let Some(tiers) = &self.state {
+            return Ok(tiers.head()?.map_or(0, |head| head.offset));
+        }
+        Ok(self.snapshots.list()?.iter().map(|s| s.offset).max().unwrap_or(0))
     }
 
     fn champion_of(&self, plan: &Plan, model: usize, version: u32) -> Result<Champion, String> {

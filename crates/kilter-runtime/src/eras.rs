@@ -37,7 +37,7 @@ impl Data {
     /// The changes of definitions recorded between two offsets.
     pub fn swaps(&self, from: Offset, until: Offset) -> anyhow::Result<Vec<Swap>> {
         let mut found = Vec::new();
-        let mut reader = self.events.reader(from);
+        let mut reader = self.records(from);
         while let Some((offset, bytes)) = reader.next_record()? {
             if offset >= until {
                 break;
@@ -56,7 +56,10 @@ impl Data {
         let end = self.events.next_offset();
         // A snapshot names the definitions it was made under, so only the log behind the newest one need be read.
         let newest = self.snapshots.list()?.into_iter().filter(|s| s.offset <= end).max_by_key(|s| s.offset);
-        let from = newest.as_ref().map_or(self.events.start_offset(), |s| s.offset);
+        let from = match &newest {
+            Some(newest) => newest.offset,
+            None => self.history.start()?,
+        };
         if let Some(swap) = self.swaps(from, end)?.pop() {
             return Ok(Some(InForce { hash: swap.to, since: swap.offset }));
         }

@@ -244,7 +244,7 @@ fn known(service: &Service, sources: &[SourceId]) -> Result<BTreeMap<SourceId, K
     let failed = |e: &dyn std::fmt::Display| ServiceError::Failed(e.to_string());
     let decoder = service.data.decoder(&service.plan);
     let mut found: BTreeMap<SourceId, Known> = BTreeMap::new();
-    let mut reader = service.data.events.reader(service.data.events.start_offset());
+    let mut reader = service.data.history.all().map_err(|e| failed(&e))?;
     while let Some((_, bytes)) = reader.next_record().map_err(|e| failed(&e))? {
         let Some(header) = kilter_core::record::header(bytes).map_err(|e| failed(&e))? else {
             if let Some(stub) = Stub::decode(bytes).map_err(|e| failed(&e))?

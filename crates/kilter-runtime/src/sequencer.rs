@@ -1197,11 +1197,21 @@ fn cut<'a>(buffer: &'a [u8], ends: &[usize]) -> Vec<&'a [u8]> {
 
 /// The first offset whose record arrived at or after `since`: arrival times rise with offsets, so halving finds it.
 pub(crate) fn first_arrived(data: &Data, since: EventTime, end: Offset) -> anyhow::Result<Offset> {
-    let (mut low, mut high) = (data.events.start_offset(), end);
+    let log_start = data.events.start_offset();
+    let found = first_arrived_from(data, log_start, since, end)?;
+    if found > log_start || log_start == 0 {
+        return Ok(found);
+    }
+    first_arrived_from(data, data.history.start()?, since, log_start)
+}
+
+/// The same among the records from `low` on.
+pub(crate) fn first_arrived_from(data: &Data, low: Offset, since: EventTime, end: Offset) -> anyhow::Result<Offset> {
+    let (mut low, mut high) = (low, end);
     while low < high {
         let middle = low + (high - low) / 2;
         // Records that are no events carry no arrival: the next event speaks for them.
-        let mut reader = data.events.reader(middle);
+        let mut reader = data.records(middle);
         let mut arrived = None;
         while let Some((_, bytes)) = reader.next_record()? {
             if let Some(header) = kilter_core::record::header(bytes)? {

@@ -12,6 +12,7 @@ use kilter_pipeline::{Pipeline, Plan, Reading, SourceTally};
 use serde::Serialize;
 
 use crate::jobs::apply::Applying;
+use crate::lake::LakeStatus;
 use crate::watch::WatchState;
 
 /// Counters since start, and latency histograms.
@@ -50,6 +51,8 @@ pub struct Status {
     source_problems: Mutex<BTreeMap<String, String>>,
     /// By sink: how far it has come.
     sinks: Mutex<BTreeMap<String, SinkStatus>>,
+    /// How the lake stands; none: there is none, or nothing is known of it yet.
+    lake: Mutex<Option<LakeStatus>>,
     /// The newest apply of changed definitions.
     pub apply: Mutex<Option<Applying>>,
 }
@@ -201,6 +204,7 @@ impl Default for Status {
             partitions: Mutex::default(),
             source_problems: Mutex::default(),
             sinks: Mutex::default(),
+            lake: Mutex::default(),
             apply: Mutex::default(),
         }
     }
@@ -266,6 +270,14 @@ impl Status {
 
     pub fn source_problems(&self) -> BTreeMap<String, String> {
         lock(&self.source_problems).clone()
+    }
+
+    pub fn set_lake(&self, status: LakeStatus) {
+        *lock(&self.lake) = Some(status);
+    }
+
+    pub fn lake(&self) -> Option<LakeStatus> {
+        lock(&self.lake).clone()
     }
 
     pub fn change_sink(&self, sink: &str, change: impl FnOnce(&mut SinkStatus)) {

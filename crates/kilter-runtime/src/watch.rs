@@ -205,7 +205,7 @@ impl Service {
 
     /// One round of a self-check, on a thread that is not one of the runtime's.
     fn round(&self, second: &mut Option<Second>, sample: Sample) -> Result<CheckReport, ServiceError> {
-        let start = self.data.events.start_offset();
+        let start = self.data.history.start()?;
         if start > 0 {
             return Err(ServiceError::Conflict(format!(
                 "the log begins at offset {start}: without its start there is nothing to compare with"

@@ -1141,6 +1141,7 @@ fn every_key_of_the_schema_is_read_and_explained() {
         ("LogDef", "log"),
         ("SnapshotDef", "snapshot"),
         ("StateDef", "state"),
+        ("LakeDef", "lake"),
         ("KafkaDef", "kafka"),
         ("WorkersDef", "workers"),
         ("RegistryDef", "kafka.schema_registry"),
@@ -1203,9 +1204,9 @@ fn topics_and_sinks_are_read_and_change_no_meaning() {
     assert_eq!(project.plan.hash, sound(LENDER).plan.hash);
     let kafka = project.definitions.kafka.as_ref().unwrap();
     assert_eq!(kafka.brokers, ["a.example:9092", "b.example:9092", "c.example:9093"]);
-    let filled = kilter_runtime::project::filled(&kafka.properties, |name| (name == "PASSWORD").then(|| "secret".into())).unwrap();
+    let filled = kilter_runtime::project::filled("kafka", &kafka.properties, |name| (name == "PASSWORD").then(|| "secret".into())).unwrap();
     assert_eq!((filled["sasl.password"].as_str(), filled["security.protocol"].as_str()), ("secret", "SASL_SSL"));
-    let missing = kilter_runtime::project::filled(&kafka.properties, |_| None).unwrap_err();
+    let missing = kilter_runtime::project::filled("kafka", &kafka.properties, |_| None).unwrap_err();
     assert!(missing.contains("environment variable PASSWORD"), "{missing}");
     let sink = project.definitions.sink.get("loans").unwrap();
     assert_eq!(sink.feed(), Some(kilter_runtime::project::Feed::Decisions(Some("loan".into()))));
@@ -1355,6 +1356,31 @@ fn what_is_wrong_with_forms_of_records_is_said() {
     }
     let report = check(&LENDER.replace("[source.transactions]\n", "[source.transactions]\nschema = \"a.avsc\"\n")).unwrap_err();
     assert!(report.to_string().contains("`schema` is for the connector \"kafka\""), "{report}");
+}
+
+#[test]
+fn a_lake_is_read_and_changes_no_meaning() {
+    let lake =
+        "[lake]\nurl = \"s3://history/lender\"\nformat = \"delta\"\nproperties = { aws_region = \"${REGION}\" }\nretention = \"730d\"\n";
+    let log = "[log]\nretention = \"30d\"\n";
+    let project = sound(&format!("{LENDER}{lake}{log}"));
+    assert_eq!(project.plan.hash, sound(LENDER).plan.hash);
+    assert_eq!(project.settings.log.retention, Some(Span(30 * Span::DAY.0)));
+    let said = project.definitions.lake.as_ref().unwrap();
+    assert_eq!((said.every, said.records, said.compact.0), (Span::HOUR, 500_000, 128 << 20));
+    let missing = kilter_runtime::project::filled("lake", &said.properties, |_| None).unwrap_err();
+    assert!(missing.contains("lake.properties.aws_region"), "{missing}");
+    let cases = [
+        (format!("{LENDER}{log}"), "missing", "add [lake] with a `url`"),
+        (format!("{LENDER}{}", lake.replace("s3:", "ftp:")), "bad_address", "s3://bucket/prefix"),
+        (format!("{LENDER}{}", lake.replace("url", "# url")), "missing", "where it lies"),
+        (format!("{LENDER}{}", lake.replace("delta", "iceberg")), "unknown_word", "parquet, delta"),
+    ];
+    for (text, code, hint) in cases {
+        let report = check(&text).unwrap_err();
+        let found = report.problems.iter().find(|p| p.code == code).unwrap_or_else(|| panic!("no `{code}` in\n{report}"));
+        assert!(found.to_string().contains(hint), "`{hint}` is not in\n{found}");
+    }
 }
 
 proptest::proptest! {

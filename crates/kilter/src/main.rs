@@ -71,6 +71,8 @@ enum Command {
     Replay(commands::replay::Args),
     /// Removes an entity from the log and from everything computed of it, with a record of proof.
     Erase(commands::erase::Args),
+    /// Shows the lake, or takes in what waits and tidies it.
+    Lake(commands::lake::Args),
     /// Sets damaged ends of the logs aside, so that a project whose log is refused can start again.
     Repair(commands::repair::Args),
     /// Lists events and bodies that were turned away, with the reason.
@@ -137,6 +139,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Runs(args) => commands::registry::runs(&dir, args).await,
         Command::Decisions(args) => commands::decisions::run(&dir, args).await,
         Command::Replay(args) => return commands::replay::run(&dir, args).await,
+        Command::Lake(args) => commands::lake::run(&dir, args).await,
         Command::Erase(args) => return commands::erase::run(&dir, args).await,
         Command::Repair(args) => commands::repair::run(&dir, args),
         Command::DeadLetters(args) => commands::dead_letters::run(&dir, args).await,

@@ -169,7 +169,7 @@ struct One {
 impl Found<'_> {
     /// Tells of every event of the log, and whether it is found already.
     fn each(&self, mut visit: impl FnMut(Offset, bool, &Header<'_>, &[u8]) -> anyhow::Result<()>) -> anyhow::Result<()> {
-        let mut reader = self.data.events.reader(self.data.events.start_offset());
+        let mut reader = self.data.history.all()?;
         while let Some((offset, bytes)) = reader.next_record()? {
             let within = || format!("event log, offset {offset}");
             if let Some(header) = header(bytes).with_context(within)? {

@@ -19,6 +19,8 @@ use super::search::{Logs, search};
 use super::{JOURNAL, Journal, PROOFS};
 use crate::catalog::{Catalog, Control, Erased, KeyColumns};
 use crate::dedupe;
+use crate::history::History;
+use crate::lake::finish_batch;
 use crate::service::SystemClock;
 
 /// Finishes the erasure under way in the folder, if there is one; then says so. Snapshots, state and metadata must not be open.
@@ -26,7 +28,7 @@ use crate::service::SystemClock;
 /// `step` is told what comes next; its error ends the work there, as a crash would.
 pub(crate) async fn finish(
     dir: &Path,
-    events: &Log,
+    history: &History,
     decisions: &Log,
     dead_letters: &DeadLetters,
     mut step: impl FnMut(&str) -> anyhow::Result<()>,
@@ -34,13 +36,13 @@ pub(crate) async fn finish(
     let Some(journal) = Journal::open(dir)? else { return Ok(None) };
     let number = journal.proof.erasure.clone();
     let unfinished = || format!("the erasure {number} is under way and could not be finished; nothing else is done before it is");
-    carry_out(dir, events, decisions, dead_letters, journal, &mut step).await.with_context(unfinished)?;
+    carry_out(dir, history, decisions, dead_letters, journal, &mut step).await.with_context(unfinished)?;
     Ok(Some(format!("erasure {number} finished")))
 }
 
 async fn carry_out(
     dir: &Path,
-    events: &Log,
+    history: &History,
     decisions: &Log,
     dead_letters: &DeadLetters,
     journal: Journal,
@@ -50,6 +52,13 @@ async fn carry_out(
     let Journal { mut proof, path: elsewhere, keep_ids_since } = journal;
     let (number, salt) = (proof.number()?, proof.salt()?);
 
+    let events = history.log();
+    if let Some(lake) = history.lake()? {
+        step("lake")?;
+        // A batch under way would bring back what is erased here.
+        finish_batch(history, dir)?;
+        lake.erase(number, &offsets(&proof.events), |bytes| event_stub(bytes, number, &keep_ids_since))?;
+    }
     step("events")?;
     events.rewrite(&offsets(&proof.events), |_, bytes| event_stub(bytes, number, &keep_ids_since))?;
     step("decisions")?;
@@ -86,8 +95,11 @@ async fn carry_out(
 
     step("check")?;
     let catalog = Catalog::open(dir, events.next_offset() == 0)?;
-    let logs = Logs { events, decisions, dead_letters, catalog: &catalog };
-    for (log, pieces) in [(events, &mut proof.events), (decisions, &mut proof.decisions), (dead_letters.log(), &mut proof.dead_letters)] {
+    let logs = Logs { events: history, decisions, dead_letters, catalog: &catalog };
+    for piece in &mut proof.events {
+        piece.after = history.record(piece.offset)?.map(|bytes| salted(&salt, &bytes));
+    }
+    for (log, pieces) in [(decisions, &mut proof.decisions), (dead_letters.log(), &mut proof.dead_letters)] {
         for piece in pieces {
             // A dead letter may have made room for newer ones meanwhile.
             piece.after = log.read(piece.offset).ok().flatten().map(|bytes| salted(&salt, &bytes));

@@ -131,7 +131,7 @@ pub async fn begin(data: Data, request: &Request, mut journal: Journal, now: Eve
 impl Data {
     /// An erasure recorded at or after an offset.
     pub fn erased_since(&self, offset: Offset) -> anyhow::Result<Option<Erased>> {
-        let mut reader = self.events.reader(offset.max(self.events.start_offset()));
+        let mut reader = self.records(offset.max(self.history.start()?));
         while let Some((_, bytes)) = reader.next_record()? {
             if let Some(Control::Erased(erased)) = Control::decode(bytes)? {
                 return Ok(Some(erased));

@@ -17,6 +17,7 @@ use super::marks::{Lookout, salted};
 use super::proof::{Check, Proof};
 use crate::catalog::{Catalog, Control};
 use crate::data::Data;
+use crate::history::History;
 use crate::service::SystemClock;
 use crate::status::lock;
 
@@ -26,7 +27,7 @@ const CHUNK: usize = 1 << 20;
 
 /// What is searched.
 pub(super) struct Logs<'a> {
-    pub events: &'a Log,
+    pub events: &'a History,
     pub decisions: &'a Log,
     pub dead_letters: &'a DeadLetters,
     pub catalog: &'a Catalog,
@@ -43,7 +44,7 @@ pub fn verify(data: &Data, proof: &Proof, keys: &[Key]) -> anyhow::Result<Check>
         );
     }
     let catalog = lock(&data.catalog);
-    let logs = Logs { events: &data.events, decisions: &data.decisions, dead_letters: &data.dead_letters, catalog: &catalog };
+    let logs = Logs { events: &data.history, decisions: &data.decisions, dead_letters: &data.dead_letters, catalog: &catalog };
     let mut check = search(&logs, proof)?;
     if let Some(files) = bytes_of(&data.dir, proof, keys)? {
         (check.bytes_searched, check.files) = (true, files);
@@ -66,7 +67,7 @@ pub(super) fn search(logs: &Logs<'_>, proof: &Proof) -> anyhow::Result<Check> {
     let mut check = Check { at: SystemClock.now().to_string(), ..Check::default() };
     let mut recorded = false;
 
-    let mut reader = logs.events.reader(logs.events.start_offset());
+    let mut reader = logs.events.all()?;
     while let Some((offset, bytes)) = reader.next_record()? {
         let within = || format!("event log, offset {offset}");
         check.events_searched += 1;

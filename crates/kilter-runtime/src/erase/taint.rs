@@ -27,7 +27,7 @@ impl<'a> Taint<'a> {
     /// None: nothing was ever erased from this log.
     pub fn new(data: &Data, plan: &'a Plan) -> anyhow::Result<Option<Taint<'a>>> {
         let mut erasures = BTreeMap::new();
-        let mut reader = data.events.reader(data.events.start_offset());
+        let mut reader = data.history.all()?;
         while let Some((_, bytes)) = reader.next_record()? {
             if let Some(Control::Erased(erased)) = Control::decode(bytes)? {
                 erasures.insert(erased.erasure, erased);

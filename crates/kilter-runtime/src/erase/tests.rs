@@ -12,6 +12,7 @@ use kilter_store::log::{Log, LogOptions};
 use super::{Journal, Key, Request, begin, complete, files_with, find, finish, verify};
 use crate::audit::{audit_all, replay_one};
 use crate::data::Data;
+use crate::history::History;
 use crate::project::{self, Project};
 use crate::service::{Service, StartOptions};
 
@@ -195,7 +196,8 @@ async fn cut_short_at_any_step_the_next_start_finishes_it() {
             let open = |name: &str| Log::open(folder.join(name), LogOptions::default()).unwrap().0;
             let (events, decisions) = (open("events"), open("decisions"));
             let letters = DeadLetters::open(folder.join("dead-letters"), DeadLetterOptions::default()).unwrap().0;
-            let outcome = finish(&folder, &events, &decisions, &letters, |step| {
+            let history = History::new(Arc::new(events), &project);
+            let outcome = finish(&folder, &history, &decisions, &letters, |step| {
                 told.push(step.to_string());
                 anyhow::ensure!(told.len() <= stop_at, "the power is gone");
                 Ok(())

@@ -60,6 +60,7 @@ pub fn needs_restart(old: &Project, new: &Project) -> Vec<String> {
     other(old.settings.log != new.settings.log, "[log]");
     other(old.settings.snapshot != new.settings.snapshot, "[snapshot]");
     other(old.settings.state_memory != new.settings.state_memory, "[state]");
+    other(old.definitions.lake != new.definitions.lake, "[lake]");
     other(old.definitions.kafka != new.definitions.kafka, "[kafka]");
     other(old.definitions.workers != new.definitions.workers, "[workers]");
     other(!old.definitions.sink.iter().eq(new.definitions.sink.iter()), "[sink]");
@@ -103,7 +104,7 @@ pub(crate) fn begin(service: &Arc<Service>) -> Result<Applying, ServiceError> {
         from: service.plan.hash.clone(),
         to: next.plan.hash.clone(),
         phase: Phase::Filling,
-        offset: service.data.events.start_offset(),
+        offset: service.data.history.start()?,
         end: service.data.events.next_offset(),
         seconds: 0.0,
         swapped_at: None,

@@ -15,6 +15,7 @@ use serde::{Serialize, Serializer};
 
 use super::calibration::CalibrationDef;
 use super::kafka::{KafkaDef, SinkDef, Start};
+use super::lake::LakeDef;
 use super::search::SearchDef;
 use super::workers::WorkersDef;
 
@@ -33,6 +34,9 @@ pub struct Definitions {
     #[serde(skip_serializing_if = "is_default")]
     #[schemars(default)]
     pub state: StateDef,
+    /// The lake: history as Parquet files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lake: Option<LakeDef>,
     /// The Kafka cluster of sources and sinks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kafka: Option<KafkaDef>,
@@ -107,6 +111,10 @@ pub struct LogDef {
     /// Size at which a log file is closed and the next one begins.
     #[schemars(with = "SizeText", default = "defaults::segment")]
     pub segment: Size,
+    /// Log files whose records are all in the lake, and arrived longer ago than this, are removed; left out: none are.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "super::lake::maybe_span")]
+    #[schemars(with = "Option<SpanText>")]
+    pub retention: Option<Span>,
 }
 
 /// Snapshots of the state, so that a restart replays only what came after the last one.
@@ -846,7 +854,7 @@ impl Default for ServerDef {
 
 impl Default for LogDef {
     fn default() -> LogDef {
-        LogDef { segment: defaults::segment() }
+        LogDef { segment: defaults::segment(), retention: None }
     }
 }
 

@@ -197,6 +197,18 @@ pub(super) fn read_kafka(mut t: Reader<'_>) -> Option<KafkaDef> {
         }
     }
     let group = t.text("group");
+    let mut properties = texts(&mut t);
+    for own in OWN_PROPERTIES.iter().filter(|own| properties.remove(**own).is_some()) {
+        let problem = Problem::new("misplaced", format!("Kilter sets `{own}` itself"));
+        t.wrong(&format!("properties.{own}"), problem.hint("leave it out; positions and deliveries rest on it"));
+    }
+    let schema_registry = t.table("schema_registry", "the schema registry").and_then(read_registry);
+    t.finish();
+    Some(KafkaDef { brokers: brokers?, group, properties, schema_registry })
+}
+
+/// The table `properties` of a client library, each value as a text.
+pub(super) fn texts(t: &mut Reader<'_>) -> BTreeMap<String, String> {
     let mut properties = BTreeMap::new();
     for (name, value) in t.settings("properties").unwrap_or_default() {
         let text = match value {
@@ -209,16 +221,9 @@ pub(super) fn read_kafka(mut t: Reader<'_>) -> Option<KafkaDef> {
             }
             other => other.to_string(),
         };
-        if let Some(own) = OWN_PROPERTIES.iter().find(|own| **own == name) {
-            let problem = Problem::new("misplaced", format!("Kilter sets `{own}` itself"));
-            t.wrong(&format!("properties.{name}"), problem.hint("leave it out; positions and deliveries rest on it"));
-            continue;
-        }
         properties.insert(name, text);
     }
-    let schema_registry = t.table("schema_registry", "the schema registry").and_then(read_registry);
-    t.finish();
-    Some(KafkaDef { brokers: brokers?, group, properties, schema_registry })
+    properties
 }
 
 fn read_registry(mut t: Reader<'_>) -> Option<RegistryDef> {
@@ -355,12 +360,13 @@ pub(super) fn check(document: &Document<'_>, definitions: &Definitions) {
     }
 }
 
-/// Its properties with the variables of the environment filled in; an error names the variable that is missing.
+/// The properties of a section with the variables of the environment filled in; an error names the variable that is missing.
 pub fn filled(
+    section: &str,
     properties: &BTreeMap<String, String>,
     variable: impl Fn(&str) -> Option<String>,
 ) -> Result<BTreeMap<String, String>, String> {
-    let fill = |name: &str, text: &str| fill(&format!("kafka.properties.{name}"), text, &variable);
+    let fill = |name: &str, text: &str| fill(&format!("{section}.properties.{name}"), text, &variable);
     properties.iter().map(|(name, text)| Ok((name.clone(), fill(name, text)?))).collect()
 }
 

@@ -13,6 +13,7 @@ mod document;
 mod graph;
 mod hash;
 mod kafka;
+mod lake;
 mod lineage;
 mod objects;
 mod params;
@@ -35,6 +36,7 @@ use kilter_pipeline::Plan;
 pub use definitions::*;
 pub use graph::graph;
 pub use kafka::{Delivery, Feed, KafkaDef, RegistryDef, SinkDef, Start, filled};
+pub use lake::{LakeDef, LakeFormat};
 pub use lineage::{PersonalData, described, personal_column};
 pub use objects::{Difference, Kind, Object, beside, differences, objects};
 pub use partition::key_text;
@@ -94,6 +96,8 @@ pub struct ServerSettings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogSettings {
     pub segment_bytes: u64,
+    /// Log files may go when their records arrived longer ago than this and are in the lake.
+    pub retention: Option<Span>,
 }
 
 /// When snapshots are taken and how many are kept.
@@ -198,6 +202,7 @@ pub fn check_text(text: &str, file_name: &str, dir: &Path) -> Result<Project, Re
     };
     kafka::check(&document, &reading.definitions);
     workers::check(&document, &reading.definitions, &resolved.plan);
+    lake::check(&document, &reading.definitions);
     warn_of_missing_files(&document, &reading.definitions, dir);
     warn_of_little_memory(&document, &reading.definitions);
     if document.has_errors() {
@@ -224,7 +229,7 @@ fn settings(definitions: &Definitions) -> Settings {
             max_body_bytes: usize::try_from(definitions.server.max_body.0).unwrap_or(usize::MAX),
             past_records: definitions.server.past_records,
         },
-        log: LogSettings { segment_bytes: definitions.log.segment.0 },
+        log: LogSettings { segment_bytes: definitions.log.segment.0, retention: definitions.log.retention },
         snapshot: SnapshotSettings {
             every: definitions.snapshot.every,
             min_events: definitions.snapshot.min_events,

@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 use super::definitions::*;
 use super::document::{At, Document, join};
 use super::reader::Reader;
-use super::{kafka, watch, workers};
+use super::{kafka, lake, watch, workers};
 
 /// What could be read, and the names of what could not: complaints about those would be echoes.
 pub(super) struct Reading {
@@ -32,6 +32,7 @@ pub(super) fn read<'d>(document: &'d Document<'d>, table: &'d DeTable<'d>) -> Re
     let log = root.table("log", "[log]").and_then(read_log).unwrap_or_default();
     let snapshot = root.table("snapshot", "[snapshot]").and_then(read_snapshot).unwrap_or_default();
     let state = root.table("state", "[state]").and_then(read_state).unwrap_or_default();
+    let lake = root.table("lake", "[lake]").and_then(lake::read_lake);
     let kafka = root.table("kafka", "[kafka]").and_then(kafka::read_kafka);
     let workers = root.table("workers", "[workers]").and_then(workers::read);
     let (source, broken_sources) = section(&mut root, "source", "source", read_source);
@@ -52,6 +53,7 @@ pub(super) fn read<'d>(document: &'d Document<'d>, table: &'d DeTable<'d>) -> Re
         log,
         snapshot,
         state,
+        lake,
         kafka,
         workers,
         source,
@@ -166,8 +168,9 @@ fn read_log(mut t: Reader<'_>) -> Option<LogDef> {
         let problem = Problem::new("out_of_range", format!("a log segment of {segment} is too small"));
         t.wrong("segment", problem.hint("at least \"1MiB\"; the usual size is \"256MiB\""));
     }
+    let retention = t.span("retention");
     t.finish();
-    Some(LogDef { segment })
+    Some(LogDef { segment, retention })
 }
 
 fn read_snapshot(mut t: Reader<'_>) -> Option<SnapshotDef> {

@@ -90,7 +90,7 @@ fn searched(data: &Data, plan: &Plan, source: SourceId) -> anyhow::Result<Option
     let name = &plan.sources[usize::from(source.0)].name;
     let decoder = data.decoder(plan);
     let mut found: Option<Stream> = None;
-    let mut reader = data.events.reader(data.events.start_offset());
+    let mut reader = data.history.all()?;
     while let Some((_, bytes)) = reader.next_record()? {
         let (schema, origin) = if let Some(header) = kilter_core::record::header(bytes)? {
             (header.schema, header.origin)

@@ -66,7 +66,7 @@ impl Candidate {
 /// Remembers the ids of a stretch of the log; gives its end.
 pub(super) fn remember_ids(data: &Data, plan: &Plan, dedupe: &mut Dedupe, from: Offset, until: Offset) -> anyhow::Result<Offset> {
     let decoder = data.decoder(plan);
-    let mut reader = data.events.reader(from);
+    let mut reader = data.records(from);
     while let Some((offset, bytes)) = reader.next_record()? {
         if offset >= until {
             break;

@@ -106,6 +106,7 @@ async fn gather(app: &App) -> Result<Registry, ApiError> {
         values.get_or_create(&labels).set(reading.value);
         crossed.get_or_create(&labels).set(i64::from(reading.crossed.is_some()));
     }
+    super::lake::register(app, r);
     super::monitors::register(app, r);
     app.metrics.register(r);
     Ok(registry)
@@ -117,7 +118,7 @@ fn counter(registry: &mut Registry, name: &str, help: &str, value: u64) {
     registry.register(name, help, counter);
 }
 
-fn gauge(registry: &mut Registry, name: &str, help: &str, value: u64) {
+pub(super) fn gauge(registry: &mut Registry, name: &str, help: &str, value: u64) {
     let gauge = Gauge::<i64>::default();
     gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
     registry.register(name, help, gauge);

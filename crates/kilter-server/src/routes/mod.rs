@@ -7,6 +7,7 @@ mod decisions;
 mod events;
 mod features;
 mod health;
+mod lake;
 mod metrics;
 mod models;
 mod monitors;
@@ -50,6 +51,8 @@ pub fn all() -> OpenApiRouter<Host> {
         .routes(routes!(dead_letters::list_dead_letters))
         .routes(routes!(project::get_project))
         .routes(routes!(project::get_status))
+        .routes(routes!(lake::get_lake))
+        .routes(routes!(lake::compact_lake))
         .routes(routes!(changes::get_plan))
         .routes(routes!(changes::post_apply))
         .routes(routes!(health::get_health))

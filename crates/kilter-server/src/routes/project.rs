@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 use crate::app::{Answer, App, ok};
 use crate::input::Params;
 use crate::routes::changes::Apply;
+use crate::routes::lake::LakeState;
 use crate::routes::sources::{SinkState, SourceState, ViewEvents};
 use crate::wire::Moment;
 
@@ -241,6 +242,8 @@ pub struct Status {
     sources: Vec<SourceState>,
     /// Where decisions and dead letters go.
     sinks: Vec<SinkState>,
+    /// The lake; null: the project has none, or nothing is known of it yet.
+    lake: Option<LakeState>,
     /// The offset the next event gets.
     next_offset: u64,
     /// Records before this offset survive a power cut.
@@ -464,6 +467,7 @@ pub async fn get_status(State(app): State<App>, params: Params) -> Answer {
         decisions,
         sources: service.sources().into_iter().map(SourceState::from).collect(),
         sinks: SinkState::all(&app),
+        lake: LakeState::of(&app),
         next_offset: service.data.events.next_offset(),
         durable_offset: service.data.events.durable_offset(),
         event_time: event_time(&app).map(Moment),

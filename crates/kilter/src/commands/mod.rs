@@ -10,6 +10,7 @@ pub mod exchange;
 pub mod features;
 pub mod generate;
 pub mod ingest;
+pub mod lake;
 pub mod new;
 pub mod plan;
 pub mod registry;

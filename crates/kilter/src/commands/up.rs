@@ -50,10 +50,17 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
         })?;
     }
     let mut kafka = kilter_kafka::start(&service, kilter_server::decision_json)?;
+    let mut lake = kilter_runtime::lake::start(&service)?;
     let end = async move {
         stop.wait().await;
         // Waits for threads, so on one of its own.
-        let _ = tokio::task::spawn_blocking(move || kafka.stop()).await;
+        let stopped = move || {
+            kafka.stop();
+            if let Some(lake) = &mut lake {
+                lake.stop();
+            }
+        };
+        let _ = tokio::task::spawn_blocking(stopped).await;
     };
     server.run(end).await
 }

@@ -18,6 +18,7 @@ use super::resolve::{FilePlan, LogPlan, SpinePlan};
 use super::runs::{Merged, Run, RunWriter};
 use crate::catalog::{Decoder, Record};
 use crate::data::Data;
+use crate::history::Records;
 use crate::service::{Layouts, Recorded};
 
 /// One training set at work.
@@ -96,15 +97,15 @@ impl Job<'_> {
         wanted
     }
 
-    fn log(&self, from: Position) -> LogEvents {
-        LogEvents {
-            reader: self.data.events.reader(from.next.max(self.data.events.start_offset())),
+    fn log(&self, from: Position) -> anyhow::Result<LogEvents<'_>> {
+        Ok(LogEvents {
+            reader: self.data.records(from.next.max(self.data.history.start()?)),
             decoder: self.data.decoder(self.plan),
             wanted: self.wanted(),
             until: self.until,
             clock: from.clock.unwrap_or(EventTime(i64::MIN)),
             bytes: Vec::new(),
-        }
+        })
     }
 
     /// Sorts what must be sorted before the steps can be made; none: nothing must.
@@ -140,7 +141,7 @@ impl Job<'_> {
             SpinePlan::Log(log) => Some((self.sorter(ROWS)?, log, self.decisions(log), 0)),
             SpinePlan::File(_) => None,
         };
-        let mut log = self.log(Position::default());
+        let mut log = self.log(Position::default())?;
         let mut bytes = Vec::new();
         while let Some((offset, source, time)) = log.advance()? {
             let known = time + self.lags[usize::from(source.0)];
@@ -195,7 +196,7 @@ impl Job<'_> {
                 let events = SortedEvents { merged, decoder: self.data.decoder(self.plan) }.skip(from.next as usize);
                 self.steps_by_time(from, events, rows, sink)
             }
-            _ => self.steps_by_time(from, self.log(from), rows, sink),
+            _ => self.steps_by_time(from, self.log(from)?, rows, sink),
         }
     }
 
@@ -203,7 +204,7 @@ impl Job<'_> {
         let SpinePlan::Log(plan) = self.spine else { return Ok(()) };
         let as_logged = matches!(self.mode, Mode::AsLogged);
         let mut decisions = self.decisions(plan);
-        let mut log = self.log(at);
+        let mut log = self.log(at)?;
         while let Some((offset, source, _)) = log.advance()? {
             let Some(event) = log.event(offset)? else { continue };
             let row = if source == plan.source { observed(plan, &event, decisions.as_mut(), at.rows)? } else { None };
@@ -256,8 +257,8 @@ impl Job<'_> {
 }
 
 /// The events of the log that matter, in its order, and when each had arrived: arrival never goes back.
-struct LogEvents {
-    reader: LogReader,
+struct LogEvents<'a> {
+    reader: Records<'a>,
     decoder: Decoder,
     wanted: Vec<bool>,
     until: Offset,
@@ -266,7 +267,7 @@ struct LogEvents {
     bytes: Vec<u8>,
 }
 
-impl LogEvents {
+impl LogEvents<'_> {
     /// Moves to the next event: its offset, source and time.
     fn advance(&mut self) -> anyhow::Result<Option<(Offset, SourceId, EventTime)>> {
         while let Some((offset, bytes)) = self.reader.next_record()? {
@@ -289,7 +290,7 @@ impl LogEvents {
     }
 }
 
-impl Iterator for LogEvents {
+impl Iterator for LogEvents<'_> {
     type Item = anyhow::Result<(EventTime, Event)>;
 
     fn next(&mut self) -> Option<Self::Item> {

@@ -1,0 +1,120 @@
+//! A lake in a folder of the file system.
+//!
+//! A file is written in `_kilter/staging`, which Spark, DuckDB and pandas pass over, flushed, and moved to its place in one step.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::Context;
+use bytes::Bytes;
+
+use super::Storage;
+
+const STAGING: &str = "_kilter/staging";
+
+/// A folder as a lake's place.
+pub struct Folder {
+    root: PathBuf,
+    staged: AtomicU64,
+}
+
+impl Folder {
+    /// Opens the folder, and makes it if there is none. What an interrupted write left is cleared away: one process writes to a lake's folder at a time.
+    pub fn open(root: &Path) -> anyhow::Result<Folder> {
+        let staging = root.join(STAGING);
+        let prepare = || -> std::io::Result<()> {
+            fs::create_dir_all(&staging)?;
+            for entry in fs::read_dir(&staging)? {
+                fs::remove_file(entry?.path())?;
+            }
+            Ok(())
+        };
+        prepare().with_context(|| format!("the lake's folder {} cannot be used", root.display()))?;
+        Ok(Folder { root: root.to_owned(), staged: AtomicU64::new(0) })
+    }
+
+    /// A flushed file with these bytes, not yet in its place.
+    fn stage(&self, bytes: &[u8]) -> std::io::Result<PathBuf> {
+        let number = self.staged.fetch_add(1, Ordering::Relaxed);
+        let path = self.root.join(STAGING).join(format!("{}-{number}", std::process::id()));
+        let mut file = File::create(&path)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        Ok(path)
+    }
+
+    /// Writes a file and gives it its place by `place`.
+    fn write(&self, path: &str, bytes: &[u8], place: impl FnOnce(&Path, &Path) -> std::io::Result<bool>) -> anyhow::Result<bool> {
+        let to = self.root.join(path);
+        let write = || -> std::io::Result<bool> {
+            let parent = to.parent().unwrap_or(&self.root);
+            let made = !parent.is_dir();
+            if made {
+                fs::create_dir_all(parent)?;
+            }
+            let placed = place(&self.stage(bytes)?, &to)?;
+            File::open(parent)?.sync_all()?;
+            if made {
+                // New folders are entries of those above them.
+                for above in parent.ancestors().skip(1).take_while(|a| a.starts_with(&self.root)) {
+                    File::open(above)?.sync_all()?;
+                }
+            }
+            Ok(placed)
+        };
+        write().with_context(|| format!("cannot write {}", to.display()))
+    }
+}
+
+impl Storage for Folder {
+    fn put(&self, path: &str, bytes: &[u8]) -> anyhow::Result<()> {
+        self.write(path, bytes, |staged, to| fs::rename(staged, to).map(|()| true)).map(|_| ())
+    }
+
+    fn create(&self, path: &str, bytes: &[u8]) -> anyhow::Result<bool> {
+        self.write(path, bytes, |staged, to| {
+            // A second name is only given where there is no file of that name; a rename would take the place of one.
+            let placed = match fs::hard_link(staged, to) {
+                Ok(()) => true,
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => false,
+                Err(e) => return Err(e),
+            };
+            fs::remove_file(staged)?;
+            Ok(placed)
+        })
+    }
+
+    fn read(&self, path: &str) -> anyhow::Result<Option<Bytes>> {
+        let from = self.root.join(path);
+        absent(fs::read(&from).map(Bytes::from)).with_context(|| format!("cannot read {}", from.display()))
+    }
+
+    fn read_range(&self, path: &str, range: Range<u64>) -> anyhow::Result<Option<Bytes>> {
+        let from = self.root.join(path);
+        let read = || -> std::io::Result<Bytes> {
+            let mut file = File::open(&from)?;
+            file.seek(SeekFrom::Start(range.start))?;
+            let mut bytes = vec![0; usize::try_from(range.end - range.start).map_err(std::io::Error::other)?];
+            file.read_exact(&mut bytes)?;
+            Ok(bytes.into())
+        };
+        absent(read()).with_context(|| format!("cannot read {}", from.display()))
+    }
+
+    fn delete(&self, path: &str) -> anyhow::Result<()> {
+        let at = self.root.join(path);
+        absent(fs::remove_file(&at)).with_context(|| format!("cannot remove {}", at.display()))?;
+        Ok(())
+    }
+}
+
+fn absent<T>(result: std::io::Result<T>) -> std::io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
