@@ -1239,7 +1239,8 @@ fn what_is_wrong_with_topics_and_sinks_is_said() {
 
 #[test]
 fn a_lake_is_read_and_changes_no_meaning() {
-    let lake = "[lake]\nurl = \"s3://history/lender\"\nformat = \"delta\"\nproperties = { aws_region = \"${REGION}\" }\nretention = \"730d\"\n";
+    let lake =
+        "[lake]\nurl = \"s3://history/lender\"\nformat = \"delta\"\nproperties = { aws_region = \"${REGION}\" }\nretention = \"730d\"\n";
     let log = "[log]\nretention = \"30d\"\n";
     let project = sound(&format!("{LENDER}{lake}{log}"));
     assert_eq!(project.plan.hash, sound(LENDER).plan.hash);
