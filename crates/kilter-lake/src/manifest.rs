@@ -216,7 +216,8 @@ impl Manifest {
     pub fn settle(&self, storage: &dyn Storage, state: &State, newest: &Entry) -> anyhow::Result<()> {
         storage.put(&self.current_path(), &serde_json::to_vec_pretty(state)?)?;
         for (path, commit) in delta::commits(state, newest) {
-            storage.create(&path, &commit)?;
+            let ours = storage.create(&path, &commit)? || storage.read(&path)?.is_some_and(|there| there == commit);
+            ensure!(ours, "{}", another_writer(&path));
         }
         for path in &newest.remove {
             storage.delete(path)?;

@@ -99,7 +99,7 @@ source = "payments"
 "#;
 
 /// The routes as promised in docs/reference/http.md.
-const ROUTES: [(&str, &str); 30] = [
+const ROUTES: [(&str, &str); 32] = [
     ("post", "/v1/events/{source}"),
     ("get", "/v1/features/{view}/{key}"),
     ("post", "/v1/features/{view}"),
@@ -108,6 +108,8 @@ const ROUTES: [(&str, &str); 30] = [
     ("get", "/v1/decisions"),
     ("get", "/v1/decisions/{id}"),
     ("post", "/v1/decisions/{id}/replay"),
+    ("get", "/v1/lake"),
+    ("post", "/v1/lake/compact"),
     ("get", "/v1/models"),
     ("get", "/v1/models/{model}"),
     ("post", "/v1/models/{model}/train"),

@@ -118,3 +118,31 @@ fn absent<T>(result: std::io::Result<T>) -> std::io::Result<Option<T>> {
         Err(e) => Err(e),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_placed_whole_or_not_at_all_and_leave_nothing_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::open(dir.path()).unwrap();
+        assert!(folder.create("a/b.json", b"one").unwrap());
+        assert!(!folder.create("a/b.json", b"two").unwrap());
+        assert_eq!(folder.read("a/b.json").unwrap().as_deref(), Some(&b"one"[..]));
+        folder.put("a/b.json", b"three").unwrap();
+        assert_eq!(folder.read_range("a/b.json", 1..3).unwrap().as_deref(), Some(&b"hr"[..]));
+        assert!(folder.read_range("a/b.json", 1..9).is_err(), "a file that is shorter is damaged, not absent");
+        assert_eq!(folder.read_range("a/c.json", 0..1).unwrap(), None);
+        let aside = || fs::read_dir(dir.path().join(STAGING)).unwrap().count();
+        assert_eq!(aside(), 0);
+        // As a kill leaves it, before the file had its place.
+        fs::write(dir.path().join(STAGING).join("7-0"), b"half").unwrap();
+        drop(folder);
+        let folder = Folder::open(dir.path()).unwrap();
+        assert_eq!(aside(), 0);
+        folder.delete("a/b.json").unwrap();
+        folder.delete("a/b.json").unwrap();
+        assert_eq!(folder.read("a/b.json").unwrap(), None);
+    }
+}
