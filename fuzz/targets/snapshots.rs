@@ -22,10 +22,15 @@ fn whole(changing: bool, bytes: &[u8]) {
     let Ok(mut engine) = Engine::restore(views(), &sealed(bytes)) else { return };
     let mut written = Vec::new();
     engine.snapshot(&mut written);
-    let twin = Engine::restore(views(), &written).expect("what was just written is read");
+    let mut twin = Engine::restore(views(), &written).expect("what was just written is read");
     let mut again = Vec::new();
     twin.snapshot(&mut again);
     assert!(written == again, "a restored engine writes another snapshot");
+    // As a part of a state it comes once and no more, if there is anything in it.
+    let mut together = Engine::new(views());
+    together.absorb(0, &mut twin, 0).expect("nothing was there before");
+    let mut part = Engine::restore(views(), &written).expect("what was just written is read");
+    let _ = together.absorb(0, &mut part, 0);
     work(&mut engine);
 }
 

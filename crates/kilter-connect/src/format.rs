@@ -191,6 +191,14 @@ impl RowFormat {
         self.finish(Unchecked { row, ..Unchecked::default() }, arrived).map_err(|faulty| faulty.problems)
     }
 
+    /// The same of a row whose operation stands beside it, where no column holds it ([`OperationOf::Field`]).
+    ///
+    /// # Errors
+    /// As [`RowFormat::complete`], and a word that is no operation.
+    pub fn complete_change(&self, row: Vec<Value>, operation: Value, arrived: EventTime) -> Result<Decoded, Vec<FieldProblem>> {
+        self.finish(Unchecked { row, operation, ..Unchecked::default() }, arrived).map_err(|faulty| faulty.problems)
+    }
+
     pub(crate) fn reads_event_id(&self) -> bool {
         self.reserves_event_id() && self.schema.index(EVENT_ID_FIELD).is_none()
     }

@@ -15,6 +15,7 @@ mod format;
 mod merge;
 mod moment;
 mod operation;
+mod parts;
 mod typed;
 mod write;
 
@@ -26,4 +27,5 @@ pub use error::{ConnectError, FieldProblem, Rejection, base64};
 pub use files::{FileFormat, FileReader, Total, open};
 pub use format::{Decoded, EVENT_ID_FIELD, IdOf, Limits, OperationOf, RowFormat, TimeFunction, TimeOf, UnknownFields};
 pub use merge::Merge;
-pub use write::{TableFormat, TableWriter};
+pub use parts::parts;
+pub use write::{ArrowRows, TableFormat, TableWriter};

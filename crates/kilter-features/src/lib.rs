@@ -14,7 +14,7 @@ mod hash;
 mod view;
 
 pub use engine::{
-    Busy, Changes, ColdStore, Engine, Heavy, Look, Pressure, RestoreError, Update, ViewChanges, ViewCounts, ViewStats, expiry,
+    Busy, Changes, ColdStore, Engine, Heavy, Look, Pressure, RestoreError, Unfit, Update, ViewChanges, ViewCounts, ViewStats, expiry,
 };
 pub use view::{ColumnSpec, Equality, FeatureInfo, Location, LookupSpec, StateBound, View, ViewSpec, compile_view};
 

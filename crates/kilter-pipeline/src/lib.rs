@@ -1,7 +1,8 @@
 //! Features, model, policy and monitors as one pure step; training sets and backtests by replay of the same step.
 //!
 //! [`Pipeline::process`] is the step. [`Change`] leads from one plan to another over the same log. [`Observations`] gathers a model's training
-//! rows by the same engine over the past; [`training_set`] reads features at any spine.
+//! rows by the same engine over the past; [`training_set`] reads features at any spine, [`parts`] makes state on many
+//! machines.
 
 pub mod backtest;
 mod change;
@@ -10,6 +11,7 @@ pub mod decision;
 mod figures;
 mod monitor;
 mod observations;
+pub mod parts;
 mod pipeline;
 mod plan;
 pub mod shadow;

@@ -5,6 +5,8 @@
 //! concerns, so that one part after the other can be worked through; [`Shard`] keeps the state of one part and reads it. The pieces that
 //! the parts give of one row meet again in [`SetPlan::join`].
 
+mod sweep;
+
 use std::hash::BuildHasher;
 use std::iter::Peekable;
 use std::sync::Arc;
@@ -14,6 +16,9 @@ use kilter_features::expr::Expr;
 use kilter_features::{Engine, View};
 
 use crate::{ContextPlan, Lookup, Plan};
+
+pub(crate) use sweep::Open;
+pub use sweep::{Feed, Pass, Sweep, Unsorted};
 
 /// What is read at each row of a spine.
 #[derive(Clone, Debug)]
@@ -118,6 +123,19 @@ impl SetPlan {
         self.reaches.iter().flat_map(|reach| std::iter::once(&reach.view).chain(&reach.needs)).map(View::source)
     }
 
+    fn groups(&self) -> Vec<Group> {
+        let mut groups: Vec<Group> = Vec::new();
+        for (position, reach) in self.reaches.iter().enumerate() {
+            let whole = cannot_be_divided(&reach.view);
+            let same = |group: &&mut Group| !whole && !group.whole && self.reaches[group.reaches[0]].lookup.key == reach.lookup.key;
+            match groups.iter_mut().find(same) {
+                Some(group) => group.reaches.push(position),
+                None => groups.push(Group { reaches: vec![position], whole }),
+            }
+        }
+        groups
+    }
+
     /// How many values a shard gives for the view at this position.
     pub fn piece_len(&self, view: usize) -> Option<usize> {
         self.reaches.get(view).map(|reach| reach.used.len())
@@ -169,12 +187,17 @@ impl From {
     }
 }
 
+/// Whether a view's entities must stay together: what it looks up belongs to other entities, or a changing row may leave one for another.
+pub(crate) fn cannot_be_divided(view: &View) -> bool {
+    view.needs().next().is_some() || view.rows_move()
+}
+
 /// Views whose entities are divided together, because a row names them by the same columns.
 #[derive(Clone, Debug, PartialEq)]
 struct Group {
     /// Positions in the plan's reaches.
     reaches: Vec<usize>,
-    /// The entities stay together: what a view looks up belongs to other entities, and a changing row may leave one entity for another.
+    /// See [`cannot_be_divided`].
     whole: bool,
 }
 
@@ -190,15 +213,7 @@ pub struct Router {
 
 impl Router {
     pub fn new(plan: Arc<SetPlan>, parts: u32) -> Router {
-        let mut groups: Vec<Group> = Vec::new();
-        for (position, reach) in plan.reaches.iter().enumerate() {
-            let whole = !reach.needs.is_empty() || reach.view.changes();
-            let same = |group: &&mut Group| !whole && !group.whole && plan.reaches[group.reaches[0]].lookup.key == reach.lookup.key;
-            match groups.iter_mut().find(same) {
-                Some(group) => group.reaches.push(position),
-                None => groups.push(Group { reaches: vec![position], whole }),
-            }
-        }
+        let groups = plan.groups();
         Router { plan, groups, parts: parts.max(1), watermarks: Vec::new() }
     }
 
@@ -338,12 +353,8 @@ impl Shard {
                 }
                 reach.advance(engine, watermarks.get(usize::from(reach.view.source().0)).copied().flatten());
             }
-            self.values.clear();
-            reach.lookup.read(&row.row, row.time, engine, &mut self.values);
-            for (to, from) in reach.used.iter().enumerate() {
-                self.values.swap(to, *from);
-            }
-            give(*view, &self.values[..reach.used.len()]);
+            reach.read(row, engine, &mut self.values);
+            give(*view, &self.values);
         }
     }
 
@@ -356,6 +367,16 @@ impl Shard {
 }
 
 impl Reach {
+    /// The values that are used of the view, at a row.
+    fn read(&self, row: &SpineRow, engine: &mut Engine, values: &mut Vec<Value>) {
+        values.clear();
+        self.lookup.read(&row.row, row.time, engine, values);
+        for (to, from) in self.used.iter().enumerate() {
+            values.swap(to, *from);
+        }
+        values.truncate(self.used.len());
+    }
+
     /// Brings the source's watermark to what it was in the log: another part's entity moves it all the same. An event that names no entity does
     /// nothing else.
     fn advance(&self, engine: &mut Engine, watermark: Option<EventTime>) {

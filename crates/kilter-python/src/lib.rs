@@ -7,9 +7,11 @@ mod batches;
 mod boosting;
 mod classes;
 mod explain;
+mod frame;
 mod model;
 mod online;
 mod own;
+mod shuffle;
 mod table;
 mod texts;
 mod threads;
@@ -34,6 +36,8 @@ mod native {
     use super::model::{Model, calibrated, fit};
     #[pymodule_export]
     use super::online::OnlineModel;
+    #[pymodule_export]
+    use super::shuffle::{StatePlan, TrainingPlan};
     #[pymodule_export]
     use super::texts::hash_texts;
 

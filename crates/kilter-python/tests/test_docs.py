@@ -19,12 +19,24 @@ def test_examples(module):
 
 def test_stubs_name_what_is_there():
     stub = ast.parse((pathlib.Path(kilter.__file__).parent / "_native.pyi").read_text())
-    for name in ["ClassModel", "Model", "OnlineModel"]:
+    for name in ["ClassModel", "Model", "OnlineModel", "StatePlan", "TrainingPlan"]:
         [model] = [node for node in stub.body if isinstance(node, ast.ClassDef) and node.name == name]
         told = {node.name for node in model.body if isinstance(node, ast.FunctionDef)} - {"__init__"}
         told |= {node.target.id for node in model.body if isinstance(node, ast.AnnAssign)}
         there = {name for name in vars(getattr(_native, name)) if not name.startswith("__")} | {"__reduce__"}
-        assert told == there
+        assert told | {"__reduce__"} == there
+
+
+def test_the_stub_of_spark_has_its_parameters():
+    from kilter import spark
+
+    stub = ast.parse((pathlib.Path(kilter.__file__).parent / "spark.pyi").read_text())
+    functions = {node.name: node.args for node in stub.body if isinstance(node, ast.FunctionDef)}
+    assert set(functions) == set(spark.__all__)
+    for name, told in functions.items():
+        there = inspect.signature(getattr(spark, name)).parameters
+        assert [argument.arg for argument in [*told.args, *told.kwonlyargs]] == list(there), name
+        assert [ast.literal_eval(d) for d in told.kw_defaults] == [p.default for p in there.values() if p.kind is p.KEYWORD_ONLY], name
 
 
 def test_the_packages_stub_has_the_estimators_with_their_parameters_and_methods():

@@ -6,7 +6,8 @@ use kilter_core::Offset;
 use kilter_pipeline::{Change, Misfit, Pipeline, Plan};
 
 use crate::catalog::{Control, Record};
-use crate::data::{ChampionRecord, Data, meaning};
+use crate::data::{ChampionRecord, Data};
+use crate::meaning::meaning;
 
 /// A change under way: the old state goes on serving, what is missing is filled.
 pub struct Backfill {
@@ -40,6 +41,13 @@ impl Backfill {
     /// Reads the log up to `until` (exclusive). `progress` is told the offset reached; its `false` ends the reading early.
     pub fn advance(&mut self, data: &Data, until: Offset, mut progress: impl FnMut(Offset) -> bool) -> anyhow::Result<()> {
         let Some(from) = self.next_offset() else { return Ok(()) };
+        let from = from.max(data.first_offset);
+        let start = data.history.start()?;
+        anyhow::ensure!(
+            from >= start,
+            "what changes must be filled from the history, which begins at offset {start}: what came before is there as state only\n  hint: make the \
+             state anew under the new definitions, and boot a new data folder from it"
+        );
         let plan = Arc::clone(self.change.new_plan());
         let (change, filled) = (&self.change, &mut self.filled);
         data.walk_while(&plan, from, until, |offset, record| {

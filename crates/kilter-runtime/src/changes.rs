@@ -14,8 +14,9 @@ use serde::Serialize;
 use crate::audit::recorded_under;
 use crate::backfill::{Backfill, same_inputs};
 use crate::catalog::Record;
-use crate::data::{Data, meaning};
+use crate::data::Data;
 use crate::jobs::apply::needs_restart;
+use crate::meaning::meaning;
 use crate::project::{Difference, Kind, Object, Project, beside, differences, objects};
 
 /// What became of one object.

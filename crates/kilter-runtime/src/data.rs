@@ -1,13 +1,11 @@
 //! A project's data folder, opened: logs, snapshots, metadata, artifacts, and the walk over the event log.
 
-use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use anyhow::Context;
 use kilter_core::{EventTime, Offset, Stub};
-use kilter_features::FeatureInfo;
 use kilter_pipeline::{Champion, DriftReference, Pipeline, Plan};
 use kilter_store::artifacts::{ArtifactHash, Artifacts};
 use kilter_store::dead_letter::{DeadLetterOptions, DeadLetters};
@@ -21,6 +19,7 @@ use crate::catalog::{Catalog, Control, Decoder, Record};
 use crate::door::Door;
 use crate::erase;
 use crate::history::{History, Records};
+use crate::meaning::meaning;
 use crate::project::Project;
 use crate::sequencer::Refusal;
 use crate::status::lock;
@@ -38,53 +37,6 @@ pub struct ChampionRecord {
     pub reference: String,
     /// [`meaning`] under the definitions it was trained by.
     pub meaning: String,
-}
-
-/// A hash of everything that says what a model's inputs are: their expressions, and the features and columns that they read.
-pub fn meaning(plan: &Plan, model: usize) -> String {
-    let model = &plan.models[model];
-    let source = &plan.sources[model.context.source.0 as usize];
-    let column = |c: &usize| source.schema.fields.get(*c).map(|f| format!("column {}: {}", f.name, f.data_type));
-    let used = |slot: usize| model.inputs.iter().any(|i| i.expr.slots().contains(&slot));
-    let mut behind: BTreeSet<String> = model.inputs.iter().flat_map(|i| i.expr.slots()).filter_map(column).collect();
-    for lookup in &model.context.lookups {
-        let view = &plan.views[lookup.view];
-        for (_, f) in view.features().iter().enumerate().filter(|(i, _)| used(lookup.first_slot + i)) {
-            let key: Vec<_> = lookup.key.iter().filter_map(column).collect();
-            // The name of its state says what a view reads of others.
-            behind.extend(view.needs().next().map(|_| format!("reads others: {}", view.state_name())));
-            behind.extend(key.iter().cloned());
-            behind.insert(format!(
-                "view {} of {} by {:?} at {key:?} where {:?} {:?} {:?} {}: {} {} {} {} {:?} {:?} {:?}",
-                view.name(),
-                plan.sources[view.source().0 as usize].name,
-                view.entity(),
-                view.filter(),
-                view.ttl(),
-                view.time_zone(),
-                view.changes(),
-                f.name,
-                f.data_type,
-                line_of(f),
-                f.over,
-                f.hop,
-                f.default,
-                f.rests_on
-            ));
-        }
-    }
-    let inputs: Vec<String> = model.inputs.iter().map(|i| format!("{} = {}", i.name, i.text)).collect();
-    let text = format!("{} self {} {inputs:?} {behind:?}", source.name, model.include_self);
-    blake3::hash(text.as_bytes()).to_hex()[..32].to_string()
-}
-
-/// A feature's line without its windows: what one window means does not depend on the others beside it.
-pub fn line_of(feature: &FeatureInfo) -> &str {
-    let text = feature.text.as_str();
-    // Case folding ASCII keeps every byte in its place.
-    let windowed = !matches!(feature.over.as_str(), "" | "lifetime");
-    let cut = windowed.then_some(()).and_then(|()| text.to_ascii_lowercase().rfind(" over "));
-    cut.map_or(text, |at| text[..at].trim_end())
 }
 
 /// Everything a project keeps on disk. One process at a time: the logs are locked.
@@ -151,7 +103,7 @@ impl Data {
         };
         let metadata = Metadata::open(&dir.join("kilter.db")).await?;
         let artifacts = Artifacts::open(dir.join("artifacts"), ARTIFACT_LIMIT)?;
-        let catalog = Mutex::new(Catalog::open(&dir, events.next_offset() == project.first_offset())?);
+        let catalog = Mutex::new(Catalog::open(&dir, events.next_offset() == events.start_offset())?);
         Ok(Data {
             dir,
             first_offset: project.first_offset(),

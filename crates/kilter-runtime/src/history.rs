@@ -8,7 +8,7 @@ use kilter_core::{Offset, Stub};
 use kilter_lake::{Lake, storage};
 use kilter_store::log::{Log, LogError, LogReader};
 
-use crate::project::{LakeDef, Project, filled};
+use crate::project::{LakeDef, LakeFormat, Project, filled};
 use crate::status::lock;
 
 /// The event log with what has gone from its beginning. The lake is opened when it is first needed: an object storage that does not answer keeps no project from starting.
@@ -26,6 +26,15 @@ struct Place {
     base: PathBuf,
     /// The number of this log among those that write into one lake.
     shard: u32,
+}
+
+impl From<LakeFormat> for kilter_lake::Format {
+    fn from(format: LakeFormat) -> Self {
+        match format {
+            LakeFormat::Parquet => kilter_lake::Format::Parquet,
+            LakeFormat::Delta => kilter_lake::Format::Delta,
+        }
+    }
 }
 
 impl History {

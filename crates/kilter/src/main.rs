@@ -45,6 +45,8 @@ enum Command {
     Up(commands::up::Args),
     /// Runs one of several processes that share a project's entities over Kafka.
     Worker(commands::worker::Args),
+    /// Makes the data folder of a project from a state made elsewhere, such as by `kilter.spark.backfill`.
+    Boot(commands::boot::Args),
     /// Streams the project's file sources into the log and through the pipeline, then stops.
     Ingest(commands::ingest::Args),
     /// Shows how the project is doing: what became of all events, by source, view and reason.
@@ -127,6 +129,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Apply(args) => commands::apply::run(&dir, args).await,
         Command::Up(args) => commands::up::run(&dir, args).await,
         Command::Worker(args) => commands::worker::run(&dir, args).await,
+        Command::Boot(args) => commands::boot::run(&dir, args).await,
         Command::Ingest(args) => commands::ingest::run(&dir, args).await,
         Command::Status(args) => commands::status::run(&dir, args).await,
         Command::Features(args) => commands::features::run(&dir, args).await,

@@ -212,14 +212,14 @@ pub(crate) fn plain_columns(file: File, what: &str) -> Result<Schema, ConnectErr
     Ok(Schema::new(plain.filter_map(|c| Some((c.path().string(), natural(kind(c)?, c.physical_type()))))))
 }
 
-fn not_parquet(what: &str, error: &ParquetError) -> ConnectError {
+pub(crate) fn not_parquet(what: &str, error: &ParquetError) -> ConnectError {
     ConnectError::new("not_parquet", format!("{what}: not a readable Parquet file: {error}"))
         .hint("is the file complete, and is it Parquet?")
 }
 
 /// The parquet crate panics on some damaged files (an index out of range, an assertion); here that is an error like any other. What it left half
 /// done is not looked at again: after an error the file is over.
-fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
+pub(crate) fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(read))
         .unwrap_or_else(|_| Err(ParquetError::General("the file is damaged".into())))
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow_array::builder::{
     ArrayBuilder, BooleanBuilder, Float64Builder, Int64Builder, ListBuilder, MapBuilder, StringBuilder, TimestampMicrosecondBuilder,
 };
-use arrow_array::{ArrayRef, RecordBatch};
+use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow_ipc::writer::FileWriter;
 use arrow_schema::{ArrowError, DataType as Arrow, Field as ArrowField, Metadata, Schema as ArrowSchema, SchemaRef, TimeUnit};
 use kilter_core::{DataType, Schema, Value};
@@ -19,6 +19,11 @@ const UTC: &str = "UTC";
 
 pub(super) struct ArrowWriter<W: Write> {
     file: FileWriter<W>,
+    held: ArrowRows,
+}
+
+/// Rows on their way to an Arrow table: int64, float64, utf8, bool, timestamps in microseconds (UTC), lists and maps, all nullable.
+pub struct ArrowRows {
     schema: SchemaRef,
     columns: Vec<Column>,
     rows: usize,
@@ -39,36 +44,57 @@ enum Column {
 
 impl<W: Write> ArrowWriter<W> {
     pub(super) fn create(out: W, columns: &Schema, metadata: &[(String, String)]) -> io::Result<ArrowWriter<W>> {
-        let fields: Vec<ArrowField> = columns.fields.iter().map(|f| ArrowField::new(&f.name, arrow_type(f.data_type), true)).collect();
-        let schema = Arc::new(ArrowSchema::new_with_metadata(fields, metadata.iter().cloned().collect::<Metadata>()));
-        let file = FileWriter::try_new(out, &schema).map_err(io_error)?;
-        let columns = columns.fields.iter().map(|f| Column::new(f.data_type)).collect();
-        Ok(ArrowWriter { file, schema, columns, rows: 0, bytes: 0 })
+        let held = ArrowRows::new(columns, metadata);
+        Ok(ArrowWriter { file: FileWriter::try_new(out, &held.schema).map_err(io_error)?, held })
     }
 
     pub(super) fn push(&mut self, row: &[Value]) -> io::Result<()> {
-        for (column, value) in self.columns.iter_mut().zip(row) {
-            self.bytes += column.push(value).map_err(io_error)?;
-        }
-        self.rows += 1;
-        if self.rows >= BATCH_ROWS || self.bytes >= BATCH_BYTES {
+        self.held.push(row).map_err(io_error)?;
+        if self.held.rows >= BATCH_ROWS || self.held.bytes >= BATCH_BYTES {
             self.flush()?;
         }
         Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        (self.rows, self.bytes) = (0, 0);
-        let columns = self.columns.iter_mut().map(Column::take).collect();
-        let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(io_error)?;
+        let batch = self.held.take().map_err(io_error)?;
         self.file.write(&batch).map_err(io_error)
     }
 
     pub(super) fn finish(mut self) -> io::Result<W> {
-        if self.rows > 0 {
+        if self.held.rows > 0 {
             self.flush()?;
         }
         self.file.into_inner().map_err(io_error)
+    }
+}
+
+impl ArrowRows {
+    pub fn new(columns: &Schema, metadata: &[(String, String)]) -> ArrowRows {
+        let fields: Vec<ArrowField> = columns.fields.iter().map(|f| ArrowField::new(&f.name, arrow_type(f.data_type), true)).collect();
+        let schema = Arc::new(ArrowSchema::new_with_metadata(fields, metadata.iter().cloned().collect::<Metadata>()));
+        ArrowRows { schema, columns: columns.fields.iter().map(|f| Column::new(f.data_type)).collect(), rows: 0, bytes: 0 }
+    }
+
+    /// Adds a row, whose values are of the columns' types; one of another type counts as null.
+    ///
+    /// Errors: a column of more bytes than Arrow's offsets count.
+    pub fn push(&mut self, row: &[Value]) -> Result<(), ArrowError> {
+        for (column, value) in self.columns.iter_mut().zip(row) {
+            self.bytes += column.push(value)?;
+        }
+        self.rows += 1;
+        Ok(())
+    }
+
+    /// The rows so far, and begins anew.
+    ///
+    /// Errors: none that rows of one length could cause.
+    pub fn take(&mut self) -> Result<RecordBatch, ArrowError> {
+        let rows = std::mem::take(&mut self.rows);
+        self.bytes = 0;
+        let columns = self.columns.iter_mut().map(Column::take).collect();
+        RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &RecordBatchOptions::new().with_row_count(Some(rows)))
     }
 }
 

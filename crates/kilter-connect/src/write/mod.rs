@@ -8,6 +8,7 @@ use std::io::{self, Write};
 
 use kilter_core::{Schema, Value};
 
+pub use self::arrow::ArrowRows;
 use self::arrow::ArrowWriter;
 use self::parquet::ParquetWriter;
 use self::text::{CsvWriter, NdjsonWriter};

@@ -1,8 +1,9 @@
 //! Views taken out of engines and put together in another one: what a change of definitions leaves alone keeps its state.
 
-use kilter_core::EventTime;
+use kilter_core::{EntityKey, EventTime, SourceId};
 
-use super::{Engine, ViewState, lookups};
+use super::snapshot::MOST_COUNTED;
+use super::{Engine, ViewState, hash, lookups};
 use crate::View;
 
 impl View {
@@ -47,13 +48,74 @@ impl Engine {
         }
         Some(engine)
     }
+
+    /// Takes what view `from` of `part` holds into view `to`: its entities, its rows and its counts; watermarks stay, see [`Engine::advance`].
+    /// `part` has none of it afterwards. It must have taken in all events of the entities it holds, in their order.
+    ///
+    /// Errors: the views are not the same, or both hold an entity (or a row of one name): events of one entity came to two places. Then
+    /// neither engine is of any use.
+    pub fn absorb(&mut self, to: usize, part: &mut Engine, from: usize) -> Result<(), Unfit> {
+        let (Some(view), Some(other)) = (self.views.get(to), part.views.get(from)) else { return Err(Unfit::OtherView) };
+        if !view.shares_state_with(other) {
+            return Err(Unfit::OtherView);
+        }
+        self.states[to].absorb(std::mem::take(&mut part.states[from]))
+    }
+
+    /// Brings a source's watermark to `time`, unless it is there already: other engines took in its events up to then.
+    pub fn advance(&mut self, source: SourceId, time: EventTime) {
+        let source = usize::from(source.0);
+        if self.watermarks.len() <= source {
+            self.watermarks.resize(source + 1, None);
+        }
+        self.watermarks[source] = self.watermarks[source].max(Some(time));
+    }
+}
+
+/// Why one engine's view cannot take what another's holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    OtherView,
+    /// The entity, or the name of the row, that both hold.
+    Twice(EntityKey),
+}
+
+impl std::fmt::Display for Unfit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Unfit::OtherView => f.write_str("the views are not the same"),
+            Unfit::Twice(key) => write!(f, "the state of {key} came twice"),
+        }
+    }
+}
+
+impl std::error::Error for Unfit {}
+
+impl ViewState {
+    fn absorb(&mut self, part: ViewState) -> Result<(), Unfit> {
+        let both = |a: u64, b: u64| a.saturating_add(b).min(MOST_COUNTED);
+        self.applied = both(self.applied, part.applied);
+        self.late = both(self.late, part.late);
+        self.no_key = both(self.no_key, part.no_key);
+        self.filtered = both(self.filtered, part.filtered);
+        self.retracted = both(self.retracted, part.retracted);
+        for entity in part.entities {
+            let (hashed, entities) = (hash(&entity.key), &self.entities);
+            if self.index.find(hashed, |&i| entities[i as usize].key == entity.key).is_some() {
+                return Err(Unfit::Twice(entity.key));
+            }
+            self.index.insert_unique(hashed, entities.len() as u32, |&i| hash(&entities[i as usize].key));
+            self.entities.push(entity);
+        }
+        self.table.absorb(part.table).map_err(Unfit::Twice)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{ColumnSpec, ViewSpec, compile_view};
-    use kilter_core::{DataType, EntityKey, Event, Operation, Schema, SourceId, Span, Value};
+    use kilter_core::{DataType, Event, Operation, Schema, Span, Value};
 
     fn view(source: u16, name: &str, line: &str, first: &str) -> View {
         let mut columns = vec![("k", DataType::Int64), ("x", DataType::Float64)];
@@ -88,6 +150,36 @@ mod tests {
         assert!(!one.shares_state_with(&view(0, "w", "sum(x) over 1m", "a")));
         assert!(!one.shares_state_with(&view(0, "v", "sum(x) over 2m", "a")));
         assert_eq!(one.reads(), [1, 2]);
+    }
+
+    #[test]
+    fn engines_of_some_entities_each_make_the_engine_of_all() {
+        let views = || vec![view(0, "v", "sum(x) over 1m, 10m", "a")];
+        let mut whole = Engine::new(views());
+        let mut parts: Vec<Engine> = (0..5).map(|_| Engine::new(views())).collect();
+        for i in 0..2000 {
+            let event = event(0, i, i * i % 37, (i % 5) as f64 - 1.0);
+            whole.update(&event);
+            parts[(i * i % 37 % 5) as usize].update(&event);
+        }
+        let mut together = Engine::new(views());
+        for part in &mut parts {
+            together.absorb(0, part, 0).unwrap();
+        }
+        together.advance(SourceId(0), EventTime(1_999_000_000));
+        let bytes = |engine: &Engine| {
+            let mut bytes = Vec::new();
+            engine.snapshot(&mut bytes);
+            bytes
+        };
+        assert!(bytes(&together) == bytes(&whole));
+        assert!(together.counts().eq(whole.counts()));
+
+        let mut again = Engine::new(views());
+        again.update(&event(0, 2000, 1, 1.0));
+        assert_eq!(together.absorb(0, &mut again, 0), Err(Unfit::Twice(EntityKey::Int(1))));
+        let mut other = Engine::new(vec![view(0, "v", "max(x)", "a")]);
+        assert_eq!(together.absorb(0, &mut other, 0), Err(Unfit::OtherView));
     }
 
     #[test]

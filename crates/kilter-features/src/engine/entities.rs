@@ -72,6 +72,15 @@ impl Entities {
     }
 }
 
+impl IntoIterator for Entities {
+    type Item = Entity;
+    type IntoIter = std::iter::Flatten<std::vec::IntoIter<Vec<Entity>>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.pieces.into_iter().flatten()
+    }
+}
+
 impl Index<usize> for Entities {
     type Output = Entity;
 

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use crate::aggregators::{Fold, Input, MAX_WORDS, Reading};
 use crate::view::{Extent, Feed, Group, LevelPlan, Output, Periods, Place, Plan, Shared, View};
 
+pub use carry::Unfit;
 pub use counts::ViewCounts;
 use entities::Entities;
 use entity::Entity;

@@ -19,7 +19,7 @@ const MAGIC: &[u8; 8] = b"KLTRFEAT";
 const HEAD: &[u8; 8] = b"KLTRHEAD";
 const VERSION: u32 = 3;
 /// More than a log can hold of events. A state that says more was forged; counting on from it must not end in an overflow.
-const MOST_COUNTED: u64 = 1 << 60;
+pub(super) const MOST_COUNTED: u64 = 1 << 60;
 /// Composite keys inside composite keys do not occur.
 const MAX_KEY_DEPTH: usize = 4;
 

@@ -35,6 +35,17 @@ impl Table {
         self.rows.insert(name, Row { offset, time, values });
     }
 
+    /// Takes the rows of another; the name of one that both have is given back.
+    pub(super) fn absorb(&mut self, other: Table) -> Result<(), EntityKey> {
+        for (name, row) in other.rows {
+            if self.rows.contains_key(&name) {
+                return Err(name);
+            }
+            self.rows.insert(name, row);
+        }
+        Ok(())
+    }
+
     pub(super) fn take(&mut self, name: &EntityKey) -> Option<(Offset, EventTime, Box<[Value]>)> {
         self.rows.remove(name).map(|row| (row.offset, row.time, row.values))
     }

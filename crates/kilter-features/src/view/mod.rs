@@ -167,6 +167,11 @@ impl View {
         self.plan.key.is_some()
     }
 
+    /// Whether a row may leave one entity for another: it may change, and its name does not say whose it is.
+    pub fn rows_move(&self) -> bool {
+        self.plan.key.as_ref().is_some_and(|key| !self.plan.entity_slots.iter().all(|slot| key.contains(slot)))
+    }
+
     /// In the order of the columns, and within one of its windows as written.
     pub fn features(&self) -> &[FeatureInfo] {
         &self.plan.features

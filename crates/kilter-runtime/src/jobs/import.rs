@@ -13,8 +13,9 @@ use kilter_pipeline::{Figures, Plan, Range, judge, training};
 use kilter_store::metadata::{AliasChange, CHALLENGER, MetricPoint, NewModelVersion, NewRun, RunKind, RunStatus};
 use sha2::{Digest, Sha256};
 
-use crate::data::{Data, meaning};
+use crate::data::Data;
 use crate::jobs::train::{evaluation_metrics, observe};
+use crate::meaning::meaning;
 use crate::sequencer::{Present, Refusal};
 use crate::service::{Service, ServiceError};
 

@@ -12,7 +12,8 @@ use kilter_pipeline::{Feed, Figures, Freshness, ModelPlan, Plan, Range, Schedule
 use kilter_store::metadata::{AliasChange, MetricPoint, NewModelVersion, NewRun, RunKind, RunStatus};
 
 use crate::catalog::Record;
-use crate::data::{Data, meaning};
+use crate::data::Data;
+use crate::meaning::meaning;
 
 /// What to train, on which part of the log, and what for.
 #[derive(Clone, Debug)]

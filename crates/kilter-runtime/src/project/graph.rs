@@ -145,7 +145,7 @@ fn view_block(out: &mut String, plan: &Plan, view: &View, marks: Vec<String>) {
             (over, _) => over.to_owned(),
         };
         // The windows stand in their own column.
-        let text = crate::data::line_of(f);
+        let text = crate::meaning::line_of(f);
         vec![f.name.clone(), f.data_type.to_string(), window, text.to_owned(), mark]
     });
     table(out, rows.collect());

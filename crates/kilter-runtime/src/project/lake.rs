@@ -57,15 +57,6 @@ impl Word for LakeFormat {
     const WORDS: &'static [(&'static str, Self)] = &[("parquet", LakeFormat::Parquet), ("delta", LakeFormat::Delta)];
 }
 
-impl From<LakeFormat> for kilter_lake::Format {
-    fn from(format: LakeFormat) -> Self {
-        match format {
-            LakeFormat::Parquet => kilter_lake::Format::Parquet,
-            LakeFormat::Delta => kilter_lake::Format::Delta,
-        }
-    }
-}
-
 pub(super) mod defaults {
     use super::{Size, Span};
 

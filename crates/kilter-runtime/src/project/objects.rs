@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::Project;
 use super::definitions::{FeatureDef, Named};
 use super::hash::{columns, door, plain, written};
-use crate::data::{line_of, meaning};
+use crate::meaning::{line_of, meaning};
 
 /// What kind of thing is defined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

@@ -186,3 +186,19 @@ fn old_segments_can_be_removed() {
     assert_eq!(recovery.next_offset, 100);
     assert!(log.start_offset() > start);
 }
+
+#[test]
+fn a_new_log_may_begin_at_any_offset_and_an_old_one_stays_where_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |first_offset| LogOptions { first_offset, ..small() };
+    let (log, recovery) = Log::open(dir.path(), at(1_000)).unwrap();
+    assert_eq!((recovery.next_offset, log.start_offset(), log.next_offset()), (1_000, 1_000, 1_000));
+    assert!(matches!(log.reader(999).next_record(), Err(LogError::OffsetGone { offset: 999, start: 1_000 })));
+    drop(log);
+    let (log, _) = Log::open(dir.path(), at(5)).unwrap();
+    assert_eq!(log.append(&[b"a".as_slice(), b"b"]).unwrap(), AppendedRange { first: 1_000, next: 1_002 });
+    drop(log);
+    let (log, recovery) = Log::open(dir.path(), small()).unwrap();
+    assert_eq!((recovery.next_offset, log.start_offset()), (1_002, 1_000));
+    assert_eq!(log.read(1_001).unwrap().as_deref(), Some(b"b".as_slice()));
+}

@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod backtest;
+pub mod boot;
 pub mod check;
 pub mod dead_letters;
 pub mod decisions;

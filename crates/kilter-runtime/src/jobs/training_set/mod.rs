@@ -1,14 +1,12 @@
 //! Writes a training set: the features of every row of a spine, as they were known at its moment.
 //!
 //! ```text
-//! names (request) -> positions (resolve) -> events and rows in order (steps) -> divided by entity, part after part read (work) -> one file (assemble)
+//! names (spine) -> positions (spine) -> events and rows in order (steps) -> divided by entity, part after part read (work) -> one file (assemble)
 //! ```
 //! Memory holds the state of the parts at hand and bounded buffers. An interrupted job goes on after its last finished part, and gives the
 //! same bytes.
 
 mod assemble;
-mod request;
-mod resolve;
 mod runs;
 mod spill;
 mod steps;
@@ -22,12 +20,12 @@ use std::time::Instant;
 
 use kilter_core::EventTime;
 
+pub use crate::spine::*;
 pub use assemble::Counts;
-pub use request::*;
 
 use crate::data::Data;
 use crate::project::Project;
-use resolve::{LogPlan, Resolved, SpinePlan};
+use crate::spine::{LogPlan, SpinePlan};
 use steps::{FileFacts, Job, Position};
 use work::Manifest;
 
@@ -118,11 +116,17 @@ fn write_here(
     started: Instant,
 ) -> anyhow::Result<Report> {
     let plan = &project.plan;
+    let start = data.events.start_offset();
+    anyhow::ensure!(
+        start == 0 || matches!(request.mode, Mode::AsLogged),
+        "the log begins at offset {start}: what came before is there as state only, and rows would lack it\n  hint: make the training set where \
+         the whole history lies (kilter.spark), or use --mode as-logged"
+    );
     let recorded = match (&request.mode, &request.spine) {
         (Mode::AsLogged, Spine::Decisions { decision, .. }) => steps::recorded_inputs(data, decision)?,
         _ => Vec::new(),
     };
-    let resolved = resolve::resolve(plan, request, &recorded)?;
+    let resolved = crate::spine::resolve(plan, &request.spine, request.asked(), &recorded)?;
     let facts = match &resolved.spine {
         SpinePlan::File(file) => Some(steps::look_at(file)?),
         SpinePlan::Log(_) => None,
@@ -199,7 +203,7 @@ fn write_here(
 }
 
 /// All that the rows and the unfinished work depend on, by names that a user knows.
-fn made_of(project: &Project, request: &Request, resolved: &Resolved, facts: Option<&FileFacts>) -> BTreeMap<String, String> {
+fn made_of(project: &Project, request: &Request, resolved: &Resolved<SpinePlan>, facts: Option<&FileFacts>) -> BTreeMap<String, String> {
     let mode = match &request.mode {
         Mode::AsLogged => "as-logged".to_string(),
         Mode::Replay => "replay".to_string(),

@@ -13,13 +13,12 @@ use kilter_pipeline::{Plan, decision_id};
 use kilter_store::log::LogReader;
 use serde::{Deserialize, Serialize};
 
-use super::request::{Limits, Mode};
-use super::resolve::{FilePlan, LogPlan, SpinePlan};
 use super::runs::{Merged, Run, RunWriter};
 use crate::catalog::{Decoder, Record};
 use crate::data::Data;
 use crate::history::Records;
 use crate::service::{Layouts, Recorded};
+use crate::spine::{FilePlan, Limits, LogPlan, Mode, SpinePlan};
 
 /// One training set at work.
 pub struct Job<'a> {
@@ -443,7 +442,7 @@ pub fn recorded_inputs(data: &Data, decision: &str) -> anyhow::Result<Vec<String
 fn file_rows(plan: &FilePlan) -> anyhow::Result<impl Iterator<Item = anyhow::Result<SpineRow>> + use<>> {
     let open = kilter_connect::open(&plan.path, Some(plan.file_format), plan.format.clone(), EventTime(0), FileLimits::default());
     let shown = plan.path.display().to_string();
-    let reader = open.map_err(|e| super::resolve::connect(&e))?;
+    let reader = open.map_err(|e| crate::spine::connect(&e))?;
     Ok(reader.enumerate().map(move |(number, row)| match row {
         Ok(row) => Ok(SpineRow { number: number as u64, time: row.time, row: row.row }),
         Err(rejection) => Err(row_error(&shown, &rejection)),

@@ -1,4 +1,4 @@
-//! What is asked for, in names; [`super::resolve`] turns them into positions.
+//! What is asked for, in names.
 
 use std::path::PathBuf;
 
@@ -24,6 +24,23 @@ pub struct Request {
     /// Whether what an interrupted run left is thrown away.
     pub restart: bool,
     pub limits: Limits,
+}
+
+impl Request {
+    pub fn asked(&self) -> Asked<'_> {
+        Asked { mode: &self.mode, features: &self.features, keys: &self.keys, include_self: self.include_self }
+    }
+}
+
+/// The columns after the spine's, and what counts for them.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    pub mode: &'a Mode,
+    pub features: &'a Features,
+    /// As in [`Request`].
+    pub keys: &'a [(String, Vec<String>)],
+    /// None: as the model or decision says, else false.
+    pub include_self: Option<bool>,
 }
 
 /// The rows, before any feature.

@@ -10,13 +10,13 @@ use kilter_features::expr::{self, Expr, Scope};
 use kilter_pipeline::training_set::{From, OutColumn, SetPlan};
 use kilter_pipeline::{ContextPlan, Lookup, ModelPlan, Plan};
 
-use super::request::{Features, Mode, Pick, Request, Spine};
+use super::{Asked, Features, Mode, Pick, Spine};
 use crate::project::{named, reference};
 
 /// Everything the job needs to know.
-pub struct Resolved {
+pub struct Resolved<S> {
     pub set: SetPlan,
-    pub spine: SpinePlan,
+    pub spine: S,
     /// By source; used in event time only.
     pub lags: Vec<Span>,
     /// Name and text of each column after the spine's.
@@ -74,39 +74,75 @@ struct Reach<'a> {
     out_of_reach: BTreeMap<String, Vec<String>>,
 }
 
-/// Resolves a request. `recorded`: the inputs that the decision log has of the spine's decision.
-pub fn resolve(plan: &Plan, request: &Request, recorded: &[String]) -> anyhow::Result<Resolved> {
-    let (reach, spine) = match &request.spine {
+/// Resolves a request over the log. `recorded`: the inputs that the decision log has of the spine's decision.
+pub fn resolve(plan: &Plan, from: &Spine, request: Asked<'_>, recorded: &[String]) -> anyhow::Result<Resolved<SpinePlan>> {
+    let (reach, spine) = match from {
         Spine::File { path, time } => file_spine(plan, request, path, time.as_deref())?,
         Spine::Events { source, pick } => {
             let source = plan.source(source).ok_or_else(|| unknown("source", source, plan.sources.iter().map(|s| s.name.as_str())))?;
-            log_spine(plan, request, source, None, pick, &[])?
+            log_spine(plan, request, from, source, None, pick, &[])?
         }
         Spine::Decisions { decision, pick } => {
             let index =
                 plan.decision(decision).ok_or_else(|| unknown("decision", decision, plan.decisions.iter().map(|d| d.name.as_str())))?;
             let recorded = if matches!(request.mode, Mode::AsLogged) { recorded } else { &[] };
-            log_spine(plan, request, plan.decisions[index].source, Some(index), pick, recorded)?
+            log_spine(plan, request, from, plan.decisions[index].source, Some(index), pick, recorded)?
         }
     };
+    let model = the_model(plan, request.features, Some(from))?;
+    let include_self = match (from, model) {
+        (Spine::Decisions { decision, .. }, _) => plan.decision(decision).is_some_and(|d| plan.decisions[d].include_self),
+        (_, Some(model)) => model.include_self,
+        (_, None) => false,
+    };
+    let logged = match (request.mode, &spine) {
+        (Mode::AsLogged, SpinePlan::Log(log)) => Some(as_logged(request, &reach, log)?),
+        _ => None,
+    };
+    resolved(plan, request, &reach, spine, (model, include_self), logged)
+}
+
+/// Resolves a request over a table of the caller's, which complaints call `what`. Its spine is the position of the column with the time: the one
+/// named, else the only timestamp, else one of the usual names.
+///
+/// # Errors
+/// A name that there is not, a key of another type than its view's, or a mode that needs the log.
+pub fn resolve_table(plan: &Plan, what: &str, columns: Schema, time: Option<&str>, request: Asked<'_>) -> anyhow::Result<Resolved<usize>> {
+    anyhow::ensure!(matches!(request.mode, Mode::EventTime(_)), "the rows of {what} can be read in event time only");
+    let time = time_column(&columns, time, what)?;
+    let found = columns.fields[time].data_type;
+    anyhow::ensure!(
+        found == DataType::Timestamp,
+        "the time of {what} is its column `{}`, which is {found} and no timestamp",
+        columns.fields[time].name
+    );
+    let model = the_model(plan, request.features, None)?;
+    let keys = keys_of(plan, request, &columns, model);
+    let reach = table_reach(plan, what, columns, model, keys)?;
+    resolved(plan, request, &reach, time, (model, model.is_some_and(|m| m.include_self)), None)
+}
+
+/// A column of the training set, with its text.
+type Named = (OutColumn, String);
+
+fn resolved<S>(
+    plan: &Plan,
+    request: Asked<'_>,
+    reach: &Reach<'_>,
+    spine: S,
+    (model, include_self): (Option<&ModelPlan>, bool),
+    logged: Option<Vec<Named>>,
+) -> anyhow::Result<Resolved<S>> {
     let mut columns = reach.spine_columns();
     let spine_columns = columns.len();
     let mut features = Vec::new();
-    let model = the_model(plan, request)?;
-    if let (Mode::AsLogged, SpinePlan::Log(log)) = (&request.mode, &spine) {
-        as_logged(request, &reach, log, &mut columns, &mut features)?;
-    } else {
-        let inputs = match (&request.features, model) {
-            (Features::List(texts), _) => reach.listed(texts)?,
-            (_, Some(model)) => reach.inputs_of(model)?,
-            (_, None) => reach.listed(&reach.all()?)?,
-        };
-        for (name, text, expr) in inputs {
-            // The model says its inputs' names; a user can choose others.
-            let name = if model.is_some() && columns.iter().any(|c| c.name == name) { format!("input.{name}") } else { name };
-            features.push((name.clone(), text));
-            columns.push(out_column(name, expr)?);
-        }
+    let found = match logged {
+        Some(logged) => logged,
+        None => computed(request, reach, model, &columns)?,
+    };
+    for (column, text) in found {
+        features.push((column.name.clone(), text));
+        columns.push(column);
     }
     for (at, column) in columns.iter().enumerate() {
         anyhow::ensure!(
@@ -115,23 +151,33 @@ pub fn resolve(plan: &Plan, request: &Request, recorded: &[String]) -> anyhow::R
             column.name
         );
     }
-    let include_self = request.include_self.unwrap_or(match (&request.spine, model) {
-        (Spine::Decisions { decision, .. }, _) => plan.decision(decision).is_some_and(|d| plan.decisions[d].include_self),
-        (_, Some(model)) => model.include_self,
-        (_, None) => false,
-    });
+    let include_self = request.include_self.unwrap_or(include_self);
     let set = SetPlan::new(plan, &reach.context, reach.own.len(), columns, include_self);
-    Ok(Resolved { set, spine, lags: lags(plan, &request.mode)?, features, spine_columns })
+    Ok(Resolved { set, spine, lags: lags(plan, request.mode)?, features, spine_columns })
+}
+
+fn computed(request: Asked<'_>, reach: &Reach<'_>, model: Option<&ModelPlan>, spine: &[OutColumn]) -> anyhow::Result<Vec<Named>> {
+    let inputs = match (request.features, model) {
+        (Features::List(texts), _) => reach.listed(texts)?,
+        (_, Some(model)) => reach.inputs_of(model)?,
+        (_, None) => reach.listed(&reach.all()?)?,
+    };
+    let named = inputs.into_iter().map(|(name, text, expr)| {
+        // The model says its inputs' names; a user can choose others.
+        let taken = model.is_some() && spine.iter().any(|c| c.name == name);
+        Ok((out_column(if taken { format!("input.{name}") } else { name }, expr)?, text))
+    });
+    named.collect()
 }
 
 /// The model whose inputs are asked for.
-fn the_model<'a>(plan: &'a Plan, request: &Request) -> anyhow::Result<Option<&'a ModelPlan>> {
-    Ok(match (&request.features, &request.spine) {
+fn the_model<'a>(plan: &'a Plan, features: &Features, spine: Option<&Spine>) -> anyhow::Result<Option<&'a ModelPlan>> {
+    Ok(match (features, spine) {
         (Features::Model(name), _) => {
             let index = plan.model(name).ok_or_else(|| unknown("model", name, plan.models.iter().map(|m| m.name.as_str())))?;
             Some(&plan.models[index])
         }
-        (Features::Default, Spine::Decisions { decision, .. }) => {
+        (Features::Default, Some(Spine::Decisions { decision, .. })) => {
             plan.decision(decision).and_then(|d| plan.decisions[d].model).map(|m| &plan.models[m])
         }
         _ => None,
@@ -154,20 +200,14 @@ fn out_column(name: String, expr: Expr) -> anyhow::Result<OutColumn> {
 }
 
 /// The inputs as they were recorded; their types are the record's.
-fn as_logged(
-    request: &Request,
-    reach: &Reach<'_>,
-    log: &LogPlan,
-    columns: &mut Vec<OutColumn>,
-    features: &mut Vec<(String, String)>,
-) -> anyhow::Result<()> {
+fn as_logged(request: Asked<'_>, reach: &Reach<'_>, log: &LogPlan) -> anyhow::Result<Vec<Named>> {
     let decision = log.decision.as_deref().unwrap_or_default();
     anyhow::ensure!(
         !log.recorded.is_empty(),
         "the decision log has no inputs of decision `{decision}`\n  hint: inputs are recorded for decisions with a model; --mode replay computes \
          features anew"
     );
-    let wanted: Vec<&String> = match &request.features {
+    let wanted: Vec<&String> = match request.features {
         Features::List(names) => {
             let known = |name: &&String| log.recorded.contains(name);
             if let Some(name) = names.iter().find(|n| !known(n)) {
@@ -181,18 +221,20 @@ fn as_logged(
         _ => log.recorded.iter().collect(),
     };
     let first = reach.context.width + reach.further.len() - log.recorded.len();
+    let mut columns = reach.spine_columns();
+    let spine_columns = columns.len();
     for name in wanted {
         let slot = first + log.recorded.iter().position(|r| r == name).unwrap_or_default();
         let shown = if columns.iter().any(|c| c.name == *name) { format!("input.{name}") } else { name.clone() };
-        features.push((shown.clone(), "as recorded".into()));
         columns.push(OutColumn { name: shown, data_type: DataType::Float64, from: From::Slot(slot) });
     }
-    Ok(())
+    Ok(columns.split_off(spine_columns).into_iter().map(|column| (column, "as recorded".to_string())).collect())
 }
 
 fn log_spine<'a>(
     plan: &'a Plan,
-    request: &Request,
+    request: Asked<'_>,
+    from: &Spine,
     source: SourceId,
     decision: Option<usize>,
     pick: &Pick,
@@ -220,7 +262,7 @@ fn log_spine<'a>(
     };
     further.extend(recorded.iter().map(|name| ("recorded", name.clone(), DataType::Float64)));
     let mut reach = Reach::new(plan, format!("source `{}`", of.name), of.name.clone(), of.schema.clone(), further);
-    let model = the_model(plan, request)?;
+    let model = the_model(plan, request.features, Some(from))?;
     if let Some(model) = model {
         anyhow::ensure!(
             model.context.source == source,
@@ -236,7 +278,7 @@ fn log_spine<'a>(
         (Some(model), _) if request.keys.is_empty() => reach.take_over(&model.context),
         (None, Some(decision)) if request.keys.is_empty() => reach.take_over(&plan.decisions[decision].context),
         _ => {
-            let mut keys = request.keys.clone();
+            let mut keys = request.keys.to_vec();
             take_keys_of_services(plan, request, &of.schema, &mut keys);
             reach.look_up(&keys)?;
         }
@@ -253,7 +295,12 @@ fn condition(text: &str, scope: &Scope) -> anyhow::Result<Expr> {
     Ok(expr)
 }
 
-fn file_spine<'a>(plan: &'a Plan, request: &Request, path: &std::path::Path, time: Option<&str>) -> anyhow::Result<(Reach<'a>, SpinePlan)> {
+fn file_spine<'a>(
+    plan: &'a Plan,
+    request: Asked<'_>,
+    path: &std::path::Path,
+    time: Option<&str>,
+) -> anyhow::Result<(Reach<'a>, SpinePlan)> {
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
     let file_format = FileFormat::parse(extension).unwrap_or(FileFormat::Csv);
     let mut schema = columns_of(path, file_format).map_err(|e| connect(&e))?;
@@ -263,10 +310,33 @@ fn file_spine<'a>(plan: &'a Plan, request: &Request, path: &std::path::Path, tim
     if file_format != FileFormat::Parquet {
         schema.fields[time].data_type = DataType::Timestamp;
     }
-    let model = the_model(plan, request)?;
-    // A model's inputs name the columns of its source.
-    let qualifier = model.map_or("spine".to_string(), |m| plan.sources[usize::from(m.context.source.0)].name.clone());
-    let mut keys = request.keys.clone();
+    let model = the_model(plan, request.features, None)?;
+    let keys = keys_of(plan, request, &schema, model);
+    // Text files say nothing of types: a key has that of its view.
+    if file_format != FileFormat::Parquet {
+        for view in &plan.views {
+            let columns = keys.iter().find(|(name, _)| name == view.name()).map_or(view.entity(), |(_, columns)| columns);
+            for (column, field) in columns.iter().zip(entity_fields(plan, view)) {
+                if let Some(at) = schema.index(column).filter(|at| *at != time) {
+                    schema.fields[at].data_type = field.data_type;
+                }
+            }
+        }
+    }
+    let reach = table_reach(plan, &shown.to_string(), schema.clone(), model, keys)?;
+    let format = RowFormat {
+        time: TimeOf::Column(time),
+        time_name: schema.fields[time].name.clone(),
+        id: kilter_connect::IdOf::Nothing,
+        unknown: UnknownFields::Ignore,
+        ..RowFormat::new("the spine", schema)
+    };
+    Ok((reach, SpinePlan::File(FilePlan { path: path.to_owned(), file_format, format })))
+}
+
+/// Which columns of a table hold the key of a view: as was asked, else as the model's source has them, else as a service calls them.
+fn keys_of(plan: &Plan, request: Asked<'_>, schema: &Schema, model: Option<&ModelPlan>) -> Vec<(String, Vec<String>)> {
+    let mut keys = request.keys.to_vec();
     if let Some(model) = model {
         let of = &plan.sources[usize::from(model.context.source.0)].schema;
         for lookup in &model.context.lookups {
@@ -279,23 +349,25 @@ fn file_spine<'a>(plan: &'a Plan, request: &Request, path: &std::path::Path, tim
             }
         }
     }
-    // Text files say nothing of types: a key has that of its view.
-    if file_format != FileFormat::Parquet {
-        for view in &plan.views {
-            let columns = keys.iter().find(|(name, _)| name == view.name()).map_or(view.entity(), |(_, columns)| columns);
-            for (column, field) in columns.iter().zip(entity_fields(plan, view)) {
-                if let Some(at) = schema.index(column).filter(|at| *at != time) {
-                    schema.fields[at].data_type = field.data_type;
-                }
-            }
-        }
-    }
-    take_keys_of_services(plan, request, &schema, &mut keys);
-    let mut reach = Reach::new(plan, shown.to_string(), qualifier, schema.clone(), Vec::new());
+    take_keys_of_services(plan, request, schema, &mut keys);
+    keys
+}
+
+/// The rows of a table as the features see them.
+fn table_reach<'a>(
+    plan: &'a Plan,
+    what: &str,
+    schema: Schema,
+    model: Option<&ModelPlan>,
+    keys: Vec<(String, Vec<String>)>,
+) -> anyhow::Result<Reach<'a>> {
+    // A model's inputs name the columns of its source.
+    let qualifier = model.map_or("spine".to_string(), |m| plan.sources[usize::from(m.context.source.0)].name.clone());
+    let mut reach = Reach::new(plan, what.to_string(), qualifier, schema, Vec::new());
     reach.look_up(&keys)?;
     anyhow::ensure!(
         !reach.context.lookups.is_empty(),
-        "{shown} has no column that is the key of a feature view\n  hint: {}; say which column holds it: --keys VIEW=COLUMN",
+        "{what} has no column that is the key of a feature view\n  hint: {}; say which column holds it: --keys VIEW=COLUMN",
         list(
             plan.views
                 .iter()
@@ -305,19 +377,12 @@ fn file_spine<'a>(plan: &'a Plan, request: &Request, path: &std::path::Path, tim
                 .map(String::as_str)
         )
     );
-    let format = RowFormat {
-        time: TimeOf::Column(time),
-        time_name: schema.fields[time].name.clone(),
-        id: kilter_connect::IdOf::Nothing,
-        unknown: UnknownFields::Ignore,
-        ..RowFormat::new("the spine", schema)
-    };
-    Ok((reach, SpinePlan::File(FilePlan { path: path.to_owned(), file_format, format })))
+    Ok(reach)
 }
 
 /// What the services on the list call the keys of views, where the spine has columns of these names and nothing else was said.
-fn take_keys_of_services(plan: &Plan, request: &Request, schema: &Schema, keys: &mut Vec<(String, Vec<String>)>) {
-    let Features::List(texts) = &request.features else { return };
+fn take_keys_of_services(plan: &Plan, request: Asked<'_>, schema: &Schema, keys: &mut Vec<(String, Vec<String>)>) {
+    let Features::List(texts) = request.features else { return };
     for service in texts.iter().filter_map(|text| plan.service(text.trim().strip_suffix(".*")?)).map(|s| &plan.services[s]) {
         for lookup in &service.lookups {
             let view = plan.views[lookup.view].name();
