@@ -1275,7 +1275,7 @@ fn what_workers_share_belongs_to_one_key() {
     let cases = [
         (("shards = 12", ""), "missing", "the number of partitions of the topics"),
         (("shards = 12", "shards = 0"), "out_of_range", "shards"),
-        (("\"crc32\"", "\"crc\""), "unknown_word", "murmur2"),
+        (("\"crc32\"", "\"crc\""), "unknown_word", "did you mean `crc32`?"),
         (("key = \"card\"", "key = \"account\""), "missing", "source \"payments\" has no column `account`"),
         (("key = \"card\"", "key = \"amount\""), "wrong_type", "which keys no record"),
         (("key = \"card\"", "key = \"other\""), "spread", "the entities of view \"by_card\" (shop, card) lie in more than one shard"),
