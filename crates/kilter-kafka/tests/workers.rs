@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use kilter_core::Value;
 use kilter_kafka::{Worker, WorkerOptions};
 use kilter_pipeline::{Decision, Layout};
+use kilter_runtime::jobs::import::ImportRequest;
 use kilter_runtime::project::{Shard, WorkersDef};
 use kilter_runtime::shards::Place;
 use kilter_runtime::{Record, Service, StartOptions, project};
@@ -73,13 +74,18 @@ struct Shop {
 
 impl Shop {
     fn new() -> Shop {
+        Shop::with("")
+    }
+
+    /// With more definitions.
+    fn with(more: &str) -> Shop {
         let cluster = MockCluster::new(1).unwrap();
         // The mock makes no topics when asked to.
         for (topic, partitions) in [("payments", 3), ("decisions", 2), ("dead", 1), ("shop.journal", 3), ("shop.shards", 3)] {
             cluster.create_topic(topic, partitions, 1).unwrap();
         }
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("kilter.toml"), DEFINITIONS.replace("BROKERS", &cluster.bootstrap_servers())).unwrap();
+        std::fs::write(dir.path().join("kilter.toml"), DEFINITIONS.replace("BROKERS", &cluster.bootstrap_servers()) + more).unwrap();
         let producer = ClientConfig::new().set("bootstrap.servers", cluster.bootstrap_servers()).create().unwrap();
         let workers = project::load(dir.path()).unwrap_or_else(|report| panic!("{report}")).definitions.workers.unwrap();
         Shop { cluster, producer, dir, workers, sent: 0 }
@@ -273,6 +279,70 @@ async fn a_folder_that_went_its_own_way_is_cut_back_to_the_journal() {
     assert!(service.data.events.next_offset() > forged);
     drop(service);
     stop(first).await;
+}
+
+const SCORED: &str = r#"
+[source.outcomes]
+time = "at"
+max_future = "none"
+columns = { card = "int64", at = "timestamp", fraud = "bool" }
+[model.risk]
+on = "payments"
+learner = "gbdt"
+inputs = ["card.n", "payments.amount"]
+label = { source = "outcomes", value = "fraud", on = "card", within = "1h" }
+[decision.score]
+model = "risk"
+policy = [{ when = "score >= 0.5", outcome = "block" }, { outcome = "accept" }]
+fallback = "accept"
+"#;
+/// Of LightGBM: payments over 90 are bad.
+const STUMP: &str = "tree\nversion=v4\nnum_class=1\nnum_tree_per_iteration=1\nmax_feature_idx=1\nobjective=binary sigmoid:1\n\
+    feature_names=card.n payments.amount\n\nTree=0\nnum_leaves=2\nnum_cat=0\nsplit_feature=1\nsplit_gain=10\nthreshold=90.5\n\
+    decision_type=8\nleft_child=-1\nright_child=-2\nleaf_value=-3 2\nleaf_count=600 100\ninternal_count=700\nis_linear=0\n\nend of trees\n";
+
+/// The model version of every decision `score` that a worker's shards know of; 0 where the fallback decided.
+fn versions(worker: &Worker) -> Vec<u32> {
+    let of = |service: &Service| -> Vec<u32> {
+        let (found, _) = service.decisions(None, 10_000, |d| d.layout.decision == "score").unwrap();
+        found.iter().map(|d| d.decision.version.unwrap_or(0)).collect()
+    };
+    here(worker).values().flat_map(|service| of(service)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_model_goes_with_its_shard() {
+    let mut shop = Shop::with(SCORED);
+    shop.pay(60);
+    let first = shop.worker("first").await;
+    check(&shop, &[&first]).await;
+    assert!(versions(&first).iter().all(|version| *version == 0));
+    for service in here(&first).values() {
+        let (file, bytes, trigger) = ("stump.txt".into(), STUMP.as_bytes().to_vec(), "api".into());
+        let request = ImportRequest { model: 0, file, bytes, by_position: false, promote: true, trigger };
+        assert_eq!(service.import(request).await.unwrap().version, 1);
+    }
+    shop.pay(60);
+    check(&shop, &[&first]).await;
+    let scored = |worker: &Worker| versions(worker).iter().filter(|version| **version == 1).count();
+    assert_eq!((scored(&first), versions(&first).len()), (60, 120));
+    stop(first).await;
+    // Without a folder: the file comes with the journal, and what is made anew is what was made before.
+    let second = shop.worker("second").await;
+    shop.pay(40);
+    check(&shop, &[&second]).await;
+    assert_eq!((scored(&second), versions(&second).len()), (100, 160));
+    for service in here(&second).values() {
+        let champion = service.data.metadata.alias("risk", "champion").await.unwrap().unwrap();
+        assert_eq!((champion.version, champion.spec.kind.as_str()), (1, "lightgbm"));
+    }
+    stop(second).await;
+    // From its own snapshots.
+    let second = shop.worker("second").await;
+    shop.pay(20);
+    check(&shop, &[&second]).await;
+    assert_eq!((scored(&second), versions(&second).len()), (120, 180));
+    stop(second).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

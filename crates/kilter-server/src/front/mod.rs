@@ -51,10 +51,16 @@ struct Shared {
     shards: Arc<Shards>,
     options: ServeOptions,
     /// The API of every shard that is here.
-    local: Mutex<BTreeMap<u32, (Weak<Service>, TowerToHyperService<Router>)>>,
+    local: Mutex<BTreeMap<u32, Api>>,
     client: Client<HttpConnector, Body>,
     /// Places for requests in work.
     requests: Semaphore,
+}
+
+/// The API of a shard that is here.
+struct Api {
+    of: Weak<Service>,
+    router: TowerToHyperService<Router>,
 }
 
 /// The routes of a worker.
@@ -263,14 +269,14 @@ impl Front {
     async fn here(&self, shard: u32, service: &Arc<Service>, request: Request) -> Answer {
         let router = {
             let mut local = self.0.local.lock().unwrap_or_else(PoisonError::into_inner);
-            let known = local.get(&shard).filter(|(of, _)| of.upgrade().is_some_and(|of| Arc::ptr_eq(&of, service)));
+            let known = local.get(&shard).filter(|api| api.of.upgrade().is_some_and(|of| Arc::ptr_eq(&of, service)));
             match known {
-                Some((_, router)) => router.clone(),
+                Some(api) => api.router.clone(),
                 None => {
                     // The door is guarded here already.
                     let options = ServeOptions { allow_remote: true, ..self.0.options.clone() };
                     let router = TowerToHyperService::new(observe::router(&Host::new(Arc::clone(service), &options)));
-                    local.insert(shard, (Arc::downgrade(service), router.clone()));
+                    local.insert(shard, Api { of: Arc::downgrade(service), router: router.clone() });
                     router
                 }
             }
