@@ -8,6 +8,8 @@
 //! The event time of a transaction is the moment it was due (open loop: a slow system makes none of them later), and every decision carries it, in the header `ce_time` or
 //! as `time` of its JSON. Only what is committed is seen.
 
+#![allow(clippy::print_stdout, reason = "its output is what it is for")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
