@@ -143,7 +143,7 @@ pub(super) fn check(document: &Document<'_>, definitions: &Definitions, plan: &P
         }
     }
     if let Some(schedule) = plan.schedules.first() {
-        let hint = "train in one process that reads the same topics, and send the model to the workers with `kilter import`";
+        let hint = "train in one process that reads the same topics, and send the model to a worker: POST /v1/models/MODEL/versions";
         let message = format!("schedule \"{}\" would train each shard's model on that shard alone", schedule.name);
         error(&join("schedule", &schedule.name), "misplaced", message, hint);
     }
