@@ -28,7 +28,7 @@ every = "2s"
 min_events = 500
 [kafka]
 brokers = "{brokers}"
-properties = {{ "session.timeout.ms" = "6000", "heartbeat.interval.ms" = "1000" }}
+properties = {{ {properties} }}
 [workers]
 key = "account"
 shards = 12
@@ -64,18 +64,26 @@ topic = "dead"
 delivery = "{delivery}"
 partitions = 1
 """
+# How the group is kept: by the protocol that all brokers know, or by the one of KIP-848, whose timeouts are the brokers'.
+PROTOCOLS = {"classic": '"session.timeout.ms" = "6000", "heartbeat.interval.ms" = "1000"', "consumer": '"group.protocol" = "consumer"'}
+BROKERS = {
+    "group.consumer.min.session.timeout.ms": 6000, "group.consumer.session.timeout.ms": 6000,
+    "group.consumer.min.heartbeat.interval.ms": 1000, "group.consumer.heartbeat.interval.ms": 1000,
+}
 FAULTS = ["kill", "kill", "stop", "lost disk", "freeze", "freeze", "broker", "broker", "cut", "both", "slow disk", "one more"]
 
 
 class Worker:
-    def __init__(self, program: str, folder: pathlib.Path, name: str):
+    def __init__(self, program: str, folder: pathlib.Path, name: str, named: bool):
         self.program, self.folder, self.name, self.port = program, folder, name, free_port()
+        # With a name of its own it comes back to its shards.
+        self.id = ["--id", name] if named else []
         self.data = folder / name
         self.process = None
 
     def start(self):
         with open(self.folder / f"{self.name}.out", "ab") as out:
-            command = [self.program, "-C", str(self.folder), "worker", "--data", str(self.data), "--listen", f"127.0.0.1:{self.port}"]
+            command = [self.program, "-C", str(self.folder), "worker", "--data", str(self.data), "--listen", f"127.0.0.1:{self.port}", *self.id]
             self.process = subprocess.Popen(command, stdout=out, stderr=out)
 
     def kill(self, how=signal.SIGKILL):
@@ -123,7 +131,7 @@ def trouble(rng: random.Random, cluster: Cluster, workers: list[Worker], done: t
             hog.kill()
             hog.wait()
         if what == "one more":
-            extra = Worker(worker.program, worker.folder, "extra")
+            extra = Worker(worker.program, worker.folder, "extra", False)
             extra.start()
             time.sleep(2 + 3 * pause)
             extra.kill(rng.choice([signal.SIGTERM, signal.SIGKILL]))
@@ -203,13 +211,13 @@ def check(options, workers: list[Worker], cluster: Cluster, delivery: str):
         assert workers[n % len(workers)].ask(f"/v1/decisions/{id}")["decision_id"] == id
 
 
-def round_(options, seed: int, delivery: str, folder: pathlib.Path) -> str:
+def round_(options, seed: int, delivery: str, protocol: str, named: bool, folder: pathlib.Path) -> str:
     rng = random.Random(seed)
-    cluster = Cluster(folder / "kafka", options.cache, 3)
+    cluster = Cluster(folder / "kafka", options.cache, 3, BROKERS)
     project = folder / "project"
     project.mkdir(parents=True)
-    (project / "kilter.toml").write_text(PROJECT.format(brokers=cluster.addresses, delivery=delivery))
-    workers = [Worker(options.program, project, f"worker-{n}") for n in range(WORKERS)]
+    (project / "kilter.toml").write_text(PROJECT.format(brokers=cluster.addresses, delivery=delivery, properties=PROTOCOLS[protocol]))
+    workers = [Worker(options.program, project, f"worker-{n}", named) for n in range(WORKERS)]
     try:
         cluster.start_all()
         admin = AdminClient({"bootstrap.servers": cluster.addresses, "log_level": 2})
@@ -240,7 +248,7 @@ def main():
     options = argparse.ArgumentParser()
     options.add_argument("program")
     options.add_argument("--cache", type=pathlib.Path, required=True)
-    options.add_argument("--rounds", type=int, default=2, help="half of them transactional")
+    options.add_argument("--rounds", type=int, default=2, help="half of them transactional, half of them by the newer protocol of groups, a third with names")
     options.add_argument("--seed", type=int, default=None)
     options.add_argument("--events", type=int, default=60_000)
     options.add_argument("--pace", type=float, default=4_000, help="transactions a second")
@@ -251,14 +259,16 @@ def main():
     for number in range(options.rounds):
         seed = first + number
         delivery = ["transactional", "idempotent"][number % 2]
+        protocol = ["classic", "consumer"][(number + number // 2) % 2]
+        named = number % 3 == 1
         folder = pathlib.Path(tempfile.mkdtemp(prefix="kilter-workers-"))
         began = time.monotonic()
         try:
-            story = round_(options, seed, delivery, folder)
+            story = round_(options, seed, delivery, protocol, named, folder)
         finally:
             if not options.keep:
                 shutil.rmtree(folder, ignore_errors=True)
-        print(f"workers, round {number + 1}, --seed {seed}, {delivery}: {options.events} transactions by {WORKERS} workers, every one once, "
+        print(f"workers, round {number + 1}, --seed {seed}, {delivery}, {protocol} protocol{', named' if named else ''}: {options.events} transactions by {WORKERS} workers, every one once, "
               f"every decision as one thread makes it; {time.monotonic() - began:.0f} s: {story}", flush=True)
 
 
