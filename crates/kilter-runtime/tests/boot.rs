@@ -136,7 +136,7 @@ async fn a_booted_project_goes_on_as_one_that_read_everything() {
         // What would need the history is refused: a view that changes.
         let changed = load(dirs[0].path(), &text.replace("mean(amount)", "max(amount)"));
         let refused = Service::start(changed, StartOptions { schedules: false, ..StartOptions::default() }).await.err().unwrap();
-        assert!(format!("{refused:#}").contains("the log, which begins at offset 120"), "{refused:#}");
+        assert!(format!("{refused:#}").contains("the history, which begins at offset 120"), "{refused:#}");
         // Boot once more, onto what is there.
         let project = load(dirs[0].path(), &text);
         let refused = boot_of(&project, parts(&project, before).into_iter().map(Ok)).await.unwrap_err();
@@ -176,7 +176,7 @@ async fn a_log_that_begins_in_the_middle_without_its_state_does_not_start() {
     boot_of(&project, parts(&project, &events).into_iter().map(Ok)).await.unwrap();
     std::fs::remove_dir_all(project.data_dir().join("snapshots")).unwrap();
     let refused = Service::start(project, StartOptions { schedules: false, ..StartOptions::default() }).await.err().unwrap();
-    assert!(format!("{refused:#}").contains("the log begins at offset 20"), "{refused:#}");
+    assert!(format!("{refused:#}").contains("the history begins at offset 20"), "{refused:#}");
     // As after an interruption: it is run again.
     let project = load(dir.path(), DEFINITIONS);
     boot_of(&project, parts(&project, &events).into_iter().map(Ok)).await.unwrap();
