@@ -351,7 +351,7 @@ def check_boot(spark, events, program, folder, runs):
     with booted.up():
         assert booted.features(at) == got
     refused = booted.run("training-set", folder / "x.parquet", "--spine", folder / "spine.parquet", "--mode", "event-time", fails=True)
-    assert "the log begins at offset" in refused, refused
+    assert "the history begins at offset" in refused, refused
     print(f"booted: {compared} features the same as of one that read all events itself, before and after {sum(len(r) for _, r in after)} more")
 
 

@@ -42,7 +42,7 @@ impl Backfill {
     pub fn advance(&mut self, data: &Data, until: Offset, mut progress: impl FnMut(Offset) -> bool) -> anyhow::Result<()> {
         let Some(from) = self.next_offset() else { return Ok(()) };
         let from = from.max(data.first_offset);
-        let start = data.history.start()?;
+        let start = if from < data.events.start_offset() { data.history.start()? } else { from };
         anyhow::ensure!(
             from >= start,
             "what changes must be filled from the history, which begins at offset {start}: what came before is there as state only\n  hint: make the \

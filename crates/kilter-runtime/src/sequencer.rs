@@ -372,12 +372,15 @@ impl Sequencer {
         let end = data.events.next_offset();
         let pipeline = data.live_state(&plan, end)?;
         let from = pipeline.next_offset();
-        let start = data.history.start()?;
-        anyhow::ensure!(
-            from >= start,
-            "the history begins at offset {start}, and there is no usable state of what came before\n  hint: an interrupted `kilter boot` is run again; \
-             else boot a new data folder"
-        );
+        // The lake need not answer where the log has all that is needed.
+        if from < data.events.start_offset() {
+            let start = data.history.start()?;
+            anyhow::ensure!(
+                from >= start,
+                "the history begins at offset {start}, and there is no usable state of what came before\n  hint: a lake that was moved is put back; \
+                 an interrupted `kilter boot` is run again; else boot a new data folder"
+            );
+        }
         let decided = trim_orphans(&data.decisions, end)?;
         let late = DeadLetterQuery { limit: 1, code: Some("late".into()), ..DeadLetterQuery::default() };
         let buried = data.dead_letters.list(&late)?.letters.first().and_then(|(_, letter)| letter.log_offset);

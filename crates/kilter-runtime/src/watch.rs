@@ -206,9 +206,9 @@ impl Service {
     /// One round of a self-check, on a thread that is not one of the runtime's.
     fn round(&self, second: &mut Option<Second>, sample: Sample) -> Result<CheckReport, ServiceError> {
         let start = self.data.history.start()?;
-        if start > 0 {
+        if start > self.data.first_offset {
             return Err(ServiceError::Conflict(format!(
-                "the log begins at offset {start}: without its start there is nothing to compare with"
+                "the history begins at offset {start}: without its start there is nothing to compare with"
             )));
         }
         // Other definitions, another sample: from the start.

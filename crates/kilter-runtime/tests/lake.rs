@@ -155,7 +155,7 @@ async fn a_shortened_log_trains_recovers_and_replays_as_the_whole_one() {
     std::fs::rename(dir.path().join("lake"), dir.path().join("elsewhere")).unwrap();
     std::fs::remove_dir_all(dir.path().join("kilter-data/snapshots")).unwrap();
     let error = Service::start(project(dir.path()), StartOptions::default()).await.err().map(|e| format!("{e:#}")).unwrap_or_default();
-    assert!(error.contains("no longer"), "{error}");
+    assert!(error.contains("there is no usable state of what came before\n  hint: a lake that was moved is put back"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

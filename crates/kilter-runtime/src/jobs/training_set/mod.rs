@@ -116,10 +116,10 @@ fn write_here(
     started: Instant,
 ) -> anyhow::Result<Report> {
     let plan = &project.plan;
-    let start = data.events.start_offset();
+    let start = data.history.start()?;
     anyhow::ensure!(
-        start == 0 || matches!(request.mode, Mode::AsLogged),
-        "the log begins at offset {start}: what came before is there as state only, and rows would lack it\n  hint: make the training set where \
+        start == data.first_offset || matches!(request.mode, Mode::AsLogged),
+        "the history begins at offset {start}: what came before is there as state only, and rows would lack it\n  hint: make the training set where \
          the whole history lies (kilter.spark), or use --mode as-logged"
     );
     let recorded = match (&request.mode, &request.spine) {
