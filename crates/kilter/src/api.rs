@@ -114,6 +114,11 @@ impl Api {
         let project = load(dir)?;
         let listen = project.settings.server.listen.clone();
         let data = project.data_dir();
+        anyhow::ensure!(
+            project.definitions.workers.is_none() || data.join("events").is_dir(),
+            "the project is for workers, and was never run as one process here\n  hint: ask a worker at the address that `kilter worker` printed: /v1/shards, \
+             /v1/shards/0/status; `kilter up` runs the project as one process"
+        );
         match Service::start(project, StartOptions { schedules: false, ..StartOptions::default() }).await {
             Ok(service) => {
                 let server = serve(&service, "127.0.0.1:0").await?;

@@ -572,6 +572,23 @@ fn what_is_written_to_a_log_file_has_no_colours() {
     assert!(log.contains("serving") && !log.contains('\u{1b}'), "stderr is a file here: {log:?}");
 }
 
+/// Questions about a project whose workers know the answers, and workers for which there is nothing to share.
+#[test]
+fn who_to_ask_about_a_project_of_workers_is_said() {
+    let shared = "[project]\nname = \"shop\"\n[kafka]\nbrokers = \"127.0.0.1:1\"\n[workers]\nkey = \"card\"\nshards = 2\n\
+                  [source.payments]\ntime = \"at\"\ncolumns = { card = \"int64\", at = \"timestamp\" }\n\
+                  [features.card]\nsource = \"payments\"\nentity = \"card\"\ncolumns = { n = \"count(*) over 1d\" }\n";
+    let project = Project::new(shared);
+    for question in [&["status"][..], &["models"], &["decisions"]] {
+        project.kilter(question).failed(1, &["the project is for workers", "/v1/shards"]);
+    }
+    assert!(!project.path("kilter-data").exists(), "a question leaves nothing behind");
+    // Run as one process it answers as any other.
+    project.up().stop();
+    project.kilter(&["status"]).ok();
+    Project::new(SHOP).kilter(&["worker"]).failed(1, &["the project has no [workers]", "`kilter up` runs it as one process"]);
+}
+
 #[test]
 fn a_hint_names_only_commands_that_exist() {
     let help = kilter(&["--help"]).ok();

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use kilter_kafka::{Worker, WorkerOptions};
 use kilter_runtime::StartOptions;
 
@@ -37,7 +36,6 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
     let listening = kilter_server::listen(options).await?;
     let address = args.advertise.unwrap_or_else(|| listening.address().to_string());
     let data = args.data.unwrap_or_else(|| project.data_dir().join(args.id.as_deref().unwrap_or("worker")));
-    std::fs::create_dir_all(&data).with_context(|| format!("cannot make the data folder {}", data.display()))?;
     let name = project.plan.project.clone();
     let options = WorkerOptions { id: args.id, address, data, start: StartOptions::default() };
     let decision_json = kilter_server::decision_json;
