@@ -86,8 +86,9 @@ class Registry:
 
     def stop(self):
         if self.process is not None:
-            self.process.send_signal(signal.SIGKILL)
-            self.process.wait()
+            # In order: its database writes a moment later, and a schema that is lost is unknown for good.
+            self.process.terminate()
+            self.process.wait(60)
         self.process = None
 
 
@@ -190,7 +191,10 @@ class Kilter:
         return run.stdout
 
     def holds(self, sent: list):
-        until(f"{len(sent)} records of each topic", lambda: all(s["events"] >= len(sent) for s in self.sources().values()))
+        try:
+            until(f"{len(sent)} records of each topic", lambda: all(s["events"] >= len(sent) for s in self.sources().values()))
+        except SystemExit as e:
+            raise SystemExit(f"{e}: {json.dumps(self.sources())}") from e
         for name, source in self.sources().items():
             assert source["events"] == len(sent) and not source["turned_away"] and source["problem"] is None, (name, source)
             for card in range(CARDS):
