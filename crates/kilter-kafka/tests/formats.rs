@@ -385,7 +385,6 @@ async fn json_by_the_registry() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_registry_that_is_down_is_waited_for_and_holds_up_no_other_topic() {
     let shop = Shop::new("format = \"avro\"");
-    shop.registry.add(7, "AVRO", AVRO, &[]);
     shop.registry.set_down(true);
     for card in 0..20 {
         shop.send("payments", Some(&framed(7, &avro(card, 1.0, ""))));
@@ -397,7 +396,10 @@ async fn a_registry_that_is_down_is_waited_for_and_holds_up_no_other_topic() {
     shop.send("clicks", Some(br#"{"card": 1}"#));
     until("another topic's record", || count(&service, "clicks") == 1).await;
     assert_eq!((count(&service, "payments"), letters(&service).len()), (0, 0), "what waits is neither lost nor buried");
+    // It is back before it knows its schemas again.
     shop.registry.set_down(false);
+    until("its first word", || problem(&service, "payments").is_some_and(|reason| reason.contains("Schema not found"))).await;
+    shop.registry.add(7, "AVRO", AVRO, &[]);
     until("the payments", || count(&service, "payments") == 20).await;
     assert_eq!((problem(&service, "payments"), letters(&service).len()), (None, 0));
     drop(running);

@@ -22,6 +22,8 @@ use crate::client::lock;
 const PATIENCE: Duration = Duration::from_secs(3);
 /// What the registry does not have it is not asked for again so soon.
 const ABSENT: Duration = Duration::from_secs(30);
+/// How long a registry that was away is not believed when it says that it does not know a schema.
+const COMING_BACK: Duration = Duration::from_secs(10);
 /// Ids the registry does not have that are remembered.
 const MAX_ABSENT: usize = 4096;
 /// Bytes of one answer.
@@ -36,6 +38,8 @@ pub struct Registry {
     authorization: Option<String>,
     known: Mutex<HashMap<u32, Arc<Known>>>,
     absent: Mutex<HashMap<u32, (Instant, String)>>,
+    /// When it was last away.
+    away: Mutex<Option<Instant>>,
 }
 
 /// A schema of the registry.
@@ -116,6 +120,7 @@ impl Registry {
             authorization: credentials.map(|text| format!("Basic {}", base64(text.as_bytes()))),
             known: Mutex::default(),
             absent: Mutex::default(),
+            away: Mutex::default(),
         })
     }
 
@@ -135,6 +140,8 @@ impl Registry {
                 lock(&self.known).insert(id, Arc::clone(&known));
                 Ok(known)
             }
+            // One that has just come back may not have found all its schemas again.
+            Err(Missing::Unknown(reason)) if lock(&self.away).is_some_and(|at| at.elapsed() < COMING_BACK) => Err(Missing::Down(reason)),
             Err(Missing::Unknown(reason)) => {
                 let mut absent = lock(&self.absent);
                 if absent.len() >= MAX_ABSENT {
@@ -143,7 +150,10 @@ impl Registry {
                 absent.insert(id, (Instant::now(), reason.clone()));
                 Err(Missing::Unknown(reason))
             }
-            Err(down) => Err(down),
+            Err(down) => {
+                *lock(&self.away) = Some(Instant::now());
+                Err(down)
+            }
         }
     }
 
