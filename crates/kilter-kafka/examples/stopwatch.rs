@@ -69,6 +69,10 @@ fn send(producer: &BaseProducer, topic: &str, number: u64, due: i64) -> Outcome<
 
 fn fill(brokers: &str, topic: &str, count: u64) -> Outcome<()> {
     let producer = producer(brokers)?;
+    // A topic that is asked for is made, where the broker makes topics.
+    while producer.client().fetch_metadata(Some(topic), Duration::from_secs(10))?.topics()[0].partitions().is_empty() {
+        std::thread::sleep(Duration::from_millis(100));
+    }
     let begin = now() - count as i64;
     for number in 0..count {
         send(&producer, topic, number, begin + number as i64)?;
