@@ -44,6 +44,15 @@ impl Settings {
     }
 }
 
+/// Settings as Kilter uses to have them, where the project's properties say nothing else.
+pub fn usual(config: &mut ClientConfig, settings: &[(&str, &str)]) {
+    for (key, value) in settings {
+        if config.get(key).is_none() {
+            config.set(*key, *value);
+        }
+    }
+}
+
 /// Says what of a setting the library does not take.
 pub fn refused(error: KafkaError) -> anyhow::Error {
     match &error {

@@ -120,11 +120,7 @@ pub fn take_over(settings: &Settings, project: &Project, shard: &Shard, stopping
     let purpose = format!("journal-{}", shard.number);
     let mut config = settings.config(&purpose);
     config.set("transactional.id", format!("{topic}.{}", shard.number)).set("linger.ms", "0");
-    for (key, usual) in [("compression.type", "zstd"), ("transaction.timeout.ms", "10000"), ("message.timeout.ms", "10000")] {
-        if config.get(key).is_none() {
-            config.set(key, usual);
-        }
-    }
+    client::usual(&mut config, &[("compression.type", "zstd"), ("transaction.timeout.ms", "10000"), ("message.timeout.ms", "10000")]);
     let producer: BaseProducer<Deliveries> =
         config.create_with_context(Deliveries { journal: topic.clone(), state: std::sync::Mutex::default() }).map_err(client::refused)?;
     producer.init_transactions(PATIENCE).context("the journal could not be taken over")?;

@@ -108,11 +108,7 @@ impl Sink {
         let purpose = format!("sink-{name}");
         let mut producer = settings.config(&purpose);
         producer.set("enable.idempotence", "true");
-        for (key, usual) in [("linger.ms", "1"), ("compression.type", "zstd"), ("message.timeout.ms", "60000")] {
-            if producer.get(key).is_none() {
-                producer.set(key, usual);
-            }
-        }
+        client::usual(&mut producer, &[("linger.ms", "1"), ("compression.type", "zstd"), ("message.timeout.ms", "60000")]);
         if def.delivery == Delivery::Transactional {
             producer.set("transactional.id", &group);
         }

@@ -83,9 +83,7 @@ impl Consumer {
             .set("isolation.level", "read_committed")
             .set("statistics.interval.ms", "1000");
         // Records are wanted as soon as they are there.
-        if config.get("fetch.wait.max.ms").is_none() {
-            config.set("fetch.wait.max.ms", "100");
-        }
+        client::usual(&mut config, &[("fetch.wait.max.ms", "100")]);
         let consumer = config.create_with_context(Ends::default()).map_err(client::refused)?;
         Ok(Consumer(consumer))
     }

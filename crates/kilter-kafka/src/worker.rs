@@ -16,7 +16,7 @@ use kilter_runtime::lake::Filling;
 use kilter_runtime::project::{Project, Shard};
 use kilter_runtime::shards::Shards;
 use kilter_runtime::{Service, StartOptions};
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, Rebalance};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
@@ -185,8 +185,7 @@ impl Shared {
         config.set("auto.offset.reset", "latest");
         // The newer protocol (KIP-848) assigns at the broker, a few partitions at a time.
         if config.get("group.protocol") != Some("consumer") {
-            usual(&mut config, "partition.assignment.strategy", "cooperative-sticky");
-            usual(&mut config, "session.timeout.ms", "10000");
+            client::usual(&mut config, &[("partition.assignment.strategy", "cooperative-sticky"), ("session.timeout.ms", "10000")]);
         }
         if let Some(id) = &self.options.id {
             config.set("group.instance.id", id);
@@ -333,11 +332,5 @@ impl Shared {
                 Ended::Lost(e) => Err(e),
             }
         })
-    }
-}
-
-fn usual(config: &mut ClientConfig, key: &str, value: &str) {
-    if config.get(key).is_none() {
-        config.set(key, value);
     }
 }

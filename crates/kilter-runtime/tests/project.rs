@@ -1263,6 +1263,17 @@ on = "payments"
 policy = [{ when = "by_card.n > 3", outcome = "review" }, { outcome = "approve" }]
 "#;
 
+const SCORED: &str = r#"
+[source.outcomes]
+time = "at"
+columns = { card = "int64", at = "timestamp", fraud = "bool" }
+[model.risk]
+on = "payments"
+learner = "gbdt"
+inputs = ["payments.amount"]
+label = { source = "outcomes", value = "fraud", on = "card", within = "1h" }
+"#;
+
 #[test]
 fn what_workers_share_belongs_to_one_key() {
     let project = sound(SHARED);
@@ -1283,6 +1294,20 @@ fn what_workers_share_belongs_to_one_key() {
             ("on = \"payments\"", "on = \"payments\"\nkeys = { by_card = [\"shop\", \"other\"] }"),
             "spread",
             "`decision.limit` reads view \"by_card\" by another key",
+        ),
+        (("[project]", "[lake]\nurl = \"lake\"\nformat = \"delta\"\n[project]"), "misplaced", "a Delta table has one writer"),
+        (
+            ("[project]", &format!("{SCORED}[schedule.nightly]\nevery = \"1d\"\ntrain = \"risk\"\n[project]")),
+            "misplaced",
+            "`schedule.nightly` would train",
+        ),
+        (
+            (
+                "[project]",
+                &format!("{SCORED}[monitor.drift]\nmodel = \"risk\"\nsignal = \"psi\"\nabove = 0.2\nthen = [\"retrain\"]\n[project]"),
+            ),
+            "misplaced",
+            "`monitor.drift` would train",
         ),
         (("[kafka]\nbrokers = \"a.example:9092\"\n", ""), "missing", "add [kafka]"),
         (

@@ -220,6 +220,8 @@ fn a_shard_that_is_away_is_said_to_be_and_no_request_goes_in_circles() {
     assert_eq!((status, &said["error"]["code"]), (404, &json!("unknown_shard")), "{said}");
     let (status, said) = pair.json(0, "/v1/runs", None);
     assert_eq!((status, &said["error"]["code"]), (404, &json!("unknown_route")), "{said}");
+    let (status, said) = pair.json(1, "/v1/models/risk/train", Some(&json!({})));
+    assert_eq!((status, &said["error"]["code"]), (409, &json!("shared")), "{said}");
     let foreign = ureq::get(format!("http://{}/v1/shards", pair.workers[0].address)).header("host", "evil.example").call();
     assert!(matches!(foreign, Err(ureq::Error::StatusCode(403))));
 }

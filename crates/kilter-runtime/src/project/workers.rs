@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::definitions::{Connector, Definitions, Named, Word, is_default};
 use super::document::{At, Document, join};
+use super::lake::LakeFormat;
 use super::reader::Reader;
 
 /// Offsets of one shard's log begin at its number times two to the power of this, so that no two shards share one, and all are exact in JSON.
@@ -142,9 +143,15 @@ pub(super) fn check(document: &Document<'_>, definitions: &Definitions, plan: &P
             error(&join(section, name), "spread", message, &hint);
         }
     }
-    if let Some(schedule) = plan.schedules.first() {
-        let hint = "train in one process that reads the same topics, and send the model to a worker: POST /v1/models/MODEL/versions";
-        let message = format!("schedule \"{}\" would train each shard's model on that shard alone", schedule.name);
-        error(&join("schedule", &schedule.name), "misplaced", message, hint);
+    let hint = "several workers write it: leave `format` out, or run the project as one process without [workers]";
+    if definitions.lake.as_ref().is_some_and(|lake| lake.format == LakeFormat::Delta) {
+        error("lake.format", "misplaced", "a Delta table has one writer".into(), hint);
+    }
+    let hint = "train in one process that reads the same topics, and send the model to a worker: POST /v1/models/MODEL/versions";
+    let schedules = plan.schedules.iter().map(|s| ("schedule", &s.name));
+    let monitors = plan.monitors.iter().filter(|m| m.retrain).map(|m| ("monitor", &m.name));
+    if let Some((section, name)) = schedules.chain(monitors).next() {
+        let message = format!("`{section}.{name}` would train each shard's model on that shard alone");
+        error(&join(section, name), "misplaced", message, hint);
     }
 }

@@ -83,6 +83,7 @@ pub fn router(shards: Arc<Shards>, options: &ServeOptions) -> Router {
         .route("/v1/features/{view}/{key}", get(features))
         .route("/v1/decisions/{id}", get(decision))
         .route("/v1/decisions/{id}/replay", post(decision))
+        .route("/v1/models/{model}/train", post(train))
         .route("/v1/models/{model}/{*rest}", post(every_shard))
         .route("/healthz", get(healthy))
         .route("/readyz", get(ready))
@@ -209,6 +210,12 @@ async fn every_shard(State(front): State<Front>, request: Request) -> Answer {
         answers.push((shard, status, bytes));
     }
     Ok(merge::shards(&answers))
+}
+
+/// Each shard would learn from its own events alone.
+async fn train() -> ApiError {
+    ApiError::new(StatusCode::CONFLICT, "shared", "no worker has the events of all shards, which a training needs")
+        .hint("train in one process that reads the same topics, and send the model here: POST /v1/models/MODEL/versions".to_string())
 }
 
 async fn healthy() -> Answer {
