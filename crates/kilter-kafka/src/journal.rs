@@ -10,6 +10,7 @@
 //! - 2 a part of a file that records from here on name: the length of its hash u8, the hash, number of the part u32, of how many u32, bytes;
 //! - 3 records of the dead letters, as 0.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,12 +26,13 @@ use kilter_store::log::{Log, LogOptions};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
-use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
-use rdkafka::{ClientContext, Offset, TopicPartitionList};
+use rdkafka::producer::{BaseRecord, Producer as _};
+use rdkafka::{Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::client::{self, Backoff, Logged, PATIENCE, Settings, lock};
+use crate::client::{self, Backoff, Logged, PATIENCE, Settings};
+use crate::outgoing::Producer;
 
 const RECORDS: u8 = 0;
 const CATALOG: u8 = 1;
@@ -65,45 +67,12 @@ pub struct Owned {
     topic: String,
     shard: u32,
     folder: PathBuf,
-    producer: BaseProducer<Deliveries>,
+    producer: Producer,
     agreed: Agreed,
     /// Entries of the catalog that the journal has.
     catalog: usize,
-}
-
-/// Remembers where the journal's last record came to lie, and what went wrong.
-struct Deliveries {
-    journal: String,
-    state: std::sync::Mutex<Delivered>,
-}
-
-#[derive(Default)]
-struct Delivered {
-    next: u64,
-    problem: Option<KafkaError>,
-}
-
-impl ClientContext for Deliveries {
-    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, message: &str) {
-        client::log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        client::error(&error, reason);
-    }
-}
-
-impl ProducerContext for Deliveries {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        let mut state = lock(&self.state);
-        match result {
-            Ok(message) if message.topic() == self.journal => state.next = state.next.max(message.offset() as u64 + 1),
-            Ok(_) => {}
-            Err((e, _)) => state.problem = Some(e.clone()),
-        }
-    }
+    /// Transactions that were begun, which number what is sent.
+    begun: Cell<usize>,
 }
 
 /// The topic that holds the journals of a project's shards.
@@ -115,15 +84,14 @@ pub fn topic(settings: &Settings) -> String {
 ///
 /// # Errors
 /// Brokers that do not answer, a folder that cannot be written, a journal that does not go on where the folder ends.
-pub fn take_over(settings: &Settings, project: &Project, shard: &Shard, stopping: &AtomicBool) -> anyhow::Result<Owned> {
+pub fn take_over(settings: &Settings, project: &Project, shard: &Shard, runtime: &Handle, stopping: &AtomicBool) -> anyhow::Result<Owned> {
     let topic = topic(settings);
     let purpose = format!("journal-{}", shard.number);
     let mut config = settings.config(&purpose);
     config.set("transactional.id", format!("{topic}.{}", shard.number)).set("linger.ms", "0");
     client::usual(&mut config, &[("compression.type", "zstd"), ("transaction.timeout.ms", "10000"), ("message.timeout.ms", "10000")]);
-    let producer: BaseProducer<Deliveries> =
-        config.create_with_context(Deliveries { journal: topic.clone(), state: std::sync::Mutex::default() }).map_err(client::refused)?;
-    producer.init_transactions(PATIENCE).context("the journal could not be taken over")?;
+    let producer = Producer::new(&config, runtime)?;
+    producer.library().init_transactions(PATIENCE).context("the journal could not be taken over")?;
     std::fs::create_dir_all(&shard.data).with_context(|| format!("cannot make the data folder {}", shard.data.display()))?;
     prepare_dir(&shard.data)?;
     let mut folder = Folder::open(project, shard)?;
@@ -137,9 +105,8 @@ pub fn take_over(settings: &Settings, project: &Project, shard: &Shard, stopping
     let consumer: BaseConsumer<Logged> = reading.create_with_context(Logged).map_err(client::refused)?;
     folder.catch_up(&consumer, &topic, shard.number, stopping)?;
     let agreed = folder.agreed;
-    lock(&producer.context().state).next = agreed.position;
     note(&shard.data, agreed)?;
-    Ok(Owned { topic, shard: shard.number, folder: shard.data.clone(), producer, agreed, catalog: 0 })
+    Ok(Owned { topic, shard: shard.number, folder: shard.data.clone(), producer, agreed, catalog: 0, begun: Cell::new(0) })
 }
 
 /// The logs of a folder that nobody runs yet.
@@ -406,10 +373,8 @@ impl Owned {
 
     /// Says something in another topic, as only the owner of the journal can.
     pub fn announce(&self, topic: &str, key: &str, value: &[u8]) -> anyhow::Result<()> {
-        self.commit(|producer| {
-            let record = BaseRecord::to(topic).partition(self.shard as i32).key(key).payload(value);
-            producer.send(record).map_err(|(e, _)| e)
-        })
+        let record = || BaseRecord::with_opaque_to(topic, 0).partition(self.shard as i32).key(key).payload(value);
+        self.commit(|batch| self.producer.send(batch, record())).map(|_| ())
     }
 
     fn run(&mut self, data: &Data, shipped: &watch::Sender<u64>, runtime: &Handle, stopping: &AtomicBool) -> anyhow::Result<()> {
@@ -465,21 +430,29 @@ impl Owned {
                 Ok(())
             })?;
         }
-        self.commit(|_| self.produce(&stretch.messages))?;
-        self.agreed = Agreed { position: lock(&self.producer.context().state).next, events: next, dead_letters: dead_next };
+        let position = self.commit(|batch| {
+            stretch.messages.iter().try_for_each(|message| {
+                let record = BaseRecord::<(), [u8], usize>::with_opaque_to(&self.topic, 0);
+                self.producer.send(batch, record.partition(self.shard as i32).payload(message))
+            })
+        })?;
+        self.agreed = Agreed { position, events: next, dead_letters: dead_next };
         Ok(())
     }
 
-    /// One transaction of what `produce` sends.
-    fn commit(&self, produce: impl Fn(&BaseProducer<Deliveries>) -> Result<(), KafkaError>) -> anyhow::Result<()> {
-        let producer = &self.producer;
+    /// One transaction of what `produce` sends as the batch that it is told. Gives the largest offset that one of the records came to lie at, and one.
+    fn commit(&self, produce: impl Fn(usize) -> Result<(), KafkaError>) -> anyhow::Result<u64> {
+        let producer = self.producer.library();
         loop {
-            lock(&producer.context().state).problem = None;
+            self.begun.set(self.begun.get() + 1);
+            let batch = self.begun.get();
             producer.begin_transaction().context("no transaction could be begun")?;
-            let outcome =
-                produce(producer).and_then(|()| self.delivered()).and_then(|()| self.to_the_end(|| producer.commit_transaction(PATIENCE)));
+            let outcome = produce(batch).and_then(|()| self.producer.wait(batch, PATIENCE)).and_then(|next| {
+                self.to_the_end(|| producer.commit_transaction(PATIENCE))?;
+                Ok(next)
+            });
             match outcome {
-                Ok(()) => return Ok(()),
+                Ok(next) => return Ok(next),
                 Err(KafkaError::Transaction(e)) if e.txn_requires_abort() => {
                     tracing::warn!(shard = self.shard, error = %e, "a transaction of the journal is begun anew");
                 }
@@ -491,29 +464,9 @@ impl Owned {
                 }
                 Err(e) => return Err(anyhow::Error::new(e).context("the journal is not this worker's any more, or cannot be reached")),
             }
+            self.producer.give_up();
             self.to_the_end(|| producer.abort_transaction(PATIENCE)).context("a transaction could not be given up")?;
         }
-    }
-
-    fn produce(&self, messages: &[Vec<u8>]) -> Result<(), KafkaError> {
-        let producer = &self.producer;
-        for message in messages {
-            let mut record = BaseRecord::<(), [u8]>::to(&self.topic).partition(self.shard as i32).payload(message.as_slice());
-            while let Err((e, back)) = producer.send(record) {
-                if e.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
-                    return Err(e);
-                }
-                producer.poll(Backoff::STEP);
-                record = back;
-            }
-        }
-        Ok(())
-    }
-
-    /// Waits for what was sent.
-    fn delivered(&self) -> Result<(), KafkaError> {
-        self.producer.flush(PATIENCE)?;
-        lock(&self.producer.context().state).problem.take().map_or(Ok(()), Err)
     }
 
     /// A step of a transaction may be asked for again as long as its outcome is only late.

@@ -5,33 +5,42 @@
 //! commits it in the same transaction as the records, which makes the two one. A copy lies in the data folder, for Kafka forgets offsets that are not renewed; the
 //! further one counts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use kilter_core::{EventTime, SourceId};
 use kilter_pipeline::decision::{Entry, decode};
 use kilter_pipeline::{Layout, Plan};
+use kilter_runtime::history::Records;
 use kilter_runtime::project::{Delivery, Feed, SinkDef, key_text};
 use kilter_runtime::{Decoder, Record, Service, SinkStatus};
 use kilter_store::files::{prepare_dir, write_whole};
-use kilter_store::log::Log;
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use kilter_store::log::{Log, LogReader};
+use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
-use rdkafka::{ClientContext, Offset, TopicPartitionList};
+use rdkafka::producer::{BaseRecord, Producer as _};
+use rdkafka::{Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 
 use crate::DecisionJson;
-use crate::client::{self, Backoff, Logged, PATIENCE, Settings, lock};
+use crate::client::{self, Backoff, Logged, PATIENCE, Settings};
+use crate::outgoing::Producer;
 
-/// Records delivered together at most: one transaction, or one wait for acknowledgements.
+/// Records that are acknowledged together at most.
 const BATCH: usize = 1000;
+/// Records of one transaction at most: each costs half a dozen requests, whatever is in it.
+const TRANSACTION: usize = 10_000;
+/// No batch is begun while so many records are under way.
+const UNDER_WAY: usize = 10_000;
+/// Events that are passed over one by one on the way to the next that is asked for.
+const PASSED_OVER: u64 = 1000;
+/// How long records may take to arrive.
+const ARRIVAL: Duration = Duration::from_secs(60);
 /// How often the cursor of an idempotent sink is told to Kafka and written down.
 const NOTE_EVERY: Duration = Duration::from_secs(1);
 
@@ -48,34 +57,6 @@ pub struct Sink {
     decision_json: DecisionJson,
 }
 
-/// Counts what was not delivered.
-#[derive(Default)]
-struct Deliveries {
-    failed: AtomicU64,
-    problem: Mutex<Option<String>>,
-}
-
-impl ClientContext for Deliveries {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        client::log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        client::error(&error, reason);
-    }
-}
-
-impl ProducerContext for Deliveries {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((e, _)) = result {
-            self.failed.fetch_add(1, Ordering::Relaxed);
-            *lock(&self.problem) = Some(e.to_string());
-        }
-    }
-}
-
 /// One record on its way.
 struct Outgoing {
     key: Vec<u8>,
@@ -84,15 +65,39 @@ struct Outgoing {
 }
 
 /// Where a sink stands with its cluster.
-struct Line {
-    producer: BaseProducer<Deliveries>,
+struct Line<'a> {
+    producer: Producer,
     /// Only ever asked for offsets; a member of no group.
     offsets: BaseConsumer<Logged>,
+    /// What has been delivered.
     cursor: u64,
-    /// Next position in the followed log.
-    position: u64,
+    /// What has been read and sent.
+    sent: u64,
+    reader: LogReader,
+    /// The events that were decided on, where something of them is asked for.
+    events: Option<Records<'a>>,
+    /// The newest event that a key was taken of, and the key.
+    key: Option<(u64, Vec<u8>)>,
     layouts: BTreeMap<u64, Arc<Layout>>,
+    under_way: VecDeque<Batch>,
+    /// Batches so far.
+    batches: usize,
     noted: Instant,
+}
+
+/// Records that were sent together.
+struct Batch {
+    number: usize,
+    records: usize,
+    /// Where the cursor stands once they have arrived, and how far the followed log has then been delivered.
+    cursor: u64,
+    position: u64,
+}
+
+impl Line<'_> {
+    fn has_room(&self) -> bool {
+        self.under_way.iter().map(|batch| batch.records).sum::<usize>() < UNDER_WAY
+    }
 }
 
 impl Sink {
@@ -135,7 +140,7 @@ impl Sink {
             let outcome = self.open(runtime).and_then(|mut line| {
                 backoff.reset();
                 self.status(|status| {
-                    *status = SinkStatus { next: line.position, end: self.log().next_offset(), problem: None, ..status.clone() }
+                    *status = SinkStatus { next: line.reader.next_offset(), end: self.log().next_offset(), problem: None, ..status.clone() }
                 });
                 self.follow(&mut line, runtime, stopping)
             });
@@ -162,16 +167,16 @@ impl Sink {
     }
 
     /// The topic made if it is to be, zombies fenced off, the cursor found.
-    fn open(&self, runtime: &Handle) -> anyhow::Result<Line> {
+    fn open(&self, runtime: &Handle) -> anyhow::Result<Line<'_>> {
         prepare_dir(self.file.parent().unwrap_or(Path::new(".")))?;
-        let producer: BaseProducer<Deliveries> = self.producer.create_with_context(Deliveries::default()).map_err(client::refused)?;
+        let producer = Producer::new(&self.producer, runtime)?;
         let offsets: BaseConsumer<Logged> = self.consumer.create_with_context(Logged).map_err(client::refused)?;
         if client::partitions(offsets.client(), &self.def.topic)?.is_none() {
             self.make_topic(runtime)?;
         }
         if self.transactional() {
             // What an earlier producer of this sink left open is ended here, so the committed cursor stands still from now on.
-            producer.init_transactions(PATIENCE).context("no transactions")?;
+            producer.library().init_transactions(PATIENCE).context("no transactions")?;
         }
         let cursor = self.kept(&offsets)?;
         let data = &self.service.data;
@@ -190,7 +195,20 @@ impl Sink {
             Feed::Decisions(_) => self.service.decisions_from(cursor)?,
             Feed::DeadLetters => cursor.max(self.log().start_offset()),
         };
-        Ok(Line { producer, offsets, cursor, position, layouts: BTreeMap::new(), noted: Instant::now() })
+        let (reader, layouts, under_way) = (self.log().reader(position), BTreeMap::new(), VecDeque::new());
+        Ok(Line {
+            producer,
+            offsets,
+            cursor,
+            sent: cursor,
+            reader,
+            events: None,
+            key: None,
+            layouts,
+            under_way,
+            batches: 0,
+            noted: Instant::now(),
+        })
     }
 
     fn make_topic(&self, runtime: &Handle) -> anyhow::Result<()> {
@@ -224,36 +242,92 @@ impl Sink {
     }
 
     /// Sends what comes until told to stop.
-    fn follow(&self, line: &mut Line, runtime: &Handle, stopping: &AtomicBool) -> anyhow::Result<()> {
+    fn follow<'a>(&'a self, line: &mut Line<'a>, runtime: &Handle, stopping: &AtomicBool) -> anyhow::Result<()> {
         let mut appended = self.log().watch_appended();
         loop {
             let stop = stopping.load(Ordering::Acquire);
             let end = *appended.borrow_and_update();
-            if line.position < end {
+            self.arrived(line)?;
+            self.note(line, false)?;
+            let has_room = line.has_room();
+            if has_room && line.reader.next_offset() < end {
                 self.deliver(line, end, runtime)?;
-            } else if stop {
-                return self.note(line, true);
-            } else {
-                self.note(line, false)?;
-                // A timeout is no more than a look at `stopping`.
-                let _ = runtime.block_on(async { tokio::time::timeout(Backoff::STEP, appended.changed()).await });
+                continue;
             }
+            if stop && line.under_way.is_empty() {
+                return self.note(line, true);
+            }
+            runtime.block_on(async {
+                tokio::select! {
+                    _ = appended.changed(), if has_room => {}
+                    () = line.producer.changed() => {}
+                    // No more than a look at `stopping`.
+                    () = tokio::time::sleep(Backoff::STEP) => {}
+                }
+            });
         }
     }
 
-    /// Sends one batch from the cursor on, and moves it.
-    fn deliver(&self, line: &mut Line, end: u64, runtime: &Handle) -> anyhow::Result<()> {
-        let log = self.log();
-        // Nothing leaves that a power failure could take back; what follows from a journal cannot be taken back.
-        if !self.service.data.has_journal() {
-            runtime.block_on(log.durable(end)).context("the log could not be made durable")?;
+    /// Moves the cursor behind what has been acknowledged.
+    fn arrived(&self, line: &mut Line<'_>) -> anyhow::Result<()> {
+        while let Some(batch) = line.under_way.front() {
+            if line.producer.arrived(batch.number).context("a record was not delivered")?.is_none() {
+                break;
+            }
+            if let Some(batch) = line.under_way.pop_front() {
+                self.delivered(line, &batch);
+            }
         }
-        let mut reader = log.reader(line.position);
+        Ok(())
+    }
+
+    fn delivered(&self, line: &mut Line<'_>, batch: &Batch) {
+        line.cursor = batch.cursor;
+        self.status(|status| {
+            status.next = batch.position;
+            status.end = self.log().next_offset();
+            status.delivered += batch.records as u64;
+        });
+    }
+
+    /// Sends one batch of what lies before `end`: at once, or as a transaction that is waited for.
+    fn deliver<'a>(&'a self, line: &mut Line<'a>, end: u64, runtime: &Handle) -> anyhow::Result<()> {
+        let (mut records, batch) = self.read(line, end)?;
+        // Nothing leaves that a power failure could take back. Decisions follow from events, and come back with them.
+        match self.feed {
+            Feed::Decisions(_) if batch.cursor > line.sent => {
+                runtime.block_on(self.service.data.settled(batch.cursor)).context("the event log could not be made durable")?;
+            }
+            Feed::DeadLetters if !self.service.data.has_journal() => {
+                runtime.block_on(self.log().durable(batch.position)).context("the dead letters could not be made durable")?;
+            }
+            _ => {}
+        }
+        let moves = batch.cursor > line.sent;
+        line.sent = batch.cursor;
+        if self.transactional() {
+            if moves {
+                self.transaction(line, &mut records, &batch)?;
+            }
+            self.delivered(line, &batch);
+            return Ok(());
+        }
+        self.send(line, &mut records, batch.number)?;
+        line.under_way.push_back(batch);
+        Ok(())
+    }
+
+    /// What of the followed log goes out as the next batch.
+    fn read<'a>(&'a self, line: &mut Line<'a>, end: u64) -> anyhow::Result<(Vec<Outgoing>, Batch)> {
         // A change of definitions may have come meanwhile.
         let plan = Arc::clone(&self.service.current().plan);
         let decoder = self.service.data.decoder(&plan);
-        let (mut batch, mut next, mut cursor) = (Vec::new(), line.position, line.cursor);
-        while next < end {
+        let most = if self.transactional() { TRANSACTION } else { BATCH };
+        let (mut records, mut cursor) = (Vec::new(), line.sent);
+        // Of a batch that ends before what was read last, that is read again.
+        let mut position = line.reader.next_offset();
+        let mut reader = std::mem::replace(&mut line.reader, self.log().reader(position));
+        while position < end {
             let Some((offset, bytes)) = reader.next_record()? else { break };
             let entry = match self.feed {
                 Feed::Decisions(_) => self.decision(line, (&plan, &decoder), offset, bytes)?,
@@ -261,70 +335,44 @@ impl Sink {
             };
             if let Some((after, outgoing)) = entry {
                 // The decisions on one event stay together: the cursor has no place between them.
-                if batch.len() >= BATCH && after > cursor {
+                if records.len() >= most && after > cursor {
+                    reader = self.log().reader(offset);
                     break;
                 }
-                batch.extend(outgoing);
+                records.extend(outgoing);
                 cursor = after;
             }
-            next = offset + 1;
+            position = offset + 1;
         }
-        if matches!(self.feed, Feed::Decisions(_)) && cursor > line.cursor {
-            runtime.block_on(self.service.data.settled(cursor)).context("the event log could not be made durable")?;
+        line.reader = reader;
+        line.batches += 1;
+        let batch = Batch { number: line.batches, records: records.len(), cursor, position };
+        Ok((records, batch))
+    }
+
+    fn send(&self, line: &Line<'_>, records: &mut Vec<Outgoing>, batch: usize) -> anyhow::Result<()> {
+        for Outgoing { key, value, headers } in records.drain(..) {
+            // The timestamp is that of sending: by the event's time, retention would remove what is replayed of the past as soon as it is there.
+            let record = BaseRecord::<[u8], [u8], usize>::with_opaque_to(&self.def.topic, batch);
+            line.producer.send(batch, record.key(&key).payload(&value).headers(headers)).context("a record could not be sent")?;
         }
-        let delivered = batch.len() as u64;
-        if delivered > 0 || (self.transactional() && cursor > line.cursor) {
-            self.send(line, batch, cursor)?;
-        }
-        line.cursor = cursor;
-        line.position = next;
-        self.status(|status| {
-            status.next = next;
-            status.end = log.next_offset();
-            status.delivered += delivered;
-        });
         Ok(())
     }
 
-    fn send(&self, line: &Line, batch: Vec<Outgoing>, cursor: u64) -> anyhow::Result<()> {
-        let producer = &line.producer;
-        let context = producer.context();
-        context.failed.store(0, Ordering::Relaxed);
-        if self.transactional() {
-            producer.begin_transaction().context("no transaction could be begun")?;
-        }
-        let count = batch.len();
-        for Outgoing { key, value, headers } in batch {
-            // The timestamp is that of sending: by the event's time, retention would remove what is replayed of the past as soon as it is there.
-            let mut record = BaseRecord::<[u8], [u8]>::to(&self.def.topic).key(&key).payload(&value).headers(headers);
-            // A full queue empties while it is waited for.
-            while let Err((e, back)) = producer.send(record) {
-                if e.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
-                    return Err(anyhow::Error::new(e).context("a record could not be sent"));
-                }
-                producer.poll(Backoff::STEP);
-                record = back;
-            }
-            producer.poll(Duration::ZERO);
-        }
-        if self.transactional() {
-            let group = line.offsets.group_metadata().context("the consumer has no group")?;
-            producer.send_offsets_to_transaction(&self.place(cursor)?, &group, PATIENCE).context("the transaction's cursor")?;
-            // Any failure, also one that leaves the outcome open, ends this producer: the next one fences it off and asks how far it is.
-            producer.commit_transaction(PATIENCE).context("the transaction was not committed")?;
-            return Ok(());
-        }
-        producer.flush(Duration::from_secs(60)).context("records were not acknowledged")?;
-        let failed = context.failed.load(Ordering::Relaxed);
-        if failed > 0 {
-            let problem = lock(&context.problem).take().unwrap_or_default();
-            bail!("{failed} of {count} records were not delivered: {problem}");
-        }
-        Ok(())
+    /// Records and cursor at once.
+    fn transaction(&self, line: &Line<'_>, records: &mut Vec<Outgoing>, batch: &Batch) -> anyhow::Result<()> {
+        let library = line.producer.library();
+        library.begin_transaction().context("no transaction could be begun")?;
+        self.send(line, records, batch.number)?;
+        line.producer.wait(batch.number, ARRIVAL).context("a record was not delivered")?;
+        let group = line.offsets.group_metadata().context("the consumer has no group")?;
+        library.send_offsets_to_transaction(&self.place(batch.cursor)?, &group, PATIENCE).context("the transaction's cursor")?;
+        // Any failure, also one that leaves the outcome open, ends this producer: the next one fences it off and asks how far it is.
+        library.commit_transaction(PATIENCE).context("the transaction was not committed")
     }
 
     /// Writes the cursor down, and tells it to Kafka where no transaction has.
-    fn note(&self, line: &mut Line, now: bool) -> anyhow::Result<()> {
+    fn note(&self, line: &mut Line<'_>, now: bool) -> anyhow::Result<()> {
         if !now && line.noted.elapsed() < NOTE_EVERY {
             return Ok(());
         }
@@ -341,9 +389,9 @@ impl Sink {
     }
 
     /// Of one entry of the decision log the offset behind its event, and its record if it is a decision of this sink; none: it is no decision.
-    fn decision(
-        &self,
-        line: &mut Line,
+    fn decision<'a>(
+        &'a self,
+        line: &mut Line<'a>,
         reading: (&Plan, &Decoder),
         offset: u64,
         bytes: &[u8],
@@ -365,7 +413,7 @@ impl Sink {
         }
         let id = format!("{}-{}", layout.decision, decision.offset);
         let key = match &self.def.key {
-            Some(column) => self.key(column, reading, decision.offset)?,
+            Some(column) => self.key(line, column, reading, decision.offset)?,
             None => id.clone().into_bytes(),
         };
         let source = format!("/projects/{}/decisions/{}", self.service.project.plan.project, layout.decision);
@@ -374,7 +422,7 @@ impl Sink {
         Ok(Some((after, Some(Outgoing { key, value, headers }))))
     }
 
-    fn layout(&self, line: &mut Line, offset: u64) -> anyhow::Result<Arc<Layout>> {
+    fn layout(&self, line: &mut Line<'_>, offset: u64) -> anyhow::Result<Arc<Layout>> {
         if let Some(layout) = line.layouts.get(&offset) {
             return Ok(Arc::clone(layout));
         }
@@ -386,14 +434,31 @@ impl Sink {
     }
 
     /// The value of a column of the event that was decided on, as text.
-    fn key(&self, column: &str, (plan, decoder): (&Plan, &Decoder), offset: u64) -> anyhow::Result<Vec<u8>> {
-        let Some(bytes) = self.service.data.history.record(offset)? else { return Ok(Vec::new()) };
-        let record = decoder.decode(offset, &bytes).with_context(|| format!("event log, offset {offset}"))?;
-        let Record::Event(event) = record else { return Ok(Vec::new()) };
-        let SourceId(source) = event.source;
-        let place = plan.sources[usize::from(source)].schema.index(column);
-        let text = place.and_then(|place| key_text(&event.row[place]));
-        Ok(text.map_or_else(Vec::new, |text| text.as_bytes().to_vec()))
+    fn key<'a>(&'a self, line: &mut Line<'a>, column: &str, (plan, decoder): (&Plan, &Decoder), offset: u64) -> anyhow::Result<Vec<u8>> {
+        if let Some((_, key)) = line.key.as_ref().filter(|(at, _)| *at == offset) {
+            return Ok(key.clone());
+        }
+        let key = match self.event(line, offset)? {
+            Some(bytes) => key_of(column, plan, decoder.decode(offset, &bytes).with_context(|| format!("event log, offset {offset}"))?),
+            None => Vec::new(),
+        };
+        line.key = Some((offset, key.clone()));
+        Ok(key)
+    }
+
+    /// An event that was decided on. They are asked for in order, so that one reader does.
+    fn event<'a>(&'a self, line: &mut Line<'a>, offset: u64) -> anyhow::Result<Option<Vec<u8>>> {
+        let mut events = line.events.take().filter(|events| (offset.saturating_sub(PASSED_OVER)..=offset).contains(&events.next_offset()));
+        let reading = events.get_or_insert_with(|| self.service.data.history.records(offset));
+        let mut found = None;
+        while let Some((at, record)) = reading.next_record()? {
+            if at >= offset {
+                found = (at == offset).then(|| record.to_vec());
+                break;
+            }
+        }
+        line.events = events;
+        Ok(found)
     }
 
     fn dead_letter(&self, offset: u64, bytes: &[u8]) -> anyhow::Result<Option<Outgoing>> {
@@ -408,6 +473,14 @@ impl Sink {
             headers: headers(&id, &source, "kilter.dead_letter", time),
         }))
     }
+}
+
+/// A column's value as text; nothing: it has none.
+fn key_of(column: &str, plan: &Plan, record: Record) -> Vec<u8> {
+    let Record::Event(event) = record else { return Vec::new() };
+    let SourceId(source) = event.source;
+    let place = plan.sources[usize::from(source)].schema.index(column);
+    place.and_then(|place| key_text(&event.row[place])).map_or_else(Vec::new, |text| text.as_bytes().to_vec())
 }
 
 /// The cursor in the data folder.

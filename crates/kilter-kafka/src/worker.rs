@@ -291,7 +291,7 @@ impl Shared {
     fn hold(&self, number: u32, stopping: &AtomicBool) -> anyhow::Result<()> {
         let shard = Shard { number, data: self.options.data.join(format!("shard-{number:05}")) };
         let project = Project { shard: Some(shard.clone()), ..Project::clone(&self.shards.project) };
-        let owned = journal::take_over(&self.settings, &project, &shard, stopping)?;
+        let owned = journal::take_over(&self.settings, &project, &shard, &self.runtime, stopping)?;
         let service = self.runtime.block_on(Service::start(project, self.options.start.clone()))?;
         let worker = self.shards.worker.clone();
         let ownership = Ownership { shard: number, worker, address: self.options.address.clone() };

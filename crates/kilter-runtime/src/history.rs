@@ -148,6 +148,11 @@ impl Records<'_> {
         Ok(self.advance()?.map(|offset| (offset, self.record.as_slice())))
     }
 
+    /// Offset of the record that the next call gives, or of the next one that has not expired.
+    pub fn next_offset(&self) -> Offset {
+        self.past.as_ref().map_or_else(|| self.log.next_offset(), kilter_lake::Reader::next_offset)
+    }
+
     fn advance(&mut self) -> anyhow::Result<Option<Offset>> {
         loop {
             if let Some(past) = &mut self.past {

@@ -1,0 +1,152 @@
+//! A producer that says which of its records have arrived, while more of them are on their way.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Message as _, ToBytes};
+use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+
+use crate::client::{self, Backoff, lock};
+
+/// The library's producer; a thread of its own takes the acknowledgements in.
+pub struct Producer {
+    library: ThreadedProducer<Deliveries>,
+    runtime: Handle,
+}
+
+/// Records that were sent as one batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Batch {
+    under_way: usize,
+    /// The largest offset that one of them came to lie at, and one.
+    next: u64,
+}
+
+/// What has become of what was sent.
+#[derive(Default)]
+pub struct Deliveries {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    batches: BTreeMap<usize, Batch>,
+    problem: Option<KafkaError>,
+}
+
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        client::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        client::error(&error, reason);
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, batch: usize) {
+        let mut state = lock(&self.state);
+        // Of a batch that was given up nobody wants to know.
+        let Some(of) = state.batches.get_mut(&batch) else { return };
+        of.under_way -= 1;
+        let tell = of.under_way == 0 || result.is_err();
+        match result {
+            Ok(message) => of.next = of.next.max(message.offset() as u64 + 1),
+            Err((e, _)) => state.problem = Some(e.clone()),
+        }
+        drop(state);
+        if tell {
+            self.changed.notify_one();
+        }
+    }
+}
+
+impl Producer {
+    pub fn new(config: &ClientConfig, runtime: &Handle) -> anyhow::Result<Producer> {
+        let library = config.create_with_context(Deliveries::default()).map_err(client::refused)?;
+        Ok(Producer { library, runtime: runtime.clone() })
+    }
+
+    /// For transactions. What was sent must have arrived before one is committed: the library looks only every tenth of a second by itself.
+    pub fn library(&self) -> &ThreadedProducer<Deliveries> {
+        &self.library
+    }
+
+    /// Sends a record as part of a batch. While the library's queue is full it is waited for.
+    ///
+    /// # Errors
+    /// The library does not take it; the batch can only be given up.
+    pub fn send<K: ToBytes + ?Sized, P: ToBytes + ?Sized>(
+        &self,
+        batch: usize,
+        mut record: BaseRecord<'_, K, P, usize>,
+    ) -> Result<(), KafkaError> {
+        record.delivery_opaque = batch;
+        let state = &self.library.context().state;
+        lock(state).batches.entry(batch).or_default().under_way += 1;
+        while let Err((e, back)) = self.library.send(record) {
+            if e.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
+                return Err(e);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+            record = back;
+        }
+        Ok(())
+    }
+
+    /// Whether every record of a batch has arrived, which is then forgotten; none: some are still under way. The number is the largest offset among them, and one.
+    ///
+    /// # Errors
+    /// A record, of this batch or another, that was not delivered.
+    pub fn arrived(&self, batch: usize) -> Result<Option<u64>, KafkaError> {
+        let mut state = lock(&self.library.context().state);
+        if let Some(problem) = state.problem.take() {
+            return Err(problem);
+        }
+        match state.batches.get(&batch).copied() {
+            Some(of) if of.under_way > 0 => Ok(None),
+            of => {
+                state.batches.remove(&batch);
+                Ok(Some(of.unwrap_or_default().next))
+            }
+        }
+    }
+
+    /// Returns when a batch has arrived as a whole, or a record has failed, since this was last asked.
+    pub async fn changed(&self) {
+        self.library.context().changed.notified().await;
+    }
+
+    /// Waits until a batch has arrived.
+    ///
+    /// # Errors
+    /// As [`Producer::arrived`]; the time is over.
+    pub fn wait(&self, batch: usize, patience: Duration) -> Result<u64, KafkaError> {
+        let until = Instant::now() + patience;
+        loop {
+            if let Some(next) = self.arrived(batch)? {
+                return Ok(next);
+            }
+            if Instant::now() > until {
+                return Err(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut));
+            }
+            // A timeout is no more than a look at the clock.
+            let _ = self.runtime.block_on(async { tokio::time::timeout(Backoff::STEP, self.changed()).await });
+        }
+    }
+
+    /// Gives up every batch that has not arrived.
+    pub fn give_up(&self) {
+        *lock(&self.library.context().state) = State::default();
+    }
+}
