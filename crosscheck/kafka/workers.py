@@ -20,6 +20,7 @@ from cluster import Cluster, free_port
 from confluent_kafka.admin import AdminClient, NewTopic
 
 WORKERS = 3
+SOURCES = ["transactions", "by_amount"]
 PROJECT = """
 [project]
 name = "lender"
@@ -49,6 +50,17 @@ entity = "account"
 [features.account.columns]
 n = "count(*) over lifetime"
 sum = "sum(amount) over lifetime"
+[source.by_amount]
+connector = "kafka"
+topic = "transactions"
+partition_by = "amount"
+time = "at"
+max_future = "none"
+columns = {{ amount = "int64", at = "timestamp", number = "int64" }}
+[features.amount]
+source = "by_amount"
+entity = "amount"
+columns = {{ n = "count(*) over lifetime", numbers = "sum(number) over lifetime" }}
 [decision.limit]
 on = "transactions"
 policy = [{{ when = "account.n > 20 AND amount > 500", outcome = "review" }}, {{ outcome = "approve" }}]
@@ -146,6 +158,10 @@ def trouble(rng: random.Random, cluster: Cluster, workers: list[Worker], done: t
     return story
 
 
+def taken_of(status, source: str) -> int:
+    return next(of["events"] for of in status["sources"] if of["source"] == source)
+
+
 def settled(workers: list[Worker], events: int):
     """Until every shard has a worker, everything is in and everything is out. Gives what each shard says of its source."""
     end = time.monotonic() + 300
@@ -156,7 +172,7 @@ def settled(workers: list[Worker], events: int):
                 raise SystemExit(f"a worker has ended:\n{worker.tail()}")
         try:
             told = [workers[shard % len(workers)].ask(f"/v1/shards/{shard}/status") for shard in range(PARTITIONS)]
-            taken = sum(status["sources"][0]["events"] for status in told)
+            taken = min(sum(taken_of(status, source) for status in told) for source in SOURCES)
             out = all(sink["next"] == sink["end"] for status in told for sink in status["sinks"])
             if taken >= events and out and all(len(status["sinks"]) == 2 for status in told):
                 return told
@@ -181,12 +197,21 @@ def check(options, workers: list[Worker], cluster: Cluster, delivery: str):
     sent = read(cluster.addresses, "transactions", "read_committed")
     assert len(sent) == options.events, f"{len(sent)} transactions in the topic"
     told = settled(workers, options.events)
-    taken = [status["sources"][0]["events"] for status in told]
-    assert sum(taken) == options.events, f"{sum(taken)} of {options.events} events in the logs: {taken}"
+    for source in SOURCES:
+        taken = [taken_of(status, source) for status in told]
+        assert sum(taken) == options.events, f"{sum(taken)} of {options.events} events of {source} in the logs: {taken}"
     for account, (n, total) in oracle(sent).items():
         # Any worker answers for any account.
         features = workers[account % len(workers)].ask(f"/v1/features/account/{account}")["features"]
         assert (features["n"], features["sum"]) == (n, total), f"account {account}: {features}, not {n} and {total}"
+    # The same topic, brought to the shards of another column.
+    of_amount = {}
+    for row in (json.loads(message.value()) for message in sent):
+        n, numbers = of_amount.get(row["amount"], (0, 0))
+        of_amount[row["amount"]] = (n + 1, numbers + row["number"])
+    for amount, expected_ in of_amount.items():
+        features = workers[amount % len(workers)].ask(f"/v1/features/amount/{amount}")["features"]
+        assert (features["n"], features["numbers"]) == expected_, f"amount {amount}: {features}, not {expected_}"
     decided = read(cluster.addresses, "decisions", "read_committed")
     by_id, of_account = {}, {}
     for message in decided:

@@ -59,8 +59,11 @@ pub fn check(project: &Project) -> anyhow::Result<Vec<Finding>> {
     let sinks = project.definitions.sink.iter().map(|(name, s)| (format!("sink.{name}"), s.topic.clone(), s.partitions, None));
     let shards = project.definitions.workers.as_ref().map(|workers| workers.shards as usize);
     let shared = |of: &str, partitions: usize| {
-        let shards = shards.filter(|shards| of.starts_with("source.") && *shards != partitions)?;
-        Some(format!("`shards` of [workers] is {shards}, and workers share topics of as many partitions only"))
+        let source = of.strip_prefix("source.").and_then(|name| project.definitions.source.get(name))?;
+        let shards = shards.filter(|shards| source.partition_by.is_none() && *shards != partitions)?;
+        Some(format!(
+            "`shards` of [workers] is {shards}, and workers share topics of as many partitions only, or bring their records to one: `partition_by`"
+        ))
     };
     sources
         .chain(sinks)

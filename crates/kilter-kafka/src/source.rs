@@ -3,6 +3,8 @@
 //! One thread holds one consumer with every partition assigned by hand; the log says where each is taken up, so that nothing depends on what Kafka remembers of
 //! the group. It is told the positions all the same, a little later, for whoever looks at the lag from outside.
 //!
+//! A worker reads one partition of each topic; of a source with a `partition_by`, of the topic that `repartition` makes of it.
+//!
 //! Whatever goes wrong ends a *stretch*: what is under way is forgotten, the sequencer is asked again how far it is, and reading goes on from there.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -15,7 +17,8 @@ use kilter_connect::{Decoded, OperationOf, Rejection, RowFormat, TimeOf};
 use kilter_core::{EventTime, Origin, SourceId, Value};
 use kilter_runtime::project::{Connector, Project, Start, WorkersDef};
 use kilter_runtime::{CHUNK_ROWS, Enqueued, PartitionStatus, Positions, Service};
-use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message};
@@ -23,8 +26,9 @@ use rdkafka::statistics::Statistics;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 
-use crate::client::{self, Backoff, PATIENCE, Settings, lock};
+use crate::client::{self, Backoff, Logged, PATIENCE, Settings, lock};
 use crate::formats::{Decoder, Frame, Missing, Registry, Unframed};
+use crate::repartition;
 
 /// Chunks on their way to the sequencer at a time.
 const IN_FLIGHT: usize = 8;
@@ -40,7 +44,12 @@ const MISPLACED_HINT: &str =
 const LONG: Duration = Duration::from_secs(30);
 
 /// The library's consumer.
-pub struct Consumer(BaseConsumer<Ends>);
+pub struct Consumer {
+    library: BaseConsumer<Ends>,
+    group: String,
+    /// For topics that may be shortened.
+    admin: ClientConfig,
+}
 
 /// Keeps the end of every partition, as the library last heard of it.
 #[derive(Default)]
@@ -85,7 +94,7 @@ impl Consumer {
         // Records are wanted as soon as they are there.
         client::usual(&mut config, &[("fetch.wait.max.ms", "100")]);
         let consumer = config.create_with_context(Ends::default()).map_err(client::refused)?;
-        Ok(Consumer(consumer))
+        Ok(Consumer { library: consumer, group: settings.group.clone(), admin: settings.config("source") })
     }
 }
 
@@ -102,6 +111,8 @@ struct Topic {
     noted_schemas: BTreeSet<u32>,
     /// The one partition to read, of so many; none: all of them.
     share: Option<Share>,
+    /// The topic is one that workers bring records to for their shards.
+    brought: bool,
 }
 
 /// What of every topic belongs to this process's shard.
@@ -109,7 +120,8 @@ struct Topic {
 struct Share {
     shard: u32,
     workers: WorkersDef,
-    /// Place of the key in the source's rows.
+    /// The key, and its place in the source's rows.
+    column: String,
     key: usize,
 }
 
@@ -156,7 +168,7 @@ pub fn run(consumer: &Consumer, mut formats: Formats, service: &Arc<Service>, ru
                 backoff.wait(stopping);
             }
         }
-        let _ = consumer.0.unassign();
+        let _ = consumer.library.unassign();
     }
 }
 
@@ -184,7 +196,8 @@ struct Stretch<'a> {
     service: &'a Arc<Service>,
     runtime: &'a Handle,
     topics: Vec<Topic>,
-    by_topic: BTreeMap<String, usize>,
+    /// The sources of a topic.
+    by_topic: BTreeMap<String, Vec<usize>>,
     chunks: Vec<Chunk>,
     sent: VecDeque<Sent>,
     /// By topic: everything before these positions is in the log or among the dead letters.
@@ -193,6 +206,8 @@ struct Stretch<'a> {
     unsaid: Vec<bool>,
     /// The log is sure to have everything up to here once it is durable up to this offset.
     durable: u64,
+    /// For topics that hold only what has not been taken yet.
+    admin: Option<AdminClient<Logged>>,
     noted: Instant,
     looked: Instant,
     partitions: usize,
@@ -208,7 +223,7 @@ impl<'a> Stretch<'a> {
         service: &'a Arc<Service>,
         runtime: &'a Handle,
     ) -> anyhow::Result<Stretch<'a>> {
-        let consumer = &consumer.0;
+        let library = &consumer.library;
         let project = &service.project;
         let topics: Vec<Topic> = project
             .source_settings
@@ -218,14 +233,20 @@ impl<'a> Stretch<'a> {
             .filter_map(|(place, settings)| {
                 let source = SourceId(place as u16);
                 let def = project.definitions.source.get(&settings.name)?;
-                let (name, topic) = (settings.name.clone(), def.topic.clone()?);
+                let name = settings.name.clone();
+                let brought = project.shard.is_some() && def.partition_by.is_some();
+                let (topic, start) = match brought {
+                    true => (repartition::topic(&consumer.group, &name), Start::Earliest),
+                    false => (def.topic.clone()?, def.start),
+                };
                 let decoder = Decoder::new(def, formats.registry.as_ref(), &project.dir);
                 let (format, noted_schemas) = (Arc::clone(service.format(source)), BTreeSet::new());
                 let share = share(project, &format);
-                Some(Topic { source, name, topic, start: def.start, format, decoder, noted_schemas, share })
+                Some(Topic { source, name, topic, start, format, decoder, noted_schemas, share, brought })
             })
             .collect();
-        let mut assignment = TopicPartitionList::new();
+        // Two sources of a topic may have come differently far.
+        let mut from: BTreeMap<(&str, u32), u64> = BTreeMap::new();
         let mut done = Vec::new();
         let mut waited_for = false;
         for topic in &topics {
@@ -233,7 +254,7 @@ impl<'a> Stretch<'a> {
             // One topic that cannot be read keeps no other from being read.
             let found = match formats.problem(topic) {
                 Some(problem) => Err(problem),
-                None => positions(consumer, topic, &known)?,
+                None => positions(library, topic, &known)?,
             };
             service.status.set_source_problem(&topic.name, found.as_ref().err().cloned());
             let positions = match found {
@@ -250,18 +271,29 @@ impl<'a> Stretch<'a> {
                 runtime.block_on(service.passed(topic.source, positions.clone()))?;
             }
             for (partition, next) in &positions {
-                assignment.add_partition_offset(&topic.topic, *partition as i32, Offset::Offset(*next as i64))?;
+                from.entry((&topic.topic, *partition)).and_modify(|first| *first = (*first).min(*next)).or_insert(*next);
             }
             done.push(positions);
         }
-        consumer.assign(&assignment).context("the partitions could not be assigned")?;
+        let mut assignment = TopicPartitionList::new();
+        for ((topic, partition), next) in from {
+            assignment.add_partition_offset(topic, partition as i32, Offset::Offset(next as i64))?;
+        }
+        library.assign(&assignment).context("the partitions could not be assigned")?;
         let now = Instant::now();
+        let brought = topics.iter().any(|topic| topic.brought);
+        let admin = brought.then(|| consumer.admin.create_with_context(Logged).map_err(client::refused)).transpose()?;
+        let mut by_topic: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (place, topic) in topics.iter().enumerate() {
+            by_topic.entry(topic.topic.clone()).or_default().push(place);
+        }
         Ok(Stretch {
-            consumer,
+            consumer: library,
+            admin,
             formats,
             service,
             runtime,
-            by_topic: topics.iter().enumerate().map(|(i, t)| (t.topic.clone(), i)).collect(),
+            by_topic,
             chunks: topics.iter().map(|_| Chunk::default()).collect(),
             sent: VecDeque::new(),
             unsaid: vec![false; topics.len()],
@@ -307,14 +339,22 @@ impl<'a> Stretch<'a> {
         self.note()
     }
 
-    /// Puts one record into its source's chunk.
+    /// Puts one record into the chunk of each source that reads its topic.
     fn take(&mut self, message: &BorrowedMessage<'_>) -> anyhow::Result<()> {
-        let (Some(&place), Ok(partition), Ok(position)) =
-            (self.by_topic.get(message.topic()), u32::try_from(message.partition()), u64::try_from(message.offset()))
-        else {
-            return Ok(());
-        };
+        let (Ok(partition), Ok(position)) = (u32::try_from(message.partition()), u64::try_from(message.offset())) else { return Ok(()) };
         let origin = Origin { partition, position };
+        for i in 0..self.by_topic.get(message.topic()).map_or(0, Vec::len) {
+            let place = self.by_topic[message.topic()][i];
+            // Another source of the topic may have fallen behind.
+            if self.done[place].get(&partition).is_none_or(|next| *next <= position) {
+                self.take_for(place, origin, message)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn take_for(&mut self, place: usize, origin: Origin, message: &BorrowedMessage<'_>) -> anyhow::Result<()> {
+        let Origin { partition, position } = origin;
         let payload = message.payload();
         let frame = self.frame(place, payload)?;
         let format = &self.topics[place].format;
@@ -424,12 +464,33 @@ impl<'a> Stretch<'a> {
 
     fn has_more_partitions(&mut self) -> anyhow::Result<bool> {
         self.looked = Instant::now();
+        self.shorten()?;
         let mut found = 0;
-        for topic in &self.topics {
-            let there = client::partitions(self.consumer.client(), &topic.topic)?.map_or(0, |p| p.len());
-            found += if topic.share.is_some() { there.min(1) } else { there };
+        for topic in self.by_topic.keys() {
+            let there = client::partitions(self.consumer.client(), topic)?.map_or(0, |p| p.len());
+            found += if self.service.project.shard.is_some() { there.min(1) } else { there };
         }
         Ok(found > self.partitions)
+    }
+
+    /// Takes away what was read of the topics that are there for this alone: it is in the log, and nothing can take it back.
+    fn shorten(&mut self) -> anyhow::Result<()> {
+        if self.admin.is_none() {
+            return Ok(());
+        }
+        self.note()?;
+        let mut list = TopicPartitionList::new();
+        for (topic, done) in self.topics.iter().zip(&self.done).filter(|(topic, _)| topic.brought) {
+            for (&partition, &next) in done {
+                list.add_partition_offset(&topic.topic, partition as i32, Offset::Offset(next as i64))?;
+            }
+        }
+        if let Some(admin) = &self.admin
+            && let Err(e) = self.runtime.block_on(admin.delete_records(&list, &AdminOptions::new().operation_timeout(Some(PATIENCE))))
+        {
+            tracing::debug!(error = %e, "a topic could not be shortened; it will be another time");
+        }
+        Ok(())
     }
 }
 
@@ -448,18 +509,19 @@ impl Topic {
 fn share(project: &Project, format: &RowFormat) -> Option<Share> {
     let shard = project.shard.as_ref()?.number;
     let workers = project.definitions.workers.clone()?;
-    let key = format.schema.index(&workers.key)?;
-    Some(Share { shard, workers, key })
+    let column = project.definitions.shard_key(&format.source)?.to_owned();
+    let key = format.schema.index(&column)?;
+    Some(Share { shard, workers, column, key })
 }
 
 impl Share {
     /// Why an event cannot be of this shard; none: it is.
     fn misplaced(&self, row: &[Value], origin: Origin) -> Option<String> {
-        let Share { workers, key, .. } = self;
+        let Share { workers, column, key, .. } = self;
         match workers.shard_of(&row[*key]) {
             Some(shard) if shard == self.shard => None,
-            Some(shard) => Some(format!("`{}` {} belongs to partition {shard} and lay in {}", workers.key, row[*key], origin.partition)),
-            None => Some(format!("`{}` is null, and says no shard", workers.key)),
+            Some(shard) => Some(format!("`{column}` {} belongs to partition {shard} and lay in {}", row[*key], origin.partition)),
+            None => Some(format!("`{column}` is null, and says no shard")),
         }
     }
 }

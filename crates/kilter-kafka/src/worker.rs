@@ -25,7 +25,9 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::client::{self, Backoff, Logged, Settings, lock};
+use crate::formats;
 use crate::journal::{self, Ended, Owned};
+use crate::repartition::{self, Bringing};
 use crate::{DecisionJson, Running};
 
 /// Largest message that the journal takes, in bytes: one record of the event log, and a little.
@@ -88,9 +90,12 @@ impl Worker {
         let settings = Settings::new(kafka, &project.plan.project)?;
         let runtime = Handle::current();
         let replication = workers.replication;
-        let journal =
+        let whole =
             [("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1"), ("max.message.bytes", LARGEST_MESSAGE)];
-        for (topic, kept) in [(journal::topic(&settings), &journal[..]), (shards_topic(&settings), &[("cleanup.policy", "compact")])] {
+        let mut topics = vec![(journal::topic(&settings), &whole[..]), (shards_topic(&settings), &[("cleanup.policy", "compact")])];
+        // These are shortened by whoever has read them.
+        topics.extend(repartition::sources(&project).map(|(source, _)| (repartition::topic(&settings.group, source), &whole[..])));
+        for (topic, kept) in topics {
             let wanted = client::Topic { name: &topic, partitions: workers.shards, replication, settings: kept };
             let found = client::topic_made(&settings.config("worker"), &wanted, &runtime)?;
             if found != workers.shards as usize {
@@ -101,6 +106,9 @@ impl Worker {
             }
         }
         let name = options.id.clone().unwrap_or_else(|| options.address.clone());
+        let registry = formats::registry(&project)?;
+        let bringing = repartition::sources(&project).map(|source| Bringing::new(&settings, &project, source, registry.as_ref(), &name));
+        let bringing = bringing.collect::<anyhow::Result<Vec<_>>>()?;
         let shards = Arc::new(Shards::new(Arc::new(project), workers, name));
         let shared = Arc::new(Shared { shards, settings, options, runtime, decision_json, running: Mutex::default() });
         let stopping = Arc::new(AtomicBool::new(false));
@@ -109,6 +117,9 @@ impl Worker {
         let mut worker = Worker { shared, stopping, threads: Vec::new() };
         worker.spawn("owners", move |shared, stopping| shared.listen(&listener, stopping))?;
         worker.spawn("member", move |shared, stopping| shared.be_member(&member, stopping))?;
+        for bringing in bringing {
+            worker.spawn("repartition", move |shared, stopping| bringing.run(&shared.runtime, stopping))?;
+        }
         Ok(worker)
     }
 

@@ -10,7 +10,7 @@ use kilter_core::Value;
 use kilter_kafka::{Worker, WorkerOptions};
 use kilter_pipeline::{Decision, Layout};
 use kilter_runtime::jobs::import::ImportRequest;
-use kilter_runtime::project::{Shard, WorkersDef};
+use kilter_runtime::project::{Partitioner, Shard, WorkersDef};
 use kilter_runtime::shards::Place;
 use kilter_runtime::{Record, Service, StartOptions, project};
 use kilter_store::dead_letter::DeadLetterQuery;
@@ -373,6 +373,78 @@ async fn what_does_not_belong_where_it_lies_is_a_dead_letter() {
     assert_eq!(letters(&next).into_iter().collect::<BTreeSet<_>>(), found);
     assert_eq!(shop.read("dead").len(), 2);
     stop(next).await;
+}
+
+/// The same topic a second time, by another column than the one it is keyed by. A mock cluster forgets the positions of a transaction, so nobody is killed here.
+const BY_SHOP: &str = r#"
+[source.sales]
+connector = "kafka"
+topic = "payments"
+partition_by = "shop"
+time = "at"
+max_future = "none"
+columns = { shop = "string", at = "timestamp", amount = { type = "float64", required = true } }
+[features.shop]
+source = "sales"
+entity = "shop"
+columns = { n = "count(*) over lifetime", sum = "sum(amount) over lifetime" }
+[decision.sale]
+on = "sales"
+policy = [{ when = "shop.n >= 3", outcome = "known" }, { outcome = "new" }]
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn records_that_are_keyed_otherwise_are_brought_to_their_shards() {
+    const SHOPS: usize = 7;
+    let mut shop = Shop::with(BY_SHOP);
+    shop.cluster.create_topic("shop.repartition.sales", SHARDS as i32, 1).unwrap();
+    let mut sent = 0;
+    let mut sell = |shop: &mut Shop, n: usize| {
+        for i in sent..sent + n {
+            let card = (i % CARDS) as i64;
+            let text = format!(r#"{{"card": {card}, "shop": "s{}", "at": "2026-03-01T00:00:00Z", "amount": {i}}}"#, i % SHOPS);
+            shop.send(shop.workers.shard_of(&Value::Int(card)).unwrap(), &text);
+        }
+        sent += n;
+        shop.producer.flush(Duration::from_secs(10)).unwrap();
+        sent
+    };
+    // Both sources have each of them, in the shard of the card and in that of the shop.
+    let settled = async |workers: &[&Worker], sent: usize| {
+        until("all events, twice", || taken(workers) >= 2 * sent).await;
+        assert_eq!(taken(workers), 2 * sent);
+        for which in 0..SHOPS {
+            let name = format!("s{which}");
+            let shard = shop_shard(&name);
+            let service = workers.iter().find_map(|worker| here(worker).remove(&shard)).unwrap();
+            let view = service.plan.view("shop").unwrap();
+            let read = service.features(view, service.parse_key(view, &name).unwrap(), None).await.unwrap();
+            let of_shop: Vec<f64> = (which..sent).step_by(SHOPS).map(|i| i as f64).collect();
+            assert_eq!(read.values, [Value::Int(of_shop.len() as i64), Value::Float(of_shop.iter().sum())], "{name}");
+        }
+    };
+    let first = shop.worker("first").await;
+    settled(&[&first], sell(&mut shop, 150)).await;
+    settled(&[&first], sell(&mut shop, 100)).await;
+    // What cannot be read, or says no shard, is a dead letter of both sources.
+    shop.send(0, "{");
+    shop.send(shop.workers.shard_of(&Value::Int(1)).unwrap(), r#"{"card": 1, "at": "2026-03-01T00:00:00Z", "amount": 5}"#);
+    shop.producer.flush(Duration::from_secs(10)).unwrap();
+    let letters = || -> BTreeSet<(String, String)> {
+        let of = |service: &Service| service.data.dead_letters.list(&DeadLetterQuery { limit: 10, ..Default::default() }).unwrap().letters;
+        let services: Vec<_> = here(&first).into_values().collect();
+        services.iter().flat_map(|s| of(s)).map(|(_, letter)| (letter.source.unwrap_or_default(), letter.code)).collect()
+    };
+    until("three dead letters", || letters().len() == 3).await;
+    let codes: Vec<(String, String)> = letters().into_iter().collect();
+    let [(one, bad), (other, also_bad), (sales, null)] = &codes[..] else { panic!("{codes:?}") };
+    assert_eq!([one.as_str(), other, sales], ["payments", "sales", "sales"], "{codes:?}");
+    assert!(bad == also_bad && null != bad || bad == null, "{codes:?}");
+    stop(first).await;
+}
+
+fn shop_shard(name: &str) -> u32 {
+    WorkersDef { key: "shop".into(), shards: SHARDS, partitioner: Partitioner::Crc32, replication: None }.shard_of(&Value::text(name)).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -42,6 +42,11 @@ impl Shards {
         Shards { project, workers, worker, known }
     }
 
+    /// The column of a source that says which shard an event belongs to.
+    pub fn key_of(&self, source: &str) -> &str {
+        self.project.definitions.shard_key(source).unwrap_or(&self.workers.key)
+    }
+
     pub fn of_key(&self, key: &Value) -> Option<u32> {
         self.workers.shard_of(key)
     }

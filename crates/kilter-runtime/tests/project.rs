@@ -1322,6 +1322,34 @@ fn what_workers_share_belongs_to_one_key() {
         let found = report.problems.iter().find(|p| p.code == code && p.to_string().contains(said));
         assert!(found.is_some(), "no `{code}` with `{said}` in\n{report}");
     }
+    // The same topic by another column: its views are read by that column, and by nobody who was brought elsewhere.
+    let by_shop = SHARED.to_owned()
+        + r#"
+[source.sales]
+connector = "kafka"
+topic = "payments"
+partition_by = "shop"
+time = "at"
+columns = { shop = "int64", card = "int64", at = "timestamp", amount = "float64" }
+[features.shop]
+source = "sales"
+entity = "shop"
+columns = { n = "count(*) over lifetime" }
+"#;
+    let project = sound(&by_shop);
+    assert_eq!(["payments", "sales"].map(|source| project.definitions.shard_key(source)), [Some("card"), Some("shop")]);
+    for (from, to, code, said) in [
+        ("when = \"by_card.n > 3\"", "when = \"by_card.n + shop.n > 3\"", "spread", "`decision.limit` reads view \"shop\" by another key"),
+        ("entity = \"shop\"", "entity = \"card\"", "spread", "the entities of view \"shop\" (card) lie in more than one shard"),
+        ("partition_by = \"shop\"", "partition_by = \"amount\"", "wrong_type", "column `amount` of source \"sales\" is a float64"),
+        ("partition_by = \"shop\"", "partition_by = \"shops\"", "unknown_column", "did you mean `shop`?"),
+        ("partition_by = \"shop\"\n", "", "duplicate", "read the same topic"),
+    ] {
+        assert_eq!(by_shop.matches(from).count(), 1, "`{from}`");
+        let report = check(&by_shop.replace(from, to)).unwrap_err();
+        let found = report.problems.iter().find(|p| p.code == code && p.to_string().contains(said));
+        assert!(found.is_some(), "no `{code}` with `{said}` in\n{report}");
+    }
 }
 
 const REGISTRY: &str = "brokers = [\"a.example:9092\", \"b.example:9092, c.example:9093\"]\n";

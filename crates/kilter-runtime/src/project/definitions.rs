@@ -163,6 +163,9 @@ pub struct SourceDef {
     #[serde(skip_serializing_if = "is_default")]
     #[schemars(default)]
     pub start: Start,
+    /// The column that brings an event to its shard, where that is not the `key` of [workers] or the topic is keyed otherwise: workers send the topic's records on to a topic of their own
+    /// that is keyed by it. Only with the connector `kafka`.
+    pub partition_by: Option<String>,
     /// Event time: a timestamp column, or an SQL expression over the columns.
     pub time: String,
     /// Column that identifies an event: one that comes twice within `dedupe` counts once.

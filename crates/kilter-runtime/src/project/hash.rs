@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::definitions::{Definitions, Named};
 
 /// Keys that change where events come from or what people read, never what a given log leads to.
-const WITHOUT_EFFECT: [&str; 14] = [
+const WITHOUT_EFFECT: [&str; 15] = [
     "description",
     "owner",
     "personal_data",
@@ -18,6 +18,7 @@ const WITHOUT_EFFECT: [&str; 14] = [
     "format",
     "topic",
     "start",
+    "partition_by",
     "schema",
     "message",
     "unknown",

@@ -113,6 +113,7 @@ impl SinkDef {
 pub(super) struct Topic {
     pub topic: Option<String>,
     pub start: Start,
+    pub partition_by: Option<String>,
     pub schema: Option<String>,
     pub message: Option<String>,
 }
@@ -120,7 +121,7 @@ pub(super) struct Topic {
 /// Reads the keys that only a source with the connector `kafka` may have.
 pub(super) fn read_topic(t: &mut Reader<'_>, connector: Option<Connector>, knows_connector: bool, format: TopicFormat) -> Topic {
     let topic = t.text("topic");
-    let start = t.text("start");
+    let (start, partition_by) = (t.text("start"), t.text("partition_by"));
     let (schema, message) = (t.text("schema"), t.text("message"));
     if connector == Some(Connector::Kafka) {
         t.require("topic", "the topic to read: `topic = \"transactions\"`");
@@ -129,7 +130,7 @@ pub(super) fn read_topic(t: &mut Reader<'_>, connector: Option<Connector>, knows
         }
         check_schema(t, format);
     } else if knows_connector {
-        for key in ["topic", "start", "schema", "message"] {
+        for key in ["topic", "start", "partition_by", "schema", "message"] {
             if t.has(key) {
                 let problem = Problem::new("misplaced", format!("`{key}` is for the connector \"kafka\""));
                 t.document.error(At::Key(&t.at(key)), problem.hint("add `connector = \"kafka\"`, or leave it out"));
@@ -148,7 +149,7 @@ pub(super) fn read_topic(t: &mut Reader<'_>, connector: Option<Connector>, knows
             }
         },
     };
-    Topic { topic, start, schema, message }
+    Topic { topic, start, partition_by, schema, message }
 }
 
 /// A file with a schema goes with the formats whose records tell nothing without one, and of a `.proto` file it must be said which message is meant.
@@ -310,11 +311,18 @@ pub(super) fn check(document: &Document<'_>, definitions: &Definitions) {
         }
     }
     let mut topics: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut readers: BTreeMap<(&str, Option<&str>), &str> = BTreeMap::new();
     for (name, source) in definitions.source.iter() {
+        if let Some(column) = source.partition_by.as_ref().filter(|column| source.columns.get(column).is_none()) {
+            let problem = Problem::unknown("unknown_column", "column", column, source.columns.names());
+            document.error(At::Value(&format!("source.{name}.partition_by")), problem);
+        }
         let Some(topic) = &source.topic else { continue };
-        if let Some(other) = topics.insert(topic, name) {
+        topics.insert(topic, name);
+        if let Some(other) = readers.insert((topic, source.partition_by.as_deref()), name) {
             let problem = Problem::new("duplicate", format!("sources \"{other}\" and \"{name}\" read the same topic"));
-            document.error(At::Value(&format!("source.{name}.topic")), problem.hint("one source a topic; feature views may share it"));
+            let hint = "one source a topic; feature views may share it. Workers may read it a second time by another `partition_by`";
+            document.error(At::Value(&format!("source.{name}.topic")), problem.hint(hint));
         }
     }
     for (name, sink) in definitions.sink.iter() {

@@ -212,7 +212,7 @@ fn read_source(mut t: Reader<'_>) -> Option<SourceDef> {
     }
     let knows_connector = connector.is_some() || !t.has("connector");
     let topic_format = format.and_then(SourceFormat::topic).unwrap_or_default();
-    let kafka::Topic { topic, start, schema, message } = kafka::read_topic(&mut t, connector, knows_connector, topic_format);
+    let kafka::Topic { topic, start, partition_by, schema, message } = kafka::read_topic(&mut t, connector, knows_connector, topic_format);
     t.require("time", "the column that holds the event's time: `time = \"booked_at\"`; or \"arrival\"");
     let time = t.text("time");
     let id = t.text("id");
@@ -241,6 +241,7 @@ fn read_source(mut t: Reader<'_>) -> Option<SourceDef> {
         schema,
         message,
         start,
+        partition_by,
         time: time?,
         id,
         key: changes.key,

@@ -1,13 +1,15 @@
 //! `[workers]`: a project whose entities several processes share.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use kilter_core::{DataType, Offset, Problem, list};
-use kilter_pipeline::Plan;
+use kilter_core::{DataType, Offset, Problem, SourceId, list};
+use kilter_features::expr::Expr;
+use kilter_pipeline::{ContextPlan, Lookup, Plan};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::definitions::{Connector, Definitions, Named, Word, is_default};
+use super::definitions::{Connector, Definitions, Word, is_default};
 use super::document::{At, Document, join};
 use super::lake::LakeFormat;
 use super::reader::Reader;
@@ -21,9 +23,9 @@ const MOST_SHARDS: i64 = 1 << 13;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct WorkersDef {
-    /// The column of every source that says which shard an event belongs to. It is the key of the topics' records, as text.
+    /// The column that says which shard an event belongs to, of every source that has no `partition_by`. It is the key of the topics' records, as text.
     pub key: String,
-    /// How many shards there are: the number of partitions of every topic that is read. Never changes.
+    /// How many shards there are: the number of partitions of every topic that is read by `key`. Never changes.
     #[schemars(range(min = 1, max = 8192))]
     pub shards: u32,
     /// How the producers of those topics choose a record's partition by its key.
@@ -70,6 +72,14 @@ impl Shard {
     }
 }
 
+impl Definitions {
+    /// The column of a source that says which shard an event belongs to; none: the project has no workers, or no such source.
+    pub fn shard_key(&self, source: &str) -> Option<&str> {
+        let workers = self.workers.as_ref()?;
+        Some(self.source.get(source)?.partition_by.as_deref().unwrap_or(&workers.key))
+    }
+}
+
 pub(super) fn read(mut t: Reader<'_>) -> Option<WorkersDef> {
     t.require("key", "the column that the topics' records are keyed by: `key = \"account_id\"`");
     t.require("shards", "the number of partitions of the topics: `shards = 12`");
@@ -90,58 +100,86 @@ pub(super) fn check(document: &Document<'_>, definitions: &Definitions, plan: &P
     if definitions.kafka.is_none() {
         error("workers", "missing", "workers share what they read from Kafka".into(), "add [kafka] with `brokers = \"127.0.0.1:9092\"`");
     }
+    let key_of = |source: &str| definitions.shard_key(source).unwrap_or(&workers.key);
     for (name, source) in definitions.source.iter() {
         let path = join("source", name);
         if source.connector == Connector::File {
             let hint = "load the file into a topic, or run the project as one process without [workers]";
             error(&path, "misplaced", format!("source \"{name}\" reads a file, which several workers cannot share"), hint);
         }
-        match source.columns.get(&workers.key).map(|column| column.data_type) {
+        let key = key_of(name);
+        match source.columns.get(key).map(|column| column.data_type) {
             Some(DataType::String | DataType::Int64 | DataType::Bool) => {}
             Some(other) => {
-                let message = format!("column `{}` of source \"{name}\" is a {}, which keys no record", workers.key, other.name());
-                error(&path, "wrong_type", message, "let `key` of [workers] be a string, int64 or bool");
+                let message = format!("column `{key}` of source \"{name}\" is a {}, which keys no record", other.name());
+                error(&path, "wrong_type", message, "let the column be a string, int64 or bool");
             }
             None => {
-                let message = format!("source \"{name}\" has no column `{}`, by which the workers share events", workers.key);
-                error(&path, "missing", message, "give every source that column, or run the project as one process without [workers]");
+                let message = format!("source \"{name}\" has no column `{key}`, by which the workers share events");
+                error(&path, "missing", message, "give it that column, or name another one of it as its `partition_by`");
             }
         }
     }
     if document.has_errors() {
         return;
     }
+    let key_of = |source: SourceId| key_of(&plan.sources[usize::from(source.0)].name);
     for view in &plan.views {
-        if !view.entity().contains(&workers.key) {
+        let key = key_of(view.source());
+        if !view.entity().iter().any(|column| column == key) {
             let message = format!(
                 "the entities of view \"{}\" ({}) lie in more than one shard",
                 view.name(),
                 list(view.entity().iter().map(String::as_str))
             );
-            let hint = format!("add `{}` to its entity, or run the project as one process without [workers]", workers.key);
+            let hint = format!(
+                "add `{key}` to its entity, read the topic by another source with `partition_by = \"{}\"`, or run the project as one process without [workers]",
+                view.entity().first().map_or("", String::as_str)
+            );
             error(&join("features", view.name()), "spread", message, &hint);
         }
     }
     if document.has_errors() {
         return;
     }
-    let elsewhere = |keys: &Named<Vec<String>>| {
-        let other = |(view, columns): (&str, &Vec<String>)| {
-            let entity = &definitions.features.get(view)?.entity;
-            let place = entity.iter().position(|column| *column == workers.key)?;
-            columns.get(place).filter(|column| **column != workers.key).map(|_| view.to_owned())
-        };
-        keys.iter().find_map(other)
+    // A view is read within a shard: by the key that brought the event there.
+    let other_key = |source: SourceId, view: usize, columns: &[&str]| {
+        let (view, own) = (&plan.views[view], key_of(source));
+        let place = view.entity().iter().position(|column| column == key_of(view.source()));
+        (place.and_then(|place| columns.get(place)) != Some(&own)).then(|| (view.name().to_owned(), own))
     };
-    let hint = format!("look it up by `{}`, or run the project as one process without [workers]", workers.key);
-    let views = definitions.features.iter().map(|(name, def)| ("features", name, &def.keys));
-    let models = definitions.model.iter().map(|(name, def)| ("model", name, &def.keys));
-    let decisions = definitions.decision.iter().map(|(name, def)| ("decision", name, &def.keys));
-    for (section, name, keys) in views.chain(models).chain(decisions) {
-        if let Some(view) = elsewhere(keys) {
-            let message = format!("`{section}.{name}` reads view \"{view}\" by another key, whose features may lie with another worker");
-            error(&join(section, name), "spread", message, &hint);
+    let mut spread = Vec::new();
+    for view in &plan.views {
+        let keys = definitions.features.get(view.name()).map(|def| &def.keys);
+        for other in view.needs().filter_map(|name| plan.view(name)) {
+            let columns = keys.and_then(|keys| keys.get(plan.views[other].name())).map_or(plan.views[other].entity(), Vec::as_slice);
+            let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+            spread.extend(other_key(view.source(), other, &columns).map(|found| ("features", view.name(), found)));
         }
+    }
+    let mut contexts: Vec<(&str, &str, &ContextPlan, Vec<&Expr>)> = Vec::new();
+    for model in &plan.models {
+        contexts.push(("model", &model.name, &model.context, model.inputs.iter().map(|input| &input.expr).collect()));
+    }
+    for decision in &plan.decisions {
+        contexts.push((
+            "decision",
+            &decision.name,
+            &decision.context,
+            decision.policy.iter().filter_map(|rule| rule.when.as_ref()).collect(),
+        ));
+    }
+    for (section, name, context, used) in contexts {
+        let schema = &plan.sources[usize::from(context.source.0)].schema;
+        for lookup in used_lookups(context, &used) {
+            let columns: Vec<&str> = lookup.key.iter().map(|column| schema.fields[*column].name.as_str()).collect();
+            spread.extend(other_key(context.source, lookup.view, &columns).map(|found| (section, name, found)));
+        }
+    }
+    for (section, name, (view, own)) in spread {
+        let message = format!("`{section}.{name}` reads view \"{view}\" by another key, whose features may lie with another worker");
+        let hint = format!("look it up by `{own}`, or run the project as one process without [workers]");
+        error(&join(section, name), "spread", message, &hint);
     }
     let hint = "several workers write it: leave `format` out, or run the project as one process without [workers]";
     if definitions.lake.as_ref().is_some_and(|lake| lake.format == LakeFormat::Delta) {
@@ -154,4 +192,12 @@ pub(super) fn check(document: &Document<'_>, definitions: &Definitions, plan: &P
         let message = format!("`{section}.{name}` would train each shard's model on that shard alone");
         error(&join(section, name), "misplaced", message, hint);
     }
+}
+
+/// The lookups of which an expression uses something.
+fn used_lookups<'a>(context: &'a ContextPlan, used: &[&Expr]) -> impl Iterator<Item = &'a Lookup> {
+    let of = |slot: &usize| context.lookups.iter().rposition(|lookup| lookup.first_slot <= *slot);
+    let slots = used.iter().flat_map(|expr| expr.slots()).filter(|slot| **slot < context.width);
+    let used: BTreeSet<usize> = slots.filter_map(of).collect();
+    used.into_iter().map(|lookup| &context.lookups[lookup])
 }

@@ -153,18 +153,25 @@ async fn of_shard(State(front): State<Front>, Segments((shard, rest)): Segments<
         .await
 }
 
-async fn decide(State(front): State<Front>, request: Request) -> Answer {
+async fn decide(State(front): State<Front>, Segments(name): Segments<String>, request: Request) -> Answer {
     let (parts, body) = request.into_parts();
     let body = read(&parts.headers, body, DECIDE_BODY, "a request holds the fields of one decision and nothing else").await?;
     let fields = serde_json::from_slice::<serde_json::Value>(&body).ok();
+    let plan = &front.0.shards.project.plan;
+    let source = plan.decisions.iter().find(|d| d.name == name).map_or("", |d| &plan.sources[usize::from(d.source.0)].name);
+    let key = front.0.shards.key_of(source);
     // A shard says what is wrong with a request that belongs to none.
-    let shard = fields.as_ref().and_then(|fields| front.0.of_row(fields)).unwrap_or(0);
+    let shard = fields.as_ref().and_then(|fields| front.0.of_row(fields, key)).unwrap_or(0);
     front.to_shard(shard, Sent::AsItCame, Request::from_parts(parts, Body::from(body))).await
 }
 
 async fn features(State(front): State<Front>, Segments((view, key)): Segments<(String, String)>, request: Request) -> Answer {
     let plan = &front.0.shards.project.plan;
-    let place = plan.view(&view).and_then(|at| plan.views[at].entity().iter().position(|c| *c == front.0.shards.workers.key));
+    let place = plan.view(&view).and_then(|at| {
+        let view = &plan.views[at];
+        let shard_key = front.0.shards.key_of(&plan.sources[usize::from(view.source().0)].name);
+        view.entity().iter().position(|column| column == shard_key)
+    });
     let key = place.map(|place| key.split('|').nth(place).unwrap_or(&key));
     let shard = key.and_then(|key| front.0.shards.of_key(&Value::text(key))).unwrap_or(0);
     front.to_shard(shard, Sent::AsItCame, request).await
@@ -177,12 +184,13 @@ async fn decision(State(front): State<Front>, request: Request) -> Answer {
 }
 
 /// Rows go each to its own shard, and the answer is about all of them.
-async fn events(State(front): State<Front>, request: Request) -> Answer {
+async fn events(State(front): State<Front>, Segments(source): Segments<String>, request: Request) -> Answer {
     let (parts, body) = request.into_parts();
     let limit = front.0.shards.project.settings.server.max_body_bytes;
     let body = read(&parts.headers, body, limit, "send NDJSON in several parts, or raise `max_body` under [server]").await?;
     let content_type = parts.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let divided = rows::divide(&body, content_type, |row| front.0.of_row(row).unwrap_or(0))?;
+    let key = front.0.shards.key_of(&source);
+    let divided = rows::divide(&body, content_type, |row| front.0.of_row(row, key).unwrap_or(0))?;
     let mut answers = Vec::new();
     for (shard, part) in divided {
         let mut headers = parts.headers.clone();
@@ -323,8 +331,8 @@ fn away(shard: u32) -> ApiError {
 
 impl Shared {
     /// The shard of a row, by its key.
-    fn of_row(&self, row: &serde_json::Value) -> Option<u32> {
-        let key = match row.get(&self.shards.workers.key)? {
+    fn of_row(&self, row: &serde_json::Value, key: &str) -> Option<u32> {
+        let key = match row.get(key)? {
             serde_json::Value::String(text) => Value::text(text),
             serde_json::Value::Bool(b) => Value::Bool(*b),
             serde_json::Value::Number(n) => match (n.as_i64(), n.as_f64()) {
