@@ -5,8 +5,8 @@
 //! far it has come in one transaction. So each record comes once, whichever worker sends it and whenever one of them dies; who has been replaced is fenced off by the
 //! generation of the group (KIP-447).
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -14,14 +14,14 @@ use kilter_connect::RowFormat;
 use kilter_core::EventTime;
 use kilter_runtime::project::{Project, SourceDef, Start, WorkersDef, key_text};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, Rebalance};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, ConsumerGroupMetadata, Rebalance};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers as _, Message as _, OwnedHeaders, OwnedMessage};
 use rdkafka::producer::{BaseRecord, Producer as _};
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 
-use crate::client::{self, Backoff, PATIENCE, Settings};
+use crate::client::{self, Backoff, PATIENCE, Settings, lock};
 use crate::formats::{self, Decoder, Registry, Unframed};
 use crate::outgoing::Producer;
 
@@ -59,6 +59,8 @@ pub struct Bringing {
 #[derive(Default)]
 struct Membership {
     revoked: AtomicBool,
+    /// As what it is a member, since it was last given partitions. Asked for later it might say that it is none: then nobody would be fenced off.
+    member: Mutex<Option<ConsumerGroupMetadata>>,
 }
 
 impl ClientContext for Membership {
@@ -75,6 +77,13 @@ impl ConsumerContext for Membership {
     fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         if !matches!(rebalance, Rebalance::Assign(_)) {
             self.revoked.store(true, Ordering::Release);
+            *lock(&self.member) = None;
+        }
+    }
+
+    fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        if matches!(rebalance, Rebalance::Assign(_)) {
+            *lock(&self.member) = consumer.group_metadata();
         }
     }
 }
@@ -140,8 +149,9 @@ impl Bringing {
                 producer.send(transactions, record.outgoing(&self.to)).context("a record could not be sent")?;
             }
             producer.wait(transactions, ARRIVAL).context("a record was not delivered")?;
-            let group = consumer.group_metadata().context("the consumer has no group")?;
-            library.send_offsets_to_transaction(&behind(&read)?, &group, PATIENCE).context("the transaction's positions")?;
+            let member = lock(&consumer.context().member);
+            let member = member.as_ref().context("this worker is no member of the group any more")?;
+            library.send_offsets_to_transaction(&behind(&read)?, member, PATIENCE).context("the transaction's positions")?;
             library.commit_transaction(PATIENCE).context("the transaction was not committed")?;
             backoff.reset();
         }

@@ -444,7 +444,9 @@ async fn records_that_are_keyed_otherwise_are_brought_to_their_shards() {
 }
 
 fn shop_shard(name: &str) -> u32 {
-    WorkersDef { key: "shop".into(), shards: SHARDS, partitioner: Partitioner::Crc32, replication: None }.shard_of(&Value::text(name)).unwrap()
+    WorkersDef { key: "shop".into(), shards: SHARDS, partitioner: Partitioner::Crc32, replication: None }
+        .shard_of(&Value::text(name))
+        .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
