@@ -1,10 +1,11 @@
 //! Bundles of the shards that are here, and folders made of bundles: see `kilter_runtime::bundle`. The journal is shortened to what follows the older one kept.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use kilter_core::Span;
 use kilter_runtime::bundle::{self, Bundles, Contents, Manifest};
 use kilter_runtime::journal::Agreed;
 use kilter_runtime::project::Project;
@@ -53,82 +54,103 @@ pub struct Journal<'a> {
     pub runtime: &'a Handle,
 }
 
+/// The bundles of a shard as its owner knows them.
+struct Known {
+    bundles: Bundles,
+    newest: Option<Manifest>,
+}
+
 /// What came of a look at whether a bundle is due.
 enum Outcome {
     Nothing,
-    Made(Manifest),
+    Made,
     /// One is due, and something has to happen first.
     Waits(String),
 }
 
 /// Keeps a shard's bundles up to date until told to stop.
-pub fn keep(service: &Service, marks: &Marks, journal: &Journal<'_>, stopping: &AtomicBool) {
-    let mut newest = None;
-    let mut backoff = Backoff::new();
+pub fn keep(service: &Arc<Service>, every: Span, marks: &Marks, journal: &Journal<'_>, stopping: &AtomicBool) {
+    let (mut known, mut backoff) = (None, Backoff::new());
     while !stopping.load(Ordering::Acquire) {
-        let (failed, waits) = match next(service, marks, &mut newest, stopping) {
+        let (failed, waits) = match next(service, every, marks, &mut known, stopping) {
             Ok(Outcome::Waits(why)) => (None, Some(why)),
             Ok(Outcome::Nothing) => (None, None),
-            Ok(Outcome::Made(made)) => {
-                tracing::info!(shard = journal.shard, offset = made.offset, bytes = made.bytes(), "a bundle of the shard is in the lake");
-                newest = Some(made);
-                (journal.shorten(service).err(), None)
-            }
+            Ok(Outcome::Made) => (known.as_ref().and_then(|known| journal.follow(known)), None),
             Err(e) => (Some(e), None),
         };
+        let newest = known.as_ref().and_then(|known: &Known| known.newest.as_ref());
         service.status.set_bundle(BundleStatus {
-            offset: newest.as_ref().map(|newest| newest.offset),
-            made: newest.as_ref().map(|newest| newest.made),
-            bytes: newest.as_ref().map_or(0, Manifest::bytes),
+            offset: newest.map(|newest| newest.offset),
+            made: newest.map(|newest| newest.made),
+            bytes: newest.map_or(0, Manifest::bytes),
             problem: failed.as_ref().map(|e| format!("{e:#}")).or(waits),
         });
-        match failed {
-            Some(e) if !stopping.load(Ordering::Acquire) => {
-                tracing::warn!(shard = journal.shard, error = %format!("{e:#}"), again_in = ?backoff.next(), "a bundle of the shard cannot be kept");
-                backoff.wait(stopping);
-            }
-            _ => {
-                backoff.reset();
-                let until = Instant::now() + STEP;
-                while Instant::now() < until && !stopping.load(Ordering::Acquire) {
-                    std::thread::sleep(Backoff::STEP);
-                }
+        if let Some(e) = failed.filter(|_| !stopping.load(Ordering::Acquire)) {
+            tracing::warn!(shard = journal.shard, error = %format!("{e:#}"), again_in = ?backoff.next(), "a bundle of the shard cannot be kept");
+            backoff.wait(stopping);
+        } else {
+            backoff.reset();
+            let until = Instant::now() + STEP;
+            while Instant::now() < until && !stopping.load(Ordering::Acquire) {
+                std::thread::sleep(Backoff::STEP);
             }
         }
     }
 }
 
 /// Makes a bundle if one is due.
-fn next(service: &Service, marks: &Marks, newest: &mut Option<Manifest>, stopping: &AtomicBool) -> anyhow::Result<Outcome> {
-    let every = service.project.definitions.workers.as_ref().and_then(|workers| workers.snapshots);
-    let (Some(every), Some(bundles)) = (every, Bundles::of(&service.project)?) else { return Ok(Outcome::Nothing) };
-    if newest.is_none() {
-        *newest = bundles.list()?.into_iter().next();
-    }
-    if newest.as_ref().is_some_and(|newest| service.clock().now() - newest.made < every) {
+fn next(service: &Arc<Service>, every: Span, marks: &Marks, known: &mut Option<Known>, stopping: &AtomicBool) -> anyhow::Result<Outcome> {
+    let known = match known {
+        Some(known) => known,
+        None => {
+            let bundles = Bundles::of(&service.project)?.context("the project keeps no bundles")?;
+            let newest = bundles.list()?.into_iter().next();
+            known.insert(Known { bundles, newest })
+        }
+    };
+    let newest = known.newest.as_ref();
+    if newest.is_some_and(|newest| service.clock().now() - newest.made < every) {
         return Ok(Outcome::Nothing);
     }
-    let beyond = newest.as_ref().map_or(0, |newest| newest.offset);
-    match bundle::ready(service, beyond, |offset| marks.before(offset)) {
+    // Positions rise with bundles: the journal is shortened by that of the older one.
+    let mark = |offset| marks.before(offset).into_iter().chain(newest.map(|newest| newest.journal)).max_by_key(|mark| mark.position);
+    match bundle::ready(service, newest.map_or(0, |newest| newest.offset), mark) {
         Ok(None) => Ok(Outcome::Nothing),
-        Ok(Some(ready)) => Ok(Outcome::Made(bundle::make(service, &ready, &bundles, newest.as_ref(), stopping)?)),
+        Ok(Some(ready)) => {
+            known.newest = Some(bundle::make(service, &ready, &known.bundles, newest, stopping)?);
+            Ok(Outcome::Made)
+        }
         Err(e) => Ok(Outcome::Waits(format!("{e:#}"))),
     }
 }
 
 impl Journal<'_> {
-    /// Removes older bundles, and the records of the journal that those which are kept do not need. While there is one bundle only, nothing goes.
-    fn shorten(&self, service: &Service) -> anyhow::Result<()> {
-        let Some(bundles) = Bundles::of(&service.project)? else { return Ok(()) };
-        let kept = bundles.tidy().context("older bundles could not be removed")?;
-        let [_, .., oldest] = kept.as_slice() else { return Ok(()) };
-        let position = oldest.journal.position;
+    /// What follows from a new bundle: older ones go, and what they needed of the journal. Gives what went wrong with bundles; the journal may stay as it is.
+    fn follow(&self, known: &Known) -> Option<anyhow::Error> {
+        if let Some(made) = &known.newest {
+            tracing::info!(shard = self.shard, offset = made.offset, bytes = made.bytes(), "a bundle of the shard is in the lake");
+        }
+        let kept = match known.bundles.tidy() {
+            Ok(kept) => kept,
+            Err(e) => return Some(e.context("older bundles could not be removed")),
+        };
+        // While there is only one bundle, there must be something to fall back upon.
+        if let [_, .., oldest] = kept.as_slice()
+            && let Err(e) = self.shorten(oldest.journal.position)
+        {
+            tracing::warn!(shard = self.shard, error = %format!("{e:#}"), "the journal stays as long as it is");
+        }
+        None
+    }
+
+    /// Removes the records before a position.
+    fn shorten(&self, position: u64) -> anyhow::Result<()> {
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(self.topic, self.shard as i32, Offset::Offset(position as i64))?;
         let admin: AdminClient<Logged> = self.settings.config("journal").create_with_context(Logged).map_err(client::refused)?;
         let removed = self.runtime.block_on(admin.delete_records(&list, &AdminOptions::new().operation_timeout(Some(PATIENCE))));
         let outcome = removed.and_then(|list| list.elements().iter().try_for_each(|element| element.error()));
-        outcome.with_context(|| format!("the journal could not be shortened: may this worker delete records of \"{}\"?", self.topic))
+        outcome.with_context(|| format!("no records of topic \"{}\" could be deleted", self.topic))
     }
 }
 
@@ -171,4 +193,23 @@ fn fetch(bundles: &Bundles, manifest: &Manifest, reading: &Reading, stopping: &A
     let record = reading.record(position, last, stopping)?;
     ensure!(record.is_some_and(|record| manifest.follows(&record)), "record {last} of the journal is not the one that the bundle follows");
     bundles.fetch(manifest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_stay_bounded_and_the_newest_before_an_offset_is_found() {
+        let marks = Marks::default();
+        for n in 0..20_000 {
+            marks.add(Agreed { position: 3 * n, events: 2 * n, dead_letters: n });
+        }
+        assert!(lock(&marks.0).len() <= MARKS);
+        assert_eq!(marks.before(0), None);
+        assert_eq!(marks.before(1).unwrap().position, 0);
+        let found = |offset| marks.before(offset).unwrap().events;
+        assert_eq!([found(40_000), found(39_999), found(39_998)], [39_998, 39_998, 39_996]);
+        assert!((1..40_000).all(|offset| found(offset) < offset && found(offset) + 600 >= offset));
+    }
 }

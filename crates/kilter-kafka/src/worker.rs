@@ -314,10 +314,11 @@ impl Shared {
             let running = crate::start_with(service, self.decision_json, &self.runtime);
             let running = running.and_then(|running| Ok((running, kilter_runtime::lake::start(service)?)));
             if running.is_ok() {
-                if self.shards.workers.snapshots.is_some() {
+                if let Some(every) = self.shards.workers.snapshots {
+                    let (marks, journal, ending) = (&marks, &journal, &ending);
                     let keeping = std::thread::Builder::new()
                         .name(format!("bundles {number}"))
-                        .spawn_scoped(scope, || bundles::keep(service, &marks, &journal, &ending));
+                        .spawn_scoped(scope, move || bundles::keep(service, every, marks, journal, ending));
                     if let Err(e) = keeping {
                         tracing::error!(shard = number, error = %e, "no thread for the shard's bundles");
                     }

@@ -1,6 +1,7 @@
 //! A bundle of a shard that this process has.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, bail, ensure};
@@ -54,7 +55,7 @@ fn settled(service: &Service, offset: Offset, journal: Agreed) -> anyhow::Result
     for (name, sink) in service.project.definitions.sink.iter() {
         let needed = match sink.feed() {
             Some(Feed::Decisions(_)) => service.decisions_from(offset)?,
-            Some(Feed::DeadLetters) => first_letter(data, journal),
+            Some(Feed::DeadLetters) => journal.dead_letters,
             None => continue,
         };
         if sinks.get(name).is_none_or(|status| status.next < needed) {
@@ -64,17 +65,12 @@ fn settled(service: &Service, offset: Offset, journal: Agreed) -> anyhow::Result
     Ok(())
 }
 
-/// Of the dead letters that the bundle is to hold, at most so many.
-fn first_letter(data: &Data, journal: Agreed) -> u64 {
-    data.dead_letters.log().start_offset().max(journal.dead_letters.saturating_sub(LETTERS))
-}
-
 /// Makes a bundle and puts it into the lake. `before` is the newest one that is there.
 ///
 /// # Errors
 /// Storage that does not answer, files that cannot be read, a stop.
 pub fn make(
-    service: &Service,
+    service: &Arc<Service>,
     ready: &Ready,
     bundles: &Bundles,
     before: Option<&Manifest>,
@@ -87,17 +83,19 @@ pub fn make(
     let state = found.with_context(|| format!("the snapshot at {offset} cannot be read"))?;
     let text = data.definitions(&snapshot.definition_hash).context("the definitions of the snapshot are not kept in the data folder")?;
     let (_, catalog) = data.catalog_beyond(0).context("the catalog is empty")?;
-    let plan = &service.plan;
+    let plan = service.current().plan.clone();
     let longest = plan.sources.iter().map(|source| source.dedupe).max().unwrap_or_default();
     let now = service.clock().now();
-    let (first_dead_letter, letters) = letters(data.dead_letters.log(), first_letter(data, *journal), journal.dead_letters)?;
+    let log = data.dead_letters.log();
+    let oldest_letter = log.start_offset().max(journal.dead_letters.saturating_sub(LETTERS));
+    let (first_dead_letter, letters) = letters(log, oldest_letter, journal.dead_letters)?;
     let champions = champions(data, before, offset)?;
     let mut files = BTreeMap::from([
         (SNAPSHOT.to_owned(), state.bytes),
         (DEFINITIONS.to_owned(), text.into_bytes()),
         (CATALOG.to_owned(), catalog),
         (DEAD_LETTERS.to_owned(), letters),
-        (IDS.to_owned(), ids::collected(data, plan, now - longest, offset)?),
+        (IDS.to_owned(), ids::collected(data, &plan, now - longest, offset)?),
     ]);
     for champion in &champions {
         if let Control::Champion { artifact, reference, .. } = champion {
@@ -169,4 +167,25 @@ fn champions(data: &Data, before: Option<&Manifest>, offset: Offset) -> anyhow::
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use kilter_store::log::LogOptions;
+
+    use super::*;
+
+    #[test]
+    fn the_newest_letters_go_as_far_as_they_fit() {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, _) = Log::open(dir.path(), LogOptions { first_offset: 7, ..LogOptions::default() }).unwrap();
+        let large = vec![b'l'; LETTER_BYTES / 2];
+        log.append(&[b"a".as_slice(), b"b", &large, b"", b"cc", b"d"]).unwrap();
+        assert_eq!(letters(&log, 7, 7).unwrap(), (7, Vec::new()));
+        assert_eq!(letters(&log, 10, 12).unwrap(), (10, b"\0\0\0\0\x02\0\0\0cc".to_vec()));
+        assert_eq!(letters(&log, 7, 13).unwrap().0, 7);
+        log.append(&[large]).unwrap();
+        let (first, file) = letters(&log, 7, 14).unwrap();
+        assert_eq!((first, file.len()), (10, 4 + 6 + 5 + 4 + LETTER_BYTES / 2));
+    }
 }

@@ -32,8 +32,7 @@ pub struct WorkersDef {
     pub partitioner: Partitioner,
     /// Copies of each partition of the topics that the workers make for themselves; left out: as the brokers are set.
     pub replication: Option<u32>,
-    /// How often each shard's snapshot goes into the lake, for a worker without a folder to go on from, and the journal is shortened to what follows; left out:
-    /// never, such a worker reads the whole journal.
+    /// How often each shard's snapshot goes into the lake, for a worker without a folder to go on from; left out: never, and such a worker reads the whole journal.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "maybe_span")]
     #[schemars(with = "Option<SpanText>")]
     pub snapshots: Option<Span>,
