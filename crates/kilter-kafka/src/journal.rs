@@ -18,8 +18,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use kilter_runtime::bundle::Bundles;
+use kilter_runtime::journal::{Agreed, forget_from};
 use kilter_runtime::project::{Project, Shard};
-use kilter_runtime::{CATALOG_FILE, Control, Data, journal::forget_from};
+use kilter_runtime::{CATALOG_FILE, Control, Data};
 use kilter_store::artifacts::Artifacts;
 use kilter_store::files::{prepare_dir, write_whole};
 use kilter_store::log::{Log, LogOptions};
@@ -31,6 +33,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use crate::bundles::{self, Marks};
 use crate::client::{self, Backoff, Logged, PATIENCE, Settings};
 use crate::outgoing::Producer;
 
@@ -49,18 +52,8 @@ const PART: usize = 512 << 10;
 const NOTE_EVERY: Duration = Duration::from_secs(5);
 /// Largest file that is taken from the journal.
 const ARTIFACT_LIMIT: u64 = 1 << 30;
-const NOTE_FILE: &str = "journal.json";
-
-/// Up to where folder and journal are known to agree. It may lag: what is behind is compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-struct Agreed {
-    /// Next position of the journal's partition.
-    position: u64,
-    /// Next offset of the event log.
-    events: u64,
-    /// Next offset of the dead letters.
-    dead_letters: u64,
-}
+/// Where it is written down.
+pub const NOTE_FILE: &str = "journal.json";
 
 /// A shard whose journal is this process's to write.
 pub struct Owned {
@@ -69,6 +62,7 @@ pub struct Owned {
     folder: PathBuf,
     producer: Producer,
     agreed: Agreed,
+    marks: Arc<Marks>,
     /// Entries of the catalog that the journal has.
     catalog: usize,
     /// Transactions that were begun, which number what is sent.
@@ -94,19 +88,94 @@ pub fn take_over(settings: &Settings, project: &Project, shard: &Shard, runtime:
     producer.library().init_transactions(PATIENCE).context("the journal could not be taken over")?;
     std::fs::create_dir_all(&shard.data).with_context(|| format!("cannot make the data folder {}", shard.data.display()))?;
     prepare_dir(&shard.data)?;
+    let reading = Reading::new(settings, &topic, shard.number)?;
     let mut folder = Folder::open(project, shard)?;
-    let mut reading = settings.config(&purpose);
-    reading
-        .set("group.id", format!("{topic}.reader"))
-        .set("enable.auto.commit", "false")
-        .set("isolation.level", "read_committed")
-        .set("auto.offset.reset", "error")
-        .set("enable.partition.eof", "true");
-    let consumer: BaseConsumer<Logged> = reading.create_with_context(Logged).map_err(client::refused)?;
-    folder.catch_up(&consumer, &topic, shard.number, stopping)?;
+    if folder.is_empty() || folder.agreed.position < reading.low {
+        let reaches = folder.agreed.position >= reading.low;
+        drop(folder);
+        let made = Bundles::of(project)
+            .and_then(|bundles| bundles.map_or(Ok(false), |bundles| bundles::make_folder(&bundles, project, &reading, runtime, stopping)));
+        match made {
+            Err(e) if reaches => tracing::warn!(shard = shard.number, error = %format!("{e:#}"), "no bundle: the whole journal is read"),
+            made => made.map(|_| ())?,
+        }
+        folder = Folder::open(project, shard)?;
+    }
+    folder.catch_up(&reading, stopping)?;
     let agreed = folder.agreed;
     note(&shard.data, agreed)?;
-    Ok(Owned { topic, shard: shard.number, folder: shard.data.clone(), producer, agreed, catalog: 0, begun: Cell::new(0) })
+    let marks = Arc::new(Marks::default());
+    marks.add(agreed);
+    Ok(Owned { topic, shard: shard.number, folder: shard.data.clone(), producer, agreed, marks, catalog: 0, begun: Cell::new(0) })
+}
+
+/// A shard's journal, to be read.
+pub struct Reading {
+    consumer: BaseConsumer<Logged>,
+    topic: String,
+    pub shard: u32,
+    /// Where it begins and ends.
+    pub low: u64,
+    pub high: u64,
+}
+
+impl Reading {
+    fn new(settings: &Settings, topic: &str, shard: u32) -> anyhow::Result<Reading> {
+        let mut config = settings.config(&format!("journal-{shard}"));
+        config
+            .set("group.id", format!("{topic}.reader"))
+            .set("enable.auto.commit", "false")
+            .set("isolation.level", "read_committed")
+            .set("auto.offset.reset", "error")
+            .set("enable.partition.eof", "true");
+        let consumer: BaseConsumer<Logged> = config.create_with_context(Logged).map_err(client::refused)?;
+        let ends = consumer.fetch_watermarks(topic, shard as i32, PATIENCE);
+        let (low, high) = ends.with_context(|| format!("no broker tells where the journal of shard {shard} ends"))?;
+        Ok(Reading { consumer, topic: topic.to_owned(), shard, low: low as u64, high: high as u64 })
+    }
+
+    /// Reads on from a position, until `each` says `false` or to the end. Gives the position behind what was read.
+    fn read(&self, from: u64, stopping: &AtomicBool, mut each: impl FnMut(&[u8]) -> anyhow::Result<bool>) -> anyhow::Result<u64> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.topic, self.shard as i32, Offset::Offset(from as i64))?;
+        self.consumer.assign(&list)?;
+        let mut reached = from;
+        loop {
+            if stopping.load(Ordering::Acquire) {
+                bail!("told to stop");
+            }
+            match self.consumer.poll(Backoff::STEP) {
+                None => {}
+                Some(Ok(message)) => {
+                    let goes_on = each(message.payload().unwrap_or_default())
+                        .with_context(|| format!("journal of shard {}, position {}", self.shard, message.offset()))?;
+                    reached = message.offset() as u64 + 1;
+                    if !goes_on {
+                        return Ok(reached);
+                    }
+                }
+                // Behind the last record lie the marks of transactions.
+                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(reached.max(self.high)),
+                Some(Err(e)) if client::passes(&e) => {}
+                Some(Err(e)) => return Err(anyhow::Error::new(e).context("the journal cannot be read")),
+            }
+        }
+    }
+
+    /// One record of the event log, which lies at or behind a position; none: it does not.
+    pub fn record(&self, from: u64, offset: u64, stopping: &AtomicBool) -> anyhow::Result<Option<Vec<u8>>> {
+        let mut found = None;
+        self.read(from, stopping, |message| {
+            let Some(rest) = message.strip_prefix(&[RECORDS]) else { return Ok(true) };
+            let (first, records) = unframed(rest)?;
+            if let Some(at) = offset.checked_sub(first) {
+                found = records.get(at as usize).map(|record| record.to_vec());
+                return Ok(found.is_none());
+            }
+            Ok(false)
+        })?;
+        Ok(found)
+    }
 }
 
 /// The logs of a folder that nobody runs yet.
@@ -143,41 +212,24 @@ impl Folder {
         Ok(Folder { dir, events, dead_letters, artifacts, parts: BTreeMap::new(), agreed })
     }
 
+    /// Whether no record has ever come here.
+    fn is_empty(&self) -> bool {
+        self.agreed.position == 0 && self.events.next_offset() == self.events.start_offset()
+    }
+
     /// Reads the journal from where it was known to agree up to its end.
-    fn catch_up(&mut self, consumer: &BaseConsumer<Logged>, topic: &str, shard: u32, stopping: &AtomicBool) -> anyhow::Result<()> {
-        let ends = consumer.fetch_watermarks(topic, shard as i32, PATIENCE);
-        let (low, high) = ends.with_context(|| format!("no broker tells where the journal of shard {shard} ends"))?;
+    fn catch_up(&mut self, reading: &Reading, stopping: &AtomicBool) -> anyhow::Result<()> {
         let from = self.agreed.position;
-        if (low as u64) > from {
+        if reading.low > from {
             bail!(
-                "the journal of shard {shard} begins at {low}, and this folder needs it from {from} on\n  \
-                 hint: the topic \"{topic}\" must keep its records: set retention.ms and retention.bytes to -1"
+                "the journal of shard {} begins at {}, this folder needs it from {from} on, and there is no bundle to begin from\n  \
+                 hint: without `snapshots` of [workers], the topic \"{}\" must keep its records: set retention.ms and retention.bytes to -1",
+                reading.shard,
+                reading.low,
+                reading.topic
             );
         }
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(topic, shard as i32, Offset::Offset(from as i64))?;
-        consumer.assign(&list)?;
-        let mut reached = from;
-        loop {
-            if stopping.load(Ordering::Acquire) {
-                bail!("told to stop");
-            }
-            match consumer.poll(Backoff::STEP) {
-                None => {}
-                Some(Ok(message)) => {
-                    self.take(message.payload().unwrap_or_default())
-                        .with_context(|| format!("journal of shard {shard}, position {}", message.offset()))?;
-                    reached = message.offset() as u64 + 1;
-                }
-                Some(Err(KafkaError::PartitionEOF(_))) => {
-                    // Behind the last record lie the marks of transactions.
-                    reached = reached.max(high as u64);
-                    break;
-                }
-                Some(Err(e)) if client::passes(&e) => {}
-                Some(Err(e)) => return Err(anyhow::Error::new(e).context("the journal cannot be read")),
-            }
-        }
+        let reached = reading.read(from, stopping, |message| self.take(message).map(|()| true))?;
         self.events.sync()?;
         self.dead_letters.sync()?;
         self.agreed.position = reached;
@@ -190,10 +242,12 @@ impl Folder {
             RECORDS => {
                 let (first, records) = unframed(rest)?;
                 let dir = &self.dir;
-                self.agreed.events = agree(&self.events, first, &records, |cut| {
+                let next = agree(&self.events, first, &records, |cut| {
                     tracing::warn!(offset = cut, "the shard went on elsewhere from here: what this folder has otherwise is cut off");
                     forget_from(dir, cut)
                 })?;
+                // What lies before a bundle is not looked at again.
+                self.agreed.events = next.max(self.events.start_offset());
             }
             DEAD_LETTERS => {
                 let (first, records) = unframed(rest)?;
@@ -371,6 +425,11 @@ impl Owned {
         self.agreed.events
     }
 
+    /// The topic of the journal, and the places where it stands together with the logs.
+    pub fn marks(&self) -> (String, Arc<Marks>) {
+        (self.topic.clone(), Arc::clone(&self.marks))
+    }
+
     /// Says something in another topic, as only the owner of the journal can.
     pub fn announce(&self, topic: &str, key: &str, value: &[u8]) -> anyhow::Result<()> {
         let record = || BaseRecord::with_opaque_to(topic, 0).partition(self.shard as i32).key(key).payload(value);
@@ -437,6 +496,7 @@ impl Owned {
             })
         })?;
         self.agreed = Agreed { position, events: next, dead_letters: dead_next };
+        self.marks.add(self.agreed);
         Ok(())
     }
 

@@ -5,9 +5,10 @@
 //! taken (what the log says), and how far a sink has come (what was delivered, kept with Kafka and beside the logs).
 //! See `docs/decisions/0030-kafka-through-the-log.md`.
 //!
-//! `source` reads, `formats` makes rows of records, `sink` writes (through `outgoing`), `check` looks whether what the definitions name is there. `worker`, `journal` and
-//! `repartition` are for projects that several processes share.
+//! `source` reads, `formats` makes rows of records, `sink` writes (through `outgoing`), `check` looks whether what the definitions name is there. `worker`, `journal`,
+//! `bundles` and `repartition` are for projects that several processes share.
 
+mod bundles;
 mod check;
 mod client;
 mod formats;

@@ -24,6 +24,7 @@ use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use crate::bundles::{self, Journal};
 use crate::client::{self, Backoff, Logged, Settings, lock};
 use crate::formats;
 use crate::journal::{self, Ended, Owned};
@@ -314,7 +315,9 @@ impl Shared {
         let (shipped, follow) = watch::channel(owned.shipped());
         service.data.follow_journal(follow.clone());
         owned.announce(&shards_topic(&self.settings), &number.to_string(), &serde_json::to_vec(ownership)?)?;
-        let last = AtomicBool::new(false);
+        let (last, ending) = (AtomicBool::new(false), AtomicBool::new(false));
+        let (topic, marks) = owned.marks();
+        let journal = Journal { settings: &self.settings, topic: &topic, shard: number, runtime: &self.runtime };
         std::thread::scope(|scope| -> anyhow::Result<()> {
             let shipping = std::thread::Builder::new()
                 .name(format!("journal {number}"))
@@ -322,6 +325,15 @@ impl Shared {
             let running = crate::start_with(service, self.decision_json, &self.runtime);
             let running = running.and_then(|running| Ok((running, kilter_runtime::lake::start(service)?)));
             if running.is_ok() {
+                if let Some(every) = self.shards.workers.snapshots {
+                    let (marks, journal, ending) = (&marks, &journal, &ending);
+                    let keeping = std::thread::Builder::new()
+                        .name(format!("bundles {number}"))
+                        .spawn_scoped(scope, move || bundles::keep(service, every, marks, journal, ending));
+                    if let Err(e) = keeping {
+                        tracing::error!(shard = number, error = %e, "no thread for the shard's bundles");
+                    }
+                }
                 self.shards.set(number, Some(Arc::clone(service)));
                 tracing::info!(shard = number, offset = service.data.events.next_offset(), "the shard is here");
                 while !stopping.load(Ordering::Acquire) && !shipping.is_finished() {
@@ -329,6 +341,7 @@ impl Shared {
                 }
                 self.shards.set(number, None);
             }
+            ending.store(true, Ordering::Release);
             let running = running.map(|(mut running, lake): (Running, Option<Filling>)| {
                 running.stop();
                 drop(lake);

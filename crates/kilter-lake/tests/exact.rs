@@ -131,6 +131,11 @@ impl Storage for Shelf {
     fn delete(&self, path: &str) -> anyhow::Result<()> {
         self.change(|files| files.remove(path)).map(|_| ())
     }
+
+    fn list(&self, folder: &str) -> anyhow::Result<Vec<String>> {
+        let inside = |path: &String| path.strip_prefix(folder)?.strip_prefix('/').filter(|name| !name.contains('/')).map(str::to_owned);
+        self.request(|files| files.keys().filter_map(inside).collect())
+    }
 }
 
 /// Takes in the log up to `until`, in batches of `records`.

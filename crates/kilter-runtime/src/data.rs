@@ -1,7 +1,7 @@
 //! A project's data folder, opened: logs, snapshots, metadata, artifacts, and the walk over the event log.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use anyhow::Context;
@@ -102,7 +102,7 @@ impl Data {
             }
         };
         let metadata = Metadata::open(&dir.join("kilter.db")).await?;
-        let artifacts = Artifacts::open(dir.join("artifacts"), ARTIFACT_LIMIT)?;
+        let artifacts = Data::artifacts_in(&dir)?;
         let catalog = Mutex::new(Catalog::open(&dir, events.next_offset() == events.start_offset())?);
         Ok(Data {
             dir,
@@ -121,6 +121,11 @@ impl Data {
             runtime: Handle::current(),
             repairs,
         })
+    }
+
+    /// The stored files of a data folder.
+    pub fn artifacts_in(dir: &Path) -> anyhow::Result<Artifacts> {
+        Ok(Artifacts::open(dir.join("artifacts"), ARTIFACT_LIMIT)?)
     }
 
     /// The schema numbers of a plan's sources; new ones are durable when this returns.

@@ -1,11 +1,11 @@
 //! The records of the event log, those that only the lake still has among them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, ensure};
 use kilter_core::{Offset, Stub};
-use kilter_lake::{Lake, storage};
+use kilter_lake::{Lake, Storage, storage};
 use kilter_store::log::{Log, LogError, LogReader};
 
 use crate::project::{LakeDef, LakeFormat, Project, filled};
@@ -59,8 +59,7 @@ impl History {
         if let Some(lake) = &*opened {
             return Ok(Some(Arc::clone(lake)));
         }
-        let properties = filled("lake", &definition.properties, |name| std::env::var(name).ok()).map_err(anyhow::Error::msg)?;
-        let lake = Lake::open(storage::open(&definition.url, base, &properties)?, *shard, definition.format.into())?;
+        let lake = Lake::open(open_storage(definition, base)?, *shard, definition.format.into())?;
         self.fits(&lake).with_context(|| format!("the lake {} and this data folder do not belong together", definition.url))?;
         Ok(Some(Arc::clone(opened.insert(lake))))
     }
@@ -179,6 +178,12 @@ impl Records<'_> {
             }
         }
     }
+}
+
+/// The place that the lake lies in.
+pub(crate) fn open_storage(lake: &LakeDef, base: &Path) -> anyhow::Result<Arc<dyn Storage>> {
+    let properties = filled("lake", &lake.properties, |name| std::env::var(name).ok()).map_err(anyhow::Error::msg)?;
+    storage::open(&lake.url, base, &properties)
 }
 
 fn keep(held: &mut Vec<u8>, record: &[u8]) {

@@ -1,7 +1,7 @@
-//! What of a data folder follows from records of the event log, and is given up with them.
+//! How a data folder and its shard's journal agree.
 //!
-//! A worker that takes a shard over makes its folder agree with the shard's journal first. Records that the journal has otherwise were never answered for;
-//! whatever was computed of them goes.
+//! A worker that takes a shard over makes its folder agree with the journal first. Records that the journal has otherwise were never answered for; whatever was computed
+//! of them goes.
 
 use std::path::Path;
 
@@ -9,8 +9,20 @@ use anyhow::Context as _;
 use kilter_core::Offset;
 use kilter_store::log::{Log, LogOptions};
 use kilter_store::snapshot::{SnapshotOptions, Snapshots};
+use serde::{Deserialize, Serialize};
 
 use crate::sequencer::trim_orphans;
+
+/// Up to where folder and journal are known to agree. It may lag: what is behind is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Agreed {
+    /// Next position of the journal's partition.
+    pub position: u64,
+    /// Next offset of the event log.
+    pub events: Offset,
+    /// Next offset of the dead letters.
+    pub dead_letters: u64,
+}
 
 /// Takes away decisions on events at or after `offset`, and states that have seen one. The folder is nobody else's meanwhile.
 ///

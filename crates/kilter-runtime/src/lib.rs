@@ -14,6 +14,8 @@ pub mod backfill;
 #[cfg(feature = "operation")]
 pub mod boot;
 #[cfg(feature = "operation")]
+pub mod bundle;
+#[cfg(feature = "operation")]
 mod catalog;
 #[cfg(feature = "operation")]
 pub mod changes;
@@ -33,6 +35,8 @@ pub mod feature_service;
 pub mod files;
 #[cfg(feature = "operation")]
 pub mod history;
+#[cfg(feature = "operation")]
+mod ids;
 #[cfg(feature = "operation")]
 pub mod incoming;
 #[cfg(feature = "operation")]
@@ -74,4 +78,4 @@ pub use sequencer::{CHUNK_ROWS, Decided, FeatureRead, FeatureRows, Positions, Re
 #[cfg(feature = "operation")]
 pub use service::{Enqueued, IngestReport, Recorded, Service, ServiceError, StartOptions, SystemClock, next_tick};
 #[cfg(feature = "operation")]
-pub use status::{Latency, PartitionStatus, Percentiles, Readings, SinkStatus, Status, StreamCounts};
+pub use status::{BundleStatus, Latency, PartitionStatus, Percentiles, Readings, SinkStatus, Status, StreamCounts};

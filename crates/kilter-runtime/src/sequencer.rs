@@ -29,6 +29,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::catalog::{Control, Record};
 use crate::data::{ChampionRecord, Data};
 use crate::dedupe::Dedupe;
+use crate::ids;
 use crate::jobs::train::{Promotion, TrainReport, TrainRequest, train};
 use crate::schedule;
 use crate::status::{Status, lock};
@@ -1160,8 +1161,12 @@ impl Sequencer {
 
     /// Fills the memory of event ids from the part of the log that lies within the longest horizon.
     fn remember_ids(&mut self, end: Offset) -> anyhow::Result<()> {
-        let from = first_arrived(&self.data, self.clock.now() - self.dedupe.longest(), end)?;
-        swap::remember_ids(&self.data, &self.plan, &mut self.dedupe, from, end)?;
+        let since = self.clock.now() - self.dedupe.longest();
+        let dedupe = &mut self.dedupe;
+        ids::each(&self.data, &self.plan, since, end, |id| {
+            dedupe.check_hash(id.source.0, id.hash, id.arrived, id.offset);
+        })?;
+        dedupe.duplicates = 0;
         Ok(())
     }
 

@@ -665,6 +665,11 @@ impl Service {
             let hint = Some("its event was erased, and with it the decision's inputs and reasons".into());
             return Err(ServiceError::NotFound { what: "decision", name: id.to_string(), hint });
         }
+        let start = self.data.events.start_offset();
+        if found.is_none() && self.project.shard.is_some() && offset < start {
+            let hint = format!("this worker's folder may be younger: the sinks have what was decided on events before offset {start}");
+            return Err(ServiceError::NotFound { what: "decision", name: id.to_string(), hint: Some(hint) });
+        }
         found.ok_or_else(missing)
     }
 

@@ -53,6 +53,8 @@ pub struct Status {
     sinks: Mutex<BTreeMap<String, SinkStatus>>,
     /// How the lake stands; none: there is none, or nothing is known of it yet.
     lake: Mutex<Option<LakeStatus>>,
+    /// How the shard's bundles stand; none: there are none to be, or nothing is known of them yet.
+    bundle: Mutex<Option<BundleStatus>>,
     /// The newest apply of changed definitions.
     pub apply: Mutex<Option<Applying>>,
 }
@@ -82,6 +84,18 @@ pub struct SinkStatus {
     pub end: u64,
     pub delivered: u64,
     /// Why it delivers nothing at present.
+    pub problem: Option<String>,
+}
+
+/// How the bundles of a shard stand.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct BundleStatus {
+    /// Where the newest one stands; none: there is none yet.
+    pub offset: Option<u64>,
+    /// When it was made.
+    pub made: Option<EventTime>,
+    pub bytes: u64,
+    /// Why there is no newer one though one is due.
     pub problem: Option<String>,
 }
 
@@ -205,6 +219,7 @@ impl Default for Status {
             source_problems: Mutex::default(),
             sinks: Mutex::default(),
             lake: Mutex::default(),
+            bundle: Mutex::default(),
             apply: Mutex::default(),
         }
     }
@@ -278,6 +293,14 @@ impl Status {
 
     pub fn lake(&self) -> Option<LakeStatus> {
         lock(&self.lake).clone()
+    }
+
+    pub fn set_bundle(&self, status: BundleStatus) {
+        *lock(&self.bundle) = Some(status);
+    }
+
+    pub fn bundle(&self) -> Option<BundleStatus> {
+        lock(&self.bundle).clone()
     }
 
     pub fn change_sink(&self, sink: &str, change: impl FnOnce(&mut SinkStatus)) {

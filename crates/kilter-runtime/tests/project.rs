@@ -1296,6 +1296,13 @@ fn what_workers_share_belongs_to_one_key() {
             "`decision.limit` reads view \"by_card\" by another key",
         ),
         (("[project]", "[lake]\nurl = \"lake\"\nformat = \"delta\"\n[project]"), "misplaced", "a Delta table has one writer"),
+        (("shards = 12", "shards = 12\nsnapshots = \"1h\""), "missing", "snapshots of shards lie in the lake"),
+        (("shards = 12", "shards = 12\nsnapshots = \"0s\""), "out_of_range", "`snapshots` of [workers] must be longer than zero"),
+        (
+            ("shards = 12", "shards = 12\nsnapshots = \"1h\"\n[lake]\nurl = \"lake\"\n[state]\nmemory = \"64MiB\""),
+            "misplaced",
+            "of state beyond memory there are no snapshots",
+        ),
         (
             ("[project]", &format!("{SCORED}[schedule.nightly]\nevery = \"1d\"\ntrain = \"risk\"\n[project]")),
             "misplaced",

@@ -113,6 +113,15 @@ impl Storage for Cloud {
         let (store, at) = (self.store.clone(), self.at(path));
         self.wait("remove", path, async move { store.delete(&at).await }).map(|_| ())
     }
+
+    fn list(&self, folder: &str) -> anyhow::Result<Vec<String>> {
+        let (store, at) = (self.store.clone(), self.at(folder));
+        let found = self.wait("list", folder, async move { store.list_with_delimiter(Some(&at)).await })?;
+        let objects = found.map(|found| found.objects).unwrap_or_default();
+        let mut names: Vec<String> = objects.iter().filter_map(|object| Some(object.location.filename()?.to_owned())).collect();
+        names.sort_unstable();
+        Ok(names)
+    }
 }
 
 impl Drop for Cloud {

@@ -7,6 +7,7 @@ use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -14,33 +15,48 @@ use bytes::Bytes;
 use super::Storage;
 
 const STAGING: &str = "_kilter/staging";
+/// What lies in the staging folder for so long is what an interrupted write left.
+const ABANDONED_AFTER: Duration = Duration::from_secs(3600);
+
+/// Numbers what this process stages: workers have the lake of each of their shards open.
+static STAGED: AtomicU64 = AtomicU64::new(0);
 
 /// A folder as a lake's place.
 pub struct Folder {
     root: PathBuf,
-    staged: AtomicU64,
 }
 
 impl Folder {
-    /// Opens the folder, and makes it if there is none. What an interrupted write left is cleared away: one process writes to a lake's folder at a time.
+    /// Opens the folder, and makes it if there is none. What an interrupted write left long ago is cleared away; what is young may be another worker's.
     pub fn open(root: &Path) -> anyhow::Result<Folder> {
         let staging = root.join(STAGING);
         let prepare = || -> std::io::Result<()> {
             fs::create_dir_all(&staging)?;
             for entry in fs::read_dir(&staging)? {
-                fs::remove_file(entry?.path())?;
+                let path = entry?.path();
+                let age = || fs::metadata(&path).and_then(|m| m.modified()).ok()?.elapsed().ok();
+                if age().is_some_and(|age| age > ABANDONED_AFTER) {
+                    absent(fs::remove_file(&path))?;
+                }
             }
             Ok(())
         };
         prepare().with_context(|| format!("the lake's folder {} cannot be used", root.display()))?;
-        Ok(Folder { root: root.to_owned(), staged: AtomicU64::new(0) })
+        Ok(Folder { root: root.to_owned() })
     }
 
     /// A flushed file with these bytes, not yet in its place.
     fn stage(&self, bytes: &[u8]) -> std::io::Result<PathBuf> {
-        let number = self.staged.fetch_add(1, Ordering::Relaxed);
-        let path = self.root.join(STAGING).join(format!("{}-{number}", std::process::id()));
-        let mut file = File::create(&path)?;
+        // Processes on other machines may have the same id, and one that was killed may have had this one.
+        let (path, mut file) = loop {
+            let number = STAGED.fetch_add(1, Ordering::Relaxed);
+            let path = self.root.join(STAGING).join(format!("{}-{number}", std::process::id()));
+            match File::create_new(&path) {
+                Ok(file) => break (path, file),
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(e),
+            }
+        };
         file.write_all(bytes)?;
         file.sync_all()?;
         Ok(path)
@@ -109,6 +125,22 @@ impl Storage for Folder {
         absent(fs::remove_file(&at)).with_context(|| format!("cannot remove {}", at.display()))?;
         Ok(())
     }
+
+    fn list(&self, folder: &str) -> anyhow::Result<Vec<String>> {
+        let at = self.root.join(folder);
+        let names = || -> std::io::Result<Vec<String>> {
+            let mut names = Vec::new();
+            for entry in fs::read_dir(&at)? {
+                let entry = entry?;
+                if entry.file_type()?.is_file() {
+                    names.push(entry.file_name().to_string_lossy().into_owned());
+                }
+            }
+            names.sort_unstable();
+            Ok(names)
+        };
+        Ok(absent(names()).with_context(|| format!("cannot list {}", at.display()))?.unwrap_or_default())
+    }
 }
 
 fn absent<T>(result: std::io::Result<T>) -> std::io::Result<Option<T>> {
@@ -134,15 +166,41 @@ mod tests {
         assert_eq!(folder.read_range("a/b.json", 1..3).unwrap().as_deref(), Some(&b"hr"[..]));
         assert!(folder.read_range("a/b.json", 1..9).is_err(), "a file that is shorter is damaged, not absent");
         assert_eq!(folder.read_range("a/c.json", 0..1).unwrap(), None);
-        let aside = || fs::read_dir(dir.path().join(STAGING)).unwrap().count();
+        assert_eq!(folder.list("a").unwrap(), ["b.json"]);
+        assert_eq!(folder.list("b").unwrap(), [""; 0]);
+        let staging = dir.path().join(STAGING);
+        let aside = || fs::read_dir(&staging).unwrap().count();
         assert_eq!(aside(), 0);
         // As a kill leaves it, before the file had its place.
-        fs::write(dir.path().join(STAGING).join("7-0"), b"half").unwrap();
+        fs::write(staging.join("7-0"), b"half").unwrap();
         drop(folder);
         let folder = Folder::open(dir.path()).unwrap();
+        assert_eq!(aside(), 1, "it may be another worker's");
+        let old = std::time::SystemTime::now() - 2 * ABANDONED_AFTER;
+        File::options().write(true).open(staging.join("7-0")).unwrap().set_modified(old).unwrap();
+        let folder = Folder::open(&folder.root).unwrap();
         assert_eq!(aside(), 0);
         folder.delete("a/b.json").unwrap();
         folder.delete("a/b.json").unwrap();
         assert_eq!(folder.read("a/b.json").unwrap(), None);
+    }
+
+    /// As the shards of one worker do, each of which has the lake open.
+    #[test]
+    fn several_write_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for shard in 0..4u8 {
+                let root = dir.path();
+                scope.spawn(move || {
+                    let folder = Folder::open(root).unwrap();
+                    for n in 0..50 {
+                        let (path, bytes) = (format!("{shard}/{n}"), vec![shard; 10_000]);
+                        assert!(folder.create(&path, &bytes).unwrap());
+                        assert_eq!(folder.read(&path).unwrap().unwrap(), bytes);
+                    }
+                });
+            }
+        });
     }
 }

@@ -31,6 +31,9 @@ pub trait Storage: Send + Sync {
 
     /// Takes a file away, if it is there.
     fn delete(&self, path: &str) -> anyhow::Result<()>;
+
+    /// The names of the files in a folder, in order; none where there is no such folder.
+    fn list(&self, folder: &str) -> anyhow::Result<Vec<String>>;
 }
 
 /// The place that a URL names: `file:///folder`, or a folder (relative to `base`); with the feature `cloud` also `s3://`, `gs://` and `az://`, with `properties`

@@ -3,15 +3,15 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use kilter_core::{DataType, Offset, Problem, SourceId, list};
+use kilter_core::{DataType, Offset, Problem, SourceId, Span, list};
 use kilter_features::expr::Expr;
 use kilter_pipeline::{ContextPlan, Lookup, Plan};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::definitions::{Connector, Definitions, Word, is_default};
+use super::definitions::{Connector, Definitions, SpanText, Word, is_default};
 use super::document::{At, Document, join};
-use super::lake::LakeFormat;
+use super::lake::{LakeFormat, maybe_span};
 use super::reader::Reader;
 
 /// Offsets of one shard's log begin at its number times two to the power of this, so that no two shards share one, and all are exact in JSON.
@@ -34,6 +34,10 @@ pub struct WorkersDef {
     pub partitioner: Partitioner,
     /// Copies of each partition of the topics that the workers make for themselves; left out: as the brokers are set.
     pub replication: Option<u32>,
+    /// How often each shard's snapshot goes into the lake, for a worker without a folder to go on from; left out: never, and such a worker reads the whole journal.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "maybe_span")]
+    #[schemars(with = "Option<SpanText>")]
+    pub snapshots: Option<Span>,
 }
 
 /// From a record's key to its partition.
@@ -87,8 +91,9 @@ pub(super) fn read(mut t: Reader<'_>) -> Option<WorkersDef> {
     let shards = t.integer("shards", 1, MOST_SHARDS).map(|n| n as u32);
     let partitioner = t.word("partitioner").unwrap_or_default();
     let replication = t.integer("replication", 1, 100).map(|n| n as u32);
+    let snapshots = t.span("snapshots");
     t.finish();
-    Some(WorkersDef { key: key?, shards: shards?, partitioner, replication })
+    Some(WorkersDef { key: key?, shards: shards?, partitioner, replication, snapshots })
 }
 
 /// What one shard must be able to do alone: every event, view and decision belongs to one key.
@@ -99,6 +104,16 @@ pub(super) fn check(document: &Document<'_>, definitions: &Definitions, plan: &P
     };
     if definitions.kafka.is_none() {
         error("workers", "missing", "workers share what they read from Kafka".into(), "add [kafka] with `brokers = \"127.0.0.1:9092\"`");
+    }
+    if workers.snapshots.is_some() {
+        if definitions.lake.is_none() {
+            let message = "snapshots of shards lie in the lake, which alone has the events before them".into();
+            error("workers.snapshots", "missing", message, "add [lake] with a `url`, or leave `snapshots` out");
+        }
+        if definitions.state.memory.is_some() {
+            let message = "of state beyond memory there are no snapshots".into();
+            error("workers.snapshots", "misplaced", message, "leave `memory` of [state] out, or `snapshots` here");
+        }
     }
     let key_of = |source: &str| definitions.shard_key(source).unwrap_or(&workers.key);
     for (name, source) in definitions.source.iter() {

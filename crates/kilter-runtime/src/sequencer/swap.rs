@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use kilter_connect::Decoded;
 use kilter_core::record::encode;
-use kilter_core::{Event, EventTime, Offset, SourceId, Stub};
+use kilter_core::{Event, EventTime, Offset, SourceId};
 use kilter_pipeline::{Pipeline, Plan};
 use kilter_store::log::LogError;
 
@@ -15,6 +15,7 @@ use crate::catalog::{Control, Record};
 use crate::data::Data;
 use crate::dedupe::Dedupe;
 use crate::eras::short;
+use crate::ids;
 use crate::status::lock;
 
 /// The next definitions with all the state they need, filled beside the stream.
@@ -64,23 +65,10 @@ impl Candidate {
 }
 
 /// Remembers the ids of a stretch of the log; gives its end.
-pub(super) fn remember_ids(data: &Data, plan: &Plan, dedupe: &mut Dedupe, from: Offset, until: Offset) -> anyhow::Result<Offset> {
-    let decoder = data.decoder(plan);
-    let mut reader = data.records(from);
-    while let Some((offset, bytes)) = reader.next_record()? {
-        if offset >= until {
-            break;
-        }
-        if let Some(header) = kilter_core::record::header(bytes)?
-            && let (Some(id), Some(source)) = (header.id, decoder.source(header.schema))
-        {
-            dedupe.check(source.0, id, header.arrived, offset);
-        } else if let Some(stub) = Stub::decode(bytes)?
-            && let (Some(id), Some(source)) = (stub.id, decoder.source(stub.schema))
-        {
-            dedupe.check_hash(source.0, id, stub.arrived, offset);
-        }
-    }
+fn remember_ids(data: &Data, plan: &Plan, dedupe: &mut Dedupe, from: Offset, until: Offset) -> anyhow::Result<Offset> {
+    ids::walk(data, plan, from, until, |id| {
+        dedupe.check_hash(id.source.0, id.hash, id.arrived, id.offset);
+    })?;
     dedupe.duplicates = 0;
     Ok(until.max(from))
 }

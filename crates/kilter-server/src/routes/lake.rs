@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use kilter_runtime::BundleStatus;
 use kilter_runtime::lake::{LakeStatus, Tidied, fill_and_tidy, look};
 use prometheus_client::registry::Registry;
 use serde::Serialize;
@@ -11,6 +12,7 @@ use super::metrics::gauge;
 use crate::app::{Answer, App, ok};
 use crate::error::{ApiError, ErrorBody};
 use crate::input::Params;
+use crate::wire::Moment;
 
 /// The lake, and how far it has come.
 #[derive(Serialize, ToSchema)]
@@ -38,6 +40,25 @@ impl LakeState {
         let events = &app.service.data.events;
         let (log_start, waiting) = (events.start_offset(), events.next_offset().saturating_sub(next.max(events.start_offset())));
         Some(LakeState { next, first, log_start, waiting, files, bytes, expired_before, problem })
+    }
+}
+
+/// What of a worker's shard lies in the lake for a worker that has no folder to go on from.
+#[derive(Serialize, ToSchema)]
+pub struct BundleState {
+    /// Where the newest one stands: it has the state before the record at this offset. Null: there is none yet.
+    offset: Option<u64>,
+    made: Option<Moment>,
+    bytes: u64,
+    /// Why there is no newer one though one is due.
+    problem: Option<String>,
+}
+
+impl BundleState {
+    /// None: the project keeps none, or nothing is known of them yet.
+    pub fn of(app: &App) -> Option<BundleState> {
+        let BundleStatus { offset, made, bytes, problem } = app.service.status.bundle()?;
+        Some(BundleState { offset, made: made.map(Moment), bytes, problem })
     }
 }
 
@@ -96,6 +117,10 @@ pub async fn compact_lake(State(app): State<App>, params: Params) -> Answer {
 
 /// The same for Prometheus.
 pub fn register(app: &App, r: &mut Registry) {
+    if let Some(bundle) = BundleState::of(app) {
+        gauge(r, "kilter_bundle_offset", "Where the newest bundle of the shard stands", bundle.offset.unwrap_or(0));
+        gauge(r, "kilter_bundle_stuck", "1 while a bundle is due and something keeps it back", u64::from(bundle.problem.is_some()));
+    }
     let Some(lake) = LakeState::of(app) else { return };
     let figures = [
         ("kilter_lake_next_offset", "Records of the event log before this are in the lake", lake.next),

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use crate::app::{Answer, App, ok};
 use crate::input::Params;
 use crate::routes::changes::Apply;
-use crate::routes::lake::LakeState;
+use crate::routes::lake::{BundleState, LakeState};
 use crate::routes::sources::{SinkState, SourceState, ViewEvents};
 use crate::wire::Moment;
 
@@ -244,6 +244,8 @@ pub struct Status {
     sinks: Vec<SinkState>,
     /// The lake; null: the project has none, or nothing is known of it yet.
     lake: Option<LakeState>,
+    /// Of a worker's shard; null: the project keeps no bundles, or nothing is known of them yet.
+    bundle: Option<BundleState>,
     /// The offset the next event gets.
     next_offset: u64,
     /// Records before this offset survive a power cut.
@@ -468,6 +470,7 @@ pub async fn get_status(State(app): State<App>, params: Params) -> Answer {
         sources: service.sources().into_iter().map(SourceState::from).collect(),
         sinks: SinkState::all(&app),
         lake: LakeState::of(&app),
+        bundle: BundleState::of(&app),
         next_offset: service.data.events.next_offset(),
         durable_offset: service.data.events.durable_offset(),
         event_time: event_time(&app).map(Moment),
