@@ -1,12 +1,14 @@
 //! A lake in a folder of the file system.
 //!
-//! A file is written in `_kilter/staging`, which Spark, DuckDB and pandas pass over, flushed, and moved to its place in one step.
+//! A file is written in `_kilter/staging`, which Spark, DuckDB and pandas pass over, flushed, and moved to its place in one step. Several shards, of one process or of
+//! several, write into one folder, and one of them may open it while another writes: each staged file has a name that nobody else has.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -14,36 +16,51 @@ use bytes::Bytes;
 use super::Storage;
 
 const STAGING: &str = "_kilter/staging";
+/// What was staged longer ago than this was left by an interrupted write: none takes so long.
+const LEFT_BEHIND: Duration = Duration::from_secs(3600);
 
 /// A folder as a lake's place.
 pub struct Folder {
     root: PathBuf,
-    staged: AtomicU64,
 }
 
 impl Folder {
-    /// Opens the folder, and makes it if there is none. What an interrupted write left is cleared away: one process writes to a lake's folder at a time.
+    /// Opens the folder, and makes it if there is none. What an interrupted write left is cleared away.
     pub fn open(root: &Path) -> anyhow::Result<Folder> {
         let staging = root.join(STAGING);
         let prepare = || -> std::io::Result<()> {
             fs::create_dir_all(&staging)?;
             for entry in fs::read_dir(&staging)? {
-                fs::remove_file(entry?.path())?;
+                let entry = entry?;
+                // Others may give their files their places meanwhile.
+                let staged = absent(entry.metadata())?.and_then(|metadata| metadata.modified().ok());
+                if staged.is_some_and(|at| at.elapsed().is_ok_and(|age| age > LEFT_BEHIND)) {
+                    absent(fs::remove_file(entry.path()))?;
+                }
             }
             Ok(())
         };
         prepare().with_context(|| format!("the lake's folder {} cannot be used", root.display()))?;
-        Ok(Folder { root: root.to_owned(), staged: AtomicU64::new(0) })
+        Ok(Folder { root: root.to_owned() })
     }
 
     /// A flushed file with these bytes, not yet in its place.
     fn stage(&self, bytes: &[u8]) -> std::io::Result<PathBuf> {
-        let number = self.staged.fetch_add(1, Ordering::Relaxed);
-        let path = self.root.join(STAGING).join(format!("{}-{number}", std::process::id()));
-        let mut file = File::create(&path)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        Ok(path)
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        loop {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let path = self.root.join(STAGING).join(format!("{}-{number}", std::process::id()));
+            match File::create_new(&path) {
+                Ok(mut file) => {
+                    file.write_all(bytes)?;
+                    file.sync_all()?;
+                    return Ok(path);
+                }
+                // A process of that number on another machine.
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(e),
+            }
+        }
     }
 
     /// Writes a file and gives it its place by `place`.
@@ -121,7 +138,29 @@ fn absent<T>(result: std::io::Result<T>) -> std::io::Result<Option<T>> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
+
+    #[test]
+    fn several_write_into_one_folder_and_each_gets_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for shard in 0..4 {
+                let root = dir.path();
+                scope.spawn(move || {
+                    for number in 0..50 {
+                        let folder = Folder::open(root).unwrap();
+                        let (path, bytes) = (format!("{shard}/{number}"), format!("{shard}-{number}"));
+                        assert!(folder.create(&path, bytes.as_bytes()).unwrap());
+                        folder.put(&format!("{shard}/newest"), bytes.as_bytes()).unwrap();
+                        assert_eq!(folder.read(&path).unwrap().as_deref(), Some(bytes.as_bytes()));
+                        assert_eq!(folder.read(&format!("{shard}/newest")).unwrap().as_deref(), Some(bytes.as_bytes()));
+                    }
+                });
+            }
+        });
+    }
 
     #[test]
     fn files_are_placed_whole_or_not_at_all_and_leave_nothing_aside() {
@@ -136,11 +175,14 @@ mod tests {
         assert_eq!(folder.read_range("a/c.json", 0..1).unwrap(), None);
         let aside = || fs::read_dir(dir.path().join(STAGING)).unwrap().count();
         assert_eq!(aside(), 0);
-        // As a kill leaves it, before the file had its place.
-        fs::write(dir.path().join(STAGING).join("7-0"), b"half").unwrap();
+        // As a kill leaves it, before the file had its place; and one that another shard is writing.
+        for (name, age) in [("7-0", 2 * LEFT_BEHIND), ("7-1", Duration::ZERO)] {
+            let file = File::create(dir.path().join(STAGING).join(name)).unwrap();
+            file.set_modified(SystemTime::now() - age).unwrap();
+        }
         drop(folder);
         let folder = Folder::open(dir.path()).unwrap();
-        assert_eq!(aside(), 0);
+        assert!(aside() == 1 && dir.path().join(STAGING).join("7-1").is_file());
         folder.delete("a/b.json").unwrap();
         folder.delete("a/b.json").unwrap();
         assert_eq!(folder.read("a/b.json").unwrap(), None);
