@@ -31,10 +31,11 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::client::{self, Backoff, Logged, PATIENCE, Settings, lock};
+use crate::control;
 
 const RECORDS: u8 = 0;
 const CATALOG: u8 = 1;
-const ARTIFACT: u8 = 2;
+pub const ARTIFACT: u8 = 2;
 const DEAD_LETTERS: u8 = 3;
 
 /// Bytes of records in one message, about; a single record may be longer.
@@ -63,6 +64,8 @@ struct Agreed {
 /// A shard whose journal is this process's to write.
 pub struct Owned {
     topic: String,
+    /// Where shard 0 says which models are in service.
+    control: String,
     shard: u32,
     folder: PathBuf,
     producer: BaseProducer<Deliveries>,
@@ -139,7 +142,7 @@ pub fn take_over(settings: &Settings, project: &Project, shard: &Shard, stopping
     let agreed = folder.agreed;
     lock(&producer.context().state).next = agreed.position;
     note(&shard.data, agreed)?;
-    Ok(Owned { topic, shard: shard.number, folder: shard.data.clone(), producer, agreed, catalog: 0 })
+    Ok(Owned { topic, control: control::topic(settings), shard: shard.number, folder: shard.data.clone(), producer, agreed, catalog: 0 })
 }
 
 /// The logs of a folder that nobody runs yet.
@@ -148,8 +151,7 @@ struct Folder {
     events: Log,
     dead_letters: Log,
     artifacts: Artifacts,
-    /// Parts of files that have come so far.
-    parts: BTreeMap<String, Vec<u8>>,
+    parts: Parts,
     agreed: Agreed,
 }
 
@@ -173,7 +175,7 @@ impl Folder {
         let whole = agreed.events <= events.next_offset() && agreed.dead_letters <= dead_letters.next_offset();
         let agreed = if whole { agreed } else { nothing };
         let artifacts = Artifacts::open(dir.join("artifacts"), ARTIFACT_LIMIT)?;
-        Ok(Folder { dir, events, dead_letters, artifacts, parts: BTreeMap::new(), agreed })
+        Ok(Folder { dir, events, dead_letters, artifacts, parts: Parts::default(), agreed })
     }
 
     /// Reads the journal from where it was known to agree up to its end.
@@ -233,7 +235,7 @@ impl Folder {
                 self.agreed.dead_letters = agree(&self.dead_letters, first, &records, |_| Ok(()))?;
             }
             CATALOG => self.take_catalog(rest)?,
-            ARTIFACT => self.take_part(rest)?,
+            ARTIFACT => self.parts.take(rest, &self.artifacts)?,
             other => bail!("a message of kind {other}: was it written by a newer kilter?"),
         }
         Ok(())
@@ -252,8 +254,15 @@ impl Folder {
         }
         Ok(write_whole(&path, &[bytes])?)
     }
+}
 
-    fn take_part(&mut self, rest: &[u8]) -> anyhow::Result<()> {
+/// Files of which not all parts have come, by their hashes.
+#[derive(Default)]
+pub struct Parts(BTreeMap<String, Vec<u8>>);
+
+impl Parts {
+    /// Takes in a part; the last one makes the file.
+    pub fn take(&mut self, rest: &[u8], artifacts: &Artifacts) -> anyhow::Result<()> {
         let cut_short = "a part of a file is cut short";
         let (len, rest) = rest.split_first().context(cut_short)?;
         let (hash, rest) = rest.split_at_checked(usize::from(*len)).context(cut_short)?;
@@ -261,14 +270,14 @@ impl Folder {
         let (of, bytes) = rest.split_first_chunk().context(cut_short)?;
         let (part, of) = (u32::from_le_bytes(*part), u32::from_le_bytes(*of));
         let hash = std::str::from_utf8(hash)?.to_owned();
-        let file = self.parts.entry(hash.clone()).or_default();
+        let file = self.0.entry(hash.clone()).or_default();
         if part == 0 {
             file.clear();
         }
         file.extend_from_slice(bytes);
         if part + 1 == of {
-            let bytes = self.parts.remove(&hash).unwrap_or_default();
-            let stored = self.artifacts.put(&bytes)?;
+            let bytes = self.0.remove(&hash).unwrap_or_default();
+            let stored = artifacts.put(&bytes)?;
             if stored.as_str() != hash {
                 bail!("a file that should have the hash {hash} has {}", stored.as_str());
             }
@@ -369,16 +378,18 @@ impl Stretch {
 
     /// A file, in parts.
     fn file(&mut self, hash: &str, bytes: &[u8]) {
-        let parts: Vec<&[u8]> = if bytes.is_empty() { vec![bytes] } else { bytes.chunks(PART).collect() };
-        for (i, part) in parts.iter().enumerate() {
-            let mut message = vec![ARTIFACT, hash.len() as u8];
-            message.extend_from_slice(hash.as_bytes());
-            message.extend_from_slice(&(i as u32).to_le_bytes());
-            message.extend_from_slice(&(parts.len() as u32).to_le_bytes());
-            message.extend_from_slice(part);
-            self.messages.push(message);
-        }
+        self.messages.extend(parts_of(hash, bytes));
     }
+}
+
+/// The messages of a file.
+pub fn parts_of(hash: &str, bytes: &[u8]) -> Vec<Vec<u8>> {
+    let parts: Vec<&[u8]> = if bytes.is_empty() { vec![bytes] } else { bytes.chunks(PART).collect() };
+    let message = |(i, part): (usize, &&[u8])| {
+        let numbers = [(i as u32).to_le_bytes(), (parts.len() as u32).to_le_bytes()].concat();
+        [&[ARTIFACT, hash.len() as u8], hash.as_bytes(), &numbers, part].concat()
+    };
+    parts.iter().enumerate().map(message).collect()
 }
 
 /// Why shipping ended.
@@ -455,17 +466,21 @@ impl Owned {
         let from = self.agreed.dead_letters.max(dead.start_offset());
         let dead_next = stretch.records(DEAD_LETTERS, dead, from, dead_letters, |_, _| Ok(()))?;
         let mut next = self.agreed.events;
+        let mut said = Vec::new();
         if dead_next >= dead_letters {
             next = stretch.records(RECORDS, &data.events, next, events, |stretch, bytes| {
                 if let Some(Control::Champion { artifact, reference, .. }) = Control::decode(bytes)? {
                     for hash in [artifact, reference] {
                         stretch.file(&hash, &data.artifact(&hash)?);
                     }
+                    if self.shard == 0 {
+                        said.extend(control::said_of(data, bytes)?);
+                    }
                 }
                 Ok(())
             })?;
         }
-        self.commit(|_| self.produce(&stretch.messages))?;
+        self.commit(|_| self.produce(&stretch.messages).and_then(|()| self.say(&said)))?;
         self.agreed = Agreed { position: lock(&self.producer.context().state).next, events: next, dead_letters: dead_next };
         Ok(())
     }
@@ -496,16 +511,26 @@ impl Owned {
     }
 
     fn produce(&self, messages: &[Vec<u8>]) -> Result<(), KafkaError> {
-        let producer = &self.producer;
         for message in messages {
-            let mut record = BaseRecord::<(), [u8]>::to(&self.topic).partition(self.shard as i32).payload(message.as_slice());
-            while let Err((e, back)) = producer.send(record) {
-                if e.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
-                    return Err(e);
-                }
-                producer.poll(Backoff::STEP);
-                record = back;
+            self.enqueue(BaseRecord::to(&self.topic).partition(self.shard as i32).payload(message.as_slice()))?;
+        }
+        Ok(())
+    }
+
+    fn say(&self, said: &[control::Said]) -> Result<(), KafkaError> {
+        for (key, value) in said {
+            self.enqueue(BaseRecord::to(&self.control).partition(0).key(key.as_str()).payload(value.as_slice()))?;
+        }
+        Ok(())
+    }
+
+    fn enqueue(&self, mut record: BaseRecord<'_, str, [u8]>) -> Result<(), KafkaError> {
+        while let Err((e, back)) = self.producer.send(record) {
+            if e.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
+                return Err(e);
             }
+            self.producer.poll(Backoff::STEP);
+            record = back;
         }
         Ok(())
     }

@@ -10,6 +10,7 @@
 
 mod check;
 mod client;
+mod control;
 mod formats;
 mod journal;
 mod sink;

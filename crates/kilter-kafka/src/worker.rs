@@ -25,6 +25,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::client::{self, Backoff, Logged, Settings, lock};
+use crate::control::{self, Following};
 use crate::journal::{self, Ended, Owned};
 use crate::{DecisionJson, Running};
 
@@ -90,10 +91,16 @@ impl Worker {
         let replication = workers.replication;
         let journal =
             [("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1"), ("max.message.bytes", LARGEST_MESSAGE)];
-        for (topic, kept) in [(journal::topic(&settings), &journal[..]), (shards_topic(&settings), &[("cleanup.policy", "compact")])] {
-            let wanted = client::Topic { name: &topic, partitions: workers.shards, replication, settings: kept };
+        let compact = &[("cleanup.policy", "compact")][..];
+        let topics = [
+            (journal::topic(&settings), workers.shards, &journal[..]),
+            (shards_topic(&settings), workers.shards, compact),
+            (control::topic(&settings), 1, compact),
+        ];
+        for (topic, partitions, kept) in topics {
+            let wanted = client::Topic { name: &topic, partitions, replication, settings: kept };
             let found = client::topic_made(&settings.config("worker"), &wanted, &runtime)?;
-            if found != workers.shards as usize {
+            if found != partitions as usize {
                 bail!(
                     "topic \"{topic}\" has {found} partitions, and there are {} shards\n  hint: `shards` never changes; another `group` of [kafka] begins anew",
                     workers.shards
@@ -309,7 +316,10 @@ impl Shared {
                 .name(format!("journal {number}"))
                 .spawn_scoped(scope, || owned.ship(&service.data, shipped, &self.runtime, &last))?;
             let running = crate::start_with(service, self.decision_json, &self.runtime);
-            let running = running.and_then(|running| Ok((running, kilter_runtime::lake::start(service)?)));
+            let running = running.and_then(|running| {
+                let following = if service.leads() { None } else { Some(Following::start(&self.settings, service)?) };
+                Ok((running, kilter_runtime::lake::start(service)?, following))
+            });
             if running.is_ok() {
                 self.shards.set(number, Some(Arc::clone(service)));
                 tracing::info!(shard = number, offset = service.data.events.next_offset(), "the shard is here");
@@ -318,9 +328,9 @@ impl Shared {
                 }
                 self.shards.set(number, None);
             }
-            let running = running.map(|(mut running, lake): (Running, Option<Filling>)| {
+            let running = running.map(|(mut running, lake, following): (Running, Option<Filling>, Option<Following>)| {
                 running.stop();
-                drop(lake);
+                drop((lake, following));
             });
             // With a snapshot; what it writes to the log goes out with the rest.
             let stopped = self.runtime.block_on(service.shutdown());

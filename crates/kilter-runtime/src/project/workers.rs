@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use kilter_core::{DataType, Offset, Problem, list};
-use kilter_pipeline::Plan;
+use kilter_pipeline::{ClockMode, Plan};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -147,11 +147,30 @@ pub(super) fn check(document: &Document<'_>, definitions: &Definitions, plan: &P
     if definitions.lake.as_ref().is_some_and(|lake| lake.format == LakeFormat::Delta) {
         error("lake.format", "misplaced", "a Delta table has one writer".into(), hint);
     }
-    let hint = "train in one process that reads the same topics, and send the model to a worker: POST /v1/models/MODEL/versions";
-    let schedules = plan.schedules.iter().map(|s| ("schedule", &s.name));
-    let monitors = plan.monitors.iter().filter(|m| m.retrain).map(|m| ("monitor", &m.name));
-    if let Some((section, name)) = schedules.chain(monitors).next() {
-        let message = format!("`{section}.{name}` would train each shard's model on that shard alone");
-        error(&join(section, name), "misplaced", message, hint);
+    for schedule in &plan.schedules {
+        let path = join("schedule", &schedule.name);
+        if plan.clock == ClockMode::Event {
+            let hint = "leave `clock` of [project] out, or run the project as one process without [workers]";
+            error(&path, "misplaced", "workers train by the machine's clock: each shard has a stream's time of its own".into(), hint);
+        }
+        if definitions.lake.is_none() {
+            let message = format!("`schedule.{}` needs the events of all shards, which only a lake has", schedule.name);
+            error(&path, "missing", message, "add [lake] with a `url` that every worker reaches");
+        }
+        if let Some(message) = label_elsewhere(definitions, workers, &plan.models[schedule.model].name) {
+            error(&path, "spread", message, &format!("let `on` of its label name `{}` too", workers.key));
+        }
     }
+    if let Some(monitor) = plan.monitors.iter().find(|m| m.retrain) {
+        let message = format!("`monitor.{}` would train for what it sees in one shard", monitor.name);
+        error(&join("monitor", &monitor.name), "misplaced", message, "leave \"retrain\" out of `then`, and train by a schedule");
+    }
+}
+
+/// Why a model's rows and their labels may lie in different shards.
+fn label_elsewhere(definitions: &Definitions, workers: &WorkersDef, model: &str) -> Option<String> {
+    let label = definitions.model.get(model)?.label.as_ref()?;
+    let by_key = label.on.iter().any(|(observation, label)| *observation == workers.key && *label == workers.key);
+    (!by_key)
+        .then(|| format!("the labels of model \"{model}\" are not joined by `{}`, and may lie in another shard than its rows", workers.key))
 }
