@@ -35,11 +35,12 @@ use tokio::sync::watch;
 
 use crate::bundles::{self, Marks};
 use crate::client::{self, Backoff, Logged, PATIENCE, Settings};
+use crate::control;
 use crate::outgoing::Producer;
 
 const RECORDS: u8 = 0;
 const CATALOG: u8 = 1;
-const ARTIFACT: u8 = 2;
+pub const ARTIFACT: u8 = 2;
 const DEAD_LETTERS: u8 = 3;
 
 /// Bytes of records in one message, about; a single record may be longer.
@@ -58,6 +59,8 @@ pub const NOTE_FILE: &str = "journal.json";
 /// A shard whose journal is this process's to write.
 pub struct Owned {
     topic: String,
+    /// Where shard 0 says which models are in service.
+    control: String,
     shard: u32,
     folder: PathBuf,
     producer: Producer,
@@ -106,7 +109,17 @@ pub fn take_over(settings: &Settings, project: &Project, shard: &Shard, runtime:
     note(&shard.data, agreed)?;
     let marks = Arc::new(Marks::default());
     marks.add(agreed);
-    Ok(Owned { topic, shard: shard.number, folder: shard.data.clone(), producer, agreed, marks, catalog: 0, begun: Cell::new(0) })
+    Ok(Owned {
+        topic,
+        control: control::topic(settings),
+        shard: shard.number,
+        folder: shard.data.clone(),
+        producer,
+        agreed,
+        marks,
+        catalog: 0,
+        begun: Cell::new(0),
+    })
 }
 
 /// A shard's journal, to be read.
@@ -184,8 +197,7 @@ struct Folder {
     events: Log,
     dead_letters: Log,
     artifacts: Artifacts,
-    /// Parts of files that have come so far.
-    parts: BTreeMap<String, Vec<u8>>,
+    parts: Parts,
     agreed: Agreed,
 }
 
@@ -209,7 +221,7 @@ impl Folder {
         let whole = agreed.events <= events.next_offset() && agreed.dead_letters <= dead_letters.next_offset();
         let agreed = if whole { agreed } else { nothing };
         let artifacts = Artifacts::open(dir.join("artifacts"), ARTIFACT_LIMIT)?;
-        Ok(Folder { dir, events, dead_letters, artifacts, parts: BTreeMap::new(), agreed })
+        Ok(Folder { dir, events, dead_letters, artifacts, parts: Parts::default(), agreed })
     }
 
     /// Whether no record has ever come here.
@@ -254,7 +266,7 @@ impl Folder {
                 self.agreed.dead_letters = agree(&self.dead_letters, first, &records, |_| Ok(()))?;
             }
             CATALOG => self.take_catalog(rest)?,
-            ARTIFACT => self.take_part(rest)?,
+            ARTIFACT => self.parts.take(rest, &self.artifacts)?,
             other => bail!("a message of kind {other}: was it written by a newer kilter?"),
         }
         Ok(())
@@ -273,8 +285,15 @@ impl Folder {
         }
         Ok(write_whole(&path, &[bytes])?)
     }
+}
 
-    fn take_part(&mut self, rest: &[u8]) -> anyhow::Result<()> {
+/// Files of which not all parts have come, by their hashes.
+#[derive(Default)]
+pub struct Parts(BTreeMap<String, Vec<u8>>);
+
+impl Parts {
+    /// Takes in a part; the last one makes the file.
+    pub fn take(&mut self, rest: &[u8], artifacts: &Artifacts) -> anyhow::Result<()> {
         let cut_short = "a part of a file is cut short";
         let (len, rest) = rest.split_first().context(cut_short)?;
         let (hash, rest) = rest.split_at_checked(usize::from(*len)).context(cut_short)?;
@@ -282,14 +301,14 @@ impl Folder {
         let (of, bytes) = rest.split_first_chunk().context(cut_short)?;
         let (part, of) = (u32::from_le_bytes(*part), u32::from_le_bytes(*of));
         let hash = std::str::from_utf8(hash)?.to_owned();
-        let file = self.parts.entry(hash.clone()).or_default();
+        let file = self.0.entry(hash.clone()).or_default();
         if part == 0 {
             file.clear();
         }
         file.extend_from_slice(bytes);
         if part + 1 == of {
-            let bytes = self.parts.remove(&hash).unwrap_or_default();
-            let stored = self.artifacts.put(&bytes)?;
+            let bytes = self.0.remove(&hash).unwrap_or_default();
+            let stored = artifacts.put(&bytes)?;
             if stored.as_str() != hash {
                 bail!("a file that should have the hash {hash} has {}", stored.as_str());
             }
@@ -390,16 +409,18 @@ impl Stretch {
 
     /// A file, in parts.
     fn file(&mut self, hash: &str, bytes: &[u8]) {
-        let parts: Vec<&[u8]> = if bytes.is_empty() { vec![bytes] } else { bytes.chunks(PART).collect() };
-        for (i, part) in parts.iter().enumerate() {
-            let mut message = vec![ARTIFACT, hash.len() as u8];
-            message.extend_from_slice(hash.as_bytes());
-            message.extend_from_slice(&(i as u32).to_le_bytes());
-            message.extend_from_slice(&(parts.len() as u32).to_le_bytes());
-            message.extend_from_slice(part);
-            self.messages.push(message);
-        }
+        self.messages.extend(parts_of(hash, bytes));
     }
+}
+
+/// The messages of a file.
+pub fn parts_of(hash: &str, bytes: &[u8]) -> Vec<Vec<u8>> {
+    let parts: Vec<&[u8]> = if bytes.is_empty() { vec![bytes] } else { bytes.chunks(PART).collect() };
+    let message = |(i, part): (usize, &&[u8])| {
+        let numbers = [(i as u32).to_le_bytes(), (parts.len() as u32).to_le_bytes()].concat();
+        [&[ARTIFACT, hash.len() as u8], hash.as_bytes(), &numbers, part].concat()
+    };
+    parts.iter().enumerate().map(message).collect()
 }
 
 /// Why shipping ended.
@@ -479,35 +500,46 @@ impl Owned {
         let from = self.agreed.dead_letters.max(dead.start_offset());
         let dead_next = stretch.records(DEAD_LETTERS, dead, from, dead_letters, |_, _| Ok(()))?;
         let mut next = self.agreed.events;
+        let mut said = Vec::new();
         if dead_next >= dead_letters {
             next = stretch.records(RECORDS, &data.events, next, events, |stretch, bytes| {
                 if let Some(Control::Champion { artifact, reference, .. }) = Control::decode(bytes)? {
                     for hash in [artifact, reference] {
                         stretch.file(&hash, &data.artifact(&hash)?);
                     }
+                    if self.shard == 0 {
+                        said.extend(control::said_of(data, bytes)?);
+                    }
                 }
                 Ok(())
             })?;
         }
         let position = self.commit(|batch| {
-            stretch.messages.iter().try_for_each(|message| {
+            for message in &stretch.messages {
                 let record = BaseRecord::<(), [u8], usize>::with_opaque_to(&self.topic, 0);
-                self.producer.send(batch, record.partition(self.shard as i32).payload(message))
-            })
+                self.producer.send(batch, record.partition(self.shard as i32).payload(message))?;
+            }
+            // Of another batch: where it comes to lie is no place of the journal.
+            for (key, value) in &said {
+                let record = BaseRecord::with_opaque_to(&self.control, 0);
+                self.producer.send(batch + 1, record.partition(0).key(key.as_str()).payload(value.as_slice()))?;
+            }
+            Ok(())
         })?;
         self.agreed = Agreed { position, events: next, dead_letters: dead_next };
         self.marks.add(self.agreed);
         Ok(())
     }
 
-    /// One transaction of what `produce` sends as the batch that it is told. Gives the largest offset that one of the records came to lie at, and one.
+    /// One transaction of what `produce` sends as the batch that it is told, or as the one after it. Gives the largest offset that one of the former's records came to lie at, and one.
     fn commit(&self, produce: impl Fn(usize) -> Result<(), KafkaError>) -> anyhow::Result<u64> {
         let producer = self.producer.library();
         loop {
+            let batch = 2 * self.begun.get();
             self.begun.set(self.begun.get() + 1);
-            let batch = self.begun.get();
             producer.begin_transaction().context("no transaction could be begun")?;
-            let outcome = produce(batch).and_then(|()| self.producer.wait(batch, PATIENCE)).and_then(|next| {
+            let arrived = |batch| self.producer.wait(batch, PATIENCE);
+            let outcome = produce(batch).and_then(|()| arrived(batch + 1)).and_then(|_| arrived(batch)).and_then(|next| {
                 self.to_the_end(|| producer.commit_transaction(PATIENCE))?;
                 Ok(next)
             });

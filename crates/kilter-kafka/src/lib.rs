@@ -11,6 +11,7 @@
 mod bundles;
 mod check;
 mod client;
+mod control;
 mod formats;
 mod journal;
 mod outgoing;

@@ -26,6 +26,7 @@ use tokio::sync::watch;
 
 use crate::bundles::{self, Journal};
 use crate::client::{self, Backoff, Logged, Settings, lock};
+use crate::control::{self, Following};
 use crate::formats;
 use crate::journal::{self, Ended, Owned};
 use crate::repartition::{self, Bringing};
@@ -93,13 +94,19 @@ impl Worker {
         let replication = workers.replication;
         let whole =
             [("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1"), ("max.message.bytes", LARGEST_MESSAGE)];
-        let mut topics = vec![(journal::topic(&settings), &whole[..]), (shards_topic(&settings), &[("cleanup.policy", "compact")])];
+        let compact = &[("cleanup.policy", "compact")][..];
+        let mut topics = vec![
+            (journal::topic(&settings), workers.shards, &whole[..]),
+            (shards_topic(&settings), workers.shards, compact),
+            (control::topic(&settings), 1, compact),
+        ];
         // These are shortened by whoever has read them.
-        topics.extend(repartition::sources(&project).map(|(source, _)| (repartition::topic(&settings.group, source), &whole[..])));
-        for (topic, kept) in topics {
-            let wanted = client::Topic { name: &topic, partitions: workers.shards, replication, settings: kept };
+        let brought = repartition::sources(&project).map(|(source, _)| repartition::topic(&settings.group, source));
+        topics.extend(brought.map(|topic| (topic, workers.shards, &whole[..])));
+        for (topic, partitions, kept) in topics {
+            let wanted = client::Topic { name: &topic, partitions, replication, settings: kept };
             let found = client::topic_made(&settings.config("worker"), &wanted, &runtime)?;
-            if found != workers.shards as usize {
+            if found != partitions as usize {
                 bail!(
                     "topic \"{topic}\" has {found} partitions, and there are {} shards\n  hint: `shards` never changes; another `group` of [kafka] begins anew",
                     workers.shards
@@ -323,7 +330,10 @@ impl Shared {
                 .name(format!("journal {number}"))
                 .spawn_scoped(scope, || owned.ship(&service.data, shipped, &self.runtime, &last))?;
             let running = crate::start_with(service, self.decision_json, &self.runtime);
-            let running = running.and_then(|running| Ok((running, kilter_runtime::lake::start(service)?)));
+            let running = running.and_then(|running| {
+                let following = if service.leads() { None } else { Some(Following::start(&self.settings, service)?) };
+                Ok((running, kilter_runtime::lake::start(service)?, following))
+            });
             if running.is_ok() {
                 if let Some(every) = self.shards.workers.snapshots {
                     let (marks, journal, ending) = (&marks, &journal, &ending);
@@ -342,9 +352,9 @@ impl Shared {
                 self.shards.set(number, None);
             }
             ending.store(true, Ordering::Release);
-            let running = running.map(|(mut running, lake): (Running, Option<Filling>)| {
+            let running = running.map(|(mut running, lake, following): (Running, Option<Filling>, Option<Following>)| {
                 running.stop();
-                drop(lake);
+                drop((lake, following));
             });
             // With a snapshot; what it writes to the log goes out with the rest.
             let stopped = self.runtime.block_on(service.shutdown());

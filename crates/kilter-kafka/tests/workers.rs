@@ -5,7 +5,7 @@ mod shop;
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kilter_core::Value;
 use kilter_kafka::{Worker, WorkerOptions};
@@ -86,10 +86,16 @@ async fn a_model_goes_with_its_shard() {
     let first = shop.worker("first").await;
     check(&shop, &[&first]).await;
     assert!(versions(&first).iter().all(|version| *version == 0));
+    let (file, bytes, trigger) = ("stump.txt".into(), STUMP.as_bytes().to_vec(), "api".into());
+    let request = ImportRequest { model: 0, file, bytes, by_position: false, promote: true, trigger };
+    assert_eq!(here(&first)[&0].import(request).await.unwrap().version, 1);
+    // Said by shard 0, and done by all.
+    let began = Instant::now();
     for service in here(&first).values() {
-        let (file, bytes, trigger) = ("stump.txt".into(), STUMP.as_bytes().to_vec(), "api".into());
-        let request = ImportRequest { model: 0, file, bytes, by_position: false, promote: true, trigger };
-        assert_eq!(service.import(request).await.unwrap().version, 1);
+        while service.data.metadata.alias("risk", "champion").await.unwrap().is_none() {
+            assert!(began.elapsed() < Duration::from_secs(90), "waited for every shard");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
     shop.pay(60);
     check(&shop, &[&first]).await;

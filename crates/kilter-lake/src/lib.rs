@@ -44,10 +44,12 @@ pub enum Format {
     Delta,
 }
 
-/// A lake opened by the one process that holds the log of its shard.
+/// A lake opened by the one process that holds the log of its shard, or by others to be read.
 pub struct Lake {
     storage: Arc<dyn Storage>,
     manifest: Manifest,
+    /// Another process may write to it.
+    others: bool,
     /// Whether Delta tables are kept beside the files.
     delta: bool,
     state: Mutex<Arc<State>>,
@@ -66,12 +68,33 @@ impl Lake {
         let lake = Lake {
             storage,
             manifest,
+            others: false,
             delta: format == Format::Delta,
             state: Mutex::new(Arc::new(state)),
             changing: Mutex::new(Unsettled { entry: newest, counts: true }),
         };
         lake.settle(&mut lock(&lake.changing)).context("the lake cannot be opened")?;
         Ok(Arc::new(lake))
+    }
+
+    /// Opens what another process writes, to be read and nothing else.
+    ///
+    /// # Errors
+    /// As [`Lake::open`].
+    pub fn watch(storage: Arc<dyn Storage>, shard: u32) -> anyhow::Result<Arc<Lake>> {
+        let manifest = Manifest { shard };
+        let (state, _) = manifest.load(&*storage).context("the lake cannot be opened")?;
+        let (state, changing) = (Mutex::new(Arc::new(state)), Mutex::default());
+        Ok(Arc::new(Lake { storage, manifest, others: true, delta: false, state, changing }))
+    }
+
+    /// Whether files have come or gone since the entry with this number.
+    pub(crate) fn has_moved_on(&self, number: u64) -> anyhow::Result<bool> {
+        if self.others {
+            let (state, _) = self.manifest.load(&*self.storage)?;
+            *lock(&self.state) = Arc::new(state);
+        }
+        Ok(self.state().number > number)
     }
 
     /// What is in the lake at this moment.

@@ -1,12 +1,14 @@
 //! All records of a stretch of the lake in the order of their offsets, merged from the files that hold them.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::bail;
+use kilter_core::Schema;
 
 use crate::Lake;
-use crate::manifest::{File, State};
+use crate::manifest::{File, Part, State};
 use crate::merge::Merge;
 use crate::table::{Gone, Rows};
 
@@ -19,6 +21,7 @@ pub struct Reader {
     waiting: Vec<File>,
     open: Merge,
     record: Vec<u8>,
+    schemas: BTreeMap<u32, (String, Schema)>,
 }
 
 impl Reader {
@@ -30,6 +33,7 @@ impl Reader {
             waiting: Vec::new(),
             open: Merge::default(),
             record: Vec::new(),
+            schemas: BTreeMap::new(),
         };
         reader.begin();
         reader
@@ -48,6 +52,11 @@ impl Reader {
         self.next
     }
 
+    /// Source and columns by schema number, of every record that has been given.
+    pub fn schemas(&self) -> &BTreeMap<u32, (String, Schema)> {
+        &self.schemas
+    }
+
     /// The next record; none at the end of what was in the lake when the reader was made.
     ///
     /// # Errors
@@ -57,7 +66,7 @@ impl Reader {
             match self.advance() {
                 Ok(found) => return Ok(found.map(|offset| (offset, self.record.as_slice()))),
                 // The file has become part of another one meanwhile.
-                Err(e) if e.is::<Gone>() && self.state.number < self.lake.state().number => self.begin(),
+                Err(e) if e.is::<Gone>() && self.lake.has_moved_on(self.state.number)? => self.begin(),
                 Err(e) => return Err(e),
             }
         }
@@ -70,7 +79,13 @@ impl Reader {
                 return Ok(None);
             }
             while let Some(file) = self.waiting.pop_if(|f| f.first <= self.next) {
-                self.open.add(Rows::open(&self.lake.storage, &file, self.next)?)?;
+                let rows = Rows::open(&self.lake.storage, &file, self.next)?;
+                if let Part::Events { source, schema, .. } = &rows.table().part
+                    && !self.schemas.contains_key(schema)
+                {
+                    self.schemas.insert(*schema, (source.clone(), rows.table().columns.clone()));
+                }
+                self.open.add(rows)?;
             }
             match self.open.next_offset() {
                 Some(offset) if offset < self.next => bail!("record {offset} is twice in the lake"),

@@ -35,6 +35,8 @@ pub struct Observations {
     absent: Option<f64>,
     /// The latest event time fed; what happens later is not known here.
     seen: Option<EventTime>,
+    /// Every row's label is final in its own log.
+    whole: bool,
 }
 
 /// Feeds a log's events into [`Observations`].
@@ -94,6 +96,7 @@ impl Feed {
             within: model.label.as_ref().map(|l| l.within),
             absent: model.label.as_ref().and_then(|l| l.absent),
             seen: None,
+            whole: false,
         };
         Feed {
             plan,
@@ -217,6 +220,40 @@ impl Observations {
 
     pub fn is_empty(&self) -> bool {
         self.times.is_empty()
+    }
+
+    /// Those of another log after these, for entities that lie in one of the logs only. A row stays only if its own log has seen its horizon to the end:
+    /// what happens later in another log says nothing about it.
+    pub fn joined(self, other: Observations) -> Observations {
+        let mut all = self.settled();
+        let other = other.settled();
+        let mut row = Vec::new();
+        for index in 0..other.len() {
+            other.matrix.row(index, &mut row);
+            all.matrix.push_row(&row);
+        }
+        all.times.extend(other.times);
+        all.offsets.extend(other.offsets);
+        all.groups.extend(other.groups);
+        all.labels.extend(other.labels);
+        all.seen = all.seen.max(other.seen);
+        all.whole = true;
+        all
+    }
+
+    /// Without the rows whose label may still come.
+    fn settled(self) -> Observations {
+        let (Some(seen), Some(_), false) = (self.seen, self.within, self.whole) else { return self };
+        let rows: Vec<usize> = (0..self.len()).filter(|&row| self.label(row, seen).is_some()).collect();
+        let of = |values: &[f64]| rows.iter().map(|&row| values[row]).collect();
+        Observations {
+            matrix: self.matrix.select(&rows),
+            times: rows.iter().map(|&row| self.times[row]).collect(),
+            offsets: rows.iter().map(|&row| self.offsets[row]).collect(),
+            groups: rows.iter().filter_map(|&row| self.groups.get(row).cloned()).collect(),
+            labels: of(&self.labels),
+            ..self
+        }
     }
 
     /// The value of a row's grouping column; none: it is null, or no column was asked for.

@@ -143,6 +143,45 @@ proptest! {
         }
     }
 
+    /// Logs that share the cards give together what one log of everything gives, but for rows whose own log does not know enough yet.
+    #[test]
+    fn logs_that_share_entities_give_the_rows_of_one(seed: u64) {
+        let mut rng = Rng::seeded(seed);
+        let plan = World { label: LabelBy::Card, ..World::random(&mut rng) }.plan();
+        let mut events = history(&mut rng, Shape::random(&mut rng));
+        // Late or not is a matter of one log.
+        events.sort_by_key(|e| e.time);
+        let label = plan.models[SIMPLE].label.as_ref().unwrap();
+        let logs = 1 + rng.below(4);
+        let of = |event: &Event| {
+            let column = if event.source == REPORTS { label.label_key[0] } else { CARD };
+            match event.row.get(column) {
+                Some(kilter_core::Value::Int(card)) => *card as u64 % logs,
+                _ => 0,
+            }
+        };
+        let events: Vec<Event> = numbered(events).into_iter().map(|e| Event { offset: e.offset + (of(&e) << 40), ..e }).collect();
+        let whole = rows(&plan, SIMPLE, &events);
+        let parts: Vec<Vec<Event>> = (0..logs).map(|log| events.iter().filter(|e| of(e) == log).cloned().collect()).collect();
+        let joined = parts.iter().map(|part| rows(&plan, SIMPLE, part)).reduce(Observations::joined).unwrap();
+        for as_of in [EventTime(i64::MAX), some_time(&mut rng, &events)] {
+            let known = |row: &usize| {
+                let seen = parts[(whole.offsets[*row] >> 40) as usize].last().map(|e| e.time).filter(|_| logs > 1);
+                whole.label(*row, seen.map_or(as_of, |seen| seen.min(as_of))).is_some()
+            };
+            let mut expected: Vec<usize> = (0..whole.len()).filter(known).collect();
+            expected.sort_by_key(|row| (whole.times[*row], whole.offsets[*row]));
+            let found = joined.matured(EVER, as_of);
+            let offsets = |rows: &Observations, places: &[usize]| places.iter().map(|row| rows.offsets[*row]).collect::<Vec<_>>();
+            prop_assert_eq!(offsets(&joined, &found), offsets(&whole, &expected));
+            for (one, other) in found.iter().zip(&expected) {
+                prop_assert!(same_bits(&row_of(&joined, *one), &row_of(&whole, *other)));
+                prop_assert_eq!(joined.label(*one, as_of), whole.label(*other, as_of));
+                prop_assert_eq!(joined.group(*one), whole.group(*other));
+            }
+        }
+    }
+
     #[test]
     fn batch_rows_know_nothing_from_their_boundary_on(seed: u64) {
         let mut rng = Rng::seeded(seed);

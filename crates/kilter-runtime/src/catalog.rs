@@ -166,33 +166,7 @@ impl Catalog {
 
     /// A decoder for records of this catalog under a plan.
     pub fn decoder(&self, plan: &Plan) -> Decoder {
-        Decoder {
-            maps: self
-                .entries
-                .iter()
-                .map(|entry| {
-                    let source = plan.source(&entry.source)?;
-                    let today = &plan.sources[source.0 as usize].schema;
-                    let columns = entry.columns.names().map(|name| today.index(name)).collect();
-                    let casts = entry
-                        .columns
-                        .fields
-                        .iter()
-                        .filter_map(|f| Some((today.index(&f.name)?, f.data_type)))
-                        .filter(|(i, then)| today.fields[*i].data_type != *then)
-                        .map(|(i, _)| (i, today.fields[i].data_type))
-                        .collect();
-                    let later = today
-                        .fields
-                        .iter()
-                        .enumerate()
-                        .filter(|(_, f)| entry.columns.index(&f.name).is_none())
-                        .map(|(i, f)| (i, f.name.clone(), f.data_type))
-                        .collect();
-                    Some(Mapping { source, columns, width: today.len(), casts, later })
-                })
-                .collect(),
-        }
+        Decoder { maps: self.entries.iter().map(|entry| Mapping::new(plan, &entry.source, &entry.columns)).collect() }
     }
 }
 
@@ -212,7 +186,44 @@ impl Control {
     }
 }
 
+impl Mapping {
+    /// None: the source is gone.
+    fn new(plan: &Plan, source: &str, then: &Schema) -> Option<Mapping> {
+        let source = plan.source(source)?;
+        let today = &plan.sources[source.0 as usize].schema;
+        let columns = then.names().map(|name| today.index(name)).collect();
+        let casts = then
+            .fields
+            .iter()
+            .filter_map(|f| Some((today.index(&f.name)?, f.data_type)))
+            .filter(|(i, then)| today.fields[*i].data_type != *then)
+            .map(|(i, _)| (i, today.fields[i].data_type))
+            .collect();
+        let later = today
+            .fields
+            .iter()
+            .enumerate()
+            .filter(|(_, f)| then.index(&f.name).is_none())
+            .map(|(i, f)| (i, f.name.clone(), f.data_type))
+            .collect();
+        Some(Mapping { source, columns, width: today.len(), casts, later })
+    }
+}
+
 impl Decoder {
+    /// For records of another log, by its schemas as far as they are known.
+    pub fn of<'a>(plan: &Plan, schemas: impl IntoIterator<Item = (u32, (&'a str, &'a Schema))>) -> Decoder {
+        let mut maps = Vec::new();
+        for (number, (source, columns)) in schemas {
+            let place = number as usize;
+            if maps.len() <= place {
+                maps.resize_with(place + 1, || None);
+            }
+            maps[place] = Mapping::new(plan, source, columns);
+        }
+        Decoder { maps }
+    }
+
     /// Today's source of a schema number.
     pub fn source(&self, schema: u32) -> Option<SourceId> {
         self.maps.get(schema as usize)?.as_ref().map(|m| m.source)

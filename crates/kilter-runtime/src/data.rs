@@ -261,7 +261,7 @@ impl Data {
     /// Registers the version that a record of the log speaks of, where the registry does not know it: the record came from another worker.
     pub(crate) fn keep_version(&self, control: &Control, now: EventTime) -> anyhow::Result<()> {
         let Control::Champion { model, version, artifact, reference, meaning } = control else { return Ok(()) };
-        if self.wait(self.metadata.get_version(model, *version))?.is_some() {
+        if self.wait(self.metadata.get_version(model, *version))?.is_some_and(|known| known.spec.artifact == *artifact) {
             return Ok(());
         }
         let spec = NewModelVersion {

@@ -37,6 +37,12 @@ impl From<LakeFormat> for kilter_lake::Format {
     }
 }
 
+impl Place {
+    fn storage(&self) -> anyhow::Result<Arc<dyn Storage>> {
+        open_storage(&self.definition, &self.base)
+    }
+}
+
 impl History {
     pub fn new(log: Arc<Log>, project: &Project) -> History {
         let shard = project.shard.as_ref().map_or(0, |shard| shard.number);
@@ -54,14 +60,24 @@ impl History {
     /// # Errors
     /// It cannot be opened, or it was written from another log.
     pub fn lake(&self) -> anyhow::Result<Option<Arc<Lake>>> {
-        let Some(Place { definition, base, shard }) = &self.lake else { return Ok(None) };
+        let Some(place) = &self.lake else { return Ok(None) };
         let mut opened = lock(&self.opened);
         if let Some(lake) = &*opened {
             return Ok(Some(Arc::clone(lake)));
         }
-        let lake = Lake::open(open_storage(definition, base)?, *shard, definition.format.into())?;
+        let definition = &place.definition;
+        let lake = Lake::open(place.storage()?, place.shard, definition.format.into())?;
         self.fits(&lake).with_context(|| format!("the lake {} and this data folder do not belong together", definition.url))?;
         Ok(Some(Arc::clone(opened.insert(lake))))
+    }
+
+    /// What another log of the project has in the lake, to be read; none: the project has no lake.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn lake_of(&self, shard: u32) -> anyhow::Result<Option<Arc<Lake>>> {
+        let Some(place) = &self.lake else { return Ok(None) };
+        Lake::watch(place.storage()?, shard).map(Some)
     }
 
     /// Opens the lake anew when it is needed next: somebody else may have written to it.

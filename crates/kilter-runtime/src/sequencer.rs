@@ -713,6 +713,7 @@ impl Sequencer {
             from: None,
             to: None,
             until: present.next,
+            shards: None,
             as_of,
             trigger: trigger.clone(),
             promotion: rule.map_or(Promotion::Never, Promotion::Rule),

@@ -12,11 +12,13 @@ use kilter_pipeline::decision::{Entry, decode};
 use kilter_pipeline::training::TrainingError;
 use kilter_pipeline::{Decision, Layout, Plan, When, parse_decision_id};
 use kilter_store::dead_letter::DeadLetter;
-use kilter_store::metadata::AliasChange;
+use kilter_store::metadata::{AliasChange, CHAMPION};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use crate::catalog::Control;
 use crate::data::Data;
 use crate::jobs::apply::{self, Applying};
+use crate::jobs::shards;
 use crate::jobs::train::{Promotion, TrainReport, TrainRequest, train};
 use crate::project::{Project, Report};
 use crate::schedule;
@@ -574,8 +576,19 @@ impl Service {
         self.train_unguarded(model, from, to, trigger, promotion).await
     }
 
+    /// Whether this service says which versions its project's models have: of the shards that several workers share, the first does, and the others follow it.
+    pub fn leads(&self) -> bool {
+        self.project.shard.as_ref().is_none_or(|shard| shard.number == 0)
+    }
+
+    fn must_lead(&self) -> Result<(), ServiceError> {
+        let other = "what is done to models is done at shard 0, which all shards follow (ask without `/v1/shards/...`)";
+        if self.leads() { Ok(()) } else { Err(ServiceError::Conflict(other.into())) }
+    }
+
     /// Makes a model this caller's alone to give versions to, as long as the claim lives.
     pub(crate) fn claim(&self, model: usize) -> Result<Claim, ServiceError> {
+        self.must_lead()?;
         let name = self.plan.models[model].name.clone();
         if !lock(&self.shared.training).insert(name.clone()) {
             return Err(ServiceError::Conflict(format!("model `{name}` is being trained or imported already")));
@@ -593,16 +606,22 @@ impl Service {
     ) -> Result<TrainReport, ServiceError> {
         let present: Present = self.send(|reply| Command::Present { model, reply }).await?.await.map_err(|_| Refusal::Stopping)?;
         let as_of = present.now.ok_or_else(|| ServiceError::Conflict("the event log is empty: there is nothing to learn from".into()))?;
-        let request = TrainRequest { model, from, to, until: present.next, as_of, trigger: trigger.clone(), promotion };
+        let mut request = TrainRequest { model, from, to, until: present.next, shards: None, as_of, trigger: trigger.clone(), promotion };
         let service = Arc::clone(self);
-        let report = tokio::task::spawn_blocking(move || train(&service.data, &service.plan, &request, service.clock(), present.champion))
+        let work = move || {
+            if let (Some(_), Some(workers)) = (&service.project.shard, &service.project.definitions.workers) {
+                request.shards = Some(shards::reached(&service.data.history, workers.shards)?);
+            }
+            train(&service.data, &service.plan, &request, service.clock(), present.champion)
+        };
+        let report = tokio::task::spawn_blocking(work)
             .await
             .map_err(|e| ServiceError::Failed(format!("the training ended badly: {e}")))?
             .map_err(|e| match e.downcast_ref::<TrainingError>() {
-                // Too little to learn from is the state of the data, not a failure of ours.
-                Some(reason) => ServiceError::Conflict(reason.to_string()),
-                None => e.into(),
-            })?;
+            // Too little to learn from is the state of the data, not a failure of ours.
+            Some(reason) => ServiceError::Conflict(reason.to_string()),
+            None => e.into(),
+        })?;
         if report.promote {
             self.set_champion(model, report.version, &report.verdict, &trigger).await?;
         }
@@ -619,6 +638,7 @@ impl Service {
 
     /// Puts a version into service, between two events. Returns the offset of the swap.
     pub async fn promote(&self, model: usize, version: u32, reason: &str, actor: &str) -> Result<Offset, ServiceError> {
+        self.must_lead()?;
         let name = &self.plan.models[model].name;
         if self.data.metadata.get_version(name, version).await.map_err(anyhow::Error::from)?.is_none() {
             return Err(ServiceError::NotFound { what: "version", name: format!("{name}@{version}"), hint: None });
@@ -628,6 +648,7 @@ impl Service {
 
     /// Goes back to the champion before this one. Returns its version.
     pub async fn rollback(&self, model: usize, actor: &str) -> Result<(u32, Offset), ServiceError> {
+        self.must_lead()?;
         let change = AliasChange {
             model: self.plan.models[model].name.clone(),
             alias: "champion".into(),
@@ -650,6 +671,21 @@ impl Service {
                 Err(e)
             }
         }
+    }
+
+    /// Puts the version into service that shard 0 has in service, whose files are here already; false where it is in service, or where there is no such model. For a
+    /// thread that is not one of the async runtime's.
+    pub fn follow(&self, control: &Control) -> Result<bool, ServiceError> {
+        let Control::Champion { model, version, artifact, .. } = control else { return Ok(false) };
+        let Some(index) = self.plan.model(model) else { return Ok(false) };
+        let data = &self.data;
+        let here = data.wait(data.metadata.alias(model, CHAMPION)).map_err(anyhow::Error::from)?;
+        if here.is_some_and(|here| here.version == *version && here.spec.artifact == *artifact) {
+            return Ok(false);
+        }
+        data.keep_version(control, self.clock().now())?;
+        data.wait(self.set_champion(index, *version, "in service at shard 0", "shard 0"))?;
+        Ok(true)
     }
 
     /// One recorded decision by its id.
@@ -884,7 +920,7 @@ async fn tick(reach: Reach, on_trained: TrainListener) {
     loop {
         {
             let Some(service) = reach.current() else { return };
-            if service.plan.clock == kilter_pipeline::ClockMode::Wall {
+            if service.plan.clock == kilter_pipeline::ClockMode::Wall && service.leads() {
                 let now = service.clock().now();
                 for (index, plan) in service.plan.schedules.iter().enumerate() {
                     let last = service.data.metadata.schedule_state(&plan.name).await.ok().flatten();

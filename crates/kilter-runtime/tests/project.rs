@@ -1305,8 +1305,8 @@ fn what_workers_share_belongs_to_one_key() {
         ),
         (
             ("[project]", &format!("{SCORED}[schedule.nightly]\nevery = \"1d\"\ntrain = \"risk\"\n[project]")),
-            "misplaced",
-            "`schedule.nightly` would train",
+            "missing",
+            "`schedule.nightly` needs the events of all shards, which only a lake has",
         ),
         (
             (
@@ -1314,7 +1314,7 @@ fn what_workers_share_belongs_to_one_key() {
                 &format!("{SCORED}[monitor.drift]\nmodel = \"risk\"\nsignal = \"psi\"\nabove = 0.2\nthen = [\"retrain\"]\n[project]"),
             ),
             "misplaced",
-            "`monitor.drift` would train",
+            "`monitor.drift` would train for what it sees in one shard",
         ),
         (("[kafka]\nbrokers = \"a.example:9092\"\n", ""), "missing", "add [kafka]"),
         (

@@ -31,6 +31,13 @@ amount = { type = "float64", required = true }
 source = "payments"
 entity = "card"
 columns = { n = "count(*) over lifetime" }
+[source.outcomes]
+time = "at"
+columns = { card = "int64", at = "timestamp", fraud = "bool" }
+[model.risk]
+on = "payments"
+inputs = ["payments.amount"]
+label = { source = "outcomes", value = "fraud", on = "card", within = "1h" }
 [decision.limit]
 on = "payments"
 policy = [{ when = "amount > 90", outcome = "review" }, { outcome = "approve" }]
@@ -220,8 +227,12 @@ fn a_shard_that_is_away_is_said_to_be_and_no_request_goes_in_circles() {
     assert_eq!((status, &said["error"]["code"]), (404, &json!("unknown_shard")), "{said}");
     let (status, said) = pair.json(0, "/v1/runs", None);
     assert_eq!((status, &said["error"]["code"]), (404, &json!("unknown_route")), "{said}");
-    let (status, said) = pair.json(1, "/v1/models/risk/train", Some(&json!({})));
-    assert_eq!((status, &said["error"]["code"]), (409, &json!("shared")), "{said}");
+    // What is about models is asked of any worker and done at shard 0.
+    for (path, why) in [("/v1/models/risk/train", "the event log is empty"), ("/v1/shards/1/models/risk/train", "done at shard 0")] {
+        let (status, said) = pair.json(1, path, Some(&json!({})));
+        assert_eq!((status, &said["error"]["code"]), (409, &json!("conflict")), "{said}");
+        assert!(said["error"]["message"].as_str().unwrap().contains(why), "{said}");
+    }
     let foreign = ureq::get(format!("http://{}/v1/shards", pair.workers[0].address)).header("host", "evil.example").call();
     assert!(matches!(foreign, Err(ureq::Error::StatusCode(403))));
 }

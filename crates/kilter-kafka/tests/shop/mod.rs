@@ -81,7 +81,9 @@ impl Shop {
     pub fn of(definitions: &str) -> Shop {
         let cluster = MockCluster::new(1).unwrap();
         // The mock makes no topics when asked to.
-        for (topic, partitions) in [("payments", 3), ("decisions", 2), ("dead", 1), ("shop.journal", 3), ("shop.shards", 3)] {
+        for (topic, partitions) in
+            [("payments", 3), ("decisions", 2), ("dead", 1), ("shop.journal", 3), ("shop.shards", 3), ("shop.control", 1)]
+        {
             cluster.create_topic(topic, partitions, 1).unwrap();
         }
         let dir = tempfile::tempdir().unwrap();

@@ -1,6 +1,7 @@
 //! A lake in a folder of the file system.
 //!
-//! A file is written in `_kilter/staging`, which Spark, DuckDB and pandas pass over, flushed, and moved to its place in one step.
+//! A file is written in `_kilter/staging`, which Spark, DuckDB and pandas pass over, flushed, and moved to its place in one step. Several shards, of one process or of
+//! several, write into one folder, and one of them may open it while another writes: each staged file has a name that nobody else has.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
@@ -153,7 +154,29 @@ fn absent<T>(result: std::io::Result<T>) -> std::io::Result<Option<T>> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
+
+    #[test]
+    fn several_write_into_one_folder_and_each_gets_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for shard in 0..4 {
+                let root = dir.path();
+                scope.spawn(move || {
+                    for number in 0..50 {
+                        let folder = Folder::open(root).unwrap();
+                        let (path, bytes) = (format!("{shard}/{number}"), format!("{shard}-{number}"));
+                        assert!(folder.create(&path, bytes.as_bytes()).unwrap());
+                        folder.put(&format!("{shard}/newest"), bytes.as_bytes()).unwrap();
+                        assert_eq!(folder.read(&path).unwrap().as_deref(), Some(bytes.as_bytes()));
+                        assert_eq!(folder.read(&format!("{shard}/newest")).unwrap().as_deref(), Some(bytes.as_bytes()));
+                    }
+                });
+            }
+        });
+    }
 
     #[test]
     fn files_are_placed_whole_or_not_at_all_and_leave_nothing_aside() {

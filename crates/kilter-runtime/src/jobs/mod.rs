@@ -2,5 +2,6 @@
 
 pub mod apply;
 pub mod import;
+pub mod shards;
 pub mod train;
 pub mod training_set;

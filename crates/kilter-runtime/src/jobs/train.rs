@@ -13,6 +13,7 @@ use kilter_store::metadata::{AliasChange, MetricPoint, NewModelVersion, NewRun, 
 
 use crate::catalog::Record;
 use crate::data::Data;
+use crate::jobs::shards;
 use crate::meaning::meaning;
 
 /// What to train, on which part of the log, and what for.
@@ -25,6 +26,8 @@ pub struct TrainRequest {
     pub to: Option<EventTime>,
     /// Records of the log that may be seen, exclusive: nothing after this offset exists for the job.
     pub until: Offset,
+    /// The same for each shard of a project that workers share, whose rows come from the lake; none: from the log.
+    pub shards: Option<Vec<Offset>>,
     /// The stream's time at `until`: labels are matured or not as of this moment.
     pub as_of: EventTime,
     /// What asked for it: `cli`, `api`, `schedule:NAME`, `monitor:NAME`.
@@ -102,7 +105,10 @@ fn fit_and_register(
     champion: Option<(u32, Arc<dyn Model>)>,
 ) -> anyhow::Result<TrainReport> {
     let model = &plan.models[request.model];
-    let observations = observe(data, plan, request.model, range, request.until)?;
+    let observations = match &request.shards {
+        Some(until) => shards::observe(&data.history, plan, request.model, range, until)?,
+        None => observe(data, plan, request.model, range, request.until)?,
+    };
     let trained = training::train(model, &observations, range, request.as_of, champion.as_ref().map(|(_, m)| m))?;
 
     let bytes = trained.model.to_bytes();
@@ -242,6 +248,10 @@ fn params(plan: &Plan, request: &TrainRequest, range: Range) -> BTreeMap<String,
         ("holdout".to_string(), model.holdout.to_string()),
         ("inputs".to_string(), model.inputs.len().to_string()),
     ]);
+    if let Some(until) = &request.shards {
+        let all: Vec<String> = until.iter().map(Offset::to_string).collect();
+        params.insert("until_offsets".to_string(), all.join(" "));
+    }
     if let Some(calibration) = &model.calibration {
         params.insert("calibration".to_string(), calibration.calibration.method.name().to_string());
         params.insert("calibration.share".to_string(), calibration.share.to_string());

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use kilter_core::{DataType, Offset, Problem, SourceId, Span, list};
 use kilter_features::expr::Expr;
-use kilter_pipeline::{ContextPlan, Lookup, Plan};
+use kilter_pipeline::{ClockMode, ContextPlan, Lookup, Plan};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -200,12 +200,24 @@ pub(super) fn check(document: &Document<'_>, definitions: &Definitions, plan: &P
     if definitions.lake.as_ref().is_some_and(|lake| lake.format == LakeFormat::Delta) {
         error("lake.format", "misplaced", "a Delta table has one writer".into(), hint);
     }
-    let hint = "train in one process that reads the same topics, and send the model to a worker: POST /v1/models/MODEL/versions";
-    let schedules = plan.schedules.iter().map(|s| ("schedule", &s.name));
-    let monitors = plan.monitors.iter().filter(|m| m.retrain).map(|m| ("monitor", &m.name));
-    if let Some((section, name)) = schedules.chain(monitors).next() {
-        let message = format!("`{section}.{name}` would train each shard's model on that shard alone");
-        error(&join(section, name), "misplaced", message, hint);
+    for schedule in &plan.schedules {
+        let path = join("schedule", &schedule.name);
+        if plan.clock == ClockMode::Event {
+            let hint = "leave `clock` of [project] out, or run the project as one process without [workers]";
+            error(&path, "misplaced", "workers train by the machine's clock: each shard has a stream's time of its own".into(), hint);
+        }
+        if definitions.lake.is_none() {
+            let message = format!("`schedule.{}` needs the events of all shards, which only a lake has", schedule.name);
+            error(&path, "missing", message, "add [lake] with a `url` that every worker reaches");
+        }
+        if let Some(message) = label_elsewhere(definitions, &plan.models[schedule.model].name) {
+            let key = key_of(plan.models[schedule.model].context.source);
+            error(&path, "spread", message, &format!("let `on` of its label name `{key}` too"));
+        }
+    }
+    if let Some(monitor) = plan.monitors.iter().find(|m| m.retrain) {
+        let message = format!("`monitor.{}` would train for what it sees in one shard", monitor.name);
+        error(&join("monitor", &monitor.name), "misplaced", message, "leave \"retrain\" out of `then`, and train by a schedule");
     }
 }
 
@@ -215,4 +227,13 @@ fn used_lookups<'a>(context: &'a ContextPlan, used: &[&Expr]) -> impl Iterator<I
     let slots = used.iter().flat_map(|expr| expr.slots()).filter(|slot| **slot < context.width);
     let used: BTreeSet<usize> = slots.filter_map(of).collect();
     used.into_iter().map(|lookup| &context.lookups[lookup])
+}
+
+/// Why a model's rows and their labels may lie in different shards.
+fn label_elsewhere(definitions: &Definitions, model: &str) -> Option<String> {
+    let def = definitions.model.get(model)?;
+    let label = def.label.as_ref()?;
+    let (own, of_label) = (definitions.shard_key(&def.on)?, definitions.shard_key(&label.source)?);
+    let by_key = label.on.iter().any(|(observation, label)| observation == own && label == of_label);
+    (!by_key).then(|| format!("the labels of model \"{model}\" are not joined by `{own}`, and may lie in another shard than its rows"))
 }

@@ -49,24 +49,6 @@ pub fn reports(parts: &[(Vec<usize>, Bytes)]) -> Answer {
     Ok(wire::json(if all_rejected { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK }, &report))
 }
 
-/// What each shard said, and all is well only if it is with each of them.
-pub fn shards(answers: &[(u32, StatusCode, Bytes)]) -> Response {
-    let failed = answers.iter().find(|(_, status, _)| !status.is_success());
-    let listed: Vec<Value> = answers
-        .iter()
-        .map(|(shard, status, bytes)| {
-            json!({ "shard": shard, "status": status.as_u16(), "answer": serde_json::from_slice::<Value>(bytes).unwrap_or_default() })
-        })
-        .collect();
-    let mut whole = json!({ "shards": listed });
-    if let Some((shard, _, _)) = failed {
-        let message = format!("shard {shard} did not do it; `shards` says what each answered");
-        whole["error"] =
-            json!({ "code": "not_everywhere", "message": message, "hint": "send it again once the cause is gone: the others do it anew" });
-    }
-    wire::json(failed.map_or(StatusCode::OK, |(_, status, _)| *status), &whole)
-}
-
 /// One text of the figures of several shards: each sample gets a label `shard`, and the samples of a family stay together.
 pub fn metrics(texts: &[(u32, String)]) -> Response {
     let mut families: BTreeMap<&str, (Vec<&str>, String)> = BTreeMap::new();
@@ -142,14 +124,5 @@ mod tests {
         assert_eq!((&report["accepted"], &report["rejected"], rows), (&json!(1), &json!(3), vec![2, 3, 4]));
         let none = reports(&[(vec![0], part(0, &[0]))]).unwrap();
         assert_eq!(none.status(), StatusCode::UNPROCESSABLE_ENTITY);
-    }
-
-    #[tokio::test]
-    async fn what_one_shard_did_not_do_is_not_done() {
-        let said = |shard, status| (shard, status, Bytes::from_static(b"{}"));
-        assert_eq!(shards(&[said(0, StatusCode::OK), said(1, StatusCode::CREATED)]).status(), StatusCode::OK);
-        let response = shards(&[said(0, StatusCode::OK), said(1, StatusCode::CONFLICT)]);
-        assert_eq!(response.status(), StatusCode::CONFLICT);
-        assert!(text(response).await.contains("shard 1 did not do it"));
     }
 }

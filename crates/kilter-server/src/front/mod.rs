@@ -36,7 +36,7 @@ use tokio::sync::Semaphore;
 
 use crate::app::{Answer, Host, ok};
 use crate::error::ApiError;
-use crate::input::{DECIDE_BODY, MODEL_BODY, Segments, read};
+use crate::input::{DECIDE_BODY, Segments, read};
 use crate::serve::ServeOptions;
 use crate::{observe, wire};
 
@@ -83,8 +83,7 @@ pub fn router(shards: Arc<Shards>, options: &ServeOptions) -> Router {
         .route("/v1/features/{view}/{key}", get(features))
         .route("/v1/decisions/{id}", get(decision))
         .route("/v1/decisions/{id}/replay", post(decision))
-        .route("/v1/models/{model}/train", post(train))
-        .route("/v1/models/{model}/{*rest}", post(every_shard))
+        .route("/v1/models/{model}/{*rest}", post(models))
         .route("/healthz", get(healthy))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
@@ -207,23 +206,9 @@ async fn events(State(front): State<Front>, Segments(source): Segments<String>, 
     merge::reports(&answers)
 }
 
-/// What changes the models of a project is done at every shard, one after the other.
-async fn every_shard(State(front): State<Front>, request: Request) -> Answer {
-    let (parts, body) = request.into_parts();
-    let body = read(&parts.headers, body, MODEL_BODY, "a model file is sent as it is").await?;
-    let mut answers = Vec::new();
-    for shard in 0..front.0.shards.workers.shards {
-        let response = front.to_shard(shard, Sent::AsItCame, rebuilt(&parts, parts.headers.clone(), body.clone())).await;
-        let (status, bytes) = whole(response.unwrap_or_else(IntoResponse::into_response)).await?;
-        answers.push((shard, status, bytes));
-    }
-    Ok(merge::shards(&answers))
-}
-
-/// Each shard would learn from its own events alone.
-async fn train() -> ApiError {
-    ApiError::new(StatusCode::CONFLICT, "shared", "no worker has the events of all shards, which a training needs")
-        .hint("train in one process that reads the same topics, and send the model here: POST /v1/models/MODEL/versions".to_string())
+/// What changes the models of a project is done at shard 0, which all shards follow.
+async fn models(State(front): State<Front>, request: Request) -> Answer {
+    front.to_shard(0, Sent::AsItCame, request).await
 }
 
 async fn healthy() -> Answer {

@@ -98,9 +98,10 @@ impl Metadata {
         Ok(ModelVersion { version: next, spec: spec.clone() })
     }
 
-    /// Registers a version under the number that it has elsewhere, of which the log speaks.
+    /// Registers a version under the number that it has elsewhere, of which the log speaks. One of that number that was registered here only, and that no log speaks of,
+    /// makes room for it.
     ///
-    /// Errors: as [`Metadata::register_version`], and [`MetadataError::Database`] when there is a version of that number.
+    /// Errors: as [`Metadata::register_version`].
     pub async fn restore_version(&self, version: u32, spec: &NewModelVersion) -> Result<()> {
         self.register(spec, Some(version)).await.map(|_| ())
     }
@@ -119,6 +120,10 @@ impl Metadata {
                        trained_to, metrics, definition_hash, notes)
                    VALUES ($1, COALESCE($12, (SELECT COALESCE(MAX(version), 0) + 1 FROM model_versions WHERE model = $1)),
                        $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+                   ON CONFLICT (model, version) DO UPDATE SET
+                       run_id = excluded.run_id, created_at = excluded.created_at, artifact = excluded.artifact, kind = excluded.kind,
+                       inputs = excluded.inputs, trained_from = excluded.trained_from, trained_to = excluded.trained_to,
+                       metrics = excluded.metrics, definition_hash = excluded.definition_hash, notes = excluded.notes
                    RETURNING version";
         let version: i64 = sqlx::query_scalar(sql)
             .bind(&spec.model)
