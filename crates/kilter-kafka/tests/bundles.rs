@@ -231,13 +231,13 @@ async fn a_folder_that_the_journal_does_not_reach_is_made_anew() {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             char::from(b'a' + (seed >> 33) as u8 % 26)
         })
-        .take(8_000)
+        .take(40_000)
         .collect()
     };
     let consumer: BaseConsumer = rdkafka::ClientConfig::new().set("bootstrap.servers", shop.cluster.bootstrap_servers()).create().unwrap();
     let low = |shard| consumer.fetch_watermarks("shop.journal", shard, Duration::from_secs(10)).unwrap().0;
     while (0..SHARDS as i32).any(|shard| low(shard) == 0) {
-        shop.pay_with(300, &mut noise);
+        shop.pay_with(60, &mut noise);
         until("payments", || taken(&[&second]) == shop.sent).await;
     }
     // Of all that came before, the journal may still lose something.
