@@ -124,14 +124,14 @@ impl Worker {
         let listener = shared.listener()?;
         let mut worker = Worker { shared, stopping, threads: Vec::new() };
         worker.spawn("owners", move |shared, stopping| shared.listen(&listener, stopping))?;
-        worker.spawn("member", move |shared, stopping| shared.be_member(&member, stopping))?;
+        worker.spawn("member", move |shared, stopping| shared.be_member(member, stopping))?;
         for bringing in bringing {
             worker.spawn("repartition", move |shared, stopping| bringing.run(&shared.runtime, stopping))?;
         }
         Ok(worker)
     }
 
-    fn spawn(&mut self, name: &str, run: impl FnOnce(&Shared, &AtomicBool) + Send + 'static) -> anyhow::Result<()> {
+    fn spawn(&mut self, name: &str, run: impl FnOnce(&Arc<Shared>, &AtomicBool) + Send + 'static) -> anyhow::Result<()> {
         let (shared, stopping) = (Arc::clone(&self.shared), Arc::clone(&self.stopping));
         let thread = std::thread::Builder::new().name(name.into()).spawn(move || run(&shared, &stopping));
         self.threads.push(thread.with_context(|| format!("no thread for {name}"))?);
@@ -215,17 +215,32 @@ impl Shared {
         Ok(consumer)
     }
 
-    fn be_member(&self, consumer: &BaseConsumer<Membership>, stopping: &AtomicBool) {
+    fn be_member(self: &Arc<Self>, mut consumer: BaseConsumer<Membership>, stopping: &AtomicBool) {
+        let mut backoff = Backoff::new();
         while !stopping.load(Ordering::Acquire) {
             match consumer.poll(Backoff::STEP) {
                 Some(Err(e)) if !client::passes(&e) => tracing::warn!(error = %e, "the group"),
                 _ => {}
             }
+            // Such as by the newer protocol, while the group still waits for the one that had this name and was killed.
+            if let Some((code, reason)) = consumer.client().fatal_error() {
+                tracing::warn!(error = %code, reason, again_in = ?backoff.next(), "the worker joins the group anew");
+                self.end_all();
+                backoff.wait(stopping);
+                match self.member() {
+                    Ok(anew) => consumer = anew,
+                    Err(e) => tracing::warn!(error = %format!("{e:#}"), "the group could not be joined"),
+                }
+            }
         }
-        let all: Vec<u32> = lock(&self.running).keys().copied().collect();
-        self.end(&all);
+        self.end_all();
         consumer.unsubscribe();
         // Leaving is told to the broker when the consumer is dropped.
+    }
+
+    fn end_all(&self) {
+        let all: Vec<u32> = lock(&self.running).keys().copied().collect();
+        self.end(&all);
     }
 
     fn listener(&self) -> anyhow::Result<BaseConsumer<Logged>> {

@@ -9,13 +9,12 @@ use std::time::{Duration, Instant};
 use kilter_core::Value;
 use kilter_kafka::Worker;
 use kilter_pipeline::Decision;
-use kilter_runtime::jobs::import::ImportRequest;
 use kilter_runtime::project::Shard;
 use kilter_runtime::{BundleStatus, Service};
 use kilter_store::dead_letter::DeadLetterQuery;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::Producer;
-use shop::{DEFINITIONS, SCORED, SHARDS, STUMP, Shop, check, here, stop, taken, until, versions};
+use shop::{DEFINITIONS, SCORED, SHARDS, Shop, check, here, import_stump, stop, taken, until, versions};
 
 /// Bundles as often as there are snapshots, and payments with ids.
 fn bundled(more: &str) -> Shop {
@@ -231,13 +230,13 @@ async fn a_folder_that_the_journal_does_not_reach_is_made_anew() {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             char::from(b'a' + (seed >> 33) as u8 % 26)
         })
-        .take(8_000)
+        .take(40_000)
         .collect()
     };
     let consumer: BaseConsumer = rdkafka::ClientConfig::new().set("bootstrap.servers", shop.cluster.bootstrap_servers()).create().unwrap();
     let low = |shard| consumer.fetch_watermarks("shop.journal", shard, Duration::from_secs(10)).unwrap().0;
     while (0..SHARDS as i32).any(|shard| low(shard) == 0) {
-        shop.pay_with(300, &mut noise);
+        shop.pay_with(60, &mut noise);
         until("payments", || taken(&[&second]) == shop.sent).await;
     }
     // Of all that came before, the journal may still lose something.
@@ -257,11 +256,7 @@ async fn a_model_goes_with_a_bundle() {
     let first = shop.worker("first").await;
     shop.pay(60);
     check(&shop, &[&first]).await;
-    for service in here(&first).values() {
-        let (file, bytes, trigger) = ("stump.txt".into(), STUMP.as_bytes().to_vec(), "api".into());
-        let request = ImportRequest { model: 0, file, bytes, by_position: false, promote: true, trigger };
-        assert_eq!(service.import(request).await.unwrap().version, 1);
-    }
+    import_stump(&first).await;
     pay_for_bundles(&mut shop, &first).await;
     pay_for_bundles(&mut shop, &first).await;
     stop(first).await;

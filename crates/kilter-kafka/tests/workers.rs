@@ -5,17 +5,16 @@ mod shop;
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kilter_core::Value;
 use kilter_kafka::{Worker, WorkerOptions};
-use kilter_runtime::jobs::import::ImportRequest;
 use kilter_runtime::shards::Place;
 use kilter_runtime::{Service, StartOptions, project};
 use kilter_store::dead_letter::DeadLetterQuery;
 use kilter_store::log::{Log, LogOptions};
 use rdkafka::producer::Producer;
-use shop::{CARDS, DEFINITIONS, SCORED, SHARDS, STUMP, Shop, check, here, json, stop, taken, until, versions};
+use shop::{CARDS, DEFINITIONS, SCORED, SHARDS, Shop, check, here, import_stump, json, stop, taken, until, versions};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn shards_go_from_worker_to_worker_and_nothing_is_lost_or_done_twice() {
@@ -86,17 +85,7 @@ async fn a_model_goes_with_its_shard() {
     let first = shop.worker("first").await;
     check(&shop, &[&first]).await;
     assert!(versions(&first).iter().all(|version| *version == 0));
-    let (file, bytes, trigger) = ("stump.txt".into(), STUMP.as_bytes().to_vec(), "api".into());
-    let request = ImportRequest { model: 0, file, bytes, by_position: false, promote: true, trigger };
-    assert_eq!(here(&first)[&0].import(request).await.unwrap().version, 1);
-    // Said by shard 0, and done by all.
-    let began = Instant::now();
-    for service in here(&first).values() {
-        while service.data.metadata.alias("risk", "champion").await.unwrap().is_none() {
-            assert!(began.elapsed() < Duration::from_secs(90), "waited for every shard");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
+    import_stump(&first).await;
     shop.pay(60);
     check(&shop, &[&first]).await;
     let scored = |worker: &Worker| versions(worker).iter().filter(|version| **version == 1).count();

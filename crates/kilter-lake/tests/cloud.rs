@@ -47,6 +47,9 @@ type Reply = (&'static str, (Vec<u8>, Option<String>));
 fn act(method: &str, target: &str, headers: &BTreeMap<String, String>, body: Vec<u8>, objects: &mut BTreeMap<String, Vec<u8>>) -> Reply {
     // Names in the target are escaped.
     let key = target.replace("%3D", "=");
+    if let Some((_, query)) = target.split_once('?').filter(|(_, query)| query.contains("list-type=2")) {
+        return ("200 OK", (listed(query, objects).into_bytes(), None));
+    }
     match (method, objects.get(&key)) {
         ("PUT", Some(_)) if headers.get("if-none-match").is_some_and(|v| v == "*") => ("412 Precondition Failed", (Vec::new(), None)),
         ("PUT", _) => {
@@ -73,6 +76,22 @@ fn act(method: &str, target: &str, headers: &BTreeMap<String, String>, body: Vec
         }
         _ => ("404 Not Found", (Vec::new(), None)),
     }
+}
+
+/// The objects right under a prefix.
+fn listed(query: &str, objects: &BTreeMap<String, Vec<u8>>) -> String {
+    let prefix = query.split('&').find_map(|pair| pair.strip_prefix("prefix=")).unwrap_or_default().replace("%2F", "/");
+    let mut answer = String::from("<ListBucketResult><IsTruncated>false</IsTruncated>");
+    for (key, object) in objects {
+        let name = key.strip_prefix("/bucket/").unwrap_or_default();
+        if name.strip_prefix(&prefix).is_some_and(|rest| !rest.contains('/')) {
+            let size = object.len();
+            answer += &format!(
+                "<Contents><Key>{name}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>1</ETag><Size>{size}</Size></Contents>"
+            );
+        }
+    }
+    answer + "</ListBucketResult>"
 }
 
 fn event(n: u64) -> Vec<u8> {
@@ -107,7 +126,8 @@ fn a_lake_on_object_storage_fills_compacts_and_reads_back() {
     let properties =
         [("aws_endpoint", endpoint.as_str()), ("aws_allow_http", "true"), ("aws_skip_signature", "true"), ("aws_region", "somewhere")];
     let properties = properties.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-    let open = || Lake::open(storage::open("s3://bucket/some/prefix", Path::new("."), &properties).unwrap(), 0, Format::Delta).unwrap();
+    let place = || storage::open("s3://bucket/some/prefix", Path::new("."), &properties).unwrap();
+    let open = || Lake::open(place(), 0, Format::Delta).unwrap();
     let lake = open();
     let second = open();
     fill(&lake, 100).unwrap();
@@ -123,6 +143,8 @@ fn a_lake_on_object_storage_fills_compacts_and_reads_back() {
         assert_eq!((found, record), (offset, event(offset).as_slice()));
     }
     assert!(reader.next_record().unwrap().is_none());
+    assert_eq!(place().list("_kilter/00000").unwrap(), ["current.json"]);
+    assert_eq!(place().list("_kilter/nowhere").unwrap(), [""; 0]);
     let files = objects.lock().unwrap().keys().filter(|key| key.ends_with(".parquet")).count();
     assert_eq!(files, again.state().files.len(), "what was compacted is gone: {:?}", objects.lock().unwrap().keys());
     assert!(objects.lock().unwrap().keys().any(|key| key.starts_with("/bucket/some/prefix/events/source=payments/date=2026-02-25/")));

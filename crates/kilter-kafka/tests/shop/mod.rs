@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use kilter_core::Value;
 use kilter_kafka::{Worker, WorkerOptions};
 use kilter_pipeline::{Decision, Layout};
+use kilter_runtime::jobs::import::ImportRequest;
 use kilter_runtime::project::{Shard, WorkersDef};
 use kilter_runtime::shards::Place;
 use kilter_runtime::{Record, Service, StartOptions, project};
@@ -257,4 +258,19 @@ pub fn versions(worker: &Worker) -> Vec<u32> {
         found.iter().map(|d| d.decision.version.unwrap_or(0)).collect()
     };
     here(worker).values().flat_map(|service| of(service)).collect()
+}
+
+/// Imports the stump at shard 0, and waits until every shard has it in service.
+pub async fn import_stump(worker: &Worker) {
+    let (file, bytes, trigger) = ("stump.txt".into(), STUMP.as_bytes().to_vec(), "api".into());
+    let request = ImportRequest { model: 0, file, bytes, by_position: false, promote: true, trigger };
+    assert_eq!(here(worker)[&0].import(request).await.unwrap().version, 1);
+    // Said by shard 0, and done by all.
+    let began = Instant::now();
+    for service in here(worker).values() {
+        while service.data.metadata.alias("risk", "champion").await.unwrap().is_none() {
+            assert!(began.elapsed() < Duration::from_secs(90), "waited for every shard");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
 }
