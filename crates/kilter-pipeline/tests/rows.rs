@@ -148,7 +148,8 @@ proptest! {
     fn logs_that_share_entities_give_the_rows_of_one(seed: u64) {
         let mut rng = Rng::seeded(seed);
         let plan = World { label: LabelBy::Card, ..World::random(&mut rng) }.plan();
-        let mut events = history(&mut rng, Shape::random(&mut rng));
+        let shape = Shape::random(&mut rng);
+        let mut events = history(&mut rng, shape);
         // Late or not is a matter of one log.
         events.sort_by_key(|e| e.time);
         let label = plan.models[SIMPLE].label.as_ref().unwrap();
