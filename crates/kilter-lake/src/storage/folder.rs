@@ -154,7 +154,6 @@ fn absent<T>(result: std::io::Result<T>) -> std::io::Result<Option<T>> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
 
     use super::*;
 
