@@ -17,6 +17,9 @@ use tokio::runtime::Handle;
 /// How long a question to the cluster may take.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Largest message, in bytes, of the topics that workers keep records of others in: one record, and a little.
+pub const LARGEST_MESSAGE: &str = "68000000";
+
 /// What every client of this project has in common.
 #[derive(Clone, Debug)]
 pub struct Settings {

@@ -87,6 +87,7 @@ pub fn take_over(settings: &Settings, project: &Project, shard: &Shard, runtime:
     let mut config = settings.config(&purpose);
     config.set("transactional.id", format!("{topic}.{}", shard.number)).set("linger.ms", "0");
     client::usual(&mut config, &[("compression.type", "zstd"), ("transaction.timeout.ms", "10000"), ("message.timeout.ms", "10000")]);
+    config.set("message.max.bytes", client::LARGEST_MESSAGE);
     let producer = Producer::new(&config, runtime)?;
     producer.library().init_transactions(PATIENCE).context("the journal could not be taken over")?;
     std::fs::create_dir_all(&shard.data).with_context(|| format!("cannot make the data folder {}", shard.data.display()))?;
@@ -434,16 +435,24 @@ pub enum Ended {
 
 impl Owned {
     /// Sends the log's records to the journal until told to stop; tells `shipped` how far it has come. Dropping `shipped` tells those who wait that it will not go on.
-    pub fn ship(mut self, data: &Arc<Data>, shipped: watch::Sender<u64>, runtime: &Handle, stopping: &AtomicBool) -> Ended {
-        match self.run(data, &shipped, runtime, stopping) {
+    /// Once `told` to let the shard go it tries no longer than it must.
+    pub fn ship(
+        mut self,
+        data: &Arc<Data>,
+        shipped: watch::Sender<Agreed>,
+        runtime: &Handle,
+        told: &AtomicBool,
+        stopping: &AtomicBool,
+    ) -> Ended {
+        match self.run(data, &shipped, runtime, (told, stopping)) {
             Ok(()) => Ended::Stopped,
             Err(e) => Ended::Lost(e),
         }
     }
 
-    /// Up to where the event log is in the journal.
-    pub fn shipped(&self) -> u64 {
-        self.agreed.events
+    /// Up to where the logs are in the journal.
+    pub fn shipped(&self) -> Agreed {
+        self.agreed
     }
 
     /// The topic of the journal, and the places where it stands together with the logs.
@@ -452,23 +461,29 @@ impl Owned {
     }
 
     /// Says something in another topic, as only the owner of the journal can.
-    pub fn announce(&self, topic: &str, key: &str, value: &[u8]) -> anyhow::Result<()> {
+    pub fn announce(&self, topic: &str, key: &str, value: &[u8], told: &AtomicBool) -> anyhow::Result<()> {
         let record = || BaseRecord::with_opaque_to(topic, 0).partition(self.shard as i32).key(key).payload(value);
-        self.commit(|batch| self.producer.send(batch, record())).map(|_| ())
+        self.commit(told, |batch| self.producer.send(batch, record())).map(|_| ())
     }
 
-    fn run(&mut self, data: &Data, shipped: &watch::Sender<u64>, runtime: &Handle, stopping: &AtomicBool) -> anyhow::Result<()> {
+    fn run(
+        &mut self,
+        data: &Data,
+        shipped: &watch::Sender<Agreed>,
+        runtime: &Handle,
+        (told, stopping): (&AtomicBool, &AtomicBool),
+    ) -> anyhow::Result<()> {
         let mut appended = data.events.watch_appended();
         let mut noted = Instant::now();
-        shipped.send_replace(self.agreed.events);
+        shipped.send_replace(self.agreed);
         loop {
             let stop = stopping.load(Ordering::Acquire);
             let end = *appended.borrow_and_update();
             // Asked after the log: a record that speaks of a dead letter never goes out before it.
             let dead = data.dead_letters.log().next_offset();
             if self.agreed.events < end || self.agreed.dead_letters < dead {
-                self.send(data, end, dead)?;
-                shipped.send_replace(self.agreed.events);
+                self.send(data, end, dead, told)?;
+                shipped.send_replace(self.agreed);
             } else if stop {
                 return self.write_down(data);
             } else {
@@ -490,7 +505,7 @@ impl Owned {
     }
 
     /// One transaction with what fits of the logs up to these offsets.
-    fn send(&mut self, data: &Data, events: u64, dead_letters: u64) -> anyhow::Result<()> {
+    fn send(&mut self, data: &Data, events: u64, dead_letters: u64, told: &AtomicBool) -> anyhow::Result<()> {
         let mut stretch = Stretch::default();
         if let Some((count, bytes)) = data.catalog_beyond(self.catalog) {
             stretch.messages.push([&[CATALOG], bytes.as_slice()].concat());
@@ -514,7 +529,7 @@ impl Owned {
                 Ok(())
             })?;
         }
-        let position = self.commit(|batch| {
+        let position = self.commit(told, |batch| {
             for message in &stretch.messages {
                 let record = BaseRecord::<(), [u8], usize>::with_opaque_to(&self.topic, 0);
                 self.producer.send(batch, record.partition(self.shard as i32).payload(message))?;
@@ -532,7 +547,8 @@ impl Owned {
     }
 
     /// One transaction of what `produce` sends as the batch that it is told, or as the one after it. Gives the largest offset that one of the former's records came to lie at, and one.
-    fn commit(&self, produce: impl Fn(usize) -> Result<(), KafkaError>) -> anyhow::Result<u64> {
+    /// What fails is tried again until `told` to let the shard go.
+    fn commit(&self, told: &AtomicBool, produce: impl Fn(usize) -> Result<(), KafkaError>) -> anyhow::Result<u64> {
         let producer = self.producer.library();
         loop {
             let batch = 2 * self.begun.get();
@@ -550,7 +566,8 @@ impl Owned {
                 }
                 // What was sent within the transaction failed; so will its commit, without harm.
                 Err(KafkaError::MessageProduction(code))
-                    if code != RDKafkaErrorCode::Fenced && producer.client().fatal_error().is_none() =>
+                    if !matches!(code, RDKafkaErrorCode::Fenced | RDKafkaErrorCode::MessageSizeTooLarge)
+                        && producer.client().fatal_error().is_none() =>
                 {
                     tracing::warn!(shard = self.shard, error = %code, "a transaction of the journal is begun anew");
                 }
@@ -558,6 +575,11 @@ impl Owned {
             }
             self.producer.give_up();
             self.to_the_end(|| producer.abort_transaction(PATIENCE)).context("a transaction could not be given up")?;
+            if told.load(Ordering::Acquire) {
+                // Whoever goes on reads the journal, and knows of nothing else.
+                bail!("the journal takes nothing, and the shard goes elsewhere");
+            }
+            std::thread::sleep(Backoff::STEP);
         }
     }
 

@@ -127,7 +127,7 @@ impl Producer {
         self.library.context().changed.notified().await;
     }
 
-    /// Waits until a batch has arrived.
+    /// Waits until a batch has arrived, and nothing else is under way.
     ///
     /// # Errors
     /// As [`Producer::arrived`]; the time is over.
@@ -135,6 +135,10 @@ impl Producer {
         let until = Instant::now() + patience;
         loop {
             if let Some(next) = self.arrived(batch)? {
+                // The library counts a record until the acknowledgement was taken in to its end, and would look again only a tenth of a second later.
+                while self.library.in_flight_count() > 0 && Instant::now() < until {
+                    std::thread::sleep(Duration::from_micros(50));
+                }
                 return Ok(next);
             }
             if Instant::now() > until {

@@ -14,10 +14,11 @@ use kilter_connect::RowFormat;
 use kilter_core::EventTime;
 use kilter_runtime::project::{Project, SourceDef, Start, WorkersDef, key_text};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, ConsumerGroupMetadata, Rebalance};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, ConsumerGroupMetadata};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers as _, Message as _, OwnedHeaders, OwnedMessage};
 use rdkafka::producer::{BaseRecord, Producer as _};
+use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 
@@ -55,12 +56,21 @@ pub struct Bringing {
     producer: ClientConfig,
 }
 
-/// Notes when partitions go: what was read of them is not this worker's to send any more.
-#[derive(Default)]
+/// This worker among those of the group.
 struct Membership {
-    revoked: AtomicBool,
+    start: Start,
+    state: Mutex<Member>,
+}
+
+#[derive(Default)]
+struct Member {
+    /// What was read is not this worker's to send any more.
+    revoked: bool,
     /// As what it is a member, since it was last given partitions. Asked for later it might say that it is none: then nobody would be fenced off.
-    member: Mutex<Option<ConsumerGroupMetadata>>,
+    identity: Option<ConsumerGroupMetadata>,
+    /// Where partitions are begun that the group has no position of: decided once, with the first transaction.
+    begun: Option<TopicPartitionList>,
+    problem: Option<anyhow::Error>,
 }
 
 impl ClientContext for Membership {
@@ -74,16 +84,75 @@ impl ClientContext for Membership {
 }
 
 impl ConsumerContext for Membership {
-    fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        if !matches!(rebalance, Rebalance::Assign(_)) {
-            self.revoked.store(true, Ordering::Release);
-            *lock(&self.member) = None;
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, event: RDKafkaRespErr, given: &mut TopicPartitionList) {
+        let mut state = lock(&self.state);
+        *state = Member { revoked: true, ..Member::default() };
+        let outcome = match event {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.place(consumer, given).and_then(|(places, begun)| {
+                consumer.assign(&places)?;
+                state.identity = consumer.group_metadata();
+                state.begun = Some(begun).filter(|begun| begun.count() > 0);
+                Ok(())
+            }),
+            _ => consumer.unassign().map_err(anyhow::Error::new),
+        };
+        state.problem = outcome.err();
+    }
+}
+
+impl Membership {
+    /// Where each of the partitions is read from, and those of them that the group has no position of.
+    fn place(&self, consumer: &BaseConsumer<Self>, given: &TopicPartitionList) -> anyhow::Result<(TopicPartitionList, TopicPartitionList)> {
+        let committed = consumer.committed_offsets(given.clone(), PATIENCE).context("no broker tells how far the group has come")?;
+        let (mut places, mut begun) = (TopicPartitionList::new(), TopicPartitionList::new());
+        for element in committed.elements() {
+            let (topic, partition) = (element.topic(), element.partition());
+            let ends = consumer.fetch_watermarks(topic, partition, PATIENCE);
+            let (low, high) = ends.with_context(|| format!("no broker tells where partition {partition} of \"{topic}\" begins"))?;
+            let next = match element.offset() {
+                Offset::Offset(next) if next > high => {
+                    tracing::error!(
+                        topic,
+                        partition,
+                        read_up_to = next,
+                        ends_at = high,
+                        "more was read from the topic than it has: it was made anew, and is not read"
+                    );
+                    continue;
+                }
+                Offset::Offset(next) if next < low => {
+                    tracing::error!(
+                        topic,
+                        partition,
+                        lost = low - next,
+                        "Kafka has removed records that were not brought to their shards: they are passed over"
+                    );
+                    low
+                }
+                Offset::Offset(next) => next,
+                _ => {
+                    let next = self.first(consumer, topic, partition, (low, high))?;
+                    begun.add_partition_offset(topic, partition, Offset::Offset(next))?;
+                    next
+                }
+            };
+            places.add_partition_offset(topic, partition, Offset::Offset(next))?;
         }
+        Ok((places, begun))
     }
 
-    fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        if matches!(rebalance, Rebalance::Assign(_)) {
-            *lock(&self.member) = consumer.group_metadata();
+    fn first(&self, consumer: &BaseConsumer<Self>, topic: &str, partition: i32, (low, high): (i64, i64)) -> anyhow::Result<i64> {
+        match self.start {
+            Start::Earliest => Ok(low),
+            Start::Latest => Ok(high),
+            Start::At(time) => {
+                let mut asked = TopicPartitionList::new();
+                asked.add_partition_offset(topic, partition, Offset::Offset(time.0.div_euclid(1000)))?;
+                let found = consumer.offsets_for_times(asked, PATIENCE).context("no broker tells which records have that timestamp")?;
+                // None is so late: then from the end on.
+                let offset = found.elements().first().map(|element| element.offset());
+                Ok(if let Some(Offset::Offset(offset)) = offset { offset } else { high })
+            }
         }
     }
 }
@@ -109,10 +178,12 @@ impl Bringing {
         // With all partitions of a member going at once, what it has read and not sent on can be forgotten.
         consumer.set("group.protocol", "classic").set("partition.assignment.strategy", "roundrobin");
         consumer.set("group.id", &topic).set("enable.auto.commit", "false").set("isolation.level", "read_committed");
-        consumer.set("auto.offset.reset", if def.start == Start::Latest { "latest" } else { "earliest" });
+        // A position that is not there any more is told of, never jumped over unseen.
+        consumer.set("auto.offset.reset", "error");
         client::usual(&mut consumer, &[("session.timeout.ms", "10000"), ("fetch.wait.max.ms", "100")]);
         let mut producer = settings.config(&purpose);
         producer.set("transactional.id", format!("{topic}.{worker}")).set("linger.ms", "1");
+        producer.set("message.max.bytes", client::LARGEST_MESSAGE);
         client::usual(&mut producer, &[("compression.type", "zstd"), ("transaction.timeout.ms", "10000"), ("message.timeout.ms", "10000")]);
         let from = def.topic.clone().with_context(|| format!("source `{name}` has no topic"))?;
         Ok(Bringing { source: name.to_owned(), start: def.start, from, to: topic, workers, key, format, decoder, consumer, producer })
@@ -133,26 +204,30 @@ impl Bringing {
     fn stretch(&self, runtime: &Handle, stopping: &AtomicBool, backoff: &mut Backoff) -> anyhow::Result<()> {
         let producer = Producer::new(&self.producer, runtime)?;
         producer.library().init_transactions(PATIENCE).context("no transactions")?;
-        let consumer: BaseConsumer<Membership> = self.consumer.create_with_context(Membership::default()).map_err(client::refused)?;
+        let consumer: BaseConsumer<Membership> =
+            self.consumer.create_with_context(Membership { start: self.start, state: Mutex::default() }).map_err(client::refused)?;
         consumer.subscribe(&[&self.from]).context("the group could not be joined")?;
         let mut transactions = 0;
         while !stopping.load(Ordering::Acquire) {
             let read = self.read(&consumer)?;
-            if read.is_empty() {
+            let mut state = lock(&consumer.context().state);
+            let Some(identity) = &state.identity else { continue };
+            let mut positions = state.begun.clone().unwrap_or_default();
+            behind(&read, &mut positions)?;
+            if positions.count() == 0 {
                 continue;
             }
-            transactions += 1;
             let brought = self.bring(&read)?;
+            transactions += 1;
             let library = producer.library();
             library.begin_transaction().context("no transaction could be begun")?;
             for record in &brought {
                 producer.send(transactions, record.outgoing(&self.to)).context("a record could not be sent")?;
             }
             producer.wait(transactions, ARRIVAL).context("a record was not delivered")?;
-            let member = lock(&consumer.context().member);
-            let member = member.as_ref().context("this worker is no member of the group any more")?;
-            library.send_offsets_to_transaction(&behind(&read)?, member, PATIENCE).context("the transaction's positions")?;
+            library.send_offsets_to_transaction(&positions, identity, PATIENCE).context("the transaction's positions")?;
             library.commit_transaction(PATIENCE).context("the transaction was not committed")?;
+            state.begun = None;
             backoff.reset();
         }
         Ok(())
@@ -164,9 +239,14 @@ impl Bringing {
         let mut patience = Backoff::STEP;
         while read.len() < TRANSACTION {
             let polled = consumer.poll(patience);
-            if consumer.context().revoked.swap(false, Ordering::AcqRel) {
+            let mut state = lock(&consumer.context().state);
+            if let Some(problem) = state.problem.take() {
+                return Err(problem);
+            }
+            if std::mem::take(&mut state.revoked) {
                 read.clear();
             }
+            drop(state);
             match polled {
                 None => break,
                 Some(Ok(message)) => read.push(message.detach()),
@@ -181,7 +261,7 @@ impl Bringing {
     /// Each record with the shard that it belongs to.
     fn bring<'a>(&self, read: &'a [OwnedMessage]) -> anyhow::Result<Vec<Brought<'a>>> {
         let mut brought = Vec::new();
-        for message in read.iter().filter(|message| self.is_wanted(message)) {
+        for message in read {
             let payload = message.payload();
             let arrived = EventTime(message.timestamp().to_millis().unwrap_or(0).saturating_mul(1000));
             let row = match self.decoder.frame(payload) {
@@ -201,13 +281,6 @@ impl Bringing {
             brought.push(Brought { shard, key, message });
         }
         Ok(brought)
-    }
-
-    fn is_wanted(&self, message: &OwnedMessage) -> bool {
-        match (self.start, message.timestamp().to_millis()) {
-            (Start::At(time), Some(millis)) => millis.saturating_mul(1000) >= time.0,
-            _ => true,
-        }
     }
 }
 
@@ -233,15 +306,14 @@ impl Brought<'_> {
     }
 }
 
-/// The positions behind the records.
-fn behind(read: &[OwnedMessage]) -> anyhow::Result<TopicPartitionList> {
-    let mut list = TopicPartitionList::new();
+/// Moves the positions behind the records.
+fn behind(read: &[OwnedMessage], positions: &mut TopicPartitionList) -> anyhow::Result<()> {
     for message in read {
         let next = Offset::Offset(message.offset() + 1);
-        match list.find_partition(message.topic(), message.partition()) {
+        match positions.find_partition(message.topic(), message.partition()) {
             Some(mut of) => of.set_offset(next)?,
-            None => list.add_partition_offset(message.topic(), message.partition(), next)?,
+            None => positions.add_partition_offset(message.topic(), message.partition(), next)?,
         }
     }
-    Ok(list)
+    Ok(())
 }

@@ -298,15 +298,16 @@ impl Sink {
             Feed::Decisions(_) if batch.cursor > line.sent => {
                 runtime.block_on(self.service.data.settled(batch.cursor)).context("the event log could not be made durable")?;
             }
-            Feed::DeadLetters if !self.service.data.has_journal() => {
-                runtime.block_on(self.log().durable(batch.position)).context("the dead letters could not be made durable")?;
+            Feed::DeadLetters => {
+                let settled = self.service.data.dead_letters_settled(batch.position);
+                runtime.block_on(settled).context("the dead letters could not be made durable")?;
             }
             _ => {}
         }
         let moves = batch.cursor > line.sent;
         line.sent = batch.cursor;
         if self.transactional() {
-            if moves {
+            if moves || batch.records > 0 {
                 self.transaction(line, &mut records, &batch)?;
             }
             self.delivered(line, &batch);

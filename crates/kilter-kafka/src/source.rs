@@ -287,6 +287,7 @@ impl<'a> Stretch<'a> {
         for (place, topic) in topics.iter().enumerate() {
             by_topic.entry(topic.topic.clone()).or_default().push(place);
         }
+        let partitions = done.iter().map(Positions::len).sum();
         Ok(Stretch {
             consumer: library,
             admin,
@@ -299,10 +300,10 @@ impl<'a> Stretch<'a> {
             unsaid: vec![false; topics.len()],
             topics,
             done,
-            durable: 0,
+            durable: service.data.events.next_offset(),
             noted: now,
             looked: now,
-            partitions: assignment.count(),
+            partitions,
             waited_for,
         })
     }
@@ -345,8 +346,8 @@ impl<'a> Stretch<'a> {
         let origin = Origin { partition, position };
         for i in 0..self.by_topic.get(message.topic()).map_or(0, Vec::len) {
             let place = self.by_topic[message.topic()][i];
-            // Another source of the topic may have fallen behind.
-            if self.done[place].get(&partition).is_none_or(|next| *next <= position) {
+            // Another source of the topic may have fallen behind, or be waited for.
+            if self.done[place].get(&partition).is_some_and(|next| *next <= position) {
                 self.take_for(place, origin, message)?;
             }
         }
@@ -443,6 +444,8 @@ impl<'a> Stretch<'a> {
         for place in 0..self.topics.len() {
             if std::mem::take(&mut self.unsaid[place]) {
                 self.runtime.block_on(self.service.passed(self.topics[place].source, self.done[place].clone()))?;
+                // What was just said must not be forgotten either, nor the dead letters before it.
+                self.durable = self.durable.max(self.service.data.events.next_offset());
             }
         }
         let mut list = TopicPartitionList::new();
@@ -466,9 +469,9 @@ impl<'a> Stretch<'a> {
         self.looked = Instant::now();
         self.shorten()?;
         let mut found = 0;
-        for topic in self.by_topic.keys() {
+        for (topic, readers) in &self.by_topic {
             let there = client::partitions(self.consumer.client(), topic)?.map_or(0, |p| p.len());
-            found += if self.service.project.shard.is_some() { there.min(1) } else { there };
+            found += readers.len() * if self.service.project.shard.is_some() { there.min(1) } else { there };
         }
         Ok(found > self.partitions)
     }
@@ -485,10 +488,11 @@ impl<'a> Stretch<'a> {
                 list.add_partition_offset(&topic.topic, partition as i32, Offset::Offset(next as i64))?;
             }
         }
-        if let Some(admin) = &self.admin
-            && let Err(e) = self.runtime.block_on(admin.delete_records(&list, &AdminOptions::new().operation_timeout(Some(PATIENCE))))
-        {
-            tracing::debug!(error = %e, "a topic could not be shortened; it will be another time");
+        if let Some(admin) = &self.admin {
+            let removed = self.runtime.block_on(admin.delete_records(&list, &AdminOptions::new().operation_timeout(Some(PATIENCE))));
+            if let Err(e) = removed.and_then(|list| list.elements().iter().try_for_each(|element| element.error())) {
+                tracing::warn!(error = %e, "what was read of the workers' own topics could not be deleted, and stays");
+            }
         }
         Ok(())
     }

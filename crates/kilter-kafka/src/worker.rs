@@ -32,9 +32,6 @@ use crate::journal::{self, Ended, Owned};
 use crate::repartition::{self, Bringing};
 use crate::{DecisionJson, Running};
 
-/// Largest message that the journal takes, in bytes: one record of the event log, and a little.
-const LARGEST_MESSAGE: &str = "68000000";
-
 /// How a worker is started.
 pub struct WorkerOptions {
     /// Its name, for good: a member that comes back under it within the session's timeout gets its shards again without a rebalance. None: it has none, and goes by its address.
@@ -92,8 +89,12 @@ impl Worker {
         let settings = Settings::new(kafka, &project.plan.project)?;
         let runtime = Handle::current();
         let replication = workers.replication;
-        let whole =
-            [("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1"), ("max.message.bytes", LARGEST_MESSAGE)];
+        let whole = [
+            ("cleanup.policy", "delete"),
+            ("retention.ms", "-1"),
+            ("retention.bytes", "-1"),
+            ("max.message.bytes", client::LARGEST_MESSAGE),
+        ];
         let compact = &[("cleanup.policy", "compact")][..];
         let mut topics = vec![
             (journal::topic(&settings), workers.shards, &whole[..]),
@@ -336,14 +337,14 @@ impl Shared {
         let number = ownership.shard;
         let (shipped, follow) = watch::channel(owned.shipped());
         service.data.follow_journal(follow.clone());
-        owned.announce(&shards_topic(&self.settings), &number.to_string(), &serde_json::to_vec(ownership)?)?;
+        owned.announce(&shards_topic(&self.settings), &number.to_string(), &serde_json::to_vec(ownership)?, stopping)?;
         let (last, ending) = (AtomicBool::new(false), AtomicBool::new(false));
         let (topic, marks) = owned.marks();
         let journal = Journal { settings: &self.settings, topic: &topic, shard: number, runtime: &self.runtime };
         std::thread::scope(|scope| -> anyhow::Result<()> {
             let shipping = std::thread::Builder::new()
                 .name(format!("journal {number}"))
-                .spawn_scoped(scope, || owned.ship(&service.data, shipped, &self.runtime, &last))?;
+                .spawn_scoped(scope, || owned.ship(&service.data, shipped, &self.runtime, stopping, &last))?;
             let running = crate::start_with(service, self.decision_json, &self.runtime);
             let running = running.and_then(|running| {
                 let following = if service.leads() { None } else { Some(Following::start(&self.settings, service)?) };

@@ -426,3 +426,35 @@ async fn a_topic_that_cannot_be_read_keeps_no_other_from_being_read() {
     drop(running);
     end(service, true).await;
 }
+
+/// Two sources of one topic come each as far as it comes: one that cannot be read is not moved by the other, and begins where it left off.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_sources_of_a_topic_keep_positions_of_their_own() {
+    let mut shop = Shop::new("");
+    shop.pay(40);
+    let (service, running) = shop.start().await;
+    until("the payments", || service.sources()[0].events == 40).await;
+    drop(running);
+    end(service, true).await;
+    let second = "[source.refunds]\nconnector = \"kafka\"\ntopic = \"payments\"\npartition_by = \"card\"\ntime = \"arrival\"\ncolumns = { card = \"int64\" }\n\
+                  [features.refund]\nsource = \"refunds\"\nentity = \"card\"\ncolumns = { n = \"count(*) over lifetime\" }\n";
+    let path = shop.dir.path().join("kilter.toml");
+    std::fs::write(&path, std::fs::read_to_string(&path).unwrap() + second).unwrap();
+    let (service, running) = shop.start().await;
+    let count = |service: &Service, source: &str| service.sources().iter().find(|s| s.source == source).unwrap().events;
+    until("all of them again, by the other source", || count(&service, "refunds") == 40).await;
+    assert_eq!(count(&service, "payments"), 40);
+    // As if one had more of the topic than there is: it is not read, and the other goes on.
+    let payments = service.source("payments").unwrap();
+    let known = service.attach(payments, "kafka:payments").await.unwrap();
+    let beyond: BTreeMap<u32, u64> = known.keys().map(|partition| (*partition, 1000)).collect();
+    service.passed(payments, beyond).await.unwrap();
+    drop(running);
+    end(service, true).await;
+    let (service, running) = shop.start().await;
+    shop.pay(20);
+    until("the other goes on", || count(&service, "refunds") == 60).await;
+    assert_eq!(count(&service, "payments"), 40);
+    drop(running);
+    end(service, true).await;
+}

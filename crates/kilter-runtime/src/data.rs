@@ -19,6 +19,7 @@ use crate::catalog::{Catalog, Control, Decoder, Record};
 use crate::door::Door;
 use crate::erase;
 use crate::history::{History, Records};
+use crate::journal::Agreed;
 use crate::meaning::meaning;
 use crate::project::Project;
 use crate::sequencer::Refusal;
@@ -45,7 +46,7 @@ pub struct Data {
     /// Offset of the first record that the event log ever had.
     pub first_offset: Offset,
     /// How far the event log has gone out to its journal, where it has one.
-    journal: OnceLock<watch::Receiver<Offset>>,
+    journal: OnceLock<watch::Receiver<Agreed>>,
     pub events: Arc<Log>,
     /// The same records, with those that only the lake has.
     pub history: History,
@@ -186,7 +187,7 @@ impl Data {
     }
 
     /// From now on the event log counts as safe as far as `shipped` says, instead of as far as this machine's disk has it.
-    pub fn follow_journal(&self, shipped: watch::Receiver<Offset>) {
+    pub fn follow_journal(&self, shipped: watch::Receiver<Agreed>) {
         // Set once, by whoever opened the folder.
         let _ = self.journal.set(shipped);
     }
@@ -197,7 +198,7 @@ impl Data {
 
     /// Nothing can take back the event log's records before this offset.
     pub fn settled_offset(&self) -> Offset {
-        self.journal.get().map_or_else(|| self.events.durable_offset(), |journal| *journal.borrow())
+        self.journal.get().map_or_else(|| self.events.durable_offset(), |journal| journal.borrow().events)
     }
 
     /// Returns once nothing can take back the event log's records before `next`: they are in its journal or, without one, durable.
@@ -208,7 +209,19 @@ impl Data {
         let Some(journal) = self.journal.get() else {
             return self.events.durable(next).await.map_err(|e| Refusal::from(&e));
         };
-        let shipped = journal.clone().wait_for(|shipped| *shipped >= next).await.map(|_| ());
+        let shipped = journal.clone().wait_for(|shipped| shipped.events >= next).await.map(|_| ());
+        shipped.map_err(|_| Refusal::Stopping)
+    }
+
+    /// The same of the dead letters before `next`.
+    ///
+    /// # Errors
+    /// As [`Data::settled`].
+    pub async fn dead_letters_settled(&self, next: u64) -> Result<(), Refusal> {
+        let Some(journal) = self.journal.get() else {
+            return self.dead_letters.log().durable(next).await.map_err(|e| Refusal::from(&e));
+        };
+        let shipped = journal.clone().wait_for(|shipped| shipped.dead_letters >= next).await.map(|_| ());
         shipped.map_err(|_| Refusal::Stopping)
     }
 
