@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, bail};
 use kilter_runtime::{Control, Data, Refusal, Service, ServiceError};
+use kilter_store::StoreError;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
@@ -51,7 +52,8 @@ fn follow(settings: &Settings, service: &Service, stopping: &AtomicBool) {
     }
 }
 
-/// Hears the topic from its start: what this shard has in service already is passed over.
+/// Hears the topic from its start: what this shard has in service already is passed over. What failed is tried again by hearing it anew; only a version that can never
+/// serve here is left at that.
 fn hear(settings: &Settings, service: &Service, stopping: &AtomicBool) -> anyhow::Result<()> {
     let topic = topic(settings);
     let mut config = settings.config("control");
@@ -68,8 +70,11 @@ fn hear(settings: &Settings, service: &Service, stopping: &AtomicBool) -> anyhow
             None => {}
             Some(Ok(message)) => match message.payload().and_then(<[u8]>::split_first) {
                 Some((&ARTIFACT, part)) => {
-                    // Of a version that is no longer in service the topic may have kept some parts only.
                     if let Err(e) = parts.take(part, &service.data.artifacts) {
+                        if matches!(e.downcast_ref(), Some(StoreError::Io { .. })) {
+                            return Err(e.context("a model's file cannot be stored"));
+                        }
+                        // Of a version that is no longer in service the topic may have kept some parts only.
                         tracing::debug!(error = %e, "a file of an earlier version is passed over");
                     }
                 }
@@ -83,14 +88,23 @@ fn hear(settings: &Settings, service: &Service, stopping: &AtomicBool) -> anyhow
             },
             // Only what is newest counts.
             Some(Err(KafkaError::PartitionEOF(_))) => {
+                let mut failed = None;
                 for (model, swap) in std::mem::take(&mut newest) {
                     match service.follow(&swap) {
                         Ok(true) => tracing::info!(model, "in service as at shard 0"),
                         Ok(false) => {}
                         // The shard goes elsewhere.
                         Err(ServiceError::Refused(Refusal::Stopping)) => return Ok(()),
-                        Err(e) => tracing::error!(model, error = %e, "what shard 0 has in service cannot be in service here"),
+                        Err(e @ ServiceError::Model(_)) => {
+                            tracing::error!(model, error = %e, "what shard 0 has in service cannot be in service here");
+                        }
+                        Err(e) => {
+                            failed = Some(anyhow::Error::new(e).context(format!("model \"{model}\" is not in service as at shard 0")));
+                        }
                     }
+                }
+                if let Some(e) = failed {
+                    return Err(e);
                 }
             }
             Some(Err(e)) if client::passes(&e) => {}

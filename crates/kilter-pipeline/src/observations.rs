@@ -35,8 +35,6 @@ pub struct Observations {
     absent: Option<f64>,
     /// The latest event time fed; what happens later is not known here.
     seen: Option<EventTime>,
-    /// Every row's label is final in its own log.
-    whole: bool,
 }
 
 /// Feeds a log's events into [`Observations`].
@@ -96,7 +94,6 @@ impl Feed {
             within: model.label.as_ref().map(|l| l.within),
             absent: model.label.as_ref().and_then(|l| l.absent),
             seen: None,
-            whole: false,
         };
         Feed {
             plan,
@@ -222,11 +219,9 @@ impl Observations {
         self.times.is_empty()
     }
 
-    /// Those of another log after these, for entities that lie in one of the logs only. A row stays only if its own log has seen its horizon to the end:
-    /// what happens later in another log says nothing about it.
+    /// Those of another log after these, for entities that lie in one of the logs only. Both are [`settled`](Observations::settled) before.
     pub fn joined(self, other: Observations) -> Observations {
-        let mut all = self.settled();
-        let other = other.settled();
+        let mut all = self;
         let mut row = Vec::new();
         for index in 0..other.len() {
             other.matrix.row(index, &mut row);
@@ -237,13 +232,13 @@ impl Observations {
         all.groups.extend(other.groups);
         all.labels.extend(other.labels);
         all.seen = all.seen.max(other.seen);
-        all.whole = true;
         all
     }
 
-    /// Without the rows whose label may still come.
-    fn settled(self) -> Observations {
-        let (Some(seen), Some(_), false) = (self.seen, self.within, self.whole) else { return self };
+    /// Without the rows whose label may still come: a row stays only if its own log has seen its horizon to the end. What is known of time elsewhere, in another log
+    /// or in the rest of this one, says nothing about it.
+    pub fn settled(self) -> Observations {
+        let (Some(seen), Some(_)) = (self.seen, self.within) else { return self };
         let rows: Vec<usize> = (0..self.len()).filter(|&row| self.label(row, seen).is_some()).collect();
         let of = |values: &[f64]| rows.iter().map(|&row| values[row]).collect();
         Observations {

@@ -48,6 +48,9 @@ const BATCH_COMMANDS: usize = 256;
 /// Rows written and processed as one batch at most.
 const BATCH_ROWS: usize = 4096;
 
+/// Who moved an alias of the registry to where the log has it.
+pub(crate) const RECOVERY: &str = "recovery";
+
 /// A command with the definitions that its positions and rows belong to.
 pub struct Call {
     pub under: Arc<Plan>,
@@ -718,7 +721,7 @@ impl Sequencer {
             trigger: trigger.clone(),
             promotion: rule.map_or(Promotion::Never, Promotion::Rule),
         };
-        let result = train(&self.data, &self.plan, &request, self.clock.as_ref(), present.champion);
+        let result = train(&self.data, &self.plan, &request, self.clock.as_ref(), present.champion, &|| true);
         if let Ok(report) = &result
             && report.promote
             && let Err(e) = self.set_champion(model, report.version, &report.verdict, &trigger)
@@ -1183,7 +1186,7 @@ impl Sequencer {
                     at: self.clock.now().0,
                     at_offset: None,
                     reason: "as the log has it".into(),
-                    actor: "recovery".into(),
+                    actor: RECOVERY.into(),
                 };
                 self.data.wait(self.data.metadata.set_alias(&change, champion.version))?;
             }

@@ -23,8 +23,8 @@ use crate::jobs::train::{Promotion, TrainReport, TrainRequest, train};
 use crate::project::{Project, Report};
 use crate::schedule;
 use crate::sequencer::{
-    Around, CHUNK_ROWS, Call, Command, Decided, FeatureRead, FeatureRows, Ingested, Positions, Present, Refusal, Sequencer, SnapshotRhythm,
-    TrainListener, Wanted,
+    Around, CHUNK_ROWS, Call, Command, Decided, FeatureRead, FeatureRows, Ingested, Positions, Present, RECOVERY, Refusal, Sequencer,
+    SnapshotRhythm, TrainListener, Wanted,
 };
 use crate::status::{Status, lock};
 use crate::watch::{Shadows, run_watches};
@@ -612,15 +612,17 @@ impl Service {
             if let (Some(_), Some(workers)) = (&service.project.shard, &service.project.definitions.workers) {
                 request.shards = Some(shards::reached(&service.data.history, workers.shards)?);
             }
-            train(&service.data, &service.plan, &request, service.clock(), present.champion)
+            let wants = || !service.shared.commands.is_closed();
+            train(&service.data, &service.plan, &request, service.clock(), present.champion, &wants)
         };
         let report = tokio::task::spawn_blocking(work)
             .await
             .map_err(|e| ServiceError::Failed(format!("the training ended badly: {e}")))?
-            .map_err(|e| match e.downcast_ref::<TrainingError>() {
+            .map_err(|e| match (e.downcast_ref::<TrainingError>(), e.downcast_ref::<Refusal>()) {
             // Too little to learn from is the state of the data, not a failure of ours.
-            Some(reason) => ServiceError::Conflict(reason.to_string()),
-            None => e.into(),
+            (Some(reason), _) => ServiceError::Conflict(reason.to_string()),
+            (None, Some(refusal)) => refusal.clone().into(),
+            (None, None) => e.into(),
         })?;
         if report.promote {
             self.set_champion(model, report.version, &report.verdict, &trigger).await?;
@@ -658,6 +660,14 @@ impl Service {
             actor: actor.into(),
         };
         let registry = &self.data.metadata;
+        let step = registry.last_step(&change.model, CHAMPION).await.map_err(anyhow::Error::from)?;
+        if self.project.shard.is_some() && step.is_some_and(|step| step.change.actor == RECOVERY) {
+            let model = &change.model;
+            return Err(ServiceError::Conflict(format!(
+                "what model `{model}` had in service before is not known in this folder: shard 0 was elsewhere when its version came, or the folder was made anew \
+                 (promote a version by its number: POST /v1/models/{model}/promote)"
+            )));
+        }
         let before = registry.alias(&change.model, "champion").await.map_err(anyhow::Error::from)?;
         let version = registry.rollback(&change).await.map_err(|e| ServiceError::Conflict(e.to_string()))?;
         match self.set_champion(model, version, "rollback", actor).await {
@@ -673,17 +683,30 @@ impl Service {
         }
     }
 
-    /// Puts the version into service that shard 0 has in service, whose files are here already; false where it is in service, or where there is no such model. For a
-    /// thread that is not one of the async runtime's.
+    /// Puts the version into service that shard 0 has in service, whose files are here already; false where it is in service, or where there is no such model. A version
+    /// that can never serve under these definitions is [`ServiceError::Model`]. For a thread that is not one of the async runtime's.
     pub fn follow(&self, control: &Control) -> Result<bool, ServiceError> {
         let Control::Champion { model, version, artifact, .. } = control else { return Ok(false) };
         let Some(index) = self.plan.model(model) else { return Ok(false) };
         let data = &self.data;
-        let here = data.wait(data.metadata.alias(model, CHAMPION)).map_err(anyhow::Error::from)?;
-        if here.is_some_and(|here| here.version == *version && here.spec.artifact == *artifact) {
+        let alias = data.wait(data.metadata.alias(model, CHAMPION)).map_err(anyhow::Error::from)?;
+        // The registry may name a version whose swap came to nothing.
+        let present = data.wait(async {
+            let answer = self.send_whenever(|reply| Command::Present { model: index, reply }).await?;
+            Ok::<Present, ServiceError>(answer.await.map_err(|_| Refusal::Stopping)?)
+        })?;
+        if alias.is_some_and(|alias| alias.version == *version && alias.spec.artifact == *artifact)
+            && present.champion.is_some_and(|(champion, _)| champion == *version)
+        {
             return Ok(false);
         }
         data.keep_version(control, self.clock().now())?;
+        if data.champion(&self.plan, index, &data.version(model, *version)?)?.is_none() {
+            let problem = "was trained on other inputs than the definitions name here, or to predict something else";
+            return Err(ServiceError::Model(format!(
+                "version {version} of model `{model}` {problem} (start all workers with the same definitions)"
+            )));
+        }
         data.wait(self.set_champion(index, *version, "in service at shard 0", "shard 0"))?;
         Ok(true)
     }
@@ -925,10 +948,11 @@ async fn tick(reach: Reach, on_trained: TrainListener) {
                 for (index, plan) in service.plan.schedules.iter().enumerate() {
                     let last = service.data.metadata.schedule_state(&plan.name).await.ok().flatten();
                     let due = last.is_some_and(|last| schedule::is_due(&plan.when, EventTime(last), now));
-                    if due {
-                        run_training(&service, plan.model, format!("schedule:{}", plan.name), Some(index), &on_trained).await;
+                    let trigger = || format!("schedule:{}", plan.name);
+                    if due && !run_training(&service, plan.model, trigger(), Some(index), &on_trained).await {
+                        return;
                     }
-                    // Kept after the training: one that the end of the process cuts short is made up for.
+                    // Kept after the training: one that the end of the process, or of the shard, cuts short is made up for.
                     if (due || last.is_none())
                         && let Err(e) = service.data.metadata.set_schedule_state(&plan.name, now.0).await
                     {
@@ -941,14 +965,17 @@ async fn tick(reach: Reach, on_trained: TrainListener) {
     }
 }
 
-async fn run_training(service: &Arc<Service>, model: usize, trigger: String, rule: Option<usize>, on_trained: &TrainListener) {
+/// Trains, and tells of it; false: the service ended meanwhile.
+async fn run_training(service: &Arc<Service>, model: usize, trigger: String, rule: Option<usize>, on_trained: &TrainListener) -> bool {
     let promotion = rule.map_or(Promotion::Never, Promotion::Rule);
     let result = service.train(model, None, None, trigger, promotion).await;
     match &result {
         Ok(report) => tracing::info!(model = report.model, version = report.version, promoted = report.promote, "{}", report.verdict),
         Err(e) => tracing::warn!(error = %e, "training by itself came to nothing"),
     }
+    let ended = matches!(result, Err(ServiceError::Refused(Refusal::Stopping)));
     on_trained(&result.map_err(|e| e.to_string()));
+    !ended
 }
 
 /// When a schedule will be due next, for people.

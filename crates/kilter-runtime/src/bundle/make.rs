@@ -9,7 +9,7 @@ use kilter_core::Offset;
 use kilter_store::log::Log;
 use kilter_store::snapshot::SnapshotInfo;
 
-use super::{Bundles, CATALOG, Contents, DEAD_LETTERS, DEFINITIONS, FORMAT, IDS, MODEL, Manifest, SINK, SNAPSHOT, hash};
+use super::{Bundles, CATALOG, Contents, DEAD_LETTERS, DEFINITIONS, FORMAT, IDS, MODEL, Manifest, SINK, SNAPSHOT, go_on, hash};
 use crate::catalog::Control;
 use crate::data::Data;
 use crate::ids;
@@ -89,7 +89,8 @@ pub fn make(
     let log = data.dead_letters.log();
     let oldest_letter = log.start_offset().max(journal.dead_letters.saturating_sub(LETTERS));
     let (first_dead_letter, letters) = letters(log, oldest_letter, journal.dead_letters)?;
-    let champions = champions(data, before, offset)?;
+    let champions = champions(data, before, offset, stopping)?;
+    go_on(stopping)?;
     let mut files = BTreeMap::from([
         (SNAPSHOT.to_owned(), state.bytes),
         (DEFINITIONS.to_owned(), text.into_bytes()),
@@ -97,10 +98,18 @@ pub fn make(
         (DEAD_LETTERS.to_owned(), letters),
         (IDS.to_owned(), ids::collected(data, &plan, now - longest, offset)?),
     ]);
+    // All versions that ever served: those that the bundle before has are not even read.
+    let mut there = BTreeMap::new();
     for champion in &champions {
         if let Control::Champion { artifact, reference, .. } = champion {
             for hash in [artifact, reference] {
-                files.insert(format!("{MODEL}{hash}"), data.artifact(hash)?);
+                let name = format!("{MODEL}{hash}");
+                if let Some(parts) = before.and_then(|before| before.files.get(&name)) {
+                    there.insert(name, parts.clone());
+                } else {
+                    go_on(stopping)?;
+                    files.insert(name, data.artifact(hash)?);
+                }
             }
         }
     }
@@ -120,9 +129,9 @@ pub fn make(
         made: now,
         first_dead_letter,
         champions,
-        files: BTreeMap::new(),
+        files: there,
     };
-    bundles.put(draft, Contents { files }, before, stopping)
+    bundles.put(draft, Contents { files }, stopping)
 }
 
 /// The newest dead letters before `until`, from `from` on as far as they fit, each behind its length; and the first of them.
@@ -150,7 +159,7 @@ fn letters(log: &Log, from: u64, until: u64) -> anyhow::Result<(u64, Vec<u8>)> {
 }
 
 /// All model versions that were put into service before `offset`: those that the bundle before knows, and what the log says since.
-fn champions(data: &Data, before: Option<&Manifest>, offset: Offset) -> anyhow::Result<Vec<Control>> {
+fn champions(data: &Data, before: Option<&Manifest>, offset: Offset, stopping: &AtomicBool) -> anyhow::Result<Vec<Control>> {
     let (mut found, from) = match before.filter(|before| before.offset <= offset) {
         Some(before) => (before.champions.clone(), before.offset),
         None => (Vec::new(), data.history.start()?),
@@ -160,6 +169,7 @@ fn champions(data: &Data, before: Option<&Manifest>, offset: Offset) -> anyhow::
         if at >= offset {
             break;
         }
+        go_on(stopping)?;
         if let Some(control @ Control::Champion { .. }) = Control::decode(bytes).with_context(|| format!("event log, offset {at}"))?
             && !found.contains(&control)
         {

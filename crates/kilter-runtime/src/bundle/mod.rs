@@ -150,20 +150,16 @@ impl Bundles {
         Ok(Contents { files })
     }
 
-    /// Puts a bundle beside the others. `draft` has no files yet; model files that `before` has are not put again.
-    fn put(&self, draft: Manifest, contents: Contents, before: Option<&Manifest>, stopping: &AtomicBool) -> anyhow::Result<Manifest> {
+    /// Puts a bundle beside the others. `draft` has only files whose parts are in the storage already.
+    fn put(&self, draft: Manifest, contents: Contents, stopping: &AtomicBool) -> anyhow::Result<Manifest> {
         let mut manifest = draft;
         let stem = format!("{:020}-{:016x}", manifest.offset, RandomState::new().build_hasher().finish());
         let mut count = 0;
         for (name, file) in contents.files {
             let model = name.strip_prefix(MODEL);
-            if let Some(there) = before.filter(|_| model.is_some()).and_then(|before| before.files.get(&name)) {
-                manifest.files.insert(name, there.clone());
-                continue;
-            }
             let mut parts = Vec::new();
             for bytes in file.chunks(PART) {
-                ensure!(!stopping.load(Ordering::Acquire), "told to stop");
+                go_on(stopping)?;
                 let path = match model {
                     Some(hash) => format!("model-{hash}.{:04}", parts.len()),
                     None => format!("{stem}.{count:04}"),
@@ -218,6 +214,11 @@ impl Contents {
     fn named<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a [u8])> {
         self.files.iter().filter_map(move |(name, bytes)| Some((name.strip_prefix(prefix)?, bytes.as_slice())))
     }
+}
+
+fn go_on(stopping: &AtomicBool) -> anyhow::Result<()> {
+    ensure!(!stopping.load(Ordering::Acquire), "told to stop");
+    Ok(())
 }
 
 /// The offset that a name begins with; none: it is of a model file, which all bundles share.

@@ -14,18 +14,17 @@ use crate::data::Data;
 use crate::ids;
 use crate::project::{Project, Shard};
 
-/// Makes the folder of the project's shard anew: its log begins at the bundle's offset. What is there is removed, at last; interrupted, it is as if nothing had been done.
-/// `also` is one more file that the folder gets, by its name.
+/// Makes the folder of the project's shard anew: its log begins at the bundle's offset. What is there goes once the new one is whole, in one step, and is removed last:
+/// interrupted, there is the old folder, the new one or none, never half of one. `also` is one more file that the folder gets, by its name.
 ///
 /// # Errors
 /// A folder that cannot be written, a bundle that lacks something.
 pub fn unpack(project: &Project, manifest: &Manifest, contents: &Contents, also: (&str, &[u8]), runtime: &Handle) -> anyhow::Result<()> {
     let shard = project.shard.as_ref().context("the project has no shard")?;
     let folder = &shard.data;
-    let making = folder.with_extension("new");
-    if making.exists() {
-        fs::remove_dir_all(&making).with_context(|| format!("cannot remove {}", making.display()))?;
-    }
+    let (making, old) = (folder.with_extension("new"), folder.with_extension("old"));
+    clear(&making)?;
+    clear(&old)?;
     prepare_dir(&making)?;
     fill(project, manifest, contents, &making)?;
     let making_of = Project { shard: Some(Shard { number: shard.number, data: making.clone() }), ..project.clone() };
@@ -40,11 +39,20 @@ pub fn unpack(project: &Project, manifest: &Manifest, contents: &Contents, also:
     write_whole(&making.join(also.0), &[also.1])?;
     File::open(&making)?.sync_all()?;
     if folder.exists() {
-        fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+        fs::rename(folder, &old).with_context(|| format!("cannot put {} away", folder.display()))?;
     }
     fs::rename(&making, folder).with_context(|| format!("cannot make the data folder {}", folder.display()))?;
     let above = folder.parent().unwrap_or(Path::new("."));
-    Ok(File::open(above)?.sync_all()?)
+    File::open(above)?.sync_all()?;
+    clear(&old)
+}
+
+/// Removes a folder, if it is there.
+fn clear(folder: &Path) -> anyhow::Result<()> {
+    if folder.exists() {
+        fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+    }
+    Ok(())
 }
 
 /// Everything that lies in the folder as files.

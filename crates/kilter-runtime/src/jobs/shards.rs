@@ -5,13 +5,14 @@
 
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use kilter_core::Offset;
 use kilter_lake::Lake;
 use kilter_pipeline::{Feed, Freshness, Observations, Plan, Range};
 
 use crate::catalog::{Decoder, Record};
 use crate::history::History;
+use crate::sequencer::Refusal;
 
 /// How far each of so many shards is in the lake.
 ///
@@ -22,15 +23,29 @@ pub fn reached(history: &History, shards: u32) -> anyhow::Result<Vec<Offset>> {
 }
 
 /// Observations of a model in `range`, with the labels known before these offsets, the exclusive end of each shard: shard by shard, in the order of its log.
+/// A row is there only if its own shard has seen the end of its label's time before that offset.
 ///
 /// # Errors
 /// Storage that does not answer; records that the lake has lost.
 pub fn observe(history: &History, plan: &Arc<Plan>, model: usize, range: Range, until: &[Offset]) -> anyhow::Result<Observations> {
+    observe_while(history, plan, model, range, until, &|| true)
+}
+
+/// The same, as long as there is somebody who `wants` it.
+pub(crate) fn observe_while(
+    history: &History,
+    plan: &Arc<Plan>,
+    model: usize,
+    range: Range,
+    until: &[Offset],
+    wants: &dyn Fn() -> bool,
+) -> anyhow::Result<Observations> {
     let mut all: Option<Observations> = None;
     for (shard, &end) in (0..).zip(until) {
         let lake = lake(history, shard)?;
-        let found =
-            one(&lake, plan, model, range, end).with_context(|| format!("reading the training rows of shard {shard} from the lake"))?;
+        let found = one(&lake, plan, model, range, end, wants)
+            .with_context(|| format!("reading the training rows of shard {shard} from the lake"))?
+            .settled();
         all = Some(match all {
             Some(all) => all.joined(found),
             None => found,
@@ -43,12 +58,20 @@ fn lake(history: &History, shard: u32) -> anyhow::Result<Arc<Lake>> {
     history.lake_of(shard)?.context("the project has no lake\n  hint: add [lake] with a `url`")
 }
 
-fn one(lake: &Arc<Lake>, plan: &Arc<Plan>, model: usize, range: Range, until: Offset) -> anyhow::Result<Observations> {
+fn one(
+    lake: &Arc<Lake>,
+    plan: &Arc<Plan>,
+    model: usize,
+    range: Range,
+    until: Offset,
+    wants: &dyn Fn() -> bool,
+) -> anyhow::Result<Observations> {
     let mut feed = Feed::new(Arc::clone(plan), model, range, Freshness::Live, None);
     let mut reader = lake.reader(lake.state().first);
     let mut decoder = Decoder::of(plan, []);
     let mut known = 0;
     while reader.next_offset() < until {
+        ensure!(wants(), Refusal::Stopping);
         let Some((offset, bytes)) = reader.next_record()?.map(|(offset, bytes)| (offset, bytes.to_vec())) else { break };
         let schemas = reader.schemas();
         if schemas.len() > known {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use kilter_core::{Clock, EventTime, Offset, Span, Value};
 use kilter_learn::selection::Searched;
 use kilter_learn::{Learner, Model};
@@ -15,6 +15,7 @@ use crate::catalog::Record;
 use crate::data::Data;
 use crate::jobs::shards;
 use crate::meaning::meaning;
+use crate::sequencer::Refusal;
 
 /// What to train, on which part of the log, and what for.
 #[derive(Clone, Debug)]
@@ -64,16 +65,16 @@ pub struct TrainReport {
     pub unmatured: usize,
 }
 
-/// Runs the job to its end, in the calling thread.
+/// Runs the job in the calling thread, to its end or until nobody `wants` it any more: that is looked at up to the fit.
 pub fn train(
     data: &Data,
     plan: &Arc<Plan>,
     request: &TrainRequest,
     clock: &dyn Clock,
     champion: Option<(u32, Arc<dyn Model>)>,
+    wants: &dyn Fn() -> bool,
 ) -> anyhow::Result<TrainReport> {
     let model = &plan.models[request.model];
-    let range = range(plan, request);
     let id = data.wait(data.metadata.start_run(&NewRun {
         kind: RunKind::Train,
         name: format!("train {}", model.name),
@@ -83,10 +84,10 @@ pub fn train(
         data_fingerprint: None,
         seed: seed(plan, request.model),
     }))?;
-    data.wait(data.metadata.log_params(&id, &params(plan, request, range)))?;
+    data.wait(data.metadata.log_params(&id, &params(plan, request, range(plan, request))))?;
     data.wait(data.metadata.set_tags(&id, &BTreeMap::from([("trigger".to_string(), request.trigger.clone())])))?;
 
-    let result = fit_and_register(data, plan, request, range, &id, clock, champion);
+    let result = fit_and_register(data, plan, request, &id, clock, champion, wants);
     let (status, error) = match &result {
         Ok(_) => (RunStatus::Finished, None),
         Err(e) => (RunStatus::Failed, Some(format!("{e:#}"))),
@@ -99,16 +100,18 @@ fn fit_and_register(
     data: &Data,
     plan: &Arc<Plan>,
     request: &TrainRequest,
-    range: Range,
     run: &str,
     clock: &dyn Clock,
     champion: Option<(u32, Arc<dyn Model>)>,
+    wants: &dyn Fn() -> bool,
 ) -> anyhow::Result<TrainReport> {
     let model = &plan.models[request.model];
+    let range = range(plan, request);
     let observations = match &request.shards {
-        Some(until) => shards::observe(&data.history, plan, request.model, range, until)?,
+        Some(until) => shards::observe_while(&data.history, plan, request.model, range, until, wants)?,
         None => observe(data, plan, request.model, range, request.until)?,
     };
+    ensure!(wants(), Refusal::Stopping);
     let trained = training::train(model, &observations, range, request.as_of, champion.as_ref().map(|(_, m)| m))?;
 
     let bytes = trained.model.to_bytes();

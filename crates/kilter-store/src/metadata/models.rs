@@ -228,6 +228,14 @@ impl Metadata {
         rows.iter().map(record_from_row).collect()
     }
 
+    /// The change by which the alias came to the version that it has: after a rollback the one that the rollback went back to. `None` when it was never set.
+    ///
+    /// Errors: as [`Metadata::alias_history`].
+    pub async fn last_step(&self, model: &str, alias: &str) -> Result<Option<AliasRecord>> {
+        let history = self.alias_history(model, alias).await?;
+        Ok(steps(&history).pop().cloned())
+    }
+
     /// Points the alias back at the version it had before, and answers that one. Called again it goes back one more: a
     /// version that was rolled back from is not returned to.
     ///
@@ -248,22 +256,27 @@ impl Metadata {
 
 const HISTORY: &str = "SELECT * FROM alias_changes WHERE model = $1 AND alias = $2 ORDER BY seq";
 
-/// The version to go back to: each promotion is a step up, each rollback a step down. With the alias removed it is the
-/// version before the removal.
-fn previous(history: &[AliasRecord]) -> Option<u32> {
-    let mut steps: Vec<Option<u32>> = Vec::new();
+/// The changes that led to the version of today: each promotion is a step up, each rollback a step down.
+fn steps(history: &[AliasRecord]) -> Vec<&AliasRecord> {
+    let mut steps: Vec<&AliasRecord> = Vec::new();
     for record in history {
         if record.is_rollback {
             // A rollback went to the nearest different version, so everything above that one is left.
-            while steps.last().is_some_and(|step| *step != record.version) {
+            while steps.last().is_some_and(|step| step.version != record.version) {
                 steps.pop();
             }
-        } else if steps.last() != Some(&record.version) {
-            steps.push(record.version);
+        } else if steps.last().is_none_or(|step| step.version != record.version) {
+            steps.push(record);
         }
     }
-    let current = steps.pop()?;
-    steps.into_iter().rev().flatten().find(|version| Some(*version) != current)
+    steps
+}
+
+/// The version to go back to. With the alias removed it is the version before the removal.
+fn previous(history: &[AliasRecord]) -> Option<u32> {
+    let mut steps = steps(history);
+    let current = steps.pop()?.version;
+    steps.into_iter().rev().filter_map(|step| step.version).find(|version| Some(*version) != current)
 }
 
 async fn move_alias(tx: &mut Transaction<'_, Sqlite>, change: &AliasChange, version: Option<u32>, is_rollback: bool) -> Result<()> {
@@ -453,7 +466,11 @@ mod tests {
         assert_eq!(store.alias("m", CHAMPION).await.unwrap().unwrap().version, 1);
         let rollbacks = store.alias_history("m", CHAMPION).await.unwrap().iter().filter(|h| h.is_rollback).count();
         assert_eq!(rollbacks, 3);
+        let step = store.last_step("m", CHAMPION).await.unwrap().unwrap();
+        assert_eq!((step.version, step.change.at), (Some(1), 1), "the one that the rollbacks went back to");
         store.set_alias(&change(CHAMPION, 10), 2).await.unwrap();
+        assert_eq!(store.last_step("m", CHAMPION).await.unwrap().unwrap().change.at, 10);
+        assert_eq!(store.last_step("m", CHALLENGER).await.unwrap(), None);
         store.clear_alias(&change(CHAMPION, 11)).await.unwrap();
         assert_eq!(store.rollback(&change(CHAMPION, 12)).await.unwrap(), 2);
     }
