@@ -21,7 +21,21 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 WORKERS = 3
-SOURCES = ["transactions", "by_amount"]
+SOURCES = ["transactions"]
+# The same topic brought to the shards of another column (--brought).
+BROUGHT = """
+[source.by_amount]
+connector = "kafka"
+topic = "transactions"
+partition_by = "amount"
+time = "at"
+max_future = "none"
+columns = { amount = "int64", at = "timestamp", number = "int64" }
+[features.amount]
+source = "by_amount"
+entity = "amount"
+columns = { n = "count(*) over lifetime", numbers = "sum(number) over lifetime" }
+"""
 PROJECT = """
 [project]
 name = "lender"
@@ -56,17 +70,6 @@ entity = "account"
 [features.account.columns]
 n = "count(*) over lifetime"
 sum = "sum(amount) over lifetime"
-[source.by_amount]
-connector = "kafka"
-topic = "transactions"
-partition_by = "amount"
-time = "at"
-max_future = "none"
-columns = {{ amount = "int64", at = "timestamp", number = "int64" }}
-[features.amount]
-source = "by_amount"
-entity = "amount"
-columns = {{ n = "count(*) over lifetime", numbers = "sum(number) over lifetime" }}
 [decision.limit]
 on = "transactions"
 policy = [{{ when = "account.n > 20 AND amount > 500", outcome = "review" }}, {{ outcome = "approve" }}]
@@ -215,7 +218,7 @@ def check(options, workers: list[Worker], cluster: Cluster, delivery: str):
     for row in (json.loads(message.value()) for message in sent):
         n, numbers = of_amount.get(row["amount"], (0, 0))
         of_amount[row["amount"]] = (n + 1, numbers + row["number"])
-    for amount, expected_ in of_amount.items():
+    for amount, expected_ in of_amount.items() if options.brought else ():
         features = workers[amount % len(workers)].ask(f"/v1/features/amount/{amount}")["features"]
         assert (features["n"], features["numbers"]) == expected_, f"amount {amount}: {features}, not {expected_}"
     decided = read(cluster.addresses, "decisions", "read_committed")
@@ -271,7 +274,8 @@ def round_(options, seed: int, delivery: str, protocol: str, named: bool, folder
     cluster = Cluster(folder / "kafka", options.cache, 3, BROKERS)
     project = folder / "project"
     project.mkdir(parents=True)
-    (project / "kilter.toml").write_text(PROJECT.format(brokers=cluster.addresses, delivery=delivery, properties=PROTOCOLS[protocol]))
+    text = PROJECT.format(brokers=cluster.addresses, delivery=delivery, properties=PROTOCOLS[protocol])
+    (project / "kilter.toml").write_text(text + (BROUGHT if options.brought else ""))
     workers = [Worker(options.program, project, f"worker-{n}", named) for n in range(WORKERS)]
     try:
         cluster.start_all()
@@ -310,7 +314,10 @@ def main():
     options.add_argument("--pace", type=float, default=4_000, help="transactions a second")
     options.add_argument("--faults", type=int, default=6)
     options.add_argument("--keep", action="store_true", help="leave the folders of rounds behind")
+    options.add_argument("--brought", action="store_true", help="the topic is also read by another column, through `partition_by`")
     options = options.parse_args()
+    if options.brought:
+        SOURCES.append("by_amount")
     first = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 31)
     for number in range(options.rounds):
         seed = first + number
