@@ -14,7 +14,7 @@ use utoipa::openapi::OpenApi;
 use crate::error::ApiError;
 use crate::observe::HttpMetrics;
 use crate::serve::ServeOptions;
-use crate::{openapi, routes, wire};
+use crate::{mlflow, openapi, routes, wire};
 
 /// Replays that may run at once: each reads the log from a snapshot on.
 const REPLAYS: usize = 2;
@@ -74,7 +74,7 @@ impl FromRef<Host> for App {
 impl Host {
     pub fn new(service: Arc<Service>, options: &ServeOptions) -> Host {
         let (_, routes) = routes::all().split_for_parts();
-        let paths = routes.paths.paths.keys().cloned().collect();
+        let paths = routes.paths.paths.keys().cloned().chain(mlflow::paths()).collect();
         Host(Arc::new(Shared {
             metrics: HttpMetrics::new(paths),
             routes,

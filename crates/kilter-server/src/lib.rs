@@ -7,6 +7,7 @@ mod app;
 mod error;
 mod front;
 mod input;
+mod mlflow;
 mod observe;
 mod openapi;
 mod routes;
@@ -21,9 +22,9 @@ pub use error::{ErrorBody, ErrorDetail, FieldError};
 pub use routes::decision_json;
 pub use serve::{Bound, Listening, ServeOptions, bind, listen, serve};
 
-/// All routes on a service, with the limits of [`ServeOptions::default`]. Requests meant for other hosts are not turned away here:
+/// All routes on a service but those of MLflow, with the limits of [`ServeOptions::default`]. Requests meant for other hosts are not turned away here:
 /// that is [`bind`]'s matter.
 pub fn router(service: Arc<Service>) -> axum::Router {
     let options = ServeOptions { allow_remote: true, ..ServeOptions::default() };
-    observe::router(&app::Host::new(service, &options))
+    observe::router(&app::Host::new(service, &options), None)
 }

@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use kilter_core::nearest;
+use kilter_tracking::Tracking;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
@@ -20,7 +21,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::app::{App, Host};
 use crate::error::ApiError;
-use crate::routes;
+use crate::{mlflow, routes};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest request id taken over from a client.
@@ -30,10 +31,11 @@ const UNHURRIED: [&str; 4] = ["/v1/models/{model}/train", "/v1/models/{model}/ve
 /// Seconds.
 const BUCKETS: [f64; 17] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
-/// All routes with everything around them.
-pub fn router(host: &Host) -> Router {
+/// All routes with everything around them; those of MLflow where there is a store for what they bring.
+pub fn router(host: &Host, tracking: Option<Tracking>) -> Router {
     let (router, _) = routes::all().split_for_parts();
     router
+        .merge(tracking.map_or_else(Router::new, mlflow::router))
         .merge(routes::pages::swagger())
         .fallback(nowhere)
         .method_not_allowed_fallback(wrong_method)
@@ -50,7 +52,7 @@ async fn observe(State(app): State<App>, request: Request, next: Next) -> Respon
     let path = route.is_none().then(|| request.uri().path().to_string());
     let mut response = match admit(&app, &request) {
         Ok(_place) => {
-            let unhurried = route.as_ref().is_some_and(|r| UNHURRIED.contains(&r.as_str()));
+            let unhurried = route.as_ref().is_some_and(|r| UNHURRIED.contains(&r.as_str()) || mlflow::is_unhurried(r.as_str()));
             let limit = if unhurried { Duration::MAX } else { app.request_timeout };
             match tokio::time::timeout(limit, next.run(request)).await {
                 Ok(response) => response,
@@ -81,7 +83,8 @@ fn admit<'a>(app: &'a App, request: &Request) -> Result<Option<tokio::sync::Sema
     if !app.allow_remote {
         guard(request.headers(), request.uri())?;
     }
-    if !request.uri().path().starts_with("/v1/") {
+    let counted = ["/v1/", "/api/", "/ajax-api/"].iter().any(|prefix| request.uri().path().starts_with(prefix));
+    if !counted {
         return Ok(None);
     }
     app.requests.try_acquire().map(Some).map_err(|_| slow_down())

@@ -12,11 +12,15 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use kilter_runtime::Service;
 use kilter_runtime::shards::Shards;
+use kilter_tracking::Tracking;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::app::Host;
-use crate::{front, observe};
+use crate::{front, mlflow, observe};
+
+/// The folder of the tracking store within a project's data.
+const TRACKING: &str = "tracking";
 
 /// Where to listen, and every limit of the server.
 #[derive(Clone, Debug)]
@@ -70,6 +74,8 @@ pub struct Bound {
     router: axum::Router,
     /// What is drained and stopped at the end; none: whoever bound the port does so.
     project: Option<(Host, Arc<Service>)>,
+    /// What MLflow's clients log to; closed at the end.
+    tracking: Option<Tracking>,
     options: ServeOptions,
 }
 
@@ -86,7 +92,9 @@ pub async fn serve(service: Arc<Service>, options: ServeOptions, shutdown: impl 
 /// # Errors
 /// When the address cannot be had, or is one that other machines reach and [`ServeOptions::allow_remote`] is not set.
 pub async fn bind(service: Arc<Service>, options: ServeOptions) -> anyhow::Result<Bound> {
-    Ok(listen(options).await?.of_project(service))
+    let listening = listen(options).await?;
+    let tracking = Tracking::open(service.data.dir.join(TRACKING)).await.context("cannot open the tracking store")?;
+    Ok(listening.of_project(service, tracking))
 }
 
 /// Opens the port, for those who must know it before they know what they serve.
@@ -122,16 +130,23 @@ impl Listening {
         self.address
     }
 
-    fn of_project(self, service: Arc<Service>) -> Bound {
+    fn of_project(self, service: Arc<Service>, tracking: Tracking) -> Bound {
         let Listening { listener, address, options } = self;
         let host = Host::new(Arc::clone(&service), &options);
-        Bound { listener, address, router: observe::router(&host), project: Some((host, service)), options }
+        let router = observe::router(&host, Some(tracking.clone()));
+        Bound { listener, address, router, project: Some((host, service)), tracking: Some(tracking), options }
     }
 
     /// The face of one worker among several; its shards are ended by whoever began them.
     pub fn of_worker(self, shards: Arc<Shards>) -> Bound {
         let Listening { listener, address, options } = self;
-        Bound { listener, address, router: front::router(shards, &options), project: None, options }
+        Bound { listener, address, router: front::router(shards, &options), project: None, tracking: None, options }
+    }
+
+    /// A tracking server alone, without a project; the store is closed when it has stopped.
+    pub fn of_tracking(self, tracking: Tracking) -> Bound {
+        let Listening { listener, address, options } = self;
+        Bound { listener, address, router: mlflow::alone(tracking.clone(), &options), project: None, tracking: Some(tracking), options }
     }
 }
 
@@ -147,7 +162,7 @@ impl Bound {
     /// # Errors
     /// When the service cannot write its last snapshot; the log holds everything that was accepted all the same.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let Bound { listener, address, router, project, options } = self;
+        let Bound { listener, address, router, project, tracking, options } = self;
         let server = Server {
             router,
             http: http(&options),
@@ -169,6 +184,9 @@ impl Bound {
         let open = graceful.count();
         if tokio::time::timeout(options.drain_timeout, graceful.shutdown()).await.is_err() {
             tracing::warn!(open, waited = ?options.drain_timeout, "open requests cut off");
+        }
+        if let Some(tracking) = tracking {
+            tracking.close().await;
         }
         if let Some((_, service)) = project {
             service.shutdown().await.context("stopping")?;

@@ -291,6 +291,17 @@ fn events_come_in_as_json_ndjson_and_csv() {
 }
 
 #[test]
+fn mlflows_clients_log_to_the_same_address() {
+    let server = Server::start();
+    let run = server.post("/api/2.0/mlflow/runs/create", JSON, "{}").ok();
+    assert_eq!(run["run"]["info"]["experiment_id"], "0");
+    assert_eq!(server.get("/api/2.0/mlflow/nothing").json()["error_code"], "ENDPOINT_NOT_FOUND");
+    server.get("/v1/nothing").refused(404, "unknown_route");
+    assert!(server.service.data.dir.join("tracking/tracking.db").exists());
+    server.end();
+}
+
+#[test]
 fn events_that_cannot_be_used_are_told_why() {
     let server = Server::start();
     server.post("/v1/events/payments", JSON, "{\"card\": 1,").refused(400, "malformed_json");

@@ -45,6 +45,8 @@ enum Command {
     Up(commands::up::Args),
     /// Runs one of several processes that share a project's entities over Kafka.
     Worker(commands::worker::Args),
+    /// Runs a tracking server for MLflow's clients alone, without a project.
+    Tracking(commands::tracking::Args),
     /// Makes the data folder of a project from a state made elsewhere, such as by `kilter.spark.backfill`.
     Boot(commands::boot::Args),
     /// Streams the project's file sources into the log and through the pipeline, then stops.
@@ -129,6 +131,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Apply(args) => commands::apply::run(&dir, args).await,
         Command::Up(args) => commands::up::run(&dir, args).await,
         Command::Worker(args) => commands::worker::run(&dir, args).await,
+        Command::Tracking(args) => commands::tracking::run(args).await,
         Command::Boot(args) => commands::boot::run(&dir, args).await,
         Command::Ingest(args) => commands::ingest::run(&dir, args).await,
         Command::Status(args) => commands::status::run(&dir, args).await,
@@ -158,7 +161,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 
 fn start_logging(cli: &Cli) {
     // Long-running commands tell what happens; the others speak through their output.
-    let default = if matches!(cli.command, Command::Up(_) | Command::Worker(_)) { "info" } else { "error" };
+    let default = if matches!(cli.command, Command::Up(_) | Command::Worker(_) | Command::Tracking(_)) { "info" } else { "error" };
     let filter = cli.log.clone().or_else(|| std::env::var("KILTER_LOG").ok()).unwrap_or_else(|| default.into());
     let filter = tracing_subscriber::EnvFilter::try_new(&filter).unwrap_or_else(|e| {
         eprintln!("warning: log filter `{filter}` is not valid ({e}); using `{default}`");

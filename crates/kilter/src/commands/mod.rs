@@ -18,6 +18,7 @@ pub mod registry;
 pub mod repair;
 pub mod replay;
 pub mod status;
+pub mod tracking;
 pub mod train;
 pub mod training_set;
 pub mod up;

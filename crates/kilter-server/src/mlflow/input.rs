@@ -1,0 +1,321 @@
+//! What comes in: fields of the query or of a JSON body, in snake_case or camelCase, refused in MLflow's words.
+
+use axum::extract::{FromRequest, Query, Request};
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use kilter_tracking::{Error, Pair, Result, View};
+use serde_json::{Map, Value};
+
+use super::answer::Refusal;
+use crate::input::read;
+
+/// Largest body: a dataset's profile alone may have 16 MiB.
+const BODY: usize = 32 * 1024 * 1024;
+
+/// The fields of one request; those of the body before those of the query.
+pub struct Input {
+    map: Map<String, Value>,
+}
+
+impl<S: Send + Sync> FromRequest<S> for Input {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Response> {
+        let mut map = Map::new();
+        let refuse = |message: &str| Refusal(Error::invalid(message)).into_response();
+        let Query(pairs) =
+            Query::<Vec<(String, String)>>::try_from_uri(request.uri()).map_err(|_| refuse("Bad Request. The query is not readable."))?;
+        for (name, value) in pairs {
+            match map.get_mut(&name) {
+                Some(Value::Array(list)) => list.push(Value::String(value)),
+                Some(first) => *first = Value::Array(vec![first.take(), Value::String(value)]),
+                None => drop(map.insert(name, Value::String(value))),
+            }
+        }
+        let (parts, body) = request.into_parts();
+        let bytes = read(&parts.headers, body, BODY, "log in several requests").await.map_err(IntoResponse::into_response)?;
+        if !bytes.is_empty() {
+            let content_type = parts.headers.get(CONTENT_TYPE).map(|v| v.to_str().unwrap_or_default());
+            if content_type.is_some_and(|t| !t.trim_start().starts_with("application/json")) {
+                return Err(refuse("Bad Request. Content-Type must be one of ['application/json']."));
+            }
+            // What is no JSON counts as empty, and then lacks what is required.
+            map.extend(object(&bytes).unwrap_or_default());
+        }
+        Ok(Input { map })
+    }
+}
+
+/// An object, or the text of one: old clients encode twice.
+fn object(bytes: &[u8]) -> Option<Map<String, Value>> {
+    match serde_json::from_slice(bytes).ok()? {
+        Value::Object(map) => Some(map),
+        Value::String(text) => serde_json::from_str(&text).ok(),
+        _ => None,
+    }
+}
+
+impl Input {
+    pub fn fields(&self) -> Fields<'_> {
+        Fields { map: &self.map, at: None }
+    }
+}
+
+/// The members of an object, read one by one.
+pub struct Fields<'a> {
+    map: &'a Map<String, Value>,
+    /// The list it stands in, and where.
+    at: Option<(&'a str, usize)>,
+}
+
+impl<'a> Fields<'a> {
+    fn find(&self, name: &str) -> Result<Option<&'a Value>> {
+        let plain = self.map.get(name);
+        let camel = if name.contains('_') { self.map.get(&camel_case(name)) } else { None };
+        match (plain, camel) {
+            (Some(_), Some(_)) => {
+                Err(Error::invalid(format!("Field '{}' is given twice, in snake_case and in camelCase.", self.path(name))))
+            }
+            (found, None) | (None, found) => Ok(found.filter(|v| !v.is_null())),
+        }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.at.map_or_else(|| name.to_string(), |(list, at)| format!("{list}[{at}].{name}"))
+    }
+
+    fn wrong(&self, name: &str, value: &Value) -> Error {
+        wrong_type(&self.path(name), value)
+    }
+
+    fn missing(&self, name: &str) -> Error {
+        Error::invalid(format!(
+            "Missing value for required parameter '{}'. See the API docs for more information about request parameters.",
+            self.path(name)
+        ))
+    }
+
+    pub fn text(&self, name: &str) -> Result<Option<&'a str>> {
+        self.find(name)?.map(|value| value.as_str().ok_or_else(|| self.wrong(name, value))).transpose()
+    }
+
+    /// A text that must be there and may be empty.
+    pub fn any_text(&self, name: &str) -> Result<&'a str> {
+        self.text(name)?.ok_or_else(|| self.missing(name))
+    }
+
+    /// A text that must be there and say something.
+    pub fn need_text(&self, name: &str) -> Result<&'a str> {
+        self.text(name)?.filter(|t| !t.is_empty()).ok_or_else(|| self.missing(name))
+    }
+
+    /// A whole number; one as a text is as good, and so is 3.0.
+    pub fn integer(&self, name: &str) -> Result<Option<i64>> {
+        let read = |value: &Value| match value {
+            Value::Number(n) => n.as_i64().or_else(|| n.as_f64().filter(|x| x.fract() == 0. && x.abs() < 9e15).map(|x| x as i64)),
+            Value::String(text) => text.trim().parse().ok(),
+            _ => None,
+        };
+        self.find(name)?.map(|value| read(value).ok_or_else(|| self.wrong(name, value))).transpose()
+    }
+
+    pub fn need_integer(&self, name: &str) -> Result<i64> {
+        self.integer(name)?.ok_or_else(|| self.missing(name))
+    }
+
+    /// A number, or one of the words for what JSON has no number for.
+    pub fn need_double(&self, name: &str) -> Result<f64> {
+        let read = |value: &Value| match value {
+            Value::Number(n) => n.as_f64(),
+            Value::String(text) => match text.as_str() {
+                "NaN" => Some(f64::NAN),
+                "Infinity" => Some(f64::INFINITY),
+                "-Infinity" => Some(f64::NEG_INFINITY),
+                text => text.parse().ok().filter(|x: &f64| x.is_finite()),
+            },
+            _ => None,
+        };
+        let value = self.find(name)?.ok_or_else(|| self.missing(name))?;
+        read(value).ok_or_else(|| self.wrong(name, value))
+    }
+
+    /// The objects of a list; none where there is no list.
+    pub fn objects(&self, name: &'a str) -> Result<Vec<Fields<'a>>> {
+        let Some(value) = self.find(name)? else { return Ok(Vec::new()) };
+        let list = value.as_array().ok_or_else(|| self.wrong(name, value))?;
+        let member = |(at, member): (usize, &'a Value)| match member {
+            Value::Object(map) => Ok(Fields { map, at: Some((name, at)) }),
+            other => Err(wrong_type(&format!("{}[{at}]", self.path(name)), other)),
+        };
+        list.iter().enumerate().map(member).collect()
+    }
+
+    /// An object within.
+    pub fn need_object(&self, name: &'a str) -> Result<Fields<'a>> {
+        match self.find(name)? {
+            Some(Value::Object(map)) => Ok(Fields { map, at: self.at }),
+            Some(other) => Err(self.wrong(name, other)),
+            None => Err(self.missing(name)),
+        }
+    }
+
+    /// The texts of a list; one alone is a list of one, as a query has it.
+    pub fn texts(&self, name: &str) -> Result<Vec<&'a str>> {
+        match self.find(name)? {
+            None => Ok(Vec::new()),
+            Some(Value::String(one)) => Ok(vec![one]),
+            Some(value) => {
+                let list = value.as_array().ok_or_else(|| self.wrong(name, value))?;
+                list.iter().map(|member| member.as_str().ok_or_else(|| self.wrong(name, member))).collect()
+            }
+        }
+    }
+
+    pub fn pairs(&self, name: &'a str) -> Result<Vec<Pair>> {
+        let read = |f: &Fields| Ok(Pair { key: f.need_text("key")?.into(), value: f.text("value")?.unwrap_or_default().into() });
+        self.objects(name)?.iter().map(read).collect()
+    }
+
+    /// Experiments have numbers that are written as texts; a number is taken as well.
+    pub fn experiment(&self, name: &str) -> Result<Option<i64>> {
+        let value = self.find(name)?;
+        let text = match value {
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Number(number)) => number.to_string(),
+            Some(other) => return Err(self.wrong(name, other)),
+            None => return Ok(None),
+        };
+        if text.is_empty() { Ok(None) } else { experiment_id(&text).map(Some) }
+    }
+
+    pub fn need_experiment(&self, name: &str) -> Result<i64> {
+        self.experiment(name)?.ok_or_else(|| self.missing(name))
+    }
+
+    /// The run's id, under its new or its old name.
+    pub fn need_run(&self) -> Result<&'a str> {
+        let given = self.text("run_id")?.filter(|t| !t.is_empty()).or(self.text("run_uuid")?.filter(|t| !t.is_empty()));
+        given.ok_or_else(|| self.missing("run_id"))
+    }
+
+    /// What is active, unless the request says otherwise; a word that says nothing is passed over.
+    pub fn view(&self, name: &str) -> Result<View> {
+        Ok(match self.text(name)? {
+            Some("DELETED_ONLY") => View::Deleted,
+            Some("ALL") => View::All,
+            _ => View::Active,
+        })
+    }
+
+    /// How many are asked for: at least one, `most` at most.
+    pub fn max_results(&self, default: usize, most: i64) -> Result<usize> {
+        match self.integer("max_results")? {
+            None => Ok(default),
+            Some(n) if n < 1 => {
+                Err(Error::invalid(format!("Invalid value {n} for parameter 'max_results' supplied. It must be a positive integer")))
+            }
+            Some(n) if n > most => Err(Error::invalid(format!(
+                "Invalid value {n} for parameter 'max_results' supplied:  Hint: Value was of type 'int'. It must be at most {most}."
+            ))),
+            Some(n) => Ok(n as usize),
+        }
+    }
+}
+
+pub fn experiment_id(text: &str) -> Result<i64> {
+    let invalid = || Error::invalid(format!("Invalid experiment ID '{text}'. Experiment ID must be a valid integer."));
+    text.parse().map_err(|_| invalid())
+}
+
+fn wrong_type(path: &str, value: &Value) -> Error {
+    let kind = match value {
+        Value::Null => "NoneType",
+        Value::Bool(_) => "bool",
+        Value::Number(n) if n.is_f64() => "float",
+        Value::Number(_) => "int",
+        Value::String(_) => "str",
+        Value::Array(_) => "list",
+        Value::Object(_) => "dict",
+    };
+    let shown: String = value.to_string().chars().take(200).collect();
+    Error::invalid(format!(
+        "Invalid value {shown} for parameter '{path}' supplied:  Hint: Value was of type '{kind}'. See the API docs for more information \
+         about request parameters."
+    ))
+}
+
+/// `run_id` as `runId`.
+fn camel_case(name: &str) -> String {
+    let mut parts = name.split('_');
+    let mut camel = parts.next().unwrap_or_default().to_string();
+    for part in parts {
+        let mut chars = part.chars();
+        camel.extend(chars.next().map(|c| c.to_ascii_uppercase()));
+        camel.push_str(chars.as_str());
+    }
+    camel
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn input(value: Value) -> Input {
+        let Value::Object(map) = value else { panic!("no object") };
+        Input { map }
+    }
+
+    #[test]
+    fn fields_are_read_in_either_case_and_never_in_both() {
+        let camel = input(json!({"runId": "a", "startTime": "17", "maxResults": 3.0}));
+        assert_eq!(camel.fields().need_run().unwrap(), "a");
+        assert_eq!(camel.fields().integer("start_time").unwrap(), Some(17));
+        assert_eq!(camel.fields().max_results(9, 10).unwrap(), 3);
+        assert!(input(json!({"runId": "a", "run_id": "a"})).fields().need_run().is_err());
+        assert_eq!(input(json!({"run_uuid": "b", "run_id": null})).fields().need_run().unwrap(), "b");
+    }
+
+    #[test]
+    fn wrong_and_missing_fields_are_named_with_their_place() {
+        let given = input(json!({"name": 123, "tags": "5", "metrics": [{"key": "m"}, {"value": true}, 7], "step": "foo"}));
+        let f = given.fields();
+        let words = |e: Error| e.message;
+        assert!(
+            words(f.text("name").unwrap_err())
+                .starts_with("Invalid value 123 for parameter 'name' supplied:  Hint: Value was of type 'int'.")
+        );
+        assert!(
+            words(f.pairs("tags").unwrap_err())
+                .starts_with("Invalid value \"5\" for parameter 'tags' supplied:  Hint: Value was of type 'str'.")
+        );
+        assert!(words(f.integer("step").unwrap_err()).starts_with("Invalid value \"foo\" for parameter 'step'"));
+        assert!(words(f.need_text("key").unwrap_err()).starts_with("Missing value for required parameter 'key'."));
+        let objects = input(json!({"metrics": [{"key": "m"}, {"value": true}]}));
+        let objects = objects.fields().objects("metrics").unwrap();
+        assert!(
+            words(objects[0].need_double("value").unwrap_err()).starts_with("Missing value for required parameter 'metrics[0].value'.")
+        );
+        assert!(
+            words(objects[1].need_double("value").unwrap_err()).contains("'metrics[1].value' supplied:  Hint: Value was of type 'bool'")
+        );
+        assert!(f.objects("metrics").is_err());
+    }
+
+    #[test]
+    fn doubles_have_words_for_what_json_lacks() {
+        let of = |value: Value| input(json!({ "value": value })).fields().need_double("value");
+        assert!(of(json!("NaN")).unwrap().is_nan());
+        assert_eq!(of(json!("-Infinity")).unwrap(), f64::NEG_INFINITY);
+        assert_eq!(of(json!("1e3")).unwrap(), 1000.);
+        for bad in [json!("inf"), json!("nan"), json!("x"), json!([]), json!(true)] {
+            assert!(of(bad.clone()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_body_encoded_twice_is_read() {
+        assert_eq!(object(br#""{\"a\": 1}""#).unwrap()["a"], 1);
+        assert!(object(b"not json").is_none() && object(b"[1]").is_none());
+    }
+}

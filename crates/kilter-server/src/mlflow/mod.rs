@@ -1,0 +1,169 @@
+//! The tracking API of MLflow 3, for its unmodified clients: paths, JSON and refusals are MLflow's, the store is `kilter-tracking`.
+//!
+//! Everything under `/api` is answered under `/ajax-api` too, where MLflow's own pages ask.
+
+mod answer;
+mod artifacts;
+mod experiments;
+mod input;
+mod runs;
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{OriginalUri, Request, State};
+use axum::http::Method;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get, post};
+use kilter_tracking::{Error, ErrorCode, Tracking};
+use serde_json::json;
+use tokio::sync::Semaphore;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::observe;
+use crate::serve::ServeOptions;
+use answer::Refusal;
+
+/// The release of MLflow whose API this is. Clients read it, and hold back what an older server would not understand.
+const LEVEL: &str = "3.17.2";
+/// Where large bodies come and go: as slowly as the client's line is.
+const ARTIFACTS: &str = "2.0/mlflow-artifacts/artifacts/";
+
+/// Every route below `/api`, each once.
+fn routes() -> Vec<(&'static str, MethodRouter<Tracking>)> {
+    vec![
+        ("/2.0/mlflow/experiments/create", post(experiments::create)),
+        ("/2.0/mlflow/experiments/get", get(experiments::get)),
+        ("/2.0/mlflow/experiments/get-by-name", get(experiments::get_by_name)),
+        ("/2.0/mlflow/experiments/search", get(experiments::search).post(experiments::search)),
+        ("/2.0/mlflow/experiments/update", post(experiments::update)),
+        ("/2.0/mlflow/experiments/delete", post(experiments::delete)),
+        ("/2.0/mlflow/experiments/restore", post(experiments::restore)),
+        ("/2.0/mlflow/experiments/set-experiment-tag", post(experiments::set_tag)),
+        ("/2.0/mlflow/experiments/delete-experiment-tag", post(experiments::delete_tag)),
+        ("/2.0/mlflow/runs/create", post(runs::create)),
+        ("/2.0/mlflow/runs/get", get(runs::get)),
+        ("/2.0/mlflow/runs/update", post(runs::update)),
+        ("/2.0/mlflow/runs/delete", post(runs::delete)),
+        ("/2.0/mlflow/runs/restore", post(runs::restore)),
+        ("/2.0/mlflow/runs/search", post(runs::search)),
+        ("/2.0/mlflow/runs/log-metric", post(runs::log_metric)),
+        ("/2.0/mlflow/runs/log-parameter", post(runs::log_param)),
+        ("/2.0/mlflow/runs/set-tag", post(runs::set_tag)),
+        ("/2.0/mlflow/runs/delete-tag", post(runs::delete_tag)),
+        ("/2.0/mlflow/runs/log-batch", post(runs::log_batch)),
+        ("/2.0/mlflow/runs/log-inputs", post(runs::log_inputs)),
+        ("/2.0/mlflow/metrics/get-history", get(runs::history)),
+        ("/2.0/mlflow/artifacts/list", get(artifacts::list_of_run)),
+        ("/2.0/mlflow-artifacts/artifacts", get(artifacts::list)),
+        ("/2.0/mlflow-artifacts/artifacts/{*path}", get(artifacts::download).put(artifacts::upload).delete(artifacts::delete)),
+        ("/2.0/mlflow/logged-models/search", post(no_models)),
+        ("/3.0/mlflow/server-info", get(server_info)),
+    ]
+}
+
+/// The routes, with nothing around them. Under what is no route of theirs below `/api`, MLflow's clients are told so in their own shape.
+pub fn router<S: Clone + Send + Sync + 'static>(tracking: Tracking) -> Router<S> {
+    let api = routes().into_iter().fold(Router::new(), |api, (path, method)| api.route(path, method));
+    let api = api.fallback(nowhere).method_not_allowed_fallback(nowhere);
+    Router::new()
+        .nest("/api", api.clone())
+        .nest("/ajax-api", api)
+        .route("/health", get(|| async { "OK" }))
+        .route("/version", get(|| async { LEVEL }))
+        .with_state(tracking)
+}
+
+/// The paths of all routes, as they are counted.
+pub fn paths() -> impl Iterator<Item = String> {
+    let below = |prefix: &'static str| routes().into_iter().map(move |(path, _)| format!("{prefix}{path}"));
+    below("/api").chain(below("/ajax-api")).chain(["/health".to_string(), "/version".to_string()])
+}
+
+/// Whether a request may take as long as it takes.
+pub fn is_unhurried(path: &str) -> bool {
+    path.strip_prefix("/api/").or(path.strip_prefix("/ajax-api/")).is_some_and(|rest| rest.starts_with(ARTIFACTS))
+}
+
+/// The routes as a server of their own.
+pub fn alone(tracking: Tracking, options: &ServeOptions) -> Router {
+    let door = Arc::new(Door {
+        allow_remote: options.allow_remote,
+        timeout: options.request_timeout,
+        requests: Semaphore::new(options.max_requests),
+    });
+    router(tracking).fallback(nowhere).layer(CatchPanicLayer::custom(panicked)).layer(from_fn_with_state(door, around))
+}
+
+struct Door {
+    allow_remote: bool,
+    timeout: Duration,
+    requests: Semaphore,
+}
+
+/// Guards the door, bounds the requests in work and the time of each.
+async fn around(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
+    if !door.allow_remote
+        && let Err(refusal) = observe::guard(request.headers(), request.uri())
+    {
+        return refusal.into_response();
+    }
+    let Ok(_place) = door.requests.try_acquire() else { return observe::slow_down().into_response() };
+    let limit = if is_unhurried(request.uri().path()) { Duration::MAX } else { door.timeout };
+    match tokio::time::timeout(limit, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => observe::timed_out(limit).into_response(),
+    }
+}
+
+async fn nowhere(method: Method, OriginalUri(uri): OriginalUri) -> Refusal {
+    let path: String = uri.path().chars().take(200).collect();
+    Refusal(Error::new(ErrorCode::EndpointNotFound, format!("Kilter's tracking server does not answer {method} {path}.")))
+}
+
+/// Clients look for models of a run whenever they list its artifacts. As none can be logged, none is found.
+async fn no_models() -> Response {
+    answer::json(&json!({}))
+}
+
+async fn server_info() -> Response {
+    answer::json(&json!({
+        "store_type": "SqlStore",
+        "workspaces_enabled": false,
+        "trace_archival_enabled": false,
+        "multipart_uploads_enabled": false,
+        "multipart_downloads_enabled": false,
+        "presigned_upload_run_id_supported": false,
+        "presigned_upload_model_id_supported": false,
+        "features_enabled": {"gateway": false},
+    }))
+}
+
+fn panicked(panic: Box<dyn Any + Send>) -> Response {
+    let words = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    tracing::error!(panic = words.unwrap_or("without words"), "request failed");
+    Refusal(Error::new(ErrorCode::InternalError, "the request failed inside kilter; its log says why")).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reference_lists_every_route() {
+        let page = include_str!("../../../../docs/reference/mlflow.md");
+        for (path, _) in routes() {
+            let name = path.trim_start_matches("/2.0/mlflow-artifacts").trim_start_matches("/2.0/mlflow");
+            assert!(page.contains(&format!("{name}`")), "docs/reference/mlflow.md does not name {path}");
+        }
+    }
+
+    #[test]
+    fn only_artifacts_may_take_their_time() {
+        assert!(is_unhurried("/api/2.0/mlflow-artifacts/artifacts/a") && is_unhurried("/ajax-api/2.0/mlflow-artifacts/artifacts/{*path}"));
+        assert!(!is_unhurried("/api/2.0/mlflow-artifacts/artifacts") && !is_unhurried("/v1/api/2.0/mlflow-artifacts/artifacts/a"));
+    }
+}

@@ -1,0 +1,185 @@
+//! MLflow's API over loopback: what its clients read in answers and refusals, beside a project and without one.
+
+use std::net::SocketAddr;
+
+use kilter_server::{ServeOptions, listen};
+use kilter_tracking::Tracking;
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+const API: &str = "/api/2.0/mlflow";
+const PROXY: &str = "/api/2.0/mlflow-artifacts/artifacts";
+
+struct Server {
+    runtime: Runtime,
+    address: SocketAddr,
+    agent: ureq::Agent,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<anyhow::Result<()>>,
+    dir: tempfile::TempDir,
+}
+
+impl Server {
+    fn start() -> Server {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let bound = runtime.block_on(async {
+            let listening = listen(ServeOptions { listen: "127.0.0.1:0".into(), ..ServeOptions::default() }).await.unwrap();
+            listening.of_tracking(Tracking::open(dir.path()).await.unwrap())
+        });
+        let address = bound.address();
+        let task = runtime.spawn(bound.run(async move {
+            let _ = stopped.await;
+        }));
+        let agent = ureq::Agent::config_builder().http_status_as_error(false).max_idle_connections(0).build().new_agent();
+        Server { runtime, address, agent, stop, task, dir }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    fn get(&self, path: &str) -> (u16, Value) {
+        answer(self.agent.get(self.url(path)).call().unwrap())
+    }
+
+    fn post(&self, path: &str, body: Value) -> (u16, Value) {
+        self.send(&format!("{API}{path}"), "application/json", &body.to_string())
+    }
+
+    fn send(&self, path: &str, content_type: &str, body: &str) -> (u16, Value) {
+        answer(self.agent.post(self.url(path)).content_type(content_type).send(body).unwrap())
+    }
+
+    fn ok(&self, path: &str, body: Value) -> Value {
+        let (status, answer) = self.post(path, body);
+        assert_eq!(status, 200, "{path}: {answer}");
+        answer
+    }
+
+    /// Checks the one shape of refusals and answers the words.
+    fn refused(&self, path: &str, body: Value, status: u16, code: &str) -> String {
+        let (got, answer) = self.post(path, body);
+        assert_eq!((got, &answer["error_code"]), (status, &json!(code)), "{answer}");
+        answer["message"].as_str().unwrap().to_string()
+    }
+
+    fn run(&self) -> String {
+        self.ok("/runs/create", json!({"experimentId": "0", "startTime": "17"}))["run"]["info"]["run_id"].as_str().unwrap().to_string()
+    }
+
+    fn end(self) {
+        let _ = self.stop.send(());
+        self.runtime.block_on(self.task).unwrap().unwrap();
+    }
+}
+
+fn answer(mut response: ureq::http::Response<ureq::Body>) -> (u16, Value) {
+    let status = response.status().as_u16();
+    let body = response.body_mut().read_to_vec().unwrap();
+    (status, serde_json::from_slice(&body).unwrap_or_else(|_| json!(String::from_utf8_lossy(&body))))
+}
+
+#[test]
+fn a_run_logs_and_is_read_as_clients_expect() {
+    let server = Server::start();
+    let run = server.run();
+    server.ok("/runs/log-metric", json!({"run_id": run, "key": "m", "value": 9, "timestamp": "5", "step": "3"}));
+    server.ok("/runs/log-metric", json!({"run_uuid": run, "key": "n", "value": "NaN", "timestamp": 5}));
+    server.ok("/runs/log-parameter", json!({"run_id": run, "key": "p", "value": ""}));
+    server.ok("/runs/update", json!({"run_id": run, "status": "NOPE", "run_name": "r"}));
+    let (_, got) = server.get(&format!("{API}/runs/get?run_id={run}"));
+    let want = json!({
+        "info": {"run_id": run, "run_uuid": run, "run_name": "r", "experiment_id": "0", "user_id": "", "status": "RUNNING", "start_time": 17,
+            "artifact_uri": format!("mlflow-artifacts:/0/{run}/artifacts"), "lifecycle_stage": "active"},
+        "data": {
+            "metrics": [{"key": "m", "value": 9.0, "timestamp": 5, "step": 3}, {"key": "n", "value": "NaN", "timestamp": 5, "step": 0}],
+            "params": [{"key": "p", "value": ""}],
+            "tags": [{"key": "mlflow.runName", "value": "r"}],
+        },
+        "inputs": {}, "outputs": {},
+    });
+    assert_eq!(got["run"], want);
+    // What is empty is left out.
+    assert_eq!(server.ok("/runs/search", json!({"experiment_ids": ["0"], "filter": "metrics.m > 9"})), json!({}));
+    let twice = server.ok("/experiments/search", json!({"max_results": 5}));
+    assert_eq!(server.get("/ajax-api/2.0/mlflow/experiments/search?max_results=5"), (200, twice));
+    server.end();
+}
+
+#[test]
+fn refusals_are_in_mlflows_shape_and_words() {
+    let server = Server::start();
+    let run = server.run();
+    let missing = "Missing value for required parameter 'name'. See the API docs for more information about request parameters.";
+    assert_eq!(server.refused("/experiments/create", json!({}), 400, "INVALID_PARAMETER_VALUE"), missing);
+    let (status, answer) = server.send(&format!("{API}/experiments/create"), "application/json", "not json");
+    assert_eq!((status, answer["message"].as_str()), (400, Some(missing)));
+    let (status, answer) = server.send(&format!("{API}/runs/log-metric"), "application/x-www-form-urlencoded", "a=b");
+    assert_eq!((status, &answer["message"]), (400, &json!("Bad Request. Content-Type must be one of ['application/json'].")));
+    let words = server.refused(
+        "/runs/log-batch",
+        json!({"run_id": run, "metrics": [{"key": "m", "timestamp": 1}]}),
+        400,
+        "INVALID_PARAMETER_VALUE",
+    );
+    assert!(words.contains("'metrics[0].value'"), "{words}");
+    let words = server.refused(
+        "/runs/log-metric",
+        json!({"run_id": run, "key": "../a", "value": 1, "timestamp": 1}),
+        400,
+        "INVALID_PARAMETER_VALUE",
+    );
+    assert!(words.ends_with("This name would resolve to '../a'"), "{words}");
+    server.refused("/runs/create", json!({"experiment_id": "99"}), 404, "RESOURCE_DOES_NOT_EXIST");
+    server.refused("/runs/create", json!({"experiment_id": "abc"}), 400, "INVALID_PARAMETER_VALUE");
+    server.refused("/runs/search", json!({"experiment_ids": ["0"], "max_results": 50_001}), 400, "INVALID_PARAMETER_VALUE");
+    server.refused("/runs/search", json!({"experiment_ids": ["0"], "page_token": "!!"}), 400, "INVALID_PARAMETER_VALUE");
+    server.refused("/registered-models/create", json!({"name": "m"}), 404, "ENDPOINT_NOT_FOUND");
+    server.refused("/experiments/get", json!({}), 404, "ENDPOINT_NOT_FOUND");
+    let foreign = server.agent.get(server.url("/health")).header("host", "evil.example").call().unwrap();
+    assert_eq!(foreign.status().as_u16(), 403);
+    server.end();
+}
+
+#[test]
+fn artifacts_stream_in_and_out_and_never_climb() {
+    let server = Server::start();
+    let run = server.run();
+    let put = |path: &str, body: &[u8]| answer(server.agent.put(server.url(&format!("{PROXY}/{path}"))).send(body).unwrap());
+    let large: Vec<u8> = (0..3_000_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    assert_eq!(put(&format!("0/{run}/artifacts/d/a%20%C3%BC.bin"), &large).0, 200);
+    assert_eq!(put(&format!("0/{run}/artifacts/page.html"), b"<p>").0, 200);
+    let mut got = server.agent.get(server.url(&format!("{PROXY}/0/{run}/artifacts/d/a%20%C3%BC.bin"))).call().unwrap();
+    assert!(got.body_mut().read_to_vec().unwrap() == large);
+    let page = server.agent.get(server.url(&format!("{PROXY}/0/{run}/artifacts/page.html"))).call().unwrap();
+    assert_eq!(page.headers()["content-disposition"], "attachment");
+    assert_eq!(page.headers()["x-content-type-options"], "nosniff");
+    let (_, listed) = server.get(&format!("{API}/artifacts/list?run_id={run}&path=d"));
+    assert_eq!(listed["files"], json!([{"path": "d/a ü.bin", "is_dir": false, "file_size": 3_000_000}]));
+    assert_eq!(server.get(&format!("{PROXY}?path=0/{run}/artifacts")).1["files"][0], json!({"path": "d", "is_dir": true}));
+    assert_eq!(server.get(&format!("{PROXY}?path=nowhere")), (200, json!({})));
+    for climbing in ["..%2f..%2fx", "..%2Ftracking.db", "%252e%252e/x", "a/%2e%2e/%2e%2e/x", "%2fetc/passwd", "a/..%5cx"] {
+        let (status, answer) = put(climbing, b"x");
+        assert_eq!((status, &answer["message"]), (400, &json!("Invalid path")), "{climbing}");
+        assert_eq!(server.get(&format!("{PROXY}/{climbing}")).0, 400, "{climbing}");
+    }
+    assert_eq!(server.get(&format!("{API}/artifacts/list?run_id={run}&path=../x")).0, 400);
+    assert_eq!(server.get(&format!("{PROXY}/0/{run}/artifacts/nope")).1["error_code"], "RESOURCE_DOES_NOT_EXIST");
+    let delete = answer(server.agent.delete(server.url(&format!("{PROXY}/0/{run}/artifacts/d"))).call().unwrap());
+    assert_eq!(delete, (200, json!({})));
+    assert_eq!(std::fs::read_dir(server.dir.path().join("uploads")).unwrap().count(), 0);
+    server.end();
+}
+
+#[test]
+fn the_server_says_what_it_is() {
+    let server = Server::start();
+    assert_eq!(server.get("/health"), (200, json!("OK")));
+    assert_eq!(server.get("/version"), (200, json!("3.17.2")));
+    assert_eq!(server.get("/api/3.0/mlflow/server-info").1["store_type"], "SqlStore");
+    server.end();
+}

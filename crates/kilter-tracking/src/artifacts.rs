@@ -1,0 +1,320 @@
+//! Artifacts: files below one folder, under paths that cannot leave it.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::fs;
+use tokio::io::AsyncWriteExt;
+
+use crate::error::{Error, ErrorCode, Result};
+
+/// Bytes that one name may have, as file systems allow.
+const NAME: usize = 255;
+const DEPTH: usize = 64;
+
+/// A path below the folder of artifacts. One that exists has only parts that name something: it cannot climb.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ArtifactPath(Vec<String>);
+
+impl ArtifactPath {
+    /// Reads a path whose URL encoding is gone; the empty one is the folder itself.
+    ///
+    /// # Errors
+    /// What is absolute, climbs, or would climb for somebody who decodes once more.
+    pub fn parse(text: &str) -> Result<ArtifactPath> {
+        let text = text.strip_suffix('/').unwrap_or(text);
+        if text.is_empty() {
+            return Ok(ArtifactPath::default());
+        }
+        let parts: Vec<String> = text.split('/').map(str::to_string).collect();
+        if parts.len() > DEPTH
+            || !parts.iter().all(|part| names_a_file(part))
+            || decoded(text).iter().any(|t| !t.split('/').all(names_a_file))
+        {
+            return Err(Error::invalid("Invalid path"));
+        }
+        Ok(ArtifactPath(parts))
+    }
+
+    /// A path below this one.
+    pub fn join(&self, below: &ArtifactPath) -> ArtifactPath {
+        ArtifactPath(self.0.iter().chain(&below.0).cloned().collect())
+    }
+
+    /// The last part.
+    pub fn name(&self) -> &str {
+        self.0.last().map_or("", String::as_str)
+    }
+
+    fn below(&self, root: &Path) -> PathBuf {
+        self.0.iter().fold(root.to_path_buf(), |path, part| path.join(part))
+    }
+}
+
+impl std::fmt::Display for ArtifactPath {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(&self.0.join("/"))
+    }
+}
+
+fn names_a_file(part: &str) -> bool {
+    !matches!(part, "" | "." | "..") && part.len() <= NAME && !part.contains(['/', '\\', '\0'])
+}
+
+/// What a text comes to when its URL encoding is taken away again and again.
+fn decoded(text: &str) -> Vec<String> {
+    let mut forms: Vec<String> = Vec::new();
+    let mut bytes = text.as_bytes().to_vec();
+    while let Some(next) = decode(&bytes) {
+        forms.push(String::from_utf8_lossy(&next).into_owned());
+        bytes = next;
+    }
+    forms
+}
+
+/// None where there is nothing to decode; what comes out is shorter.
+fn decode(bytes: &[u8]) -> Option<Vec<u8>> {
+    let digit = |at: usize| bytes.get(at).and_then(|b| (*b as char).to_digit(16));
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        match (bytes[at], digit(at + 1), digit(at + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                out.push((high * 16 + low) as u8);
+                at += 3;
+            }
+            (byte, ..) => {
+                out.push(byte);
+                at += 1;
+            }
+        }
+    }
+    (out.len() < bytes.len()).then_some(out)
+}
+
+/// What lies in a folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name.
+    pub name: String,
+    /// Bytes of a file; none: a folder.
+    pub size: Option<u64>,
+}
+
+/// The artifacts of a server.
+#[derive(Debug)]
+pub struct Artifacts {
+    root: PathBuf,
+    /// Where uploads wait until they are whole: on the same disk, so that a rename ends them.
+    uploads: PathBuf,
+    number: AtomicU64,
+}
+
+/// A file that is open to be read.
+#[derive(Debug)]
+pub struct ArtifactFile {
+    /// Its content.
+    pub file: fs::File,
+    /// Its bytes.
+    pub size: u64,
+}
+
+impl Artifacts {
+    pub(crate) async fn open(dir: &Path) -> Result<Artifacts> {
+        let (root, uploads) = (dir.join("artifacts"), dir.join("uploads"));
+        // What an earlier process left half done is of no use to anybody.
+        match fs::remove_dir_all(&uploads).await {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(Error::internal(&e)),
+            _ => {}
+        }
+        for folder in [&root, &uploads] {
+            fs::create_dir_all(folder).await.map_err(|e| Error::internal(&e))?;
+        }
+        Ok(Artifacts { root, uploads, number: AtomicU64::new(0) })
+    }
+
+    /// What lies in a folder, by name; nothing where there is none.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub async fn list(&self, path: &ArtifactPath) -> Result<Vec<Entry>> {
+        let mut folder = match fs::read_dir(path.below(&self.root)).await {
+            Ok(folder) => folder,
+            Err(e) if is_absent(&e) => return Ok(Vec::new()),
+            Err(e) => return Err(Error::internal(&e)),
+        };
+        let mut entries = Vec::new();
+        while let Some(entry) = folder.next_entry().await.map_err(|e| Error::internal(&e))? {
+            let Ok(meta) = entry.metadata().await else { continue };
+            let name = entry.file_name().to_string_lossy().into_owned();
+            entries.push(Entry { name, size: meta.is_file().then_some(meta.len()) });
+        }
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
+    /// Opens a file to be read.
+    ///
+    /// # Errors
+    /// When there is no such file.
+    pub async fn read(&self, path: &ArtifactPath) -> Result<ArtifactFile> {
+        let absent = || Error::missing(format!("No such artifact: '{path}'"));
+        let file = match fs::File::open(path.below(&self.root)).await {
+            Ok(file) => file,
+            Err(e) if is_absent(&e) => return Err(absent()),
+            Err(e) => return Err(Error::internal(&e)),
+        };
+        let meta = file.metadata().await.map_err(|e| Error::internal(&e))?;
+        if meta.is_file() { Ok(ArtifactFile { file, size: meta.len() }) } else { Err(absent()) }
+    }
+
+    /// Begins a file; it is there once [`Upload::finish`] has answered, and never in part.
+    ///
+    /// # Errors
+    /// For the folder itself, or when the disk fails.
+    pub async fn upload(&self, path: &ArtifactPath) -> Result<Upload> {
+        if path.0.is_empty() {
+            return Err(Error::invalid("Invalid path"));
+        }
+        let part = self.uploads.join(self.number.fetch_add(1, Ordering::Relaxed).to_string());
+        let file = fs::File::create(&part).await.map_err(|e| Error::internal(&e))?;
+        Ok(Upload { file, part: Some(part), to: path.below(&self.root) })
+    }
+
+    /// Deletes a file, or a folder with all that lies in it.
+    ///
+    /// # Errors
+    /// When there is nothing of this name, and for the folder of all artifacts.
+    pub async fn delete(&self, path: &ArtifactPath) -> Result<()> {
+        if path.0.is_empty() {
+            return Err(Error::invalid("Invalid path"));
+        }
+        let at = path.below(&self.root);
+        let done = match fs::symlink_metadata(&at).await {
+            Ok(meta) if meta.is_dir() => fs::remove_dir_all(&at).await,
+            Ok(_) => fs::remove_file(&at).await,
+            Err(e) => Err(e),
+        };
+        match done {
+            Err(e) if is_absent(&e) => Err(Error::missing(format!("No such artifact: '{path}'"))),
+            done => done.map_err(|e| Error::internal(&e)),
+        }
+    }
+}
+
+fn is_absent(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+}
+
+/// A file on its way in. Dropped before its end, nothing is left of it.
+#[derive(Debug)]
+pub struct Upload {
+    file: fs::File,
+    part: Option<PathBuf>,
+    to: PathBuf,
+}
+
+impl Upload {
+    /// Adds bytes.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub async fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).await.map_err(|e| Error::internal(&e))
+    }
+
+    /// Puts the whole file, durable, in the place of what was there.
+    ///
+    /// # Errors
+    /// When a part of the path is a file or the whole is a folder, or the disk fails.
+    pub async fn finish(mut self) -> Result<()> {
+        let Some(part) = &self.part else { return Ok(()) };
+        let failed = |e: std::io::Error| match e.kind() {
+            ErrorKind::NotADirectory | ErrorKind::AlreadyExists | ErrorKind::IsADirectory | ErrorKind::DirectoryNotEmpty => {
+                Error::new(ErrorCode::InvalidParameterValue, "Invalid path: a file or folder of that name is in the way")
+            }
+            _ => Error::internal(&e),
+        };
+        self.file.flush().await.map_err(failed)?;
+        self.file.sync_data().await.map_err(failed)?;
+        if let Some(folder) = self.to.parent() {
+            fs::create_dir_all(folder).await.map_err(failed)?;
+        }
+        fs::rename(part, &self.to).await.map_err(failed)?;
+        self.part = None;
+        Ok(())
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if let Some(part) = &self.part {
+            let _ = std::fs::remove_file(part);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn no_form_of_climbing_is_a_path() {
+        for bad in [
+            "..",
+            "../x",
+            "a/../x",
+            "/etc/passwd",
+            "a//b",
+            ".",
+            "a/./b",
+            "a\\b",
+            "%2e%2e",
+            "a/%2E%2e/b",
+            "a%2f..%2fb",
+            "%252e%252e/x",
+            "a\0b",
+        ] {
+            assert!(ArtifactPath::parse(bad).is_err(), "{bad}");
+        }
+        for good in ["a", "a/b.txt", "a/", "ä ö/ü", "100%", "a%zz", "...", "", "a%20b"] {
+            assert!(ArtifactPath::parse(good).is_ok(), "{good}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_path_stays_below_its_root(text in "[a./%25eE\\\\\\x00 -]{0,24}") {
+            if let Ok(path) = ArtifactPath::parse(&text) {
+                let at = path.below(Path::new("/root-folder"));
+                prop_assert!(at.starts_with("/root-folder"));
+                prop_assert!(at.components().all(|c| !matches!(c, std::path::Component::ParentDir)));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_upload_is_there_when_it_is_whole_and_leaves_nothing_when_it_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let artifacts = Artifacts::open(dir.path()).await.unwrap();
+        let path = ArtifactPath::parse("0/run/artifacts/d/a.txt").unwrap();
+        let mut upload = artifacts.upload(&path).await.unwrap();
+        upload.write(b"hel").await.unwrap();
+        assert!(artifacts.read(&path).await.is_err());
+        drop(upload);
+        assert_eq!(std::fs::read_dir(dir.path().join("uploads")).unwrap().count(), 0);
+        let mut upload = artifacts.upload(&path).await.unwrap();
+        upload.write(b"hello").await.unwrap();
+        upload.finish().await.unwrap();
+        assert_eq!(artifacts.read(&path).await.unwrap().size, 5);
+        let folder = ArtifactPath::parse("0/run/artifacts").unwrap();
+        assert_eq!(artifacts.list(&folder).await.unwrap(), [Entry { name: "d".into(), size: None }]);
+        let inside = artifacts.upload(&path.join(&ArtifactPath::parse("x").unwrap())).await.unwrap();
+        assert_eq!(inside.finish().await.unwrap_err().code, ErrorCode::InvalidParameterValue);
+        artifacts.delete(&folder).await.unwrap();
+        assert!(artifacts.list(&folder).await.unwrap().is_empty());
+        assert_eq!(artifacts.delete(&folder).await.unwrap_err().code, ErrorCode::ResourceDoesNotExist);
+    }
+}

@@ -1,0 +1,19 @@
+//! Experiments and runs as MLflow's clients know them: what is stored, how it is searched, where artifacts lie. No HTTP.
+//!
+//! [`Tracking`] is the store. Every write waits for the commit that holds it; writes that come at the same time share one.
+
+mod artifacts;
+mod error;
+mod grammar;
+mod limits;
+mod model;
+mod page;
+mod store;
+
+pub use artifacts::{ArtifactFile, ArtifactPath, Artifacts, Entry, Upload};
+pub use error::{Error, ErrorCode, Result};
+pub use model::{
+    Batch, Dataset, DatasetInput, Experiment, Metric, NewExperiment, NewRun, Page, Pair, Query, Run, RunChange, RunInfo, Stage, Status,
+    View,
+};
+pub use store::Tracking;

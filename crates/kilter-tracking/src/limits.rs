@@ -1,0 +1,169 @@
+//! What names and values may be. The words are MLflow's: its clients and their tests read them.
+
+use crate::error::{Error, Result};
+use crate::model::{Batch, Pair};
+
+const NAME: usize = 250;
+const EXPERIMENT_NAME: usize = 500;
+const EXPERIMENT_TAG_VALUE: usize = 20_000;
+const PARAM_VALUE: usize = 6_000;
+const TAG_VALUE: usize = 8_000;
+const BATCH: usize = 1_000;
+const BATCH_PAIRS: usize = 100;
+
+pub(crate) fn experiment_name(name: &str) -> Result<()> {
+    if name.is_empty() {
+        return Err(Error::invalid("Invalid experiment name: ''"));
+    }
+    length("name", EXPERIMENT_NAME, name)
+}
+
+pub(crate) fn experiment_tag(tag: &Pair) -> Result<()> {
+    key("Tag", "key", &tag.key)?;
+    length("value", EXPERIMENT_TAG_VALUE, &tag.value)
+}
+
+/// Where an experiment's artifacts are: a scheme, or a folder of this machine.
+pub(crate) fn artifact_location(location: &str) -> Result<String> {
+    if location.contains('?') {
+        return Err(Error::invalid("Invalid query string"));
+    }
+    if location.contains('#') {
+        return Err(Error::invalid("Invalid fragment"));
+    }
+    if location.split(['/', '\\']).any(|part| part == "..") {
+        return Err(Error::invalid(format!("Invalid artifact location: '{location}'")));
+    }
+    let has_scheme = location.split_once(':').is_some_and(|(scheme, _)| !scheme.is_empty() && !scheme.contains('/'));
+    if has_scheme {
+        return Ok(location.trim_end_matches('/').to_string());
+    }
+    let absolute = std::path::absolute(location).map_err(|e| Error::internal(&e))?;
+    Ok(absolute.to_string_lossy().trim_end_matches('/').to_string())
+}
+
+/// Names of metrics, params and tags; `path` says where the name stood in the request.
+pub(crate) fn key(kind: &str, path: &str, name: &str) -> Result<()> {
+    let refuse = |why: String| Err(Error::invalid(format!("Invalid value \"{name}\" for parameter '{path}' supplied: {why}")));
+    if !name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '/' | '.' | '-' | ' ' | ':')) {
+        return refuse(
+            "Names may only contain alphanumerics, underscores (_), dashes (-), periods (.), spaces ( ), colon(:) and slashes (/).".into(),
+        );
+    }
+    let resolved = normal_path(name);
+    if resolved != name || resolved == "." || resolved.starts_with("..") || resolved.starts_with('/') {
+        return refuse(format!(
+            "Names may be treated as files in certain cases, and must not resolve to other names when treated as such. \
+             This name would resolve to '{resolved}'"
+        ));
+    }
+    length(&format!("{kind} name"), NAME, name)
+}
+
+/// Everything that can be said of a batch without looking at what is stored; long values are cut, as MLflow's server cuts them.
+pub(crate) fn batch(mut batch: Batch) -> Result<Batch> {
+    let Batch { metrics, params, tags } = &mut batch;
+    at_most(BATCH, metrics.len(), "metrics")?;
+    at_most(BATCH_PAIRS, params.len(), "params")?;
+    at_most(BATCH_PAIRS, tags.len(), "tags")?;
+    at_most(BATCH, metrics.len() + params.len() + tags.len(), "metrics, params, and tags")?;
+    let alone = metrics.len() + params.len() + tags.len() == 1;
+    let path = |list: &str, at: usize, name: &str| if alone { name.to_string() } else { format!("{list}[{at}].{name}") };
+    for (at, metric) in metrics.iter().enumerate() {
+        key("Metric", &path("metrics", at, "name"), &metric.key)?;
+    }
+    for (at, param) in params.iter_mut().enumerate() {
+        key("Param", &path("params", at, "key"), &param.key)?;
+        cut(&mut param.value, PARAM_VALUE);
+    }
+    for (at, tag) in tags.iter_mut().enumerate() {
+        key("Tag", &path("tags", at, "key"), &tag.key)?;
+        cut(&mut tag.value, TAG_VALUE);
+    }
+    let mut twice: Vec<&str> = Vec::new();
+    for (at, param) in params.iter().enumerate() {
+        if params[..at].iter().any(|p| p.key == param.key) && !twice.contains(&param.key.as_str()) {
+            twice.push(&param.key);
+        }
+    }
+    if !twice.is_empty() {
+        return Err(Error::invalid(format!(
+            "Duplicate parameter keys have been submitted: ['{}']. Please ensure the request contains only one param value per param key.",
+            twice.join("', '")
+        )));
+    }
+    Ok(batch)
+}
+
+fn at_most(limit: usize, got: usize, what: &str) -> Result<()> {
+    if got <= limit {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "A batch logging request can contain at most {limit} {what}. Got {got} {what}. Please split up {what} across multiple requests \
+         and try again."
+    )))
+}
+
+pub(crate) fn length(what: &str, limit: usize, text: &str) -> Result<()> {
+    if text.len() <= limit || text.chars().count() <= limit {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("'{what}' exceeds the maximum length of {limit} characters")))
+}
+
+fn cut(text: &mut String, limit: usize) {
+    if let Some((at, _)) = text.char_indices().nth(limit) {
+        text.truncate(at);
+    }
+}
+
+/// POSIX `normpath`: what a name comes to as a path.
+fn normal_path(name: &str) -> String {
+    let rooted = name.starts_with('/');
+    let mut parts: Vec<&str> = Vec::new();
+    for part in name.split('/').filter(|p| !p.is_empty() && *p != ".") {
+        match (part, parts.last()) {
+            ("..", Some(last)) if *last != ".." => drop(parts.pop()),
+            ("..", None) if rooted => {}
+            _ => parts.push(part),
+        }
+    }
+    match (rooted, parts.is_empty()) {
+        (true, _) => format!("/{}", parts.join("/")),
+        (false, true) => ".".into(),
+        (false, false) => parts.join("/"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_checked_as_paths_too() {
+        for good in ["acc", "val/loss", "a b", "a.b-c:d", "ä", "..."] {
+            assert_eq!(key("Metric", "name", good).is_ok(), good != "...", "{good}");
+        }
+        for bad in ["", ".", "..", "../a", "/a", "a/", "a//b", "a/../b", "a#b", "a\nb", "a\\b"] {
+            assert!(key("Metric", "name", bad).is_err(), "{bad}");
+        }
+        assert!(key("Metric", "name", &"ä".repeat(250)).is_ok() && key("Metric", "name", &"a".repeat(251)).is_err());
+    }
+
+    #[test]
+    fn long_values_are_cut_by_characters() {
+        let of = |value: String| Batch { params: vec![Pair { key: "p".into(), value }], ..Batch::default() };
+        assert_eq!(batch(of("ä".repeat(6001))).unwrap().params[0].value, "ä".repeat(6000));
+        assert_eq!(batch(of("x".into())).unwrap().params[0].value, "x");
+    }
+
+    #[test]
+    fn locations_have_a_scheme_or_become_absolute() {
+        assert_eq!(artifact_location("s3://b/p/").unwrap(), "s3://b/p");
+        assert!(artifact_location("some/folder").unwrap().starts_with('/'));
+        for bad in ["s3://b/p?x=1", "s3://b/p#x", "s3://b/../p"] {
+            assert!(artifact_location(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,458 @@
+//! Runs and what they log.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher, RandomState};
+
+use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Row, Sqlite};
+
+use super::search::{self, ids_of, json_ids};
+use super::writer::{RunKey, Writer, no_run};
+use super::{Tracking, now};
+use crate::error::{Error, Result};
+use crate::grammar::RUNS;
+use crate::limits;
+use crate::model::{Batch, Dataset, DatasetInput, Metric, NewRun, Page, Pair, Query, Run, RunChange, RunInfo, Stage, Status};
+use crate::page::Pages;
+
+/// The tag that says a run's name once more.
+const RUN_NAME: &str = "mlflow.runName";
+/// Rows of one INSERT: two sizes, so that the database has few statements to prepare.
+const MANY: usize = 100;
+/// What one answer of a history holds at most.
+const HISTORY: usize = 25_000;
+
+const COLUMNS: &str =
+    "SELECT r.id, r.run_id, r.experiment, r.name, r.user_id, r.status, r.stage, r.start_time, r.end_time, r.artifact_uri FROM runs r";
+
+impl Tracking {
+    /// Starts a run.
+    ///
+    /// # Errors
+    /// When its experiment is missing or deleted, or it is given two names.
+    pub async fn create_run(&self, mut new: NewRun) -> Result<Run> {
+        let tagged = new.tags.iter().find(|t| t.key == RUN_NAME).map(|t| t.value.clone());
+        let given = new.name.take().filter(|n| !n.is_empty());
+        let name = match (given, tagged.clone()) {
+            (Some(name), Some(tag)) if name != tag => {
+                return Err(Error::invalid(format!(
+                    "Both 'run_name' argument and 'mlflow.runName' tag are specified, but with different values (run_name='{name}', \
+                     mlflow.runName='{tag}')."
+                )));
+            }
+            (given, tagged) => given.or(tagged).unwrap_or_else(made_up_name),
+        };
+        if tagged.is_none() {
+            new.tags.push(Pair { key: RUN_NAME.into(), value: name.clone() });
+        }
+        // Creation takes any number of tags, a batch does not.
+        for chunk in new.tags.chunks_mut(MANY) {
+            let tags = limits::batch(Batch { tags: chunk.to_vec(), ..Batch::default() })?.tags;
+            chunk.clone_from_slice(&tags);
+        }
+        let id = new_run_id();
+        let run_id = id.clone();
+        self.write(move |w| Box::pin(async move { w.create_run(run_id, name, new).await })).await?;
+        self.run(&id).await
+    }
+
+    /// A run, deleted or not.
+    ///
+    /// # Errors
+    /// When there is none of this id.
+    pub async fn run(&self, run_id: &str) -> Result<Run> {
+        let id: Option<i64> =
+            sqlx::query_scalar("SELECT id FROM runs WHERE run_id = $1").bind(run_id).fetch_optional(self.readers()).await?;
+        self.runs(&[id.ok_or_else(|| no_run(run_id))?]).await?.pop().ok_or_else(|| no_run(run_id))
+    }
+
+    /// Looks for runs in `experiments`: newest first unless the query says otherwise.
+    ///
+    /// # Errors
+    /// When the query makes no sense.
+    pub async fn search_runs(&self, experiments: &[i64], query: &Query) -> Result<Page<Run>> {
+        let filter = RUNS.filter(&query.filter)?;
+        let orders = query.order_by.iter().map(|o| RUNS.order(o)).collect::<Result<Vec<_>>>()?;
+        let ids = json_ids(experiments);
+        let pages = Pages::of(&["runs", &ids, &query.filter, &query.order_by.join("\n"), &format!("{:?}", query.view)]);
+        let from = pages.position(query.page_token.as_deref())?;
+        if experiments.is_empty() {
+            return Ok(Page { items: Vec::new(), next: None });
+        }
+        let mut sql = QueryBuilder::<Sqlite>::new("SELECT r.id FROM runs r");
+        for (at, order) in orders.iter().enumerate() {
+            search::join_order(&mut sql, at, order);
+        }
+        sql.push(" WHERE r.experiment IN ").push(ids_of(&ids)).push(" AND ");
+        search::of_view(&mut sql, "r.stage", query.view);
+        for comparison in filter {
+            sql.push(" AND ");
+            search::of_run(&mut sql, comparison);
+        }
+        sql.push(" ORDER BY ");
+        for (at, order) in orders.iter().enumerate() {
+            search::order_runs(&mut sql, at, order);
+            sql.push(", ");
+        }
+        sql.push("r.start_time DESC, r.run_id LIMIT ").push_bind(query.max_results as i64 + 1).push(" OFFSET ").push_bind(from);
+        let ids: Vec<i64> = sql.build_query_scalar().fetch_all(self.readers()).await?;
+        let page = pages.cut(ids, from, query.max_results);
+        Ok(Page { items: self.runs(&page.items).await?, next: page.next })
+    }
+
+    /// Changes a run.
+    ///
+    /// # Errors
+    /// When it is missing or deleted.
+    pub async fn update_run(&self, run_id: &str, change: RunChange) -> Result<RunInfo> {
+        let id = run_id.to_string();
+        self.write(move |w| Box::pin(async move { w.update_run(&id, change).await })).await?;
+        Ok(self.run(run_id).await?.info)
+    }
+
+    /// Deletes or restores a run; one that is so already stays so.
+    ///
+    /// # Errors
+    /// When it is missing.
+    pub async fn set_run_stage(&self, run_id: String, stage: Stage) -> Result<()> {
+        self.write(move |w| {
+            Box::pin(async move {
+                let run = w.any_run(&run_id).await?;
+                let sql = "UPDATE runs SET stage = $2 WHERE id = $1";
+                sqlx::query(sql).bind(run.id).bind(stage.as_str()).execute(&mut w.connection).await?;
+                w.forget_run(&run_id);
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// Logs a batch, all or nothing.
+    ///
+    /// # Errors
+    /// When the run is missing or deleted, a param has another value already, or something is not as it must be.
+    pub async fn log(&self, run_id: String, batch: Batch) -> Result<()> {
+        let batch = limits::batch(batch)?;
+        self.write(move |w| Box::pin(async move { w.log(&run_id, batch).await })).await
+    }
+
+    /// Removes a tag of a run.
+    ///
+    /// # Errors
+    /// When there is none of this name, or the run is missing or deleted.
+    pub async fn delete_tag(&self, run_id: String, key: String) -> Result<()> {
+        self.write(move |w| {
+            Box::pin(async move {
+                let run = w.active_run(&run_id).await?;
+                let missing = || Error::missing(format!("No tag with name: {key} in run with id {run_id}"));
+                let number = w.known_key(&key).await?.ok_or_else(missing)?;
+                let sql = "DELETE FROM tags WHERE run = $1 AND key = $2";
+                let done = sqlx::query(sql).bind(run.id).bind(number).execute(&mut w.connection).await?;
+                if done.rows_affected() == 0 { Err(missing()) } else { Ok(()) }
+            })
+        })
+        .await
+    }
+
+    /// Notes which data a run read; data that is noted already stays as it is.
+    ///
+    /// # Errors
+    /// When the run is missing or deleted, or something is not as it must be.
+    pub async fn log_inputs(&self, run_id: String, inputs: Vec<DatasetInput>) -> Result<()> {
+        for DatasetInput { dataset, tags } in &inputs {
+            limits::length("name", 500, &dataset.name)?;
+            limits::length("digest", 36, &dataset.digest)?;
+            limits::length("source", (64 << 10) - 1, &dataset.source)?;
+            limits::length("schema", (1 << 20) - 1, dataset.schema.as_deref().unwrap_or_default())?;
+            limits::length("profile", (16 << 20) - 1, dataset.profile.as_deref().unwrap_or_default())?;
+            for tag in tags {
+                limits::length("key", 255, &tag.key)?;
+                limits::length("value", 500, &tag.value)?;
+            }
+        }
+        self.write(move |w| Box::pin(async move { w.log_inputs(&run_id, inputs).await })).await
+    }
+
+    /// Points of a metric by (timestamp, step, value); at most 25 000 at once.
+    ///
+    /// # Errors
+    /// When the run is missing or the token belongs to something else.
+    pub async fn metric_history(&self, run_id: &str, key: &str, max_results: Option<usize>, token: Option<&str>) -> Result<Page<Metric>> {
+        let pages = Pages::of(&["history", run_id, key]);
+        let from = pages.position(token)?;
+        let limit = max_results.unwrap_or(HISTORY).min(HISTORY);
+        let run: Option<i64> =
+            sqlx::query_scalar("SELECT id FROM runs WHERE run_id = $1").bind(run_id).fetch_optional(self.readers()).await?;
+        let sql = "SELECT timestamp, step, value, is_nan FROM metrics WHERE run = $1 AND key = (SELECT id FROM keys WHERE name = $2)
+                   ORDER BY timestamp, step, value, is_nan LIMIT $3 OFFSET $4";
+        let query = sqlx::query(sql).bind(run.ok_or_else(|| no_run(run_id))?).bind(key).bind(limit as i64 + 1).bind(from);
+        let rows = query.fetch_all(self.readers()).await?;
+        let point = |row: &SqliteRow| {
+            let value = number(row.try_get(2)?, row.try_get(3)?);
+            Ok(Metric { key: key.to_string(), timestamp: row.try_get(0)?, step: row.try_get(1)?, value })
+        };
+        Ok(pages.cut(rows.iter().map(point).collect::<Result<_>>()?, from, limit))
+    }
+
+    /// Those that are there of `ids`, in their order, with what they logged.
+    async fn runs(&self, ids: &[i64]) -> Result<Vec<Run>> {
+        let mut found: HashMap<i64, Run> = HashMap::with_capacity(ids.len());
+        for chunk in ids.chunks(search::CHUNK) {
+            self.load(&ids_of(&json_ids(chunk)), &mut found).await?;
+        }
+        Ok(ids.iter().filter_map(|id| found.remove(id)).collect())
+    }
+
+    /// One statement for each kind of belonging, however many runs there are.
+    async fn load(&self, ids: &str, found: &mut HashMap<i64, Run>) -> Result<()> {
+        let rows = |text: String| async move { sqlx::query(sqlx::AssertSqlSafe(text)).fetch_all(self.readers()).await };
+        for row in rows(format!("{COLUMNS} WHERE r.id IN {ids}")).await? {
+            let run = Run { info: info(&row)?, metrics: Vec::new(), params: Vec::new(), tags: Vec::new(), datasets: Vec::new() };
+            found.insert(row.try_get(0)?, run);
+        }
+        let of_key = |table: &str, columns: &str| {
+            format!(
+                "SELECT t.run, k.name, {columns} FROM {table} t JOIN keys k ON k.id = t.key WHERE t.run IN {ids} ORDER BY t.run, k.name"
+            )
+        };
+        for row in rows(of_key("latest_metrics", "t.timestamp, t.step, t.value, t.is_nan")).await? {
+            let value = number(row.try_get(4)?, row.try_get(5)?);
+            let metric = Metric { key: row.try_get(1)?, timestamp: row.try_get(2)?, step: row.try_get(3)?, value };
+            found.entry(row.try_get(0)?).and_modify(|run| run.metrics.push(metric));
+        }
+        for row in rows(of_key("params", "t.value")).await? {
+            let pair = Pair { key: row.try_get(1)?, value: row.try_get(2)? };
+            found.entry(row.try_get(0)?).and_modify(|run| run.params.push(pair));
+        }
+        for row in rows(of_key("tags", "t.value")).await? {
+            let pair = Pair { key: row.try_get(1)?, value: row.try_get(2)? };
+            found.entry(row.try_get(0)?).and_modify(|run| run.tags.push(pair));
+        }
+        let inputs = format!(
+            "SELECT i.run, i.dataset, d.name, d.digest, d.source_type, d.source, d.schema, d.profile, t.key, t.value
+             FROM inputs i JOIN datasets d ON d.id = i.dataset LEFT JOIN input_tags t ON t.run = i.run AND t.dataset = i.dataset
+             WHERE i.run IN {ids} ORDER BY i.run, i.dataset, t.key"
+        );
+        let mut before = None;
+        for row in rows(inputs).await? {
+            let at: (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+            let Some(run) = found.get_mut(&at.0) else { continue };
+            if before.replace(at) != Some(at) {
+                let dataset = Dataset {
+                    name: row.try_get(2)?,
+                    digest: row.try_get(3)?,
+                    source_type: row.try_get(4)?,
+                    source: row.try_get(5)?,
+                    schema: row.try_get(6)?,
+                    profile: row.try_get(7)?,
+                };
+                run.datasets.push(DatasetInput { tags: Vec::new(), dataset });
+            }
+            if let (Some(key), Some(input)) = (row.try_get::<Option<String>, _>(8)?, run.datasets.last_mut()) {
+                input.tags.push(Pair { key, value: row.try_get(9)? });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Writer {
+    async fn create_run(&mut self, run_id: String, name: String, new: NewRun) -> Result<()> {
+        self.active_experiment(new.experiment).await?;
+        let sql = "SELECT artifact_location FROM experiments WHERE id = $1";
+        let location: String = sqlx::query_scalar(sql).bind(new.experiment).fetch_one(&mut self.connection).await?;
+        let sql = "INSERT INTO runs (run_id, experiment, name, user_id, status, stage, start_time, artifact_uri)
+                   VALUES ($1, $2, $3, $4, $5, 'active', $6, $7) RETURNING id";
+        let query = sqlx::query_scalar(sql)
+            .bind(&run_id)
+            .bind(new.experiment)
+            .bind(&name)
+            .bind(&new.user)
+            .bind(Status::Running.as_str())
+            .bind(new.start_time.unwrap_or_else(now))
+            .bind(format!("{location}/{run_id}/artifacts"));
+        let id = query.fetch_one(&mut self.connection).await?;
+        self.set_pairs("tags", id, &new.tags).await
+    }
+
+    async fn update_run(&mut self, run_id: &str, change: RunChange) -> Result<()> {
+        let run = self.active_run(run_id).await?;
+        let name = change.name.filter(|n| !n.is_empty());
+        let sql =
+            "UPDATE runs SET status = COALESCE($2, status), end_time = COALESCE($3, end_time), name = COALESCE($4, name) WHERE id = $1";
+        let query = sqlx::query(sql).bind(run.id).bind(change.status.map(Status::as_str)).bind(change.end_time).bind(&name);
+        query.execute(&mut self.connection).await?;
+        match name {
+            Some(value) => self.set_pairs("tags", run.id, &[Pair { key: RUN_NAME.into(), value }]).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn log(&mut self, run_id: &str, batch: Batch) -> Result<()> {
+        let run = self.active_run(run_id).await?;
+        let params = self.new_params(run_id, run, batch.params).await?;
+        self.set_pairs("params", run.id, &params).await?;
+        self.log_metrics(run, batch.metrics).await?;
+        self.set_pairs("tags", run.id, &batch.tags).await?;
+        if let Some(name) = batch.tags.iter().rev().find(|t| t.key == RUN_NAME) {
+            let sql = "UPDATE runs SET name = $2 WHERE id = $1";
+            sqlx::query(sql).bind(run.id).bind(&name.value).execute(&mut self.connection).await?;
+        }
+        Ok(())
+    }
+
+    /// Those params that are not there yet.
+    ///
+    /// # Errors
+    /// When one is there with another value.
+    async fn new_params(&mut self, run_id: &str, run: RunKey, params: Vec<Pair>) -> Result<Vec<Pair>> {
+        let mut new = Vec::with_capacity(params.len());
+        for param in params {
+            let sql = "SELECT value FROM params WHERE run = $1 AND key = $2";
+            let old: Option<String> = match self.known_key(&param.key).await? {
+                Some(key) => sqlx::query_scalar(sql).bind(run.id).bind(key).fetch_optional(&mut self.connection).await?,
+                None => None,
+            };
+            match old {
+                Some(old) if old != param.value => {
+                    return Err(Error::invalid(format!(
+                        "Changing param values is not allowed. Param with key='{}' was already logged with value='{old}' for run ID='{run_id}'. \
+                         Attempted logging new value '{}'.",
+                        param.key, param.value
+                    )));
+                }
+                Some(_) => {}
+                None => new.push(param),
+            }
+        }
+        Ok(new)
+    }
+
+    async fn set_pairs(&mut self, table: &'static str, run: i64, pairs: &[Pair]) -> Result<()> {
+        for pair in pairs {
+            let key = self.key(&pair.key).await?;
+            let sql = match table {
+                "params" => "INSERT INTO params (run, key, value) VALUES ($1, $2, $3)",
+                _ => "INSERT INTO tags (run, key, value) VALUES ($1, $2, $3) ON CONFLICT (run, key) DO UPDATE SET value = excluded.value",
+            };
+            sqlx::query(sql).bind(run).bind(key).bind(&pair.value).execute(&mut self.connection).await?;
+        }
+        Ok(())
+    }
+
+    async fn log_metrics(&mut self, run: RunKey, metrics: Vec<Metric>) -> Result<()> {
+        let mut points = Vec::with_capacity(metrics.len());
+        // By metric: the greatest point of this batch.
+        let mut latest: BTreeMap<i64, Point> = BTreeMap::new();
+        for metric in metrics {
+            let (value, is_nan) = stored(metric.value);
+            let point = Point { key: self.key(&metric.key).await?, step: metric.step, timestamp: metric.timestamp, value, is_nan };
+            latest.entry(point.key).and_modify(|l| *l = l.later(point)).or_insert(point);
+            points.push(point);
+        }
+        let history = ("INSERT INTO metrics (run, key, timestamp, step, value, is_nan) ", " ON CONFLICT DO NOTHING");
+        let newest = (
+            "INSERT INTO latest_metrics (run, key, timestamp, step, value, is_nan) ",
+            " ON CONFLICT (run, key) DO UPDATE
+              SET timestamp = excluded.timestamp, step = excluded.step, value = excluded.value, is_nan = excluded.is_nan
+              WHERE (excluded.step, excluded.timestamp, excluded.value, excluded.is_nan)
+                  > (latest_metrics.step, latest_metrics.timestamp, latest_metrics.value, latest_metrics.is_nan)",
+        );
+        self.insert(run, &points, history).await?;
+        self.insert(run, &latest.into_values().collect::<Vec<_>>(), newest).await
+    }
+
+    async fn insert(&mut self, run: RunKey, points: &[Point], (into, conflict): (&str, &str)) -> Result<()> {
+        let whole = points.len() / MANY * MANY;
+        for rows in points[..whole].chunks(MANY).chain(points[whole..].chunks(1)) {
+            let mut sql = QueryBuilder::<Sqlite>::new(into);
+            sql.push_values(rows, |mut row, point| {
+                row.push_bind(run.id).push_bind(point.key).push_bind(point.timestamp).push_bind(point.step);
+                row.push_bind(point.value).push_bind(point.is_nan);
+            });
+            sql.push(conflict).build().execute(&mut self.connection).await?;
+        }
+        Ok(())
+    }
+
+    async fn log_inputs(&mut self, run_id: &str, inputs: Vec<DatasetInput>) -> Result<()> {
+        let run = self.active_run(run_id).await?;
+        for DatasetInput { dataset, tags } in inputs {
+            let sql =
+                "INSERT INTO datasets (experiment, name, digest, source_type, source, schema, profile) VALUES ($1, $2, $3, $4, $5, $6, $7)
+                       ON CONFLICT (experiment, name, digest) DO NOTHING";
+            let query = sqlx::query(sql).bind(run.experiment).bind(&dataset.name).bind(&dataset.digest).bind(&dataset.source_type);
+            query.bind(&dataset.source).bind(&dataset.schema).bind(&dataset.profile).execute(&mut self.connection).await?;
+            let sql = "SELECT id FROM datasets WHERE experiment = $1 AND name = $2 AND digest = $3";
+            let query = sqlx::query_scalar(sql).bind(run.experiment).bind(&dataset.name).bind(&dataset.digest);
+            let id: i64 = query.fetch_one(&mut self.connection).await?;
+            let sql = "INSERT INTO inputs (run, dataset) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+            if sqlx::query(sql).bind(run.id).bind(id).execute(&mut self.connection).await?.rows_affected() == 0 {
+                continue;
+            }
+            for tag in tags {
+                let sql = "INSERT INTO input_tags (run, dataset, key, value) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING";
+                sqlx::query(sql).bind(run.id).bind(id).bind(&tag.key).bind(&tag.value).execute(&mut self.connection).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A point as it is stored.
+#[derive(Clone, Copy)]
+struct Point {
+    key: i64,
+    step: i64,
+    timestamp: i64,
+    value: f64,
+    is_nan: i64,
+}
+
+impl Point {
+    fn later(self, other: Point) -> Point {
+        let rank = |p: &Point| (p.step, p.timestamp, p.value, p.is_nan);
+        if rank(&other) > rank(&self) { other } else { self }
+    }
+}
+
+fn stored(value: f64) -> (f64, i64) {
+    if value.is_nan() { (0., 1) } else { (value.clamp(f64::MIN, f64::MAX), 0) }
+}
+
+fn number(value: f64, is_nan: i64) -> f64 {
+    if is_nan == 1 { f64::NAN } else { value }
+}
+
+fn info(row: &SqliteRow) -> Result<RunInfo> {
+    Ok(RunInfo {
+        id: row.try_get(1)?,
+        experiment: row.try_get(2)?,
+        name: row.try_get(3)?,
+        user: row.try_get(4)?,
+        status: Status::read(row.try_get(5)?).unwrap_or(Status::Running),
+        stage: Stage::read(row.try_get(6)?),
+        start_time: row.try_get(7)?,
+        end_time: row.try_get(8)?,
+        artifact_uri: row.try_get(9)?,
+    })
+}
+
+/// 32 hexadecimal digits. The hasher's keys differ from call to call.
+fn new_run_id() -> String {
+    let half = || RandomState::new().hash_one(std::time::SystemTime::now());
+    format!("{:016x}{:016x}", half(), half())
+}
+
+fn made_up_name() -> String {
+    const HOW: [&str; 24] = [
+        "able", "bold", "brave", "bright", "calm", "clever", "eager", "fair", "fast", "fine", "free", "gentle", "glad", "grand", "keen",
+        "kind", "lively", "merry", "neat", "proud", "quick", "sharp", "steady", "warm",
+    ];
+    const WHO: [&str; 24] = [
+        "ant", "bear", "bee", "crane", "crow", "deer", "dove", "duck", "eel", "finch", "fox", "goat", "hare", "hawk", "heron", "lark",
+        "lynx", "mole", "moth", "newt", "otter", "owl", "seal", "wren",
+    ];
+    let dice = RandomState::new().hash_one(0);
+    format!("{}-{}-{}", HOW[(dice % 24) as usize], WHO[(dice / 24 % 24) as usize], dice / 576 % 1000)
+}

@@ -1,0 +1,161 @@
+//! Comparisons and orders as SQL. Values are bound, never written into the text.
+
+use sqlx::{QueryBuilder, Sqlite};
+
+use crate::grammar::{Comparison, Kind, Op, Order, Value};
+use crate::model::View;
+
+/// Rows whose belongings are read at once.
+pub(super) const CHUNK: usize = 1000;
+
+type Sql = QueryBuilder<Sqlite>;
+
+/// `(1,2,3)`: numbers of ours, so that they may stand in the text.
+pub(super) fn json_ids(ids: &[i64]) -> String {
+    ids.iter().map(i64::to_string).collect::<Vec<_>>().join(",")
+}
+
+pub(super) fn ids_of(ids: &str) -> String {
+    format!("({ids})")
+}
+
+pub(super) fn of_view(sql: &mut Sql, column: &str, view: View) {
+    match view {
+        View::All => sql.push("TRUE"),
+        View::Active => sql.push(column).push(" = 'active'"),
+        View::Deleted => sql.push(column).push(" = 'deleted'"),
+    };
+}
+
+pub(super) fn of_experiment(sql: &mut Sql, comparison: Comparison) {
+    match comparison.kind {
+        Kind::Tag => {
+            let missing = comparison.op == Op::IsNull;
+            sql.push(if missing { "e.id NOT IN (" } else { "e.id IN (" });
+            sql.push("SELECT experiment FROM experiment_tags WHERE key = ").push_bind(comparison.key);
+            and_value(sql, "value", comparison.op, comparison.value);
+            sql.push(")");
+        }
+        _ => compare(sql, experiment_column(&comparison.key), comparison.op, comparison.value),
+    }
+}
+
+pub(super) fn order_experiments(sql: &mut Sql, order: &Order) {
+    // As a number: 10 comes after 9.
+    let column = if order.key == "experiment_id" { "e.id" } else { experiment_column(&order.key) };
+    sql.push(column).push(direction(order));
+}
+
+fn experiment_column(key: &str) -> &'static str {
+    match key {
+        "name" => "e.name",
+        "experiment_id" => "CAST(e.id AS TEXT)",
+        "creation_time" => "e.created",
+        _ => "e.updated",
+    }
+}
+
+pub(super) fn of_run(sql: &mut Sql, comparison: Comparison) {
+    let Comparison { kind, key, op, value } = comparison;
+    match kind {
+        Kind::Attribute => compare(sql, run_column(&key), op, value),
+        Kind::Metric => {
+            sql.push("r.id IN (SELECT run FROM latest_metrics WHERE key = (SELECT id FROM keys WHERE name = ").push_bind(key);
+            // What is not a number differs from every number, and is otherwise in no relation to any.
+            sql.push(if op == Op::Ne { ") AND (is_nan = 1 OR (" } else { ") AND (is_nan = 0 AND (" });
+            compare(sql, "value", op, value);
+            sql.push(")))");
+        }
+        Kind::Param | Kind::Tag => {
+            sql.push(if op == Op::IsNull { "r.id NOT IN (" } else { "r.id IN (" });
+            sql.push(if kind == Kind::Param { "SELECT run FROM params" } else { "SELECT run FROM tags" });
+            sql.push(" WHERE key = (SELECT id FROM keys WHERE name = ").push_bind(key).push(")");
+            and_value(sql, "value", op, value);
+            sql.push(")");
+        }
+        Kind::Dataset if key == "context" => {
+            sql.push("r.id IN (SELECT run FROM input_tags WHERE key = 'mlflow.data.context'");
+            and_value(sql, "value", op, value);
+            sql.push(")");
+        }
+        Kind::Dataset => {
+            sql.push("r.id IN (SELECT i.run FROM inputs i JOIN datasets d ON d.id = i.dataset WHERE TRUE");
+            and_value(sql, if key == "name" { "d.name" } else { "d.digest" }, op, value);
+            sql.push(")");
+        }
+    }
+}
+
+/// The tables that an order needs beside the runs.
+pub(super) fn join_order(sql: &mut Sql, at: usize, order: &Order) {
+    let table = match order.kind {
+        Kind::Metric => "latest_metrics",
+        Kind::Param => "params",
+        Kind::Tag => "tags",
+        Kind::Attribute | Kind::Dataset => return,
+    };
+    sql.push(format!(" LEFT JOIN {table} o{at} ON o{at}.run = r.id AND o{at}.key = (SELECT id FROM keys WHERE name = "));
+    sql.push_bind(order.key.clone()).push(")");
+}
+
+/// What is missing comes last in either direction, and of metrics what is not a number before it.
+pub(super) fn order_runs(sql: &mut Sql, at: usize, order: &Order) {
+    let to = direction(order);
+    match order.kind {
+        Kind::Attribute => {
+            let column = run_column(&order.key);
+            sql.push(format!("{column} IS NULL, {column}{to}"))
+        }
+        Kind::Metric => sql.push(format!("CASE WHEN o{at}.run IS NULL THEN 2 ELSE o{at}.is_nan END, o{at}.value{to}")),
+        _ => sql.push(format!("o{at}.run IS NULL, o{at}.value{to}")),
+    };
+}
+
+fn run_column(key: &str) -> &'static str {
+    match key {
+        "run_id" => "r.run_id",
+        "run_name" => "r.name",
+        "status" => "r.status",
+        "artifact_uri" => "r.artifact_uri",
+        "user_id" => "r.user_id",
+        "start_time" => "r.start_time",
+        _ => "r.end_time",
+    }
+}
+
+fn direction(order: &Order) -> &'static str {
+    if order.descending { " DESC" } else { "" }
+}
+
+/// The value as a further condition; whether there is one at all is said by the row being there.
+fn and_value(sql: &mut Sql, column: &str, op: Op, value: Value) {
+    if !matches!(op, Op::IsNull | Op::IsNotNull) {
+        sql.push(" AND ");
+        compare(sql, column, op, value);
+    }
+}
+
+fn compare(sql: &mut Sql, column: &str, op: Op, value: Value) {
+    match value {
+        Value::Text(text) if op == Op::Ilike => {
+            sql.push("lower(").push(column).push(") LIKE lower(").push_bind(text).push(")");
+        }
+        Value::Text(text) => {
+            sql.push(column).push(" ").push(op.as_str()).push(" ").push_bind(text);
+        }
+        Value::Number(number) => {
+            sql.push(column).push(" ").push(op.as_str()).push(" ").push_bind(number);
+        }
+        Value::Texts(texts) => {
+            sql.push(column).push(" ").push(op.as_str()).push(" (");
+            let mut list = sql.separated(", ");
+            for text in texts {
+                list.push_bind(text);
+            }
+            sql.push(")");
+        }
+        Value::None => {
+            sql.push("TRUE");
+        }
+    }
+}

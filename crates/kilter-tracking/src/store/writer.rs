@@ -1,0 +1,195 @@
+//! The one task that writes. What has come in while it wrote becomes the next transaction, and every answer waits for its commit.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+
+use sqlx::Connection;
+use sqlx::sqlite::SqliteConnection;
+use tokio::sync::{mpsc, oneshot};
+
+use super::Tracking;
+use crate::error::{Error, ErrorCode, Result};
+
+/// Writes in one transaction at most.
+const BATCH: usize = 256;
+/// What the caches hold at most; past it they begin anew.
+const CACHED: usize = 50_000;
+
+pub(super) type Working<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+type Work = Box<dyn for<'a> FnOnce(&'a mut Writer) -> Working<'a, Done> + Send>;
+
+/// What the task is asked to do.
+pub(super) enum Job {
+    Write(Work),
+    End,
+}
+
+/// What came of a write, before it is committed.
+pub(super) struct Done {
+    /// The database failed: nothing of the transaction can be relied on.
+    spoilt: bool,
+    /// Tells whoever waits; none: committed.
+    tell: Box<dyn FnOnce(Option<Error>) + Send>,
+}
+
+/// The connection that writes, and what it need not ask the database again. A write looks at everything that may forbid it before it changes anything:
+/// so one that is refused leaves nothing in the transaction that it shares with others.
+pub(super) struct Writer {
+    pub connection: SqliteConnection,
+    runs: HashMap<String, RunKey>,
+    keys: HashMap<String, i64>,
+}
+
+/// What every write to a run must know of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RunKey {
+    pub id: i64,
+    pub experiment: i64,
+    pub is_active: bool,
+}
+
+impl Tracking {
+    /// Has something written, and answers once it is durable.
+    pub(super) async fn write<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'a> FnOnce(&'a mut Writer) -> Working<'a, Result<T>> + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        let job = Job::Write(Box::new(move |writer| {
+            Box::pin(async move {
+                let result = work(writer).await;
+                let spoilt = matches!(&result, Err(e) if e.code == ErrorCode::InternalError);
+                let tell = move |failed: Option<Error>| {
+                    // Nobody to tell: the client is gone.
+                    let _ = answer.send(match (failed, result) {
+                        (Some(error), Ok(_)) => Err(error),
+                        (_, result) => result,
+                    });
+                };
+                Done { spoilt, tell: Box::new(tell) }
+            })
+        }));
+        let unavailable = |what: &str| Error::new(ErrorCode::TemporarilyUnavailable, what);
+        self.0.jobs.try_send(job).map_err(|_| unavailable("more writes wait than are taken; send again in a moment"))?;
+        answered.await.map_err(|_| unavailable("the store is shutting down"))?
+    }
+}
+
+impl Writer {
+    pub fn new(connection: SqliteConnection) -> Writer {
+        Writer { connection, runs: HashMap::new(), keys: HashMap::new() }
+    }
+
+    pub async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        let mut batch = Vec::with_capacity(BATCH);
+        let mut ended = false;
+        while !ended && jobs.recv_many(&mut batch, BATCH).await > 0 {
+            let (mut done, mut spoilt) = (Vec::with_capacity(batch.len()), None);
+            if let Err(e) = sqlx::query("BEGIN IMMEDIATE").execute(&mut self.connection).await {
+                spoilt = Some(Error::from(e));
+            }
+            for job in batch.drain(..) {
+                match job {
+                    Job::Write(_) if spoilt.is_some() || ended => {}
+                    Job::Write(work) => {
+                        let one = work(&mut self).await;
+                        if one.spoilt {
+                            spoilt =
+                                Some(Error::new(ErrorCode::TemporarilyUnavailable, "the write that shared a commit with this one failed"));
+                        }
+                        done.push(one);
+                    }
+                    Job::End => ended = true,
+                }
+            }
+            let failed = match spoilt {
+                None => sqlx::query("COMMIT").execute(&mut self.connection).await.err().map(Error::from),
+                spoilt => spoilt,
+            };
+            if failed.is_some() {
+                self.forget();
+                // Without an open transaction there is none to roll back, which is as good.
+                let _ = sqlx::query("ROLLBACK").execute(&mut self.connection).await;
+            }
+            for one in done {
+                (one.tell)(failed.clone());
+            }
+        }
+        let _ = self.connection.close().await;
+    }
+
+    /// The caches may hold what a rollback took back, or what a deletion changed.
+    pub fn forget(&mut self) {
+        self.runs.clear();
+        self.keys.clear();
+    }
+
+    /// A run that may be there.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub async fn any_run(&mut self, run_id: &str) -> Result<RunKey> {
+        if let Some(known) = self.runs.get(run_id) {
+            return Ok(*known);
+        }
+        let sql = "SELECT id, experiment, stage FROM runs WHERE run_id = $1";
+        let row: Option<(i64, i64, String)> = sqlx::query_as(sql).bind(run_id).fetch_optional(&mut self.connection).await?;
+        let (id, experiment, stage) = row.ok_or_else(|| no_run(run_id))?;
+        let key = RunKey { id, experiment, is_active: stage == "active" };
+        if self.runs.len() >= CACHED {
+            self.runs.clear();
+        }
+        self.runs.insert(run_id.to_string(), key);
+        Ok(key)
+    }
+
+    /// A run that may be written to.
+    pub async fn active_run(&mut self, run_id: &str) -> Result<RunKey> {
+        let key = self.any_run(run_id).await?;
+        if key.is_active {
+            return Ok(key);
+        }
+        Err(Error::invalid(format!("The run {run_id} must be in the 'active' state. Current state is deleted.")))
+    }
+
+    pub fn forget_run(&mut self, run_id: &str) {
+        self.runs.remove(run_id);
+    }
+
+    /// The number of a name, if it has one.
+    pub async fn known_key(&mut self, name: &str) -> Result<Option<i64>> {
+        if let Some(id) = self.keys.get(name) {
+            return Ok(Some(*id));
+        }
+        let id: Option<i64> =
+            sqlx::query_scalar("SELECT id FROM keys WHERE name = $1").bind(name).fetch_optional(&mut self.connection).await?;
+        if let Some(id) = id {
+            self.remember_key(name, id);
+        }
+        Ok(id)
+    }
+
+    /// The number of a name; one that has none is given one.
+    pub async fn key(&mut self, name: &str) -> Result<i64> {
+        if let Some(id) = self.known_key(name).await? {
+            return Ok(id);
+        }
+        let id: i64 =
+            sqlx::query_scalar("INSERT INTO keys (name) VALUES ($1) RETURNING id").bind(name).fetch_one(&mut self.connection).await?;
+        self.remember_key(name, id);
+        Ok(id)
+    }
+
+    fn remember_key(&mut self, name: &str, id: i64) {
+        if self.keys.len() >= CACHED {
+            self.keys.clear();
+        }
+        self.keys.insert(name.to_string(), id);
+    }
+}
+
+pub(super) fn no_run(run_id: &str) -> Error {
+    Error::missing(format!("Run with id={run_id} not found"))
+}

@@ -1,0 +1,423 @@
+//! The store through its public face: what was logged is found again, by any filter and in any order, as a plain look at everything would find it.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
+
+use kilter_tracking::{
+    Batch, Dataset, DatasetInput, ErrorCode, Metric, NewExperiment, NewRun, Pair, Query, Run, RunChange, Stage, Status, Tracking, View,
+};
+
+fn pair(key: &str, value: &str) -> Pair {
+    Pair { key: key.into(), value: value.into() }
+}
+
+fn metric(key: &str, value: f64, timestamp: i64, step: i64) -> Metric {
+    Metric { key: key.into(), value, timestamp, step }
+}
+
+fn metrics(metrics: Vec<Metric>) -> Batch {
+    Batch { metrics, ..Batch::default() }
+}
+
+async fn open() -> (tempfile::TempDir, Tracking) {
+    let dir = tempfile::tempdir().unwrap();
+    let tracking = Tracking::open(dir.path()).await.unwrap();
+    (dir, tracking)
+}
+
+async fn run_in(tracking: &Tracking, experiment: i64) -> String {
+    tracking.create_run(NewRun { experiment, ..NewRun::default() }).await.unwrap().info.id
+}
+
+#[tokio::test]
+async fn what_was_logged_is_there_after_opening_again_and_one_process_has_the_folder() {
+    let (dir, tracking) = open().await;
+    let id = run_in(&tracking, 0).await;
+    let batch = Batch {
+        metrics: vec![metric("a", f64::NAN, 1, 1), metric("a", 0.1 + 0.2, 2, 0), metric("b", f64::NEG_INFINITY, 1, 1)],
+        params: vec![pair("p", "")],
+        tags: vec![pair("t", "ä")],
+    };
+    tracking.log(id.clone(), batch).await.unwrap();
+    let input = DatasetInput {
+        tags: vec![pair("mlflow.data.context", "train")],
+        dataset: Dataset { name: "d".into(), digest: "1".into(), source_type: "s".into(), source: "{}".into(), ..Dataset::default() },
+    };
+    tracking.log_inputs(id.clone(), vec![input.clone(), input.clone()]).await.unwrap();
+    assert!(Tracking::open(dir.path()).await.unwrap_err().message.contains("another process"));
+    tracking.close().await;
+    let late = tracking.log(id.clone(), metrics(vec![metric("a", 1., 1, 1)])).await.unwrap_err();
+    assert_eq!(late.code, ErrorCode::TemporarilyUnavailable);
+    let tracking = Tracking::open(dir.path()).await.unwrap();
+    let run = tracking.run(&id).await.unwrap();
+    assert!(run.metrics[0].value.is_nan() && run.metrics[0].step == 1, "{:?}", run.metrics);
+    assert_eq!(run.metrics[1].value, f64::MIN);
+    assert_eq!(run.params, [pair("p", "")]);
+    assert!(run.tags.contains(&pair("t", "ä")));
+    assert_eq!(run.datasets, [input]);
+    let history = tracking.metric_history(&id, "a", None, None).await.unwrap().items;
+    assert_eq!(history[1].value.to_bits(), (0.1_f64 + 0.2).to_bits());
+}
+
+#[tokio::test]
+async fn a_refused_batch_leaves_nothing_and_those_beside_it_everything() {
+    let (_dir, tracking) = open().await;
+    let id = run_in(&tracking, 0).await;
+    tracking.log(id.clone(), Batch { params: vec![pair("p", "1")], ..Batch::default() }).await.unwrap();
+    let changed = Batch { params: vec![pair("new", "x"), pair("p", "2")], ..metrics(vec![metric("m", 1., 1, 1)]) };
+    let beside = |at| tracking.log(id.clone(), metrics(vec![metric("beside", 1., at, 0)]));
+    let refused = tracking.log(id.clone(), changed);
+    let (one, refused, two) = tokio::join!(beside(1), refused, beside(2));
+    assert!(one.is_ok() && two.is_ok());
+    assert!(refused.unwrap_err().message.contains("already logged with value='1'"));
+    let run = tracking.run(&id).await.unwrap();
+    assert_eq!((run.params, run.metrics.len()), (vec![pair("p", "1")], 1));
+    assert_eq!(tracking.metric_history(&id, "beside", None, None).await.unwrap().items.len(), 2);
+    assert!(tracking.metric_history(&id, "m", None, None).await.unwrap().items.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_at_once_lose_nothing() {
+    let (_dir, tracking) = open().await;
+    let id = run_in(&tracking, 0).await;
+    let write = |task: i64| {
+        let (tracking, id) = (tracking.clone(), id.clone());
+        tokio::spawn(async move {
+            for at in 0..25 {
+                tracking.log(id.clone(), metrics(vec![metric("m", task as f64, at, task)])).await.unwrap();
+            }
+        })
+    };
+    for task in (0..16).map(write).collect::<Vec<_>>() {
+        task.await.unwrap();
+    }
+    assert_eq!(tracking.metric_history(&id, "m", None, None).await.unwrap().items.len(), 16 * 25);
+    let latest = &tracking.run(&id).await.unwrap().metrics[0];
+    assert_eq!((latest.step, latest.timestamp), (15, 24));
+}
+
+#[tokio::test]
+async fn deleted_experiments_keep_their_name_and_their_runs_refuse_writes_until_restored() {
+    let (_dir, tracking) = open().await;
+    let new = NewExperiment { name: "e".into(), artifact_location: Some("s3://b/p".into()), tags: vec![pair("k", "v")] };
+    let id = tracking.create_experiment(new.clone()).await.unwrap();
+    let run = run_in(&tracking, id).await;
+    assert_eq!(tracking.run(&run).await.unwrap().info.artifact_uri, format!("s3://b/p/{run}/artifacts"));
+    tracking.set_experiment_stage(id, Stage::Deleted).await.unwrap();
+    assert_eq!(tracking.create_experiment(new).await.unwrap_err().code, ErrorCode::ResourceAlreadyExists);
+    assert_eq!(tracking.rename_experiment(id, "f".into()).await.unwrap_err().code, ErrorCode::InvalidState);
+    let log = || tracking.log(run.clone(), metrics(vec![metric("m", 1., 1, 1)]));
+    assert_eq!(log().await.unwrap_err().code, ErrorCode::InvalidParameterValue);
+    assert!(tracking.create_run(NewRun { experiment: id, ..NewRun::default() }).await.is_err());
+    tracking.set_experiment_stage(id, Stage::Active).await.unwrap();
+    log().await.unwrap();
+    tracking.set_run_stage(run.clone(), Stage::Deleted).await.unwrap();
+    tracking.set_run_stage(run.clone(), Stage::Deleted).await.unwrap();
+    assert!(log().await.is_err() && tracking.update_run(&run, RunChange::default()).await.is_err());
+    tracking.set_run_stage(run.clone(), Stage::Active).await.unwrap();
+    log().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_name_of_a_run_and_its_tag_are_one() {
+    let (_dir, tracking) = open().await;
+    let tag = |run: &Run| run.tags.iter().find(|t| t.key == "mlflow.runName").map(|t| t.value.clone()).unwrap();
+    let tagged = NewRun { tags: vec![pair("mlflow.runName", "a")], ..NewRun::default() };
+    let run = tracking.create_run(tagged.clone()).await.unwrap();
+    assert_eq!((run.info.name.as_str(), tag(&run).as_str()), ("a", "a"));
+    assert!(tracking.create_run(NewRun { name: Some("b".into()), ..tagged }).await.is_err());
+    let change = RunChange { name: Some("c".into()), status: Some(Status::Finished), end_time: Some(5) };
+    let info = tracking.update_run(&run.info.id, change).await.unwrap();
+    assert_eq!((info.name.as_str(), info.status, info.end_time), ("c", Status::Finished, Some(5)));
+    assert_eq!(tag(&tracking.run(&run.info.id).await.unwrap()), "c");
+    let made_up = tracking.create_run(NewRun::default()).await.unwrap();
+    assert_eq!(made_up.info.name.split('-').count(), 3);
+    assert_eq!(tag(&made_up), made_up.info.name);
+}
+
+#[tokio::test]
+async fn a_large_batch_is_stored_whole() {
+    let (_dir, tracking) = open().await;
+    let id = run_in(&tracking, 0).await;
+    let points = |n: i64| metrics((0..n).map(|at| metric(if at % 3 == 0 { "a" } else { "b" }, at as f64, at, -at)).collect());
+    tracking.log(id.clone(), points(987)).await.unwrap();
+    tracking.log(id.clone(), points(1000)).await.unwrap();
+    assert!(tracking.log(id.clone(), points(1001)).await.unwrap_err().message.contains("at most 1000 metrics"));
+    let (mut seen, mut token) = (Vec::new(), None);
+    loop {
+        let page = tracking.metric_history(&id, "a", Some(50), token.as_deref()).await.unwrap();
+        seen.extend(page.items.iter().map(|m| m.timestamp));
+        token = page.next;
+        if token.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen, (0..1000).step_by(3).collect::<Vec<i64>>());
+    assert_eq!(tracking.run(&id).await.unwrap().metrics.iter().map(|m| m.step).collect::<Vec<_>>(), [0, -1]);
+}
+
+/// Numbers in a fixed disorder.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) as usize) % n
+    }
+
+    fn of<T: Clone>(&mut self, list: &[T]) -> T {
+        list[self.below(list.len())].clone()
+    }
+}
+
+const KEYS: [&str; 3] = ["a", "b b", "c.d"];
+const TEXTS: [&str; 7] = ["", "x", "X", "xy", "%", "it's", "a_b"];
+const NUMBERS: [f64; 5] = [0., -1.5, 2., 1e300, f64::NAN];
+
+async fn some_runs(dice: &mut Dice) -> (tempfile::TempDir, Tracking, Vec<Run>) {
+    let (dir, tracking) = open().await;
+    let mut runs = Vec::new();
+    for _ in 0..80 {
+        let new = NewRun {
+            user: dice.of(&TEXTS).into(),
+            start_time: Some(dice.below(20) as i64),
+            name: Some(dice.of(&["n", "N", "m"]).into()),
+            ..NewRun::default()
+        };
+        let id = tracking.create_run(new).await.unwrap().info.id;
+        let mut batch = Batch::default();
+        for key in KEYS {
+            for _ in 0..dice.below(4) {
+                batch.metrics.push(metric(key, dice.of(&NUMBERS), dice.below(3) as i64, dice.below(3) as i64));
+            }
+            if dice.below(2) == 0 {
+                batch.params.push(pair(key, dice.of(&TEXTS)));
+            }
+            if dice.below(2) == 0 {
+                batch.tags.push(pair(key, dice.of(&TEXTS)));
+            }
+        }
+        // In two parts, so that later points meet earlier ones.
+        let rest = batch.metrics.split_off(batch.metrics.len() / 2);
+        let all: Vec<Metric> = batch.metrics.iter().chain(&rest).cloned().collect();
+        tracking.log(id.clone(), batch).await.unwrap();
+        tracking.log(id.clone(), metrics(rest)).await.unwrap();
+        if dice.below(3) == 0 {
+            tracking.update_run(&id, RunChange { end_time: Some(dice.below(9) as i64), ..RunChange::default() }).await.unwrap();
+        }
+        let run = tracking.run(&id).await.unwrap();
+        assert_eq!(shown(&run.metrics), shown(&latest(&all)));
+        runs.push(run);
+    }
+    (dir, tracking, runs)
+}
+
+/// Of each metric the point with the greatest (step, timestamp, value), what is not a number counting as a little more than nought.
+fn latest(points: &[Metric]) -> Vec<Metric> {
+    let rank = |m: &Metric| (m.step, m.timestamp, if m.value.is_nan() { 0. } else { m.value }, m.value.is_nan());
+    let mut latest: BTreeMap<&str, &Metric> = BTreeMap::new();
+    for point in points {
+        let known = latest.entry(&point.key).or_insert(point);
+        if rank(point).partial_cmp(&rank(known)) == Some(Ordering::Greater) {
+            *known = point;
+        }
+    }
+    latest.into_values().cloned().collect()
+}
+
+fn shown(metrics: &[Metric]) -> String {
+    format!("{metrics:?}")
+}
+
+type Test = Box<dyn Fn(&Run) -> bool>;
+
+/// A comparison as text and as a plain look at a run.
+fn comparison(dice: &mut Dice) -> (String, Test) {
+    let key = dice.of(&KEYS);
+    let text = dice.of(&TEXTS);
+    let quoted = format!("'{}'", text.replace('\'', "''"));
+    let find = move |pairs: &[Pair]| pairs.iter().find(|p| p.key == key).map(|p| p.value.clone());
+    let of = if dice.below(2) == 0 { "params" } else { "tags" };
+    let belongings = move |run: &Run| find(if of == "params" { &run.params } else { &run.tags });
+    match dice.below(4) {
+        0 => {
+            let (number, op) = (dice.of(&NUMBERS[..4]), dice.of(&["=", "!=", "<", "<=", ">", ">="]));
+            let test = move |run: &Run| {
+                let value = run.metrics.iter().find(|m| m.key == key).map(|m| m.value);
+                value.is_some_and(|v| match op {
+                    "=" => v == number,
+                    "!=" => v != number,
+                    "<" => v < number,
+                    "<=" => v <= number,
+                    ">" => v > number,
+                    _ => v >= number,
+                })
+            };
+            (format!("metrics.`{key}` {op} {number:?}"), Box::new(test))
+        }
+        1 => {
+            let op = dice.of(&["=", "!=", "LIKE", "ILIKE"]);
+            let test = move |run: &Run| belongings(run).is_some_and(|v| compare(&v, op, text));
+            (format!("{of}.\"{key}\" {op} {quoted}"), Box::new(test))
+        }
+        2 if dice.below(2) == 0 => (format!("{of}.`{key}` IS NULL"), Box::new(move |run| belongings(run).is_none())),
+        2 => (format!("{of}.`{key}` is not null"), Box::new(move |run| belongings(run).is_some())),
+        _ if dice.below(2) == 0 => {
+            let op = dice.of(&["=", "!=", "LIKE", "ILIKE"]);
+            (format!("attributes.user_id {op} {quoted}"), Box::new(move |run| compare(&run.info.user, op, text)))
+        }
+        _ => {
+            let at = dice.below(9) as i64;
+            (format!("end_time >= {at}"), Box::new(move |run| run.info.end_time.is_some_and(|end| end >= at)))
+        }
+    }
+}
+
+fn compare(value: &str, op: &str, pattern: &str) -> bool {
+    match op {
+        "=" => value == pattern,
+        "!=" => value != pattern,
+        "LIKE" => like(value.as_bytes(), pattern.as_bytes()),
+        _ => like(value.to_ascii_lowercase().as_bytes(), pattern.to_ascii_lowercase().as_bytes()),
+    }
+}
+
+fn like(value: &[u8], pattern: &[u8]) -> bool {
+    match (pattern.split_first(), value.split_first()) {
+        (None, rest) => rest.is_none(),
+        (Some((b'%', rest)), _) => (0..=value.len()).any(|at| like(&value[at..], rest)),
+        (Some((b'_', rest)), Some((_, value))) => like(value, rest),
+        (Some((p, rest)), Some((v, value))) => p == v && like(value, rest),
+        (Some(_), None) => false,
+    }
+}
+
+#[tokio::test]
+async fn searches_find_what_a_plain_look_finds() {
+    let mut dice = Dice(7);
+    let (_dir, tracking, runs) = some_runs(&mut dice).await;
+    let mut found = 0;
+    for _ in 0..400 {
+        let parts: Vec<(String, Test)> = (0..dice.below(4)).map(|_| comparison(&mut dice)).collect();
+        let filter = parts.iter().map(|(text, _)| text.as_str()).collect::<Vec<_>>().join(" AND ");
+        let mut want: Vec<&Run> = runs.iter().filter(|run| parts.iter().all(|(_, test)| test(run))).collect();
+        want.sort_by(|a, b| b.info.start_time.cmp(&a.info.start_time).then_with(|| a.info.id.cmp(&b.info.id)));
+        let page = tracking.search_runs(&[0], &Query { filter: filter.clone(), max_results: 1000, ..Query::default() }).await.unwrap();
+        let ids = |runs: Vec<&Run>| runs.iter().map(|r| r.info.id.clone()).collect::<Vec<_>>();
+        assert_eq!(ids(page.items.iter().collect()), ids(want), "{filter}");
+        found += page.items.len();
+    }
+    assert!(found > 2000, "the filters are too narrow to say anything: {found}");
+}
+
+#[tokio::test]
+async fn orders_put_what_is_missing_last_and_pages_cut_them_anywhere() {
+    let mut dice = Dice(11);
+    let (_dir, tracking, runs) = some_runs(&mut dice).await;
+    for (descending, word) in [(false, "ASC"), (true, "DESC")] {
+        for key in KEYS {
+            for of in ["metrics", "params"] {
+                let rank = |run: &Run| match of {
+                    "metrics" => match run.metrics.iter().find(|m| m.key == key).map(|m| m.value) {
+                        None => (2, 0., String::new()),
+                        Some(v) if v.is_nan() => (1, 0., String::new()),
+                        Some(v) => (0, v, String::new()),
+                    },
+                    _ => run.params.iter().find(|p| p.key == key).map_or((2, 0., String::new()), |p| (0, 0., p.value.clone())),
+                };
+                let mut want: Vec<&Run> = runs.iter().collect();
+                want.sort_by(|a, b| {
+                    let ((group_a, x, s), (group_b, y, t)) = (rank(a), rank(b));
+                    let by_value = x.partial_cmp(&y).unwrap().then(s.cmp(&t));
+                    group_a
+                        .cmp(&group_b)
+                        .then(if descending { by_value.reverse() } else { by_value })
+                        .then(b.info.start_time.cmp(&a.info.start_time))
+                        .then(a.info.id.cmp(&b.info.id))
+                });
+                let mut query = Query { order_by: vec![format!("{of}.`{key}` {word}")], max_results: 13, ..Query::default() };
+                let mut got = Vec::new();
+                loop {
+                    let page = tracking.search_runs(&[0], &query).await.unwrap();
+                    got.extend(page.items.iter().map(|r| r.info.id.clone()));
+                    query.page_token = page.next;
+                    if query.page_token.is_none() {
+                        break;
+                    }
+                }
+                assert_eq!(got, want.iter().map(|r| r.info.id.clone()).collect::<Vec<_>>(), "{:?}", query.order_by);
+            }
+        }
+    }
+    let first = tracking.search_runs(&[0], &Query { max_results: 1, ..Query::default() }).await.unwrap();
+    let other = Query { max_results: 1, view: View::All, page_token: first.next, ..Query::default() };
+    assert!(tracking.search_runs(&[0], &other).await.unwrap_err().message.contains("another query"));
+}
+
+#[tokio::test]
+async fn experiments_are_searched_by_name_tag_and_number() {
+    let (_dir, tracking) = open().await;
+    for (at, name) in ["g-1", "G-2", "h"].into_iter().enumerate() {
+        let tags = if at == 0 { vec![pair("k", "v")] } else { Vec::new() };
+        tracking.create_experiment(NewExperiment { name: name.into(), tags, ..NewExperiment::default() }).await.unwrap();
+    }
+    tracking.set_experiment_stage(3, Stage::Deleted).await.unwrap();
+    let names = async |filter: &str, order: &[&str], view| {
+        let order_by = order.iter().map(|o| o.to_string()).collect();
+        let query = Query { filter: filter.into(), order_by, view, max_results: 10, ..Query::default() };
+        tracking.search_experiments(&query).await.unwrap().items.into_iter().map(|e| e.name).collect::<Vec<_>>()
+    };
+    assert_eq!(names("name LIKE 'g%'", &[], View::Active).await, ["g-1"]);
+    assert_eq!(names("name ILIKE 'g%'", &["name DESC"], View::Active).await, ["g-1", "G-2"]);
+    assert_eq!(names("tags.k = 'v'", &[], View::All).await, ["g-1"]);
+    assert_eq!(names("tags.k IS NULL", &["experiment_id DESC"], View::Active).await, ["G-2", "Default"]);
+    assert_eq!(names("", &[], View::Deleted).await, ["h"]);
+    assert_eq!(names("experiment_id IN ('0', '2') AND creation_time > 5", &["experiment_id"], View::All).await, ["Default", "G-2"]);
+}
+
+const CHILD: &str = "KILTER_TRACKING_TEST_FOLDER";
+
+/// Not a test of its own: what the next one kills.
+#[tokio::test]
+async fn writes_until_it_is_killed() {
+    let Some(dir) = std::env::var_os(CHILD) else { return };
+    let tracking = Tracking::open(dir).await.unwrap();
+    let id = run_in(&tracking, 0).await;
+    for at in 0.. {
+        tracking.log(id.clone(), metrics(vec![metric("m", at as f64, at, at)])).await.unwrap();
+        writeln!(std::io::stdout(), "acknowledged {id} {at}").unwrap();
+    }
+}
+
+#[test]
+fn what_was_acknowledged_outlives_a_kill() {
+    let dir = tempfile::tempdir().unwrap();
+    for round in 0..3 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "writes_until_it_is_killed", "--nocapture"])
+            .env(CHILD, dir.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let mut acknowledged = lines.filter_map(|line| {
+            let (_, rest) = line.split_once("acknowledged ")?;
+            let (id, at) = rest.split_once(' ')?;
+            Some((id.to_string(), at.parse::<usize>().ok()?))
+        });
+        let (id, at) = acknowledged.nth(20 + 17 * round).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let tracking = Tracking::open(dir.path()).await.unwrap();
+            let history = tracking.metric_history(&id, "m", None, None).await.unwrap().items;
+            assert!(history.len() > at, "{} points, {at} acknowledged", history.len());
+            assert_eq!(tracking.run(&id).await.unwrap().metrics[0].step, history.len() as i64 - 1);
+            tracking.close().await;
+        });
+    }
+}
