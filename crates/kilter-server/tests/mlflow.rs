@@ -138,7 +138,8 @@ fn refusals_are_in_mlflows_shape_and_words() {
     server.refused("/runs/create", json!({"experiment_id": "abc"}), 400, "INVALID_PARAMETER_VALUE");
     server.refused("/runs/search", json!({"experiment_ids": ["0"], "max_results": 50_001}), 400, "INVALID_PARAMETER_VALUE");
     server.refused("/runs/search", json!({"experiment_ids": ["0"], "page_token": "!!"}), 400, "INVALID_PARAMETER_VALUE");
-    server.refused("/registered-models/create", json!({"name": "m"}), 404, "ENDPOINT_NOT_FOUND");
+    server.refused("/webhooks", json!({"name": "m"}), 404, "ENDPOINT_NOT_FOUND");
+    server.refused("/registered-models/create", json!({"name": "a/b"}), 400, "INVALID_PARAMETER_VALUE");
     server.refused("/experiments/get", json!({}), 404, "ENDPOINT_NOT_FOUND");
     let foreign = server.agent.get(server.url("/health")).header("host", "evil.example").call().unwrap();
     assert_eq!(foreign.status().as_u16(), 403);
@@ -172,6 +173,34 @@ fn artifacts_stream_in_and_out_and_never_climb() {
     let delete = answer(server.agent.delete(server.url(&format!("{PROXY}/0/{run}/artifacts/d"))).call().unwrap());
     assert_eq!(delete, (200, json!({})));
     assert_eq!(std::fs::read_dir(server.dir.path().join("uploads")).unwrap().count(), 0);
+    server.end();
+}
+
+#[test]
+fn models_are_registered_and_named_by_aliases() {
+    let server = Server::start();
+    let run = server.run();
+    let new = json!({"experiment_id": "0", "name": "clf", "source_run_id": run, "params": [{"key": "a", "value": "1"}]});
+    let model = server.ok("/logged-models", new)["model"].clone();
+    let id = model["info"]["model_id"].as_str().unwrap();
+    assert_eq!(model["info"]["artifact_uri"], format!("mlflow-artifacts:/0/models/{id}/artifacts"));
+    let path = server.url(&format!("{API}/logged-models/{id}"));
+    let ready = answer(server.agent.patch(&path).content_type("application/json").send(r#"{"status":"LOGGED_MODEL_READY"}"#).unwrap());
+    assert_eq!(ready.1["model"]["info"]["status"], "LOGGED_MODEL_READY");
+    server.ok("/runs/outputs", json!({"run_id": run, "models": [{"model_id": id, "step": "2"}]}));
+    let (_, got) = server.get(&format!("{API}/runs/get?run_id={run}"));
+    assert_eq!(got["run"]["outputs"], json!({"model_outputs": [{"model_id": id, "step": 2}]}));
+    server.ok("/registered-models/create", json!({"name": "m"}));
+    let version = server.ok("/model-versions/create", json!({"name": "m", "source": format!("models:/{id}")}))["model_version"].clone();
+    assert_eq!((&version["version"], &version["run_id"], &version["current_stage"]), (&json!("1"), &json!(run), &json!("None")));
+    assert!(version.get("aliases").is_none() && version.get("tags").is_none());
+    server.ok("/registered-models/alias", json!({"name": "m", "alias": "best", "version": "1"}));
+    let (_, named) = server.get(&format!("{API}/registered-models/alias?name=m&alias=best"));
+    assert_eq!(named["model_version"]["aliases"], json!(["best"]));
+    let (_, uri) = server.get(&format!("{API}/model-versions/get-download-uri?name=m&version=1"));
+    assert_eq!(uri["artifact_uri"], format!("mlflow-artifacts:/0/models/{id}/artifacts"));
+    assert_eq!(server.get(&format!("{API}/model-versions/get?name=m&version=x")).0, 400);
+    assert_eq!(server.get(&format!("{API}/registered-models/search?max_results=1001")).0, 400);
     server.end();
 }
 

@@ -12,8 +12,10 @@ const PATTERN: usize = 10_000;
 pub(crate) struct Search {
     entities: &'static [Entity],
     attributes: &'static [Attribute],
-    /// Whether only attributes can be sorted by.
-    sorts_attributes_only: bool,
+    /// Attributes that can be sorted by and not compared.
+    sorts: &'static [&'static str],
+    /// What can be sorted by beside attributes.
+    sorted: &'static [Kind],
 }
 
 struct Entity {
@@ -67,7 +69,8 @@ pub(crate) static RUNS: Search = Search {
         Attribute { name: "start_time", aliases: &["created", "Created"], takes: Takes::Number },
         Attribute { name: "end_time", aliases: &[], takes: Takes::Number },
     ],
-    sorts_attributes_only: false,
+    sorts: &[],
+    sorted: &[Kind::Metric, Kind::Param, Kind::Tag],
 };
 
 pub(crate) static EXPERIMENTS: Search = Search {
@@ -78,7 +81,47 @@ pub(crate) static EXPERIMENTS: Search = Search {
         Attribute { name: "creation_time", aliases: &[], takes: Takes::Number },
         Attribute { name: "last_update_time", aliases: &[], takes: Takes::Number },
     ],
-    sorts_attributes_only: true,
+    sorts: &[],
+    sorted: &[],
+};
+
+pub(crate) static LOGGED_MODELS: Search = Search {
+    entities: &[
+        Entity { kind: Kind::Attribute, name: "attributes", aliases: &[] },
+        Entity { kind: Kind::Metric, name: "metrics", aliases: &[] },
+        Entity { kind: Kind::Param, name: "params", aliases: &[] },
+        Entity { kind: Kind::Tag, name: "tags", aliases: &[] },
+    ],
+    attributes: &[
+        Attribute { name: "name", aliases: &[], takes: Takes::Texts },
+        Attribute { name: "model_id", aliases: &[], takes: Takes::Texts },
+        Attribute { name: "model_type", aliases: &[], takes: Takes::Texts },
+        Attribute { name: "status", aliases: &[], takes: Takes::Texts },
+        Attribute { name: "source_run_id", aliases: &[], takes: Takes::Texts },
+        Attribute { name: "creation_timestamp", aliases: &["creation_timestamp_ms", "creation_time"], takes: Takes::Number },
+        Attribute { name: "last_updated_timestamp", aliases: &["last_updated_timestamp_ms"], takes: Takes::Number },
+    ],
+    sorts: &[],
+    sorted: &[Kind::Metric],
+};
+
+pub(crate) static REGISTERED_MODELS: Search = Search {
+    entities: &[ATTRIBUTE, TAG],
+    attributes: &[Attribute { name: "name", aliases: &[], takes: Takes::Texts }],
+    sorts: &["creation_timestamp", "last_updated_timestamp"],
+    sorted: &[],
+};
+
+pub(crate) static MODEL_VERSIONS: Search = Search {
+    entities: &[ATTRIBUTE, TAG],
+    attributes: &[
+        Attribute { name: "name", aliases: &[], takes: Takes::Texts },
+        Attribute { name: "version_number", aliases: &[], takes: Takes::Number },
+        Attribute { name: "run_id", aliases: &[], takes: Takes::Texts },
+        Attribute { name: "source_path", aliases: &[], takes: Takes::Text },
+    ],
+    sorts: &["creation_timestamp", "last_updated_timestamp"],
+    sorted: &[],
 };
 
 const DATASET_KEYS: [&str; 3] = ["name", "digest", "context"];
@@ -246,9 +289,12 @@ impl Search {
         if !reader.rest.is_empty() {
             return Err(Error::invalid(format!("Invalid ordering key in order_by clause '{text}'.")));
         }
-        let (kind, key) = self.key(name)?;
-        if kind == Kind::Dataset || (self.sorts_attributes_only && kind != Kind::Attribute) {
-            return Err(Error::invalid(format!("Invalid order_by entity in '{text}'. Only attributes can be sorted by.")));
+        let (kind, key) = match &name {
+            Name { entity: None, key } if self.sorts.contains(&key.as_str()) => (Kind::Attribute, key.clone()),
+            _ => self.key(name)?,
+        };
+        if kind != Kind::Attribute && !self.sorted.contains(&kind) {
+            return Err(Error::invalid(format!("Invalid order_by clause '{text}': this cannot be sorted by.")));
         }
         Ok(Order { kind, key, descending })
     }

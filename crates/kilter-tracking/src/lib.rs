@@ -13,7 +13,7 @@ mod store;
 pub use artifacts::{ArtifactFile, ArtifactPath, Artifacts, Entry, Upload};
 pub use error::{Error, ErrorCode, Result};
 pub use model::{
-    Batch, Dataset, DatasetInput, Experiment, Metric, NewExperiment, NewRun, Page, Pair, Query, Run, RunChange, RunInfo, Stage, Status,
-    View,
+    Batch, Dataset, DatasetInput, Experiment, LoggedModel, Metric, ModelOrder, ModelStatus, ModelVersion, NewExperiment, NewLoggedModel,
+    NewModelVersion, NewRun, Page, Pair, Query, RegisteredModel, Run, RunChange, RunInfo, RunModel, Stage, Status, View,
 };
 pub use store::Tracking;

@@ -145,6 +145,8 @@ pub struct Run {
     pub tags: Vec<Pair>,
     /// The data it read.
     pub datasets: Vec<DatasetInput>,
+    /// Models it read or made.
+    pub models: Vec<RunModel>,
 }
 
 /// A run to be made.
@@ -174,7 +176,7 @@ pub struct RunChange {
 }
 
 /// One point of a metric.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Metric {
     /// The metric's name.
     pub key: String,
@@ -184,6 +186,10 @@ pub struct Metric {
     pub timestamp: i64,
     /// Where in the run.
     pub step: i64,
+    /// The logged model that it is of as well.
+    pub model_id: Option<String>,
+    /// Name and digest of the data it was measured on; may be empty.
+    pub dataset: (String, String),
 }
 
 /// What is logged at once: all of it or nothing.
@@ -245,4 +251,166 @@ pub struct Page<T> {
     pub items: Vec<T>,
     /// Gets the next page; none: there is none.
     pub next: Option<String>,
+}
+
+/// A model that a run logged.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoggedModel {
+    /// Its id.
+    pub id: String,
+    /// The experiment it belongs to.
+    pub experiment: i64,
+    /// Its name.
+    pub name: String,
+    /// What kind of model it is; may be empty.
+    pub model_type: String,
+    /// The run that made it; may be empty.
+    pub source_run: String,
+    /// How far it is.
+    pub status: ModelStatus,
+    /// Milliseconds UTC.
+    pub created: i64,
+    /// Milliseconds UTC.
+    pub updated: i64,
+    /// Where its files are.
+    pub artifact_uri: String,
+    /// By name.
+    pub params: Vec<Pair>,
+    /// By name.
+    pub tags: Vec<Pair>,
+    /// The latest point of each metric and dataset, with the run that logged it.
+    pub metrics: Vec<(Metric, String)>,
+}
+
+/// A model to be logged.
+#[derive(Debug, Clone, Default)]
+pub struct NewLoggedModel {
+    /// The experiment it belongs to.
+    pub experiment: i64,
+    /// Its name; empty: one is made up.
+    pub name: String,
+    /// What kind of model it is; may be empty.
+    pub model_type: String,
+    /// The run that made it; may be empty.
+    pub source_run: String,
+    /// Params it begins with.
+    pub params: Vec<Pair>,
+    /// Tags it begins with.
+    pub tags: Vec<Pair>,
+}
+
+/// How far a logged model is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModelStatus {
+    /// Its files are on their way.
+    Pending,
+    /// Its files are there.
+    Ready,
+    /// Its files did not come.
+    Failed,
+}
+
+impl ModelStatus {
+    /// As it is stored and answered.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ModelStatus::Pending => "LOGGED_MODEL_PENDING",
+            ModelStatus::Ready => "LOGGED_MODEL_READY",
+            ModelStatus::Failed => "LOGGED_MODEL_UPLOAD_FAILED",
+        }
+    }
+
+    /// None for a word that names none.
+    pub fn read(text: &str) -> Option<ModelStatus> {
+        [ModelStatus::Pending, ModelStatus::Ready, ModelStatus::Failed].into_iter().find(|s| s.as_str() == text)
+    }
+}
+
+/// A model that a run read or made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunModel {
+    /// Its id.
+    pub model_id: String,
+    /// Where in the run.
+    pub step: i64,
+    /// Made, rather than read.
+    pub is_output: bool,
+}
+
+/// What to sort logged models by.
+#[derive(Debug, Clone)]
+pub struct ModelOrder {
+    /// `metrics.NAME`, or an attribute.
+    pub field: String,
+    /// The dataset that a metric is of; empty names leave it open.
+    pub dataset: (String, String),
+    /// From the greatest to the least.
+    pub descending: bool,
+}
+
+/// A name in the registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegisteredModel {
+    /// Its name.
+    pub name: String,
+    /// For people.
+    pub description: String,
+    /// Milliseconds UTC.
+    pub created: i64,
+    /// Milliseconds UTC.
+    pub updated: i64,
+    /// By name.
+    pub tags: Vec<Pair>,
+    /// Alias and version.
+    pub aliases: Vec<(String, i64)>,
+    /// The newest version of each stage.
+    pub latest: Vec<ModelVersion>,
+}
+
+/// A version of a registered model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelVersion {
+    /// The registered model's name.
+    pub name: String,
+    /// Its number.
+    pub version: i64,
+    /// What it was made of.
+    pub source: String,
+    /// Where its files are.
+    pub location: String,
+    /// The run that made it; may be empty.
+    pub run_id: String,
+    /// A link to that run; may be empty.
+    pub run_link: String,
+    /// For people.
+    pub description: String,
+    /// `None`, `Staging`, `Production` or `Archived`.
+    pub stage: String,
+    /// Milliseconds UTC.
+    pub created: i64,
+    /// Milliseconds UTC.
+    pub updated: i64,
+    /// By name.
+    pub tags: Vec<Pair>,
+    /// Aliases that name it.
+    pub aliases: Vec<String>,
+}
+
+/// A version to be made.
+#[derive(Debug, Clone, Default)]
+pub struct NewModelVersion {
+    /// The registered model's name.
+    pub name: String,
+    /// What it is made of.
+    pub source: String,
+    /// The run that made it; may be empty.
+    pub run_id: String,
+    /// A link to that run; may be empty.
+    pub run_link: String,
+    /// The logged model it is; may be empty.
+    pub model_id: String,
+    /// For people.
+    pub description: String,
+    /// Tags it begins with.
+    pub tags: Vec<Pair>,
 }

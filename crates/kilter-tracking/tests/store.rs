@@ -6,7 +6,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
 use kilter_tracking::{
-    Batch, Dataset, DatasetInput, ErrorCode, Metric, NewExperiment, NewRun, Pair, Query, Run, RunChange, Stage, Status, Tracking, View,
+    Batch, Dataset, DatasetInput, ErrorCode, Metric, ModelOrder, NewExperiment, NewLoggedModel, NewModelVersion, NewRun, Pair, Query, Run,
+    RunChange, RunModel, Stage, Status, Tracking, View,
 };
 
 fn pair(key: &str, value: &str) -> Pair {
@@ -14,7 +15,7 @@ fn pair(key: &str, value: &str) -> Pair {
 }
 
 fn metric(key: &str, value: f64, timestamp: i64, step: i64) -> Metric {
-    Metric { key: key.into(), value, timestamp, step }
+    Metric { key: key.into(), value, timestamp, step, ..Metric::default() }
 }
 
 fn metrics(metrics: Vec<Metric>) -> Batch {
@@ -420,4 +421,152 @@ fn what_was_acknowledged_outlives_a_kill() {
             tracking.close().await;
         });
     }
+}
+
+async fn version_of(tracking: &Tracking, source: &str, run_id: &str) -> kilter_tracking::Result<kilter_tracking::ModelVersion> {
+    let new = NewModelVersion { name: "m".into(), source: source.into(), run_id: run_id.into(), ..NewModelVersion::default() };
+    tracking.create_model_version(new).await
+}
+
+#[tokio::test]
+async fn versions_count_up_aliases_move_and_what_is_deleted_is_gone() {
+    let (_dir, tracking) = open().await;
+    tracking.create_registered_model("m", "d", vec![pair("k", "v")]).await.unwrap();
+    assert_eq!(tracking.create_registered_model("m", "", Vec::new()).await.unwrap_err().code, ErrorCode::ResourceAlreadyExists);
+    for at in 1..=3 {
+        assert_eq!(version_of(&tracking, "s3://b/x", "").await.unwrap().version, at);
+    }
+    let alias = |version| tracking.set_alias("m".into(), "best".into(), version);
+    alias(1).await.unwrap();
+    alias(3).await.unwrap();
+    assert_eq!(tracking.version_by_alias("m", "best").await.unwrap().version, 3);
+    assert_eq!(alias(9).await.unwrap_err().code, ErrorCode::ResourceDoesNotExist);
+    for bad in ["latest", "LATEST", "v1", "V22", "a b", ""] {
+        assert!(tracking.set_alias("m".into(), bad.into(), 1).await.is_err(), "{bad}");
+    }
+    tracking.set_version_stage("m", 1, "production", false).await.unwrap();
+    tracking.set_version_stage("m", 2, "Production", true).await.unwrap();
+    let stages: Vec<(i64, String)> =
+        tracking.registered_model("m").await.unwrap().latest.into_iter().map(|v| (v.version, v.stage)).collect();
+    assert_eq!(stages, [(1, "Archived".into()), (2, "Production".into()), (3, "None".into())]);
+    assert!(tracking.set_version_stage("m", 2, "Archived", true).await.is_err());
+    tracking.delete_model_version("m".into(), 3).await.unwrap();
+    assert_eq!(tracking.version_by_alias("m", "best").await.unwrap_err().code, ErrorCode::InvalidParameterValue);
+    assert_eq!(version_of(&tracking, "s3://b/x", "").await.unwrap().version, 3);
+    let query =
+        Query { filter: "version_number >= 2".into(), order_by: vec!["version_number DESC".into()], max_results: 9, ..Query::default() };
+    let found = tracking.search_model_versions(&query).await.unwrap().items;
+    assert_eq!(found.iter().map(|v| v.version).collect::<Vec<_>>(), [3, 2]);
+    tracking.update_registered_model("m", Some("n".into()), None).await.unwrap();
+    assert_eq!(tracking.model_version("n", 2).await.unwrap().stage, "Production");
+    tracking.delete_registered_model("n".into()).await.unwrap();
+    assert!(tracking.model_version("n", 2).await.is_err());
+}
+
+#[tokio::test]
+async fn a_source_is_below_what_is_named_with_it_and_never_climbs() {
+    let (_dir, tracking) = open().await;
+    tracking.create_registered_model("m", "", Vec::new()).await.unwrap();
+    let (run, other) = (run_in(&tracking, 0).await, run_in(&tracking, 0).await);
+    let own = format!("mlflow-artifacts:/0/{run}/artifacts");
+    for (source, run_id, fits) in [
+        (format!("{own}/model"), run.as_str(), true),
+        (format!("{own}/model"), other.as_str(), false),
+        (format!("{own}-else/model"), run.as_str(), false),
+        (format!("runs:/{run}/model"), run.as_str(), true),
+        (format!("runs:/{run}/model"), other.as_str(), false),
+        ("s3://b/x".into(), "", true),
+        ("s3://b/../x".into(), "", false),
+        ("s3://b/%2e%2e/x".into(), "", false),
+        ("s3://b/%252e%252e/x".into(), "", false),
+        ("file:///etc/passwd".into(), run.as_str(), false),
+        ("/etc/passwd".into(), "", false),
+        ("models:/m/1".into(), "", true),
+        ("models:/m-nope".into(), "", false),
+    ] {
+        assert_eq!(version_of(&tracking, &source, run_id).await.is_ok(), fits, "{source} with {run_id}");
+    }
+    assert_eq!(tracking.model_version("m", 2).await.unwrap().location, format!("{own}/model"));
+    assert_eq!(
+        tracking
+            .search_model_versions(&Query { filter: format!("run_id = '{run}'"), max_results: 9, ..Query::default() })
+            .await
+            .unwrap()
+            .items
+            .len(),
+        2
+    );
+}
+
+#[tokio::test]
+async fn prompts_are_found_only_when_asked_for() {
+    let (_dir, tracking) = open().await;
+    tracking.create_registered_model("model", "", Vec::new()).await.unwrap();
+    tracking.create_registered_model("prompt", "", vec![pair("mlflow.prompt.is_prompt", "true")]).await.unwrap();
+    let names = async |filter: &str| {
+        let query = Query { filter: filter.into(), max_results: 9, ..Query::default() };
+        tracking.search_registered_models(&query).await.unwrap().items.into_iter().map(|m| m.name).collect::<Vec<_>>()
+    };
+    assert_eq!(names("").await, ["model"]);
+    assert_eq!(names("tags.`mlflow.prompt.is_prompt` = 'true'").await, ["prompt"]);
+    assert_eq!(names("tags.`mlflow.prompt.is_prompt` != 'true' AND name LIKE '%o%'").await, ["model"]);
+}
+
+#[tokio::test]
+async fn a_logged_model_has_the_latest_of_its_metrics_by_dataset() {
+    let (_dir, tracking) = open().await;
+    let run = run_in(&tracking, 0).await;
+    let make = async |name: &str| {
+        let new = NewLoggedModel { name: name.into(), source_run: run.clone(), params: vec![pair("p", name)], ..NewLoggedModel::default() };
+        tracking.create_logged_model(new).await.unwrap().id
+    };
+    let (a, b) = (make("a").await, make("b").await);
+    let of = |model: &str, value, step, dataset: &str| Metric {
+        model_id: Some(model.into()),
+        dataset: (dataset.into(), "1".into()),
+        ..metric("acc", value, 1, step)
+    };
+    let points = vec![of(&a, 0.5, 1, "x"), of(&a, 0.9, 0, "x"), of(&a, 0.1, 5, "y"), of(&b, 0.7, 1, "x")];
+    tracking.log(run.clone(), metrics(points)).await.unwrap();
+    let unknown = tracking.log(run.clone(), metrics(vec![of("m-nope", 1., 9, "x")])).await.unwrap_err();
+    assert_eq!(unknown.code, ErrorCode::ResourceDoesNotExist);
+    assert_eq!(tracking.metric_history(&run, "acc", None, None).await.unwrap().items.len(), 4);
+    let known: Vec<f64> = tracking.logged_model(&a).await.unwrap().metrics.iter().map(|(m, _)| m.value).collect();
+    assert_eq!(known, [0.5, 0.1]);
+    let names = async |filter: &str, dataset: &str, descending| {
+        let query = Query { filter: filter.into(), max_results: 9, ..Query::default() };
+        let dataset = (dataset.to_string(), String::new());
+        let order = ModelOrder { field: "metrics.acc".into(), dataset: dataset.clone(), descending };
+        let datasets = if dataset.0.is_empty() { Vec::new() } else { vec![dataset] };
+        let page = tracking.search_logged_models(&[0], &query, &[order], &datasets).await.unwrap();
+        page.items.into_iter().map(|m| m.name).collect::<Vec<_>>()
+    };
+    assert_eq!(names("metrics.acc > 0.2", "x", true).await, ["b", "a"]);
+    assert_eq!(names("metrics.acc < 0.2", "x", true).await, Vec::<String>::new());
+    assert_eq!(names("metrics.acc < 0.2", "", true).await, ["a"]);
+    assert_eq!(names("", "", false).await, ["a", "b"]);
+    assert_eq!(names("params.p = 'b' AND attributes.name LIKE 'b%'", "", false).await, ["b"]);
+    tracking.delete_logged_model(b.clone()).await.unwrap();
+    assert!(tracking.logged_model(&b).await.is_err());
+    tracking.log_models(run.clone(), vec![RunModel { model_id: a.clone(), step: 3, is_output: true }]).await.unwrap();
+    assert_eq!(tracking.run(&run).await.unwrap().models, [RunModel { model_id: a, step: 3, is_output: true }]);
+}
+
+#[tokio::test]
+async fn samples_keep_the_ends_of_every_run() {
+    let (_dir, tracking) = open().await;
+    let (long, short) = (run_in(&tracking, 0).await, run_in(&tracking, 0).await);
+    tracking.log(long.clone(), metrics((0..1000).map(|at| metric("m", 0., at, at)).collect())).await.unwrap();
+    tracking.log(short.clone(), metrics(vec![metric("m", 0., 0, 333), metric("m", 0., 0, 777)])).await.unwrap();
+    let sample = async |steps, most| {
+        let points = tracking.metric_samples(&[&long, &short, "nobody"], "m", steps, most).await.unwrap();
+        points.into_iter().map(|(run, m)| (run == long, m.step)).collect::<Vec<_>>()
+    };
+    assert_eq!(sample((0, 2000), 2500).await.len(), 1002);
+    let few = sample((0, 2000), 10).await;
+    assert!((10..=16).contains(&few.len()), "{few:?}");
+    for end in [(true, 0), (true, 999), (false, 333), (false, 777)] {
+        assert!(few.contains(&end), "{end:?} is not in {few:?}");
+    }
+    assert_eq!(sample((5, 7), 10).await, [(true, 5), (true, 6), (true, 7)]);
 }

@@ -52,7 +52,7 @@ impl IntoResponse for Refusal {
 }
 
 /// A number as JSON has it, and what JSON has no number for as a word.
-fn double<S: Serializer>(value: &f64, s: S) -> Result<S::Ok, S::Error> {
+pub fn double<S: Serializer>(value: &f64, s: S) -> Result<S::Ok, S::Error> {
     match *value {
         x if x.is_nan() => s.serialize_str("NaN"),
         f64::INFINITY => s.serialize_str("Infinity"),
@@ -67,7 +67,7 @@ pub struct PairJson<'a> {
     value: &'a str,
 }
 
-fn pairs(pairs: &[Pair]) -> Vec<PairJson<'_>> {
+pub fn pairs(pairs: &[Pair]) -> Vec<PairJson<'_>> {
     pairs.iter().map(|p| PairJson { key: &p.key, value: &p.value }).collect()
 }
 
@@ -152,7 +152,7 @@ pub struct RunJson<'a> {
     data: RunData<'a>,
     inputs: RunInputs<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    outputs: Option<Nothing>,
+    outputs: Option<RunOutputs<'a>>,
 }
 
 #[derive(Serialize)]
@@ -169,6 +169,25 @@ struct RunData<'a> {
 struct RunInputs<'a> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     dataset_inputs: Vec<DatasetInputJson<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    model_inputs: Vec<ModelInput<'a>>,
+}
+
+#[derive(Serialize)]
+struct ModelInput<'a> {
+    model_id: &'a str,
+}
+
+#[derive(Serialize)]
+struct RunOutputs<'a> {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    model_outputs: Vec<ModelOutput<'a>>,
+}
+
+#[derive(Serialize)]
+struct ModelOutput<'a> {
+    model_id: &'a str,
+    step: i64,
 }
 
 #[derive(Serialize)]
@@ -208,8 +227,13 @@ impl<'a> From<&'a Run> for RunJson<'a> {
     fn from(run: &'a Run) -> Self {
         let data =
             RunData { metrics: run.metrics.iter().map(MetricJson::from).collect(), params: pairs(&run.params), tags: pairs(&run.tags) };
-        let inputs = RunInputs { dataset_inputs: run.datasets.iter().map(DatasetInputJson::from).collect() };
-        RunJson { info: (&run.info).into(), data, inputs, outputs: Some(Nothing {}) }
+        let (made, read): (Vec<_>, Vec<_>) = run.models.iter().partition(|m| m.is_output);
+        let inputs = RunInputs {
+            dataset_inputs: run.datasets.iter().map(DatasetInputJson::from).collect(),
+            model_inputs: read.into_iter().map(|m| ModelInput { model_id: &m.model_id }).collect(),
+        };
+        let model_outputs = made.into_iter().map(|m| ModelOutput { model_id: &m.model_id, step: m.step }).collect();
+        RunJson { info: (&run.info).into(), data, inputs, outputs: Some(RunOutputs { model_outputs }) }
     }
 }
 

@@ -55,10 +55,15 @@ pub async fn list(State(tracking): State<Tracking>, input: Input) -> Answer {
 /// What lies in a folder of a run, by paths below the run's own.
 pub async fn list_of_run(State(tracking): State<Tracking>, input: Input) -> Answer {
     let f = input.fields();
-    let below = ArtifactPath::parse(f.text("path")?.unwrap_or_default())?;
     let root_uri = tracking.run(f.need_run()?).await?.info.artifact_uri;
+    list_below(&tracking, root_uri, f.text("path")?.unwrap_or_default()).await
+}
+
+/// What lies in a folder below `root_uri`, by paths below that.
+pub async fn list_below(tracking: &Tracking, root_uri: String, path: &str) -> Answer {
+    let below = ArtifactPath::parse(path)?;
     let root = root_uri.strip_prefix(OWN).filter(|rest| !rest.starts_with('/')).ok_or_else(|| {
-        Error::new(ErrorCode::NotImplemented, format!("the artifacts of this run are at {root_uri}, which this server does not read"))
+        Error::new(ErrorCode::NotImplemented, format!("these artifacts are at {root_uri}, which this server does not read"))
     })?;
     let entries = tracking.artifacts().list(&ArtifactPath::parse(root)?.join(&below)).await?;
     let prefix = below.to_string();

@@ -88,11 +88,15 @@ impl<'a> Fields<'a> {
         wrong_type(&self.path(name), value)
     }
 
-    fn missing(&self, name: &str) -> Error {
+    pub fn missing(&self, name: &str) -> Error {
         Error::invalid(format!(
             "Missing value for required parameter '{}'. See the API docs for more information about request parameters.",
             self.path(name)
         ))
+    }
+
+    pub fn has(&self, name: &str) -> Result<bool> {
+        Ok(self.find(name)?.is_some())
     }
 
     pub fn text(&self, name: &str) -> Result<Option<&'a str>> {
@@ -121,6 +125,20 @@ impl<'a> Fields<'a> {
 
     pub fn need_integer(&self, name: &str) -> Result<i64> {
         self.integer(name)?.ok_or_else(|| self.missing(name))
+    }
+
+    /// True or false, as JSON or as a query has it.
+    pub fn need_bool(&self, name: &str) -> Result<bool> {
+        let value = self.find(name)?.ok_or_else(|| self.missing(name))?;
+        let read = value.as_bool().or_else(|| value.as_str().and_then(|text| text.parse().ok()));
+        read.ok_or_else(|| self.wrong(name, value))
+    }
+
+    /// The number of a version, which is written as a text.
+    pub fn need_version(&self) -> Result<i64> {
+        let value = self.find("version")?.ok_or_else(|| self.missing("version"))?;
+        let shown = value.as_str().map_or_else(|| value.to_string(), str::to_string);
+        shown.parse().map_err(|_| Error::invalid(format!("Parameter 'version' must be an integer, got '{shown}'.")))
     }
 
     /// A number, or one of the words for what JSON has no number for.

@@ -6,6 +6,8 @@ mod answer;
 mod artifacts;
 mod experiments;
 mod input;
+mod logged;
+mod registry;
 mod runs;
 
 use std::any::Any;
@@ -17,7 +19,7 @@ use axum::extract::{OriginalUri, Request, State};
 use axum::http::Method;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, patch, post};
 use kilter_tracking::{Error, ErrorCode, Tracking};
 use serde_json::json;
 use tokio::sync::Semaphore;
@@ -57,10 +59,38 @@ fn routes() -> Vec<(&'static str, MethodRouter<Tracking>)> {
         ("/2.0/mlflow/runs/log-batch", post(runs::log_batch)),
         ("/2.0/mlflow/runs/log-inputs", post(runs::log_inputs)),
         ("/2.0/mlflow/metrics/get-history", get(runs::history)),
+        ("/2.0/mlflow/metrics/get-history-bulk", get(runs::history_bulk)),
+        ("/2.0/mlflow/metrics/get-history-bulk-interval", get(runs::history_bulk_interval)),
         ("/2.0/mlflow/artifacts/list", get(artifacts::list_of_run)),
         ("/2.0/mlflow-artifacts/artifacts", get(artifacts::list)),
         ("/2.0/mlflow-artifacts/artifacts/{*path}", get(artifacts::download).put(artifacts::upload).delete(artifacts::delete)),
-        ("/2.0/mlflow/logged-models/search", post(no_models)),
+        ("/2.0/mlflow/runs/outputs", post(runs::outputs)),
+        ("/2.0/mlflow/logged-models", post(logged::create)),
+        ("/2.0/mlflow/logged-models/search", post(logged::search)),
+        ("/2.0/mlflow/logged-models/{model_id}", get(logged::get).patch(logged::finish).delete(logged::delete)),
+        ("/2.0/mlflow/logged-models/{model_id}/params", post(logged::log_params)),
+        ("/2.0/mlflow/logged-models/{model_id}/tags", patch(logged::set_tags)),
+        ("/2.0/mlflow/logged-models/{model_id}/tags/{tag_key}", delete(logged::delete_tag)),
+        ("/2.0/mlflow/logged-models/{model_id}/artifacts/directories", get(logged::list)),
+        ("/2.0/mlflow/registered-models/create", post(registry::create)),
+        ("/2.0/mlflow/registered-models/rename", post(registry::rename)),
+        ("/2.0/mlflow/registered-models/update", patch(registry::update)),
+        ("/2.0/mlflow/registered-models/delete", delete(registry::delete)),
+        ("/2.0/mlflow/registered-models/get", get(registry::get)),
+        ("/2.0/mlflow/registered-models/search", get(registry::search)),
+        ("/2.0/mlflow/registered-models/get-latest-versions", get(registry::latest).post(registry::latest)),
+        ("/2.0/mlflow/registered-models/set-tag", post(registry::set_tag)),
+        ("/2.0/mlflow/registered-models/delete-tag", delete(registry::delete_tag)),
+        ("/2.0/mlflow/registered-models/alias", get(registry::by_alias).post(registry::set_alias).delete(registry::delete_alias)),
+        ("/2.0/mlflow/model-versions/create", post(registry::create_version)),
+        ("/2.0/mlflow/model-versions/update", patch(registry::update_version)),
+        ("/2.0/mlflow/model-versions/transition-stage", post(registry::set_stage)),
+        ("/2.0/mlflow/model-versions/delete", delete(registry::delete_version)),
+        ("/2.0/mlflow/model-versions/get", get(registry::get_version)),
+        ("/2.0/mlflow/model-versions/search", get(registry::search_versions)),
+        ("/2.0/mlflow/model-versions/get-download-uri", get(registry::download_uri)),
+        ("/2.0/mlflow/model-versions/set-tag", post(registry::set_version_tag)),
+        ("/2.0/mlflow/model-versions/delete-tag", delete(registry::delete_version_tag)),
         ("/3.0/mlflow/server-info", get(server_info)),
     ]
 }
@@ -122,11 +152,6 @@ async fn around(State(door): State<Arc<Door>>, request: Request, next: Next) -> 
 async fn nowhere(method: Method, OriginalUri(uri): OriginalUri) -> Refusal {
     let path: String = uri.path().chars().take(200).collect();
     Refusal(Error::new(ErrorCode::EndpointNotFound, format!("Kilter's tracking server does not answer {method} {path}.")))
-}
-
-/// Clients look for models of a run whenever they list its artifacts. As none can be logged, none is found.
-async fn no_models() -> Response {
-    answer::json(&json!({}))
 }
 
 async fn server_info() -> Response {

@@ -1,7 +1,9 @@
 //! Runs and what they log.
 
 use axum::extract::State;
-use kilter_tracking::{Batch, Dataset, DatasetInput, Metric, NewRun, Pair, Query, Result, RunChange, Stage, Status, Tracking};
+use kilter_tracking::{
+    Batch, Dataset, DatasetInput, Error, Metric, NewRun, Pair, Query, Result, RunChange, RunModel, Stage, Status, Tracking,
+};
 use serde::Serialize;
 
 use super::answer::{Answer, MetricJson, RunInfoJson, RunJson, done, json};
@@ -9,6 +11,8 @@ use super::input::{Fields, Input, experiment_id};
 
 const MOST: i64 = 50_000;
 const MOST_POINTS: i64 = 25_000;
+const MOST_STEPS: i64 = 2_500;
+const MOST_RUNS: usize = 100;
 
 #[derive(Serialize)]
 struct One<'a> {
@@ -34,6 +38,25 @@ struct Points<'a> {
     metrics: Vec<MetricJson<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next_page_token: Option<String>,
+}
+
+#[derive(Serialize)]
+struct PointsOfRuns<'a> {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    metrics: Vec<PointOfRun<'a>>,
+}
+
+#[derive(Serialize)]
+struct PointOfRun<'a> {
+    #[serde(flatten)]
+    metric: MetricJson<'a>,
+    run_id: &'a str,
+}
+
+impl<'a> From<&'a (String, Metric)> for PointOfRun<'a> {
+    fn from((run_id, metric): &'a (String, Metric)) -> Self {
+        PointOfRun { metric: metric.into(), run_id }
+    }
 }
 
 pub async fn create(State(tracking): State<Tracking>, input: Input) -> Answer {
@@ -124,6 +147,8 @@ fn metric(f: &Fields) -> Result<Metric> {
         value: f.need_double("value")?,
         timestamp: f.need_integer("timestamp")?,
         step: f.integer("step")?.unwrap_or(0),
+        model_id: f.text("model_id")?.filter(|id| !id.is_empty()).map(str::to_string),
+        dataset: (f.text("dataset_name")?.unwrap_or_default().into(), f.text("dataset_digest")?.unwrap_or_default().into()),
     })
 }
 
@@ -148,8 +173,22 @@ pub async fn log_inputs(State(tracking): State<Tracking>, input: Input) -> Answe
         Ok(DatasetInput { tags: f.pairs("tags")?, dataset })
     };
     let inputs = f.objects("datasets")?.iter().map(read).collect::<Result<_>>()?;
-    tracking.log_inputs(f.need_text("run_id")?.into(), inputs).await?;
+    let run = f.need_text("run_id")?;
+    let models = f.objects("models")?.iter().map(|m| model(m, false)).collect::<Result<_>>()?;
+    tracking.log_inputs(run.into(), inputs).await?;
+    tracking.log_models(run.into(), models).await?;
     done()
+}
+
+pub async fn outputs(State(tracking): State<Tracking>, input: Input) -> Answer {
+    let f = input.fields();
+    let models = f.objects("models")?.iter().map(|m| model(m, true)).collect::<Result<_>>()?;
+    tracking.log_models(f.need_text("run_id")?.into(), models).await?;
+    done()
+}
+
+fn model(f: &Fields, is_output: bool) -> Result<RunModel> {
+    Ok(RunModel { model_id: f.need_text("model_id")?.into(), step: f.integer("step")?.unwrap_or(0), is_output })
 }
 
 pub async fn history(State(tracking): State<Tracking>, input: Input) -> Answer {
@@ -157,4 +196,44 @@ pub async fn history(State(tracking): State<Tracking>, input: Input) -> Answer {
     let limit = f.integer("max_results")?.map(|_| f.max_results(0, MOST_POINTS)).transpose()?;
     let page = tracking.metric_history(f.need_run()?, f.need_text("metric_key")?, limit, f.text("page_token")?).await?;
     Ok(json(&Points { metrics: page.items.iter().map(MetricJson::from).collect(), next_page_token: page.next }))
+}
+
+/// The history of a metric in several runs.
+pub async fn history_bulk(State(tracking): State<Tracking>, input: Input) -> Answer {
+    let f = input.fields();
+    let (runs, key) = (several(&f, "run_id")?, f.need_text("metric_key")?);
+    let most = f.max_results(MOST_POINTS as usize, MOST_POINTS)?;
+    let mut points = Vec::new();
+    for run in runs {
+        let page = tracking.metric_history(run, key, Some((most - points.len()).max(1)), None).await?;
+        points.extend(page.items.into_iter().map(|m| (run.to_string(), m)));
+        points.truncate(most);
+    }
+    Ok(json(&PointsOfRuns { metrics: points.iter().map(PointOfRun::from).collect() }))
+}
+
+/// The history of a metric in several runs, thinned out.
+pub async fn history_bulk_interval(State(tracking): State<Tracking>, input: Input) -> Answer {
+    let f = input.fields();
+    let (runs, key) = (several(&f, "run_ids")?, f.need_text("metric_key")?);
+    let steps = (f.integer("start_step")?.unwrap_or(i64::MIN), f.integer("end_step")?.unwrap_or(i64::MAX));
+    if steps.0 > steps.1 {
+        return Err(Error::invalid(format!(
+            "end_step must be at least start_step. Found start_step={} and end_step={}.",
+            steps.0, steps.1
+        ))
+        .into());
+    }
+    let most = f.max_results(MOST_STEPS as usize, MOST_STEPS)?;
+    let points = tracking.metric_samples(&runs, key, steps, most).await?;
+    Ok(json(&PointsOfRuns { metrics: points.iter().map(PointOfRun::from).collect() }))
+}
+
+fn several<'a>(f: &Fields<'a>, name: &str) -> Result<Vec<&'a str>> {
+    let runs = f.texts(name)?;
+    match runs.len() {
+        0 => Err(f.missing(name)),
+        1..=MOST_RUNS => Ok(runs),
+        n => Err(Error::invalid(format!("'{name}' names {n} runs, {MOST_RUNS} are the most"))),
+    }
 }

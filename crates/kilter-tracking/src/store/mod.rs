@@ -1,6 +1,8 @@
 //! The store: one file of SQLite, written by one task, read by several connections. All SQL is below this module.
 
 mod experiments;
+mod logged;
+mod registry;
 mod runs;
 mod search;
 mod writer;
@@ -24,9 +26,8 @@ const READERS: u32 = 4;
 const QUEUE: usize = 4096;
 /// Another process may hold the file's lock for so long.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Of [`SCHEMA`]. A file of another one is refused.
-const SCHEMA_VERSION: i64 = 1;
-const SCHEMA: &str = include_str!("schema.sql");
+/// Each runs once, in order; one that was released is never changed.
+const MIGRATIONS: [&str; 2] = [include_str!("migrations/0001_runs.sql"), include_str!("migrations/0002_models.sql")];
 /// The experiment of runs that name none; it is always there.
 const DEFAULT_EXPERIMENT: i64 = 0;
 
@@ -109,22 +110,23 @@ fn lock(dir: &Path) -> Result<File> {
 async fn migrate(connection: &mut SqliteConnection, file: &Path) -> Result<()> {
     let mut tx = connection.begin_with("BEGIN IMMEDIATE").await?;
     let version: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut *tx).await?;
-    match version {
-        0 => {
-            sqlx::raw_sql(SCHEMA).execute(&mut *tx).await?;
-            sqlx::raw_sql("PRAGMA user_version = 1").execute(&mut *tx).await?;
-            let default = "INSERT INTO experiments (id, name, artifact_location, stage, created, updated) VALUES ($1, 'Default', $2, 'active', $3, $3)";
-            let query = sqlx::query(default).bind(DEFAULT_EXPERIMENT).bind(own_location(DEFAULT_EXPERIMENT)).bind(now());
-            query.execute(&mut *tx).await?;
-        }
-        SCHEMA_VERSION => {}
-        found => {
-            let error = format!(
-                "{} has schema {found}, this program knows {SCHEMA_VERSION}\n  hint: use the kilter release that wrote it, or a newer one",
-                file.display()
-            );
-            return Err(Error::new(ErrorCode::InternalError, error));
-        }
+    let known = MIGRATIONS.len();
+    let Some(missing) = usize::try_from(version).ok().and_then(|done| MIGRATIONS.get(done..)) else {
+        let error = format!(
+            "{} has schema {version}, this program knows up to {known}\n  hint: use the kilter release that wrote it, or a newer one",
+            file.display()
+        );
+        return Err(Error::new(ErrorCode::InternalError, error));
+    };
+    for migration in missing {
+        sqlx::raw_sql(*migration).execute(&mut *tx).await?;
+    }
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!("PRAGMA user_version = {known}"))).execute(&mut *tx).await?;
+    if version == 0 {
+        let default =
+            "INSERT INTO experiments (id, name, artifact_location, stage, created, updated) VALUES ($1, 'Default', $2, 'active', $3, $3)";
+        let query = sqlx::query(default).bind(DEFAULT_EXPERIMENT).bind(own_location(DEFAULT_EXPERIMENT)).bind(now());
+        query.execute(&mut *tx).await?;
     }
     Ok(tx.commit().await?)
 }

@@ -1,6 +1,6 @@
 //! Runs and what they log.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
 
 use sqlx::sqlite::SqliteRow;
@@ -12,7 +12,7 @@ use super::{Tracking, now};
 use crate::error::{Error, Result};
 use crate::grammar::RUNS;
 use crate::limits;
-use crate::model::{Batch, Dataset, DatasetInput, Metric, NewRun, Page, Pair, Query, Run, RunChange, RunInfo, Stage, Status};
+use crate::model::{Batch, Dataset, DatasetInput, Metric, NewRun, Page, Pair, Query, Run, RunChange, RunInfo, RunModel, Stage, Status};
 use crate::page::Pages;
 
 /// The tag that says a run's name once more.
@@ -50,7 +50,7 @@ impl Tracking {
             let tags = limits::batch(Batch { tags: chunk.to_vec(), ..Batch::default() })?.tags;
             chunk.clone_from_slice(&tags);
         }
-        let id = new_run_id();
+        let id = new_id();
         let run_id = id.clone();
         self.write(move |w| Box::pin(async move { w.create_run(run_id, name, new).await })).await?;
         self.run(&id).await
@@ -173,6 +173,25 @@ impl Tracking {
         self.write(move |w| Box::pin(async move { w.log_inputs(&run_id, inputs).await })).await
     }
 
+    /// Notes which models a run read or made.
+    ///
+    /// # Errors
+    /// When the run is missing or deleted.
+    pub async fn log_models(&self, run_id: String, models: Vec<RunModel>) -> Result<()> {
+        self.write(move |w| {
+            Box::pin(async move {
+                let run = w.active_run(&run_id).await?;
+                for model in models {
+                    let sql = "INSERT INTO run_models (run, is_output, model_id, step) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING";
+                    let query = sqlx::query(sql).bind(run.id).bind(i64::from(model.is_output)).bind(&model.model_id).bind(model.step);
+                    query.execute(&mut w.connection).await?;
+                }
+                Ok(())
+            })
+        })
+        .await
+    }
+
     /// Points of a metric by (timestamp, step, value); at most 25 000 at once.
     ///
     /// # Errors
@@ -187,11 +206,52 @@ impl Tracking {
                    ORDER BY timestamp, step, value, is_nan LIMIT $3 OFFSET $4";
         let query = sqlx::query(sql).bind(run.ok_or_else(|| no_run(run_id))?).bind(key).bind(limit as i64 + 1).bind(from);
         let rows = query.fetch_all(self.readers()).await?;
-        let point = |row: &SqliteRow| {
-            let value = number(row.try_get(2)?, row.try_get(3)?);
-            Ok(Metric { key: key.to_string(), timestamp: row.try_get(0)?, step: row.try_get(1)?, value })
+        Ok(pages.cut(rows.iter().map(|row| point(key, row)).collect::<Result<_>>()?, from, limit))
+    }
+
+    /// Points of a metric of several runs between two steps (included), each run by (step, timestamp, value): all, or those of so many steps at even distances
+    /// and of each run's first and last one. Runs that are missing have none.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn metric_samples(&self, run_ids: &[&str], key: &str, steps: (i64, i64), max_steps: usize) -> Result<Vec<(String, Metric)>> {
+        let (mut numbers, mut all, mut ends) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
+        let key_sql = "SELECT id FROM keys WHERE name = $1";
+        let number: Option<i64> = sqlx::query_scalar(key_sql).bind(key).fetch_optional(self.readers()).await?;
+        for run_id in run_ids {
+            let run: Option<i64> =
+                sqlx::query_scalar("SELECT id FROM runs WHERE run_id = $1").bind(*run_id).fetch_optional(self.readers()).await?;
+            let (Some(run), Some(number)) = (run, number) else { continue };
+            let sql = "SELECT DISTINCT step FROM metrics WHERE run = $1 AND key = $2 AND step BETWEEN $3 AND $4 ORDER BY step";
+            let query = sqlx::query_scalar(sql).bind(run).bind(number).bind(steps.0).bind(steps.1);
+            let known: Vec<i64> = query.fetch_all(self.readers()).await?;
+            ends.extend(known.first().into_iter().chain(known.last()));
+            all.extend(known);
+            numbers.push((*run_id, run, number));
+        }
+        let chosen: BTreeSet<i64> = match all.len() {
+            n if n <= max_steps => all,
+            n => all
+                .into_iter()
+                .enumerate()
+                .filter(|(at, _)| at * max_steps / n != (at + 1) * max_steps / n)
+                .map(|(_, step)| step)
+                .chain(ends)
+                .collect(),
         };
-        Ok(pages.cut(rows.iter().map(point).collect::<Result<_>>()?, from, limit))
+        let mut points = Vec::new();
+        for (run_id, run, number) in numbers {
+            let sql = "SELECT timestamp, step, value, is_nan FROM metrics WHERE run = $1 AND key = $2 AND step BETWEEN $3 AND $4
+                       ORDER BY step, timestamp, value, is_nan";
+            let query = sqlx::query(sql).bind(run).bind(number).bind(steps.0).bind(steps.1);
+            for row in query.fetch_all(self.readers()).await? {
+                let metric = point(key, &row)?;
+                if chosen.contains(&metric.step) {
+                    points.push((run_id.to_string(), metric));
+                }
+            }
+        }
+        Ok(points)
     }
 
     /// Those that are there of `ids`, in their order, with what they logged.
@@ -207,7 +267,14 @@ impl Tracking {
     async fn load(&self, ids: &str, found: &mut HashMap<i64, Run>) -> Result<()> {
         let rows = |text: String| async move { sqlx::query(sqlx::AssertSqlSafe(text)).fetch_all(self.readers()).await };
         for row in rows(format!("{COLUMNS} WHERE r.id IN {ids}")).await? {
-            let run = Run { info: info(&row)?, metrics: Vec::new(), params: Vec::new(), tags: Vec::new(), datasets: Vec::new() };
+            let run = Run {
+                info: info(&row)?,
+                metrics: Vec::new(),
+                params: Vec::new(),
+                tags: Vec::new(),
+                datasets: Vec::new(),
+                models: Vec::new(),
+            };
             found.insert(row.try_get(0)?, run);
         }
         let of_key = |table: &str, columns: &str| {
@@ -217,7 +284,7 @@ impl Tracking {
         };
         for row in rows(of_key("latest_metrics", "t.timestamp, t.step, t.value, t.is_nan")).await? {
             let value = number(row.try_get(4)?, row.try_get(5)?);
-            let metric = Metric { key: row.try_get(1)?, timestamp: row.try_get(2)?, step: row.try_get(3)?, value };
+            let metric = Metric { key: row.try_get(1)?, timestamp: row.try_get(2)?, step: row.try_get(3)?, value, ..Metric::default() };
             found.entry(row.try_get(0)?).and_modify(|run| run.metrics.push(metric));
         }
         for row in rows(of_key("params", "t.value")).await? {
@@ -251,6 +318,11 @@ impl Tracking {
             if let (Some(key), Some(input)) = (row.try_get::<Option<String>, _>(8)?, run.datasets.last_mut()) {
                 input.tags.push(Pair { key, value: row.try_get(9)? });
             }
+        }
+        let models = format!("SELECT run, model_id, step, is_output FROM run_models WHERE run IN {ids} ORDER BY run, is_output, model_id");
+        for row in rows(models).await? {
+            let model = RunModel { model_id: row.try_get(1)?, step: row.try_get(2)?, is_output: row.try_get::<i64, _>(3)? == 1 };
+            found.entry(row.try_get(0)?).and_modify(|run| run.models.push(model));
         }
         Ok(())
     }
@@ -290,8 +362,10 @@ impl Writer {
 
     async fn log(&mut self, run_id: &str, batch: Batch) -> Result<()> {
         let run = self.active_run(run_id).await?;
+        let of_models = self.metrics_of_models(&batch.metrics).await?;
         let params = self.new_params(run_id, run, batch.params).await?;
         self.set_pairs("params", run.id, &params).await?;
+        self.log_model_metrics(run_id, &of_models).await?;
         self.log_metrics(run, batch.metrics).await?;
         self.set_pairs("tags", run.id, &batch.tags).await?;
         if let Some(name) = batch.tags.iter().rev().find(|t| t.key == RUN_NAME) {
@@ -416,12 +490,18 @@ impl Point {
     }
 }
 
-fn stored(value: f64) -> (f64, i64) {
+pub(super) fn stored(value: f64) -> (f64, i64) {
     if value.is_nan() { (0., 1) } else { (value.clamp(f64::MIN, f64::MAX), 0) }
 }
 
-fn number(value: f64, is_nan: i64) -> f64 {
+pub(super) fn number(value: f64, is_nan: i64) -> f64 {
     if is_nan == 1 { f64::NAN } else { value }
+}
+
+/// A row of (timestamp, step, value, is_nan).
+fn point(key: &str, row: &SqliteRow) -> Result<Metric> {
+    let value = number(row.try_get(2)?, row.try_get(3)?);
+    Ok(Metric { key: key.to_string(), timestamp: row.try_get(0)?, step: row.try_get(1)?, value, ..Metric::default() })
 }
 
 fn info(row: &SqliteRow) -> Result<RunInfo> {
@@ -439,12 +519,12 @@ fn info(row: &SqliteRow) -> Result<RunInfo> {
 }
 
 /// 32 hexadecimal digits. The hasher's keys differ from call to call.
-fn new_run_id() -> String {
+pub(super) fn new_id() -> String {
     let half = || RandomState::new().hash_one(std::time::SystemTime::now());
     format!("{:016x}{:016x}", half(), half())
 }
 
-fn made_up_name() -> String {
+pub(super) fn made_up_name() -> String {
     const HOW: [&str; 24] = [
         "able", "bold", "brave", "bright", "calm", "clever", "eager", "fair", "fast", "fine", "free", "gentle", "glad", "grand", "keen",
         "kind", "lively", "merry", "neat", "proud", "quick", "sharp", "steady", "warm",

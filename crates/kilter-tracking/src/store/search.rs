@@ -5,6 +5,8 @@ use sqlx::{QueryBuilder, Sqlite};
 use crate::grammar::{Comparison, Kind, Op, Order, Value};
 use crate::model::View;
 
+/// The tag by which a registered model is a prompt.
+pub(super) const PROMPT: &str = "mlflow.prompt.is_prompt";
 /// Rows whose belongings are read at once.
 pub(super) const CHUNK: usize = 1000;
 
@@ -157,5 +159,109 @@ fn compare(sql: &mut Sql, column: &str, op: Op, value: Value) {
         Value::None => {
             sql.push("TRUE");
         }
+    }
+}
+
+pub(super) fn of_logged_model(sql: &mut Sql, comparison: Comparison, datasets: &[(String, String)]) {
+    let Comparison { kind, key, op, value } = comparison;
+    match kind {
+        Kind::Metric => {
+            sql.push("l.id IN (SELECT model FROM logged_model_metrics WHERE key = ").push_bind(key);
+            if !datasets.is_empty() {
+                sql.push(" AND (FALSE");
+                for dataset in datasets {
+                    sql.push(" OR (TRUE");
+                    of_dataset(sql, dataset);
+                    sql.push(")");
+                }
+                sql.push(")");
+            }
+            sql.push(if op == Op::Ne { " AND (is_nan = 1 OR (" } else { " AND (is_nan = 0 AND (" });
+            compare(sql, "value", op, value);
+            sql.push(")))");
+        }
+        Kind::Param | Kind::Tag => {
+            sql.push(if op == Op::IsNull { "l.id NOT IN (" } else { "l.id IN (" });
+            sql.push(if kind == Kind::Param { "SELECT model FROM logged_model_params" } else { "SELECT model FROM logged_model_tags" });
+            sql.push(" WHERE key = ").push_bind(key);
+            and_value(sql, "value", op, value);
+            sql.push(")");
+        }
+        Kind::Attribute | Kind::Dataset => compare(sql, logged_column(&key), op, value),
+    }
+}
+
+fn of_dataset(sql: &mut Sql, (name, digest): &(String, String)) {
+    for (column, value) in [(" AND dataset_name = ", name), (" AND dataset_digest = ", digest)] {
+        if !value.is_empty() {
+            sql.push(column).push_bind(value.clone());
+        }
+    }
+}
+
+pub(super) fn order_by_model_metric(sql: &mut Sql, key: &str, dataset: &(String, String), descending: bool) {
+    for (column, to) in [("is_nan", ""), ("value", if descending { " DESC" } else { "" })] {
+        // Without a row there is no value at all: that comes last.
+        sql.push("COALESCE((SELECT ")
+            .push(column)
+            .push(" FROM logged_model_metrics WHERE model = l.id AND key = ")
+            .push_bind(key.to_string());
+        of_dataset(sql, dataset);
+        sql.push(" ORDER BY step DESC, timestamp DESC, value DESC LIMIT 1), 2)").push(to).push(", ");
+    }
+}
+
+pub(super) fn logged_column(key: &str) -> &'static str {
+    match key {
+        "name" => "l.name",
+        "model_id" => "l.model_id",
+        "model_type" => "l.model_type",
+        "status" => "l.status",
+        "source_run_id" => "l.source_run_id",
+        "creation_timestamp" => "l.created",
+        _ => "l.updated",
+    }
+}
+
+/// A tag of a registered model or a version, which `owner` and `table` say.
+fn of_tag(sql: &mut Sql, owner: &str, table: &str, comparison: Comparison) {
+    let Comparison { key, op, value, .. } = comparison;
+    // Clients ask for what is no prompt in this way, and what lacks the tag is none.
+    let (op, is_absent) = if key == PROMPT && op == Op::Ne { (Op::Eq, true) } else { (op, op == Op::IsNull) };
+    sql.push(if is_absent { "NOT EXISTS (" } else { "EXISTS (" });
+    sql.push("SELECT 1 FROM ").push(table).push(" t WHERE ").push(owner).push(" AND t.key = ").push_bind(key);
+    and_value(sql, "t.value", op, value);
+    sql.push(")");
+}
+
+pub(super) fn of_registered_model(sql: &mut Sql, comparison: Comparison) {
+    match comparison.kind {
+        Kind::Tag => of_tag(sql, "t.model = m.id", "registered_model_tags", comparison),
+        _ => compare(sql, "m.name", comparison.op, comparison.value),
+    }
+}
+
+pub(super) fn of_version(sql: &mut Sql, comparison: Comparison) {
+    match comparison.kind {
+        Kind::Tag => of_tag(sql, "t.model = v.model AND t.version = v.version", "model_version_tags", comparison),
+        _ => compare(sql, registry_column("v", &comparison.key), comparison.op, comparison.value),
+    }
+}
+
+pub(super) fn order_registry(sql: &mut Sql, of: &'static str, order: &Order) {
+    sql.push(registry_column(of, &order.key)).push(direction(order)).push(", ");
+}
+
+/// `of`: `m` for the registered model's own times, `v` for those of a version.
+fn registry_column(of: &'static str, key: &str) -> &'static str {
+    match (of, key) {
+        (_, "name") => "m.name",
+        (_, "version_number") => "v.version",
+        (_, "run_id") => "v.run_id",
+        (_, "source_path") => "v.source",
+        ("m", "creation_timestamp") => "m.created",
+        ("m", _) => "m.updated",
+        (_, "creation_timestamp") => "v.created",
+        _ => "v.updated",
     }
 }

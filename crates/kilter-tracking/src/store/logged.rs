@@ -1,0 +1,301 @@
+//! Models that runs logged.
+
+use std::collections::HashMap;
+
+use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Row, Sqlite};
+
+use super::runs::{made_up_name, new_id, number, stored};
+use super::search::{self, ids_of, json_ids};
+use super::writer::Writer;
+use super::{Tracking, now};
+use crate::error::{Error, Result};
+use crate::grammar::{Kind, LOGGED_MODELS};
+use crate::limits;
+use crate::model::{LoggedModel, Metric, ModelOrder, ModelStatus, NewLoggedModel, Page, Pair, Query};
+use crate::page::Pages;
+
+const COLUMNS: &str = "SELECT l.id, l.model_id, l.experiment, l.name, l.model_type, l.source_run_id, l.status, l.created, l.updated, \
+                       l.artifact_uri FROM logged_models l";
+
+impl Tracking {
+    /// Begins a model: its files come next, and then [`Tracking::finish_logged_model`].
+    ///
+    /// # Errors
+    /// When its experiment is missing or deleted, or something is not as it must be.
+    pub async fn create_logged_model(&self, mut new: NewLoggedModel) -> Result<LoggedModel> {
+        if new.name.is_empty() {
+            new.name = made_up_name();
+        }
+        if new.name.contains(['/', ':', '.', '%', '"', '\'']) {
+            let message = format!("Invalid model name '{}'. Names cannot contain any of / : . % \" '", new.name);
+            return Err(Error::invalid(message));
+        }
+        new.tags.iter().chain(&new.params).try_for_each(pair)?;
+        let id = format!("m-{}", new_id());
+        let model_id = id.clone();
+        self.write(move |w| Box::pin(async move { w.create_logged_model(model_id, new).await })).await?;
+        self.logged_model(&id).await
+    }
+
+    /// A logged model that is not deleted.
+    ///
+    /// # Errors
+    /// When there is none of this id.
+    pub async fn logged_model(&self, model_id: &str) -> Result<LoggedModel> {
+        let sql = "SELECT id FROM logged_models WHERE model_id = $1 AND stage = 'active'";
+        let id: Option<i64> = sqlx::query_scalar(sql).bind(model_id).fetch_optional(self.readers()).await?;
+        self.logged_models(&[id.ok_or_else(|| no_model(model_id))?]).await?.pop().ok_or_else(|| no_model(model_id))
+    }
+
+    /// Looks for logged models in `experiments`: newest first unless `orders` says otherwise. `datasets` (name and digest, which may be empty) narrow
+    /// what comparisons of metrics look at.
+    ///
+    /// # Errors
+    /// When the query makes no sense.
+    pub async fn search_logged_models(
+        &self,
+        experiments: &[i64],
+        query: &Query,
+        orders: &[ModelOrder],
+        datasets: &[(String, String)],
+    ) -> Result<Page<LoggedModel>> {
+        let filter = LOGGED_MODELS.filter(&query.filter)?;
+        let ids = json_ids(experiments);
+        let pages = Pages::of(&["logged models", &ids, &query.filter, &format!("{orders:?}"), &format!("{datasets:?}")]);
+        let from = pages.position(query.page_token.as_deref())?;
+        let mut sql = QueryBuilder::<Sqlite>::new("SELECT l.id FROM logged_models l WHERE l.stage = 'active' AND l.experiment IN ");
+        sql.push(ids_of(&ids));
+        for comparison in filter {
+            sql.push(" AND ");
+            search::of_logged_model(&mut sql, comparison, datasets);
+        }
+        sql.push(" ORDER BY ");
+        for order in orders {
+            let key = LOGGED_MODELS.order(&order.field)?;
+            if key.kind == Kind::Metric {
+                search::order_by_model_metric(&mut sql, &key.key, &order.dataset, order.descending);
+            } else {
+                sql.push(search::logged_column(&key.key)).push(if order.descending { " DESC, " } else { ", " });
+            }
+        }
+        sql.push("l.created DESC, l.id DESC LIMIT ").push_bind(query.max_results as i64 + 1).push(" OFFSET ").push_bind(from);
+        let ids: Vec<i64> = sql.build_query_scalar().fetch_all(self.readers()).await?;
+        let page = pages.cut(ids, from, query.max_results);
+        Ok(Page { items: self.logged_models(&page.items).await?, next: page.next })
+    }
+
+    /// Says how far a logged model is.
+    ///
+    /// # Errors
+    /// When it is missing.
+    pub async fn finish_logged_model(&self, model_id: &str, status: ModelStatus) -> Result<LoggedModel> {
+        let id = model_id.to_string();
+        self.write(move |w| {
+            Box::pin(async move {
+                let model = w.logged_model(&id).await?;
+                let sql = "UPDATE logged_models SET status = $2, updated = $3 WHERE id = $1";
+                sqlx::query(sql).bind(model).bind(status.as_str()).bind(now()).execute(&mut w.connection).await?;
+                Ok(())
+            })
+        })
+        .await?;
+        self.logged_model(model_id).await
+    }
+
+    /// Deletes a logged model; its files stay.
+    ///
+    /// # Errors
+    /// When it is missing.
+    pub async fn delete_logged_model(&self, model_id: String) -> Result<()> {
+        self.write(move |w| {
+            Box::pin(async move {
+                let model = w.logged_model(&model_id).await?;
+                let sql = "UPDATE logged_models SET stage = 'deleted', updated = $2 WHERE id = $1";
+                sqlx::query(sql).bind(model).bind(now()).execute(&mut w.connection).await?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// Sets tags of a logged model.
+    ///
+    /// # Errors
+    /// When it is missing or a tag is not as it must be.
+    pub async fn set_logged_model_tags(&self, model_id: String, tags: Vec<Pair>) -> Result<()> {
+        tags.iter().try_for_each(pair)?;
+        self.write(move |w| {
+            Box::pin(async move {
+                let model = w.logged_model(&model_id).await?;
+                w.set_model_pairs("logged_model_tags", model, &tags).await
+            })
+        })
+        .await
+    }
+
+    /// Adds params to a logged model; one that is there gets the new value.
+    ///
+    /// # Errors
+    /// When it is missing or a param is not as it must be.
+    pub async fn log_logged_model_params(&self, model_id: String, params: Vec<Pair>) -> Result<()> {
+        params.iter().try_for_each(pair)?;
+        self.write(move |w| {
+            Box::pin(async move {
+                let model = w.logged_model(&model_id).await?;
+                w.set_model_pairs("logged_model_params", model, &params).await
+            })
+        })
+        .await
+    }
+
+    /// Removes a tag of a logged model.
+    ///
+    /// # Errors
+    /// When it or the tag is missing.
+    pub async fn delete_logged_model_tag(&self, model_id: String, key: String) -> Result<()> {
+        self.write(move |w| {
+            Box::pin(async move {
+                let model = w.logged_model(&model_id).await?;
+                let sql = "DELETE FROM logged_model_tags WHERE model = $1 AND key = $2";
+                let done = sqlx::query(sql).bind(model).bind(&key).execute(&mut w.connection).await?;
+                let missing = || Error::missing(format!("No tag with key '{key}' found for model with ID '{model_id}'."));
+                if done.rows_affected() == 0 { Err(missing()) } else { Ok(()) }
+            })
+        })
+        .await
+    }
+
+    /// Those that are there of `ids`, in their order.
+    async fn logged_models(&self, ids: &[i64]) -> Result<Vec<LoggedModel>> {
+        let mut found: HashMap<i64, LoggedModel> = HashMap::with_capacity(ids.len());
+        for chunk in ids.chunks(search::CHUNK) {
+            let ids = ids_of(&json_ids(chunk));
+            let rows = |text: String| async move { sqlx::query(sqlx::AssertSqlSafe(text)).fetch_all(self.readers()).await };
+            for row in rows(format!("{COLUMNS} WHERE l.id IN {ids}")).await? {
+                found.insert(row.try_get(0)?, read(&row)?);
+            }
+            for (table, of) in [("logged_model_params", true), ("logged_model_tags", false)] {
+                for row in rows(format!("SELECT model, key, value FROM {table} WHERE model IN {ids} ORDER BY model, key")).await? {
+                    let pair = Pair { key: row.try_get(1)?, value: row.try_get(2)? };
+                    let model = found.entry(row.try_get(0)?);
+                    model.and_modify(|m| if of { &mut m.params } else { &mut m.tags }.push(pair));
+                }
+            }
+            let metrics = format!(
+                "SELECT model, key, timestamp, step, value, is_nan, dataset_name, dataset_digest, run_id FROM logged_model_metrics
+                 WHERE model IN {ids} ORDER BY model, key, dataset_name, dataset_digest"
+            );
+            for row in rows(metrics).await? {
+                let id: i64 = row.try_get(0)?;
+                let Some(model) = found.get_mut(&id) else { continue };
+                let metric = Metric {
+                    key: row.try_get(1)?,
+                    timestamp: row.try_get(2)?,
+                    step: row.try_get(3)?,
+                    value: number(row.try_get(4)?, row.try_get(5)?),
+                    model_id: Some(model.id.clone()),
+                    dataset: (row.try_get(6)?, row.try_get(7)?),
+                };
+                model.metrics.push((metric, row.try_get(8)?));
+            }
+        }
+        Ok(ids.iter().filter_map(|id| found.remove(id)).collect())
+    }
+}
+
+impl Writer {
+    async fn create_logged_model(&mut self, model_id: String, new: NewLoggedModel) -> Result<()> {
+        self.active_experiment(new.experiment).await?;
+        let sql = "SELECT artifact_location FROM experiments WHERE id = $1";
+        let location: String = sqlx::query_scalar(sql).bind(new.experiment).fetch_one(&mut self.connection).await?;
+        let sql = "INSERT INTO logged_models (model_id, experiment, name, model_type, source_run_id, status, stage, created, updated, artifact_uri)
+                   VALUES ($1, $2, $3, $4, $5, $6, 'active', $7, $7, $8) RETURNING id";
+        let query = sqlx::query_scalar(sql)
+            .bind(&model_id)
+            .bind(new.experiment)
+            .bind(&new.name)
+            .bind(&new.model_type)
+            .bind(&new.source_run)
+            .bind(ModelStatus::Pending.as_str())
+            .bind(now())
+            .bind(format!("{location}/models/{model_id}/artifacts"));
+        let id: i64 = query.fetch_one(&mut self.connection).await?;
+        self.set_model_pairs("logged_model_params", id, &new.params).await?;
+        self.set_model_pairs("logged_model_tags", id, &new.tags).await
+    }
+
+    async fn logged_model(&mut self, model_id: &str) -> Result<i64> {
+        let sql = "SELECT id FROM logged_models WHERE model_id = $1 AND stage = 'active'";
+        let id: Option<i64> = sqlx::query_scalar(sql).bind(model_id).fetch_optional(&mut self.connection).await?;
+        id.ok_or_else(|| no_model(model_id))
+    }
+
+    /// Sets pairs of a model in one of the tables that hold them.
+    pub async fn set_model_pairs(&mut self, table: &'static str, model: i64, pairs: &[Pair]) -> Result<()> {
+        for pair in pairs {
+            let mut sql = QueryBuilder::<Sqlite>::new("INSERT INTO ");
+            sql.push(table).push(" (model, key, value) VALUES (").push_bind(model).push(", ").push_bind(&pair.key);
+            sql.push(", ").push_bind(&pair.value).push(") ON CONFLICT (model, key) DO UPDATE SET value = excluded.value");
+            sql.build().execute(&mut self.connection).await?;
+        }
+        Ok(())
+    }
+
+    /// Those metrics that are of models, with the models' numbers.
+    ///
+    /// # Errors
+    /// When a model is missing.
+    pub async fn metrics_of_models(&mut self, metrics: &[Metric]) -> Result<Vec<(i64, Metric)>> {
+        let mut of_models = Vec::new();
+        for metric in metrics {
+            if let Some(model_id) = &metric.model_id {
+                of_models.push((self.logged_model(model_id).await?, metric.clone()));
+            }
+        }
+        Ok(of_models)
+    }
+
+    pub async fn log_model_metrics(&mut self, run_id: &str, metrics: &[(i64, Metric)]) -> Result<()> {
+        for (model, metric) in metrics {
+            let sql =
+                "INSERT INTO logged_model_metrics (model, key, dataset_name, dataset_digest, run_id, timestamp, step, value, is_nan)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (model, key, dataset_name, dataset_digest) DO UPDATE
+                 SET run_id = excluded.run_id, timestamp = excluded.timestamp, step = excluded.step, value = excluded.value,
+                     is_nan = excluded.is_nan
+                 WHERE (excluded.step, excluded.timestamp, excluded.value, excluded.is_nan)
+                     > (logged_model_metrics.step, logged_model_metrics.timestamp, logged_model_metrics.value, logged_model_metrics.is_nan)";
+            let (value, is_nan) = stored(metric.value);
+            let query = sqlx::query(sql).bind(model).bind(&metric.key).bind(&metric.dataset.0).bind(&metric.dataset.1).bind(run_id);
+            let query = query.bind(metric.timestamp).bind(metric.step).bind(value).bind(is_nan);
+            query.execute(&mut self.connection).await?;
+        }
+        Ok(())
+    }
+}
+
+fn pair(pair: &Pair) -> Result<()> {
+    limits::length("key", 250, &pair.key)?;
+    limits::length("value", 8_000, &pair.value)
+}
+
+fn no_model(model_id: &str) -> Error {
+    Error::missing(format!("Logged model with ID '{model_id}' not found."))
+}
+
+fn read(row: &SqliteRow) -> Result<LoggedModel> {
+    Ok(LoggedModel {
+        id: row.try_get(1)?,
+        experiment: row.try_get(2)?,
+        name: row.try_get(3)?,
+        model_type: row.try_get(4)?,
+        source_run: row.try_get(5)?,
+        status: ModelStatus::read(row.try_get(6)?).unwrap_or(ModelStatus::Pending),
+        created: row.try_get(7)?,
+        updated: row.try_get(8)?,
+        artifact_uri: row.try_get(9)?,
+        params: Vec::new(),
+        tags: Vec::new(),
+        metrics: Vec::new(),
+    })
+}

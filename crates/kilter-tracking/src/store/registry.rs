@@ -1,0 +1,607 @@
+//! Registered models, their versions and aliases.
+
+use std::collections::HashMap;
+
+use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Row, Sqlite};
+
+use super::search::{self, PROMPT, ids_of, json_ids};
+use super::writer::Writer;
+use super::{Tracking, now};
+use crate::artifacts::ArtifactPath;
+use crate::error::{Error, ErrorCode, Result};
+use crate::grammar::{Kind, MODEL_VERSIONS, REGISTERED_MODELS};
+use crate::limits;
+use crate::model::{ModelVersion, NewModelVersion, Page, Pair, Query, RegisteredModel};
+use crate::page::Pages;
+
+const STAGES: [&str; 4] = ["None", "Staging", "Production", "Archived"];
+const VERSIONS: &str = "SELECT v.model, v.version, m.name, v.source, v.location, v.run_id, v.run_link, v.description, v.stage, v.created, \
+                        v.updated FROM model_versions v JOIN registered_models m ON m.id = v.model";
+
+impl Tracking {
+    /// Makes a name for models.
+    ///
+    /// # Errors
+    /// When it is taken, or something is not as it must be.
+    pub async fn create_registered_model(&self, name: &str, description: &str, tags: Vec<Pair>) -> Result<RegisteredModel> {
+        model_name(name)?;
+        tags.iter().try_for_each(tag)?;
+        let new = (name.to_string(), description.to_string());
+        self.write(move |w| {
+            Box::pin(async move {
+                let (name, description) = new;
+                w.free_model_name(&name).await?;
+                let sql = "INSERT INTO registered_models (name, description, created, updated) VALUES ($1, $2, $3, $3) RETURNING id";
+                let id: i64 = sqlx::query_scalar(sql).bind(&name).bind(&description).bind(now()).fetch_one(&mut w.connection).await?;
+                w.set_model_pairs("registered_model_tags", id, &tags).await
+            })
+        })
+        .await?;
+        self.registered_model(name).await
+    }
+
+    /// A registered model with its aliases and the newest version of each stage.
+    ///
+    /// # Errors
+    /// When it is missing.
+    pub async fn registered_model(&self, name: &str) -> Result<RegisteredModel> {
+        let id: Option<i64> =
+            sqlx::query_scalar("SELECT id FROM registered_models WHERE name = $1").bind(name).fetch_optional(self.readers()).await?;
+        self.registered_models(&[id.ok_or_else(|| no_model(name))?]).await?.pop().ok_or_else(|| no_model(name))
+    }
+
+    /// Changes the description or the name of a registered model.
+    ///
+    /// # Errors
+    /// When it is missing or the new name is taken.
+    pub async fn update_registered_model(
+        &self,
+        name: &str,
+        new_name: Option<String>,
+        description: Option<String>,
+    ) -> Result<RegisteredModel> {
+        new_name.as_deref().map(model_name).transpose()?;
+        let (old, new, words) = (name.to_string(), new_name.clone(), description);
+        self.write(move |w| {
+            Box::pin(async move {
+                let id = w.registered_model(&old).await?;
+                if let Some(new) = &new {
+                    w.free_model_name(new).await?;
+                }
+                let sql = "UPDATE registered_models SET name = COALESCE($2, name), description = COALESCE($3, description), updated = $4 WHERE id = $1";
+                sqlx::query(sql).bind(id).bind(&new).bind(&words).bind(now()).execute(&mut w.connection).await?;
+                Ok(())
+            })
+        })
+        .await?;
+        self.registered_model(new_name.as_deref().unwrap_or(name)).await
+    }
+
+    /// Deletes a registered model with all that belongs to it.
+    ///
+    /// # Errors
+    /// When it is missing.
+    pub async fn delete_registered_model(&self, name: String) -> Result<()> {
+        self.write(move |w| {
+            Box::pin(async move {
+                let id = w.registered_model(&name).await?;
+                for sql in [
+                    "DELETE FROM model_version_tags WHERE model = $1",
+                    "DELETE FROM model_versions WHERE model = $1",
+                    "DELETE FROM registered_model_aliases WHERE model = $1",
+                    "DELETE FROM registered_model_tags WHERE model = $1",
+                    "DELETE FROM registered_models WHERE id = $1",
+                ] {
+                    sqlx::query(sql).bind(id).execute(&mut w.connection).await?;
+                }
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// Looks for registered models: by name unless the query says otherwise. Prompts are found only when the filter speaks of the tag that makes them so.
+    ///
+    /// # Errors
+    /// When the query makes no sense.
+    pub async fn search_registered_models(&self, query: &Query) -> Result<Page<RegisteredModel>> {
+        let filter = REGISTERED_MODELS.filter(&query.filter)?;
+        let pages = Pages::of(&["registered models", &query.filter, &query.order_by.join("\n")]);
+        let from = pages.position(query.page_token.as_deref())?;
+        let mut sql = QueryBuilder::<Sqlite>::new("SELECT m.id FROM registered_models m WHERE TRUE");
+        if !filter.iter().any(|c| c.kind == Kind::Tag && c.key == PROMPT) {
+            sql.push(" AND NOT EXISTS (SELECT 1 FROM registered_model_tags t WHERE t.model = m.id AND t.value = 'true' AND t.key = ");
+            sql.push_bind(PROMPT).push(")");
+        }
+        for comparison in filter {
+            sql.push(" AND ");
+            search::of_registered_model(&mut sql, comparison);
+        }
+        sql.push(" ORDER BY ");
+        for order in &query.order_by {
+            search::order_registry(&mut sql, "m", &REGISTERED_MODELS.order(order)?);
+        }
+        sql.push("m.name LIMIT ").push_bind(query.max_results as i64 + 1).push(" OFFSET ").push_bind(from);
+        let ids: Vec<i64> = sql.build_query_scalar().fetch_all(self.readers()).await?;
+        let page = pages.cut(ids, from, query.max_results);
+        let mut items = self.registered_models(&page.items).await?;
+        // Newest first, as MLflow's server lists them in searches.
+        items.iter_mut().for_each(|model| model.latest.sort_by_key(|v| std::cmp::Reverse(v.version)));
+        Ok(Page { items, next: page.next })
+    }
+
+    /// Sets a tag of a registered model, or of a version of it.
+    ///
+    /// # Errors
+    /// When the model or version is missing, or the tag not as it must be.
+    pub async fn set_model_tag(&self, name: String, version: Option<i64>, new: Pair) -> Result<()> {
+        tag(&new)?;
+        self.write(move |w| {
+            Box::pin(async move {
+                let Some(version) = version else {
+                    let id = w.registered_model(&name).await?;
+                    return w.set_model_pairs("registered_model_tags", id, &[new]).await;
+                };
+                let id = w.model_version(&name, version).await?;
+                w.set_version_tags(id, version, &[new]).await
+            })
+        })
+        .await
+    }
+
+    /// Removes a tag of a registered model, or of a version of it; one that is not there is as good as removed.
+    ///
+    /// # Errors
+    /// When the model or version is missing.
+    pub async fn delete_model_tag(&self, name: String, version: Option<i64>, key: String) -> Result<()> {
+        self.write(move |w| {
+            Box::pin(async move {
+                match version {
+                    None => {
+                        let id = w.registered_model(&name).await?;
+                        let sql = "DELETE FROM registered_model_tags WHERE model = $1 AND key = $2";
+                        sqlx::query(sql).bind(id).bind(&key).execute(&mut w.connection).await?;
+                    }
+                    Some(version) => {
+                        let id = w.model_version(&name, version).await?;
+                        let sql = "DELETE FROM model_version_tags WHERE model = $1 AND version = $2 AND key = $3";
+                        sqlx::query(sql).bind(id).bind(version).bind(&key).execute(&mut w.connection).await?;
+                    }
+                }
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// Lets an alias name a version; it names one at a time.
+    ///
+    /// # Errors
+    /// When the version is missing or the alias is none.
+    pub async fn set_alias(&self, name: String, alias: String, version: i64) -> Result<()> {
+        alias_name(&alias)?;
+        self.write(move |w| {
+            Box::pin(async move {
+                let id = w.model_version(&name, version).await?;
+                let sql = "INSERT INTO registered_model_aliases (model, alias, version) VALUES ($1, $2, $3)
+                           ON CONFLICT (model, alias) DO UPDATE SET version = excluded.version";
+                sqlx::query(sql).bind(id).bind(&alias).bind(version).execute(&mut w.connection).await?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// Removes an alias; one that is not there is as good as removed.
+    ///
+    /// # Errors
+    /// When the model is missing.
+    pub async fn delete_alias(&self, name: String, alias: String) -> Result<()> {
+        self.write(move |w| {
+            Box::pin(async move {
+                let id = w.registered_model(&name).await?;
+                let sql = "DELETE FROM registered_model_aliases WHERE model = $1 AND alias = $2";
+                sqlx::query(sql).bind(id).bind(&alias).execute(&mut w.connection).await?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// The version that an alias names.
+    ///
+    /// # Errors
+    /// When the model or the alias is missing.
+    pub async fn version_by_alias(&self, name: &str, alias: &str) -> Result<ModelVersion> {
+        let model = self.registered_model(name).await?;
+        let found = model.aliases.iter().find(|(known, _)| known == alias).map(|(_, version)| *version);
+        let version = found.ok_or_else(|| Error::invalid(format!("Registered model alias {alias} not found.")))?;
+        self.model_version(name, version).await
+    }
+
+    /// Makes a version of a registered model.
+    ///
+    /// # Errors
+    /// When the model is missing, or the source is one that this server may not vouch for.
+    pub async fn create_model_version(&self, mut new: NewModelVersion) -> Result<ModelVersion> {
+        new.tags.iter().try_for_each(tag)?;
+        let location = self.location_of(&new).await?;
+        if new.run_id.is_empty() {
+            // The run that made the logged model is the run that made the version.
+            let named = new.source.strip_prefix("models:/").filter(|id| !id.contains('/'));
+            let model = named.or(Some(new.model_id.as_str()).filter(|id| !id.is_empty()));
+            if let Some(model) = model {
+                new.run_id = self.logged_model(model).await?.source_run;
+            }
+        }
+        let name = new.name.clone();
+        let version = self
+            .write(move |w| {
+                Box::pin(async move {
+                    let id = w.registered_model(&new.name).await?;
+                    let sql = "SELECT COALESCE(MAX(version), 0) + 1 FROM model_versions WHERE model = $1";
+                    let version: i64 = sqlx::query_scalar(sql).bind(id).fetch_one(&mut w.connection).await?;
+                    let sql =
+                        "INSERT INTO model_versions (model, version, source, location, run_id, run_link, description, stage, created, updated)
+                         VALUES ($1, $2, $3, $4, $5, $6, $7, 'None', $8, $8)";
+                    let query = sqlx::query(sql).bind(id).bind(version).bind(&new.source).bind(&location).bind(&new.run_id);
+                    query.bind(&new.run_link).bind(&new.description).bind(now()).execute(&mut w.connection).await?;
+                    w.set_version_tags(id, version, &new.tags).await?;
+                    w.touch_model(id).await?;
+                    Ok(version)
+                })
+            })
+            .await?;
+        self.model_version(&name, version).await
+    }
+
+    /// Where the files of a version to be made are, once its source has been looked at.
+    async fn location_of(&self, new: &NewModelVersion) -> Result<String> {
+        let source = new.source.as_str();
+        let refuse = |why: &str| Err(Error::invalid(format!("Invalid model version source: '{source}'. {why}")));
+        // A prompt is in its tags; clients name something without meaning as its source.
+        let is_prompt = new.tags.iter().any(|tag| tag.key == PROMPT && tag.value == "true");
+        if is_prompt && !source.contains(['/', ':']) {
+            return Ok(source.to_string());
+        }
+        if climbs(source) {
+            return refuse(
+                "If supplying a source as an http, https, local file path, ftp, objectstore, or mlflow-artifacts uri, an absolute path must \
+                 be provided without relative path references present. Please provide an absolute path.",
+            );
+        }
+        if let Some(named) = source.strip_prefix("models:/") {
+            return match named.trim_start_matches('/').split_once('/') {
+                None => Ok(self.logged_model(named).await?.artifact_uri),
+                Some((name, version)) => match version.parse() {
+                    Ok(version) => Ok(self.model_version(name, version).await?.location),
+                    Err(_) => refuse("It names no version by its number."),
+                },
+            };
+        }
+        let run_root = if new.run_id.is_empty() { None } else { Some(self.run(&new.run_id).await?.info.artifact_uri) };
+        let model_root = if new.model_id.is_empty() { None } else { Some(self.logged_model(&new.model_id).await?.artifact_uri) };
+        if let Some(below) = source.strip_prefix("runs:/") {
+            let (run, path) = below.split_once('/').unwrap_or((below, ""));
+            if !new.run_id.is_empty() && new.run_id != run {
+                return refuse("It is not of the run that run_id names.");
+            }
+            return Ok(format!("{}/{path}", self.run(run).await?.info.artifact_uri));
+        }
+        let below = |root: &Option<String>| {
+            root.as_ref()
+                .is_some_and(|root| source.strip_prefix(root.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+        };
+        let is_local = source.starts_with("file:") || !source.contains(":/");
+        let is_own = source.starts_with("mlflow-artifacts:");
+        let named = run_root.is_some() || model_root.is_some();
+        if (is_local || (is_own && named)) && !below(&run_root) && !below(&model_root) {
+            return refuse(
+                "To use a local path as a model version source, the run_id request parameter has to be specified and the local path has to be \
+                 contained within the artifact directory of the run specified by the run_id.",
+            );
+        }
+        Ok(source.to_string())
+    }
+
+    /// A version of a registered model.
+    ///
+    /// # Errors
+    /// When it is missing.
+    pub async fn model_version(&self, name: &str, version: i64) -> Result<ModelVersion> {
+        let mut sql = QueryBuilder::<Sqlite>::new(VERSIONS);
+        sql.push(" WHERE m.name = ").push_bind(name).push(" AND v.version = ").push_bind(version);
+        self.versions(sql).await?.pop().ok_or_else(|| no_version(name, version))
+    }
+
+    /// The newest version of each stage in `stages`, or of every stage.
+    ///
+    /// # Errors
+    /// When the model is missing or a word names no stage.
+    pub async fn latest_versions(&self, name: &str, stages: &[&str]) -> Result<Vec<ModelVersion>> {
+        let stages = stages.iter().map(|s| stage(s)).collect::<Result<Vec<_>>>()?;
+        let latest = self.registered_model(name).await?.latest;
+        Ok(latest.into_iter().filter(|v| stages.is_empty() || stages.contains(&v.stage.as_str())).collect())
+    }
+
+    /// Changes the description of a version.
+    ///
+    /// # Errors
+    /// When it is missing.
+    pub async fn describe_version(&self, name: &str, version: i64, description: String) -> Result<ModelVersion> {
+        let model = name.to_string();
+        self.write(move |w| {
+            Box::pin(async move {
+                let id = w.model_version(&model, version).await?;
+                let sql = "UPDATE model_versions SET description = $3, updated = $4 WHERE model = $1 AND version = $2";
+                sqlx::query(sql).bind(id).bind(version).bind(&description).bind(now()).execute(&mut w.connection).await?;
+                Ok(())
+            })
+        })
+        .await?;
+        self.model_version(name, version).await
+    }
+
+    /// Moves a version to a stage; `archive` moves those that are there to `Archived`.
+    ///
+    /// # Errors
+    /// When it is missing, the word names no stage, or the stage is one that nothing is archived from.
+    pub async fn set_version_stage(&self, name: &str, version: i64, to: &str, archive: bool) -> Result<ModelVersion> {
+        let to = stage(to)?;
+        if archive && !matches!(to, "Staging" | "Production") {
+            return Err(Error::invalid(format!(
+                "Model version transition cannot archive existing model versions because '{to}' is not an Active stage. Valid stages are \
+                 Staging, Production"
+            )));
+        }
+        let model = name.to_string();
+        self.write(move |w| {
+            Box::pin(async move {
+                let id = w.model_version(&model, version).await?;
+                if archive {
+                    let sql =
+                        "UPDATE model_versions SET stage = 'Archived', updated = $4 WHERE model = $1 AND version <> $2 AND stage = $3";
+                    sqlx::query(sql).bind(id).bind(version).bind(to).bind(now()).execute(&mut w.connection).await?;
+                }
+                let sql = "UPDATE model_versions SET stage = $3, updated = $4 WHERE model = $1 AND version = $2";
+                sqlx::query(sql).bind(id).bind(version).bind(to).bind(now()).execute(&mut w.connection).await?;
+                w.touch_model(id).await
+            })
+        })
+        .await?;
+        self.model_version(name, version).await
+    }
+
+    /// Deletes a version, and the aliases that name it.
+    ///
+    /// # Errors
+    /// When it is missing.
+    pub async fn delete_model_version(&self, name: String, version: i64) -> Result<()> {
+        self.write(move |w| {
+            Box::pin(async move {
+                let id = w.model_version(&name, version).await?;
+                for sql in [
+                    "DELETE FROM model_version_tags WHERE model = $1 AND version = $2",
+                    "DELETE FROM registered_model_aliases WHERE model = $1 AND version = $2",
+                    "DELETE FROM model_versions WHERE model = $1 AND version = $2",
+                ] {
+                    sqlx::query(sql).bind(id).bind(version).execute(&mut w.connection).await?;
+                }
+                w.touch_model(id).await
+            })
+        })
+        .await
+    }
+
+    /// Looks for versions: those changed last first, unless the query says otherwise.
+    ///
+    /// # Errors
+    /// When the query makes no sense.
+    pub async fn search_model_versions(&self, query: &Query) -> Result<Page<ModelVersion>> {
+        let filter = MODEL_VERSIONS.filter(&query.filter)?;
+        let pages = Pages::of(&["versions", &query.filter, &query.order_by.join("\n")]);
+        let from = pages.position(query.page_token.as_deref())?;
+        let mut sql = QueryBuilder::<Sqlite>::new(VERSIONS);
+        sql.push(" WHERE TRUE");
+        for comparison in filter {
+            sql.push(" AND ");
+            search::of_version(&mut sql, comparison);
+        }
+        sql.push(" ORDER BY ");
+        for order in &query.order_by {
+            search::order_registry(&mut sql, "v", &MODEL_VERSIONS.order(order)?);
+        }
+        if query.order_by.is_empty() {
+            sql.push("v.updated DESC, ");
+        }
+        sql.push("m.name, v.version DESC LIMIT ").push_bind(query.max_results as i64 + 1).push(" OFFSET ").push_bind(from);
+        let page = pages.cut(self.versions(sql).await?, from, query.max_results);
+        Ok(page)
+    }
+
+    /// Versions in the order of `sql`, which begins with [`VERSIONS`].
+    async fn versions(&self, mut sql: QueryBuilder<Sqlite>) -> Result<Vec<ModelVersion>> {
+        let rows = sql.build().fetch_all(self.readers()).await?;
+        let mut found = Vec::with_capacity(rows.len());
+        let mut at: HashMap<(i64, i64), usize> = HashMap::with_capacity(rows.len());
+        for row in &rows {
+            at.insert((row.try_get(0)?, row.try_get(1)?), found.len());
+            found.push(read(row)?);
+        }
+        let mut models: Vec<i64> = at.keys().map(|(model, _)| *model).collect();
+        models.sort_unstable();
+        models.dedup();
+        for chunk in models.chunks(search::CHUNK) {
+            let ids = ids_of(&json_ids(chunk));
+            let rows = |text: String| async move { sqlx::query(sqlx::AssertSqlSafe(text)).fetch_all(self.readers()).await };
+            let tags =
+                format!("SELECT model, version, key, value FROM model_version_tags WHERE model IN {ids} ORDER BY model, version, key");
+            for row in rows(tags).await? {
+                if let Some(at) = at.get(&(row.try_get(0)?, row.try_get(1)?)) {
+                    found[*at].tags.push(Pair { key: row.try_get(2)?, value: row.try_get(3)? });
+                }
+            }
+            let aliases = format!("SELECT model, version, alias FROM registered_model_aliases WHERE model IN {ids} ORDER BY model, alias");
+            for row in rows(aliases).await? {
+                if let Some(at) = at.get(&(row.try_get(0)?, row.try_get(1)?)) {
+                    found[*at].aliases.push(row.try_get(2)?);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Those that are there of `ids`, in their order.
+    async fn registered_models(&self, ids: &[i64]) -> Result<Vec<RegisteredModel>> {
+        let mut found: HashMap<i64, RegisteredModel> = HashMap::with_capacity(ids.len());
+        for chunk in ids.chunks(search::CHUNK) {
+            let ids = ids_of(&json_ids(chunk));
+            let rows = |text: String| async move { sqlx::query(sqlx::AssertSqlSafe(text)).fetch_all(self.readers()).await };
+            let mut by_name: HashMap<String, i64> = HashMap::new();
+            for row in rows(format!("SELECT id, name, description, created, updated FROM registered_models WHERE id IN {ids}")).await? {
+                let model = RegisteredModel {
+                    name: row.try_get(1)?,
+                    description: row.try_get(2)?,
+                    created: row.try_get(3)?,
+                    updated: row.try_get(4)?,
+                    tags: Vec::new(),
+                    aliases: Vec::new(),
+                    latest: Vec::new(),
+                };
+                by_name.insert(model.name.clone(), row.try_get(0)?);
+                found.insert(row.try_get(0)?, model);
+            }
+            for row in rows(format!("SELECT model, key, value FROM registered_model_tags WHERE model IN {ids} ORDER BY model, key")).await?
+            {
+                let pair = Pair { key: row.try_get(1)?, value: row.try_get(2)? };
+                found.entry(row.try_get(0)?).and_modify(|m| m.tags.push(pair));
+            }
+            for row in
+                rows(format!("SELECT model, alias, version FROM registered_model_aliases WHERE model IN {ids} ORDER BY model, alias"))
+                    .await?
+            {
+                let alias = (row.try_get(1)?, row.try_get(2)?);
+                found.entry(row.try_get(0)?).and_modify(|m| m.aliases.push(alias));
+            }
+            let mut latest = QueryBuilder::<Sqlite>::new(VERSIONS);
+            latest.push(" WHERE (v.model, v.stage, v.version) IN (SELECT model, stage, MAX(version) FROM model_versions WHERE model IN ");
+            latest.push(ids).push(" GROUP BY model, stage) ORDER BY v.model, v.version");
+            for version in self.versions(latest).await? {
+                if let Some(model) = by_name.get(&version.name).and_then(|id| found.get_mut(id)) {
+                    model.latest.push(version);
+                }
+            }
+        }
+        Ok(ids.iter().filter_map(|id| found.remove(id)).collect())
+    }
+}
+
+impl Writer {
+    async fn registered_model(&mut self, name: &str) -> Result<i64> {
+        let sql = "SELECT id FROM registered_models WHERE name = $1";
+        let id: Option<i64> = sqlx::query_scalar(sql).bind(name).fetch_optional(&mut self.connection).await?;
+        id.ok_or_else(|| no_model(name))
+    }
+
+    /// The number of the model that has this version.
+    async fn model_version(&mut self, name: &str, version: i64) -> Result<i64> {
+        let id = self.registered_model(name).await?;
+        let sql = "SELECT version FROM model_versions WHERE model = $1 AND version = $2";
+        let known: Option<i64> = sqlx::query_scalar(sql).bind(id).bind(version).fetch_optional(&mut self.connection).await?;
+        known.map(|_| id).ok_or_else(|| no_version(name, version))
+    }
+
+    async fn free_model_name(&mut self, name: &str) -> Result<()> {
+        match self.registered_model(name).await {
+            Ok(_) => Err(Error::new(ErrorCode::ResourceAlreadyExists, format!("Registered Model (name={name}) already exists."))),
+            Err(e) if e.code == ErrorCode::ResourceDoesNotExist => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+
+    async fn set_version_tags(&mut self, model: i64, version: i64, tags: &[Pair]) -> Result<()> {
+        for tag in tags {
+            let sql = "INSERT INTO model_version_tags (model, version, key, value) VALUES ($1, $2, $3, $4)
+                       ON CONFLICT (model, version, key) DO UPDATE SET value = excluded.value";
+            sqlx::query(sql).bind(model).bind(version).bind(&tag.key).bind(&tag.value).execute(&mut self.connection).await?;
+        }
+        Ok(())
+    }
+
+    async fn touch_model(&mut self, id: i64) -> Result<()> {
+        sqlx::query("UPDATE registered_models SET updated = $2 WHERE id = $1").bind(id).bind(now()).execute(&mut self.connection).await?;
+        Ok(())
+    }
+}
+
+fn model_name(name: &str) -> Result<()> {
+    if name.is_empty() {
+        return Err(Error::invalid("Registered model name cannot be empty."));
+    }
+    if name.contains(['/', ':']) {
+        return Err(Error::invalid(format!("Invalid model name '{name}'. Names cannot contain '/' or ':'.")));
+    }
+    limits::length("name", 256, name)
+}
+
+fn tag(tag: &Pair) -> Result<()> {
+    limits::key("Tag", "key", &tag.key)?;
+    limits::length("value", 100_000, &tag.value)
+}
+
+fn alias_name(alias: &str) -> Result<()> {
+    let fits = !alias.is_empty() && alias.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-'));
+    if !fits {
+        return Err(Error::invalid(format!(
+            "Invalid alias name: '{alias}'. Names may only contain alphanumerics, underscores (_), and dashes (-)."
+        )));
+    }
+    if alias.eq_ignore_ascii_case("latest") {
+        return Err(Error::invalid("'latest' alias name (case insensitive) is reserved."));
+    }
+    let is_version = alias.strip_prefix(['v', 'V']).is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+    if is_version {
+        return Err(Error::invalid(format!("Version alias name '{alias}' is reserved.")));
+    }
+    limits::length("alias", 255, alias)
+}
+
+fn stage(word: &str) -> Result<&'static str> {
+    STAGES
+        .into_iter()
+        .find(|s| s.eq_ignore_ascii_case(word))
+        .ok_or_else(|| Error::invalid(format!("Invalid Model Version stage: {word}. Value must be one of {}.", STAGES.join(", "))))
+}
+
+/// Whether a source has parts that lead upwards, plain or encoded.
+fn climbs(source: &str) -> bool {
+    let path = source.split_once(":/").map_or(source, |(_, path)| path);
+    let parts = path.split('/').filter(|part| !part.is_empty());
+    parts.clone().any(|part| part == "..") || parts.clone().any(|part| part.contains('%') && ArtifactPath::parse(part).is_err())
+}
+
+fn no_model(name: &str) -> Error {
+    Error::missing(format!("Registered Model with name={name} not found"))
+}
+
+fn no_version(name: &str, version: i64) -> Error {
+    Error::missing(format!("Model Version (name={name}, version={version}) not found"))
+}
+
+fn read(row: &SqliteRow) -> Result<ModelVersion> {
+    Ok(ModelVersion {
+        version: row.try_get(1)?,
+        name: row.try_get(2)?,
+        source: row.try_get(3)?,
+        location: row.try_get(4)?,
+        run_id: row.try_get(5)?,
+        run_link: row.try_get(6)?,
+        description: row.try_get(7)?,
+        stage: row.try_get(8)?,
+        created: row.try_get(9)?,
+        updated: row.try_get(10)?,
+        tags: Vec::new(),
+        aliases: Vec::new(),
+    })
+}
