@@ -12,7 +12,6 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use kilter_core::nearest;
-use kilter_tracking::Tracking;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
@@ -31,11 +30,11 @@ const UNHURRIED: [&str; 4] = ["/v1/models/{model}/train", "/v1/models/{model}/ve
 /// Seconds.
 const BUCKETS: [f64; 17] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
-/// All routes with everything around them; those of MLflow where there is a store for what they bring.
-pub fn router(host: &Host, tracking: Option<Tracking>) -> Router {
+/// All routes with everything around them, `more` among them.
+pub fn router(host: &Host, more: Router<Host>) -> Router {
     let (router, _) = routes::all().split_for_parts();
     router
-        .merge(tracking.map_or_else(Router::new, mlflow::router))
+        .merge(more)
         .merge(routes::pages::swagger())
         .fallback(nowhere)
         .method_not_allowed_fallback(wrong_method)

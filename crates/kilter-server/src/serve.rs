@@ -133,7 +133,7 @@ impl Listening {
     fn of_project(self, service: Arc<Service>, tracking: Tracking) -> Bound {
         let Listening { listener, address, options } = self;
         let host = Host::new(Arc::clone(&service), &options);
-        let router = observe::router(&host, Some(tracking.clone()));
+        let router = observe::router(&host, mlflow::beside(tracking.clone(), &service));
         Bound { listener, address, router, project: Some((host, service)), tracking: Some(tracking), options }
     }
 

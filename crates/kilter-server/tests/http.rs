@@ -297,6 +297,36 @@ fn mlflows_clients_log_to_the_same_address() {
     assert_eq!(run["run"]["info"]["experiment_id"], "0");
     assert_eq!(server.get("/api/2.0/mlflow/nothing").json()["error_code"], "ENDPOINT_NOT_FOUND");
     server.get("/v1/nothing").refused(404, "unknown_route");
+
+    // The project's own runs are those of the experiment with its name, the same however often they are asked for.
+    server.play(0..300);
+    let trained = server.post("/v1/models/fraud/train", JSON, r#"{"promote": "never"}"#).ok();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let own = loop {
+        let experiment = server.get("/api/2.0/mlflow/experiments/get-by-name?experiment_name=shop").json();
+        let ids = json!({"experiment_ids": [experiment["experiment"]["experiment_id"]]}).to_string();
+        let found = server.post("/api/2.0/mlflow/runs/search", JSON, &ids).json();
+        if found["runs"].as_array().is_some_and(|runs| !runs.is_empty()) {
+            assert_eq!(found, server.post("/api/2.0/mlflow/runs/search", JSON, &ids).ok());
+            break found["runs"].clone();
+        }
+        assert!(Instant::now() < deadline, "{experiment} {found}");
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    let run = &own[0];
+    assert_eq!(
+        (own.as_array().unwrap().len(), &run["info"]["run_id"], &run["info"]["status"]),
+        (1, &trained["run"], &json!("FINISHED")),
+        "{own}"
+    );
+    let known = server.get(&format!("/v1/runs/{}", trained["run"].as_str().unwrap())).ok();
+    let pairs =
+        |list: &Value| -> Vec<(Value, Value)> { list.as_array().unwrap().iter().map(|p| (p["key"].clone(), p["value"].clone())).collect() };
+    let of = |value: &Value| if value.is_null() { json!("NaN") } else { value.clone() };
+    let as_pairs = |map: &Value| -> Vec<(Value, Value)> { map.as_object().unwrap().iter().map(|(k, v)| (json!(k), of(v))).collect() };
+    assert_eq!(pairs(&run["data"]["params"]), as_pairs(&known["params"]));
+    assert!(!pairs(&run["data"]["metrics"]).is_empty());
+    assert_eq!(pairs(&run["data"]["metrics"]), as_pairs(&known["metrics"]));
     assert!(server.service.data.dir.join("tracking/tracking.db").exists());
     server.end();
 }

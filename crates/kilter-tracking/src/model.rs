@@ -152,6 +152,8 @@ pub struct Run {
 /// A run to be made.
 #[derive(Debug, Clone, Default)]
 pub struct NewRun {
+    /// Its id, unique among all; none: one is made up.
+    pub id: Option<String>,
     /// The experiment it belongs to.
     pub experiment: i64,
     /// Its name; none: that of the tag `mlflow.runName`, or one made up.

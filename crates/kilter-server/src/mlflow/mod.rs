@@ -7,6 +7,7 @@ mod artifacts;
 mod experiments;
 mod input;
 mod logged;
+mod own;
 mod registry;
 mod runs;
 
@@ -20,14 +21,17 @@ use axum::http::Method;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, patch, post};
+use kilter_runtime::Service;
 use kilter_tracking::{Error, ErrorCode, Tracking};
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use crate::app::Host;
 use crate::observe;
 use crate::serve::ServeOptions;
 use answer::Refusal;
+use own::Own;
 
 /// The release of MLflow whose API this is. Clients read it, and hold back what an older server would not understand.
 const LEVEL: &str = "3.17.2";
@@ -96,7 +100,7 @@ fn routes() -> Vec<(&'static str, MethodRouter<Tracking>)> {
 }
 
 /// The routes, with nothing around them. Under what is no route of theirs below `/api`, MLflow's clients are told so in their own shape.
-pub fn router<S: Clone + Send + Sync + 'static>(tracking: Tracking) -> Router<S> {
+fn router<S: Clone + Send + Sync + 'static>(tracking: Tracking) -> Router<S> {
     let api = routes().into_iter().fold(Router::new(), |api, (path, method)| api.route(path, method));
     let api = api.fallback(nowhere).method_not_allowed_fallback(nowhere);
     Router::new()
@@ -105,6 +109,12 @@ pub fn router<S: Clone + Send + Sync + 'static>(tracking: Tracking) -> Router<S>
         .route("/health", get(|| async { "OK" }))
         .route("/version", get(|| async { LEVEL }))
         .with_state(tracking)
+}
+
+/// The routes beside a project, whose own runs they show.
+pub fn beside(tracking: Tracking, service: &Service) -> Router<Host> {
+    let own = Arc::new(Own::new(service, tracking.clone()));
+    router(tracking).layer(from_fn_with_state(own, Own::refresh))
 }
 
 /// The paths of all routes, as they are counted.

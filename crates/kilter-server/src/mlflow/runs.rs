@@ -62,6 +62,7 @@ impl<'a> From<&'a (String, Metric)> for PointOfRun<'a> {
 pub async fn create(State(tracking): State<Tracking>, input: Input) -> Answer {
     let f = input.fields();
     let new = NewRun {
+        id: None,
         experiment: f.experiment("experiment_id")?.unwrap_or(0),
         name: f.text("run_name")?.map(str::to_string),
         user: f.text("user_id")?.unwrap_or_default().into(),

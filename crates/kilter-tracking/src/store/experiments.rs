@@ -3,7 +3,7 @@
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite};
 
-use super::search::{self, ids_of, json_ids};
+use super::search::{self, in_list, listed};
 use super::writer::Writer;
 use super::{Tracking, now, own_location};
 use crate::error::{Error, ErrorCode, Result};
@@ -151,13 +151,13 @@ impl Tracking {
     async fn experiments(&self, ids: &[i64]) -> Result<Vec<Experiment>> {
         let mut found = Vec::with_capacity(ids.len());
         for chunk in ids.chunks(search::CHUNK) {
-            let ids = json_ids(chunk);
+            let ids = listed(chunk);
             let sql =
-                QueryBuilder::<Sqlite>::new(COLUMNS).push(" WHERE id IN ").push(ids_of(&ids)).build().fetch_all(self.readers()).await?;
+                QueryBuilder::<Sqlite>::new(COLUMNS).push(" WHERE id IN ").push(in_list(&ids)).build().fetch_all(self.readers()).await?;
             found.extend(sql.iter().map(read).collect::<Result<Vec<_>>>()?);
             let tags = "SELECT experiment, key, value FROM experiment_tags WHERE experiment IN ";
             let tags = QueryBuilder::<Sqlite>::new(tags)
-                .push(ids_of(&ids))
+                .push(in_list(&ids))
                 .push(" ORDER BY experiment, key")
                 .build()
                 .fetch_all(self.readers())

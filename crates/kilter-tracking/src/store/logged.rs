@@ -6,7 +6,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite};
 
 use super::runs::{made_up_name, new_id, number, stored};
-use super::search::{self, ids_of, json_ids};
+use super::search::{self, in_list, listed};
 use super::writer::Writer;
 use super::{Tracking, now};
 use crate::error::{Error, Result};
@@ -61,11 +61,11 @@ impl Tracking {
         datasets: &[(String, String)],
     ) -> Result<Page<LoggedModel>> {
         let filter = LOGGED_MODELS.filter(&query.filter)?;
-        let ids = json_ids(experiments);
+        let ids = listed(experiments);
         let pages = Pages::of(&["logged models", &ids, &query.filter, &format!("{orders:?}"), &format!("{datasets:?}")]);
         let from = pages.position(query.page_token.as_deref())?;
         let mut sql = QueryBuilder::<Sqlite>::new("SELECT l.id FROM logged_models l WHERE l.stage = 'active' AND l.experiment IN ");
-        sql.push(ids_of(&ids));
+        sql.push(in_list(&ids));
         for comparison in filter {
             sql.push(" AND ");
             search::of_logged_model(&mut sql, comparison, datasets);
@@ -170,7 +170,7 @@ impl Tracking {
     async fn logged_models(&self, ids: &[i64]) -> Result<Vec<LoggedModel>> {
         let mut found: HashMap<i64, LoggedModel> = HashMap::with_capacity(ids.len());
         for chunk in ids.chunks(search::CHUNK) {
-            let ids = ids_of(&json_ids(chunk));
+            let ids = in_list(&listed(chunk));
             let rows = |text: String| async move { sqlx::query(sqlx::AssertSqlSafe(text)).fetch_all(self.readers()).await };
             for row in rows(format!("{COLUMNS} WHERE l.id IN {ids}")).await? {
                 found.insert(row.try_get(0)?, read(&row)?);

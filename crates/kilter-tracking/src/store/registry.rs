@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite};
 
-use super::search::{self, PROMPT, ids_of, json_ids};
+use super::search::{self, PROMPT, in_list, listed};
 use super::writer::Writer;
 use super::{Tracking, now};
 use crate::artifacts::ArtifactPath;
@@ -433,7 +433,7 @@ impl Tracking {
         models.sort_unstable();
         models.dedup();
         for chunk in models.chunks(search::CHUNK) {
-            let ids = ids_of(&json_ids(chunk));
+            let ids = in_list(&listed(chunk));
             let rows = |text: String| async move { sqlx::query(sqlx::AssertSqlSafe(text)).fetch_all(self.readers()).await };
             let tags =
                 format!("SELECT model, version, key, value FROM model_version_tags WHERE model IN {ids} ORDER BY model, version, key");
@@ -456,7 +456,7 @@ impl Tracking {
     async fn registered_models(&self, ids: &[i64]) -> Result<Vec<RegisteredModel>> {
         let mut found: HashMap<i64, RegisteredModel> = HashMap::with_capacity(ids.len());
         for chunk in ids.chunks(search::CHUNK) {
-            let ids = ids_of(&json_ids(chunk));
+            let ids = in_list(&listed(chunk));
             let rows = |text: String| async move { sqlx::query(sqlx::AssertSqlSafe(text)).fetch_all(self.readers()).await };
             let mut by_name: HashMap<String, i64> = HashMap::new();
             for row in rows(format!("SELECT id, name, description, created, updated FROM registered_models WHERE id IN {ids}")).await? {

@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, RandomState};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite};
 
-use super::search::{self, ids_of, json_ids};
+use super::search::{self, in_list, listed};
 use super::writer::{RunKey, Writer, no_run};
 use super::{Tracking, now};
 use crate::error::{Error, Result};
@@ -50,7 +50,7 @@ impl Tracking {
             let tags = limits::batch(Batch { tags: chunk.to_vec(), ..Batch::default() })?.tags;
             chunk.clone_from_slice(&tags);
         }
-        let id = new_id();
+        let id = new.id.take().unwrap_or_else(new_id);
         let run_id = id.clone();
         self.write(move |w| Box::pin(async move { w.create_run(run_id, name, new).await })).await?;
         self.run(&id).await
@@ -73,7 +73,7 @@ impl Tracking {
     pub async fn search_runs(&self, experiments: &[i64], query: &Query) -> Result<Page<Run>> {
         let filter = RUNS.filter(&query.filter)?;
         let orders = query.order_by.iter().map(|o| RUNS.order(o)).collect::<Result<Vec<_>>>()?;
-        let ids = json_ids(experiments);
+        let ids = listed(experiments);
         let pages = Pages::of(&["runs", &ids, &query.filter, &query.order_by.join("\n"), &format!("{:?}", query.view)]);
         let from = pages.position(query.page_token.as_deref())?;
         if experiments.is_empty() {
@@ -83,7 +83,7 @@ impl Tracking {
         for (at, order) in orders.iter().enumerate() {
             search::join_order(&mut sql, at, order);
         }
-        sql.push(" WHERE r.experiment IN ").push(ids_of(&ids)).push(" AND ");
+        sql.push(" WHERE r.experiment IN ").push(in_list(&ids)).push(" AND ");
         search::of_view(&mut sql, "r.stage", query.view);
         for comparison in filter {
             sql.push(" AND ");
@@ -229,26 +229,22 @@ impl Tracking {
             all.extend(known);
             numbers.push((*run_id, run, number));
         }
-        let chosen: BTreeSet<i64> = match all.len() {
-            n if n <= max_steps => all,
-            n => all
-                .into_iter()
-                .enumerate()
-                .filter(|(at, _)| at * max_steps / n != (at + 1) * max_steps / n)
-                .map(|(_, step)| step)
-                .chain(ends)
-                .collect(),
-        };
+        let mut chosen = String::new();
+        if all.len() > max_steps {
+            let every = all.len();
+            let even = all.into_iter().enumerate().filter(|(at, _)| at * max_steps / every != (at + 1) * max_steps / every);
+            let steps: BTreeSet<i64> = even.map(|(_, step)| step).chain(ends).collect();
+            chosen = format!("AND step IN {}", in_list(&listed(&Vec::from_iter(steps))));
+        }
         let mut points = Vec::new();
         for (run_id, run, number) in numbers {
-            let sql = "SELECT timestamp, step, value, is_nan FROM metrics WHERE run = $1 AND key = $2 AND step BETWEEN $3 AND $4
-                       ORDER BY step, timestamp, value, is_nan";
-            let query = sqlx::query(sql).bind(run).bind(number).bind(steps.0).bind(steps.1);
+            let sql = format!(
+                "SELECT timestamp, step, value, is_nan FROM metrics WHERE run = $1 AND key = $2 AND step BETWEEN $3 AND $4 {chosen}
+                 ORDER BY step, timestamp, value, is_nan"
+            );
+            let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(run).bind(number).bind(steps.0).bind(steps.1);
             for row in query.fetch_all(self.readers()).await? {
-                let metric = point(key, &row)?;
-                if chosen.contains(&metric.step) {
-                    points.push((run_id.to_string(), metric));
-                }
+                points.push((run_id.to_string(), point(key, &row)?));
             }
         }
         Ok(points)
@@ -258,7 +254,7 @@ impl Tracking {
     async fn runs(&self, ids: &[i64]) -> Result<Vec<Run>> {
         let mut found: HashMap<i64, Run> = HashMap::with_capacity(ids.len());
         for chunk in ids.chunks(search::CHUNK) {
-            self.load(&ids_of(&json_ids(chunk)), &mut found).await?;
+            self.load(&in_list(&listed(chunk)), &mut found).await?;
         }
         Ok(ids.iter().filter_map(|id| found.remove(id)).collect())
     }

@@ -12,12 +12,12 @@ pub(super) const CHUNK: usize = 1000;
 
 type Sql = QueryBuilder<Sqlite>;
 
-/// `(1,2,3)`: numbers of ours, so that they may stand in the text.
-pub(super) fn json_ids(ids: &[i64]) -> String {
+/// `1,2,3`: numbers of ours, so that they may stand in the text.
+pub(super) fn listed(ids: &[i64]) -> String {
     ids.iter().map(i64::to_string).collect::<Vec<_>>().join(",")
 }
 
-pub(super) fn ids_of(ids: &str) -> String {
+pub(super) fn in_list(ids: &str) -> String {
     format!("({ids})")
 }
 

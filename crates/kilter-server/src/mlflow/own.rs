@@ -1,0 +1,178 @@
+//! The project's own trainings, imports and backtests, shown to MLflow's clients as runs of an experiment with the project's name.
+//!
+//! They are copied from the project's metadata when a client asks, a second old at most: a run at work by its name, one that has ended once and whole.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use kilter_runtime::Service;
+use kilter_store::metadata::{self, Metadata, RunFilter, RunStatus};
+use kilter_tracking::{Batch, Error, ErrorCode, Metric, NewExperiment, NewRun, Pair, Result, RunChange, Stage, Status, Tracking};
+use tokio::sync::Mutex;
+
+/// How old the copy may be.
+const AGE: Duration = Duration::from_secs(1);
+/// Runs that are read at once.
+const PAGE: u32 = 100;
+/// What one batch takes of params and tags, and of metrics.
+const PAIRS: usize = 100;
+const POINTS: usize = 1000;
+
+/// The copy and how far it is.
+pub struct Own {
+    project: String,
+    metadata: Metadata,
+    tracking: Tracking,
+    state: Mutex<Copied>,
+}
+
+#[derive(Default)]
+struct Copied {
+    at: Option<Instant>,
+    /// Runs that have ended and are copied whole.
+    whole: HashSet<String>,
+}
+
+impl Own {
+    pub fn new(service: &Service, tracking: Tracking) -> Own {
+        let (project, metadata) = (service.plan.project.clone(), service.data.metadata.clone());
+        Own { project, metadata, tracking, state: Mutex::default() }
+    }
+
+    /// Around the routes: what is asked for is brought up to date first. Whatever fails here is told to the program's log, not to the client.
+    pub async fn refresh(State(own): State<Arc<Own>>, request: Request, next: Next) -> Response {
+        let path = request.uri().path();
+        let reads =
+            ["/runs/get", "/runs/search", "/experiments/get", "/experiments/search", "/metrics/"].iter().any(|part| path.contains(part));
+        if reads && let Err(error) = own.copy().await {
+            tracing::warn!(%error, "the project's own runs could not be copied for MLflow's clients");
+        }
+        next.run(request).await
+    }
+
+    async fn copy(&self) -> Result<()> {
+        let mut state = self.state.lock().await;
+        if state.at.is_some_and(|at| at.elapsed() < AGE) {
+            return Ok(());
+        }
+        let mut offset = 0;
+        loop {
+            let filter = RunFilter { limit: PAGE, offset, ..RunFilter::default() };
+            let page = self.metadata.list_runs(&filter).await.map_err(internal)?;
+            let fresh: Vec<&metadata::Run> = page.iter().filter(|run| !state.whole.contains(&run.id)).collect();
+            // Newest first: behind a page that is copied whole there is nothing new.
+            if fresh.is_empty() {
+                break;
+            }
+            let Some(experiment) = self.experiment().await? else { break };
+            for run in fresh {
+                self.copy_run(experiment, run).await?;
+                if run.status != RunStatus::Running {
+                    state.whole.insert(run.id.clone());
+                }
+            }
+            offset += PAGE;
+        }
+        state.at = Some(Instant::now());
+        Ok(())
+    }
+
+    /// The experiment with the project's name; none when somebody deleted it, which says that these runs are not wanted there.
+    async fn experiment(&self) -> Result<Option<i64>> {
+        let name = &self.project;
+        match self.tracking.experiment_by_name(name).await {
+            Ok(found) => Ok(Some(found.id).filter(|_| found.stage == Stage::Active)),
+            Err(e) if e.code == ErrorCode::ResourceDoesNotExist => {
+                let new = NewExperiment { name: name.clone(), ..NewExperiment::default() };
+                self.tracking.create_experiment(new).await.map(Some)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    async fn copy_run(&self, experiment: i64, run: &metadata::Run) -> Result<()> {
+        match self.tracking.run(&run.id).await {
+            // Copied before, by an earlier process too, or deleted by somebody.
+            Ok(known) if known.info.status != Status::Running || known.info.stage == Stage::Deleted => return Ok(()),
+            Ok(_) => {}
+            Err(e) if e.code == ErrorCode::ResourceDoesNotExist => {
+                let new = NewRun {
+                    id: Some(run.id.clone()),
+                    experiment,
+                    name: Some(run.name.clone()),
+                    user: "kilter".into(),
+                    start_time: Some(millis(run.started_at)),
+                    tags: Vec::new(),
+                };
+                self.tracking.create_run(new).await?;
+            }
+            Err(e) => return Err(e),
+        }
+        // A param may still change, which clients' runs do not allow.
+        if run.status == RunStatus::Running {
+            return Ok(());
+        }
+        let pair = |(key, value): (&String, &String)| Pair { key: key.clone(), value: value.clone() };
+        let params: Vec<Pair> = run.params.iter().map(pair).collect();
+        for params in params.chunks(PAIRS) {
+            self.log(&run.id, Batch { params: params.to_vec(), ..Batch::default() }).await?;
+        }
+        let mut tags: Vec<Pair> = run.tags.iter().map(pair).collect();
+        let known = [
+            ("kind", Some(format!("{:?}", run.kind).to_lowercase())),
+            ("model", run.model.clone()),
+            ("definitions", run.definition_hash.clone()),
+            ("data", run.data_fingerprint.clone()),
+            ("seed", run.seed.map(|seed| seed.to_string())),
+            ("error", run.error.clone()),
+        ];
+        tags.extend(known.into_iter().filter_map(|(key, value)| Some(Pair { key: format!("kilter.{key}"), value: value? })));
+        for tags in tags.chunks(PAIRS) {
+            self.log(&run.id, Batch { tags: tags.to_vec(), ..Batch::default() }).await?;
+        }
+        for key in run.metrics.keys() {
+            let points = self.metadata.metric_history(&run.id, key, u32::MAX).await.map_err(internal)?;
+            let metric = |p: &metadata::MetricPoint| Metric {
+                key: p.key.clone(),
+                value: p.value,
+                timestamp: millis(p.at),
+                step: p.step,
+                ..Metric::default()
+            };
+            for points in points.chunks(POINTS) {
+                self.log(&run.id, Batch { metrics: points.iter().map(metric).collect(), ..Batch::default() }).await?;
+            }
+        }
+        let status = match run.status {
+            RunStatus::Finished => Status::Finished,
+            RunStatus::Failed => Status::Failed,
+            RunStatus::Running | RunStatus::Killed => Status::Killed,
+        };
+        // Last, so that a run that is said to have ended is whole.
+        let change = RunChange { status: Some(status), end_time: run.ended_at.map(millis), name: None };
+        self.tracking.update_run(&run.id, change).await.map(drop)
+    }
+
+    /// Logs what MLflow's clients can have: a name that they cannot costs its batch and nothing else.
+    async fn log(&self, run: &str, batch: Batch) -> Result<()> {
+        match self.tracking.log(run.to_string(), batch).await {
+            Err(error) if error.code == ErrorCode::InvalidParameterValue => {
+                tracing::warn!(run, %error, "a part of a run was not copied for MLflow's clients");
+                Ok(())
+            }
+            done => done,
+        }
+    }
+}
+
+fn millis(micros: i64) -> i64 {
+    micros.div_euclid(1000)
+}
+
+fn internal(error: metadata::MetadataError) -> Error {
+    Error::new(ErrorCode::InternalError, error.to_string())
+}
