@@ -224,7 +224,7 @@ impl Upload {
         self.file.write_all(bytes).await.map_err(|e| Error::internal(&e))
     }
 
-    /// Puts the whole file, durable, in the place of what was there.
+    /// Puts the whole file in the place of what was there.
     ///
     /// # Errors
     /// When a part of the path is a file or the whole is a folder, or the disk fails.

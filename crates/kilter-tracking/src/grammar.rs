@@ -4,9 +4,11 @@
 
 use crate::error::{Error, Result};
 
-/// Comparisons in one filter at most, and bytes of a pattern: what the database takes without complaint.
+/// Comparisons in one filter at most, bytes of a pattern, texts of a list, keys to sort by: what the database takes without complaint.
 const COMPARISONS: usize = 100;
 const PATTERN: usize = 10_000;
+const LIST: usize = 1_000;
+const ORDERS: usize = 20;
 
 /// One search: which entities it knows, and which attributes.
 pub(crate) struct Search {
@@ -229,6 +231,9 @@ impl Search {
 
     /// Whether this may be compared so.
     fn check(&self, kind: Kind, key: &str, op: Op, value: &Value) -> Result<()> {
+        if matches!(value, Value::Texts(texts) if texts.len() > LIST) {
+            return Err(Error::invalid(format!("Invalid filter string: a list of more than {LIST} values")));
+        }
         if matches!((op, value), (Op::Like | Op::Ilike, Value::Text(text)) if text.len() > PATTERN) {
             return Err(Error::invalid(format!("Invalid filter string: a pattern of more than {PATTERN} bytes")));
         }
@@ -277,7 +282,15 @@ impl Search {
         }
     }
 
-    /// Reads one element of `order_by`.
+    /// Reads `order_by`.
+    pub fn orders(&self, texts: &[String]) -> Result<Vec<Order>> {
+        if texts.len() > ORDERS {
+            return Err(Error::invalid(format!("Invalid order_by: more than {ORDERS} keys")));
+        }
+        texts.iter().map(|text| self.order(text)).collect()
+    }
+
+    /// Reads one key to sort by.
     pub fn order(&self, text: &str) -> Result<Order> {
         let mut reader = Reader { rest: text.trim() };
         let bad = || Error::invalid(format!("Invalid order_by clause '{text}'. Could not be parsed."));
@@ -545,6 +558,8 @@ mod tests {
         refused("run_id IN ()", "non-empty list");
         refused("tags.a = 'open", "not quoted");
         refused(&"x = 1 AND ".repeat(200), "Invalid attribute key");
+        refused(&format!("run_id IN ({}'x')", "'x',".repeat(1000)), "more than 1000 values");
+        assert!(RUNS.orders(&vec!["status".to_string(); 21]).is_err() && RUNS.orders(&vec!["status".to_string(); 20]).is_ok());
         refused(&format!("{}status = 'A'", "status = 'A' AND ".repeat(100)), "more than 100");
         assert!(EXPERIMENTS.filter("metrics.a > 1").unwrap_err().message.contains("Valid values are ['attribute', 'tag']"));
     }

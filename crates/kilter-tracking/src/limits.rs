@@ -10,6 +10,7 @@ const PARAM_VALUE: usize = 6_000;
 const TAG_VALUE: usize = 8_000;
 const BATCH: usize = 1_000;
 const BATCH_PAIRS: usize = 100;
+const EXPERIMENTS: usize = 20_000;
 
 pub(crate) fn experiment_name(name: &str) -> Result<()> {
     if name.is_empty() {
@@ -58,6 +59,14 @@ pub(crate) fn key(kind: &str, path: &str, name: &str) -> Result<()> {
         ));
     }
     length(&format!("{kind} name"), NAME, name)
+}
+
+/// Experiments that one search may name.
+pub(crate) fn experiments(ids: &[i64]) -> Result<()> {
+    if ids.len() <= EXPERIMENTS {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("A search can name at most {EXPERIMENTS} experiments. Got {}.", ids.len())))
 }
 
 /// Everything that can be said of a batch without looking at what is stored; long values are cut, as MLflow's server cuts them.

@@ -564,3 +564,28 @@ fn a_closed_pipe_is_no_failure() {
     assert!(!output.stderr.contains("panicked"), "{}", output.stderr);
     assert_eq!(output.code, Some(0), "{}", output.stderr);
 }
+
+#[test]
+fn a_tracking_server_needs_no_project_and_has_its_folder_alone() {
+    use std::io::{BufRead, BufReader};
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("experiments");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kilter"));
+    let mut server = command
+        .args(["--log", "error", "tracking", "--listen", "127.0.0.1:0", "--data"])
+        .arg(&data)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(server.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let address = line.split("http://").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or_else(|| panic!("{line}"));
+    let experiment = format!("http://{address}/api/2.0/mlflow/experiments/get?experiment_id=0");
+    let answer: Value = serde_json::from_reader(ureq::get(&experiment).call().unwrap().into_body().into_reader()).unwrap();
+    assert_eq!(answer["experiment"]["name"], "Default");
+    let second = ["tracking", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()];
+    kilter(&second).failed(1, &["another process has", "hint: stop it, or choose another folder"]);
+    // SAFETY: the process is ours and has not been waited for.
+    unsafe { libc::kill(server.id() as i32, libc::SIGTERM) };
+    assert!(server.wait().unwrap().success());
+}

@@ -51,7 +51,7 @@ impl Tracking {
     /// When the query makes no sense.
     pub async fn search_experiments(&self, query: &Query) -> Result<Page<Experiment>> {
         let filter = EXPERIMENTS.filter(&query.filter)?;
-        let orders = query.order_by.iter().map(|o| EXPERIMENTS.order(o)).collect::<Result<Vec<_>>>()?;
+        let orders = EXPERIMENTS.orders(&query.order_by)?;
         let pages = Pages::of(&["experiments", &query.filter, &query.order_by.join("\n"), &format!("{:?}", query.view)]);
         let from = pages.position(query.page_token.as_deref())?;
         let mut sql = QueryBuilder::<Sqlite>::new("SELECT e.id FROM experiments e WHERE ");

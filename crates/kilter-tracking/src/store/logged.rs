@@ -61,6 +61,11 @@ impl Tracking {
         datasets: &[(String, String)],
     ) -> Result<Page<LoggedModel>> {
         let filter = LOGGED_MODELS.filter(&query.filter)?;
+        let keys = LOGGED_MODELS.orders(&orders.iter().map(|o| o.field.clone()).collect::<Vec<_>>())?;
+        limits::experiments(experiments)?;
+        if datasets.len() > 100 {
+            return Err(Error::invalid("more than 100 datasets"));
+        }
         let ids = listed(experiments);
         let pages = Pages::of(&["logged models", &ids, &query.filter, &format!("{orders:?}"), &format!("{datasets:?}")]);
         let from = pages.position(query.page_token.as_deref())?;
@@ -71,8 +76,7 @@ impl Tracking {
             search::of_logged_model(&mut sql, comparison, datasets);
         }
         sql.push(" ORDER BY ");
-        for order in orders {
-            let key = LOGGED_MODELS.order(&order.field)?;
+        for (order, key) in orders.iter().zip(keys) {
             if key.kind == Kind::Metric {
                 search::order_by_model_metric(&mut sql, &key.key, &order.dataset, order.descending);
             } else {

@@ -119,8 +119,8 @@ impl Tracking {
             search::of_registered_model(&mut sql, comparison);
         }
         sql.push(" ORDER BY ");
-        for order in &query.order_by {
-            search::order_registry(&mut sql, "m", &REGISTERED_MODELS.order(order)?);
+        for order in REGISTERED_MODELS.orders(&query.order_by)? {
+            search::order_registry(&mut sql, "m", &order);
         }
         sql.push("m.name LIMIT ").push_bind(query.max_results as i64 + 1).push(" OFFSET ").push_bind(from);
         let ids: Vec<i64> = sql.build_query_scalar().fetch_all(self.readers()).await?;
@@ -409,8 +409,8 @@ impl Tracking {
             search::of_version(&mut sql, comparison);
         }
         sql.push(" ORDER BY ");
-        for order in &query.order_by {
-            search::order_registry(&mut sql, "v", &MODEL_VERSIONS.order(order)?);
+        for order in MODEL_VERSIONS.orders(&query.order_by)? {
+            search::order_registry(&mut sql, "v", &order);
         }
         if query.order_by.is_empty() {
             sql.push("v.updated DESC, ");

@@ -72,7 +72,8 @@ impl Tracking {
     /// When the query makes no sense.
     pub async fn search_runs(&self, experiments: &[i64], query: &Query) -> Result<Page<Run>> {
         let filter = RUNS.filter(&query.filter)?;
-        let orders = query.order_by.iter().map(|o| RUNS.order(o)).collect::<Result<Vec<_>>>()?;
+        let orders = RUNS.orders(&query.order_by)?;
+        limits::experiments(experiments)?;
         let ids = listed(experiments);
         let pages = Pages::of(&["runs", &ids, &query.filter, &query.order_by.join("\n"), &format!("{:?}", query.view)]);
         let from = pages.position(query.page_token.as_deref())?;
