@@ -55,7 +55,7 @@ pub async fn list(State(tracking): State<Tracking>, input: Input) -> Answer {
 /// What lies in a folder of a run, by paths below the run's own.
 pub async fn list_of_run(State(tracking): State<Tracking>, input: Input) -> Answer {
     let f = input.fields();
-    let root_uri = tracking.run(f.need_run()?).await?.info.artifact_uri;
+    let root_uri = tracking.run_info(f.need_run()?).await?.artifact_uri;
     list_below(&tracking, root_uri, f.text("path")?.unwrap_or_default()).await
 }
 

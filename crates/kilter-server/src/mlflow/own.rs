@@ -95,9 +95,9 @@ impl Own {
     }
 
     async fn copy_run(&self, experiment: i64, run: &metadata::Run) -> Result<()> {
-        match self.tracking.run(&run.id).await {
+        match self.tracking.run_info(&run.id).await {
             // Copied before, by an earlier process too, or deleted by somebody.
-            Ok(known) if known.info.status != Status::Running || known.info.stage == Stage::Deleted => return Ok(()),
+            Ok(known) if known.status != Status::Running || known.stage == Stage::Deleted => return Ok(()),
             Ok(_) => {}
             Err(e) if e.code == ErrorCode::ResourceDoesNotExist => {
                 let new = NewRun {

@@ -280,14 +280,14 @@ impl Tracking {
                 },
             };
         }
-        let run_root = if new.run_id.is_empty() { None } else { Some(self.run(&new.run_id).await?.info.artifact_uri) };
+        let run_root = if new.run_id.is_empty() { None } else { Some(self.run_info(&new.run_id).await?.artifact_uri) };
         let model_root = if new.model_id.is_empty() { None } else { Some(self.logged_model(&new.model_id).await?.artifact_uri) };
         if let Some(below) = source.strip_prefix("runs:/") {
             let (run, path) = below.split_once('/').unwrap_or((below, ""));
             if !new.run_id.is_empty() && new.run_id != run {
                 return refuse("It is not of the run that run_id names.");
             }
-            return Ok(format!("{}/{path}", self.run(run).await?.info.artifact_uri));
+            return Ok(format!("{}/{path}", self.run_info(run).await?.artifact_uri));
         }
         let below = |root: &Option<String>| {
             root.as_ref()

@@ -51,9 +51,10 @@ impl Tracking {
             chunk.clone_from_slice(&tags);
         }
         let id = new.id.take().unwrap_or_else(new_id);
-        let run_id = id.clone();
-        self.write(move |w| Box::pin(async move { w.create_run(run_id, name, new).await })).await?;
-        self.run(&id).await
+        let tags: BTreeMap<String, String> = new.tags.iter().map(|t| (t.key.clone(), t.value.clone())).collect();
+        let info = self.write(move |w| Box::pin(async move { w.create_run(id, name, new).await })).await?;
+        let tags = tags.into_iter().map(|(key, value)| Pair { key, value }).collect();
+        Ok(Run { info, metrics: Vec::new(), params: Vec::new(), tags, datasets: Vec::new(), models: Vec::new() })
     }
 
     /// A run, deleted or not.
@@ -64,6 +65,17 @@ impl Tracking {
         let id: Option<i64> =
             sqlx::query_scalar("SELECT id FROM runs WHERE run_id = $1").bind(run_id).fetch_optional(self.readers()).await?;
         self.runs(&[id.ok_or_else(|| no_run(run_id))?]).await?.pop().ok_or_else(|| no_run(run_id))
+    }
+
+    /// A run without what it logged, deleted or not.
+    ///
+    /// # Errors
+    /// When there is none of this id.
+    pub async fn run_info(&self, run_id: &str) -> Result<RunInfo> {
+        let mut sql = QueryBuilder::<Sqlite>::new(COLUMNS);
+        sql.push(" WHERE r.run_id = ").push_bind(run_id);
+        let row = sql.build().fetch_optional(self.readers()).await?;
+        info(&row.ok_or_else(|| no_run(run_id))?)
     }
 
     /// Looks for runs in `experiments`: newest first unless the query says otherwise.
@@ -108,7 +120,7 @@ impl Tracking {
     pub async fn update_run(&self, run_id: &str, change: RunChange) -> Result<RunInfo> {
         let id = run_id.to_string();
         self.write(move |w| Box::pin(async move { w.update_run(&id, change).await })).await?;
-        Ok(self.run(run_id).await?.info)
+        self.run_info(run_id).await
     }
 
     /// Deletes or restores a run; one that is so already stays so.
@@ -326,22 +338,28 @@ impl Tracking {
 }
 
 impl Writer {
-    async fn create_run(&mut self, run_id: String, name: String, new: NewRun) -> Result<()> {
+    async fn create_run(&mut self, id: String, name: String, new: NewRun) -> Result<RunInfo> {
         self.active_experiment(new.experiment).await?;
         let sql = "SELECT artifact_location FROM experiments WHERE id = $1";
         let location: String = sqlx::query_scalar(sql).bind(new.experiment).fetch_one(&mut self.connection).await?;
+        let info = RunInfo {
+            artifact_uri: format!("{location}/{id}/artifacts"),
+            id,
+            experiment: new.experiment,
+            name,
+            user: new.user,
+            status: Status::Running,
+            stage: Stage::Active,
+            start_time: new.start_time.unwrap_or_else(now),
+            end_time: None,
+        };
         let sql = "INSERT INTO runs (run_id, experiment, name, user_id, status, stage, start_time, artifact_uri)
-                   VALUES ($1, $2, $3, $4, $5, 'active', $6, $7) RETURNING id";
-        let query = sqlx::query_scalar(sql)
-            .bind(&run_id)
-            .bind(new.experiment)
-            .bind(&name)
-            .bind(&new.user)
-            .bind(Status::Running.as_str())
-            .bind(new.start_time.unwrap_or_else(now))
-            .bind(format!("{location}/{run_id}/artifacts"));
-        let id = query.fetch_one(&mut self.connection).await?;
-        self.set_pairs("tags", id, &new.tags).await
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id";
+        let query = sqlx::query_scalar(sql).bind(&info.id).bind(info.experiment).bind(&info.name).bind(&info.user);
+        let query = query.bind(info.status.as_str()).bind(info.stage.as_str()).bind(info.start_time).bind(&info.artifact_uri);
+        let number = query.fetch_one(&mut self.connection).await?;
+        self.set_pairs("tags", number, &new.tags).await?;
+        Ok(info)
     }
 
     async fn update_run(&mut self, run_id: &str, change: RunChange) -> Result<()> {
