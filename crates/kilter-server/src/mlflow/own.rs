@@ -16,6 +16,8 @@ use tokio::sync::Mutex;
 
 /// How old the copy may be.
 const AGE: Duration = Duration::from_secs(1);
+/// How long a request waits for the copy: the first one of a long history may take longer, and goes on meanwhile.
+const WAIT: Duration = Duration::from_secs(2);
 /// Runs that are read at once.
 const PAGE: u32 = 100;
 /// What one batch takes of params and tags, and of metrics.
@@ -35,6 +37,21 @@ struct Copied {
     at: Option<Instant>,
     /// Runs that have ended and are copied whole.
     whole: HashSet<String>,
+    /// Runs that were at work when they were looked at last.
+    at_work: HashSet<String>,
+    /// All runs have been gone through once.
+    complete: bool,
+}
+
+impl Copied {
+    fn note(&mut self, run: &metadata::Run) {
+        if run.status == RunStatus::Running {
+            self.at_work.insert(run.id.clone());
+        } else {
+            self.at_work.remove(&run.id);
+            self.whole.insert(run.id.clone());
+        }
+    }
 }
 
 impl Own {
@@ -48,8 +65,14 @@ impl Own {
         let path = request.uri().path();
         let reads =
             ["/runs/get", "/runs/search", "/experiments/get", "/experiments/search", "/metrics/"].iter().any(|part| path.contains(part));
-        if reads && let Err(error) = own.copy().await {
-            tracing::warn!(%error, "the project's own runs could not be copied for MLflow's clients");
+        if reads {
+            // A task of its own: a client that goes away leaves nothing half done.
+            let copying = tokio::spawn(async move {
+                if let Err(error) = own.copy().await {
+                    tracing::warn!(%error, "the project's own runs could not be copied for MLflow's clients");
+                }
+            });
+            let _ = tokio::time::timeout(WAIT, copying).await;
         }
         next.run(request).await
     }
@@ -64,19 +87,26 @@ impl Own {
             let filter = RunFilter { limit: PAGE, offset, ..RunFilter::default() };
             let page = self.metadata.list_runs(&filter).await.map_err(internal)?;
             let fresh: Vec<&metadata::Run> = page.iter().filter(|run| !state.whole.contains(&run.id)).collect();
-            // Newest first: behind a page that is copied whole there is nothing new.
-            if fresh.is_empty() {
+            // Newest first: once all have been gone through, there is nothing new behind a page that is copied whole.
+            if page.is_empty() || (state.complete && fresh.is_empty()) {
                 break;
             }
-            let Some(experiment) = self.experiment().await? else { break };
+            let Some(experiment) = self.experiment().await? else { return Ok(()) };
             for run in fresh {
                 self.copy_run(experiment, run).await?;
-                if run.status != RunStatus::Running {
-                    state.whole.insert(run.id.clone());
-                }
+                state.note(run);
             }
             offset += PAGE;
         }
+        // Those that are at work for long may be far behind the newest by now.
+        for id in state.at_work.clone() {
+            let Some(experiment) = self.experiment().await? else { return Ok(()) };
+            if let Some(run) = self.metadata.get_run(&id).await.map_err(internal)? {
+                self.copy_run(experiment, &run).await?;
+                state.note(&run);
+            }
+        }
+        state.complete = true;
         state.at = Some(Instant::now());
         Ok(())
     }
