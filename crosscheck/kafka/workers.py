@@ -21,8 +21,8 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 WORKERS = 3
-SOURCES = ["transactions"]
-# The same topic brought to the shards of another column (--brought).
+SOURCES = ["transactions", "by_amount"]
+# The same topic brought to the shards of another column.
 BROUGHT = """
 [source.by_amount]
 connector = "kafka"
@@ -218,7 +218,7 @@ def check(options, workers: list[Worker], cluster: Cluster, delivery: str):
     for row in (json.loads(message.value()) for message in sent):
         n, numbers = of_amount.get(row["amount"], (0, 0))
         of_amount[row["amount"]] = (n + 1, numbers + row["number"])
-    for amount, expected_ in of_amount.items() if options.brought else ():
+    for amount, expected_ in of_amount.items():
         features = workers[amount % len(workers)].ask(f"/v1/features/amount/{amount}")["features"]
         assert (features["n"], features["numbers"]) == expected_, f"amount {amount}: {features}, not {expected_}"
     decided = read(cluster.addresses, "decisions", "read_committed")
@@ -275,7 +275,7 @@ def round_(options, seed: int, delivery: str, protocol: str, named: bool, folder
     project = folder / "project"
     project.mkdir(parents=True)
     text = PROJECT.format(brokers=cluster.addresses, delivery=delivery, properties=PROTOCOLS[protocol])
-    (project / "kilter.toml").write_text(text + (BROUGHT if options.brought else ""))
+    (project / "kilter.toml").write_text(text + BROUGHT)
     workers = [Worker(options.program, project, f"worker-{n}", named) for n in range(WORKERS)]
     try:
         cluster.start_all()
@@ -314,10 +314,7 @@ def main():
     options.add_argument("--pace", type=float, default=4_000, help="transactions a second")
     options.add_argument("--faults", type=int, default=6)
     options.add_argument("--keep", action="store_true", help="leave the folders of rounds behind")
-    options.add_argument("--brought", action="store_true", help="the topic is also read by another column, through `partition_by`")
     options = options.parse_args()
-    if options.brought:
-        SOURCES.append("by_amount")
     first = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 31)
     for number in range(options.rounds):
         seed = first + number
