@@ -117,6 +117,17 @@ class Worker:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as answer:
             return json.load(answer)
 
+    def ask_again(self, path: str):
+        """As a client should: while a shard goes from one worker to another it is told to come back."""
+        end = time.monotonic() + 60
+        while True:
+            try:
+                return self.ask(path)
+            except urllib.error.HTTPError as error:
+                if error.code != 503 or time.monotonic() > end:
+                    raise SystemExit(f"{path}: {error.code}, {error.read().decode()}\n{self.tail()}") if error.code == 503 else error
+                time.sleep(float(error.headers["Retry-After"]))
+
     def tail(self) -> str:
         return f"{self.name}:\n{(self.folder / f'{self.name}.out').read_text()[-3000:]}"
 
@@ -211,7 +222,7 @@ def check(options, workers: list[Worker], cluster: Cluster, delivery: str):
         assert sum(taken) == options.events, f"{sum(taken)} of {options.events} events of {source} in the logs: {taken}"
     for account, (n, total) in oracle(sent).items():
         # Any worker answers for any account.
-        features = workers[account % len(workers)].ask(f"/v1/features/account/{account}")["features"]
+        features = workers[account % len(workers)].ask_again(f"/v1/features/account/{account}")["features"]
         assert (features["n"], features["sum"]) == (n, total), f"account {account}: {features}, not {n} and {total}"
     # The same topic, brought to the shards of another column.
     of_amount = {}
@@ -219,7 +230,7 @@ def check(options, workers: list[Worker], cluster: Cluster, delivery: str):
         n, numbers = of_amount.get(row["amount"], (0, 0))
         of_amount[row["amount"]] = (n + 1, numbers + row["number"])
     for amount, expected_ in of_amount.items():
-        features = workers[amount % len(workers)].ask(f"/v1/features/amount/{amount}")["features"]
+        features = workers[amount % len(workers)].ask_again(f"/v1/features/amount/{amount}")["features"]
         assert (features["n"], features["numbers"]) == expected_, f"amount {amount}: {features}, not {expected_}"
     decided = read(cluster.addresses, "decisions", "read_committed")
     by_id, of_account = {}, {}
@@ -243,7 +254,7 @@ def check(options, workers: list[Worker], cluster: Cluster, delivery: str):
     some = sorted(by_id)[:: max(1, len(by_id) // 20)]
     for n, id in enumerate(some):
         try:
-            assert workers[n % len(workers)].ask(f"/v1/decisions/{id}")["decision_id"] == id
+            assert workers[n % len(workers)].ask_again(f"/v1/decisions/{id}")["decision_id"] == id
         except urllib.error.HTTPError as error:
             offset = int(id.rpartition("-")[2])
             assert error.code == 404 and offset < told[offset >> 40]["lake"]["log_start"], f"{id} is not found"
