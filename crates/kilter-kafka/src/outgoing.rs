@@ -1,6 +1,7 @@
 //! A producer that says which of its records have arrived, while more of them are on their way.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,9 @@ use crate::client::{self, Backoff, PATIENCE, lock};
 
 /// How much longer than it was given the library may take before it is not waited for any more.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// Calls that have not returned yet and that nobody waits for.
+static LEFT_BEHIND: AtomicUsize = AtomicUsize::new(0);
 
 /// The library's producer; a thread of its own takes the acknowledgements in.
 pub struct Producer {
@@ -178,12 +182,20 @@ impl Producer {
 
 /// The result of a call that may not return in time.
 fn within<T: Send + 'static>(time: Duration, call: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<T> {
-    let (tell, told) = mpsc::sync_channel(1);
     // Whoever has stopped waiting does not take it any more.
-    std::thread::Builder::new().name("positions".into()).spawn(move || tell.send(call()).ok())?;
+    let (tell, told) = mpsc::sync_channel(0);
+    let calling = move || {
+        if tell.send(call()).is_err() {
+            LEFT_BEHIND.fetch_sub(1, Ordering::Relaxed);
+        }
+    };
+    std::thread::Builder::new().name("positions".into()).spawn(calling)?;
     match told.recv_timeout(time) {
         Ok(outcome) => Ok(outcome),
-        Err(mpsc::RecvTimeoutError::Timeout) => bail!("the client library does not answer within {} s", time.as_secs()),
+        Err(mpsc::RecvTimeoutError::Timeout) => {
+            let left = 1 + LEFT_BEHIND.fetch_add(1, Ordering::Relaxed);
+            bail!("the client library does not answer within {} s; {left} calls of it are left behind", time.as_secs())
+        }
         Err(mpsc::RecvTimeoutError::Disconnected) => bail!("the call of the client library panicked"),
     }
 }
@@ -197,8 +209,13 @@ mod tests {
         assert_eq!(within(Duration::from_secs(10), || 3).unwrap(), 3);
         let (let_go, held) = mpsc::channel::<()>();
         let left = within(Duration::from_millis(50), move || held.recv());
-        assert!(left.unwrap_err().to_string().contains("does not answer"));
+        assert!(left.unwrap_err().to_string().contains("1 calls of it are left behind"));
         assert!(within(Duration::from_secs(10), || -> u8 { panic!("as it should") }).unwrap_err().to_string().contains("panicked"));
         drop(let_go);
+        let until = Instant::now() + Duration::from_secs(60);
+        while LEFT_BEHIND.load(Ordering::Relaxed) > 0 {
+            assert!(Instant::now() < until, "what has returned is not left behind");
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }

@@ -22,7 +22,7 @@ const MOST_WAITING: usize = 16 << 20;
 const RESUMED_AT: usize = 4 << 20;
 /// Records that are handed on before orders are looked at.
 const AT_ONCE: usize = 1000;
-/// What a record takes beside its payload, about.
+/// What a record takes beside key and payload, about.
 const RECORD: usize = 200;
 
 /// Where the shards ask for partitions.
@@ -50,6 +50,8 @@ pub struct Inbox {
     partitions: TopicPartitionList,
     records: Receiver<KafkaResult<OwnedMessage>>,
     waiting: Arc<AtomicUsize>,
+    /// Where there are no partitions nobody else keeps the inbox open.
+    _open: Option<Sender<KafkaResult<OwnedMessage>>>,
 }
 
 impl Desk {
@@ -63,12 +65,14 @@ impl Desk {
     pub fn assign(&self, partitions: TopicPartitionList) -> anyhow::Result<Inbox> {
         let (send, records) = channel();
         let waiting = Arc::new(AtomicUsize::new(0));
+        if partitions.count() == 0 {
+            return Ok(Inbox { desk: self.clone(), partitions, records, waiting, _open: Some(send) });
+        }
         let route = Route { records: send, waiting: Arc::clone(&waiting) };
         let (reply, answer) = channel();
         self.orders.send(Order::Assign(partitions.clone(), route, reply)).ok().context("the worker reads no more")?;
-        let inbox = Inbox { desk: self.clone(), partitions, records, waiting };
         answer.recv().context("the worker reads no more")?.context("the partitions could not be assigned")?;
-        Ok(inbox)
+        Ok(Inbox { desk: self.clone(), partitions, records, waiting, _open: None })
     }
 }
 
@@ -88,27 +92,36 @@ impl Inbox {
 
 impl Drop for Inbox {
     fn drop(&mut self) {
+        if self.partitions.count() == 0 {
+            return;
+        }
         // Without a reader nothing is read.
         let _ = self.desk.orders.send(Order::Unassign(std::mem::take(&mut self.partitions)));
     }
 }
 
 fn weight(record: &OwnedMessage) -> usize {
-    RECORD + record.payload().map_or(0, <[u8]>::len)
+    RECORD + record.payload().map_or(0, <[u8]>::len) + record.key().map_or(0, <[u8]>::len)
 }
 
 /// What is asked for at a desk.
 pub struct Orders(Receiver<Order>);
 
 /// Reads what is asked for and hands it on, until told to stop, and until nobody reads any more.
-pub fn hand_out<C: ConsumerContext>(consumer: &BaseConsumer<C>, orders: &Orders, stopping: &AtomicBool) {
+/// `each_time`: what else is to be done between two polls.
+pub fn hand_out<C: ConsumerContext>(consumer: &BaseConsumer<C>, orders: &Orders, each_time: impl Fn(), stopping: &AtomicBool) {
     let mut routes = Routes { consumer, of: BTreeMap::new() };
     while !stopping.load(Ordering::Acquire) || !routes.of.is_empty() {
+        if let Some((code, reason)) = consumer.client().fatal_error() {
+            tracing::error!(error = %code, reason, "the worker reads no more: start it anew");
+            return;
+        }
         for order in orders.0.try_iter() {
             routes.follow(order);
         }
-        routes.resume();
-        let mut patience = Backoff::STEP;
+        each_time();
+        // Whoever was paused should not have to wait once there is room.
+        let mut patience = if routes.resume() { Backoff::STEP } else { Duration::from_millis(5) };
         for _ in 0..AT_ONCE {
             match consumer.poll(patience) {
                 None => break,
@@ -142,13 +155,23 @@ impl<C: ConsumerContext> Routes<'_, C> {
                 let _ = reply.send(outcome);
             }
             Order::Unassign(partitions) => {
-                let mut known = TopicPartitionList::new();
+                let (mut known, mut paused) = (TopicPartitionList::new(), TopicPartitionList::new());
                 for element in partitions.elements() {
                     let of_topic = self.of.get_mut(element.topic());
-                    if of_topic.is_some_and(|of_topic| of_topic.remove(&element.partition()).is_some()) {
-                        known.add_partition(element.topic(), element.partition());
+                    if let Some((_, is_paused)) = of_topic.and_then(|of_topic| of_topic.remove(&element.partition())) {
+                        let list = if is_paused { &mut paused } else { &mut known };
+                        list.add_partition(element.topic(), element.partition());
                     }
                 }
+                // The library remembers a pause beyond the assignment.
+                if paused.count() > 0
+                    && let Err(e) = self.consumer.resume(&paused)
+                {
+                    tracing::warn!(error = %e, "partitions may stay paused");
+                }
+                paused.elements().iter().for_each(|element| {
+                    known.add_partition(element.topic(), element.partition());
+                });
                 self.of.retain(|_, of_topic| !of_topic.is_empty());
                 if known.count() > 0
                     && let Err(e) = self.consumer.incremental_unassign(&known)
@@ -170,15 +193,18 @@ impl<C: ConsumerContext> Routes<'_, C> {
         let _ = route.records.send(Ok(record));
     }
 
-    /// Reads again for those who have taken what waited.
-    fn resume(&mut self) {
+    /// Reads again for those who have taken what waited. Whether nobody is paused any more.
+    fn resume(&mut self) -> bool {
+        let mut all = true;
         for (topic, of_topic) in &mut self.of {
             for (partition, (route, paused)) in of_topic {
                 if *paused && route.waiting.load(Ordering::Relaxed) < RESUMED_AT {
                     *paused = self.consumer.resume(&one(topic, *partition)).is_err();
                 }
+                all &= !*paused;
             }
         }
+        all
     }
 
     /// The library does not say whom an error is about.
@@ -197,6 +223,9 @@ fn one(topic: &str, partition: i32) -> TopicPartitionList {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::time::Instant;
+
     use rdkafka::Offset;
     use rdkafka::config::ClientConfig;
     use rdkafka::mocking::MockCluster;
@@ -239,7 +268,7 @@ mod tests {
             let stopping = AtomicBool::new(false);
             std::thread::scope(|scope| {
                 let (consumer, told) = (&consumer, &stopping);
-                scope.spawn(move || hand_out(consumer, &orders, told));
+                scope.spawn(move || hand_out(consumer, &orders, || {}, told));
                 let _stop = Stop(&stopping);
                 test(&desk);
             });
@@ -316,19 +345,56 @@ mod tests {
             let slow = desk.assign(slow_ones).unwrap();
             let quick = desk.assign(at(quick_one, 0)).unwrap();
             next(&quick, 5000);
-            while slow.waiting.load(Ordering::Relaxed) <= MOST_WAITING {
-                std::thread::sleep(Duration::from_millis(1));
-            }
+            fill(&slow);
             place.send(quick_one, (0..1000_u32).map(|i| i.to_le_bytes().to_vec()));
             next(&quick, 1000);
             // One record more of each partition tells that there is no room.
             assert!(slow.waiting.load(Ordering::Relaxed) <= MOST_WAITING + quick_one as usize * (RECORD + large));
-            let came = next(&slow, quick_one as usize * count);
-            for partition in 0..quick_one {
-                let of_it: Vec<i64> = came.iter().filter(|record| record.partition() == partition).map(|record| record.offset()).collect();
-                assert_eq!(of_it, (0..count as i64).collect::<Vec<_>>());
-            }
+            all_of_each(&next(&slow, quick_one as usize * count), count);
         });
+    }
+
+    #[test]
+    fn whoever_comes_after_one_that_was_paused_reads_all() {
+        let (large, count) = (500 << 10, 8);
+        let place = Place::new();
+        let mut all = TopicPartitionList::new();
+        for partition in 0..PARTITIONS {
+            place.send(partition, (0..count).map(|_| vec![7; large]));
+            all.add_partition_offset("t", partition, Offset::Beginning).unwrap();
+        }
+        place.with(|desk| {
+            for _ in 0..2 {
+                fill(&desk.assign(all.clone()).unwrap());
+            }
+            all_of_each(&next(&desk.assign(all).unwrap(), PARTITIONS as usize * count), count);
+        });
+    }
+
+    #[test]
+    fn who_asks_for_nothing_waits() {
+        Place::new().with(|desk| {
+            let nothing = desk.assign(TopicPartitionList::new()).unwrap();
+            assert!(nothing.poll(Duration::from_millis(10)).is_none());
+        });
+    }
+
+    /// Waits until so much waits that nothing more is read.
+    fn fill(inbox: &Inbox) {
+        let until = Instant::now() + Duration::from_secs(60);
+        while inbox.waiting.load(Ordering::Relaxed) <= MOST_WAITING {
+            assert!(Instant::now() < until, "no more comes");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn all_of_each(records: &[OwnedMessage], count: usize) {
+        let partitions: BTreeSet<i32> = records.iter().map(|record| record.partition()).collect();
+        assert_eq!(records.len(), partitions.len() * count);
+        for partition in partitions {
+            let of_it: Vec<i64> = records.iter().filter(|record| record.partition() == partition).map(|record| record.offset()).collect();
+            assert_eq!(of_it, (0..count as i64).collect::<Vec<_>>());
+        }
     }
 
     #[test]

@@ -48,6 +48,8 @@ const LONG: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub struct Consumer {
     library: Arc<BaseConsumer<Ends>>,
+    /// Tells Kafka how far everything is. Of a worker it is one without partitions: while positions are on their way, the library begins to read no others.
+    positions: Arc<BaseConsumer<Ends>>,
     /// Where the shards of a worker ask for their partitions.
     desk: Option<Desk>,
     group: String,
@@ -86,6 +88,12 @@ impl ConsumerContext for Ends {}
 
 impl Consumer {
     pub fn new(settings: &Settings) -> anyhow::Result<Consumer> {
+        let library = Arc::new(Consumer::settings(settings).create_with_context(Ends::default()).map_err(client::refused)?);
+        let positions = Arc::clone(&library);
+        Ok(Consumer { library, positions, desk: None, group: settings.group.clone(), admin: settings.config("source") })
+    }
+
+    fn settings(settings: &Settings) -> ClientConfig {
         let mut config = settings.config("source");
         config
             .set("group.id", &settings.group)
@@ -95,20 +103,26 @@ impl Consumer {
             .set("auto.offset.reset", "error")
             .set("isolation.level", "read_committed")
             .set("statistics.interval.ms", "1000");
-        // Records are wanted as soon as they are there.
-        client::usual(&mut config, &[("fetch.wait.max.ms", "100")]);
-        let library = Arc::new(config.create_with_context(Ends::default()).map_err(client::refused)?);
-        Ok(Consumer { library, desk: None, group: settings.group.clone(), admin: settings.config("source") })
+        // Records are wanted as soon as they are there; one partition of which many wait keeps the others for a moment only.
+        client::usual(&mut config, &[("fetch.wait.max.ms", "100"), ("fetch.queue.backoff.ms", "20")]);
+        config
     }
 
     /// One that several stretches may use at a time, while [`Consumer::hand_out`] runs.
     pub fn shared(settings: &Settings) -> anyhow::Result<(Consumer, Orders)> {
         let (desk, orders) = Desk::new();
-        Ok((Consumer { desk: Some(desk), ..Consumer::new(settings)? }, orders))
+        let positions = Consumer::settings(settings).create_with_context(Ends::default()).map_err(client::refused)?;
+        Ok((Consumer { positions: Arc::new(positions), desk: Some(desk), ..Consumer::new(settings)? }, orders))
     }
 
     pub fn hand_out(&self, orders: &Orders, stopping: &AtomicBool) {
-        reader::hand_out(&self.library, orders, stopping);
+        // What becomes of positions is heard here, and nothing else.
+        let heard = || {
+            if let Some(Err(e)) = self.positions.poll(Duration::ZERO) {
+                tracing::debug!(error = %e, "Kafka");
+            }
+        };
+        reader::hand_out(&self.library, orders, heard, stopping);
     }
 
     fn feed(&self, assignment: TopicPartitionList) -> anyhow::Result<Feed<'_>> {
@@ -249,7 +263,7 @@ struct Sent {
 }
 
 struct Stretch<'a> {
-    consumer: &'a BaseConsumer<Ends>,
+    consumer: &'a Consumer,
     feed: Feed<'a>,
     formats: &'a mut Formats,
     service: &'a Arc<Service>,
@@ -348,7 +362,7 @@ impl<'a> Stretch<'a> {
         }
         let partitions = done.iter().map(Positions::len).sum();
         Ok(Stretch {
-            consumer: library,
+            consumer,
             feed,
             admin,
             formats,
@@ -520,7 +534,7 @@ impl<'a> Stretch<'a> {
             }
         }
         let mut list = TopicPartitionList::new();
-        let ends = lock(&self.consumer.context().ends).clone();
+        let ends = lock(&self.consumer.library.context().ends).clone();
         for (topic, done) in self.topics.iter().zip(&self.done) {
             for (&partition, &next) in done {
                 list.add_partition_offset(&topic.topic, partition as i32, Offset::Offset(next as i64))?;
@@ -530,7 +544,7 @@ impl<'a> Stretch<'a> {
         }
         self.runtime.block_on(self.service.data.settled(self.durable)).context("the event log could not be made durable")?;
         // For those who look from outside; if it fails, nothing is lost.
-        if let Err(e) = self.consumer.commit(&list, CommitMode::Async) {
+        if let Err(e) = self.consumer.positions.commit(&list, CommitMode::Async) {
             tracing::debug!(error = %e, "positions could not be told to Kafka");
         }
         Ok(())
@@ -541,7 +555,7 @@ impl<'a> Stretch<'a> {
         self.shorten()?;
         let mut found = 0;
         for (topic, readers) in &self.by_topic {
-            let there = client::partitions(self.consumer.client(), topic)?.map_or(0, |p| p.len());
+            let there = client::partitions(self.consumer.library.client(), topic)?.map_or(0, |p| p.len());
             found += readers.len() * if self.service.project.shard.is_some() { there.min(1) } else { there };
         }
         Ok(found > self.partitions)

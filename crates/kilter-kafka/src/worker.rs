@@ -328,7 +328,7 @@ impl Shared {
     }
 
     /// How far apart the transactions of one shard's journal are begun, while there is little in each. A broker works for each of them about as long as for a thousand
-    /// records; so all shards here together begin no more than two hundred a second, those of sinks counted in, which follow the journal's.
+    /// records; so up to twenty shards here together begin no more than two hundred a second, those of sinks counted in, which follow the journal's.
     fn pace(&self) -> Duration {
         let sinks = self.shards.project.definitions.sink.iter().filter(|(_, sink)| sink.delivery == Delivery::Transactional);
         let each = 1 + sinks.count();
