@@ -170,31 +170,45 @@ pub fn make_topic(config: &ClientConfig, topic: &Topic<'_>, runtime: &Handle) ->
         match result {
             Ok(_) => tracing::info!(topic = name, partitions, "topic made"),
             Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-            Err((topic, code)) => bail!("topic \"{topic}\" could not be made: {code}"),
+            Err((topic, code)) => return Err(KafkaError::AdminOp(code)).with_context(|| format!("topic \"{topic}\" could not be made")),
         }
     }
     Ok(())
 }
 
-/// The number of partitions of a topic, which is made if it is not there.
+/// The number of partitions of a topic, which is made if it is not there. A broker that goes away meanwhile is tried again.
 pub fn topic_made(config: &ClientConfig, topic: &Topic<'_>, runtime: &Handle) -> anyhow::Result<usize> {
     let asking: BaseConsumer<Logged> = config.create_with_context(Logged).map_err(refused)?;
     let until = Instant::now() + PATIENCE;
     let mut made = false;
     loop {
-        if let Some(partitions) = partitions(asking.client(), topic.name)? {
-            return Ok(partitions.len());
-        }
-        if !made {
-            make_topic(config, topic, runtime)?;
-            made = true;
-        }
-        // A broker may hear of it a moment later.
-        if Instant::now() > until {
-            bail!("topic \"{}\" was made and no broker tells of it", topic.name);
+        let found = partitions(asking.client(), topic.name).and_then(|found| {
+            if found.is_none() && !made {
+                make_topic(config, topic, runtime)?;
+                made = true;
+            }
+            Ok(found)
+        });
+        match found {
+            Ok(Some(partitions)) => return Ok(partitions.len()),
+            Err(e) if Instant::now() > until || !e.downcast_ref().is_some_and(is_transient) => return Err(e),
+            Err(e) => tracing::debug!(error = %format!("{e:#}"), "a topic is asked for again"),
+            // A broker may hear of it a moment later.
+            Ok(None) if Instant::now() > until => bail!("topic \"{}\" was made and no broker tells of it", topic.name),
+            Ok(None) => {}
         }
         std::thread::sleep(Backoff::STEP);
     }
+}
+
+/// Whether the same may go well a moment later: another broker leads by then.
+fn is_transient(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{AllBrokersDown, BrokerTransportFailure, NotController, OperationTimedOut, RequestTimedOut, Resolve};
+    let code = match error {
+        KafkaError::AdminOp(code) => Some(*code),
+        _ => error.rdkafka_error_code(),
+    };
+    matches!(code, Some(AllBrokersDown | BrokerTransportFailure | NotController | OperationTimedOut | RequestTimedOut | Resolve))
 }
 
 /// The partitions of a topic; none: there is no such topic.
@@ -214,4 +228,22 @@ pub fn passes(error: &KafkaError) -> bool {
     use RDKafkaErrorCode::{AllBrokersDown, BrokerTransportFailure, OperationTimedOut, Resolve};
     let code = error.rdkafka_error_code();
     matches!(code, Some(AllBrokersDown | BrokerTransportFailure | OperationTimedOut | Resolve))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_that_goes_away_is_told_from_one_that_refuses() {
+        for (code, transient) in [
+            (RDKafkaErrorCode::BrokerTransportFailure, true),
+            (RDKafkaErrorCode::NotController, true),
+            (RDKafkaErrorCode::PolicyViolation, false),
+            (RDKafkaErrorCode::TopicAuthorizationFailed, false),
+        ] {
+            let error = anyhow::Error::new(KafkaError::AdminOp(code)).context("topic \"t\" could not be made");
+            assert_eq!(error.downcast_ref().is_some_and(is_transient), transient, "{code}");
+        }
+    }
 }

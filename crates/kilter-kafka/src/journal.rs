@@ -47,6 +47,8 @@ const DEAD_LETTERS: u8 = 3;
 const MESSAGE: usize = 256 << 10;
 /// Bytes of records in one transaction, about.
 const TRANSACTION: usize = 8 << 20;
+/// Records that are worth a transaction without waiting for more.
+const ENOUGH: u64 = 1000;
 /// Bytes of a file in one message.
 const PART: usize = 512 << 10;
 /// How often it is written down how far the journal agrees with the folder.
@@ -435,16 +437,16 @@ pub enum Ended {
 
 impl Owned {
     /// Sends the log's records to the journal until told to stop; tells `shipped` how far it has come. Dropping `shipped` tells those who wait that it will not go on.
-    /// Once `told` to let the shard go it tries no longer than it must.
+    /// Once `told` to let the shard go it tries no longer than it must. `pace` says how far apart small transactions are begun.
     pub fn ship(
         mut self,
         data: &Arc<Data>,
         shipped: watch::Sender<Agreed>,
         runtime: &Handle,
-        told: &AtomicBool,
-        stopping: &AtomicBool,
+        pace: impl Fn() -> Duration,
+        (told, stopping): (&AtomicBool, &AtomicBool),
     ) -> Ended {
-        match self.run(data, &shipped, runtime, (told, stopping)) {
+        match self.run(data, &shipped, runtime, pace, (told, stopping)) {
             Ok(()) => Ended::Stopped,
             Err(e) => Ended::Lost(e),
         }
@@ -471,17 +473,23 @@ impl Owned {
         data: &Data,
         shipped: &watch::Sender<Agreed>,
         runtime: &Handle,
+        pace: impl Fn() -> Duration,
         (told, stopping): (&AtomicBool, &AtomicBool),
     ) -> anyhow::Result<()> {
         let mut appended = data.events.watch_appended();
         let mut noted = Instant::now();
+        let mut sent: Option<Instant> = None;
         shipped.send_replace(self.agreed);
         loop {
             let stop = stopping.load(Ordering::Acquire);
+            if let Some(sent) = sent.filter(|_| !stop && data.events.next_offset() < self.agreed.events + ENOUGH) {
+                std::thread::sleep(pace().saturating_sub(sent.elapsed()));
+            }
             let end = *appended.borrow_and_update();
             // Asked after the log: a record that speaks of a dead letter never goes out before it.
             let dead = data.dead_letters.log().next_offset();
             if self.agreed.events < end || self.agreed.dead_letters < dead {
+                sent = Some(Instant::now());
                 self.send(data, end, dead, told)?;
                 shipped.send_replace(self.agreed);
             } else if stop {

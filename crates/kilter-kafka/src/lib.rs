@@ -6,7 +6,7 @@
 //! See `docs/decisions/0030-kafka-through-the-log.md`.
 //!
 //! `source` reads, `formats` makes rows of records, `sink` writes (through `outgoing`), `check` looks whether what the definitions name is there. `worker`, `journal`,
-//! `bundles` and `repartition` are for projects that several processes share.
+//! `reader`, `bundles` and `repartition` are for projects that several processes share.
 
 mod bundles;
 mod check;
@@ -15,6 +15,7 @@ mod control;
 mod formats;
 mod journal;
 mod outgoing;
+mod reader;
 mod repartition;
 mod sink;
 mod source;
@@ -46,10 +47,16 @@ pub struct Running {
 /// # Errors
 /// Settings that the client library does not take, an environment variable that is not set, or a file with a schema that cannot be read. Brokers that do not answer are waited for.
 pub fn start(service: &Arc<Service>, decision_json: DecisionJson) -> anyhow::Result<Running> {
-    start_with(service, decision_json, &tokio::runtime::Handle::current())
+    start_with(service, decision_json, None, &tokio::runtime::Handle::current())
 }
 
-fn start_with(service: &Arc<Service>, decision_json: DecisionJson, runtime: &tokio::runtime::Handle) -> anyhow::Result<Running> {
+/// `shared`: the consumer of a worker; none: one of its own.
+fn start_with(
+    service: &Arc<Service>,
+    decision_json: DecisionJson,
+    shared: Option<&source::Consumer>,
+    runtime: &tokio::runtime::Handle,
+) -> anyhow::Result<Running> {
     let stopping = Arc::new(AtomicBool::new(false));
     let mut threads = Vec::new();
     let project = &service.project;
@@ -60,7 +67,7 @@ fn start_with(service: &Arc<Service>, decision_json: DecisionJson, runtime: &tok
         Ok(())
     };
     // Without a source of it now there may be one after a change of definitions.
-    let consumer = source::Consumer::new(&client)?;
+    let consumer = shared.cloned().map_or_else(|| source::Consumer::new(&client), Ok)?;
     let formats = source::Formats::new(formats::registry(project)?);
     if let Some(problem) = schema_problems(project).into_iter().next() {
         anyhow::bail!(problem);

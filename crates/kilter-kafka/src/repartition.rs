@@ -67,7 +67,7 @@ struct Member {
     /// What was read is not this worker's to send any more.
     revoked: bool,
     /// As what it is a member, since it was last given partitions. Asked for later it might say that it is none: then nobody would be fenced off.
-    identity: Option<ConsumerGroupMetadata>,
+    identity: Option<Arc<ConsumerGroupMetadata>>,
     /// Where partitions are begun that the group has no position of: decided once, with the first transaction.
     begun: Option<TopicPartitionList>,
     problem: Option<anyhow::Error>,
@@ -90,7 +90,7 @@ impl ConsumerContext for Membership {
         let outcome = match event {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.place(consumer, given).and_then(|(places, begun)| {
                 consumer.assign(&places)?;
-                state.identity = consumer.group_metadata();
+                state.identity = consumer.group_metadata().map(Arc::new);
                 state.begun = Some(begun).filter(|begun| begun.count() > 0);
                 Ok(())
             }),
@@ -225,7 +225,7 @@ impl Bringing {
                 producer.send(transactions, record.outgoing(&self.to)).context("a record could not be sent")?;
             }
             producer.wait(transactions, ARRIVAL).context("a record was not delivered")?;
-            library.send_offsets_to_transaction(&positions, identity, PATIENCE).context("the transaction's positions")?;
+            producer.send_offsets(positions, Arc::clone(identity))?;
             library.commit_transaction(PATIENCE).context("the transaction was not committed")?;
             state.begun = None;
             backoff.reset();

@@ -367,7 +367,7 @@ impl Sink {
         self.send(line, records, batch.number)?;
         line.producer.wait(batch.number, ARRIVAL).context("a record was not delivered")?;
         let group = line.offsets.group_metadata().context("the consumer has no group")?;
-        library.send_offsets_to_transaction(&self.place(batch.cursor)?, &group, PATIENCE).context("the transaction's cursor")?;
+        line.producer.send_offsets(self.place(batch.cursor)?, Arc::new(group))?;
         // Any failure, also one that leaves the outcome open, ends this producer: the next one fences it off and asks how far it is.
         library.commit_transaction(PATIENCE).context("the transaction was not committed")
     }

@@ -21,13 +21,14 @@ use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::message::Message;
 use rdkafka::statistics::Statistics;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 
 use crate::client::{self, Backoff, Logged, PATIENCE, Settings, lock};
 use crate::formats::{Decoder, Frame, Missing, Registry, Unframed};
+use crate::reader::{self, Desk, Inbox, Orders};
 use crate::repartition;
 
 /// Chunks on their way to the sequencer at a time.
@@ -44,8 +45,13 @@ const MISPLACED_HINT: &str =
 const LONG: Duration = Duration::from_secs(30);
 
 /// The library's consumer.
+#[derive(Clone)]
 pub struct Consumer {
-    library: BaseConsumer<Ends>,
+    library: Arc<BaseConsumer<Ends>>,
+    /// Tells Kafka how far everything is. Of a worker it is one without partitions: while positions are on their way, the library begins to read no others.
+    positions: Arc<BaseConsumer<Ends>>,
+    /// Where the shards of a worker ask for their partitions.
+    desk: Option<Desk>,
     group: String,
     /// For topics that may be shortened.
     admin: ClientConfig,
@@ -82,6 +88,12 @@ impl ConsumerContext for Ends {}
 
 impl Consumer {
     pub fn new(settings: &Settings) -> anyhow::Result<Consumer> {
+        let library = Arc::new(Consumer::settings(settings).create_with_context(Ends::default()).map_err(client::refused)?);
+        let positions = Arc::clone(&library);
+        Ok(Consumer { library, positions, desk: None, group: settings.group.clone(), admin: settings.config("source") })
+    }
+
+    fn settings(settings: &Settings) -> ClientConfig {
         let mut config = settings.config("source");
         config
             .set("group.id", &settings.group)
@@ -91,10 +103,71 @@ impl Consumer {
             .set("auto.offset.reset", "error")
             .set("isolation.level", "read_committed")
             .set("statistics.interval.ms", "1000");
-        // Records are wanted as soon as they are there.
-        client::usual(&mut config, &[("fetch.wait.max.ms", "100")]);
-        let consumer = config.create_with_context(Ends::default()).map_err(client::refused)?;
-        Ok(Consumer { library: consumer, group: settings.group.clone(), admin: settings.config("source") })
+        // Records are wanted as soon as they are there; one partition of which many wait keeps the others for a moment only.
+        client::usual(&mut config, &[("fetch.wait.max.ms", "100"), ("fetch.queue.backoff.ms", "20")]);
+        config
+    }
+
+    /// One that several stretches may use at a time, while [`Consumer::hand_out`] runs.
+    pub fn shared(settings: &Settings) -> anyhow::Result<(Consumer, Orders)> {
+        let (desk, orders) = Desk::new();
+        let positions = Consumer::settings(settings).create_with_context(Ends::default()).map_err(client::refused)?;
+        Ok((Consumer { positions: Arc::new(positions), desk: Some(desk), ..Consumer::new(settings)? }, orders))
+    }
+
+    pub fn hand_out(&self, orders: &Orders, stopping: &AtomicBool) {
+        // What becomes of positions is heard here, and nothing else.
+        let heard = || {
+            if let Some(Err(e)) = self.positions.poll(Duration::ZERO) {
+                tracing::debug!(error = %e, "Kafka");
+            }
+        };
+        reader::hand_out(&self.library, orders, heard, stopping);
+    }
+
+    fn feed(&self, assignment: TopicPartitionList) -> anyhow::Result<Feed<'_>> {
+        match &self.desk {
+            Some(desk) => Ok(Feed::Handed(desk.assign(assignment)?)),
+            None => {
+                self.library.assign(&assignment).context("the partitions could not be assigned")?;
+                Ok(Feed::Own(&self.library))
+            }
+        }
+    }
+}
+
+/// Where a stretch takes its records from. Dropped: nothing is assigned any more.
+enum Feed<'a> {
+    Own(&'a BaseConsumer<Ends>),
+    Handed(Inbox),
+}
+
+impl Drop for Feed<'_> {
+    fn drop(&mut self) {
+        if let Feed::Own(library) = self {
+            let _ = library.unassign();
+        }
+    }
+}
+
+/// What is needed of a record.
+struct Received<'a> {
+    topic: &'a str,
+    partition: i32,
+    offset: i64,
+    payload: Option<&'a [u8]>,
+    millis: Option<i64>,
+}
+
+impl<'a> Received<'a> {
+    fn of(message: &'a impl Message) -> Received<'a> {
+        Received {
+            topic: message.topic(),
+            partition: message.partition(),
+            offset: message.offset(),
+            payload: message.payload(),
+            millis: message.timestamp().to_millis(),
+        }
     }
 }
 
@@ -168,7 +241,6 @@ pub fn run(consumer: &Consumer, mut formats: Formats, service: &Arc<Service>, ru
                 backoff.wait(stopping);
             }
         }
-        let _ = consumer.library.unassign();
     }
 }
 
@@ -191,7 +263,8 @@ struct Sent {
 }
 
 struct Stretch<'a> {
-    consumer: &'a BaseConsumer<Ends>,
+    consumer: &'a Consumer,
+    feed: Feed<'a>,
     formats: &'a mut Formats,
     service: &'a Arc<Service>,
     runtime: &'a Handle,
@@ -223,7 +296,7 @@ impl<'a> Stretch<'a> {
         service: &'a Arc<Service>,
         runtime: &'a Handle,
     ) -> anyhow::Result<Stretch<'a>> {
-        let library = &consumer.library;
+        let library = &*consumer.library;
         let project = &service.project;
         let topics: Vec<Topic> = project
             .source_settings
@@ -279,7 +352,7 @@ impl<'a> Stretch<'a> {
         for ((topic, partition), next) in from {
             assignment.add_partition_offset(topic, partition as i32, Offset::Offset(next as i64))?;
         }
-        library.assign(&assignment).context("the partitions could not be assigned")?;
+        let feed = consumer.feed(assignment)?;
         let now = Instant::now();
         let brought = topics.iter().any(|topic| topic.brought);
         let admin = brought.then(|| consumer.admin.create_with_context(Logged).map_err(client::refused)).transpose()?;
@@ -289,7 +362,8 @@ impl<'a> Stretch<'a> {
         }
         let partitions = done.iter().map(Positions::len).sum();
         Ok(Stretch {
-            consumer: library,
+            consumer,
+            feed,
             admin,
             formats,
             service,
@@ -311,20 +385,10 @@ impl<'a> Stretch<'a> {
     /// Reads until told to stop, until the definitions change, or until something goes wrong.
     fn run(&mut self, stopping: &AtomicBool) -> anyhow::Result<()> {
         while !stopping.load(Ordering::Acquire) && Arc::ptr_eq(&self.service.current(), self.service) {
-            let mut polled = self.consumer.poll(Backoff::STEP);
             // What is there already is taken together; nothing waits for more to come.
-            let mut taken = 0;
-            while let Some(message) = polled {
-                match message {
-                    Ok(message) => self.take(&message)?,
-                    Err(e) if client::passes(&e) => tracing::debug!(error = %e, "Kafka"),
-                    Err(e) => return Err(anyhow::Error::new(e)),
-                }
-                taken += 1;
-                if taken == CHUNK_ROWS {
-                    break;
-                }
-                polled = self.consumer.poll(Duration::ZERO);
+            let (mut taken, mut patience) = (0, Backoff::STEP);
+            while taken < CHUNK_ROWS && self.poll(patience)? {
+                (taken, patience) = (taken + 1, Duration::ZERO);
             }
             self.send()?;
             self.settle(if taken == 0 { 0 } else { IN_FLIGHT })?;
@@ -340,12 +404,33 @@ impl<'a> Stretch<'a> {
         self.note()
     }
 
+    /// Whether something came.
+    fn poll(&mut self, patience: Duration) -> anyhow::Result<bool> {
+        let polled = match &self.feed {
+            Feed::Own(library) => {
+                let library: &'a BaseConsumer<Ends> = library;
+                library.poll(patience).map(|polled| polled.map(|message| self.take(&Received::of(&message))))
+            }
+            Feed::Handed(inbox) => {
+                let polled = inbox.poll(patience);
+                polled.map(|polled| polled.map(|message| self.take(&Received::of(&message))))
+            }
+        };
+        match polled {
+            None => return Ok(false),
+            Some(Ok(taken)) => taken?,
+            Some(Err(e)) if client::passes(&e) => tracing::debug!(error = %e, "Kafka"),
+            Some(Err(e)) => return Err(anyhow::Error::new(e)),
+        }
+        Ok(true)
+    }
+
     /// Puts one record into the chunk of each source that reads its topic.
-    fn take(&mut self, message: &BorrowedMessage<'_>) -> anyhow::Result<()> {
-        let (Ok(partition), Ok(position)) = (u32::try_from(message.partition()), u64::try_from(message.offset())) else { return Ok(()) };
+    fn take(&mut self, message: &Received<'_>) -> anyhow::Result<()> {
+        let (Ok(partition), Ok(position)) = (u32::try_from(message.partition), u64::try_from(message.offset)) else { return Ok(()) };
         let origin = Origin { partition, position };
-        for i in 0..self.by_topic.get(message.topic()).map_or(0, Vec::len) {
-            let place = self.by_topic[message.topic()][i];
+        for i in 0..self.by_topic.get(message.topic).map_or(0, Vec::len) {
+            let place = self.by_topic[message.topic][i];
             // Another source of the topic may have fallen behind, or be waited for.
             if self.done[place].get(&partition).is_some_and(|next| *next <= position) {
                 self.take_for(place, origin, message)?;
@@ -354,14 +439,14 @@ impl<'a> Stretch<'a> {
         Ok(())
     }
 
-    fn take_for(&mut self, place: usize, origin: Origin, message: &BorrowedMessage<'_>) -> anyhow::Result<()> {
+    fn take_for(&mut self, place: usize, origin: Origin, message: &Received<'_>) -> anyhow::Result<()> {
         let Origin { partition, position } = origin;
-        let payload = message.payload();
+        let payload = message.payload;
         let frame = self.frame(place, payload)?;
         let format = &self.topics[place].format;
         let now = self.service.clock().now();
         // A source that goes by the time of arrival goes by the record's own, which is the same whenever it is read.
-        let arrived = match (&format.time, message.timestamp().to_millis()) {
+        let arrived = match (&format.time, message.millis) {
             (TimeOf::Arrival, Some(millis)) => EventTime(millis.saturating_mul(1000)),
             _ => now,
         };
@@ -449,7 +534,7 @@ impl<'a> Stretch<'a> {
             }
         }
         let mut list = TopicPartitionList::new();
-        let ends = lock(&self.consumer.context().ends).clone();
+        let ends = lock(&self.consumer.library.context().ends).clone();
         for (topic, done) in self.topics.iter().zip(&self.done) {
             for (&partition, &next) in done {
                 list.add_partition_offset(&topic.topic, partition as i32, Offset::Offset(next as i64))?;
@@ -459,7 +544,7 @@ impl<'a> Stretch<'a> {
         }
         self.runtime.block_on(self.service.data.settled(self.durable)).context("the event log could not be made durable")?;
         // For those who look from outside; if it fails, nothing is lost.
-        if let Err(e) = self.consumer.commit(&list, CommitMode::Async) {
+        if let Err(e) = self.consumer.positions.commit(&list, CommitMode::Async) {
             tracing::debug!(error = %e, "positions could not be told to Kafka");
         }
         Ok(())
@@ -470,7 +555,7 @@ impl<'a> Stretch<'a> {
         self.shorten()?;
         let mut found = 0;
         for (topic, readers) in &self.by_topic {
-            let there = client::partitions(self.consumer.client(), topic)?.map_or(0, |p| p.len());
+            let there = client::partitions(self.consumer.library.client(), topic)?.map_or(0, |p| p.len());
             found += readers.len() * if self.service.project.shard.is_some() { there.min(1) } else { there };
         }
         Ok(found > self.partitions)

@@ -10,10 +10,11 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use kilter_runtime::lake::Filling;
-use kilter_runtime::project::{Project, Shard};
+use kilter_runtime::project::{Delivery, Project, Shard};
 use kilter_runtime::shards::Shards;
 use kilter_runtime::{Service, StartOptions};
 use rdkafka::config::RDKafkaLogLevel;
@@ -30,6 +31,7 @@ use crate::control::{self, Following};
 use crate::formats;
 use crate::journal::{self, Ended, Owned};
 use crate::repartition::{self, Bringing};
+use crate::source::Consumer;
 use crate::{DecisionJson, Running};
 
 /// How a worker is started.
@@ -56,6 +58,7 @@ struct Shared {
     options: WorkerOptions,
     runtime: Handle,
     decision_json: DecisionJson,
+    consumer: Consumer,
     running: Mutex<BTreeMap<u32, Share>>,
 }
 
@@ -119,12 +122,14 @@ impl Worker {
         let bringing = repartition::sources(&project).map(|source| Bringing::new(&settings, &project, source, registry.as_ref(), &name));
         let bringing = bringing.collect::<anyhow::Result<Vec<_>>>()?;
         let shards = Arc::new(Shards::new(Arc::new(project), workers, name));
-        let shared = Arc::new(Shared { shards, settings, options, runtime, decision_json, running: Mutex::default() });
+        let (consumer, orders) = Consumer::shared(&settings)?;
+        let shared = Arc::new(Shared { shards, settings, options, runtime, decision_json, consumer, running: Mutex::default() });
         let stopping = Arc::new(AtomicBool::new(false));
         let member = shared.member()?;
         let listener = shared.listener()?;
         let mut worker = Worker { shared, stopping, threads: Vec::new() };
         worker.spawn("owners", move |shared, stopping| shared.listen(&listener, stopping))?;
+        worker.spawn("kafka", move |shared, stopping| shared.consumer.hand_out(&orders, stopping))?;
         worker.spawn("member", move |shared, stopping| shared.be_member(member, stopping))?;
         for bringing in bringing {
             worker.spawn("repartition", move |shared, stopping| bringing.run(&shared.runtime, stopping))?;
@@ -322,6 +327,14 @@ impl Shared {
         }
     }
 
+    /// How far apart the transactions of one shard's journal are begun, while there is little in each. A broker works for each of them about as long as for a thousand
+    /// records; so up to twenty shards here together begin no more than two hundred a second, those of sinks counted in, which follow the journal's.
+    fn pace(&self) -> Duration {
+        let sinks = self.shards.project.definitions.sink.iter().filter(|(_, sink)| sink.delivery == Delivery::Transactional);
+        let each = 1 + sinks.count();
+        (Duration::from_millis(5) * (lock(&self.running).len() * each) as u32).min(Backoff::STEP)
+    }
+
     /// Takes a shard over and runs it until told to stop, or until it is lost.
     fn hold(&self, number: u32, stopping: &AtomicBool) -> anyhow::Result<()> {
         let shard = Shard { number, data: self.options.data.join(format!("shard-{number:05}")) };
@@ -344,8 +357,8 @@ impl Shared {
         std::thread::scope(|scope| -> anyhow::Result<()> {
             let shipping = std::thread::Builder::new()
                 .name(format!("journal {number}"))
-                .spawn_scoped(scope, || owned.ship(&service.data, shipped, &self.runtime, stopping, &last))?;
-            let running = crate::start_with(service, self.decision_json, &self.runtime);
+                .spawn_scoped(scope, || owned.ship(&service.data, shipped, &self.runtime, || self.pace(), (stopping, &last)))?;
+            let running = crate::start_with(service, self.decision_json, Some(&self.consumer), &self.runtime);
             let running = running.and_then(|running| {
                 let following = if service.leads() { None } else { Some(Following::start(&self.settings, service)?) };
                 Ok((running, kilter_runtime::lake::start(service)?, following))
