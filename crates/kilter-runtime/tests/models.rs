@@ -347,7 +347,7 @@ async fn a_search_is_part_of_the_training_and_can_be_followed() {
         for (name, value) in &searched.best().settings {
             assert_eq!(run.params[&format!("chosen.{name}")], value.to_string());
         }
-        let points = service.data.metadata.metric_history(&report.run, "search.fold_0.loss", 100).await.unwrap();
+        let points = service.data.metadata.metric_history(&report.run, "search.fold_0.loss", None, 100).await.unwrap();
         assert_eq!(points.len(), searched.trials.len(), "every trial is in the run");
         // The model has the settings that were chosen.
         let told = version(&service, 1).await.describe();

@@ -14,7 +14,7 @@ use utoipa::openapi::OpenApi;
 use crate::error::ApiError;
 use crate::observe::HttpMetrics;
 use crate::serve::ServeOptions;
-use crate::{mlflow, openapi, routes, wire};
+use crate::{openapi, routes, wire};
 
 /// Replays that may run at once: each reads the log from a snapshot on.
 const REPLAYS: usize = 2;
@@ -43,6 +43,8 @@ pub struct Shared {
     pub request_timeout: Duration,
     /// Places for requests in work.
     pub requests: Semaphore,
+    /// The same for MLflow's clients.
+    pub tracking_requests: Semaphore,
     pub replays: Semaphore,
     draining: AtomicBool,
     request_ids: AtomicU64,
@@ -72,9 +74,10 @@ impl FromRef<Host> for App {
 }
 
 impl Host {
-    pub fn new(service: Arc<Service>, options: &ServeOptions) -> Host {
+    /// `more`: routes beside the project's own.
+    pub fn new(service: Arc<Service>, options: &ServeOptions, more: impl Iterator<Item = String>) -> Host {
         let (_, routes) = routes::all().split_for_parts();
-        let paths = routes.paths.paths.keys().cloned().chain(mlflow::paths()).collect();
+        let paths = routes.paths.paths.keys().cloned().chain(more).collect();
         Host(Arc::new(Shared {
             metrics: HttpMetrics::new(paths),
             routes,
@@ -82,6 +85,7 @@ impl Host {
             allow_remote: options.allow_remote,
             request_timeout: options.request_timeout,
             requests: Semaphore::new(options.max_requests),
+            tracking_requests: Semaphore::new(options.max_requests),
             replays: Semaphore::new(REPLAYS),
             draining: AtomicBool::new(false),
             request_ids: AtomicU64::new(0),

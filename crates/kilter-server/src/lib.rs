@@ -26,5 +26,5 @@ pub use serve::{Bound, Listening, ServeOptions, bind, listen, serve};
 /// that is [`bind`]'s matter.
 pub fn router(service: Arc<Service>) -> axum::Router {
     let options = ServeOptions { allow_remote: true, ..ServeOptions::default() };
-    observe::router(&app::Host::new(service, &options), axum::Router::new())
+    observe::router(&app::Host::new(service, &options, std::iter::empty()), axum::Router::new())
 }

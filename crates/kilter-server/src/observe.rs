@@ -82,11 +82,14 @@ fn admit<'a>(app: &'a App, request: &Request) -> Result<Option<tokio::sync::Sema
     if !app.allow_remote {
         guard(request.headers(), request.uri())?;
     }
-    let counted = ["/v1/", "/api/", "/ajax-api/"].iter().any(|prefix| request.uri().path().starts_with(prefix));
-    if !counted {
-        return Ok(None);
-    }
-    app.requests.try_acquire().map(Some).map_err(|_| slow_down())
+    // Uploads may take long; they take no place of a decision.
+    let path = request.uri().path();
+    let places = match path {
+        _ if path.starts_with("/v1/") => &app.requests,
+        _ if mlflow::is_below(path) => &app.tracking_requests,
+        _ => return Ok(None),
+    };
+    places.try_acquire().map(Some).map_err(|_| slow_down())
 }
 
 pub fn slow_down() -> ApiError {

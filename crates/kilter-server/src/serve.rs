@@ -93,7 +93,12 @@ pub async fn serve(service: Arc<Service>, options: ServeOptions, shutdown: impl 
 /// When the address cannot be had, or is one that other machines reach and [`ServeOptions::allow_remote`] is not set.
 pub async fn bind(service: Arc<Service>, options: ServeOptions) -> anyhow::Result<Bound> {
     let listening = listen(options).await?;
-    let tracking = Tracking::open(service.data.dir.join(TRACKING)).await.context("cannot open the tracking store")?;
+    // Nothing of the project's own depends on it: decisions go on without.
+    let tracking = Tracking::open(service.data.dir.join(TRACKING)).await;
+    let tracking = tracking.map_err(|error| {
+        tracing::error!(%error, folder = %service.data.dir.join(TRACKING).display(), "MLflow's clients are not answered: their store cannot be opened");
+        error.to_string()
+    });
     Ok(listening.of_project(service, tracking))
 }
 
@@ -130,11 +135,16 @@ impl Listening {
         self.address
     }
 
-    fn of_project(self, service: Arc<Service>, tracking: Tracking) -> Bound {
+    /// `tracking`: or why there is none.
+    fn of_project(self, service: Arc<Service>, tracking: Result<Tracking, String>) -> Bound {
         let Listening { listener, address, options } = self;
-        let host = Host::new(Arc::clone(&service), &options);
-        let router = observe::router(&host, mlflow::beside(tracking.clone(), &service));
-        Bound { listener, address, router, project: Some((host, service)), tracking: Some(tracking), options }
+        let host = Host::new(Arc::clone(&service), &options, mlflow::paths());
+        let more = match &tracking {
+            Ok(tracking) => mlflow::beside(tracking.clone(), &service),
+            Err(reason) => mlflow::away(reason),
+        };
+        let router = observe::router(&host, more);
+        Bound { listener, address, router, project: Some((host, service)), tracking: tracking.ok(), options }
     }
 
     /// The face of one worker among several; its shards are ended by whoever began them.
@@ -185,12 +195,14 @@ impl Bound {
         if tokio::time::timeout(options.drain_timeout, graceful.shutdown()).await.is_err() {
             tracing::warn!(open, waited = ?options.drain_timeout, "open requests cut off");
         }
+        let stopped = match project {
+            Some((_, service)) => service.shutdown().await.context("stopping"),
+            None => Ok(()),
+        };
         if let Some(tracking) = tracking {
             tracking.close().await;
         }
-        if let Some((_, service)) = project {
-            service.shutdown().await.context("stopping")?;
-        }
+        stopped?;
         tracing::info!("stopped");
         Ok(())
     }

@@ -84,6 +84,19 @@ fn answer(mut response: ureq::http::Response<ureq::Body>) -> (u16, Value) {
 }
 
 #[test]
+fn bodies_that_would_take_all_memory_are_refused() {
+    let server = Server::start();
+    let (status, answer) = server.post("/experiments/search", json!({"x": vec![0; 200_000]}));
+    assert_eq!((status, &answer["error_code"]), (400, &json!("INVALID_PARAMETER_VALUE")), "{answer}");
+    let (status, _) = server.post("/experiments/search", json!({"x": "a".repeat(5 << 20)}));
+    assert_eq!(status, 413);
+    assert_eq!(server.post("/experiments/search", json!({"max_results": 10})).0, 200);
+    let long = format!("{PROXY}/{}", "aaaaaaaa/".repeat(400));
+    assert_eq!(server.get(&long).0, 400);
+    server.end();
+}
+
+#[test]
 fn a_run_logs_and_is_read_as_clients_expect() {
     let server = Server::start();
     let run = server.run();

@@ -12,6 +12,8 @@ use crate::error::{Error, ErrorCode, Result};
 /// Bytes that one name may have, as file systems allow.
 const NAME: usize = 255;
 const DEPTH: usize = 64;
+/// Bytes that one path may have: two of them and a folder are what file systems allow.
+const LENGTH: usize = 1500;
 
 /// A path below the folder of artifacts. One that exists has only parts that name something: it cannot climb.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -28,7 +30,8 @@ impl ArtifactPath {
             return Ok(ArtifactPath::default());
         }
         let parts: Vec<String> = text.split('/').map(str::to_string).collect();
-        if parts.len() > DEPTH
+        if text.len() > LENGTH
+            || parts.len() > DEPTH
             || !parts.iter().all(|part| names_a_file(part))
             || decoded(text).iter().any(|t| !t.split('/').all(names_a_file))
         {
@@ -204,7 +207,7 @@ impl Artifacts {
 }
 
 fn is_absent(error: &std::io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidFilename)
 }
 
 /// A file on its way in. Dropped before its end, nothing is left of it.
@@ -234,6 +237,7 @@ impl Upload {
             ErrorKind::NotADirectory | ErrorKind::AlreadyExists | ErrorKind::IsADirectory | ErrorKind::DirectoryNotEmpty => {
                 Error::new(ErrorCode::InvalidParameterValue, "Invalid path: a file or folder of that name is in the way")
             }
+            ErrorKind::InvalidFilename => Error::invalid("Invalid path"),
             _ => Error::internal(&e),
         };
         self.file.flush().await.map_err(failed)?;
@@ -279,6 +283,7 @@ mod tests {
         ] {
             assert!(ArtifactPath::parse(bad).is_err(), "{bad}");
         }
+        assert!(ArtifactPath::parse(&"a/".repeat(60)).is_ok() && ArtifactPath::parse(&format!("{}/", "a".repeat(250)).repeat(20)).is_err());
         for good in ["a", "a/b.txt", "a/", "ä ö/ü", "100%", "a%zz", "...", "", "a%20b"] {
             assert!(ArtifactPath::parse(good).is_ok(), "{good}");
         }

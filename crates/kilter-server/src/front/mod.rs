@@ -275,7 +275,10 @@ impl Front {
                 None => {
                     // The door is guarded here already.
                     let options = ServeOptions { allow_remote: true, ..self.0.options.clone() };
-                    let router = TowerToHyperService::new(observe::router(&Host::new(Arc::clone(service), &options), Router::new()));
+                    let router = TowerToHyperService::new(observe::router(
+                        &Host::new(Arc::clone(service), &options, std::iter::empty()),
+                        Router::new(),
+                    ));
                     local.insert(shard, Api { of: Arc::downgrade(service), router: router.clone() });
                     router
                 }

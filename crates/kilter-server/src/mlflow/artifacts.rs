@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
 use axum::extract::{Path, State};
@@ -21,6 +22,8 @@ use super::input::Input;
 
 /// Bytes of a file that are in memory at once.
 const PIECE: usize = 256 * 1024;
+/// How long an upload may bring nothing.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// What this server serves itself begins so.
 const OWN: &str = "mlflow-artifacts:/";
 
@@ -87,7 +90,8 @@ pub async fn download(State(tracking): State<Tracking>, Path(path): Path<String>
 pub async fn upload(State(tracking): State<Tracking>, Path(path): Path<String>, body: Body) -> Answer {
     let mut upload = tracking.artifacts().upload(&ArtifactPath::parse(&path)?).await?;
     let mut body = pin!(body);
-    while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+    let mut next = async || tokio::time::timeout(PATIENCE, poll_fn(|cx| body.as_mut().poll_frame(cx))).await;
+    while let Some(frame) = next().await.map_err(|_| Error::invalid("Nothing came for a minute: the upload was given up."))? {
         let frame = frame.map_err(|e| Error::invalid(format!("the body ended before it was complete: {e}")))?;
         if let Ok(bytes) = frame.into_data() {
             upload.write(&bytes).await?;

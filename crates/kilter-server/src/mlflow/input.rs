@@ -1,16 +1,25 @@
 //! What comes in: fields of the query or of a JSON body, in snake_case or camelCase, refused in MLflow's words.
 
+use axum::body::HttpBody as _;
 use axum::extract::{FromRequest, Query, Request};
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use kilter_tracking::{Error, Pair, Result, View};
 use serde_json::{Map, Value};
+use tokio::sync::Semaphore;
 
 use super::answer::Refusal;
 use crate::input::read;
 
-/// Largest body: a dataset's profile alone may have 16 MiB.
-const BODY: usize = 32 * 1024 * 1024;
+/// Largest body.
+const BODY: usize = 4 * 1024 * 1024;
+/// Largest body of what logs datasets: a profile alone may have 16 MiB.
+const DATASETS_BODY: usize = 32 * 1024 * 1024;
+/// Bodies above this size that are in memory at a time; the others wait.
+const LARGE: usize = 256 * 1024;
+static LARGE_ONES: Semaphore = Semaphore::const_new(8);
+/// Values in one body. Each takes up to a hundred times of memory what it takes on the wire.
+const VALUES: usize = 100_000;
 
 /// The fields of one request; those of the body before those of the query.
 pub struct Input {
@@ -33,11 +42,18 @@ impl<S: Send + Sync> FromRequest<S> for Input {
             }
         }
         let (parts, body) = request.into_parts();
-        let bytes = read(&parts.headers, body, BODY, "log in several requests").await.map_err(IntoResponse::into_response)?;
+        let limit = if parts.uri.path().ends_with("/log-inputs") { DATASETS_BODY } else { BODY };
+        let announced = parts.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+        let is_large = body.size_hint().exact() != Some(0) && announced.is_none_or(|length: usize| length > LARGE);
+        let _place = if is_large { LARGE_ONES.acquire().await.ok() } else { None };
+        let bytes = read(&parts.headers, body, limit, "log in several requests").await.map_err(IntoResponse::into_response)?;
         if !bytes.is_empty() {
             let content_type = parts.headers.get(CONTENT_TYPE).map(|v| v.to_str().unwrap_or_default());
             if content_type.is_some_and(|t| !t.trim_start().starts_with("application/json")) {
                 return Err(refuse("Bad Request. Content-Type must be one of ['application/json']."));
+            }
+            if values(&bytes) > VALUES {
+                return Err(refuse(&format!("The request holds more than {VALUES} values. Send it in parts.")));
             }
             // What is no JSON counts as empty, and then lacks what is required.
             map.extend(object(&bytes).unwrap_or_default());
@@ -50,9 +66,24 @@ impl<S: Send + Sync> FromRequest<S> for Input {
 fn object(bytes: &[u8]) -> Option<Map<String, Value>> {
     match serde_json::from_slice(bytes).ok()? {
         Value::Object(map) => Some(map),
-        Value::String(text) => serde_json::from_str(&text).ok(),
+        Value::String(text) if values(text.as_bytes()) <= VALUES => serde_json::from_str(&text).ok(),
         _ => None,
     }
+}
+
+/// How many values a JSON text may hold, at most, without reading it.
+fn values(bytes: &[u8]) -> usize {
+    let (mut count, mut in_text, mut escaped) = (1, false, false);
+    for byte in bytes {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_text,
+            b'"' => in_text = !in_text,
+            b',' | b'{' | b'[' if !in_text => count += 1,
+            _ => {}
+        }
+    }
+    count
 }
 
 impl Input {
@@ -282,6 +313,16 @@ mod tests {
     fn input(value: Value) -> Input {
         let Value::Object(map) = value else { panic!("no object") };
         Input { map }
+    }
+
+    #[test]
+    fn values_are_counted_before_they_take_room() {
+        for (text, count) in [("", 1), ("3", 1), (r#"{"a": [1, 2, {"b": 3}]}"#, 6), (r#""[,{\"[,\\""#, 1), (r#"["\\", 1]"#, 3)] {
+            assert_eq!(values(text.as_bytes()), count, "{text}");
+        }
+        let many = format!(r#"{{"x": [{}0]}}"#, "0,".repeat(VALUES));
+        assert!(values(many.as_bytes()) > VALUES);
+        assert_eq!(object(json!(many).to_string().as_bytes()), None);
     }
 
     #[test]

@@ -17,7 +17,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{OriginalUri, Request, State};
-use axum::http::Method;
+use axum::http::header::X_CONTENT_TYPE_OPTIONS;
+use axum::http::{HeaderValue, Method};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, patch, post};
@@ -117,6 +118,19 @@ pub fn beside(tracking: Tracking, service: &Service) -> Router<Host> {
     router(tracking).layer(from_fn_with_state(own, Own::refresh))
 }
 
+/// What clients are told whose store cannot be opened: for good, so that they do not ask again and again.
+pub fn away<S: Clone + Send + Sync + 'static>(reason: &str) -> Router<S> {
+    let message = format!("The tracking store of this project cannot be opened: {reason}");
+    let refuse = move || std::future::ready(Refusal(Error::new(ErrorCode::EndpointNotFound, message.clone())));
+    let api = Router::new().fallback(refuse);
+    Router::new().nest("/api", api.clone()).nest("/ajax-api", api)
+}
+
+/// Whether a path is one of MLflow's API.
+pub fn is_below(path: &str) -> bool {
+    path.starts_with("/api/") || path.starts_with("/ajax-api/")
+}
+
 /// The paths of all routes, as they are counted.
 pub fn paths() -> impl Iterator<Item = String> {
     let below = |prefix: &'static str| routes().into_iter().map(move |(path, _)| format!("{prefix}{path}"));
@@ -153,10 +167,12 @@ async fn around(State(door): State<Arc<Door>>, request: Request, next: Next) -> 
     }
     let Ok(_place) = door.requests.try_acquire() else { return observe::slow_down().into_response() };
     let limit = if is_unhurried(request.uri().path()) { Duration::MAX } else { door.timeout };
-    match tokio::time::timeout(limit, next.run(request)).await {
+    let mut response = match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => response,
         Err(_) => observe::timed_out(limit).into_response(),
-    }
+    };
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
 }
 
 async fn nowhere(method: Method, OriginalUri(uri): OriginalUri) -> Refusal {

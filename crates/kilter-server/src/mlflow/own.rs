@@ -14,15 +14,17 @@ use kilter_store::metadata::{self, Metadata, RunFilter, RunStatus};
 use kilter_tracking::{Batch, Error, ErrorCode, Metric, NewExperiment, NewRun, Pair, Result, RunChange, Stage, Status, Tracking};
 use tokio::sync::Mutex;
 
-/// How old the copy may be.
+/// How old the copy may be; after a failure, and where it is not wanted, ever older up to the second.
 const AGE: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(60);
 /// How long a request waits for the copy: the first one of a long history may take longer, and goes on meanwhile.
 const WAIT: Duration = Duration::from_secs(2);
-/// Runs that are read at once.
+/// Runs that are read at once; at first, where few are new.
 const PAGE: u32 = 100;
+const FIRST_PAGE: u32 = 10;
 /// What one batch takes of params and tags, and of metrics.
 const PAIRS: usize = 100;
-const POINTS: usize = 1000;
+const POINTS: u32 = 1000;
 
 /// The copy and how far it is.
 pub struct Own {
@@ -35,6 +37,8 @@ pub struct Own {
 #[derive(Default)]
 struct Copied {
     at: Option<Instant>,
+    /// How old it may get.
+    age: Duration,
     /// Runs that have ended and are copied whole.
     whole: HashSet<String>,
     /// Runs that were at work when they were looked at last.
@@ -79,36 +83,45 @@ impl Own {
 
     async fn copy(&self) -> Result<()> {
         let mut state = self.state.lock().await;
-        if state.at.is_some_and(|at| at.elapsed() < AGE) {
+        if state.at.is_some_and(|at| at.elapsed() < state.age) {
             return Ok(());
         }
+        let outcome = self.copy_all(&mut state).await;
+        state.at = Some(Instant::now());
+        state.age = if matches!(outcome, Ok(true)) { AGE } else { (2 * state.age).clamp(AGE, LONGEST) };
+        outcome.map(drop)
+    }
+
+    /// Whether they are wanted.
+    async fn copy_all(&self, state: &mut Copied) -> Result<bool> {
         let mut offset = 0;
         loop {
-            let filter = RunFilter { limit: PAGE, offset, ..RunFilter::default() };
+            let limit = if state.complete && offset == 0 { FIRST_PAGE } else { PAGE };
+            let filter = RunFilter { limit, offset, ..RunFilter::default() };
             let page = self.metadata.list_runs(&filter).await.map_err(internal)?;
-            let fresh: Vec<&metadata::Run> = page.iter().filter(|run| !state.whole.contains(&run.id)).collect();
+            let known = |run: &&metadata::Run| state.whole.contains(&run.id) || state.complete && state.at_work.contains(&run.id);
+            let fresh: Vec<&metadata::Run> = page.iter().filter(|run| !known(run)).collect();
             // Newest first: once all have been gone through, there is nothing new behind a page that is copied whole.
             if page.is_empty() || (state.complete && fresh.is_empty()) {
                 break;
             }
-            let Some(experiment) = self.experiment().await? else { return Ok(()) };
+            let Some(experiment) = self.experiment().await? else { return Ok(false) };
             for run in fresh {
                 self.copy_run(experiment, run).await?;
                 state.note(run);
             }
-            offset += PAGE;
+            offset += limit;
         }
         // Those that are at work for long may be far behind the newest by now.
         for id in state.at_work.clone() {
-            let Some(experiment) = self.experiment().await? else { return Ok(()) };
+            let Some(experiment) = self.experiment().await? else { return Ok(false) };
             if let Some(run) = self.metadata.get_run(&id).await.map_err(internal)? {
                 self.copy_run(experiment, &run).await?;
                 state.note(&run);
             }
         }
         state.complete = true;
-        state.at = Some(Instant::now());
-        Ok(())
+        Ok(true)
     }
 
     /// The experiment with the project's name; none when somebody deleted it, which says that these runs are not wanted there.
@@ -165,7 +178,6 @@ impl Own {
             self.log(&run.id, Batch { tags: tags.to_vec(), ..Batch::default() }).await?;
         }
         for key in run.metrics.keys() {
-            let points = self.metadata.metric_history(&run.id, key, u32::MAX).await.map_err(internal)?;
             let metric = |p: &metadata::MetricPoint| Metric {
                 key: p.key.clone(),
                 value: p.value,
@@ -173,7 +185,11 @@ impl Own {
                 step: p.step,
                 ..Metric::default()
             };
-            for points in points.chunks(POINTS) {
+            let mut after = None;
+            loop {
+                let points = self.metadata.metric_history(&run.id, key, after, POINTS).await.map_err(internal)?;
+                let Some(last) = points.last() else { break };
+                after = Some((last.step, last.at));
                 self.log(&run.id, Batch { metrics: points.iter().map(metric).collect(), ..Batch::default() }).await?;
             }
         }
@@ -187,15 +203,24 @@ impl Own {
         self.tracking.update_run(&run.id, change).await.map(drop)
     }
 
-    /// Logs what MLflow's clients can have: a name that they cannot costs its batch and nothing else.
+    /// Logs what MLflow's clients can have: a name that they cannot is left out alone.
     async fn log(&self, run: &str, batch: Batch) -> Result<()> {
-        match self.tracking.log(run.to_string(), batch).await {
-            Err(error) if error.code == ErrorCode::InvalidParameterValue => {
-                tracing::warn!(run, %error, "a part of a run was not copied for MLflow's clients");
-                Ok(())
-            }
-            done => done,
+        match self.tracking.log(run.to_string(), batch.clone()).await {
+            Err(error) if error.code == ErrorCode::InvalidParameterValue => {}
+            done => return done,
         }
+        let params = batch.params.into_iter().map(|param| Batch { params: vec![param], ..Batch::default() });
+        let tags = batch.tags.into_iter().map(|tag| Batch { tags: vec![tag], ..Batch::default() });
+        let metrics = batch.metrics.into_iter().map(|metric| Batch { metrics: vec![metric], ..Batch::default() });
+        for one in params.chain(tags).chain(metrics) {
+            match self.tracking.log(run.to_string(), one).await {
+                Err(error) if error.code == ErrorCode::InvalidParameterValue => {
+                    tracing::warn!(run, %error, "a part of a run was not copied for MLflow's clients");
+                }
+                done => done?,
+            }
+        }
+        Ok(())
     }
 }
 

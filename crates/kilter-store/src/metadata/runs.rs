@@ -194,13 +194,14 @@ impl Metadata {
         Ok(tx.commit().await?)
     }
 
-    /// All points of one metric by step and time; at most `limit`, and never more than 10 000, the first ones.
+    /// Points of one metric by step and time, those behind `after` (a step and a time); at most `limit`, and never more than 10 000, the first ones.
     ///
     /// Errors: [`MetadataError::Database`].
-    pub async fn metric_history(&self, run_id: &str, key: &str, limit: u32) -> Result<Vec<MetricPoint>> {
+    pub async fn metric_history(&self, run_id: &str, key: &str, after: Option<(i64, i64)>, limit: u32) -> Result<Vec<MetricPoint>> {
         let sql = "SELECT key, value, step, at FROM run_metric_points
-                   WHERE run_id = $1 AND key = $2 ORDER BY step, at LIMIT $3";
-        let query = sqlx::query(sql).bind(run_id).bind(key).bind(i64::from(limit.min(MAX_ROWS)));
+                   WHERE run_id = $1 AND key = $2 AND (step, at) > ($3, $4) ORDER BY step, at LIMIT $5";
+        let (step, at) = after.unwrap_or((i64::MIN, i64::MIN));
+        let query = sqlx::query(sql).bind(run_id).bind(key).bind(step).bind(at).bind(i64::from(limit.min(MAX_ROWS)));
         let rows = query.fetch_all(&self.readers).await?;
         let point = |row: &SqliteRow| {
             Ok(MetricPoint { key: row.try_get("key")?, value: number(row, "value")?, step: row.try_get("step")?, at: row.try_get("at")? })
@@ -419,8 +420,10 @@ mod tests {
         assert_eq!(run.tags, map(&[("by", "schedule")]));
         assert_eq!(run.metrics, BTreeMap::from([("auc".to_owned(), 0.9), ("loss".to_owned(), 0.5)]));
         assert_eq!((run.ended_at, run.data_fingerprint.as_deref()), (Some(1_700_000_001_000_000), Some("f")));
-        let history = store.metric_history(&id, "auc", 100).await.unwrap();
+        let history = store.metric_history(&id, "auc", None, 100).await.unwrap();
         assert_eq!(history, [point("auc", 0.7, 0), point("auc", 0.8, 1), point("auc", 0.9, 2)]);
+        let behind = store.metric_history(&id, "auc", Some((0, history[0].at)), 1).await.unwrap();
+        assert_eq!(behind, [point("auc", 0.8, 1)]);
         let again = store.finish_run(&id, RunStatus::Failed, 1, None).await.unwrap_err();
         assert!(again.to_string().contains("has ended already"), "{again}");
     }
@@ -432,7 +435,7 @@ mod tests {
         let values = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.1 + 0.2, 5e-324, f64::MAX, 3.0];
         let points: Vec<_> = (0..).zip(values).map(|(step, value)| point("x", value, step)).collect();
         store.log_metrics(&id, &points).await.unwrap();
-        let back = store.metric_history(&id, "x", 100).await.unwrap();
+        let back = store.metric_history(&id, "x", None, 100).await.unwrap();
         for (back, value) in back.iter().zip(values) {
             assert!(back.value == value || (back.value.is_nan() && value.is_nan()), "{value} came back as {back:?}");
         }
