@@ -1,5 +1,8 @@
 //! What is refused and why, in the codes that MLflow's clients know.
 
+/// SQLite's code of a statement that was stopped.
+const INTERRUPTED: &str = "9";
+
 /// The kind of a refusal. A client acts by it: some it tries again, some it turns into exceptions of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorCode {
@@ -86,6 +89,15 @@ impl Error {
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Error {
-        Error::internal(&error)
+        let later = |what: &str| Error::new(ErrorCode::TemporarilyUnavailable, what);
+        match &error {
+            sqlx::Error::PoolTimedOut => later("the store has more to read than it can; send again in a moment"),
+            sqlx::Error::PoolClosed => later("the store is shutting down"),
+            sqlx::Error::Database(e) if e.code().is_some_and(|code| code == INTERRUPTED) => {
+                tracing::warn!("a read of the tracking store took too long and was stopped");
+                later("the request took too long and was stopped\n  hint: ask for less at once, or by a narrower filter")
+            }
+            _ => Error::internal(&error),
+        }
     }
 }

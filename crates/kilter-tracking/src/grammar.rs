@@ -4,10 +4,12 @@
 
 use crate::error::{Error, Result};
 
-/// Comparisons in one filter at most, bytes of a pattern, texts of a list, keys to sort by: what the database takes without complaint.
+/// Comparisons in one filter at most, bytes of a pattern, texts of a list and of all lists, keys to sort by: what the database takes without complaint,
+/// and in a time that a client waits.
 const COMPARISONS: usize = 100;
-const PATTERN: usize = 10_000;
+const PATTERN: usize = 500;
 const LIST: usize = 1_000;
+const LISTED: usize = 10_000;
 const ORDERS: usize = 20;
 
 /// One search: which entities it knows, and which attributes.
@@ -202,7 +204,7 @@ impl Search {
     /// Reads a filter; an empty one is no comparison.
     pub fn filter(&self, text: &str) -> Result<Vec<Comparison>> {
         let mut reader = Reader { rest: text.trim() };
-        let mut comparisons = Vec::new();
+        let (mut comparisons, mut listed) = (Vec::new(), 0);
         while !reader.rest.is_empty() {
             if !comparisons.is_empty() {
                 let joint = reader.clause();
@@ -213,7 +215,14 @@ impl Search {
             if comparisons.len() == COMPARISONS {
                 return Err(Error::invalid(format!("Invalid filter string: more than {COMPARISONS} comparisons")));
             }
-            comparisons.push(self.comparison(&mut reader)?);
+            let comparison = self.comparison(&mut reader)?;
+            if let Value::Texts(texts) = &comparison.value {
+                listed += texts.len();
+            }
+            if listed > LISTED {
+                return Err(Error::invalid(format!("Invalid filter string: lists of more than {LISTED} values together")));
+            }
+            comparisons.push(comparison);
         }
         Ok(comparisons)
     }
@@ -262,6 +271,7 @@ impl Search {
             (op, Takes::Number) => op.is_of_numbers(),
             (op, _) => op.is_of_texts(),
         };
+        let quoted = || Error::invalid(format!("Expected a quoted string value for {what} (e.g. 'my-value'). Got value {}", value.shown()));
         match (takes, value) {
             (Takes::Text, Value::Texts(_)) if kind == Kind::Attribute => {
                 let listed: Vec<String> =
@@ -274,9 +284,8 @@ impl Search {
             (Takes::Number, Value::Text(_) | Value::Texts(_)) => {
                 Err(Error::invalid(format!("Expected numeric value type for numeric attribute: {key}. Found {}", value.shown())))
             }
-            (Takes::Text | Takes::Texts, Value::Number(_)) => {
-                Err(Error::invalid(format!("Expected a quoted string value for {what} (e.g. 'my-value'). Got value {}", value.shown())))
-            }
+            (Takes::Text | Takes::Texts, Value::Number(_)) => Err(quoted()),
+            (_, Value::Texts(_)) if !matches!(op, Op::In | Op::NotIn) => Err(quoted()),
             _ if !fits => Err(Error::invalid(format!("Invalid comparator '{}' for {what} '{key}'", op.as_str()))),
             _ => Ok(()),
         }
@@ -554,11 +563,21 @@ mod tests {
         refused("status IN ('FINISHED')", "Only ['run_id'] attributes support comparison with a list of quoted string values.");
         refused("metrics.a IS NULL", "metric");
         refused("status IS NULL", "Invalid comparator");
+        for listed in
+            ["run_id = ('a', 'b')", "run_id LIKE ('a')", "params.p != ('a', 'b')", "datasets.name LIKE ('a')", "tags.t ILIKE ('a')"]
+        {
+            refused(listed, "Expected a quoted string value for");
+        }
+        refused("params.p IN ('a')", "Invalid comparator 'IN'");
+        refused("run_id IN 5", "Expected a quoted string value");
+        refused(&format!("tags.a LIKE '{}'", "x".repeat(501)), "more than 500 bytes");
         refused("params.a > 'x'", "Invalid comparator '>'");
         refused("run_id IN ()", "non-empty list");
         refused("tags.a = 'open", "not quoted");
         refused(&"x = 1 AND ".repeat(200), "Invalid attribute key");
         refused(&format!("run_id IN ({}'x')", "'x',".repeat(1000)), "more than 1000 values");
+        let list = format!("run_id IN ({}'x')", "'x',".repeat(999));
+        refused(&format!("{}{list}", format!("{list} AND ").repeat(10)), "more than 10000 values");
         assert!(RUNS.orders(&vec!["status".to_string(); 21]).is_err() && RUNS.orders(&vec!["status".to_string(); 20]).is_ok());
         refused(&format!("{}status = 'A'", "status = 'A' AND ".repeat(100)), "more than 100");
         assert!(EXPERIMENTS.filter("metrics.a > 1").unwrap_err().message.contains("Valid values are ['attribute', 'tag']"));

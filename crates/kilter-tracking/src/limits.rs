@@ -11,6 +11,9 @@ const TAG_VALUE: usize = 8_000;
 const BATCH: usize = 1_000;
 const BATCH_PAIRS: usize = 100;
 const EXPERIMENTS: usize = 20_000;
+const MANY: usize = 1_000;
+const TEXT: usize = 8_000;
+const DESCRIPTION: usize = 100_000;
 
 pub(crate) fn experiment_name(name: &str) -> Result<()> {
     if name.is_empty() {
@@ -26,6 +29,7 @@ pub(crate) fn experiment_tag(tag: &Pair) -> Result<()> {
 
 /// Where an experiment's artifacts are: a scheme, or a folder of this machine.
 pub(crate) fn artifact_location(location: &str) -> Result<String> {
+    text("artifact_location", location)?;
     if location.contains('?') {
         return Err(Error::invalid("Invalid query string"));
     }
@@ -112,6 +116,23 @@ fn at_most(limit: usize, got: usize, what: &str) -> Result<()> {
         "A batch logging request can contain at most {limit} {what}. Got {got} {what}. Please split up {what} across multiple requests \
          and try again."
     )))
+}
+
+/// How many of something one request may bring.
+pub(crate) fn many<T>(what: &str, list: &[T]) -> Result<()> {
+    if list.len() <= MANY {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("A request can contain at most {MANY} {what}. Got {}. Please split them up across requests.", list.len())))
+}
+
+/// A text that nothing else limits.
+pub(crate) fn text(what: &str, text: &str) -> Result<()> {
+    length(what, TEXT, text)
+}
+
+pub(crate) fn description(text: &str) -> Result<()> {
+    length("description", DESCRIPTION, text)
 }
 
 pub(crate) fn length(what: &str, limit: usize, text: &str) -> Result<()> {

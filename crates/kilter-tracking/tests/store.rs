@@ -9,6 +9,8 @@ use kilter_tracking::{
     Batch, Dataset, DatasetInput, ErrorCode, Metric, ModelOrder, NewExperiment, NewLoggedModel, NewModelVersion, NewRun, Pair, Query, Run,
     RunChange, RunModel, Stage, Status, Tracking, View,
 };
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 
 fn pair(key: &str, value: &str) -> Pair {
     Pair { key: key.into(), value: value.into() }
@@ -480,6 +482,7 @@ async fn a_source_is_below_what_is_named_with_it_and_never_climbs() {
         ("s3://b/%2e%2e/x".into(), "", false),
         ("s3://b/%252e%252e/x".into(), "", false),
         ("file:///etc/passwd".into(), run.as_str(), false),
+        ("FILE:///etc/passwd".into(), "", false),
         ("/etc/passwd".into(), "", false),
         ("models:/m/1".into(), "", true),
         ("models:/m-nope".into(), "", false),
@@ -569,4 +572,240 @@ async fn samples_keep_the_ends_of_every_run() {
         assert!(few.contains(&end), "{end:?} is not in {few:?}");
     }
     assert_eq!(sample((5, 7), 10).await, [(true, 5), (true, 6), (true, 7)]);
+}
+
+/// Comparisons that are well formed or nearly so, of every kind of key, operator and value.
+fn filter() -> impl Strategy<Value = String> {
+    let keys: &[&str] = &[
+        "run_id",
+        "status",
+        "user_id",
+        "start_time",
+        "end_time",
+        "artifact_uri",
+        "name",
+        "experiment_id",
+        "creation_time",
+        "model_id",
+        "model_type",
+        "source_run_id",
+        "creation_timestamp",
+        "version_number",
+        "source_path",
+        "metrics.m",
+        "params.p",
+        "tags.t",
+        "tags.`mlflow.prompt.is_prompt`",
+        "datasets.name",
+        "datasets.context",
+        "attributes.name",
+    ];
+    let ops: &[&str] = &["=", "!=", "<", "<=", ">", ">=", "LIKE", "ILIKE", "IN", "NOT IN", "IS NULL", "IS NOT NULL"];
+    let text = || prop_oneof![9 => "'[a%_\0é]{0,9}'", 1 => Just(format!("'{}'", "%a".repeat(250)))];
+    let list = || {
+        let short = prop::collection::vec("'[a%_]{0,3}'", 1..4).prop_map(|texts| format!("({})", texts.join(", ")));
+        prop_oneof![9 => short, 1 => (900..1100_usize).prop_map(|n| format!("({})", vec!["'1'"; n].join(",")))]
+    };
+    let number = || prop::sample::select(vec!["1", "-1e308", "0.5"]).prop_map(str::to_string);
+    let with = |ops: &'static [&'static str], value: BoxedStrategy<String>| {
+        (prop::sample::select(ops), value).prop_map(|(op, value)| format!("{op} {value}"))
+    };
+    let any = prop_oneof![text(), list(), number(), Just(String::new()), Just("()".to_string())];
+    let condition = prop_oneof![
+        with(&ops[..2], text().boxed()),
+        with(&ops[6..8], text().boxed()),
+        with(&ops[..6], number().boxed()),
+        with(&ops[8..10], list().boxed()),
+        with(&ops[10..], Just(String::new()).boxed()),
+        with(ops, any.boxed()),
+    ];
+    let comparison = (prop::sample::select(keys), condition).prop_map(|(key, condition)| format!("{key} {condition}"));
+    prop::collection::vec(comparison, 1..3).prop_map(|comparisons| comparisons.join(" AND "))
+}
+
+#[test]
+fn a_filter_is_answered_or_refused_and_never_fails_inside() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (_dir, tracking) = runtime.block_on(async {
+        let (dir, tracking) = open().await;
+        run_in(&tracking, 0).await;
+        tracking.create_registered_model("m", "", vec![pair("t", "a")]).await.unwrap();
+        version_of(&tracking, "s3://b/x", "").await.unwrap();
+        tracking.create_logged_model(NewLoggedModel::default()).await.unwrap();
+        (dir, tracking)
+    });
+    let datasets = vec![("d".to_string(), "1".to_string()); 3];
+    let answered = std::cell::Cell::new(0);
+    let mut runner = TestRunner::new(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() });
+    let result = runner.run(&filter(), |filter| {
+        runtime.block_on(async {
+            let query = Query { filter: filter.clone(), max_results: 5, ..Query::default() };
+            let errors = [
+                tracking.search_runs(&[0], &query).await.err(),
+                tracking.search_experiments(&query).await.err(),
+                tracking.search_logged_models(&[0], &query, &[], &datasets).await.err(),
+                tracking.search_registered_models(&query).await.err(),
+                tracking.search_model_versions(&query).await.err(),
+            ];
+            for error in errors {
+                match error {
+                    None => answered.set(answered.get() + 1),
+                    Some(e) => prop_assert_eq!(e.code, ErrorCode::InvalidParameterValue, "{}: {}", filter, e),
+                }
+            }
+            Ok(())
+        })
+    });
+    result.unwrap();
+    assert!(answered.get() > 300, "{} answered: most filters are refused, which says little", answered.get());
+}
+
+#[tokio::test]
+async fn samples_of_a_run_are_no_more_than_was_asked_for_even_at_one_step() {
+    let (_dir, tracking) = open().await;
+    let id = run_in(&tracking, 0).await;
+    tracking.log(id.clone(), metrics((0..1000).map(|at| metric("m", at as f64, at, 0)).collect())).await.unwrap();
+    for most in [1, 2, 7, 999, 1000, 2500] {
+        let points = tracking.metric_samples(&[&id, &id, &id], "m", (0, 0), most).await.unwrap();
+        let times: Vec<i64> = points.into_iter().map(|(_, m)| m.timestamp).collect();
+        assert_eq!(times.len(), most.min(1000));
+        assert!(times.is_sorted_by(|a, b| a < b) && times[0] == 0, "{times:?}");
+        assert_eq!(times.last() == Some(&999), most > 1, "{times:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_made_is_answered_as_it_is_read_afterwards() {
+    let (_dir, tracking) = open().await;
+    let tags = || vec![pair("b", "1"), pair("a", "ä"), pair("b", "2")];
+    let model = tracking.create_registered_model("m", "words", tags()).await.unwrap();
+    assert_eq!(tracking.registered_model("m").await.unwrap(), model);
+    assert_eq!(model.tags, [pair("a", "ä"), pair("b", "2")]);
+    let run = run_in(&tracking, 0).await;
+    let new = NewModelVersion {
+        name: "m".into(),
+        source: format!("RUNS:/{run}/x"),
+        run_id: run.clone(),
+        run_link: "l".into(),
+        description: "d".into(),
+        tags: tags(),
+        ..NewModelVersion::default()
+    };
+    let version = tracking.create_model_version(new).await.unwrap();
+    assert_eq!(tracking.model_version("m", 1).await.unwrap(), version);
+    assert_eq!(version.location, format!("mlflow-artifacts:/0/{run}/artifacts/x"));
+    let many: Vec<Pair> = (0..250).map(|at| pair(&format!("k{at:03}"), "v")).collect();
+    let new = NewLoggedModel {
+        name: "l".into(),
+        model_type: "t".into(),
+        source_run: run,
+        params: many.clone(),
+        tags: tags(),
+        ..NewLoggedModel::default()
+    };
+    let logged = tracking.create_logged_model(new).await.unwrap();
+    assert_eq!(tracking.logged_model(&logged.id).await.unwrap(), logged);
+    assert_eq!(logged.params, many);
+}
+
+#[tokio::test]
+async fn a_version_has_its_own_tags_and_aliases() {
+    let (_dir, tracking) = open().await;
+    for name in ["m", "n"] {
+        tracking.create_registered_model(name, "", Vec::new()).await.unwrap();
+        for at in 1..=3 {
+            let new = NewModelVersion {
+                name: name.into(),
+                source: "s3://b/x".into(),
+                tags: vec![pair("of", &format!("{name}{at}"))],
+                ..NewModelVersion::default()
+            };
+            tracking.create_model_version(new).await.unwrap();
+            tracking.set_alias(name.into(), format!("a{at}"), at).await.unwrap();
+        }
+    }
+    let found = tracking.search_model_versions(&Query { max_results: 9, ..Query::default() }).await.unwrap().items;
+    assert_eq!(found.len(), 6);
+    for version in found {
+        assert_eq!(version.tags, [pair("of", &format!("{}{}", version.name, version.version))]);
+        assert_eq!(version.aliases, [format!("a{}", version.version)]);
+    }
+    let found = tracking.version_by_alias("n", "a2").await.unwrap();
+    assert_eq!((found.version, found.tags, found.aliases), (2, vec![pair("of", "n2")], vec!["a2".to_string()]));
+    assert_eq!(tracking.version_by_alias("n", "none").await.unwrap_err().code, ErrorCode::InvalidParameterValue);
+    assert_eq!(tracking.version_by_alias("none", "a2").await.unwrap_err().code, ErrorCode::ResourceDoesNotExist);
+}
+
+#[tokio::test]
+async fn a_page_of_runs_ends_where_their_datasets_become_too_much() {
+    let (_dir, tracking) = open().await;
+    let input = |digest: &str| {
+        let profile = Some("x".repeat(15 << 20));
+        let dataset = Dataset { name: "d".into(), digest: digest.into(), source: "{}".into(), profile, ..Dataset::default() };
+        vec![DatasetInput { tags: vec![pair("a", "1"), pair("b", "2")], dataset }]
+    };
+    let mut runs = Vec::new();
+    for _ in 0..5 {
+        runs.push(run_in(&tracking, 0).await);
+        tracking.log_inputs(runs[runs.len() - 1].clone(), input("1")).await.unwrap();
+    }
+    let mut query = Query { max_results: 100, order_by: vec!["start_time".into()], ..Query::default() };
+    let mut pages = Vec::new();
+    loop {
+        let page = tracking.search_runs(&[0], &query).await.unwrap();
+        assert!(page.items.iter().all(|run| run.datasets == input("1")));
+        pages.push(page.items.len());
+        query.page_token = page.next;
+        if query.page_token.is_none() {
+            break;
+        }
+    }
+    assert_eq!(pages, [4, 1]);
+    for digest in ["2", "3", "4", "1"] {
+        tracking.log_inputs(runs[0].clone(), input(digest)).await.unwrap();
+    }
+    let refused = tracking.log_inputs(runs[0].clone(), input("5")).await.unwrap_err();
+    assert!(refused.code == ErrorCode::InvalidParameterValue && refused.message.contains("64 MiB"), "{refused}");
+    assert_eq!(tracking.run(&runs[0]).await.unwrap().datasets.len(), 4);
+}
+
+#[tokio::test]
+async fn lists_and_texts_of_a_request_have_limits() {
+    let (_dir, tracking) = open().await;
+    let id = run_in(&tracking, 0).await;
+    tracking.create_registered_model("m", "", Vec::new()).await.unwrap();
+    let pairs = |n: usize| (0..n).map(|at| pair(&format!("k{at}"), "v")).collect::<Vec<_>>();
+    let long = "x".repeat(8001);
+    let new = NewRun { tags: pairs(999), ..NewRun::default() };
+    assert_eq!(tracking.create_run(new.clone()).await.unwrap().tags.len(), 1000);
+    let models = |n: usize| vec![RunModel { model_id: "m-1".into(), step: 0, is_output: true }; n];
+    tracking.log_models(id.clone(), models(1000)).await.unwrap();
+    let inputs = vec![DatasetInput { tags: Vec::new(), dataset: Dataset::default() }; 1001];
+    let version = NewModelVersion { name: "m".into(), source: "s3://b/x".into(), ..NewModelVersion::default() };
+    let errors = [
+        tracking.create_run(NewRun { tags: pairs(1001), ..NewRun::default() }).await.err(),
+        tracking.create_run(NewRun { name: Some(long.clone()), ..NewRun::default() }).await.err(),
+        tracking.create_run(NewRun { user: long.clone(), ..NewRun::default() }).await.err(),
+        tracking.update_run(&id, RunChange { name: Some(long.clone()), ..RunChange::default() }).await.err(),
+        tracking.log_models(id.clone(), models(1001)).await.err(),
+        tracking.log_inputs(id.clone(), inputs).await.err(),
+        tracking.create_logged_model(NewLoggedModel { params: pairs(1001), ..NewLoggedModel::default() }).await.err(),
+        tracking.create_logged_model(NewLoggedModel { model_type: long.clone(), ..NewLoggedModel::default() }).await.err(),
+        tracking.create_registered_model("n", "", pairs(1001)).await.err(),
+        tracking.create_registered_model("n", &"x".repeat(100_001), Vec::new()).await.err(),
+        tracking.create_model_version(NewModelVersion { tags: pairs(1001), ..version.clone() }).await.err(),
+        tracking.create_model_version(NewModelVersion { source: format!("s3://{long}"), ..version.clone() }).await.err(),
+        tracking.create_experiment(NewExperiment { name: "e".into(), tags: pairs(1001), ..NewExperiment::default() }).await.err(),
+        tracking
+            .create_experiment(NewExperiment {
+                name: "e".into(),
+                artifact_location: Some(format!("s3://{long}")),
+                ..NewExperiment::default()
+            })
+            .await
+            .err(),
+    ];
+    for (at, error) in errors.into_iter().enumerate() {
+        assert_eq!(error.map(|e| e.code), Some(ErrorCode::InvalidParameterValue), "{at}");
+    }
 }

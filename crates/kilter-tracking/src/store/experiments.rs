@@ -3,7 +3,7 @@
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite};
 
-use super::search::{self, in_list, listed};
+use super::search::{self, listed};
 use super::writer::Writer;
 use super::{Tracking, now, own_location};
 use crate::error::{Error, ErrorCode, Result};
@@ -21,6 +21,7 @@ impl Tracking {
     /// When the name is taken, by a deleted one too, or something is not as it must be.
     pub async fn create_experiment(&self, new: NewExperiment) -> Result<i64> {
         limits::experiment_name(&new.name)?;
+        limits::many("tags", &new.tags)?;
         new.tags.iter().try_for_each(limits::experiment_tag)?;
         let location = new.artifact_location.as_deref().filter(|l| !l.is_empty()).map(limits::artifact_location).transpose()?;
         self.write(move |w| Box::pin(async move { w.create_experiment(new, location).await })).await
@@ -69,8 +70,7 @@ impl Tracking {
             sql.push("e.created DESC, ");
         }
         sql.push("e.id LIMIT ").push_bind(query.max_results as i64 + 1).push(" OFFSET ").push_bind(from);
-        let ids: Vec<i64> = sql.build_query_scalar().fetch_all(self.readers()).await?;
-        let page = pages.cut(ids, from, query.max_results);
+        let page = pages.cut(self.numbers(sql).await?, from, query.max_results);
         Ok(Page { items: self.experiments(&page.items).await?, next: page.next })
     }
 
@@ -152,16 +152,10 @@ impl Tracking {
         let mut found = Vec::with_capacity(ids.len());
         for chunk in ids.chunks(search::CHUNK) {
             let ids = listed(chunk);
-            let sql =
-                QueryBuilder::<Sqlite>::new(COLUMNS).push(" WHERE id IN ").push(in_list(&ids)).build().fetch_all(self.readers()).await?;
-            found.extend(sql.iter().map(read).collect::<Result<Vec<_>>>()?);
-            let tags = "SELECT experiment, key, value FROM experiment_tags WHERE experiment IN ";
-            let tags = QueryBuilder::<Sqlite>::new(tags)
-                .push(in_list(&ids))
-                .push(" ORDER BY experiment, key")
-                .build()
-                .fetch_all(self.readers())
-                .await?;
+            let rows = self.rows(QueryBuilder::new(format!("{COLUMNS} WHERE id IN ({ids})"))).await?;
+            found.extend(rows.iter().map(read).collect::<Result<Vec<_>>>()?);
+            let tags = format!("SELECT experiment, key, value FROM experiment_tags WHERE experiment IN ({ids}) ORDER BY experiment, key");
+            let tags = self.rows(QueryBuilder::new(tags)).await?;
             let at: std::collections::HashMap<i64, usize> =
                 found.iter().enumerate().map(|(at, e): (usize, &Experiment)| (e.id, at)).collect();
             for row in &tags {

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 
+use sqlx::query_builder::Separated;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite};
 
 use super::runs::{made_up_name, new_id, number, stored};
 use super::search::{self, in_list, listed};
 use super::writer::Writer;
-use super::{Tracking, now};
+use super::{Tracking, now, settled};
 use crate::error::{Error, Result};
 use crate::grammar::{Kind, LOGGED_MODELS};
 use crate::limits;
@@ -31,11 +32,14 @@ impl Tracking {
             let message = format!("Invalid model name '{}'. Names cannot contain any of / : . % \" '", new.name);
             return Err(Error::invalid(message));
         }
+        for (what, text) in [("name", &new.name), ("model_type", &new.model_type), ("source_run_id", &new.source_run)] {
+            limits::text(what, text)?;
+        }
+        limits::many("params", &new.params)?;
+        limits::many("tags", &new.tags)?;
         new.tags.iter().chain(&new.params).try_for_each(pair)?;
         let id = format!("m-{}", new_id());
-        let model_id = id.clone();
-        self.write(move |w| Box::pin(async move { w.create_logged_model(model_id, new).await })).await?;
-        self.logged_model(&id).await
+        self.write(move |w| Box::pin(async move { w.create_logged_model(id, new).await })).await
     }
 
     /// A logged model that is not deleted.
@@ -84,8 +88,7 @@ impl Tracking {
             }
         }
         sql.push("l.created DESC, l.id DESC LIMIT ").push_bind(query.max_results as i64 + 1).push(" OFFSET ").push_bind(from);
-        let ids: Vec<i64> = sql.build_query_scalar().fetch_all(self.readers()).await?;
-        let page = pages.cut(ids, from, query.max_results);
+        let page = pages.cut(self.numbers(sql).await?, from, query.max_results);
         Ok(Page { items: self.logged_models(&page.items).await?, next: page.next })
     }
 
@@ -128,6 +131,7 @@ impl Tracking {
     /// # Errors
     /// When it is missing or a tag is not as it must be.
     pub async fn set_logged_model_tags(&self, model_id: String, tags: Vec<Pair>) -> Result<()> {
+        limits::many("tags", &tags)?;
         tags.iter().try_for_each(pair)?;
         self.write(move |w| {
             Box::pin(async move {
@@ -143,6 +147,7 @@ impl Tracking {
     /// # Errors
     /// When it is missing or a param is not as it must be.
     pub async fn log_logged_model_params(&self, model_id: String, params: Vec<Pair>) -> Result<()> {
+        limits::many("params", &params)?;
         params.iter().try_for_each(pair)?;
         self.write(move |w| {
             Box::pin(async move {
@@ -175,7 +180,7 @@ impl Tracking {
         let mut found: HashMap<i64, LoggedModel> = HashMap::with_capacity(ids.len());
         for chunk in ids.chunks(search::CHUNK) {
             let ids = in_list(&listed(chunk));
-            let rows = |text: String| async move { sqlx::query(sqlx::AssertSqlSafe(text)).fetch_all(self.readers()).await };
+            let rows = |text: String| self.rows(QueryBuilder::new(text));
             for row in rows(format!("{COLUMNS} WHERE l.id IN {ids}")).await? {
                 found.insert(row.try_get(0)?, read(&row)?);
             }
@@ -209,24 +214,33 @@ impl Tracking {
 }
 
 impl Writer {
-    async fn create_logged_model(&mut self, model_id: String, new: NewLoggedModel) -> Result<()> {
+    async fn create_logged_model(&mut self, id: String, new: NewLoggedModel) -> Result<LoggedModel> {
         self.active_experiment(new.experiment).await?;
         let sql = "SELECT artifact_location FROM experiments WHERE id = $1";
         let location: String = sqlx::query_scalar(sql).bind(new.experiment).fetch_one(&mut self.connection).await?;
         let sql = "INSERT INTO logged_models (model_id, experiment, name, model_type, source_run_id, status, stage, created, updated, artifact_uri)
                    VALUES ($1, $2, $3, $4, $5, $6, 'active', $7, $7, $8) RETURNING id";
-        let query = sqlx::query_scalar(sql)
-            .bind(&model_id)
-            .bind(new.experiment)
-            .bind(&new.name)
-            .bind(&new.model_type)
-            .bind(&new.source_run)
-            .bind(ModelStatus::Pending.as_str())
-            .bind(now())
-            .bind(format!("{location}/models/{model_id}/artifacts"));
-        let id: i64 = query.fetch_one(&mut self.connection).await?;
-        self.set_model_pairs("logged_model_params", id, &new.params).await?;
-        self.set_model_pairs("logged_model_tags", id, &new.tags).await
+        let created = now();
+        let model = LoggedModel {
+            artifact_uri: format!("{location}/models/{id}/artifacts"),
+            id,
+            experiment: new.experiment,
+            name: new.name,
+            model_type: new.model_type,
+            source_run: new.source_run,
+            status: ModelStatus::Pending,
+            created,
+            updated: created,
+            params: settled(new.params),
+            tags: settled(new.tags),
+            metrics: Vec::new(),
+        };
+        let query = sqlx::query_scalar(sql).bind(&model.id).bind(model.experiment).bind(&model.name).bind(&model.model_type);
+        let query = query.bind(&model.source_run).bind(model.status.as_str()).bind(created).bind(&model.artifact_uri);
+        let number: i64 = query.fetch_one(&mut self.connection).await?;
+        self.set_model_pairs("logged_model_params", number, &model.params).await?;
+        self.set_model_pairs("logged_model_tags", number, &model.tags).await?;
+        Ok(model)
     }
 
     async fn logged_model(&mut self, model_id: &str) -> Result<i64> {
@@ -237,13 +251,12 @@ impl Writer {
 
     /// Sets pairs of a model in one of the tables that hold them.
     pub async fn set_model_pairs(&mut self, table: &'static str, model: i64, pairs: &[Pair]) -> Result<()> {
-        for pair in pairs {
-            let mut sql = QueryBuilder::<Sqlite>::new("INSERT INTO ");
-            sql.push(table).push(" (model, key, value) VALUES (").push_bind(model).push(", ").push_bind(&pair.key);
-            sql.push(", ").push_bind(&pair.value).push(") ON CONFLICT (model, key) DO UPDATE SET value = excluded.value");
-            sql.build().execute(&mut self.connection).await?;
-        }
-        Ok(())
+        let into = format!("INSERT INTO {table} (model, key, value)");
+        let conflict = "ON CONFLICT (model, key) DO UPDATE SET value = excluded.value";
+        let bind = |row: &mut Separated<'_, Sqlite, &'static str>, pair: &Pair| {
+            row.push_bind(model).push_bind(&pair.key).push_bind(&pair.value);
+        };
+        self.insert(&into, pairs, conflict, bind).await
     }
 
     /// Those metrics that are of models, with the models' numbers.

@@ -7,21 +7,33 @@ mod runs;
 mod search;
 mod writer;
 
+use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use sqlx::Connection;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+};
+use sqlx::{Connection, QueryBuilder, Sqlite};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::artifacts::Artifacts;
 use crate::error::{Error, ErrorCode, Result};
+use crate::model::Pair;
 use writer::{Job, Writer};
 
 const READERS: u32 = 4;
+/// A statement that reads is stopped after so long: nobody waits for it any more, and it keeps a reader from others.
+const READING: Duration = Duration::from_secs(20);
+/// How long a request waits for a reader.
+const ACQUIRE: Duration = Duration::from_secs(30);
+/// How often a statement's time is looked at, in instructions of the database; one may be the comparison of a long text.
+const INSTRUCTIONS: i32 = 1000;
+/// How long the end waits for what is still being read.
+const CLOSING: Duration = Duration::from_secs(5);
 /// Writes that wait for their turn at most; others are told to come again.
 const QUEUE: usize = 4096;
 /// Another process may hold the file's lock for so long.
@@ -64,8 +76,7 @@ impl Tracking {
             .pragma("case_sensitive_like", "ON");
         let mut connection = SqliteConnection::connect_with(&options.clone().journal_mode(SqliteJournalMode::Wal)).await?;
         migrate(&mut connection, &file).await?;
-        let readers = SqlitePoolOptions::new().max_connections(READERS).acquire_timeout(Duration::from_secs(30));
-        let readers = readers.connect_with(options).await?;
+        let readers = readers(READING).connect_with(options).await?;
         let (jobs, queue) = mpsc::channel(QUEUE);
         let writer = tokio::spawn(Writer::new(connection).run(queue));
         Ok(Tracking(Arc::new(Shared { readers, jobs, writer: std::sync::Mutex::new(Some(writer)), artifacts, lock })))
@@ -76,14 +87,16 @@ impl Tracking {
         &self.0.artifacts
     }
 
-    /// Ends all connections once every write that was accepted is in the file; later ones are refused.
+    /// Ends all connections once every write that was accepted is in the file; later ones are refused. What is still being read has some seconds to end.
     pub async fn close(&self) {
         let writer = self.0.writer.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         if let Some(writer) = writer {
             let _ = self.0.jobs.send(Job::End).await;
             let _ = writer.await;
         }
-        self.0.readers.close().await;
+        if tokio::time::timeout(CLOSING, self.0.readers.close()).await.is_err() {
+            tracing::warn!("the tracking store was closed while something was being read");
+        }
         // Closing the file is not enough: a process being started by this one may hold a copy of it for a moment.
         let _ = self.0.lock.unlock();
     }
@@ -91,6 +104,42 @@ impl Tracking {
     fn readers(&self) -> &SqlitePool {
         &self.0.readers
     }
+
+    /// Rows of a statement that hardly comes again: it takes no place among those that are kept prepared.
+    async fn rows(&self, mut sql: QueryBuilder<Sqlite>) -> Result<Vec<SqliteRow>> {
+        Ok(sql.build().persistent(false).fetch_all(self.readers()).await?)
+    }
+
+    /// Numbers that such a statement finds.
+    async fn numbers(&self, mut sql: QueryBuilder<Sqlite>) -> Result<Vec<i64>> {
+        Ok(sql.build_query_scalar().persistent(false).fetch_all(self.readers()).await?)
+    }
+}
+
+/// Connections that read. A reader is taken for one statement, whose time begins with that.
+fn readers(limit: Duration) -> SqlitePoolOptions {
+    let options = SqlitePoolOptions::new().max_connections(READERS).acquire_timeout(ACQUIRE);
+    // Setting the limit speaks to the connection, which tests it as well.
+    let options = options.test_before_acquire(false);
+    let options = options.after_connect(move |connection, _| Box::pin(limit_statement(connection, limit)));
+    options.before_acquire(move |connection, _| {
+        Box::pin(async move {
+            limit_statement(connection, limit).await?;
+            Ok(true)
+        })
+    })
+}
+
+async fn limit_statement(connection: &mut SqliteConnection, limit: Duration) -> sqlx::Result<()> {
+    let began = Instant::now();
+    connection.lock_handle().await?.set_progress_handler(INSTRUCTIONS, move || began.elapsed() < limit);
+    Ok(())
+}
+
+/// Pairs as they are once all are set: by name, of each name the last.
+fn settled(pairs: Vec<Pair>) -> Vec<Pair> {
+    let last: BTreeMap<String, String> = pairs.into_iter().map(|p| (p.key, p.value)).collect();
+    last.into_iter().map(|(key, value)| Pair { key, value }).collect()
 }
 
 fn lock(dir: &Path) -> Result<File> {
@@ -139,4 +188,39 @@ fn own_location(experiment: i64) -> String {
 /// Milliseconds UTC.
 fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENDLESS: &str = "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT COUNT(*) FROM n";
+
+    #[tokio::test]
+    async fn a_statement_that_takes_too_long_is_stopped_and_its_reader_reads_on() {
+        let options = SqliteConnectOptions::new().in_memory(true);
+        let pool = readers(Duration::from_millis(100)).max_connections(1).connect_with(options).await.unwrap();
+        for _ in 0..3 {
+            let stopped = Error::from(sqlx::query(ENDLESS).fetch_all(&pool).await.unwrap_err());
+            assert_eq!(stopped.code, ErrorCode::TemporarilyUnavailable, "{stopped}");
+            assert_eq!(sqlx::query_scalar::<_, i64>("SELECT 7").fetch_one(&pool).await.unwrap(), 7);
+        }
+        let abandoned = tokio::spawn({
+            let pool = pool.clone();
+            async move { sqlx::query(ENDLESS).fetch_all(&pool).await }
+        });
+        tokio::task::yield_now().await;
+        abandoned.abort();
+        assert_eq!(sqlx::query_scalar::<_, i64>("SELECT 7").fetch_one(&pool).await.unwrap(), 7);
+    }
+
+    #[tokio::test]
+    async fn the_end_does_not_wait_for_a_reader_that_nobody_gives_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let tracking = Tracking::open(dir.path()).await.unwrap();
+        let held = tracking.readers().acquire().await.unwrap();
+        tracking.close().await;
+        assert_eq!(Error::from(tracking.readers().acquire().await.unwrap_err()).code, ErrorCode::TemporarilyUnavailable);
+        drop(held);
+    }
 }

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 
+use sqlx::query_builder::Separated;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite};
 
 use super::search::{self, PROMPT, in_list, listed};
 use super::writer::Writer;
-use super::{Tracking, now};
+use super::{Tracking, now, settled};
 use crate::artifacts::ArtifactPath;
 use crate::error::{Error, ErrorCode, Result};
 use crate::grammar::{Kind, MODEL_VERSIONS, REGISTERED_MODELS};
@@ -26,19 +27,22 @@ impl Tracking {
     /// When it is taken, or something is not as it must be.
     pub async fn create_registered_model(&self, name: &str, description: &str, tags: Vec<Pair>) -> Result<RegisteredModel> {
         model_name(name)?;
+        limits::description(description)?;
+        limits::many("tags", &tags)?;
         tags.iter().try_for_each(tag)?;
         let new = (name.to_string(), description.to_string());
         self.write(move |w| {
             Box::pin(async move {
-                let (name, description) = new;
+                let ((name, description), created) = (new, now());
                 w.free_model_name(&name).await?;
                 let sql = "INSERT INTO registered_models (name, description, created, updated) VALUES ($1, $2, $3, $3) RETURNING id";
-                let id: i64 = sqlx::query_scalar(sql).bind(&name).bind(&description).bind(now()).fetch_one(&mut w.connection).await?;
-                w.set_model_pairs("registered_model_tags", id, &tags).await
+                let id: i64 = sqlx::query_scalar(sql).bind(&name).bind(&description).bind(created).fetch_one(&mut w.connection).await?;
+                let tags = settled(tags);
+                w.set_model_pairs("registered_model_tags", id, &tags).await?;
+                Ok(RegisteredModel { name, description, created, updated: created, tags, aliases: Vec::new(), latest: Vec::new() })
             })
         })
-        .await?;
-        self.registered_model(name).await
+        .await
     }
 
     /// A registered model with its aliases and the newest version of each stage.
@@ -62,6 +66,7 @@ impl Tracking {
         description: Option<String>,
     ) -> Result<RegisteredModel> {
         new_name.as_deref().map(model_name).transpose()?;
+        description.as_deref().map(limits::description).transpose()?;
         let (old, new, words) = (name.to_string(), new_name.clone(), description);
         self.write(move |w| {
             Box::pin(async move {
@@ -123,8 +128,7 @@ impl Tracking {
             search::order_registry(&mut sql, "m", &order);
         }
         sql.push("m.name LIMIT ").push_bind(query.max_results as i64 + 1).push(" OFFSET ").push_bind(from);
-        let ids: Vec<i64> = sql.build_query_scalar().fetch_all(self.readers()).await?;
-        let page = pages.cut(ids, from, query.max_results);
+        let page = pages.cut(self.numbers(sql).await?, from, query.max_results);
         let mut items = self.registered_models(&page.items).await?;
         // Newest first, as MLflow's server lists them in searches.
         items.iter_mut().for_each(|model| model.latest.sort_by_key(|v| std::cmp::Reverse(v.version)));
@@ -214,10 +218,16 @@ impl Tracking {
     /// # Errors
     /// When the model or the alias is missing.
     pub async fn version_by_alias(&self, name: &str, alias: &str) -> Result<ModelVersion> {
-        let model = self.registered_model(name).await?;
-        let found = model.aliases.iter().find(|(known, _)| known == alias).map(|(_, version)| *version);
-        let version = found.ok_or_else(|| Error::invalid(format!("Registered model alias {alias} not found.")))?;
-        self.model_version(name, version).await
+        let mut sql = QueryBuilder::<Sqlite>::new(VERSIONS);
+        sql.push(" JOIN registered_model_aliases a ON a.model = v.model AND a.version = v.version WHERE m.name = ").push_bind(name);
+        sql.push(" AND a.alias = ").push_bind(alias);
+        if let Some(version) = self.versions(sql).await?.pop() {
+            return Ok(version);
+        }
+        let known: Option<i64> =
+            sqlx::query_scalar("SELECT id FROM registered_models WHERE name = $1").bind(name).fetch_optional(self.readers()).await?;
+        known.ok_or_else(|| no_model(name))?;
+        Err(Error::invalid(format!("Registered model alias {alias} not found.")))
     }
 
     /// Makes a version of a registered model.
@@ -225,7 +235,13 @@ impl Tracking {
     /// # Errors
     /// When the model is missing, or the source is one that this server may not vouch for.
     pub async fn create_model_version(&self, mut new: NewModelVersion) -> Result<ModelVersion> {
+        for (what, text) in [("source", &new.source), ("run_id", &new.run_id), ("run_link", &new.run_link), ("model_id", &new.model_id)] {
+            limits::text(what, text)?;
+        }
+        limits::description(&new.description)?;
+        limits::many("tags", &new.tags)?;
         new.tags.iter().try_for_each(tag)?;
+        new.source = plain_scheme(&new.source);
         let location = self.location_of(&new).await?;
         if new.run_id.is_empty() {
             // The run that made the logged model is the run that made the version.
@@ -235,25 +251,38 @@ impl Tracking {
                 new.run_id = self.logged_model(model).await?.source_run;
             }
         }
-        let name = new.name.clone();
-        let version = self
-            .write(move |w| {
-                Box::pin(async move {
-                    let id = w.registered_model(&new.name).await?;
-                    let sql = "SELECT COALESCE(MAX(version), 0) + 1 FROM model_versions WHERE model = $1";
-                    let version: i64 = sqlx::query_scalar(sql).bind(id).fetch_one(&mut w.connection).await?;
-                    let sql =
-                        "INSERT INTO model_versions (model, version, source, location, run_id, run_link, description, stage, created, updated)
-                         VALUES ($1, $2, $3, $4, $5, $6, $7, 'None', $8, $8)";
-                    let query = sqlx::query(sql).bind(id).bind(version).bind(&new.source).bind(&location).bind(&new.run_id);
-                    query.bind(&new.run_link).bind(&new.description).bind(now()).execute(&mut w.connection).await?;
-                    w.set_version_tags(id, version, &new.tags).await?;
-                    w.touch_model(id).await?;
-                    Ok(version)
-                })
+        self.write(move |w| {
+            Box::pin(async move {
+                let id = w.registered_model(&new.name).await?;
+                let sql = "SELECT COALESCE(MAX(version), 0) + 1 FROM model_versions WHERE model = $1";
+                let version: i64 = sqlx::query_scalar(sql).bind(id).fetch_one(&mut w.connection).await?;
+                let created = now();
+                let made = ModelVersion {
+                    name: new.name,
+                    version,
+                    source: new.source,
+                    location,
+                    run_id: new.run_id,
+                    run_link: new.run_link,
+                    description: new.description,
+                    stage: STAGES[0].into(),
+                    created,
+                    updated: created,
+                    tags: settled(new.tags),
+                    aliases: Vec::new(),
+                };
+                let sql =
+                    "INSERT INTO model_versions (model, version, source, location, run_id, run_link, description, stage, created, updated)
+                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9)";
+                let query = sqlx::query(sql).bind(id).bind(version).bind(&made.source).bind(&made.location).bind(&made.run_id);
+                let query = query.bind(&made.run_link).bind(&made.description).bind(&made.stage).bind(created);
+                query.execute(&mut w.connection).await?;
+                w.set_version_tags(id, version, &made.tags).await?;
+                w.touch_model(id).await?;
+                Ok(made)
             })
-            .await?;
-        self.model_version(&name, version).await
+        })
+        .await
     }
 
     /// Where the files of a version to be made are, once its source has been looked at.
@@ -330,6 +359,7 @@ impl Tracking {
     /// # Errors
     /// When it is missing.
     pub async fn describe_version(&self, name: &str, version: i64, description: String) -> Result<ModelVersion> {
+        limits::description(&description)?;
         let model = name.to_string();
         self.write(move |w| {
             Box::pin(async move {
@@ -421,29 +451,36 @@ impl Tracking {
     }
 
     /// Versions in the order of `sql`, which begins with [`VERSIONS`].
-    async fn versions(&self, mut sql: QueryBuilder<Sqlite>) -> Result<Vec<ModelVersion>> {
-        let rows = sql.build().fetch_all(self.readers()).await?;
+    async fn versions(&self, sql: QueryBuilder<Sqlite>) -> Result<Vec<ModelVersion>> {
+        let rows = self.rows(sql).await?;
         let mut found = Vec::with_capacity(rows.len());
         let mut at: HashMap<(i64, i64), usize> = HashMap::with_capacity(rows.len());
         for row in &rows {
             at.insert((row.try_get(0)?, row.try_get(1)?), found.len());
             found.push(read(row)?);
         }
+        let numbers = Vec::from_iter(at.keys().copied());
+        for chunk in numbers.chunks(search::CHUNK) {
+            let wanted: Vec<String> = chunk.iter().map(|(model, version)| format!("({model},{version})")).collect();
+            // The order of the join is said, so that tags of other versions of the model are not read.
+            let tags = format!(
+                "WITH wanted (model, version) AS (VALUES {}) SELECT t.model, t.version, t.key, t.value FROM wanted w
+                 CROSS JOIN model_version_tags t ON t.model = w.model AND t.version = w.version ORDER BY t.model, t.version, t.key",
+                wanted.join(",")
+            );
+            for row in self.rows(QueryBuilder::new(tags)).await? {
+                if let Some(at) = at.get(&(row.try_get(0)?, row.try_get(1)?)) {
+                    found[*at].tags.push(Pair { key: row.try_get(2)?, value: row.try_get(3)? });
+                }
+            }
+        }
         let mut models: Vec<i64> = at.keys().map(|(model, _)| *model).collect();
         models.sort_unstable();
         models.dedup();
         for chunk in models.chunks(search::CHUNK) {
             let ids = in_list(&listed(chunk));
-            let rows = |text: String| async move { sqlx::query(sqlx::AssertSqlSafe(text)).fetch_all(self.readers()).await };
-            let tags =
-                format!("SELECT model, version, key, value FROM model_version_tags WHERE model IN {ids} ORDER BY model, version, key");
-            for row in rows(tags).await? {
-                if let Some(at) = at.get(&(row.try_get(0)?, row.try_get(1)?)) {
-                    found[*at].tags.push(Pair { key: row.try_get(2)?, value: row.try_get(3)? });
-                }
-            }
             let aliases = format!("SELECT model, version, alias FROM registered_model_aliases WHERE model IN {ids} ORDER BY model, alias");
-            for row in rows(aliases).await? {
+            for row in self.rows(QueryBuilder::new(aliases)).await? {
                 if let Some(at) = at.get(&(row.try_get(0)?, row.try_get(1)?)) {
                     found[*at].aliases.push(row.try_get(2)?);
                 }
@@ -457,7 +494,7 @@ impl Tracking {
         let mut found: HashMap<i64, RegisteredModel> = HashMap::with_capacity(ids.len());
         for chunk in ids.chunks(search::CHUNK) {
             let ids = in_list(&listed(chunk));
-            let rows = |text: String| async move { sqlx::query(sqlx::AssertSqlSafe(text)).fetch_all(self.readers()).await };
+            let rows = |text: String| self.rows(QueryBuilder::new(text));
             let mut by_name: HashMap<String, i64> = HashMap::new();
             for row in rows(format!("SELECT id, name, description, created, updated FROM registered_models WHERE id IN {ids}")).await? {
                 let model = RegisteredModel {
@@ -521,12 +558,12 @@ impl Writer {
     }
 
     async fn set_version_tags(&mut self, model: i64, version: i64, tags: &[Pair]) -> Result<()> {
-        for tag in tags {
-            let sql = "INSERT INTO model_version_tags (model, version, key, value) VALUES ($1, $2, $3, $4)
-                       ON CONFLICT (model, version, key) DO UPDATE SET value = excluded.value";
-            sqlx::query(sql).bind(model).bind(version).bind(&tag.key).bind(&tag.value).execute(&mut self.connection).await?;
-        }
-        Ok(())
+        let into = "INSERT INTO model_version_tags (model, version, key, value)";
+        let conflict = "ON CONFLICT (model, version, key) DO UPDATE SET value = excluded.value";
+        let bind = |row: &mut Separated<'_, Sqlite, &'static str>, tag: &Pair| {
+            row.push_bind(model).push_bind(version).push_bind(&tag.key).push_bind(&tag.value);
+        };
+        self.insert(into, tags, conflict, bind).await
     }
 
     async fn touch_model(&mut self, id: i64) -> Result<()> {
@@ -572,6 +609,15 @@ fn stage(word: &str) -> Result<&'static str> {
         .into_iter()
         .find(|s| s.eq_ignore_ascii_case(word))
         .ok_or_else(|| Error::invalid(format!("Invalid Model Version stage: {word}. Value must be one of {}.", STAGES.join(", "))))
+}
+
+/// A source with its scheme in small letters: `FILE:` is no less a file.
+fn plain_scheme(source: &str) -> String {
+    match source.split_once(':') {
+        // One letter is a drive.
+        Some((scheme, rest)) if scheme.len() > 1 && !scheme.contains('/') => format!("{}:{rest}", scheme.to_ascii_lowercase()),
+        _ => source.to_string(),
+    }
 }
 
 /// Whether a source has parts that lead upwards, plain or encoded.

@@ -1,14 +1,15 @@
 //! Runs and what they log.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 
+use sqlx::query_builder::Separated;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite};
 
 use super::search::{self, in_list, listed};
 use super::writer::{RunKey, Writer, no_run};
-use super::{Tracking, now};
+use super::{Tracking, now, settled};
 use crate::error::{Error, Result};
 use crate::grammar::RUNS;
 use crate::limits;
@@ -17,8 +18,12 @@ use crate::page::Pages;
 
 /// The tag that says a run's name once more.
 const RUN_NAME: &str = "mlflow.runName";
-/// Rows of one INSERT: two sizes, so that the database has few statements to prepare.
-const MANY: usize = 100;
+/// Tags of one batch, as which those of a new run are looked at.
+const TAGS: usize = 100;
+/// Bytes of datasets in one answer, and of one run, at most.
+const DATASETS: i64 = 64 << 20;
+const DATASET_BYTES: &str = "octet_length(d.name) + octet_length(d.digest) + octet_length(d.source_type) + octet_length(d.source) \
+                             + COALESCE(octet_length(d.schema), 0) + COALESCE(octet_length(d.profile), 0)";
 /// What one answer of a history holds at most.
 const HISTORY: usize = 25_000;
 
@@ -45,15 +50,17 @@ impl Tracking {
         if tagged.is_none() {
             new.tags.push(Pair { key: RUN_NAME.into(), value: name.clone() });
         }
-        // Creation takes any number of tags, a batch does not.
-        for chunk in new.tags.chunks_mut(MANY) {
+        limits::text("run_name", &name)?;
+        limits::text("user_id", &new.user)?;
+        limits::many("tags", &new.tags)?;
+        // Creation takes more tags than a batch does.
+        for chunk in new.tags.chunks_mut(TAGS) {
             let tags = limits::batch(Batch { tags: chunk.to_vec(), ..Batch::default() })?.tags;
             chunk.clone_from_slice(&tags);
         }
         let id = new.id.take().unwrap_or_else(new_id);
-        let tags: BTreeMap<String, String> = new.tags.iter().map(|t| (t.key.clone(), t.value.clone())).collect();
+        let tags = settled(new.tags.clone());
         let info = self.write(move |w| Box::pin(async move { w.create_run(id, name, new).await })).await?;
-        let tags = tags.into_iter().map(|(key, value)| Pair { key, value }).collect();
         Ok(Run { info, metrics: Vec::new(), params: Vec::new(), tags, datasets: Vec::new(), models: Vec::new() })
     }
 
@@ -108,8 +115,12 @@ impl Tracking {
             sql.push(", ");
         }
         sql.push("r.start_time DESC, r.run_id LIMIT ").push_bind(query.max_results as i64 + 1).push(" OFFSET ").push_bind(from);
-        let ids: Vec<i64> = sql.build_query_scalar().fetch_all(self.readers()).await?;
-        let page = pages.cut(ids, from, query.max_results);
+        let mut page = pages.cut(self.numbers(sql).await?, from, query.max_results);
+        let fitting = self.fitting(&page.items).await?;
+        if fitting < page.items.len() {
+            page.items.truncate(fitting);
+            page.next = Some(pages.token(from + fitting as i64));
+        }
         Ok(Page { items: self.runs(&page.items).await?, next: page.next })
     }
 
@@ -118,6 +129,7 @@ impl Tracking {
     /// # Errors
     /// When it is missing or deleted.
     pub async fn update_run(&self, run_id: &str, change: RunChange) -> Result<RunInfo> {
+        change.name.as_deref().map(|name| limits::text("run_name", name)).transpose()?;
         let id = run_id.to_string();
         self.write(move |w| Box::pin(async move { w.update_run(&id, change).await })).await?;
         self.run_info(run_id).await
@@ -172,7 +184,10 @@ impl Tracking {
     /// # Errors
     /// When the run is missing or deleted, or something is not as it must be.
     pub async fn log_inputs(&self, run_id: String, inputs: Vec<DatasetInput>) -> Result<()> {
+        limits::many("datasets", &inputs)?;
         for DatasetInput { dataset, tags } in &inputs {
+            limits::many("tags", tags)?;
+            limits::text("source_type", &dataset.source_type)?;
             limits::length("name", 500, &dataset.name)?;
             limits::length("digest", 36, &dataset.digest)?;
             limits::length("source", (64 << 10) - 1, &dataset.source)?;
@@ -189,17 +204,18 @@ impl Tracking {
     /// Notes which models a run read or made.
     ///
     /// # Errors
-    /// When the run is missing or deleted.
+    /// When the run is missing or deleted, or there are too many.
     pub async fn log_models(&self, run_id: String, models: Vec<RunModel>) -> Result<()> {
+        limits::many("models", &models)?;
+        models.iter().try_for_each(|model| limits::text("model_id", &model.model_id))?;
         self.write(move |w| {
             Box::pin(async move {
                 let run = w.active_run(&run_id).await?;
-                for model in models {
-                    let sql = "INSERT INTO run_models (run, is_output, model_id, step) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING";
-                    let query = sqlx::query(sql).bind(run.id).bind(i64::from(model.is_output)).bind(&model.model_id).bind(model.step);
-                    query.execute(&mut w.connection).await?;
-                }
-                Ok(())
+                let into = "INSERT INTO run_models (run, is_output, model_id, step)";
+                let bind = |row: &mut Separated<'_, Sqlite, &'static str>, model: &RunModel| {
+                    row.push_bind(run.id).push_bind(i64::from(model.is_output)).push_bind(&model.model_id).push_bind(model.step);
+                };
+                w.insert(into, &models, "ON CONFLICT DO NOTHING", bind).await
             })
         })
         .await
@@ -223,40 +239,49 @@ impl Tracking {
     }
 
     /// Points of a metric of several runs between two steps (included), each run by (step, timestamp, value): all, or those of so many steps at even distances
-    /// and of each run's first and last one. Runs that are missing have none.
+    /// and of each run's first and last one. Of one run there are so many points at most, its first and its last among them; runs that are missing have none.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn metric_samples(&self, run_ids: &[&str], key: &str, steps: (i64, i64), max_steps: usize) -> Result<Vec<(String, Metric)>> {
-        let (mut numbers, mut all, mut ends) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
+    pub async fn metric_samples(&self, run_ids: &[&str], key: &str, steps: (i64, i64), most: usize) -> Result<Vec<(String, Metric)>> {
         let key_sql = "SELECT id FROM keys WHERE name = $1";
         let number: Option<i64> = sqlx::query_scalar(key_sql).bind(key).fetch_optional(self.readers()).await?;
-        for run_id in run_ids {
+        let Some(number) = number else { return Ok(Vec::new()) };
+        let (mut runs, mut all, mut ends, mut seen) = (Vec::new(), BTreeSet::new(), BTreeSet::new(), HashSet::new());
+        for run_id in run_ids.iter().filter(|id| seen.insert(**id)) {
             let run: Option<i64> =
                 sqlx::query_scalar("SELECT id FROM runs WHERE run_id = $1").bind(*run_id).fetch_optional(self.readers()).await?;
-            let (Some(run), Some(number)) = (run, number) else { continue };
-            let sql = "SELECT DISTINCT step FROM metrics WHERE run = $1 AND key = $2 AND step BETWEEN $3 AND $4 ORDER BY step";
-            let query = sqlx::query_scalar(sql).bind(run).bind(number).bind(steps.0).bind(steps.1);
-            let known: Vec<i64> = query.fetch_all(self.readers()).await?;
-            ends.extend(known.first().into_iter().chain(known.last()));
-            all.extend(known);
-            numbers.push((*run_id, run, number));
+            let Some(run) = run else { continue };
+            let sql =
+                "SELECT step, COUNT(*) FROM metrics WHERE run = $1 AND key = $2 AND step BETWEEN $3 AND $4 GROUP BY step ORDER BY step";
+            let query = sqlx::query_as(sql).bind(run).bind(number).bind(steps.0).bind(steps.1);
+            let known: Vec<(i64, i64)> = query.fetch_all(self.readers()).await?;
+            ends.extend(known.first().into_iter().chain(known.last()).map(|(step, _)| *step));
+            all.extend(known.iter().map(|(step, _)| *step));
+            runs.push((*run_id, run, known));
         }
-        let mut chosen = String::new();
-        if all.len() > max_steps {
-            let every = all.len();
-            let even = all.into_iter().enumerate().filter(|(at, _)| at * max_steps / every != (at + 1) * max_steps / every);
-            let steps: BTreeSet<i64> = even.map(|(_, step)| step).chain(ends).collect();
-            chosen = format!("AND step IN {}", in_list(&listed(&Vec::from_iter(steps))));
+        let (mut chosen, every) = (String::new(), all.len());
+        if every > most {
+            let even = all.iter().enumerate().filter(|(at, _)| at * most / every != (at + 1) * most / every);
+            all = even.map(|(_, step)| *step).chain(ends).collect();
+            chosen = format!("AND step IN {}", in_list(&listed(&Vec::from_iter(all.iter().copied()))));
         }
         let mut points = Vec::new();
-        for (run_id, run, number) in numbers {
-            let sql = format!(
-                "SELECT timestamp, step, value, is_nan FROM metrics WHERE run = $1 AND key = $2 AND step BETWEEN $3 AND $4 {chosen}
-                 ORDER BY step, timestamp, value, is_nan"
+        for (run_id, run, known) in runs {
+            let there: i64 = known.iter().filter(|(step, _)| all.contains(step)).map(|(_, points)| points).sum();
+            let mut sql = QueryBuilder::<Sqlite>::new(
+                "SELECT timestamp, step, value, is_nan FROM (SELECT timestamp, step, value, is_nan,
+                 ROW_NUMBER() OVER (ORDER BY step, timestamp, value, is_nan) - 1 AS at FROM metrics WHERE run = ",
             );
-            let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(run).bind(number).bind(steps.0).bind(steps.1);
-            for row in query.fetch_all(self.readers()).await? {
+            sql.push_bind(run).push(" AND key = ").push_bind(number).push(" AND step BETWEEN ").push_bind(steps.0);
+            sql.push(" AND ").push_bind(steps.1).push(" ").push(&chosen).push(")");
+            let (last, kept) = (there - 1, most as i64 - 1);
+            if last > kept {
+                // Where the count of those kept goes up; the last one is such a place.
+                sql.push(format!(" WHERE at = 0 OR at * {kept} / {last} > (at - 1) * {kept} / {last}"));
+            }
+            sql.push(" ORDER BY at");
+            for row in self.rows(sql).await? {
                 points.push((run_id.to_string(), point(key, &row)?));
             }
         }
@@ -266,15 +291,38 @@ impl Tracking {
     /// Those that are there of `ids`, in their order, with what they logged.
     async fn runs(&self, ids: &[i64]) -> Result<Vec<Run>> {
         let mut found: HashMap<i64, Run> = HashMap::with_capacity(ids.len());
+        let mut datasets = HashMap::new();
         for chunk in ids.chunks(search::CHUNK) {
-            self.load(&in_list(&listed(chunk)), &mut found).await?;
+            self.load(&in_list(&listed(chunk)), &mut found, &mut datasets).await?;
         }
         Ok(ids.iter().filter_map(|id| found.remove(id)).collect())
     }
 
-    /// One statement for each kind of belonging, however many runs there are.
-    async fn load(&self, ids: &str, found: &mut HashMap<i64, Run>) -> Result<()> {
-        let rows = |text: String| async move { sqlx::query(sqlx::AssertSqlSafe(text)).fetch_all(self.readers()).await };
+    /// How many of these runs, one at least, have no more of datasets together than an answer holds.
+    async fn fitting(&self, ids: &[i64]) -> Result<usize> {
+        let mut left = DATASETS;
+        for (at, chunk) in ids.chunks(search::CHUNK).enumerate() {
+            let sql = format!(
+                "SELECT i.run, SUM({DATASET_BYTES}) FROM inputs i JOIN datasets d ON d.id = i.dataset WHERE i.run IN {} GROUP BY i.run",
+                in_list(&listed(chunk))
+            );
+            let mut bytes: HashMap<i64, i64> = HashMap::new();
+            for row in self.rows(QueryBuilder::new(sql)).await? {
+                bytes.insert(row.try_get(0)?, row.try_get(1)?);
+            }
+            for (within, id) in chunk.iter().enumerate() {
+                left -= bytes.get(id).copied().unwrap_or(0);
+                if left < 0 {
+                    return Ok((at * search::CHUNK + within).max(1));
+                }
+            }
+        }
+        Ok(ids.len())
+    }
+
+    /// One statement for each kind of belonging, however many runs there are. `datasets` are those that were read already.
+    async fn load(&self, ids: &str, found: &mut HashMap<i64, Run>, datasets: &mut HashMap<i64, Dataset>) -> Result<()> {
+        let rows = |text: String| self.rows(QueryBuilder::new(text));
         for row in rows(format!("{COLUMNS} WHERE r.id IN {ids}")).await? {
             let run = Run {
                 info: info(&row)?,
@@ -304,28 +352,41 @@ impl Tracking {
             let pair = Pair { key: row.try_get(1)?, value: row.try_get(2)? };
             found.entry(row.try_get(0)?).and_modify(|run| run.tags.push(pair));
         }
-        let inputs = format!(
-            "SELECT i.run, i.dataset, d.name, d.digest, d.source_type, d.source, d.schema, d.profile, t.key, t.value
-             FROM inputs i JOIN datasets d ON d.id = i.dataset LEFT JOIN input_tags t ON t.run = i.run AND t.dataset = i.dataset
-             WHERE i.run IN {ids} ORDER BY i.run, i.dataset, t.key"
-        );
-        let mut before = None;
-        for row in rows(inputs).await? {
-            let at: (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
-            let Some(run) = found.get_mut(&at.0) else { continue };
-            if before.replace(at) != Some(at) {
+        let inputs = rows(format!(
+            "SELECT i.run, i.dataset, t.key, t.value FROM inputs i
+             LEFT JOIN input_tags t ON t.run = i.run AND t.dataset = i.dataset WHERE i.run IN {ids} ORDER BY i.run, i.dataset, t.key"
+        ))
+        .await?;
+        let mut missing = BTreeSet::new();
+        for row in &inputs {
+            missing.insert(row.try_get::<i64, _>(1)?);
+        }
+        missing.retain(|id| !datasets.contains_key(id));
+        for chunk in Vec::from_iter(missing).chunks(search::CHUNK) {
+            let ids = in_list(&listed(chunk));
+            for row in
+                rows(format!("SELECT id, name, digest, source_type, source, schema, profile FROM datasets WHERE id IN {ids}")).await?
+            {
                 let dataset = Dataset {
-                    name: row.try_get(2)?,
-                    digest: row.try_get(3)?,
-                    source_type: row.try_get(4)?,
-                    source: row.try_get(5)?,
-                    schema: row.try_get(6)?,
-                    profile: row.try_get(7)?,
+                    name: row.try_get(1)?,
+                    digest: row.try_get(2)?,
+                    source_type: row.try_get(3)?,
+                    source: row.try_get(4)?,
+                    schema: row.try_get(5)?,
+                    profile: row.try_get(6)?,
                 };
-                run.datasets.push(DatasetInput { tags: Vec::new(), dataset });
+                datasets.insert(row.try_get(0)?, dataset);
             }
-            if let (Some(key), Some(input)) = (row.try_get::<Option<String>, _>(8)?, run.datasets.last_mut()) {
-                input.tags.push(Pair { key, value: row.try_get(9)? });
+        }
+        let mut before = None;
+        for row in inputs {
+            let at: (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+            let (Some(run), Some(dataset)) = (found.get_mut(&at.0), datasets.get(&at.1)) else { continue };
+            if before.replace(at) != Some(at) {
+                run.datasets.push(DatasetInput { tags: Vec::new(), dataset: dataset.clone() });
+            }
+            if let (Some(key), Some(input)) = (row.try_get::<Option<String>, _>(2)?, run.datasets.last_mut()) {
+                input.tags.push(Pair { key, value: row.try_get(3)? });
             }
         }
         let models = format!("SELECT run, model_id, step, is_output FROM run_models WHERE run IN {ids} ORDER BY run, is_output, model_id");
@@ -418,15 +479,18 @@ impl Writer {
     }
 
     async fn set_pairs(&mut self, table: &'static str, run: i64, pairs: &[Pair]) -> Result<()> {
+        let (into, conflict) = match table {
+            "params" => ("INSERT INTO params (run, key, value)", ""),
+            _ => ("INSERT INTO tags (run, key, value)", "ON CONFLICT (run, key) DO UPDATE SET value = excluded.value"),
+        };
+        let mut rows = Vec::with_capacity(pairs.len());
         for pair in pairs {
-            let key = self.key(&pair.key).await?;
-            let sql = match table {
-                "params" => "INSERT INTO params (run, key, value) VALUES ($1, $2, $3)",
-                _ => "INSERT INTO tags (run, key, value) VALUES ($1, $2, $3) ON CONFLICT (run, key) DO UPDATE SET value = excluded.value",
-            };
-            sqlx::query(sql).bind(run).bind(key).bind(&pair.value).execute(&mut self.connection).await?;
+            rows.push((self.key(&pair.key).await?, &pair.value));
         }
-        Ok(())
+        let bind = |row: &mut Separated<'_, Sqlite, &'static str>, (key, value): &(i64, &String)| {
+            row.push_bind(run).push_bind(*key).push_bind(*value);
+        };
+        self.insert(into, &rows, conflict, bind).await
     }
 
     async fn log_metrics(&mut self, run: RunKey, metrics: Vec<Metric>) -> Result<()> {
@@ -439,33 +503,25 @@ impl Writer {
             latest.entry(point.key).and_modify(|l| *l = l.later(point)).or_insert(point);
             points.push(point);
         }
-        let history = ("INSERT INTO metrics (run, key, timestamp, step, value, is_nan) ", " ON CONFLICT DO NOTHING");
+        let history = ("INSERT INTO metrics (run, key, timestamp, step, value, is_nan)", "ON CONFLICT DO NOTHING");
         let newest = (
-            "INSERT INTO latest_metrics (run, key, timestamp, step, value, is_nan) ",
-            " ON CONFLICT (run, key) DO UPDATE
+            "INSERT INTO latest_metrics (run, key, timestamp, step, value, is_nan)",
+            "ON CONFLICT (run, key) DO UPDATE
               SET timestamp = excluded.timestamp, step = excluded.step, value = excluded.value, is_nan = excluded.is_nan
               WHERE (excluded.step, excluded.timestamp, excluded.value, excluded.is_nan)
                   > (latest_metrics.step, latest_metrics.timestamp, latest_metrics.value, latest_metrics.is_nan)",
         );
-        self.insert(run, &points, history).await?;
-        self.insert(run, &latest.into_values().collect::<Vec<_>>(), newest).await
-    }
-
-    async fn insert(&mut self, run: RunKey, points: &[Point], (into, conflict): (&str, &str)) -> Result<()> {
-        let whole = points.len() / MANY * MANY;
-        for rows in points[..whole].chunks(MANY).chain(points[whole..].chunks(1)) {
-            let mut sql = QueryBuilder::<Sqlite>::new(into);
-            sql.push_values(rows, |mut row, point| {
-                row.push_bind(run.id).push_bind(point.key).push_bind(point.timestamp).push_bind(point.step);
-                row.push_bind(point.value).push_bind(point.is_nan);
-            });
-            sql.push(conflict).build().execute(&mut self.connection).await?;
-        }
-        Ok(())
+        let bind = |row: &mut Separated<'_, Sqlite, &'static str>, point: &Point| {
+            row.push_bind(run.id).push_bind(point.key).push_bind(point.timestamp).push_bind(point.step);
+            row.push_bind(point.value).push_bind(point.is_nan);
+        };
+        self.insert(history.0, &points, history.1, bind).await?;
+        self.insert(newest.0, &latest.into_values().collect::<Vec<_>>(), newest.1, bind).await
     }
 
     async fn log_inputs(&mut self, run_id: &str, inputs: Vec<DatasetInput>) -> Result<()> {
         let run = self.active_run(run_id).await?;
+        self.room_for(run, &inputs).await?;
         for DatasetInput { dataset, tags } in inputs {
             let sql =
                 "INSERT INTO datasets (experiment, name, digest, source_type, source, schema, profile) VALUES ($1, $2, $3, $4, $5, $6, $7)
@@ -479,12 +535,38 @@ impl Writer {
             if sqlx::query(sql).bind(run.id).bind(id).execute(&mut self.connection).await?.rows_affected() == 0 {
                 continue;
             }
-            for tag in tags {
-                let sql = "INSERT INTO input_tags (run, dataset, key, value) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING";
-                sqlx::query(sql).bind(run.id).bind(id).bind(&tag.key).bind(&tag.value).execute(&mut self.connection).await?;
-            }
+            let into = "INSERT INTO input_tags (run, dataset, key, value)";
+            let bind = |row: &mut Separated<'_, Sqlite, &'static str>, tag: &Pair| {
+                row.push_bind(run.id).push_bind(id).push_bind(&tag.key).push_bind(&tag.value);
+            };
+            self.insert(into, &tags, "ON CONFLICT DO NOTHING", bind).await?;
         }
         Ok(())
+    }
+
+    /// A run's datasets fit into one answer, also with these.
+    async fn room_for(&mut self, run: RunKey, inputs: &[DatasetInput]) -> Result<()> {
+        let sql = format!("SELECT d.id, {DATASET_BYTES} FROM inputs i JOIN datasets d ON d.id = i.dataset WHERE i.run = $1");
+        let there: Vec<(i64, i64)> = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(run.id).fetch_all(&mut self.connection).await?;
+        let mut bytes: HashMap<i64, i64> = there.into_iter().collect();
+        let mut new = 0;
+        let sql = format!("SELECT d.id, {DATASET_BYTES} FROM datasets d WHERE d.experiment = $1 AND d.name = $2 AND d.digest = $3");
+        for DatasetInput { dataset: d, .. } in inputs {
+            let query = sqlx::query_as(sqlx::AssertSqlSafe(sql.clone())).bind(run.experiment).bind(&d.name).bind(&d.digest);
+            let known: Option<(i64, i64)> = query.fetch_optional(&mut self.connection).await?;
+            let texts = [Some(&d.name), Some(&d.digest), Some(&d.source_type), Some(&d.source), d.schema.as_ref(), d.profile.as_ref()];
+            match known {
+                Some((id, size)) => drop(bytes.insert(id, size)),
+                None => new += texts.into_iter().flatten().map(String::len).sum::<usize>() as i64,
+            }
+        }
+        if bytes.values().sum::<i64>() + new <= DATASETS {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "The datasets of one run can have at most {} MiB together\n  hint: leave out their profiles",
+            DATASETS >> 20
+        )))
     }
 }
 

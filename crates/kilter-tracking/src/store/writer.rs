@@ -1,10 +1,14 @@
 //! The one task that writes. What has come in while it wrote becomes the next transaction, and every answer waits for its commit.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::task::Poll;
 
-use sqlx::Connection;
+use sqlx::query_builder::Separated;
 use sqlx::sqlite::SqliteConnection;
+use sqlx::{Connection, QueryBuilder, Sqlite};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Tracking;
@@ -14,10 +18,13 @@ use crate::error::{Error, ErrorCode, Result};
 const BATCH: usize = 256;
 /// What the caches hold at most; past it they begin anew.
 const CACHED: usize = 50_000;
+/// Rows of one INSERT: so many or one, so that the database has few statements to prepare.
+const MANY: usize = 100;
 
 pub(super) type Working<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-type Work = Box<dyn for<'a> FnOnce(&'a mut Writer) -> Working<'a, Done> + Send>;
+/// Works with the writer, or says why it is not to.
+type Work = Box<dyn for<'a> FnOnce(Result<&'a mut Writer>) -> Working<'a, Done> + Send>;
 
 /// What the task is asked to do.
 pub(super) enum Job {
@@ -27,7 +34,7 @@ pub(super) enum Job {
 
 /// What came of a write, before it is committed.
 pub(super) struct Done {
-    /// The database failed: nothing of the transaction can be relied on.
+    /// The database failed, or the work panicked: nothing of the transaction can be relied on.
     spoilt: bool,
     /// Tells whoever waits; none: committed.
     tell: Box<dyn FnOnce(Option<Error>) + Send>,
@@ -59,8 +66,11 @@ impl Tracking {
         let (answer, answered) = oneshot::channel();
         let job = Job::Write(Box::new(move |writer| {
             Box::pin(async move {
-                let result = work(writer).await;
-                let spoilt = matches!(&result, Err(e) if e.code == ErrorCode::InternalError);
+                let result = match writer {
+                    Ok(writer) => caught(work(writer)).await,
+                    Err(why) => Err(why),
+                };
+                let spoilt = matches!(&result, Err(e) if matches!(e.code, ErrorCode::InternalError | ErrorCode::TemporarilyUnavailable));
                 let tell = move |failed: Option<Error>| {
                     // Nobody to tell: the client is gone.
                     let _ = answer.send(match (failed, result) {
@@ -71,7 +81,6 @@ impl Tracking {
                 Done { spoilt, tell: Box::new(tell) }
             })
         }));
-        let unavailable = |what: &str| Error::new(ErrorCode::TemporarilyUnavailable, what);
         self.0.jobs.try_send(job).map_err(|_| unavailable("more writes wait than are taken; send again in a moment"))?;
         answered.await.map_err(|_| unavailable("the store is shutting down"))?
     }
@@ -87,17 +96,18 @@ impl Writer {
         let mut ended = false;
         while !ended && jobs.recv_many(&mut batch, BATCH).await > 0 {
             let (mut done, mut spoilt) = (Vec::with_capacity(batch.len()), None);
-            if let Err(e) = sqlx::query("BEGIN IMMEDIATE").execute(&mut self.connection).await {
-                spoilt = Some(Error::from(e));
+            if let Err(error) = sqlx::query("BEGIN IMMEDIATE").execute(&mut self.connection).await {
+                tracing::error!(%error, "the tracking store cannot begin to write");
+                spoilt = Some(unavailable("the store cannot write at the moment; send again in a moment"));
             }
             for job in batch.drain(..) {
                 match job {
-                    Job::Write(_) if spoilt.is_some() || ended => {}
+                    // Dropped: whoever waits is told that the store ends.
+                    Job::Write(_) if ended => {}
                     Job::Write(work) => {
-                        let one = work(&mut self).await;
-                        if one.spoilt {
-                            spoilt =
-                                Some(Error::new(ErrorCode::TemporarilyUnavailable, "the write that shared a commit with this one failed"));
+                        let one = work(spoilt.clone().map_or(Ok(&mut self), Err)).await;
+                        if one.spoilt && spoilt.is_none() {
+                            spoilt = Some(unavailable("a write that shared a commit with this one failed; send again in a moment"));
                         }
                         done.push(one);
                     }
@@ -182,6 +192,23 @@ impl Writer {
         Ok(id)
     }
 
+    /// Inserts rows, whose values `bind` pushes.
+    pub async fn insert<T>(
+        &mut self,
+        into: &str,
+        rows: &[T],
+        conflict: &str,
+        bind: impl Fn(&mut Separated<'_, Sqlite, &'static str>, &T),
+    ) -> Result<()> {
+        let whole = rows.len() / MANY * MANY;
+        for rows in rows[..whole].chunks(MANY).chain(rows[whole..].chunks(1)) {
+            let mut sql = QueryBuilder::<Sqlite>::new(into);
+            sql.push(" ").push_values(rows, |mut row, of| bind(&mut row, of));
+            sql.push(" ").push(conflict).build().execute(&mut self.connection).await?;
+        }
+        Ok(())
+    }
+
     fn remember_key(&mut self, name: &str, id: i64) {
         if self.keys.len() >= CACHED {
             self.keys.clear();
@@ -190,6 +217,47 @@ impl Writer {
     }
 }
 
+fn unavailable(what: &str) -> Error {
+    Error::new(ErrorCode::TemporarilyUnavailable, what)
+}
+
+/// What comes of `work`; a panic ends it and not the task that it runs in.
+async fn caught<T>(mut work: Working<'_, Result<T>>) -> Result<T> {
+    poll_fn(|context| {
+        let polled = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context)));
+        polled.unwrap_or_else(|_| Poll::Ready(Err(Error::internal(&"a write panicked"))))
+    })
+    .await
+}
+
 pub(super) fn no_run(run_id: &str) -> Error {
     Error::missing(format!("Run with id={run_id} not found"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::NewExperiment;
+
+    #[tokio::test]
+    async fn a_write_that_panics_fails_its_neighbours_and_nothing_after_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let tracking = Tracking::open(dir.path()).await.unwrap();
+        let make = |name: &str| tracking.create_experiment(NewExperiment { name: name.into(), ..NewExperiment::default() });
+        let broken = tracking.write::<(), _>(|writer| {
+            Box::pin(async move {
+                sqlx::query("DELETE FROM experiments").execute(&mut writer.connection).await?;
+                panic!("as the test wants it")
+            })
+        });
+        // All three are asked for before the writer runs: they share a transaction.
+        let (before, broken, after) = tokio::join!(make("a"), broken, make("b"));
+        assert_eq!(before.unwrap_err().code, ErrorCode::TemporarilyUnavailable);
+        assert_eq!(broken.unwrap_err().code, ErrorCode::InternalError);
+        let after = after.unwrap_err();
+        assert_eq!(after.code, ErrorCode::TemporarilyUnavailable);
+        assert!(after.message.contains("send again"), "{after}");
+        assert_eq!((make("a").await.unwrap(), make("b").await.unwrap()), (1, 2));
+        assert_eq!(tracking.experiment(0).await.unwrap().name, "Default");
+    }
 }
