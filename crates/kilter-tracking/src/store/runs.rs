@@ -18,8 +18,11 @@ use crate::page::Pages;
 
 /// The tag that says a run's name once more.
 const RUN_NAME: &str = "mlflow.runName";
-/// Rows of one INSERT: two sizes, so that the database has few statements to prepare.
+/// Tags that are checked at once.
 const MANY: usize = 100;
+/// Rows of one INSERT: a few sizes, so that the database has few statements to prepare and each batch needs few of them, because every statement goes to
+/// another thread and back.
+const ROWS: [usize; 4] = [1000, 100, 10, 1];
 /// What one answer of a history holds at most.
 const HISTORY: usize = 25_000;
 
@@ -438,8 +441,10 @@ impl Writer {
     }
 
     async fn insert(&mut self, run: RunKey, points: &[Point], (into, conflict): (&str, &str)) -> Result<()> {
-        let whole = points.len() / MANY * MANY;
-        for rows in points[..whole].chunks(MANY).chain(points[whole..].chunks(1)) {
+        let mut rest = points;
+        while let Some(size) = ROWS.into_iter().find(|size| *size <= rest.len()) {
+            let (rows, later) = rest.split_at(size);
+            rest = later;
             let mut sql = QueryBuilder::<Sqlite>::new(into);
             sql.push_values(rows, |mut row, point| {
                 row.push_bind(run.id).push_bind(point.key).push_bind(point.timestamp).push_bind(point.step);
