@@ -62,7 +62,7 @@ def free_port():
 class Server:
     """A server process with its children; `cpu()` is the CPU time all of them have used, in seconds."""
 
-    def __init__(self, name, command, path, log, env=None, cwd=None, ready="/healthz"):
+    def __init__(self, name, command, path, log, env=None, cwd=None, ready="/healthz", pause=0.1, patience=60):
         self.name, self.port = name, free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.target = self.url + path
@@ -70,13 +70,14 @@ class Server:
         # The peers' number-crunching libraries would fight over the cores for one row; one thread each is their best case.
         env = dict(os.environ, OMP_NUM_THREADS="1", **(env or {}))
         self.process = subprocess.Popen(command, env=env, cwd=cwd, stdout=open(log, "a"), stderr=subprocess.STDOUT, start_new_session=True)
-        for _ in range(600):
+        end = time.monotonic() + patience
+        while time.monotonic() < end:
             with contextlib.suppress(OSError):
                 urllib.request.urlopen(self.url + ready, timeout=1)
                 return
             if self.process.poll() is not None:
                 break
-            time.sleep(0.1)
+            time.sleep(pause)
         sys.exit(f"{name} does not start:\n{open(log).read()[-2000:]}")
 
     def pids(self):

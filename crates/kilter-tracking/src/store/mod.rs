@@ -2,6 +2,7 @@
 
 mod experiments;
 mod logged;
+mod plan;
 mod registry;
 mod runs;
 mod search;

@@ -7,6 +7,7 @@ use sqlx::query_builder::Separated;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite};
 
+use super::plan::RunSearch;
 use super::search::{self, in_list, listed};
 use super::writer::{RunKey, Writer, no_run};
 use super::{Tracking, now, settled};
@@ -99,23 +100,9 @@ impl Tracking {
         if experiments.is_empty() {
             return Ok(Page { items: Vec::new(), next: None });
         }
-        let mut sql = QueryBuilder::<Sqlite>::new("SELECT r.id FROM runs r");
-        for (at, order) in orders.iter().enumerate() {
-            search::join_order(&mut sql, at, order);
-        }
-        sql.push(" WHERE r.experiment IN ").push(in_list(&ids)).push(" AND ");
-        search::of_view(&mut sql, "r.stage", query.view);
-        for comparison in filter {
-            sql.push(" AND ");
-            search::of_run(&mut sql, comparison);
-        }
-        sql.push(" ORDER BY ");
-        for (at, order) in orders.iter().enumerate() {
-            search::order_runs(&mut sql, at, order);
-            sql.push(", ");
-        }
-        sql.push("r.start_time DESC, r.run_id LIMIT ").push_bind(query.max_results as i64 + 1).push(" OFFSET ").push_bind(from);
-        let mut page = pages.cut(self.numbers(sql).await?, from, query.max_results);
+        let search = RunSearch { experiments: ids, view: query.view, filter, orders };
+        let found = self.find_runs(&search, query.max_results + 1, from).await?;
+        let mut page = pages.cut(found, from, query.max_results);
         let fitting = self.fitting(&page.items).await?;
         if fitting < page.items.len() {
             page.items.truncate(fitting);

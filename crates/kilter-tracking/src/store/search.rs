@@ -57,34 +57,58 @@ fn experiment_column(key: &str) -> &'static str {
     }
 }
 
-pub(super) fn of_run(sql: &mut Sql, comparison: Comparison) {
-    let Comparison { kind, key, op, value } = comparison;
+/// `one_by_one`: by a look at what the run logged, instead of by the set of all runs that logged such a thing.
+pub(super) fn of_run(sql: &mut Sql, comparison: Comparison, one_by_one: bool) {
+    let Comparison { kind, op, .. } = comparison;
     match kind {
-        Kind::Attribute => compare(sql, run_column(&key), op, value),
-        Kind::Metric => {
-            sql.push("r.id IN (SELECT run FROM latest_metrics WHERE key = (SELECT id FROM keys WHERE name = ").push_bind(key);
-            // What is not a number differs from every number, and is otherwise in no relation to any.
-            sql.push(if op == Op::Ne { ") AND (is_nan = 1 OR (" } else { ") AND (is_nan = 0 AND (" });
-            compare(sql, "value", op, value);
-            sql.push(")))");
+        Kind::Attribute => compare(sql, run_column(&comparison.key), op, comparison.value),
+        Kind::Metric | Kind::Param | Kind::Tag => {
+            sql.push(match (one_by_one, op) {
+                (true, Op::IsNull) => "NOT EXISTS (",
+                (true, _) => "EXISTS (",
+                (false, Op::IsNull) => "r.id NOT IN (",
+                (false, _) => "r.id IN (",
+            });
+            push_set(sql, comparison);
+            sql.push(if one_by_one { " AND run = r.id)" } else { ")" });
         }
-        Kind::Param | Kind::Tag => {
-            sql.push(if op == Op::IsNull { "r.id NOT IN (" } else { "r.id IN (" });
-            sql.push(if kind == Kind::Param { "SELECT run FROM params" } else { "SELECT run FROM tags" });
-            sql.push(" WHERE key = (SELECT id FROM keys WHERE name = ").push_bind(key).push(")");
-            and_value(sql, "value", op, value);
-            sql.push(")");
-        }
-        Kind::Dataset if key == "context" => {
+        Kind::Dataset if comparison.key == "context" => {
             sql.push("r.id IN (SELECT run FROM input_tags WHERE key = 'mlflow.data.context'");
-            and_value(sql, "value", op, value);
+            and_value(sql, "value", op, comparison.value);
             sql.push(")");
         }
         Kind::Dataset => {
             sql.push("r.id IN (SELECT i.run FROM inputs i JOIN datasets d ON d.id = i.dataset WHERE TRUE");
-            and_value(sql, if key == "name" { "d.name" } else { "d.digest" }, op, value);
+            and_value(sql, if comparison.key == "name" { "d.name" } else { "d.digest" }, op, comparison.value);
             sql.push(")");
         }
+    }
+}
+
+/// The runs that logged what a comparison asks for, of whatever experiment; none where it asks for something else.
+pub(super) fn set(comparison: &Comparison) -> Option<Sql> {
+    if !matches!(comparison.kind, Kind::Metric | Kind::Param | Kind::Tag) || comparison.op == Op::IsNull {
+        return None;
+    }
+    let mut sql = Sql::new("");
+    push_set(&mut sql, comparison.clone());
+    Some(sql)
+}
+
+fn push_set(sql: &mut Sql, Comparison { kind, key, op, value }: Comparison) {
+    sql.push(match kind {
+        Kind::Metric => "SELECT run FROM latest_metrics",
+        Kind::Param => "SELECT run FROM params",
+        _ => "SELECT run FROM tags",
+    });
+    sql.push(" WHERE key = (SELECT id FROM keys WHERE name = ").push_bind(key).push(")");
+    if kind == Kind::Metric {
+        // What is not a number differs from every number, and is otherwise in no relation to any.
+        sql.push(if op == Op::Ne { " AND (is_nan = 1 OR (" } else { " AND (is_nan = 0 AND (" });
+        compare(sql, "value", op, value);
+        sql.push("))");
+    } else {
+        and_value(sql, "value", op, value);
     }
 }
 
@@ -104,10 +128,9 @@ pub(super) fn join_order(sql: &mut Sql, at: usize, order: &Order) {
 pub(super) fn order_runs(sql: &mut Sql, at: usize, order: &Order) {
     let to = direction(order);
     match order.kind {
-        Kind::Attribute => {
-            let column = run_column(&order.key);
-            sql.push(format!("{column} IS NULL, {column}{to}"))
-        }
+        // Only an end can be missing; an order by what is always there may follow an index.
+        Kind::Attribute if order.key == "end_time" => sql.push(format!("r.end_time IS NULL, r.end_time{to}")),
+        Kind::Attribute => sql.push(run_column(&order.key)).push(to),
         Kind::Metric => sql.push(format!("CASE WHEN o{at}.run IS NULL THEN 2 ELSE o{at}.is_nan END, o{at}.value{to}")),
         _ => sql.push(format!("o{at}.run IS NULL, o{at}.value{to}")),
     };
@@ -125,7 +148,7 @@ fn run_column(key: &str) -> &'static str {
     }
 }
 
-fn direction(order: &Order) -> &'static str {
+pub(super) fn direction(order: &Order) -> &'static str {
     if order.descending { " DESC" } else { "" }
 }
 

@@ -18,8 +18,9 @@ use crate::error::{Error, ErrorCode, Result};
 const BATCH: usize = 256;
 /// What the caches hold at most; past it they begin anew.
 const CACHED: usize = 50_000;
-/// Rows of one INSERT: so many or one, so that the database has few statements to prepare.
-const MANY: usize = 100;
+/// Rows of one INSERT: a few sizes, so that the database has few statements to prepare and each batch needs few of them, because every statement goes to
+/// another thread and back.
+const ROWS: [usize; 4] = [1000, 100, 10, 1];
 
 pub(super) type Working<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -200,8 +201,10 @@ impl Writer {
         conflict: &str,
         bind: impl Fn(&mut Separated<'_, Sqlite, &'static str>, &T),
     ) -> Result<()> {
-        let whole = rows.len() / MANY * MANY;
-        for rows in rows[..whole].chunks(MANY).chain(rows[whole..].chunks(1)) {
+        let mut rest = rows;
+        while let Some(size) = ROWS.into_iter().find(|size| *size <= rest.len()) {
+            let (rows, later) = rest.split_at(size);
+            rest = later;
             let mut sql = QueryBuilder::<Sqlite>::new(into);
             sql.push(" ").push_values(rows, |mut row, of| bind(&mut row, of));
             sql.push(" ").push(conflict).build().execute(&mut self.connection).await?;

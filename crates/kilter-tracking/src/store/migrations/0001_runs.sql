@@ -34,7 +34,8 @@ CREATE TABLE runs (
     end_time     BIGINT,
     artifact_uri TEXT NOT NULL
 );
-CREATE INDEX runs_by_start ON runs (experiment, start_time DESC, run_id);
+-- With the stage, so that pages which come later are found without reading what is before them.
+CREATE INDEX runs_by_start ON runs (experiment, start_time DESC, run_id, stage);
 
 CREATE TABLE metrics (
     run       INTEGER NOT NULL,
