@@ -1,4 +1,4 @@
-//! Experiments and runs as MLflow's clients know them: what is stored, how it is searched, where artifacts lie. No HTTP.
+//! Experiments, runs and traces as MLflow's clients know them: what is stored, how it is searched, where artifacts lie. No HTTP.
 //!
 //! [`Tracking`] is the store. Every write waits for the commit that holds it; writes that come at the same time share one.
 
@@ -7,8 +7,10 @@ mod error;
 mod grammar;
 mod limits;
 mod model;
+pub mod otel;
 mod page;
 mod store;
+mod trace;
 
 pub use artifacts::{ArtifactFile, ArtifactPath, Artifacts, Entry, Upload};
 pub use error::{Error, ErrorCode, Result};
@@ -17,3 +19,4 @@ pub use model::{
     NewModelVersion, NewRun, Page, Pair, Query, RegisteredModel, Run, RunChange, RunInfo, RunModel, Stage, Status, View,
 };
 pub use store::Tracking;
+pub use trace::{Assessment, AssessmentChange, AssessmentKind, OldTraces, Trace, TraceInfo, TraceState};
