@@ -297,6 +297,35 @@ fn a_trace_is_made_assessed_searched_and_deleted() {
 }
 
 #[test]
+fn datasets_and_scorers_are_answered_as_clients_expect() {
+    let server = Server::start();
+    let post = |path: &str, body: Value| server.send(&format!("{V3}{path}"), "application/json", &body.to_string());
+    let (_, made) = post("/datasets/create", json!({"name": "d", "experiment_ids": ["0"], "tags": "{\"v\": \"1\"}"}));
+    let made = &made["dataset"];
+    assert_eq!((&made["experiment_ids"], &made["tags"], made.get("schema")), (&json!(["0"]), &json!("{\"v\": \"1\"}"), None));
+    let path = format!("/datasets/{}", made["dataset_id"].as_str().unwrap());
+    let records =
+        json!([{"inputs": {"q": 1}, "source": {"source_type": "HUMAN", "source_data": {}}}, {"inputs": {"q": 1}, "outputs": "o"}])
+            .to_string();
+    assert_eq!(post(&format!("{path}/records"), json!({"records": records})), (200, json!({"inserted_count": 1, "updated_count": 1})));
+    let (_, got) = server.get(&format!("{V3}{path}/records?max_results=5"));
+    let got: Value = serde_json::from_str(got["records"].as_str().unwrap()).unwrap();
+    assert_eq!((&got[0]["inputs"], &got[0]["outputs"], &got[0]["source_type"]), (&json!({"q": 1}), &json!("o"), &json!("HUMAN")));
+    assert_eq!(server.get(&format!("{V3}{path}/experiment-ids")).1, json!({"experiment_ids": ["0"]}));
+    for bad in ["nothing", "{}", "[1]", r#"[{"inputs": 1}]"#] {
+        let (status, refused) = post(&format!("{path}/records"), json!({"records": bad}));
+        assert_eq!((status, &refused["error_code"]), (400, &json!("INVALID_PARAMETER_VALUE")), "{bad}");
+    }
+    let (_, scorer) = post("/scorers/register", json!({"experiment_id": "0", "name": "s", "serialized_scorer": "{}"}));
+    assert_eq!((&scorer["version"], &scorer["experiment_id"]), (&json!(1), &json!("0")));
+    let (_, listed) = server.get(&format!("{V3}/scorers/list?experiment_id=0"));
+    assert_eq!((&listed["scorers"][0]["scorer_version"], &listed["scorers"][0]["experiment_id"]), (&json!(1), &json!(0)));
+    assert_eq!(post("/scorers/register", json!({"experiment_id": "0", "name": "s", "serialized_scorer": "no"})).0, 400);
+    assert_eq!(server.get(&format!("{V3}/scorers/get?experiment_id=0&name=none")).1["error_code"], "RESOURCE_DOES_NOT_EXIST");
+    server.end();
+}
+
+#[test]
 fn the_server_says_what_it_is() {
     let server = Server::start();
     assert_eq!(server.get("/health"), (200, json!("OK")));

@@ -160,6 +160,19 @@ pub(crate) static TRACES: Search = Search {
     sorted: &[],
 };
 
+pub(crate) static EVALUATION_DATASETS: Search = Search {
+    entities: &[ATTRIBUTE, TAG],
+    attributes: &[
+        Attribute { name: "name", aliases: &[], takes: Takes::Texts },
+        Attribute { name: "created_time", aliases: &[], takes: Takes::Number },
+        Attribute { name: "last_update_time", aliases: &[], takes: Takes::Number },
+        Attribute { name: "created_by", aliases: &[], takes: Takes::Text },
+        Attribute { name: "last_updated_by", aliases: &[], takes: Takes::Text },
+    ],
+    sorts: &[],
+    sorted: &[],
+};
+
 /// What of a span is compared beside `attributes.NAME`.
 const SPAN_KEYS: [&str; 4] = ["name", "type", "status", "content"];
 const DATASET_KEYS: [&str; 3] = ["name", "digest", "context"];

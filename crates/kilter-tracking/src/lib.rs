@@ -4,6 +4,7 @@
 
 mod artifacts;
 mod error;
+mod evaluation;
 mod grammar;
 mod limits;
 mod model;
@@ -14,6 +15,7 @@ mod trace;
 
 pub use artifacts::{ArtifactFile, ArtifactPath, Artifacts, Entry, Upload};
 pub use error::{Error, ErrorCode, Result};
+pub use evaluation::{EvaluationDataset, EvaluationRecord, Scorer};
 pub use model::{
     Batch, Dataset, DatasetInput, Experiment, LoggedModel, Metric, ModelOrder, ModelStatus, ModelVersion, NewExperiment, NewLoggedModel,
     NewModelVersion, NewRun, Page, Pair, Query, RegisteredModel, Run, RunChange, RunInfo, RunModel, Stage, Status, View,

@@ -5,6 +5,7 @@
 mod answer;
 mod artifacts;
 mod assessments;
+mod evaluation;
 mod experiments;
 mod input;
 mod logged;
@@ -13,6 +14,7 @@ mod otlp;
 mod own;
 mod registry;
 mod runs;
+mod scorers;
 mod traces;
 
 use std::any::Any;
@@ -118,6 +120,21 @@ fn routes() -> Vec<(&'static str, MethodRouter<Tracking>)> {
         ("/2.0/mlflow/traces/link-to-run", post(traces::link_to_run)),
         ("/2.0/mlflow/traces/link-prompts", post(traces::link_prompts)),
         ("/2.0/mlflow/traces/{trace_id}/tags", patch(traces::set_tag).delete(traces::delete_tag)),
+        ("/3.0/mlflow/datasets/create", post(evaluation::create)),
+        ("/3.0/mlflow/datasets/search", get(evaluation::search).post(evaluation::search)),
+        ("/3.0/mlflow/datasets/{dataset_id}", get(evaluation::get).delete(evaluation::delete)),
+        ("/3.0/mlflow/datasets/{dataset_id}/records", get(evaluation::records).post(evaluation::upsert).delete(evaluation::delete_records)),
+        ("/3.0/mlflow/datasets/{dataset_id}/tags", patch(evaluation::set_tags)),
+        ("/3.0/mlflow/datasets/{dataset_id}/tags/{key}", delete(evaluation::delete_tag)),
+        ("/3.0/mlflow/datasets/{dataset_id}/experiment-ids", get(evaluation::experiment_ids)),
+        ("/3.0/mlflow/datasets/{dataset_id}/add-experiments", post(evaluation::add_experiments)),
+        ("/3.0/mlflow/datasets/{dataset_id}/remove-experiments", post(evaluation::remove_experiments)),
+        ("/3.0/mlflow/scorers/register", post(scorers::register)),
+        ("/3.0/mlflow/scorers/list", get(scorers::list)),
+        ("/3.0/mlflow/scorers/versions", get(scorers::versions)),
+        ("/3.0/mlflow/scorers/get", get(scorers::get)),
+        ("/3.0/mlflow/scorers/delete", delete(scorers::delete)),
+        ("/3.0/mlflow/scorers/online-configs", get(scorers::online_configs)),
         ("/3.0/mlflow/server-info", get(server_info)),
     ]
 }
