@@ -293,12 +293,14 @@ def otlp(client, server):
         provider.add_span_processor(SimpleSpanProcessor(exporter))
         tracer = provider.get_tracer("check")
         with tracer.start_as_current_span("order", attributes={"how": compression.value, "n": [1, 2]}) as span:
-            with tracer.start_as_current_span("pay"):
+            chat = {"gen_ai.operation.name": "chat", "gen_ai.usage.input_tokens": 2, "gen_ai.usage.output_tokens": 3}
+            with tracer.start_as_current_span("pay", attributes=chat):
                 pass
         provider.shutdown()
         trace = client.get_trace(f"tr-{span.context.trace_id:032x}")
         assert [s.name for s in trace.data.spans] == ["order", "pay"] and trace.info.state == "OK", trace
         assert trace.data.spans[0].attributes["how"] == compression.value and list(trace.data.spans[0].attributes["n"]) == [1, 2]
+        assert trace.data.spans[1].span_type == "CHAT_MODEL" and trace.info.token_usage["total_tokens"] == 5, trace.info
         assert trace.info.tags["service.name"] == "shop" and trace.info.tags["mlflow.traceName"] == "order"
     assert len(mlflow.search_traces(locations=[experiment], filter_string="span.attributes.how = 'gzip'", return_type="list")) == 1
 

@@ -177,6 +177,8 @@ pub(crate) mod key {
     pub const OUTPUTS: &str = "mlflow.spanOutputs";
     pub const USAGE: &str = "mlflow.chat.tokenUsage";
     pub const COST: &str = "mlflow.llm.cost";
+    pub const MODEL: &str = "mlflow.llm.model";
+    pub const PROVIDER: &str = "mlflow.llm.provider";
     pub const REQUEST: &str = "mlflow.traceRequestId";
     pub const TAG: &str = "mlflow.traceTag.";
     pub const NAME: &str = "mlflow.traceName";
@@ -267,6 +269,8 @@ impl Ready {
         // The type as it was sent: what is looked for is the word that the sender wrote.
         let kind = text(&span, key::TYPE).map(|t| shortened(t, EXTRACT));
         decode(&mut span.attributes, &self.trace_id);
+        crate::dialects::translate(&mut span);
+        let kind = kind.filter(|k| k != "UNKNOWN").or_else(|| text(&span, key::TYPE).map(|t| shortened(t, EXTRACT)));
         let nanos = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         let (start, end) = (nanos(span.start_time_unix_nano), nanos(span.end_time_unix_nano));
         let status = status(&span);

@@ -21,7 +21,7 @@ const LINKED: usize = 100;
 /// Traces that one request deletes at most, unless it says fewer.
 const DELETED: i64 = 10_000;
 /// Assessments that a trace has at most.
-pub(super) const ASSESSMENTS: i64 = 10_000;
+pub(super) const ASSESSMENTS: i64 = 1000;
 
 impl Tracking {
     /// Notes what a trace is. It may be there already: what is said here stands, and spans that come later do not change it.
