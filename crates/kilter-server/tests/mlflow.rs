@@ -151,7 +151,7 @@ fn refusals_are_in_mlflows_shape_and_words() {
     server.refused("/runs/create", json!({"experiment_id": "abc"}), 400, "INVALID_PARAMETER_VALUE");
     server.refused("/runs/search", json!({"experiment_ids": ["0"], "max_results": 50_001}), 400, "INVALID_PARAMETER_VALUE");
     server.refused("/runs/search", json!({"experiment_ids": ["0"], "page_token": "!!"}), 400, "INVALID_PARAMETER_VALUE");
-    server.refused("/webhooks", json!({"name": "m"}), 404, "ENDPOINT_NOT_FOUND");
+    server.refused("/gateway", json!({"name": "m"}), 404, "ENDPOINT_NOT_FOUND");
     server.refused("/registered-models/create", json!({"name": "a/b"}), 400, "INVALID_PARAMETER_VALUE");
     server.refused("/experiments/get", json!({}), 404, "ENDPOINT_NOT_FOUND");
     let foreign = server.agent.get(server.url("/health")).header("host", "evil.example").call().unwrap();
@@ -214,6 +214,127 @@ fn models_are_registered_and_named_by_aliases() {
     assert_eq!(uri["artifact_uri"], format!("mlflow-artifacts:/0/models/{id}/artifacts"));
     assert_eq!(server.get(&format!("{API}/model-versions/get?name=m&version=x")).0, 400);
     assert_eq!(server.get(&format!("{API}/registered-models/search?max_results=1001")).0, 400);
+    server.end();
+}
+
+const V3: &str = "/api/3.0/mlflow";
+
+fn otlp(server: &Server, headers: &[(&str, &str)], body: &[u8]) -> (u16, Value) {
+    let request = headers.iter().fold(server.agent.post(server.url("/v1/traces")), |r, (name, value)| r.header(*name, *value));
+    answer(request.send(body).unwrap())
+}
+
+#[test]
+fn spans_come_in_by_opentelemetrys_protocol_and_are_a_trace() {
+    let server = Server::start();
+    let (trace, experiment) = ("0102030405060708090a0b0c0d0e0f10", ("x-mlflow-experiment-id", "0"));
+    let as_json = ("content-type", "application/json; charset=utf-8");
+    let root = json!({"traceId": trace, "spanId": "00000000000000a1", "name": "root", "startTimeUnixNano": "1700000000000000000",
+        "endTimeUnixNano": "1700000000250000000", "status": {"code": 1}, "attributes": [
+            {"key": "mlflow.spanInputs", "value": {"stringValue": "{\"q\": 1}"}},
+            {"key": "n", "value": {"arrayValue": {"values": [{"intValue": "2"}, {"doubleValue": 0.5}, {}]}}}]});
+    let export = json!({"resourceSpans": [{"resource": {"attributes": [{"key": "service.name", "value": {"stringValue": "shop"}}]},
+        "scopeSpans": [{"spans": [root]}]}]})
+    .to_string();
+    assert_eq!(otlp(&server, &[as_json], export.as_bytes()).0, 422);
+    let (status, refused) = otlp(&server, &[experiment, ("content-type", "text/plain")], b"{}");
+    assert_eq!((status, refused["detail"].as_str().unwrap().split(':').next()), (400, Some("Invalid Content-Type")));
+    assert_eq!(otlp(&server, &[experiment, as_json], b"{}"), (400, json!({"detail": "Invalid OpenTelemetry format - no spans found"})));
+    assert_eq!(otlp(&server, &[("x-mlflow-experiment-id", "99"), as_json], export.as_bytes()).1["error_code"], "RESOURCE_DOES_NOT_EXIST");
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut packed, export.as_bytes()).unwrap();
+    let gzip = ("content-encoding", "gzip");
+    assert_eq!(otlp(&server, &[experiment, as_json, gzip], &packed.finish().unwrap()), (200, json!("")));
+    assert_eq!(otlp(&server, &[experiment, as_json, gzip], b"nothing of the kind").0, 400);
+    // A bomb: 40 MiB of spaces in some kilobytes.
+    let mut bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut bomb, &vec![b' '; 40 << 20]).unwrap();
+    assert_eq!(otlp(&server, &[experiment, as_json, gzip], &bomb.finish().unwrap()).0, 413);
+    let (_, got) = server.get(&format!("{V3}/traces/get?trace_id=tr-{trace}"));
+    let span = &got["trace"]["spans"][0];
+    assert_eq!((&span["span_id"], &span["status"]), (&json!("AAAAAAAAAKE="), &json!({"code": "STATUS_CODE_OK"})));
+    assert_eq!(
+        span["attributes"][0],
+        json!({"key": "mlflow.spanInputs", "value": {"kvlist_value": {"values": [{"key": "q", "value": {"int_value": 1}}]}}})
+    );
+    let list = json!({"array_value": {"values": [{"int_value": 2}, {"double_value": 0.5}, {}]}});
+    assert_eq!(span["attributes"][1]["value"], list);
+    let info = &got["trace"]["trace_info"];
+    assert_eq!((&info["execution_duration"], &info["request_time"]), (&json!("0.250s"), &json!("2023-11-14T22:13:20Z")));
+    assert_eq!((&info["tags"]["service.name"], &info["tags"]["mlflow.traceName"]), (&json!("shop"), &json!("root")));
+    server.end();
+}
+
+#[test]
+fn a_trace_is_made_assessed_searched_and_deleted() {
+    let server = Server::start();
+    let location = json!({"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": "0"}});
+    let info = json!({"trace_id": "tr-1", "trace_location": location, "request_time": "2026-01-31T10:00:00.250Z", "execution_duration": "1.5s",
+        "state": "OK", "tags": {"k": "v"}, "trace_metadata": {"mlflow.trace.session": "s"}});
+    let post = |path: &str, body: Value| server.send(&format!("{V3}{path}"), "application/json", &body.to_string());
+    let (status, made) = post("/traces", json!({"trace": {"traceInfo": info}}));
+    let made = &made["trace"]["trace_info"];
+    assert_eq!((status, &made["request_time"], &made["execution_duration"]), (200, &json!("2026-01-31T10:00:00.250Z"), &json!("1.500s")));
+    assert_eq!(made["tags"], json!({"k": "v", "mlflow.artifactLocation": "mlflow-artifacts:/0/traces/tr-1/artifacts"}));
+    let new = json!({"assessment": {"assessment_name": "ok", "source": {"source_type": "HUMAN", "source_id": "me"}, "feedback": {"value": true}}});
+    let (_, said) = post("/traces/tr-1/assessments", new);
+    let id = said["assessment"]["assessment_id"].as_str().unwrap();
+    let path = format!("{V3}/traces/tr-1/assessments/{id}");
+    let change = json!({"assessment": {"feedback": {"value": "no"}, "rationale": "why"}, "update_mask": "feedback,rationale"}).to_string();
+    let (status, changed) = answer(server.agent.patch(server.url(&path)).content_type("application/json").send(change).unwrap());
+    assert_eq!((status, &changed["assessment"]["feedback"], &changed["assessment"]["valid"]), (200, &json!({"value": "no"}), &json!(true)));
+    assert_eq!(server.get(&path).1, changed);
+    let wanted = json!({"serialized_value": {"serialization_format": "JSON_FORMAT", "value": "{\"a\": 1}"}});
+    let (_, expected) = post("/traces/tr-1/assessments", json!({"assessment": {"assessment_name": "want", "expectation": wanted}}));
+    assert_eq!(expected["assessment"]["expectation"], wanted);
+    let (_, found) = post("/traces/search", json!({"locations": [location], "filter": "feedback.ok = 'no' AND tags.k = 'v'"}));
+    assert_eq!(found["traces"][0]["assessments"].as_array().unwrap().len(), 2);
+    assert_eq!(post("/traces/search", json!({"locations": [location], "filter": "tags.k = 'w'"})), (200, json!({})));
+    assert_eq!(post("/traces/batchGetInfos", json!({"trace_ids": ["tr-1", "tr-2"]})).1["trace_infos"].as_array().unwrap().len(), 1);
+    for (path, body) in [
+        ("/traces", json!({})),
+        ("/traces", json!({"trace": {"trace_info": {"trace_id": "tr-2", "trace_location": location, "request_time": "soon"}}})),
+        ("/traces/tr-1/assessments", json!({"assessment": {"assessment_name": "x"}})),
+        ("/traces/search", json!({})),
+        ("/traces/search", json!({"locations": [location], "max_results": 501})),
+        ("/traces/delete-traces", json!({"experiment_id": "0"})),
+    ] {
+        let (status, refused) = post(path, body);
+        assert_eq!((status, &refused["error_code"]), (400, &json!("INVALID_PARAMETER_VALUE")), "{path}: {refused}");
+    }
+    let delete = answer(server.agent.delete(server.url(&path)).call().unwrap());
+    assert_eq!((delete, server.get(&path).0), ((200, json!({})), 404));
+    assert_eq!(post("/traces/delete-traces", json!({"experiment_id": "0", "request_ids": ["tr-1"]})), (200, json!({"traces_deleted": 1})));
+    assert_eq!(server.get(&format!("{V3}/traces/tr-1")).1["error_code"], "RESOURCE_DOES_NOT_EXIST");
+    server.end();
+}
+
+#[test]
+fn datasets_and_scorers_are_answered_as_clients_expect() {
+    let server = Server::start();
+    let post = |path: &str, body: Value| server.send(&format!("{V3}{path}"), "application/json", &body.to_string());
+    let (_, made) = post("/datasets/create", json!({"name": "d", "experiment_ids": ["0"], "tags": "{\"v\": \"1\"}"}));
+    let made = &made["dataset"];
+    assert_eq!((&made["experiment_ids"], &made["tags"], made.get("schema")), (&json!(["0"]), &json!("{\"v\": \"1\"}"), None));
+    let path = format!("/datasets/{}", made["dataset_id"].as_str().unwrap());
+    let records =
+        json!([{"inputs": {"q": 1}, "source": {"source_type": "HUMAN", "source_data": {}}}, {"inputs": {"q": 1}, "outputs": "o"}])
+            .to_string();
+    assert_eq!(post(&format!("{path}/records"), json!({"records": records})), (200, json!({"inserted_count": 1, "updated_count": 1})));
+    let (_, got) = server.get(&format!("{V3}{path}/records?max_results=5"));
+    let got: Value = serde_json::from_str(got["records"].as_str().unwrap()).unwrap();
+    assert_eq!((&got[0]["inputs"], &got[0]["outputs"], &got[0]["source_type"]), (&json!({"q": 1}), &json!("o"), &json!("HUMAN")));
+    assert_eq!(server.get(&format!("{V3}{path}/experiment-ids")).1, json!({"experiment_ids": ["0"]}));
+    for bad in ["nothing", "{}", "[1]", r#"[{"inputs": 1}]"#] {
+        let (status, refused) = post(&format!("{path}/records"), json!({"records": bad}));
+        assert_eq!((status, &refused["error_code"]), (400, &json!("INVALID_PARAMETER_VALUE")), "{bad}");
+    }
+    let (_, scorer) = post("/scorers/register", json!({"experiment_id": "0", "name": "s", "serialized_scorer": "{}"}));
+    assert_eq!((&scorer["version"], &scorer["experiment_id"]), (&json!(1), &json!("0")));
+    let (_, listed) = server.get(&format!("{V3}/scorers/list?experiment_id=0"));
+    assert_eq!((&listed["scorers"][0]["scorer_version"], &listed["scorers"][0]["experiment_id"]), (&json!(1), &json!(0)));
+    assert_eq!(post("/scorers/register", json!({"experiment_id": "0", "name": "s", "serialized_scorer": "no"})).0, 400);
+    assert_eq!(server.get(&format!("{V3}/scorers/get?experiment_id=0&name=none")).1["error_code"], "RESOURCE_DOES_NOT_EXIST");
     server.end();
 }
 

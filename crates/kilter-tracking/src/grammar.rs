@@ -11,6 +11,8 @@ const PATTERN: usize = 500;
 const LIST: usize = 1_000;
 const LISTED: usize = 10_000;
 const ORDERS: usize = 20;
+/// Bytes that a regular expression may take when it is made ready.
+const REGEX: usize = 1 << 20;
 
 /// One search: which entities it knows, and which attributes.
 pub(crate) struct Search {
@@ -36,6 +38,12 @@ pub(crate) enum Kind {
     Tag,
     Attribute,
     Dataset,
+    /// Of a trace, what is not to be changed later.
+    Metadata,
+    Span,
+    Feedback,
+    Expectation,
+    Issue,
 }
 
 struct Attribute {
@@ -128,6 +136,47 @@ pub(crate) static MODEL_VERSIONS: Search = Search {
     sorted: &[],
 };
 
+pub(crate) static TRACES: Search = Search {
+    entities: &[
+        TAG,
+        Entity { kind: Kind::Metadata, name: "request_metadata", aliases: &["metadata"] },
+        Entity { kind: Kind::Attribute, name: "attribute", aliases: &["attributes", "trace"] },
+        Entity { kind: Kind::Span, name: "span", aliases: &[] },
+        Entity { kind: Kind::Feedback, name: "feedback", aliases: &[] },
+        Entity { kind: Kind::Expectation, name: "expectation", aliases: &[] },
+        Entity { kind: Kind::Issue, name: "issue", aliases: &[] },
+    ],
+    attributes: &[
+        Attribute { name: "request_id", aliases: &[], takes: Takes::Texts },
+        Attribute { name: "timestamp_ms", aliases: &["timestamp"], takes: Takes::Number },
+        Attribute { name: "execution_time_ms", aliases: &["execution_time"], takes: Takes::Number },
+        Attribute { name: "end_time_ms", aliases: &["end_time"], takes: Takes::Number },
+        Attribute { name: "status", aliases: &[], takes: Takes::Texts },
+        Attribute { name: "name", aliases: &[], takes: Takes::Texts },
+        Attribute { name: "run_id", aliases: &[], takes: Takes::Texts },
+        Attribute { name: "client_request_id", aliases: &[], takes: Takes::Texts },
+        Attribute { name: "prompt", aliases: &[], takes: Takes::Text },
+        Attribute { name: "text", aliases: &[], takes: Takes::Text },
+    ],
+    sorts: &["experiment_id"],
+    sorted: &[],
+};
+
+pub(crate) static EVALUATION_DATASETS: Search = Search {
+    entities: &[ATTRIBUTE, TAG],
+    attributes: &[
+        Attribute { name: "name", aliases: &[], takes: Takes::Texts },
+        Attribute { name: "created_time", aliases: &[], takes: Takes::Number },
+        Attribute { name: "last_update_time", aliases: &[], takes: Takes::Number },
+        Attribute { name: "created_by", aliases: &[], takes: Takes::Text },
+        Attribute { name: "last_updated_by", aliases: &[], takes: Takes::Text },
+    ],
+    sorts: &[],
+    sorted: &[],
+};
+
+/// What of a span is compared beside `attributes.NAME`.
+const SPAN_KEYS: [&str; 4] = ["name", "type", "status", "content"];
 const DATASET_KEYS: [&str; 3] = ["name", "digest", "context"];
 
 /// One comparison of a filter.
@@ -150,6 +199,8 @@ pub(crate) enum Op {
     Ge,
     Like,
     Ilike,
+    /// A regular expression, found anywhere; traces only.
+    Rlike,
     In,
     NotIn,
     IsNull,
@@ -168,6 +219,7 @@ impl Op {
             Op::Ge => ">=",
             Op::Like => "LIKE",
             Op::Ilike => "ILIKE",
+            Op::Rlike => "RLIKE",
             Op::In => "IN",
             Op::NotIn => "NOT IN",
             Op::IsNull => "IS NULL",
@@ -181,6 +233,10 @@ impl Op {
 
     fn is_of_texts(self) -> bool {
         matches!(self, Op::Eq | Op::Ne | Op::Like | Op::Ilike)
+    }
+
+    fn is_of_order(self) -> bool {
+        matches!(self, Op::Lt | Op::Le | Op::Gt | Op::Ge)
     }
 }
 
@@ -246,6 +302,9 @@ impl Search {
         if matches!((op, value), (Op::Like | Op::Ilike, Value::Text(text)) if text.len() > PATTERN) {
             return Err(Error::invalid(format!("Invalid filter string: a pattern of more than {PATTERN} bytes")));
         }
+        if let (Op::Rlike, Value::Text(text)) = (op, value) {
+            regex(text)?;
+        }
         let takes = match kind {
             Kind::Metric => {
                 let Value::Number(_) = value else {
@@ -253,8 +312,9 @@ impl Search {
                 };
                 Takes::Number
             }
-            Kind::Param | Kind::Tag => Takes::Text,
-            Kind::Dataset => Takes::Texts,
+            Kind::Feedback | Kind::Expectation if op.is_of_order() => Takes::Number,
+            Kind::Param | Kind::Tag | Kind::Metadata | Kind::Feedback | Kind::Expectation | Kind::Issue => Takes::Text,
+            Kind::Dataset | Kind::Span => Takes::Texts,
             Kind::Attribute => self.attributes.iter().find(|a| a.name == key).map_or(Takes::Text, |a| a.takes),
         };
         let what = match kind {
@@ -263,13 +323,25 @@ impl Search {
             Kind::Metric => "metric",
             Kind::Dataset => "dataset attribute",
             Kind::Attribute => "attribute",
+            Kind::Metadata => "metadata",
+            Kind::Span => "span",
+            Kind::Feedback => "feedback",
+            Kind::Expectation => "expectation",
+            Kind::Issue => "issue",
         };
         let listed = matches!(value, Value::Texts(_));
         let fits = match (op, takes) {
+            _ if kind == Kind::Issue || (kind == Kind::Attribute && key == "prompt") => op == Op::Eq,
+            _ if (kind, key) == (Kind::Span, "content") || (kind, key) == (Kind::Attribute, "text") => {
+                matches!(op, Op::Like | Op::Ilike)
+            }
             (Op::In | Op::NotIn, Takes::Texts) => listed,
-            (Op::IsNull | Op::IsNotNull, _) => matches!(kind, Kind::Param | Kind::Tag),
+            (Op::IsNull | Op::IsNotNull, _) => {
+                matches!(kind, Kind::Param | Kind::Tag | Kind::Metadata | Kind::Feedback | Kind::Expectation)
+            }
             (op, Takes::Number) => op.is_of_numbers(),
-            (op, _) => op.is_of_texts(),
+            (Op::Rlike, _) => self.entities.iter().any(|e| e.kind == Kind::Span),
+            (op, _) => op.is_of_texts() && !listed,
         };
         let quoted = || Error::invalid(format!("Expected a quoted string value for {what} (e.g. 'my-value'). Got value {}", value.shown()));
         match (takes, value) {
@@ -281,6 +353,11 @@ impl Search {
                     listed.join(", ")
                 )))
             }
+            (Takes::Number, Value::Text(_) | Value::Texts(_)) if kind != Kind::Attribute => Err(Error::invalid(format!(
+                "Expected a numeric value for {what} when using comparator '{}'. Got value {}",
+                op.as_str(),
+                value.shown()
+            ))),
             (Takes::Number, Value::Text(_) | Value::Texts(_)) => {
                 Err(Error::invalid(format!("Expected numeric value type for numeric attribute: {key}. Found {}", value.shown())))
             }
@@ -331,6 +408,16 @@ impl Search {
         })?;
         match kind {
             Kind::Attribute => Ok((kind, self.attribute(&name.key)?)),
+            Kind::Span if name.key.strip_prefix("attributes.").is_none_or(str::is_empty) && !SPAN_KEYS.contains(&name.key.as_str()) => {
+                Err(Error::invalid(format!(
+                    "Invalid span attribute '{}'. Supported attributes: {}, attributes.<attribute_name>.",
+                    name.key,
+                    SPAN_KEYS.join(", ")
+                )))
+            }
+            Kind::Issue if name.key != "id" => {
+                Err(Error::invalid(format!("Invalid issue attribute '{}'. Supported attributes: id", name.key)))
+            }
             Kind::Dataset if !DATASET_KEYS.contains(&name.key.as_str()) => {
                 Err(Error::invalid(format!("Invalid dataset key '{}' specified. Valid keys are '{}'", name.key, DATASET_KEYS.join(", "))))
             }
@@ -421,9 +508,9 @@ impl<'a> Reader<'a> {
         let word = &self.rest[..self.rest.find(|c| !is_word(c) && c != '.').unwrap_or(self.rest.len())];
         let bare = self.rest[word.len()..].chars().next();
         match word.split_once('.') {
-            Some((entity, "")) if bare.is_some_and(|c| QUOTES.contains(&c)) => {
+            Some((entity, within)) if word.ends_with('.') && bare.is_some_and(|c| QUOTES.contains(&c)) => {
                 self.rest = &self.rest[word.len()..];
-                Some(Name { entity: Some(entity.to_string()), key: self.quoted(&QUOTES)? })
+                Some(Name { entity: Some(entity.to_string()), key: format!("{within}{}", self.quoted(&QUOTES)?) })
             }
             Some((entity, key)) if !entity.is_empty() && !key.is_empty() => {
                 self.advance(word.len());
@@ -449,6 +536,9 @@ impl<'a> Reader<'a> {
         }
         if self.keyword("ILIKE") {
             return Some(Op::Ilike);
+        }
+        if self.keyword("RLIKE") {
+            return Some(Op::Rlike);
         }
         if self.keyword("IN") {
             return Some(Op::In);
@@ -507,6 +597,15 @@ impl<'a> Reader<'a> {
         self.advance(1);
         Ok(Value::Texts(texts))
     }
+}
+
+/// A regular expression of bounded size.
+pub(crate) fn regex(pattern: &str) -> Result<regex::Regex> {
+    if pattern.len() > PATTERN {
+        return Err(Error::invalid(format!("Invalid filter string: a pattern of more than {PATTERN} bytes")));
+    }
+    let built = regex::RegexBuilder::new(pattern).size_limit(REGEX).build();
+    built.map_err(|e| Error::invalid(format!("Invalid regular expression '{pattern}': {}", e.to_string().replace('\n', " "))))
 }
 
 fn first(text: &str) -> &str {

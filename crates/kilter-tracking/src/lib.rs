@@ -1,19 +1,25 @@
-//! Experiments and runs as MLflow's clients know them: what is stored, how it is searched, where artifacts lie. No HTTP.
+//! Experiments, runs and traces as MLflow's clients know them: what is stored, how it is searched, where artifacts lie. No HTTP.
 //!
 //! [`Tracking`] is the store. Every write waits for the commit that holds it; writes that come at the same time share one.
 
 mod artifacts;
+mod dialects;
 mod error;
+mod evaluation;
 mod grammar;
 mod limits;
 mod model;
+pub mod otel;
 mod page;
 mod store;
+mod trace;
 
 pub use artifacts::{ArtifactFile, ArtifactPath, Artifacts, Entry, Upload};
 pub use error::{Error, ErrorCode, Result};
+pub use evaluation::{EvaluationDataset, EvaluationRecord, Scorer};
 pub use model::{
     Batch, Dataset, DatasetInput, Experiment, LoggedModel, Metric, ModelOrder, ModelStatus, ModelVersion, NewExperiment, NewLoggedModel,
     NewModelVersion, NewRun, Page, Pair, Query, RegisteredModel, Run, RunChange, RunInfo, RunModel, Stage, Status, View,
 };
 pub use store::Tracking;
+pub use trace::{Assessment, AssessmentChange, AssessmentKind, OldTraces, Trace, TraceInfo, TraceState};

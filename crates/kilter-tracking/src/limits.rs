@@ -65,6 +65,13 @@ pub(crate) fn key(kind: &str, path: &str, name: &str) -> Result<()> {
     length(&format!("{kind} name"), NAME, name)
 }
 
+/// A tag of a trace, or what is kept beside its tags; a long value is cut.
+pub(crate) fn trace_pair(pair: &mut Pair) -> Result<()> {
+    key("Tag", "key", &pair.key)?;
+    cut(&mut pair.value, TAG_VALUE);
+    Ok(())
+}
+
 /// Experiments that one search may name.
 pub(crate) fn experiments(ids: &[i64]) -> Result<()> {
     if ids.len() <= EXPERIMENTS {

@@ -220,6 +220,19 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Any JSON but null.
+    pub fn any(&self, name: &str) -> Result<Option<&'a Value>> {
+        self.find(name)
+    }
+
+    /// The members of an object as pairs: numbers, true and false become texts.
+    pub fn map(&self, name: &'a str) -> Result<Vec<Pair>> {
+        let Some(value) = self.find(name)? else { return Ok(Vec::new()) };
+        let map = value.as_object().ok_or_else(|| self.wrong(name, value))?;
+        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_string);
+        Ok(map.iter().map(|(key, value)| Pair { key: key.clone(), value: text(value) }).collect())
+    }
+
     pub fn pairs(&self, name: &'a str) -> Result<Vec<Pair>> {
         let read = |f: &Fields| Ok(Pair { key: f.need_text("key")?.into(), value: f.text("value")?.unwrap_or_default().into() });
         self.objects(name)?.iter().map(read).collect()

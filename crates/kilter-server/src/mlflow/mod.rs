@@ -4,12 +4,18 @@
 
 mod answer;
 mod artifacts;
+mod assessments;
+mod evaluation;
 mod experiments;
 mod input;
 mod logged;
+mod moment;
+mod otlp;
 mod own;
 mod registry;
 mod runs;
+mod scorers;
+mod traces;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -36,6 +42,8 @@ use own::Own;
 
 /// The release of MLflow whose API this is. Clients read it, and hold back what an older server would not understand.
 const LEVEL: &str = "3.17.2";
+/// Where spans come in, by OpenTelemetry's protocol.
+const OTLP: &str = "/v1/traces";
 /// Where large bodies come and go: as slowly as the client's line is.
 const ARTIFACTS: &str = "2.0/mlflow-artifacts/artifacts/";
 
@@ -96,6 +104,38 @@ fn routes() -> Vec<(&'static str, MethodRouter<Tracking>)> {
         ("/2.0/mlflow/model-versions/get-download-uri", get(registry::download_uri)),
         ("/2.0/mlflow/model-versions/set-tag", post(registry::set_version_tag)),
         ("/2.0/mlflow/model-versions/delete-tag", delete(registry::delete_version_tag)),
+        ("/3.0/mlflow/traces", post(traces::start)),
+        ("/3.0/mlflow/traces/get", get(traces::get)),
+        ("/3.0/mlflow/traces/batchGet", get(traces::batch_get)),
+        ("/3.0/mlflow/traces/batchGetInfos", post(traces::batch_get_infos)),
+        ("/3.0/mlflow/traces/search", post(traces::search)),
+        ("/3.0/mlflow/traces/delete-traces", post(traces::delete)),
+        ("/3.0/mlflow/traces/{trace_id}", get(traces::get_info)),
+        ("/3.0/mlflow/traces/{trace_id}/tags", patch(traces::set_tag).delete(traces::delete_tag)),
+        ("/3.0/mlflow/traces/{trace_id}/assessments", post(assessments::create)),
+        (
+            "/3.0/mlflow/traces/{trace_id}/assessments/{assessment_id}",
+            get(assessments::get).patch(assessments::update).delete(assessments::delete),
+        ),
+        ("/2.0/mlflow/traces/delete-traces", post(traces::delete)),
+        ("/2.0/mlflow/traces/link-to-run", post(traces::link_to_run)),
+        ("/2.0/mlflow/traces/link-prompts", post(traces::link_prompts)),
+        ("/2.0/mlflow/traces/{trace_id}/tags", patch(traces::set_tag).delete(traces::delete_tag)),
+        ("/3.0/mlflow/datasets/create", post(evaluation::create)),
+        ("/3.0/mlflow/datasets/search", get(evaluation::search).post(evaluation::search)),
+        ("/3.0/mlflow/datasets/{dataset_id}", get(evaluation::get).delete(evaluation::delete)),
+        ("/3.0/mlflow/datasets/{dataset_id}/records", get(evaluation::records).post(evaluation::upsert).delete(evaluation::delete_records)),
+        ("/3.0/mlflow/datasets/{dataset_id}/tags", patch(evaluation::set_tags)),
+        ("/3.0/mlflow/datasets/{dataset_id}/tags/{key}", delete(evaluation::delete_tag)),
+        ("/3.0/mlflow/datasets/{dataset_id}/experiment-ids", get(evaluation::experiment_ids)),
+        ("/3.0/mlflow/datasets/{dataset_id}/add-experiments", post(evaluation::add_experiments)),
+        ("/3.0/mlflow/datasets/{dataset_id}/remove-experiments", post(evaluation::remove_experiments)),
+        ("/3.0/mlflow/scorers/register", post(scorers::register)),
+        ("/3.0/mlflow/scorers/list", get(scorers::list)),
+        ("/3.0/mlflow/scorers/versions", get(scorers::versions)),
+        ("/3.0/mlflow/scorers/get", get(scorers::get)),
+        ("/3.0/mlflow/scorers/delete", delete(scorers::delete)),
+        ("/3.0/mlflow/scorers/online-configs", get(scorers::online_configs)),
         ("/3.0/mlflow/server-info", get(server_info)),
     ]
 }
@@ -109,6 +149,7 @@ fn router<S: Clone + Send + Sync + 'static>(tracking: Tracking) -> Router<S> {
         .nest("/ajax-api", api)
         .route("/health", get(|| async { "OK" }))
         .route("/version", get(|| async { LEVEL }))
+        .route(OTLP, post(otlp::export))
         .with_state(tracking)
 }
 
@@ -134,7 +175,7 @@ pub fn is_below(path: &str) -> bool {
 /// The paths of all routes, as they are counted.
 pub fn paths() -> impl Iterator<Item = String> {
     let below = |prefix: &'static str| routes().into_iter().map(move |(path, _)| format!("{prefix}{path}"));
-    below("/api").chain(below("/ajax-api")).chain(["/health".to_string(), "/version".to_string()])
+    below("/api").chain(below("/ajax-api")).chain(["/health", "/version", OTLP].map(String::from))
 }
 
 /// Whether a request may take as long as it takes.
@@ -207,7 +248,7 @@ mod tests {
     fn the_reference_lists_every_route() {
         let page = include_str!("../../../../docs/reference/mlflow.md");
         for (path, _) in routes() {
-            let name = path.trim_start_matches("/2.0/mlflow-artifacts").trim_start_matches("/2.0/mlflow");
+            let name = path.trim_start_matches("/2.0/mlflow-artifacts").trim_start_matches("/2.0/mlflow").trim_start_matches("/3.0/mlflow");
             assert!(page.contains(&format!("{name}`")), "docs/reference/mlflow.md does not name {path}");
         }
     }

@@ -1,11 +1,16 @@
 //! The store: one file of SQLite, written by one task, read by several connections. All SQL is below this module.
 
+mod assessments;
+mod evaluation;
 mod experiments;
 mod logged;
 mod plan;
 mod registry;
 mod runs;
+mod scorers;
 mod search;
+mod spans;
+mod traces;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -40,7 +45,12 @@ const QUEUE: usize = 4096;
 /// Another process may hold the file's lock for so long.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Each runs once, in order; one that was released is never changed.
-const MIGRATIONS: [&str; 2] = [include_str!("migrations/0001_runs.sql"), include_str!("migrations/0002_models.sql")];
+const MIGRATIONS: [&str; 4] = [
+    include_str!("migrations/0001_runs.sql"),
+    include_str!("migrations/0002_models.sql"),
+    include_str!("migrations/0003_traces.sql"),
+    include_str!("migrations/0004_evaluation.sql"),
+];
 /// The experiment of runs that name none; it is always there.
 const DEFAULT_EXPERIMENT: i64 = 0;
 

@@ -122,7 +122,7 @@ impl Tracking {
         self.run_info(run_id).await
     }
 
-    /// Deletes or restores a run; one that is so already stays so.
+    /// Deletes or restores a run; one that is so already stays so. What it said of traces goes with it for good.
     ///
     /// # Errors
     /// When it is missing.
@@ -132,6 +132,10 @@ impl Tracking {
                 let run = w.any_run(&run_id).await?;
                 let sql = "UPDATE runs SET stage = $2 WHERE id = $1";
                 sqlx::query(sql).bind(run.id).bind(stage.as_str()).execute(&mut w.connection).await?;
+                if stage == Stage::Deleted {
+                    let sql = "DELETE FROM assessments WHERE run_id = $1";
+                    sqlx::query(sql).bind(&run_id).execute(&mut w.connection).await?;
+                }
                 w.forget_run(&run_id);
                 Ok(())
             })

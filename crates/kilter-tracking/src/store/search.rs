@@ -10,7 +10,7 @@ pub(super) const PROMPT: &str = "mlflow.prompt.is_prompt";
 /// Rows whose belongings are read at once.
 pub(super) const CHUNK: usize = 1000;
 
-type Sql = QueryBuilder<Sqlite>;
+pub(super) type Sql = QueryBuilder<Sqlite>;
 
 /// `1,2,3`: numbers of ours, so that they may stand in the text.
 pub(super) fn listed(ids: &[i64]) -> String {
@@ -77,7 +77,8 @@ pub(super) fn of_run(sql: &mut Sql, comparison: Comparison, one_by_one: bool) {
             and_value(sql, "value", op, comparison.value);
             sql.push(")");
         }
-        Kind::Dataset => {
+        // What else there is, this search does not know.
+        _ => {
             sql.push("r.id IN (SELECT i.run FROM inputs i JOIN datasets d ON d.id = i.dataset WHERE TRUE");
             and_value(sql, if comparison.key == "name" { "d.name" } else { "d.digest" }, op, comparison.value);
             sql.push(")");
@@ -118,7 +119,7 @@ pub(super) fn join_order(sql: &mut Sql, at: usize, order: &Order) {
         Kind::Metric => "latest_metrics",
         Kind::Param => "params",
         Kind::Tag => "tags",
-        Kind::Attribute | Kind::Dataset => return,
+        _ => return,
     };
     sql.push(format!(" LEFT JOIN {table} o{at} ON o{at}.run = r.id AND o{at}.key = (SELECT id FROM keys WHERE name = "));
     sql.push_bind(order.key.clone()).push(")");
@@ -153,14 +154,14 @@ pub(super) fn direction(order: &Order) -> &'static str {
 }
 
 /// The value as a further condition; whether there is one at all is said by the row being there.
-fn and_value(sql: &mut Sql, column: &str, op: Op, value: Value) {
+pub(super) fn and_value(sql: &mut Sql, column: &str, op: Op, value: Value) {
     if !matches!(op, Op::IsNull | Op::IsNotNull) {
         sql.push(" AND ");
         compare(sql, column, op, value);
     }
 }
 
-fn compare(sql: &mut Sql, column: &str, op: Op, value: Value) {
+pub(super) fn compare(sql: &mut Sql, column: &str, op: Op, value: Value) {
     match value {
         Value::Text(text) if op == Op::Ilike => {
             sql.push("lower(").push(column).push(") LIKE lower(").push_bind(text).push(")");
@@ -210,7 +211,7 @@ pub(super) fn of_logged_model(sql: &mut Sql, comparison: Comparison, datasets: &
             and_value(sql, "value", op, value);
             sql.push(")");
         }
-        Kind::Attribute | Kind::Dataset => compare(sql, logged_column(&key), op, value),
+        _ => compare(sql, logged_column(&key), op, value),
     }
 }
 

@@ -1,0 +1,485 @@
+//! Datasets that models of language are judged by, and their records.
+
+use std::collections::HashMap;
+
+use serde_json::{Map, Value, json};
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+
+use super::runs::new_id;
+use super::search::{CHUNK, Sql, and_value, compare, direction, in_list, listed};
+use super::writer::Writer;
+use super::{Tracking, now};
+use crate::error::{Error, Result};
+use crate::evaluation::{EvaluationDataset, EvaluationRecord};
+use crate::grammar::{Comparison, EVALUATION_DATASETS, Kind, Op};
+use crate::limits;
+use crate::model::{Page, Pair, Query};
+use crate::otel::AnyValue;
+use crate::page::Pages;
+
+/// Records of a dataset, and of one request, at most.
+const RECORDS: i64 = 1_000_000;
+const AT_ONCE: usize = 50_000;
+/// Bytes of records in one answer, beyond which the next page begins.
+const ANSWERED: usize = 32 << 20;
+const USER: &str = "mlflow.user";
+
+impl Tracking {
+    /// Makes a dataset without records.
+    ///
+    /// # Errors
+    /// When an experiment is missing or deleted, or something is not as it must be.
+    pub async fn create_evaluation_dataset(&self, name: String, mut tags: Vec<Pair>, experiments: Vec<i64>) -> Result<EvaluationDataset> {
+        limits::length("name", 500, &name)?;
+        tags.iter_mut().try_for_each(limits::trace_pair)?;
+        limits::experiments(&experiments)?;
+        let id = format!("d-{}", new_id());
+        let dataset_id = id.clone();
+        self.write(move |w| {
+            Box::pin(async move {
+                for experiment in &experiments {
+                    w.active_experiment(*experiment).await?;
+                }
+                let user = tags.iter().find(|t| t.key == USER).map(|t| t.value.clone());
+                let sql = "INSERT INTO evaluation_datasets (dataset_id, name, digest, records, created, updated, created_by, updated_by)
+                           VALUES ($1, $2, $3, 0, $4, $4, $5, $5) RETURNING id";
+                let query = sqlx::query_scalar(sql).bind(&dataset_id).bind(&name).bind(digest(&name)).bind(now()).bind(user);
+                let dataset: i64 = query.fetch_one(&mut w.connection).await?;
+                w.set_dataset_tags(dataset, &tags).await?;
+                w.add_experiments(dataset, &experiments).await
+            })
+        })
+        .await?;
+        self.evaluation_dataset(&id).await
+    }
+
+    /// A dataset without its records.
+    ///
+    /// # Errors
+    /// When it is missing.
+    pub async fn evaluation_dataset(&self, dataset_id: &str) -> Result<EvaluationDataset> {
+        let id = self.dataset_number(dataset_id).await?;
+        self.evaluation_datasets(&[id]).await?.pop().ok_or_else(|| no_dataset(dataset_id))
+    }
+
+    /// Looks for datasets, of `experiments` if any are named: the newest first unless the query says otherwise.
+    ///
+    /// # Errors
+    /// When the query makes no sense.
+    pub async fn search_evaluation_datasets(&self, experiments: &[i64], query: &Query) -> Result<Page<EvaluationDataset>> {
+        let filter = EVALUATION_DATASETS.filter(&query.filter)?;
+        let orders = EVALUATION_DATASETS.orders(&query.order_by)?;
+        limits::experiments(experiments)?;
+        let ids = listed(experiments);
+        let pages = Pages::of(&["evaluation datasets", &ids, &query.filter, &query.order_by.join("\n")]);
+        let from = pages.position(query.page_token.as_deref())?;
+        let mut sql = Sql::new("SELECT d.id FROM evaluation_datasets d WHERE TRUE");
+        if !experiments.is_empty() {
+            sql.push(" AND d.id IN (SELECT dataset FROM evaluation_dataset_experiments WHERE experiment IN ").push(in_list(&ids)).push(")");
+        }
+        for Comparison { kind, key, op, value } in filter {
+            sql.push(" AND ");
+            if kind != Kind::Tag {
+                compare(&mut sql, column(&key), op, value);
+                continue;
+            }
+            sql.push(if op == Op::IsNull { "NOT EXISTS (" } else { "EXISTS (" });
+            sql.push("SELECT 1 FROM evaluation_dataset_tags p WHERE p.dataset = d.id AND p.key = ").push_bind(key);
+            and_value(&mut sql, "p.value", op, value);
+            sql.push(")");
+        }
+        sql.push(" ORDER BY ");
+        for order in &orders {
+            sql.push(column(&order.key)).push(direction(order)).push(", ");
+        }
+        sql.push("d.created DESC, d.id DESC LIMIT ").push_bind(query.max_results as i64 + 1).push(" OFFSET ").push_bind(from);
+        let found: Vec<i64> = sql.build_query_scalar().fetch_all(self.readers()).await?;
+        let page = pages.cut(found, from, query.max_results);
+        Ok(Page { items: self.evaluation_datasets(&page.items).await?, next: page.next })
+    }
+
+    /// Deletes a dataset with its records, for good.
+    ///
+    /// # Errors
+    /// When it is missing.
+    pub async fn delete_evaluation_dataset(&self, dataset_id: String) -> Result<()> {
+        self.write(move |w| {
+            Box::pin(async move {
+                let dataset = w.evaluation_dataset(&dataset_id).await?;
+                for sql in [
+                    "DELETE FROM evaluation_records WHERE dataset = $1",
+                    "DELETE FROM evaluation_dataset_tags WHERE dataset = $1",
+                    "DELETE FROM evaluation_dataset_experiments WHERE dataset = $1",
+                    "DELETE FROM evaluation_datasets WHERE id = $1",
+                ] {
+                    sqlx::query(sql).bind(dataset).execute(&mut w.connection).await?;
+                }
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// Sets tags of a dataset.
+    ///
+    /// # Errors
+    /// When it is missing or a tag is not as it must be.
+    pub async fn set_evaluation_dataset_tags(&self, dataset_id: String, mut tags: Vec<Pair>) -> Result<()> {
+        tags.iter_mut().try_for_each(limits::trace_pair)?;
+        self.write(move |w| {
+            Box::pin(async move {
+                let dataset = w.evaluation_dataset(&dataset_id).await?;
+                w.set_dataset_tags(dataset, &tags).await
+            })
+        })
+        .await
+    }
+
+    /// Removes a tag of a dataset, if it is there.
+    ///
+    /// # Errors
+    /// When the dataset is missing.
+    pub async fn delete_evaluation_dataset_tag(&self, dataset_id: String, key: String) -> Result<()> {
+        self.write(move |w| {
+            Box::pin(async move {
+                let dataset = w.evaluation_dataset(&dataset_id).await?;
+                let sql = "DELETE FROM evaluation_dataset_tags WHERE dataset = $1 AND key = $2";
+                sqlx::query(sql).bind(dataset).bind(&key).execute(&mut w.connection).await?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// Adds a dataset to experiments, or takes it out of them.
+    ///
+    /// # Errors
+    /// When it or an experiment to add it to is missing.
+    pub async fn move_evaluation_dataset(&self, dataset_id: &str, experiments: Vec<i64>, is_added: bool) -> Result<EvaluationDataset> {
+        limits::experiments(&experiments)?;
+        let id = dataset_id.to_string();
+        self.write(move |w| {
+            Box::pin(async move {
+                let dataset = w.evaluation_dataset(&id).await?;
+                if is_added {
+                    for experiment in &experiments {
+                        w.active_experiment(*experiment).await?;
+                    }
+                    return w.add_experiments(dataset, &experiments).await;
+                }
+                for experiment in experiments {
+                    let sql = "DELETE FROM evaluation_dataset_experiments WHERE dataset = $1 AND experiment = $2";
+                    sqlx::query(sql).bind(dataset).bind(experiment).execute(&mut w.connection).await?;
+                }
+                Ok(())
+            })
+        })
+        .await?;
+        self.evaluation_dataset(dataset_id).await
+    }
+
+    /// Stores records: one whose input is there already is merged into it. How many are new, and how many were there.
+    ///
+    /// # Errors
+    /// When the dataset is missing or gets too large.
+    pub async fn upsert_records(&self, dataset_id: String, records: Vec<EvaluationRecord>) -> Result<(i64, i64)> {
+        if records.len() > AT_ONCE {
+            return Err(Error::invalid(format!("A request can have at most {AT_ONCE} records. Got {}.", records.len())));
+        }
+        self.write(move |w| Box::pin(async move { w.upsert_records(&dataset_id, records).await })).await
+    }
+
+    /// Records of a dataset in the order they came in.
+    ///
+    /// # Errors
+    /// When the dataset is missing.
+    pub async fn records(&self, dataset_id: &str, limit: usize, page_token: Option<&str>) -> Result<Page<EvaluationRecord>> {
+        let dataset = self.dataset_number(dataset_id).await?;
+        let pages = Pages::of(&["records", dataset_id]);
+        // The token says after which record to go on: records may be deleted in between.
+        let mut last = pages.position(page_token)?;
+        let (mut items, mut bytes) = (Vec::new(), 0);
+        let sql = format!("{RECORD} WHERE dataset = $1 AND id > $2 ORDER BY id LIMIT 100");
+        loop {
+            let rows = sqlx::query(sqlx::AssertSqlSafe(sql.clone())).bind(dataset).bind(last).fetch_all(self.readers()).await?;
+            if rows.is_empty() {
+                return Ok(Page { items, next: None });
+            }
+            for row in &rows {
+                if items.len() == limit || bytes > ANSWERED {
+                    return Ok(Page { items, next: Some(pages.token(last)) });
+                }
+                bytes += row.try_get::<&str, _>(2)?.len() + row.try_get::<Option<&str>, _>(3)?.map_or(0, str::len);
+                items.push(record(row)?);
+                last = row.try_get(0)?;
+            }
+        }
+    }
+
+    /// Deletes records, for good. How many there were.
+    ///
+    /// # Errors
+    /// When the dataset is missing.
+    pub async fn delete_records(&self, dataset_id: String, record_ids: Vec<String>) -> Result<i64> {
+        if record_ids.len() > AT_ONCE {
+            return Err(Error::invalid(format!("A request can name at most {AT_ONCE} records. Got {}.", record_ids.len())));
+        }
+        self.write(move |w| {
+            Box::pin(async move {
+                let dataset = w.evaluation_dataset(&dataset_id).await?;
+                let mut deleted = 0;
+                for id in record_ids {
+                    let sql = "DELETE FROM evaluation_records WHERE dataset = $1 AND record_id = $2";
+                    deleted += sqlx::query(sql).bind(dataset).bind(id).execute(&mut w.connection).await?.rows_affected() as i64;
+                }
+                let sql = "UPDATE evaluation_datasets SET records = records - $2, updated = $3, digest = $4 WHERE id = $1";
+                let query = sqlx::query(sql).bind(dataset).bind(deleted).bind(now()).bind(digest(&dataset_id));
+                query.execute(&mut w.connection).await?;
+                Ok(deleted)
+            })
+        })
+        .await
+    }
+
+    async fn dataset_number(&self, dataset_id: &str) -> Result<i64> {
+        let sql = "SELECT id FROM evaluation_datasets WHERE dataset_id = $1";
+        let id: Option<i64> = sqlx::query_scalar(sql).bind(dataset_id).fetch_optional(self.readers()).await?;
+        id.ok_or_else(|| no_dataset(dataset_id))
+    }
+
+    async fn evaluation_datasets(&self, ids: &[i64]) -> Result<Vec<EvaluationDataset>> {
+        let mut found: HashMap<i64, EvaluationDataset> = HashMap::with_capacity(ids.len());
+        for chunk in ids.chunks(CHUNK) {
+            let ids = in_list(&listed(chunk));
+            let rows = |text: String| async move { sqlx::query(sqlx::AssertSqlSafe(text)).fetch_all(self.readers()).await };
+            let columns = "id, dataset_id, name, digest, schema, records, created, updated, created_by, updated_by";
+            for row in rows(format!("SELECT {columns} FROM evaluation_datasets WHERE id IN {ids}")).await? {
+                found.insert(row.try_get(0)?, dataset(&row)?);
+            }
+            let sql = format!("SELECT dataset, key, value FROM evaluation_dataset_tags WHERE dataset IN {ids} ORDER BY dataset, key");
+            for row in rows(sql).await? {
+                if let Some(dataset) = found.get_mut(&row.try_get(0)?) {
+                    dataset.tags.push(Pair { key: row.try_get(1)?, value: row.try_get(2)? });
+                }
+            }
+            let sql = format!("SELECT dataset, experiment FROM evaluation_dataset_experiments WHERE dataset IN {ids} ORDER BY experiment");
+            for row in rows(sql).await? {
+                if let Some(dataset) = found.get_mut(&row.try_get(0)?) {
+                    dataset.experiments.push(row.try_get(1)?);
+                }
+            }
+        }
+        Ok(ids.iter().filter_map(|id| found.remove(id)).collect())
+    }
+}
+
+impl Writer {
+    async fn evaluation_dataset(&mut self, dataset_id: &str) -> Result<i64> {
+        let sql = "SELECT id FROM evaluation_datasets WHERE dataset_id = $1";
+        let id: Option<i64> = sqlx::query_scalar(sql).bind(dataset_id).fetch_optional(&mut self.connection).await?;
+        id.ok_or_else(|| no_dataset(dataset_id))
+    }
+
+    async fn set_dataset_tags(&mut self, dataset: i64, tags: &[Pair]) -> Result<()> {
+        for tag in tags {
+            let sql = "INSERT INTO evaluation_dataset_tags (dataset, key, value) VALUES ($1, $2, $3)
+                       ON CONFLICT (dataset, key) DO UPDATE SET value = excluded.value";
+            sqlx::query(sql).bind(dataset).bind(&tag.key).bind(&tag.value).execute(&mut self.connection).await?;
+        }
+        Ok(())
+    }
+
+    async fn add_experiments(&mut self, dataset: i64, experiments: &[i64]) -> Result<()> {
+        for experiment in experiments {
+            let sql = "INSERT INTO evaluation_dataset_experiments (dataset, experiment) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+            sqlx::query(sql).bind(dataset).bind(experiment).execute(&mut self.connection).await?;
+        }
+        Ok(())
+    }
+
+    async fn upsert_records(&mut self, dataset_id: &str, records: Vec<EvaluationRecord>) -> Result<(i64, i64)> {
+        let dataset = self.evaluation_dataset(dataset_id).await?;
+        let sql = "SELECT schema, records FROM evaluation_datasets WHERE id = $1";
+        let (schema, there): (Option<String>, i64) = sqlx::query_as(sql).bind(dataset).fetch_one(&mut self.connection).await?;
+        if there + records.len() as i64 > RECORDS {
+            return Err(Error::invalid(format!("A dataset has at most {RECORDS} records.")));
+        }
+        let mut schema = Schema::read(schema.as_deref());
+        let (mut inserted, mut updated, mut user) = (0, 0, None);
+        let time = now();
+        for new in records {
+            schema.see(&new);
+            user = author(&new).or(user);
+            let hash = blake3::hash(Value::Object(new.inputs.clone()).to_string().as_bytes()).to_hex().to_string();
+            let sql = format!("{RECORD} WHERE dataset = $1 AND input_hash = $2");
+            let old = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(dataset).bind(&hash).fetch_optional(&mut self.connection).await?;
+            let Some(row) = old else {
+                let sql = "INSERT INTO evaluation_records (record_id, dataset, input_hash, inputs, outputs, expectations, tags, source, created, updated,
+                               created_by, updated_by) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $10, $10)";
+                let query = sqlx::query(sql)
+                    .bind(format!("dr-{}", new_id()))
+                    .bind(dataset)
+                    .bind(hash)
+                    .bind(text(&Value::Object(new.inputs.clone())));
+                let query =
+                    query.bind(new.outputs.as_ref().map(text)).bind(object(new.expectations.clone())).bind(object(new.tags.clone()));
+                let query = query.bind(new.source.as_ref().map(text)).bind(time).bind(author(&new));
+                query.execute(&mut self.connection).await?;
+                inserted += 1;
+                continue;
+            };
+            let merged = merge(record(&row)?, new);
+            let sql = "UPDATE evaluation_records SET outputs = $2, expectations = $3, tags = $4, updated = $5, updated_by = $6 WHERE record_id = $1";
+            let query = sqlx::query(sql).bind(&merged.id).bind(merged.outputs.as_ref().map(text)).bind(object(merged.expectations));
+            query.bind(object(merged.tags)).bind(time).bind(merged.updated_by).execute(&mut self.connection).await?;
+            updated += 1;
+        }
+        let sql = "UPDATE evaluation_datasets SET schema = $2, records = records + $3, updated = $4, updated_by = COALESCE($5, updated_by), digest = $6
+                   WHERE id = $1";
+        let query = sqlx::query(sql).bind(dataset).bind(schema.text()).bind(inserted).bind(time).bind(user).bind(digest(dataset_id));
+        query.execute(&mut self.connection).await?;
+        Ok((inserted, updated))
+    }
+}
+
+/// The record with what is new of it.
+fn merge(old: EvaluationRecord, new: EvaluationRecord) -> EvaluationRecord {
+    let both = |old: Option<Map<String, Value>>, new: Option<Map<String, Value>>| match (old, new) {
+        (Some(mut old), Some(new)) => {
+            old.extend(new);
+            Some(old)
+        }
+        (old, new) => new.or(old),
+    };
+    EvaluationRecord {
+        updated_by: author(&new).or(old.updated_by),
+        outputs: new.outputs.or(old.outputs),
+        expectations: both(old.expectations, new.expectations),
+        tags: both(old.tags, new.tags),
+        ..old
+    }
+}
+
+fn author(record: &EvaluationRecord) -> Option<String> {
+    record.tags.as_ref()?.get(USER)?.as_str().map(str::to_string)
+}
+
+/// Which fields records have, and of which type each was first.
+struct Schema {
+    inputs: Map<String, Value>,
+    outputs: Value,
+    expectations: Map<String, Value>,
+}
+
+impl Schema {
+    fn read(text: Option<&str>) -> Schema {
+        let known: Value = text.and_then(|t| serde_json::from_str(t).ok()).unwrap_or_default();
+        let part = |name: &str| known.get(name).and_then(Value::as_object).cloned().unwrap_or_default();
+        let outputs = known.get("outputs").cloned().unwrap_or_else(|| json!({}));
+        Schema { inputs: part("inputs"), outputs, expectations: part("expectations") }
+    }
+
+    fn see(&mut self, record: &EvaluationRecord) {
+        note(&mut self.inputs, &record.inputs);
+        note(&mut self.expectations, record.expectations.as_ref().unwrap_or(&Map::new()));
+        match (&record.outputs, &mut self.outputs) {
+            (Some(Value::Object(outputs)), Value::Object(known)) => note(known, outputs),
+            (None | Some(Value::Object(_)), _) => {}
+            (Some(other), Value::Object(known)) if known.is_empty() => self.outputs = json!(kind(other)),
+            _ => {}
+        }
+    }
+
+    /// In MLflow's order.
+    fn text(&self) -> String {
+        let part = |map: &Map<String, Value>| text(&Value::Object(map.clone()));
+        let (inputs, outputs, expectations) = (part(&self.inputs), text(&self.outputs), part(&self.expectations));
+        format!(r#"{{"inputs": {inputs}, "outputs": {outputs}, "expectations": {expectations}, "version": "1.0"}}"#)
+    }
+}
+
+fn note(known: &mut Map<String, Value>, seen: &Map<String, Value>) {
+    for (key, value) in seen {
+        if known.len() < 1000 && !known.contains_key(key) {
+            known.insert(key.clone(), json!(kind(value)));
+        }
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(n) if n.is_f64() => "float",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+/// As Python writes it.
+fn text(value: &Value) -> String {
+    AnyValue::of_json(value).map_or_else(|| value.to_string(), |value| value.to_json())
+}
+
+fn object(map: Option<Map<String, Value>>) -> Option<String> {
+    map.map(|map| text(&Value::Object(map)))
+}
+
+/// Eight digits that change with time.
+fn digest(name: &str) -> String {
+    blake3::hash(format!("{name} {} {}", now(), new_id()).as_bytes()).to_hex()[..8].to_string()
+}
+
+fn no_dataset(dataset_id: &str) -> Error {
+    Error::missing(format!("Evaluation dataset with id '{dataset_id}' not found"))
+}
+
+const RECORD: &str =
+    "SELECT id, record_id, inputs, outputs, expectations, tags, source, created, updated, created_by, updated_by FROM evaluation_records";
+
+fn record(row: &SqliteRow) -> Result<EvaluationRecord> {
+    let value = |at: usize| -> Result<Option<Value>> { Ok(row.try_get::<Option<&str>, _>(at)?.and_then(|t| serde_json::from_str(t).ok())) };
+    let map = |at: usize| -> Result<Option<Map<String, Value>>> {
+        Ok(value(at)?.and_then(|v| if let Value::Object(map) = v { Some(map) } else { None }))
+    };
+    Ok(EvaluationRecord {
+        id: row.try_get(1)?,
+        inputs: map(2)?.unwrap_or_default(),
+        outputs: value(3)?,
+        expectations: map(4)?,
+        tags: map(5)?,
+        source: value(6)?,
+        created: row.try_get(7)?,
+        updated: row.try_get(8)?,
+        created_by: row.try_get(9)?,
+        updated_by: row.try_get(10)?,
+    })
+}
+
+fn dataset(row: &SqliteRow) -> Result<EvaluationDataset> {
+    Ok(EvaluationDataset {
+        id: row.try_get(1)?,
+        name: row.try_get(2)?,
+        digest: row.try_get(3)?,
+        schema: row.try_get(4)?,
+        records: row.try_get(5)?,
+        created: row.try_get(6)?,
+        updated: row.try_get(7)?,
+        created_by: row.try_get(8)?,
+        updated_by: row.try_get(9)?,
+        ..EvaluationDataset::default()
+    })
+}
+
+fn column(key: &str) -> &'static str {
+    match key {
+        "name" => "d.name",
+        "created_time" => "d.created",
+        "last_update_time" => "d.updated",
+        "created_by" => "d.created_by",
+        _ => "d.updated_by",
+    }
+}

@@ -1,0 +1,127 @@
+//! What judges the answers of models of language, in versions.
+
+use sqlx::Row;
+
+use super::runs::new_id;
+use super::{Tracking, now};
+use crate::error::{Error, Result};
+use crate::evaluation::Scorer;
+use crate::limits;
+
+const SERIALIZED: usize = 1 << 20;
+const COLUMNS: &str = "SELECT s.scorer_id, s.experiment, s.name, v.version, v.serialized, v.created FROM scorers s \
+                       JOIN scorer_versions v ON v.scorer = s.id";
+/// Scorers, and versions of one, that are listed at most.
+const LISTED: i64 = 10_000;
+
+impl Tracking {
+    /// Stores a scorer as the next version of its name.
+    ///
+    /// # Errors
+    /// When its experiment is missing or deleted, or something is not as it must be.
+    pub async fn register_scorer(&self, experiment: i64, name: String, serialized: String) -> Result<Scorer> {
+        if name.trim().is_empty() {
+            return Err(Error::invalid("Scorer name cannot be empty."));
+        }
+        limits::length("name", 256, &name)?;
+        limits::length("serialized_scorer", SERIALIZED, &serialized)?;
+        let of = name.clone();
+        let version = self
+            .write(move |w| {
+                Box::pin(async move {
+                    w.active_experiment(experiment).await?;
+                    let sql = "INSERT INTO scorers (scorer_id, experiment, name) VALUES ($1, $2, $3)
+                               ON CONFLICT (experiment, name) DO UPDATE SET name = excluded.name RETURNING id";
+                    let query = sqlx::query_scalar(sql).bind(uuid()).bind(experiment).bind(&name);
+                    let scorer: i64 = query.fetch_one(&mut w.connection).await?;
+                    let sql = "INSERT INTO scorer_versions (scorer, version, serialized, created)
+                               VALUES ($1, (SELECT COALESCE(MAX(version), 0) + 1 FROM scorer_versions WHERE scorer = $1), $2, $3) RETURNING version";
+                    let query = sqlx::query_scalar::<_, i64>(sql).bind(scorer).bind(&serialized).bind(now());
+                    Ok(query.fetch_one(&mut w.connection).await?)
+                })
+            })
+            .await?;
+        self.scorer(experiment, &of, Some(version)).await
+    }
+
+    /// A version of a scorer; none named: the newest.
+    ///
+    /// # Errors
+    /// When it is missing.
+    pub async fn scorer(&self, experiment: i64, name: &str, version: Option<i64>) -> Result<Scorer> {
+        let sql =
+            format!("{COLUMNS} WHERE s.experiment = $1 AND s.name = $2 AND ($3 IS NULL OR v.version = $3) ORDER BY v.version DESC LIMIT 1");
+        let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(experiment).bind(name).bind(version);
+        let row = query.fetch_optional(self.readers()).await?;
+        read(&row.ok_or_else(|| no_scorer(experiment, name, version))?)
+    }
+
+    /// The newest version of each scorer of an experiment, by name.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn scorers(&self, experiment: i64) -> Result<Vec<Scorer>> {
+        let newest = "v.version = (SELECT MAX(n.version) FROM scorer_versions n WHERE n.scorer = s.id)";
+        let sql = format!("{COLUMNS} WHERE s.experiment = $1 AND {newest} ORDER BY s.name LIMIT {LISTED}");
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(experiment).fetch_all(self.readers()).await?;
+        rows.iter().map(read).collect()
+    }
+
+    /// All versions of a scorer, the oldest first.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn scorer_versions(&self, experiment: i64, name: &str) -> Result<Vec<Scorer>> {
+        let sql = format!("{COLUMNS} WHERE s.experiment = $1 AND s.name = $2 ORDER BY v.version LIMIT {LISTED}");
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(experiment).bind(name).fetch_all(self.readers()).await?;
+        if rows.is_empty() {
+            return Err(no_scorer(experiment, name, None));
+        }
+        rows.iter().map(read).collect()
+    }
+
+    /// Deletes a version of a scorer, or all of them, for good.
+    ///
+    /// # Errors
+    /// When it is missing.
+    pub async fn delete_scorer(&self, experiment: i64, name: String, version: Option<i64>) -> Result<()> {
+        self.write(move |w| {
+            Box::pin(async move {
+                let sql = "SELECT id FROM scorers WHERE experiment = $1 AND name = $2";
+                let id: Option<i64> = sqlx::query_scalar(sql).bind(experiment).bind(&name).fetch_optional(&mut w.connection).await?;
+                let id = id.ok_or_else(|| no_scorer(experiment, &name, None))?;
+                let sql = "DELETE FROM scorer_versions WHERE scorer = $1 AND ($2 IS NULL OR version = $2)";
+                let done = sqlx::query(sql).bind(id).bind(version).execute(&mut w.connection).await?;
+                if done.rows_affected() == 0 {
+                    return Err(no_scorer(experiment, &name, version));
+                }
+                let sql = "DELETE FROM scorers WHERE id = $1 AND NOT EXISTS (SELECT 1 FROM scorer_versions WHERE scorer = $1)";
+                sqlx::query(sql).bind(id).execute(&mut w.connection).await?;
+                Ok(())
+            })
+        })
+        .await
+    }
+}
+
+fn no_scorer(experiment: i64, name: &str, version: Option<i64>) -> Error {
+    let version = version.map_or_else(String::new, |version| format!(" and version {version}"));
+    Error::missing(format!("Scorer with name '{name}'{version} not found for experiment {experiment}."))
+}
+
+/// In the form of a UUID, version 4.
+fn uuid() -> String {
+    let id = new_id();
+    format!("{}-{}-4{}-a{}-{}", &id[..8], &id[8..12], &id[13..16], &id[17..20], &id[20..])
+}
+
+fn read(row: &sqlx::sqlite::SqliteRow) -> Result<Scorer> {
+    Ok(Scorer {
+        id: row.try_get(0)?,
+        experiment: row.try_get(1)?,
+        name: row.try_get(2)?,
+        version: row.try_get(3)?,
+        serialized: row.try_get(4)?,
+        created: row.try_get(5)?,
+    })
+}

@@ -1,0 +1,494 @@
+//! Traces: what is known of one, what its spans say of it, and what people and programs say of it afterwards.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use prost::Message;
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::model::Pair;
+use crate::otel::{Any, AnyValue, KeyValue, Span, write_members};
+
+/// Characters of what went in and came out, as it is shown beside a trace.
+const PREVIEW: usize = 1000;
+/// How much of a span's name and type is looked at in searches.
+const EXTRACT: usize = 500;
+
+/// How far a trace is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TraceState {
+    /// Nobody said.
+    #[default]
+    Unspecified,
+    /// Done as intended.
+    Ok,
+    /// Ended with an error.
+    Error,
+    /// Its root has not come yet.
+    InProgress,
+}
+
+impl TraceState {
+    /// As it is stored and answered.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            TraceState::Unspecified => "STATE_UNSPECIFIED",
+            TraceState::Ok => "OK",
+            TraceState::Error => "ERROR",
+            TraceState::InProgress => "IN_PROGRESS",
+        }
+    }
+
+    /// A word that names none is [`TraceState::Unspecified`].
+    pub fn read(text: &str) -> TraceState {
+        let known = [TraceState::Ok, TraceState::Error, TraceState::InProgress];
+        known.into_iter().find(|s| s.as_str() == text).unwrap_or_default()
+    }
+}
+
+/// What is known of a trace beside its spans.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TraceInfo {
+    /// Its id: `tr-` and 32 hexadecimal digits where MLflow's client made it.
+    pub id: String,
+    /// The experiment it belongs to.
+    pub experiment: i64,
+    /// How far it is.
+    pub state: TraceState,
+    /// Milliseconds UTC.
+    pub start_time: i64,
+    /// Milliseconds.
+    pub duration: Option<i64>,
+    /// The id that the client's own client gave.
+    pub client_request_id: Option<String>,
+    /// What went in, shortened.
+    pub request_preview: Option<String>,
+    /// What came out, shortened.
+    pub response_preview: Option<String>,
+    /// By name; `mlflow.traceName` is the trace's own name.
+    pub tags: Vec<Pair>,
+    /// By name.
+    pub metadata: Vec<Pair>,
+    /// In the order they came in.
+    pub assessments: Vec<Assessment>,
+}
+
+/// A trace with its spans.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trace {
+    /// What is known of it.
+    pub info: TraceInfo,
+    /// By their start.
+    pub spans: Vec<Span>,
+}
+
+/// What an assessment is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AssessmentKind {
+    /// A judgement of what came out.
+    #[default]
+    Feedback,
+    /// What should have come out.
+    Expectation,
+    /// A known problem that it shows.
+    Issue,
+}
+
+impl AssessmentKind {
+    /// As it is stored and answered.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AssessmentKind::Feedback => "feedback",
+            AssessmentKind::Expectation => "expectation",
+            AssessmentKind::Issue => "issue",
+        }
+    }
+
+    pub(crate) fn read(text: &str) -> AssessmentKind {
+        match text {
+            "expectation" => AssessmentKind::Expectation,
+            "issue" => AssessmentKind::Issue,
+            _ => AssessmentKind::Feedback,
+        }
+    }
+}
+
+/// What somebody says of a trace.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Assessment {
+    /// Its id; empty in one to be made: one is made up.
+    pub id: String,
+    /// The trace's id.
+    pub trace: String,
+    /// What it is.
+    pub kind: AssessmentKind,
+    /// What it is about.
+    pub name: String,
+    /// Any JSON; of an issue its name.
+    pub value: Value,
+    /// Why there is no value.
+    pub error: Option<Value>,
+    /// `HUMAN`, `LLM_JUDGE` or `CODE`.
+    pub source_type: String,
+    /// Who.
+    pub source_id: String,
+    /// The span it is about.
+    pub span_id: Option<String>,
+    /// Why.
+    pub rationale: Option<String>,
+    /// By name.
+    pub metadata: BTreeMap<String, String>,
+    /// The assessment that it stands in place of.
+    pub overrides: Option<String>,
+    /// Whether none stands in its place.
+    pub is_valid: bool,
+    /// Milliseconds UTC.
+    pub created: i64,
+    /// Milliseconds UTC.
+    pub updated: i64,
+}
+
+/// What changes of an assessment; what is left out stays.
+#[derive(Debug, Clone, Default)]
+pub struct AssessmentChange {
+    /// What it is about.
+    pub name: Option<String>,
+    /// Of which kind the value is, the value, and why there is none.
+    pub value: Option<(AssessmentKind, Value, Option<Value>)>,
+    /// Why.
+    pub rationale: Option<String>,
+    /// Added to what is there.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// Which traces are deleted.
+#[derive(Debug, Clone)]
+pub enum OldTraces {
+    /// These.
+    Named(Vec<String>),
+    /// The oldest that are not younger than a time in milliseconds UTC; so many at most.
+    Before(i64, Option<i64>),
+}
+
+/// Names of attributes with a meaning of their own.
+pub(crate) mod key {
+    pub const TYPE: &str = "mlflow.spanType";
+    pub const INPUTS: &str = "mlflow.spanInputs";
+    pub const OUTPUTS: &str = "mlflow.spanOutputs";
+    pub const USAGE: &str = "mlflow.chat.tokenUsage";
+    pub const COST: &str = "mlflow.llm.cost";
+    pub const MODEL: &str = "mlflow.llm.model";
+    pub const PROVIDER: &str = "mlflow.llm.provider";
+    pub const REQUEST: &str = "mlflow.traceRequestId";
+    pub const TAG: &str = "mlflow.traceTag.";
+    pub const NAME: &str = "mlflow.traceName";
+    pub const SESSION: &str = "mlflow.trace.session";
+    pub const USER: &str = "mlflow.trace.user";
+    pub const TRACE_USAGE: &str = "mlflow.trace.tokenUsage";
+    pub const TRACE_COST: &str = "mlflow.trace.cost";
+    pub const FINAL: &str = "mlflow.trace.infoFinalized";
+    pub const SPANS: &str = "mlflow.trace.spansLocation";
+    pub const ARTIFACTS: &str = "mlflow.artifactLocation";
+    pub const RUN: &str = "mlflow.sourceRun";
+    pub const ASSESSMENT_RUN: &str = "mlflow.assessment.sourceRunId";
+}
+
+/// Spans of one trace as they came in, made ready to be stored.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    pub trace_id: String,
+    pub spans: Vec<ReadySpan>,
+    /// What they say of their trace.
+    pub start: i64,
+    pub end: Option<i64>,
+    pub root: Option<Root>,
+    pub tags: Vec<Pair>,
+    pub session: Option<String>,
+    pub user: Option<String>,
+}
+
+/// What the span without a parent says.
+#[derive(Debug)]
+pub(crate) struct Root {
+    pub name: String,
+    pub state: TraceState,
+    pub request: Option<String>,
+    pub response: Option<String>,
+}
+
+/// A span as it is stored.
+#[derive(Debug)]
+pub(crate) struct ReadySpan {
+    pub id: String,
+    pub parent: Option<String>,
+    pub name: String,
+    pub kind: Option<String>,
+    pub status: &'static str,
+    /// Nanoseconds UTC.
+    pub start: i64,
+    /// Nanoseconds.
+    pub duration: i64,
+    pub usage: Option<String>,
+    pub cost: Option<String>,
+    pub size: i64,
+    pub content: Vec<u8>,
+}
+
+/// Makes spans ready, by trace. `resource` says who sent them.
+///
+/// # Errors
+/// When one has no id.
+pub(crate) fn ready(spans: Vec<(Span, std::sync::Arc<[KeyValue]>)>) -> Result<Vec<Ready>> {
+    let mut compressor = zstd::bulk::Compressor::new(1).map_err(|e| Error::internal(&e))?;
+    let mut traces: Vec<Ready> = Vec::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
+    for (span, resource) in spans {
+        let trace_id = format!("tr-{}", hex(&span.trace_id, 16).ok_or_else(|| Error::invalid("a span has no trace id of 16 bytes"))?);
+        let at = *places.entry(trace_id.clone()).or_insert_with(|| {
+            let tags = resource_tags(&resource);
+            traces.push(Ready { trace_id, spans: Vec::new(), start: i64::MAX, end: None, root: None, tags, session: None, user: None });
+            traces.len() - 1
+        });
+        traces[at].add(span, &mut compressor)?;
+    }
+    Ok(traces)
+}
+
+impl Ready {
+    fn add(&mut self, mut span: Span, compressor: &mut zstd::bulk::Compressor) -> Result<()> {
+        let id = hex(&span.span_id, 8).ok_or_else(|| Error::invalid("a span has no id of 8 bytes"))?;
+        let parent = hex(&span.parent_span_id, 8).filter(|p| p.bytes().any(|b| b != b'0'));
+        if parent.is_none() {
+            span.parent_span_id.clear();
+        }
+        let values = span.attributes.iter_mut().chain(span.events.iter_mut().flat_map(|e| &mut e.attributes));
+        let values = values.chain(span.links.iter_mut().flat_map(|l| &mut l.attributes)).filter_map(|a| a.value.as_mut());
+        for deep in values.filter(|v| !v.is_shallow()) {
+            deep.value = Some(Any::Text(deep.to_json()));
+        }
+        // The type as it was sent: what is looked for is the word that the sender wrote.
+        let kind = text(&span, key::TYPE).map(|t| shortened(t, EXTRACT));
+        decode(&mut span.attributes, &self.trace_id);
+        crate::dialects::translate(&mut span);
+        let kind = kind.filter(|k| k != "UNKNOWN").or_else(|| text(&span, key::TYPE).map(|t| shortened(t, EXTRACT)));
+        let nanos = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        let (start, end) = (nanos(span.start_time_unix_nano), nanos(span.end_time_unix_nano));
+        let status = status(&span);
+        self.start = self.start.min(start / 1_000_000);
+        self.end = self.end.max((end > 0).then_some(end / 1_000_000));
+        let first = |names: &[&str]| names.iter().find_map(|name| attribute(&span, name)).map(plain).filter(|t| !t.is_empty());
+        self.session = self.session.take().or_else(|| first(&["session.id", "gen_ai.conversation.id"]));
+        self.user = self.user.take().or_else(|| first(&["user.id"]));
+        if parent.is_none() {
+            self.root = Some(Root {
+                name: span.name.clone(),
+                state: if status == "ERROR" { TraceState::Error } else { TraceState::Ok },
+                request: attribute(&span, key::INPUTS).map(|v| preview(v, "user")),
+                response: attribute(&span, key::OUTPUTS).map(|v| preview(v, "assistant")),
+            });
+            for (name, value) in span.attributes.iter().filter_map(|a| Some((a.key.strip_prefix(key::TAG)?, a.value.as_ref()?))) {
+                self.tags.push(Pair { key: name.into(), value: plain(value) });
+            }
+        }
+        let json = |name| attribute(&span, name).filter(|v| matches!(v.value, Some(Any::Members(_)))).map(AnyValue::to_json);
+        let (usage, cost) = (json(key::USAGE), json(key::COST));
+        let bytes = span.encode_to_vec();
+        let content = compressor.compress(&bytes).map_err(|e| Error::internal(&e))?;
+        self.spans.push(ReadySpan {
+            id,
+            parent,
+            name: shortened(&span.name, EXTRACT),
+            kind,
+            status,
+            start,
+            duration: if end > 0 { (end - start).max(0) } else { 0 },
+            usage,
+            cost,
+            size: bytes.len() as i64,
+            content,
+        });
+        Ok(())
+    }
+}
+
+/// A span out of what was stored of it.
+pub(crate) fn stored(content: &[u8], size: i64) -> Result<Span> {
+    let bytes = zstd::bulk::decompress(content, usize::try_from(size).unwrap_or_default()).map_err(|e| Error::internal(&e))?;
+    Span::decode(bytes.as_slice()).map_err(|e| Error::internal(&e))
+}
+
+/// Everything of a span that can be looked for, as one text.
+pub(crate) fn searchable(span: &Span) -> String {
+    let mut text = String::with_capacity(256);
+    text.push_str("{\"name\": ");
+    AnyValue { value: Some(Any::Text(span.name.clone())) }.write_json(&mut text);
+    text.push_str(", \"attributes\": ");
+    write_members(&mut text, &span.attributes);
+    for event in &span.events {
+        text.push_str(", ");
+        AnyValue { value: Some(Any::Text(event.name.clone())) }.write_json(&mut text);
+        text.push_str(": ");
+        write_members(&mut text, &event.attributes);
+    }
+    if let Some(status) = span.status.as_ref().filter(|s| !s.message.is_empty()) {
+        text.push_str(", \"status\": ");
+        AnyValue { value: Some(Any::Text(status.message.clone())) }.write_json(&mut text);
+    }
+    text.push('}');
+    text
+}
+
+/// Clients send values as they are, or as JSON, or as JSON of JSON: what is a text, a list or an object within a text is taken out. A number within a text
+/// may be a text that was meant.
+fn decode(attributes: &mut Vec<KeyValue>, trace_id: &str) {
+    for value in attributes.iter_mut().filter_map(|a| a.value.as_mut()) {
+        let Some(text) = value.as_text() else { continue };
+        if !text.starts_with(['"', '[', '{']) {
+            continue;
+        }
+        if let Some(read) = serde_json::from_str::<Value>(text).ok().and_then(|json| AnyValue::of_json(&json)) {
+            *value = read;
+        }
+    }
+    attributes.retain(|a| a.key != key::REQUEST);
+    attributes.push(KeyValue::new(key::REQUEST, Any::Text(trace_id.into())));
+}
+
+pub(crate) fn attribute<'a>(span: &'a Span, key: &str) -> Option<&'a AnyValue> {
+    span.attributes.iter().find(|a| a.key == key)?.value.as_ref()
+}
+
+/// How a span ended, as it is looked for.
+pub(crate) fn status(span: &Span) -> &'static str {
+    match span.status.as_ref().map_or(0, |s| s.code) {
+        1 => "OK",
+        2 => "ERROR",
+        _ => "UNSET",
+    }
+}
+
+fn text<'a>(span: &'a Span, key: &str) -> Option<&'a str> {
+    attribute(span, key)?.as_text()
+}
+
+/// A text as it is, anything else as JSON.
+pub(crate) fn plain(value: &AnyValue) -> String {
+    value.as_text().map_or_else(|| value.to_json(), str::to_string)
+}
+
+/// Who sent the spans, as tags of their trace.
+fn resource_tags(resource: &[KeyValue]) -> Vec<Pair> {
+    let of = |a: &KeyValue| Some(Pair { key: a.key.clone(), value: plain(a.value.as_ref()?) });
+    let told = resource.iter().filter(|a| !a.key.starts_with("telemetry.sdk.") && !a.key.starts_with("mlflow."));
+    told.filter_map(of).collect()
+}
+
+/// The last message of `role` where there are messages, else the whole.
+fn preview(value: &AnyValue, role: &str) -> String {
+    let messages = value.member("messages").map_or(&[][..], AnyValue::items);
+    let choices = value.member("choices").map_or(&[][..], AnyValue::items);
+    let is_message = |m: &&AnyValue| m.member("content").is_some();
+    let mut said: Vec<&AnyValue> = messages.iter().filter(is_message).collect();
+    said.extend(choices.first().and_then(|c| c.member("message")).filter(is_message));
+    let of_role = said.iter().rev().find(|m| m.member("role").and_then(AnyValue::as_text) == Some(role));
+    let content = of_role.or(said.last()).and_then(|m| m.member("content")).map(content).filter(|t| !t.is_empty());
+    let whole = content.unwrap_or_else(|| value.to_json());
+    if whole.chars().count() <= PREVIEW { whole } else { shortened(&whole, PREVIEW - 3) + "..." }
+}
+
+/// The text of a message, which may be in parts.
+fn content(value: &AnyValue) -> String {
+    match value.as_text() {
+        Some(text) => text.to_string(),
+        None => value.items().iter().find_map(|part| part.member("text")?.as_text()).unwrap_or_default().to_string(),
+    }
+}
+
+fn shortened(text: &str, limit: usize) -> String {
+    text.char_indices().nth(limit).map_or(text, |(at, _)| &text[..at]).to_string()
+}
+
+/// Hexadecimal digits of an id of `width` bytes; shorter ones get zeros in front.
+fn hex(bytes: &[u8], width: usize) -> Option<String> {
+    if bytes.is_empty() || bytes.len() > width {
+        return None;
+    }
+    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    Some(format!("{digits:0>width$}", width = width * 2))
+}
+
+/// A span's place among others, and what it used.
+pub(crate) struct Node {
+    pub id: String,
+    pub parent: Option<String>,
+    pub used: Option<AnyValue>,
+}
+
+/// What a trace used: what a span says of itself stands for all below it. As JSON; none where nobody said anything.
+pub(crate) fn total(nodes: &[Node], always: &[&str], sometimes: &[&str], is_whole: bool) -> Option<String> {
+    let known: HashSet<&str> = nodes.iter().map(|n| n.id.as_str()).collect();
+    let mut below: HashMap<&str, Vec<&Node>> = HashMap::new();
+    let mut next: Vec<&Node> = Vec::new();
+    for node in nodes {
+        match node.parent.as_deref().filter(|p| known.contains(p)) {
+            Some(parent) => below.entry(parent).or_default().push(node),
+            None => next.push(node),
+        }
+    }
+    let mut sums: BTreeMap<&str, f64> = always.iter().map(|name| (*name, 0.)).collect();
+    let mut any = false;
+    while let Some(node) = next.pop() {
+        match &node.used {
+            Some(used) => {
+                any = true;
+                for name in always.iter().chain(sometimes) {
+                    if let Some(number) = used.member(name).and_then(AnyValue::as_number).filter(|x| x.is_finite()) {
+                        *sums.entry(name).or_default() += number;
+                    }
+                }
+            }
+            // Of spans whose parents run in a circle none is reached.
+            None => next.extend(below.remove(node.id.as_str()).unwrap_or_default()),
+        }
+    }
+    let shown = |name: &str, sum: &f64| if is_whole { format!("\"{name}\": {}", *sum as i64) } else { format!("\"{name}\": {sum:?}") };
+    let members: Vec<String> = always.iter().chain(sometimes).filter_map(|name| Some(shown(name, sums.get(name)?))).collect();
+    any.then(|| format!("{{{}}}", members.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(id: &str, parent: Option<&str>, tokens: Option<i64>) -> Node {
+        let used =
+            tokens.map(|n| AnyValue::of_json(&serde_json::json!({"input_tokens": n, "output_tokens": 1, "total_tokens": n + 1})).unwrap());
+        Node { id: id.into(), parent: parent.map(Into::into), used }
+    }
+
+    #[test]
+    fn what_a_span_used_stands_for_all_below_it() {
+        let sum = |nodes: &[Node]| total(nodes, &["input_tokens", "output_tokens", "total_tokens"], &["cache"], true);
+        let tree = [
+            node("a", None, None),
+            node("b", Some("a"), Some(10)),
+            node("c", Some("b"), Some(9)),
+            node("d", Some("a"), None),
+            node("e", Some("d"), Some(5)),
+            node("f", Some("not here"), Some(1)),
+        ];
+        assert_eq!(sum(&tree).unwrap(), r#"{"input_tokens": 16, "output_tokens": 3, "total_tokens": 19}"#);
+        assert_eq!(sum(&[node("a", None, None)]), None);
+        assert_eq!(sum(&[node("a", Some("b"), Some(1)), node("b", Some("a"), Some(1))]), None);
+    }
+
+    #[test]
+    fn previews_are_the_last_word_of_their_side() {
+        let of = |json: Value, role| preview(&AnyValue::of_json(&json).unwrap(), role);
+        let talk = serde_json::json!({"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": [{"type": "text", "text": "b"}]},
+            {"role": "assistant", "content": "c"}]});
+        assert_eq!(of(talk, "user"), "b");
+        assert_eq!(of(serde_json::json!({"q": 1}), "user"), r#"{"q": 1}"#);
+        assert_eq!(of(serde_json::json!("ä".repeat(2000)), "user").chars().count(), 1000);
+    }
+}

@@ -1,0 +1,93 @@
+//! Evaluation datasets and scorers through the store's public face.
+
+use kilter_tracking::{ErrorCode, EvaluationRecord, NewExperiment, Pair, Query, Tracking};
+use serde_json::{Value, json};
+
+async fn open() -> (tempfile::TempDir, Tracking) {
+    let dir = tempfile::tempdir().unwrap();
+    let tracking = Tracking::open(dir.path()).await.unwrap();
+    (dir, tracking)
+}
+
+fn record(inputs: Value, expectations: Value) -> EvaluationRecord {
+    let map = |value: Value| if let Value::Object(map) = value { Some(map) } else { None };
+    EvaluationRecord { inputs: map(inputs).unwrap(), expectations: map(expectations), ..EvaluationRecord::default() }
+}
+
+#[tokio::test]
+async fn a_dataset_has_each_input_once_and_merges_what_comes_again() {
+    let (dir, tracking) = open().await;
+    let tags = vec![Pair { key: "v".into(), value: "1".into() }];
+    let made = tracking.create_evaluation_dataset("d".into(), tags, vec![0]).await.unwrap();
+    assert_eq!((made.experiments.as_slice(), made.records, made.schema.as_deref()), (&[0][..], 0, None));
+    let records = vec![
+        record(json!({"q": 1, "r": "x"}), json!({"a": 2})),
+        record(json!({"r": "x", "q": 1}), json!({"b": [1]})),
+        record(json!({"q": 2}), json!(null)),
+    ];
+    assert_eq!(tracking.upsert_records(made.id.clone(), records).await.unwrap(), (2, 1));
+    let with_outputs = EvaluationRecord { outputs: Some(json!({"o": 0.5})), ..record(json!({"q": 2}), json!({"a": 3})) };
+    assert_eq!(tracking.upsert_records(made.id.clone(), vec![with_outputs]).await.unwrap(), (0, 1));
+    tracking.close().await;
+    let tracking = Tracking::open(dir.path()).await.unwrap();
+    let dataset = tracking.evaluation_dataset(&made.id).await.unwrap();
+    let schema = r#"{"inputs": {"q": "integer", "r": "string"}, "outputs": {"o": "float"}, "expectations": {"a": "integer", "b": "array"}, "version": "1.0"}"#;
+    assert_eq!((dataset.records, dataset.schema.as_deref()), (2, Some(schema)));
+    assert_ne!(dataset.digest, made.digest);
+    let first = tracking.records(&made.id, 1, None).await.unwrap();
+    let rest = tracking.records(&made.id, 1, first.next.as_deref()).await.unwrap();
+    assert_eq!(Value::Object(first.items[0].expectations.clone().unwrap()), json!({"a": 2, "b": [1]}));
+    assert_eq!((rest.items[0].outputs.clone(), rest.items.len()), (Some(json!({"o": 0.5})), 1));
+    let gone = vec![first.items[0].id.clone(), "dr-none".into()];
+    assert_eq!(tracking.delete_records(made.id.clone(), gone).await.unwrap(), 1);
+    assert_eq!(tracking.evaluation_dataset(&made.id).await.unwrap().records, 1);
+    tracking.delete_evaluation_dataset(made.id.clone()).await.unwrap();
+    for missing in [tracking.records(&made.id, 1, None).await.err(), tracking.evaluation_dataset(&made.id).await.err()] {
+        assert_eq!(missing.unwrap().code, ErrorCode::ResourceDoesNotExist);
+    }
+}
+
+#[tokio::test]
+async fn datasets_are_found_by_name_tag_and_experiment() {
+    let (_dir, tracking) = open().await;
+    let other = tracking.create_experiment(NewExperiment { name: "other".into(), ..NewExperiment::default() }).await.unwrap();
+    let mut ids = Vec::new();
+    for (name, experiment) in [("first", 0), ("second", other), ("third", 0)] {
+        let tags = vec![Pair { key: "n".into(), value: name.into() }];
+        ids.push(tracking.create_evaluation_dataset(name.into(), tags, vec![experiment]).await.unwrap().id);
+    }
+    let found = async |experiments: &[i64], filter: &str| -> Vec<String> {
+        let query = Query { filter: filter.into(), max_results: 10, order_by: vec!["name ASC".into()], ..Query::default() };
+        tracking.search_evaluation_datasets(experiments, &query).await.unwrap().items.into_iter().map(|d| d.name).collect()
+    };
+    assert_eq!(found(&[], "").await, ["first", "second", "third"]);
+    assert_eq!(found(&[0], "name LIKE '%ir%'").await, ["first", "third"]);
+    assert_eq!(found(&[], "tags.n = 'second' AND created_time > 0").await, ["second"]);
+    tracking.move_evaluation_dataset(&ids[1], vec![0], true).await.unwrap();
+    let moved = tracking.move_evaluation_dataset(&ids[0], vec![0], false).await.unwrap();
+    assert!(moved.experiments.is_empty());
+    assert_eq!(found(&[0], "").await, ["second", "third"]);
+    tracking.delete_evaluation_dataset_tag(ids[2].clone(), "n".into()).await.unwrap();
+    assert_eq!(found(&[], "tags.n IS NULL").await, ["third"]);
+    let missing = tracking.create_evaluation_dataset("x".into(), vec![], vec![99]).await.unwrap_err();
+    assert_eq!(missing.code, ErrorCode::ResourceDoesNotExist);
+}
+
+#[tokio::test]
+async fn scorers_have_versions_that_count_up() {
+    let (_dir, tracking) = open().await;
+    for (name, text) in [("a", "1"), ("b", "2"), ("a", "3")] {
+        tracking.register_scorer(0, name.into(), text.into()).await.unwrap();
+    }
+    let newest: Vec<_> = tracking.scorers(0).await.unwrap().into_iter().map(|s| (s.name, s.version, s.serialized)).collect();
+    assert_eq!(newest, [("a".into(), 2, "3".into()), ("b".into(), 1, "2".into())]);
+    assert_eq!(tracking.scorer(0, "a", None).await.unwrap().serialized, "3");
+    assert_eq!(tracking.scorer(0, "a", Some(1)).await.unwrap().serialized, "1");
+    assert_eq!(tracking.scorer_versions(0, "a").await.unwrap().len(), 2);
+    tracking.delete_scorer(0, "a".into(), Some(1)).await.unwrap();
+    assert_eq!(tracking.scorer(0, "a", Some(1)).await.unwrap_err().code, ErrorCode::ResourceDoesNotExist);
+    tracking.delete_scorer(0, "a".into(), None).await.unwrap();
+    assert_eq!(tracking.delete_scorer(0, "a".into(), None).await.unwrap_err().code, ErrorCode::ResourceDoesNotExist);
+    assert_eq!(tracking.scorers(0).await.unwrap().len(), 1);
+    assert_eq!(tracking.register_scorer(99, "a".into(), "1".into()).await.unwrap_err().code, ErrorCode::ResourceDoesNotExist);
+}

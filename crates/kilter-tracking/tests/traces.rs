@@ -1,0 +1,269 @@
+//! Traces through the store's public face: spans in any order become a trace, a plain look at everything finds what searches find, and what is said of a
+//! trace stands until something stands in its place.
+
+use std::sync::Arc;
+
+use kilter_tracking::otel::{Any, AnyValue, KeyValue, Span, SpanStatus};
+use kilter_tracking::{
+    Assessment, AssessmentChange, AssessmentKind, ErrorCode, NewRun, OldTraces, Pair, Query, Stage, TraceInfo, TraceState, Tracking,
+};
+use serde_json::json;
+
+async fn open() -> (tempfile::TempDir, Tracking) {
+    let dir = tempfile::tempdir().unwrap();
+    let tracking = Tracking::open(dir.path()).await.unwrap();
+    (dir, tracking)
+}
+
+fn pair(key: &str, value: &str) -> Pair {
+    Pair { key: key.into(), value: value.into() }
+}
+
+fn text(key: &str, value: &str) -> KeyValue {
+    KeyValue::new(key, Any::Text(value.into()))
+}
+
+/// Milliseconds as a span has them.
+fn millis(at: u64) -> u64 {
+    at * 1_000_000
+}
+
+fn span(trace: u8, id: u8, parent: u8, name: &str, attributes: Vec<KeyValue>) -> Span {
+    Span {
+        trace_id: vec![trace; 16],
+        span_id: vec![id; 8],
+        parent_span_id: if parent == 0 { Vec::new() } else { vec![parent; 8] },
+        name: name.into(),
+        start_time_unix_nano: millis(1000 + u64::from(id)),
+        end_time_unix_nano: millis(1100 + u64::from(id)),
+        attributes,
+        ..Span::default()
+    }
+}
+
+fn id(trace: u8) -> String {
+    format!("tr-{}", format!("{trace:02x}").repeat(16))
+}
+
+async fn log(tracking: &Tracking, spans: Vec<Span>) {
+    let spans = spans.into_iter().map(|span| (span, Arc::from(Vec::new()))).collect();
+    tracking.log_spans(0, spans, None).await.unwrap();
+}
+
+fn value<'a>(pairs: &'a [Pair], key: &str) -> Option<&'a str> {
+    pairs.iter().find(|p| p.key == key).map(|p| p.value.as_str())
+}
+
+async fn found(tracking: &Tracking, filter: &str) -> Vec<String> {
+    let query = Query { filter: filter.into(), max_results: 100, order_by: vec!["request_id ASC".into()], ..Query::default() };
+    tracking.search_traces(&[0], &query).await.unwrap_or_else(|e| panic!("{filter}: {e}")).items.into_iter().map(|t| t.id).collect()
+}
+
+#[tokio::test]
+async fn spans_in_any_order_become_a_trace_that_is_there_after_opening_again() {
+    let (dir, tracking) = open().await;
+    let usage =
+        |n: i64| text("mlflow.chat.tokenUsage", &format!(r#"{{"input_tokens": {n}, "output_tokens": 1, "total_tokens": {}}}"#, n + 1));
+    log(&tracking, vec![span(1, 2, 1, "child", vec![usage(4)])]).await;
+    let info = tracking.trace_info(&id(1)).await.unwrap();
+    assert_eq!((info.state, info.start_time, info.duration), (TraceState::InProgress, 1002, Some(100)));
+    let root = vec![
+        text("mlflow.spanInputs", r#"{"q": 1}"#),
+        text("mlflow.spanOutputs", "a"),
+        text("session.id", "s"),
+        text("mlflow.traceTag.u", "me"),
+    ];
+    log(&tracking, vec![span(1, 1, 0, "root", root), span(1, 3, 1, "other", vec![usage(7)])]).await;
+    tracking.close().await;
+    let tracking = Tracking::open(dir.path()).await.unwrap();
+    let trace = tracking.trace(&id(1)).await.unwrap();
+    let info = &trace.info;
+    assert_eq!((info.state, info.start_time, info.duration), (TraceState::Ok, 1001, Some(102)));
+    assert_eq!((info.request_preview.as_deref(), info.response_preview.as_deref()), (Some(r#"{"q": 1}"#), Some(r#""a""#)));
+    assert_eq!(value(&info.tags, "mlflow.traceName"), Some("root"));
+    assert_eq!(value(&info.tags, "u"), Some("me"));
+    assert_eq!(value(&info.metadata, "mlflow.trace.session"), Some("s"));
+    let tokens = r#"{"input_tokens": 11, "output_tokens": 2, "total_tokens": 13}"#;
+    assert_eq!(value(&info.metadata, "mlflow.trace.tokenUsage"), Some(tokens));
+    assert_eq!(trace.spans.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["root", "child", "other"]);
+    let inputs = trace.spans[0].attributes.iter().find(|a| a.key == "mlflow.spanInputs").unwrap().value.clone().unwrap();
+    assert_eq!(inputs, AnyValue::of_json(&json!({"q": 1})).unwrap());
+}
+
+#[tokio::test]
+async fn what_the_client_says_of_a_trace_stands_whatever_spans_come_later() {
+    let (_dir, tracking) = open().await;
+    log(&tracking, vec![span(1, 1, 0, "root", vec![])]).await;
+    let said = TraceInfo {
+        id: id(1),
+        state: TraceState::Error,
+        start_time: 5,
+        duration: Some(7),
+        request_preview: Some("asked".into()),
+        tags: vec![pair("mlflow.traceName", "named"), pair("k", "v")],
+        metadata: vec![pair("mlflow.trace.tokenUsage", "{}")],
+        ..TraceInfo::default()
+    };
+    tracking.start_trace(said.clone()).await.unwrap();
+    let usage = text("mlflow.chat.tokenUsage", r#"{"input_tokens": 1}"#);
+    log(&tracking, vec![span(1, 9, 1, "late", vec![usage]), span(1, 1, 0, "root again", vec![])]).await;
+    let trace = tracking.trace(&id(1)).await.unwrap();
+    let info = &trace.info;
+    assert_eq!((info.state, info.start_time, info.duration), (TraceState::Error, 5, Some(7)));
+    assert_eq!((value(&info.tags, "mlflow.traceName"), value(&info.tags, "k")), (Some("named"), Some("v")));
+    assert_eq!(value(&info.metadata, "mlflow.trace.tokenUsage"), Some("{}"));
+    // A span that comes again stands in place of itself.
+    assert_eq!(trace.spans.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["root again", "late"]);
+    let nowhere = TraceInfo { experiment: 99, ..said };
+    assert_eq!(tracking.start_trace(nowhere).await.unwrap_err().code, ErrorCode::ResourceDoesNotExist);
+}
+
+#[tokio::test]
+async fn searches_find_what_a_look_at_everything_finds() {
+    let (_dir, tracking) = open().await;
+    let run = tracking.create_run(NewRun::default()).await.unwrap().info.id;
+    for trace in 1..=6 {
+        let tool = vec![text("mlflow.spanType", "TOOL"), text("model", if trace % 2 == 0 { "gpt-a" } else { "gpt-b" })];
+        let mut child = span(trace, 2, 1, &format!("step {trace}"), tool);
+        child.status = Some(SpanStatus { message: String::new(), code: if trace == 3 { 2 } else { 1 } });
+        let root = vec![text("mlflow.spanType", "AGENT"), text("mlflow.spanInputs", &format!(r#"{{"q": "Word{trace}\n%"}}"#))];
+        log(&tracking, vec![span(trace, 1, 0, "root", root), child]).await;
+        tracking.set_trace_tag(id(trace), pair("k", &format!("v{trace}"))).await.unwrap();
+    }
+    tracking.set_trace_tag(id(6), pair("only", "x")).await.unwrap();
+    tracking.link_traces_to_run(vec![id(2), id(4), "tr-none".into()], run.clone()).await.unwrap();
+    tracking.link_prompts(id(5), vec!["p/1".into()]).await.unwrap();
+    let feedback = |trace, value| Assessment { trace: id(trace), name: "ok".into(), value, is_valid: true, ..Assessment::default() };
+    tracking.create_assessment(feedback(1, json!(true))).await.unwrap();
+    tracking.create_assessment(feedback(2, json!(0.5))).await.unwrap();
+    tracking.create_assessment(feedback(3, json!("yes"))).await.unwrap();
+    let of_run = format!("attributes.run_id = '{run}'");
+    let checks: [(&str, &[u8]); 27] = [
+        ("", &[1, 2, 3, 4, 5, 6]),
+        ("tags.k = 'v2'", &[2]),
+        ("tag.k != 'v2' AND tags.k RLIKE '^v[1-3]$'", &[1, 3]),
+        ("tags.only IS NOT NULL", &[6]),
+        ("tags.only IS NULL AND tags.k LIKE 'w%'", &[]),
+        ("trace.status = 'OK' AND name = 'root' AND timestamp_ms > 1000 AND execution_time < 102", &[1, 2, 3, 4, 5, 6]),
+        ("end_time_ms > 5000", &[]),
+        ("span.status = 'ERROR'", &[3]),
+        ("span.name LIKE 'step %' AND span.type = 'TOOL'", &[1, 2, 3, 4, 5, 6]),
+        ("span.name = 'root' AND span.type = 'TOOL'", &[]),
+        ("span.name IN ('step 1', 'step 4')", &[1, 4]),
+        ("span.name RLIKE '[56]$'", &[5, 6]),
+        ("span.attributes.model = 'gpt-a'", &[2, 4, 6]),
+        ("span.attributes.`model` != 'gpt-a' AND span.name = 'step 3'", &[3]),
+        ("span.attributes.model = 'gpt-a' AND span.name = 'root'", &[]),
+        ("span.content LIKE '%Word3%'", &[3]),
+        ("trace.text ILIKE '%word4%' AND tags.k = 'v4'", &[4]),
+        ("trace.text LIKE '%word4%'", &[]),
+        (&of_run, &[2, 4]),
+        ("prompt = 'p/1'", &[5]),
+        ("feedback.ok = 'true'", &[1]),
+        ("feedback.ok = 'yes'", &[3]),
+        ("feedback.ok > 0.2", &[2]),
+        ("feedback.ok IS NULL", &[4, 5, 6]),
+        ("expectation.ok IS NOT NULL", &[]),
+        ("issue.id = 'x'", &[]),
+        ("metadata.x IS NULL AND request_id = 'tr-none'", &[]),
+    ];
+    for (filter, want) in checks {
+        assert_eq!(found(&tracking, filter).await, want.iter().map(|t| id(*t)).collect::<Vec<_>>(), "{filter}");
+    }
+    for bad in [
+        "nope.x = 1",
+        "span.nope = 'x'",
+        "span.content = 'x'",
+        "tags.k RLIKE '('",
+        "feedback.ok > 'a'",
+        "prompt != 'a/1'",
+        "issue.name = 'x'",
+    ] {
+        let query = Query { filter: bad.into(), max_results: 1, ..Query::default() };
+        assert_eq!(tracking.search_traces(&[0], &query).await.unwrap_err().code, ErrorCode::InvalidParameterValue, "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn pages_are_walked_to_the_end_in_either_way_of_searching() {
+    let (_dir, tracking) = open().await;
+    for trace in 1..=250 {
+        let name = if trace % 3 == 0 { "fizz" } else { "none" };
+        log(&tracking, vec![span(trace, 1, 0, name, vec![text("a", name)])]).await;
+    }
+    for filter in ["span.name = 'fizz'", "span.attributes.a = 'fizz'", "name RLIKE 'fi'"] {
+        let (mut all, mut page_token) = (Vec::new(), None);
+        loop {
+            let query = Query { filter: filter.into(), max_results: 10, page_token, ..Query::default() };
+            let page = tracking.search_traces(&[0], &query).await.unwrap();
+            all.extend(page.items.into_iter().map(|t| t.id));
+            page_token = page.next;
+            if page_token.is_none() {
+                break;
+            }
+        }
+        let twice = all.len();
+        all.sort();
+        all.dedup();
+        assert_eq!((all.len(), twice), (83, 83), "{filter}");
+    }
+}
+
+#[tokio::test]
+async fn an_assessment_stands_until_another_stands_in_its_place() {
+    let (_dir, tracking) = open().await;
+    log(&tracking, vec![span(1, 1, 0, "root", vec![])]).await;
+    let run = tracking.create_run(NewRun::default()).await.unwrap().info.id;
+    let new = |name: &str| Assessment { trace: id(1), name: name.into(), value: json!("no"), is_valid: true, ..Assessment::default() };
+    let first = tracking.create_assessment(new("ok")).await.unwrap();
+    let second = tracking.create_assessment(Assessment { overrides: Some(first.id.clone()), ..new("ok") }).await.unwrap();
+    assert!(!tracking.assessment(&id(1), &first.id).await.unwrap().is_valid);
+    tracking.delete_assessment(id(1), second.id.clone()).await.unwrap();
+    tracking.delete_assessment(id(1), second.id).await.unwrap();
+    assert!(tracking.assessment(&id(1), &first.id).await.unwrap().is_valid);
+    let change = AssessmentChange {
+        value: Some((AssessmentKind::Feedback, json!(1), None)),
+        metadata: [("mlflow.assessment.sourceRunId".to_string(), run.clone())].into(),
+        ..AssessmentChange::default()
+    };
+    let changed = tracking.update_assessment(&id(1), &first.id, change.clone()).await.unwrap();
+    assert_eq!((changed.value, changed.name.as_str()), (json!(1), "ok"));
+    let other = AssessmentChange { value: Some((AssessmentKind::Expectation, json!(1), None)), ..AssessmentChange::default() };
+    assert_eq!(tracking.update_assessment(&id(1), &first.id, other).await.unwrap_err().code, ErrorCode::InvalidParameterValue);
+    let missing = Assessment { overrides: Some("a-none".into()), ..new("x") };
+    assert_eq!(tracking.create_assessment(missing).await.unwrap_err().code, ErrorCode::ResourceDoesNotExist);
+    assert_eq!(
+        tracking.create_assessment(Assessment { trace: "tr-none".into(), ..new("x") }).await.unwrap_err().code,
+        ErrorCode::ResourceDoesNotExist
+    );
+    // A run takes along what it said.
+    tracking.set_run_stage(run, Stage::Deleted).await.unwrap();
+    assert_eq!(tracking.trace_info(&id(1)).await.unwrap().assessments, []);
+}
+
+#[tokio::test]
+async fn deleted_traces_leave_nothing() {
+    let (_dir, tracking) = open().await;
+    for trace in 1..=4 {
+        log(&tracking, vec![Span { start_time_unix_nano: millis(u64::from(trace)), ..span(trace, 1, 0, "root", vec![]) }]).await;
+    }
+    assert_eq!(tracking.delete_traces(0, OldTraces::Named(vec![id(4), "tr-none".into()])).await.unwrap(), 1);
+    assert_eq!(tracking.delete_traces(1, OldTraces::Named(vec![id(3)])).await.unwrap(), 0);
+    assert_eq!(tracking.delete_traces(0, OldTraces::Before(2, Some(1))).await.unwrap(), 1);
+    assert_eq!(found(&tracking, "").await, [id(2), id(3)]);
+    assert_eq!(tracking.trace(&id(1)).await.unwrap_err().code, ErrorCode::ResourceDoesNotExist);
+    assert_eq!(tracking.set_trace_tag(id(1), pair("a", "b")).await.unwrap_err().code, ErrorCode::ResourceDoesNotExist);
+    assert_eq!(tracking.delete_trace_tag(id(2), "none".into()).await.unwrap_err().code, ErrorCode::ResourceDoesNotExist);
+}
+
+#[tokio::test]
+async fn a_span_that_is_none_refuses_all_beside_it() {
+    let (_dir, tracking) = open().await;
+    let nameless = Span { span_id: Vec::new(), ..span(1, 1, 0, "x", vec![]) };
+    let spans = vec![(span(2, 1, 0, "good", vec![]), Arc::from(Vec::new())), (nameless, Arc::from(Vec::new()))];
+    assert_eq!(tracking.log_spans(0, spans, None).await.unwrap_err().code, ErrorCode::InvalidParameterValue);
+    assert!(found(&tracking, "").await.is_empty());
+    let deep = (0..60).fold(json!(1), |inner, _| json!([inner]));
+    log(&tracking, vec![span(1, 1, 0, "deep", vec![text("a", &deep.to_string())])]).await;
+    assert_eq!(tracking.trace(&id(1)).await.unwrap().spans[0].attributes[0], text("a", &deep.to_string()));
+}
