@@ -92,9 +92,6 @@ impl Inbox {
 
 impl Drop for Inbox {
     fn drop(&mut self) {
-        if self.partitions.count() == 0 {
-            return;
-        }
         // Without a reader nothing is read.
         let _ = self.desk.orders.send(Order::Unassign(std::mem::take(&mut self.partitions)));
     }
@@ -159,8 +156,10 @@ impl<C: ConsumerContext> Routes<'_, C> {
                 for element in partitions.elements() {
                     let of_topic = self.of.get_mut(element.topic());
                     if let Some((_, is_paused)) = of_topic.and_then(|of_topic| of_topic.remove(&element.partition())) {
-                        let list = if is_paused { &mut paused } else { &mut known };
-                        list.add_partition(element.topic(), element.partition());
+                        known.add_partition(element.topic(), element.partition());
+                        if is_paused {
+                            paused.add_partition(element.topic(), element.partition());
+                        }
                     }
                 }
                 // The library remembers a pause beyond the assignment.
@@ -169,9 +168,6 @@ impl<C: ConsumerContext> Routes<'_, C> {
                 {
                     tracing::warn!(error = %e, "partitions may stay paused");
                 }
-                paused.elements().iter().for_each(|element| {
-                    known.add_partition(element.topic(), element.partition());
-                });
                 self.of.retain(|_, of_topic| !of_topic.is_empty());
                 if known.count() > 0
                     && let Err(e) = self.consumer.incremental_unassign(&known)
