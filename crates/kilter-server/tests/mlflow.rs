@@ -250,6 +250,14 @@ fn spans_come_in_by_opentelemetrys_protocol_and_are_a_trace() {
     let mut bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     std::io::Write::write_all(&mut bomb, &vec![b' '; 40 << 20]).unwrap();
     assert_eq!(otlp(&server, &[experiment, as_json, gzip], &bomb.finish().unwrap()).0, 413);
+    // What is no span is left out, and said.
+    let half = json!({"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": trace}, {"traceId": "aa".repeat(16), "spanId": "a1"}]}]}]})
+        .to_string();
+    let why = json!({"partialSuccess": {"rejectedSpans": "1", "errorMessage": "a span has no id of 8 bytes"}});
+    assert_eq!(otlp(&server, &[experiment, as_json], half.as_bytes()), (200, why));
+    assert_eq!(server.get(&format!("{V3}/traces/tr-{}", "aa".repeat(16))).0, 200);
+    let none = json!({"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": trace}]}]}]}).to_string();
+    assert_eq!(otlp(&server, &[experiment, as_json], none.as_bytes()), (422, json!({"detail": "a span has no id of 8 bytes"})));
     let (_, got) = server.get(&format!("{V3}/traces/get?trace_id=tr-{trace}"));
     let span = &got["trace"]["spans"][0];
     assert_eq!((&span["span_id"], &span["status"]), (&json!("AAAAAAAAAKE="), &json!({"code": "STATUS_CODE_OK"})));
@@ -280,6 +288,9 @@ fn a_trace_is_made_assessed_searched_and_deleted() {
     let (_, said) = post("/traces/tr-1/assessments", new);
     let id = said["assessment"]["assessment_id"].as_str().unwrap();
     let path = format!("{V3}/traces/tr-1/assessments/{id}");
+    let again = json!({"assessment": {"assessment_id": id, "assessment_name": "ok", "feedback": {"value": false}}});
+    let (status, refused) = post("/traces/tr-1/assessments", again);
+    assert_eq!((status, &refused["error_code"]), (400, &json!("RESOURCE_ALREADY_EXISTS")), "{refused}");
     let change = json!({"assessment": {"feedback": {"value": "no"}, "rationale": "why"}, "update_mask": "feedback,rationale"}).to_string();
     let (status, changed) = answer(server.agent.patch(server.url(&path)).content_type("application/json").send(change).unwrap());
     assert_eq!((status, &changed["assessment"]["feedback"], &changed["assessment"]["valid"]), (200, &json!({"value": "no"}), &json!(true)));

@@ -22,4 +22,4 @@ pub use model::{
     NewModelVersion, NewRun, Page, Pair, Query, RegisteredModel, Run, RunChange, RunInfo, RunModel, Stage, Status, View,
 };
 pub use store::Tracking;
-pub use trace::{Assessment, AssessmentChange, AssessmentKind, OldTraces, Trace, TraceInfo, TraceState};
+pub use trace::{Assessment, AssessmentChange, AssessmentKind, Logged, OldTraces, Trace, TraceInfo, TraceState};

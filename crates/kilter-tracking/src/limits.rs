@@ -1,5 +1,7 @@
 //! What names and values may be. The words are MLflow's: its clients and their tests read them.
 
+use std::collections::HashMap;
+
 use crate::error::{Error, Result};
 use crate::model::{Batch, Pair};
 
@@ -14,6 +16,10 @@ const EXPERIMENTS: usize = 20_000;
 const MANY: usize = 1_000;
 const TEXT: usize = 8_000;
 const DESCRIPTION: usize = 100_000;
+const PREVIEW: usize = 10_000;
+/// Tags of one trace or evaluation dataset, or what is kept beside the tags of a trace: how many, and bytes of them together.
+const PAIRS: usize = 1_000;
+const PAIR_BYTES: usize = 1 << 20;
 
 pub(crate) fn experiment_name(name: &str) -> Result<()> {
     if name.is_empty() {
@@ -72,6 +78,27 @@ pub(crate) fn trace_pair(pair: &mut Pair) -> Result<()> {
     Ok(())
 }
 
+/// Whether `new` may be set beside what is `there` already: names, and bytes of their values.
+pub(crate) fn room<'a>(what: &str, there: &'a [(String, i64)], new: impl IntoIterator<Item = &'a Pair>) -> Result<()> {
+    let mut sizes: HashMap<&str, usize> = there.iter().map(|(key, size)| (key.as_str(), *size as usize)).collect();
+    for pair in new {
+        sizes.insert(&pair.key, pair.value.len());
+    }
+    if sizes.len() > PAIRS {
+        return Err(Error::invalid(format!("There can be at most {PAIRS} {what}. This would make {}.", sizes.len())));
+    }
+    let bytes: usize = sizes.iter().map(|(key, size)| key.len() + size).sum();
+    if bytes > PAIR_BYTES {
+        return Err(Error::invalid(format!("The {what} can have at most {PAIR_BYTES} bytes together. This would make {bytes}.")));
+    }
+    Ok(())
+}
+
+/// What went in or came out of a trace, as it is shown; a long text is cut.
+pub(crate) fn preview(text: &mut String) {
+    cut(text, PREVIEW);
+}
+
 /// Experiments that one search may name.
 pub(crate) fn experiments(ids: &[i64]) -> Result<()> {
     if ids.len() <= EXPERIMENTS {
@@ -123,6 +150,11 @@ fn at_most(limit: usize, got: usize, what: &str) -> Result<()> {
         "A batch logging request can contain at most {limit} {what}. Got {got} {what}. Please split up {what} across multiple requests \
          and try again."
     )))
+}
+
+/// A text as the value of a tag.
+pub(crate) fn tag_value(text: &str) -> String {
+    text.chars().take(TAG_VALUE).collect()
 }
 
 /// How many of something one request may bring.

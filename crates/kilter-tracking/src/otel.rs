@@ -3,6 +3,15 @@
 /// Values within values at most. Reading a message back goes no deeper than a hundred messages, of which each level is three.
 const DEPTH: usize = 30;
 
+/// Spans of one sender.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Sent {
+    /// What is known of the sender.
+    pub resource: Vec<KeyValue>,
+    /// Of any traces.
+    pub spans: Vec<Span>,
+}
+
 /// A span, as `opentelemetry.proto.trace.v1.Span` has it.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Span {
@@ -152,7 +161,21 @@ pub struct Resource {
     pub attributes: Vec<KeyValue>,
 }
 
+impl Span {
+    /// Attributes, events, links and all values within them: what takes more room in memory than on the wire.
+    pub(crate) fn values(&self) -> usize {
+        let of = |attributes: &[KeyValue]| attributes.iter().map(KeyValue::values).sum::<usize>();
+        let events: usize = self.events.iter().map(|event| 1 + of(&event.attributes)).sum();
+        let links: usize = self.links.iter().map(|link| 1 + of(&link.attributes)).sum();
+        of(&self.attributes) + events + links
+    }
+}
+
 impl KeyValue {
+    fn values(&self) -> usize {
+        1 + self.value.as_ref().map_or(0, AnyValue::values)
+    }
+
     /// A name with its value.
     pub fn new(key: impl Into<String>, value: Any) -> KeyValue {
         KeyValue { key: key.into(), value: Some(AnyValue { value: Some(value) }) }
@@ -185,6 +208,14 @@ impl AnyValue {
             }
         };
         Some(AnyValue { value })
+    }
+
+    pub(crate) fn values(&self) -> usize {
+        match &self.value {
+            Some(Any::Array(list)) => list.values.iter().map(|value| 1 + value.values()).sum(),
+            Some(Any::Members(list)) => list.values.iter().map(KeyValue::values).sum(),
+            _ => 0,
+        }
     }
 
     /// Whether it can be read again once it is written.
@@ -279,21 +310,25 @@ impl AnyValue {
 }
 
 /// Names and values as an object.
-pub(crate) fn write_members(text: &mut String, members: &[KeyValue]) {
+fn write_members(text: &mut String, members: &[KeyValue]) {
     text.push('{');
     for (at, member) in members.iter().enumerate() {
         text.push_str(if at == 0 { "" } else { ", " });
-        quote(text, &member.key);
-        text.push_str(": ");
-        match &member.value {
-            Some(value) => value.write_json(text),
-            None => text.push_str("null"),
-        }
+        write_member(text, member);
     }
     text.push('}');
 }
 
-fn quote(text: &mut String, value: &str) {
+pub(crate) fn write_member(text: &mut String, member: &KeyValue) {
+    quote(text, &member.key);
+    text.push_str(": ");
+    match &member.value {
+        Some(value) => value.write_json(text),
+        None => text.push_str("null"),
+    }
+}
+
+pub(crate) fn quote(text: &mut String, value: &str) {
     // A text is always JSON.
     text.push_str(&serde_json::to_string(value).unwrap_or_default());
 }
@@ -315,6 +350,14 @@ mod tests {
         let span = Span { events: vec![event], ..span };
         assert_eq!(Span::decode(span.encode_to_vec().as_slice()).unwrap(), span);
         assert!(value.is_shallow() && AnyValue::of_json(&nested(DEPTH)).is_none());
+    }
+
+    #[test]
+    fn all_values_of_a_span_are_counted() {
+        let attribute = KeyValue { key: "k".into(), value: AnyValue::of_json(&serde_json::json!({"a": [1, 2], "b": 3})) };
+        let attributes = vec![attribute, KeyValue::default()];
+        let event = Event { attributes: attributes.clone(), ..Event::default() };
+        assert_eq!(Span { attributes, events: vec![event], links: vec![Link::default()], ..Span::default() }.values(), 6 + 7 + 1);
     }
 
     #[test]

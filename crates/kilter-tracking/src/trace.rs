@@ -1,18 +1,40 @@
 //! Traces: what is known of one, what its spans say of it, and what people and programs say of it afterwards.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use prost::Message;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::limits;
 use crate::model::Pair;
-use crate::otel::{Any, AnyValue, KeyValue, Span, write_members};
+use crate::otel::{Any, AnyValue, KeyValue, KeyValueList, Sent, Span, quote, write_member};
 
 /// Characters of what went in and came out, as it is shown beside a trace.
 const PREVIEW: usize = 1000;
 /// How much of a span's name and type is looked at in searches.
 const EXTRACT: usize = 500;
+/// Traces that the spans of one request may belong to.
+const TRACES: usize = 1_000;
+/// Attributes of a sender that become tags of its traces, and bytes of them: every trace gets them all.
+const RESOURCE: usize = 128;
+const RESOURCE_BYTES: usize = 16 << 10;
+/// Spans of one trace, and bytes of them, that are written at once; more become several.
+const PART: usize = 1_000;
+const PART_BYTES: i64 = 4 << 20;
+/// What a value takes in memory beside its bytes, roughly.
+const VALUE: usize = 64;
+/// JSON within a text is taken out where the text is no larger than this, and as long as the request's values are no more than these.
+const JSON: usize = 1 << 20;
+const JSON_VALUES: usize = 200_000;
+/// How much of a text is looked at in searches.
+const SEARCHED: usize = 1 << 20;
+
+/// What a trace used is said under these names: those that are always answered, and the others.
+pub(crate) const TOKENS: (&[&str], &[&str]) =
+    (&["input_tokens", "output_tokens", "total_tokens"], &["cache_read_input_tokens", "cache_creation_input_tokens"]);
+pub(crate) const COSTS: (&[&str], &[&str]) = (&["input_cost", "output_cost", "total_cost"], &[]);
 
 /// How far a trace is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -193,15 +215,37 @@ pub(crate) mod key {
     pub const ASSESSMENT_RUN: &str = "mlflow.assessment.sourceRunId";
 }
 
-/// Spans of one trace as they came in, made ready to be stored.
+/// What came of spans that were sent. What is refused is not worth sending again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Logged {
+    /// Spans that are stored.
+    pub stored: usize,
+    /// Spans that are not.
+    pub refused: usize,
+    /// Why not, of the first; or what was left out of spans that are stored.
+    pub why: Option<String>,
+}
+
+impl Logged {
+    pub(crate) fn refuse(&mut self, spans: usize, why: impl FnOnce() -> String) {
+        self.refused += spans;
+        self.why.get_or_insert_with(why);
+    }
+}
+
+/// Spans of one trace as they came in, made ready to be stored. Many of one trace are made ready in several parts.
 #[derive(Debug)]
 pub(crate) struct Ready {
     pub trace_id: String,
     pub spans: Vec<ReadySpan>,
+    /// What they take together.
+    pub size: i64,
     /// What they say of their trace.
     pub start: i64,
     pub end: Option<i64>,
     pub root: Option<Root>,
+    /// Who sent the first of them.
+    pub resource: Arc<[Pair]>,
     pub tags: Vec<Pair>,
     pub session: Option<String>,
     pub user: Option<String>,
@@ -234,29 +278,53 @@ pub(crate) struct ReadySpan {
     pub content: Vec<u8>,
 }
 
-/// Makes spans ready, by trace. `resource` says who sent them.
+/// Makes spans ready, by trace, and says which are none.
 ///
 /// # Errors
-/// When one has no id.
-pub(crate) fn ready(spans: Vec<(Span, std::sync::Arc<[KeyValue]>)>) -> Result<Vec<Ready>> {
+/// When they cannot be compressed.
+pub(crate) fn ready(sent: Vec<Sent>) -> Result<(Vec<Ready>, Logged)> {
     let mut compressor = zstd::bulk::Compressor::new(1).map_err(|e| Error::internal(&e))?;
-    let mut traces: Vec<Ready> = Vec::new();
+    let (mut parts, mut logged) = (Vec::<Ready>::new(), Logged::default());
     let mut places: HashMap<String, usize> = HashMap::new();
-    for (span, resource) in spans {
-        let trace_id = format!("tr-{}", hex(&span.trace_id, 16).ok_or_else(|| Error::invalid("a span has no trace id of 16 bytes"))?);
-        let at = *places.entry(trace_id.clone()).or_insert_with(|| {
-            let tags = resource_tags(&resource);
-            traces.push(Ready { trace_id, spans: Vec::new(), start: i64::MAX, end: None, root: None, tags, session: None, user: None });
-            traces.len() - 1
-        });
-        traces[at].add(span, &mut compressor)?;
+    let mut json_values = JSON_VALUES;
+    for Sent { resource, spans } in sent {
+        let resource: Arc<[Pair]> = resource_tags(&resource).into();
+        for span in spans {
+            let Some(trace_id) = hex(&span.trace_id, 16).map(|digits| format!("tr-{digits}")) else {
+                logged.refuse(1, || "a span has no trace id of 16 bytes".into());
+                continue;
+            };
+            let Some(id) = hex(&span.span_id, 8) else {
+                logged.refuse(1, || "a span has no id of 8 bytes".into());
+                continue;
+            };
+            let place = places.get(&trace_id).copied();
+            if place.is_none() && places.len() == TRACES {
+                logged.refuse(1, || format!("a request can have spans of at most {TRACES} traces"));
+                continue;
+            }
+            let at = match place.filter(|at| parts[*at].spans.len() < PART && parts[*at].size < PART_BYTES) {
+                Some(at) => at,
+                None => {
+                    let resource = if place.is_none() { Arc::clone(&resource) } else { Arc::default() };
+                    parts.push(Ready::new(trace_id.clone(), resource));
+                    places.insert(trace_id, parts.len() - 1);
+                    parts.len() - 1
+                }
+            };
+            parts[at].add(id, span, &mut json_values, &mut compressor)?;
+        }
     }
-    Ok(traces)
+    Ok((parts, logged))
 }
 
 impl Ready {
-    fn add(&mut self, mut span: Span, compressor: &mut zstd::bulk::Compressor) -> Result<()> {
-        let id = hex(&span.span_id, 8).ok_or_else(|| Error::invalid("a span has no id of 8 bytes"))?;
+    fn new(trace_id: String, resource: Arc<[Pair]>) -> Ready {
+        let (spans, tags) = (Vec::new(), Vec::new());
+        Ready { trace_id, spans, size: 0, start: i64::MAX, end: None, root: None, resource, tags, session: None, user: None }
+    }
+
+    fn add(&mut self, id: String, mut span: Span, json_values: &mut usize, compressor: &mut zstd::bulk::Compressor) -> Result<()> {
         let parent = hex(&span.parent_span_id, 8).filter(|p| p.bytes().any(|b| b != b'0'));
         if parent.is_none() {
             span.parent_span_id.clear();
@@ -268,7 +336,7 @@ impl Ready {
         }
         // The type as it was sent: what is looked for is the word that the sender wrote.
         let kind = text(&span, key::TYPE).map(|t| shortened(t, EXTRACT));
-        decode(&mut span.attributes, &self.trace_id);
+        decode(&mut span.attributes, &self.trace_id, json_values);
         crate::dialects::translate(&mut span);
         let kind = kind.filter(|k| k != "UNKNOWN").or_else(|| text(&span, key::TYPE).map(|t| shortened(t, EXTRACT)));
         let nanos = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
@@ -281,18 +349,19 @@ impl Ready {
         self.user = self.user.take().or_else(|| first(&["user.id"]));
         if parent.is_none() {
             self.root = Some(Root {
-                name: span.name.clone(),
+                name: limits::tag_value(&span.name),
                 state: if status == "ERROR" { TraceState::Error } else { TraceState::Ok },
                 request: attribute(&span, key::INPUTS).map(|v| preview(v, "user")),
                 response: attribute(&span, key::OUTPUTS).map(|v| preview(v, "assistant")),
             });
-            for (name, value) in span.attributes.iter().filter_map(|a| Some((a.key.strip_prefix(key::TAG)?, a.value.as_ref()?))) {
-                self.tags.push(Pair { key: name.into(), value: plain(value) });
-            }
+            let tags = span.attributes.iter().filter_map(|a| Some((a.key.strip_prefix(key::TAG)?, a.value.as_ref()?)));
+            let tags = tags.map(|(name, value)| Pair { key: name.into(), value: plain(value) });
+            self.tags.extend(tags.filter_map(|mut tag| limits::trace_pair(&mut tag).is_ok().then_some(tag)));
         }
-        let json = |name| attribute(&span, name).filter(|v| matches!(v.value, Some(Any::Members(_)))).map(AnyValue::to_json);
-        let (usage, cost) = (json(key::USAGE), json(key::COST));
+        let (usage, cost) = (used(&span, key::USAGE, TOKENS), used(&span, key::COST, COSTS));
         let bytes = span.encode_to_vec();
+        let size = (bytes.len() + VALUE * span.values()) as i64;
+        self.size += size;
         let content = compressor.compress(&bytes).map_err(|e| Error::internal(&e))?;
         self.spans.push(ReadySpan {
             id,
@@ -304,7 +373,7 @@ impl Ready {
             duration: if end > 0 { (end - start).max(0) } else { 0 },
             usage,
             cost,
-            size: bytes.len() as i64,
+            size,
             content,
         });
         Ok(())
@@ -317,41 +386,74 @@ pub(crate) fn stored(content: &[u8], size: i64) -> Result<Span> {
     Span::decode(bytes.as_slice()).map_err(|e| Error::internal(&e))
 }
 
-/// Everything of a span that can be looked for, as one text.
+/// What of a text is looked at in searches.
+pub(crate) fn searched(text: &str) -> &str {
+    &text[..text.floor_char_boundary(SEARCHED)]
+}
+
+/// Everything of a span that can be looked for, as one text. It ends somewhere beyond what is looked at.
 pub(crate) fn searchable(span: &Span) -> String {
     let mut text = String::with_capacity(256);
     text.push_str("{\"name\": ");
-    AnyValue { value: Some(Any::Text(span.name.clone())) }.write_json(&mut text);
+    quote(&mut text, searched(&span.name));
     text.push_str(", \"attributes\": ");
-    write_members(&mut text, &span.attributes);
-    for event in &span.events {
+    write_some(&mut text, &span.attributes);
+    for event in span.events.iter() {
+        if text.len() > SEARCHED {
+            break;
+        }
         text.push_str(", ");
-        AnyValue { value: Some(Any::Text(event.name.clone())) }.write_json(&mut text);
+        quote(&mut text, searched(&event.name));
         text.push_str(": ");
-        write_members(&mut text, &event.attributes);
+        write_some(&mut text, &event.attributes);
     }
     if let Some(status) = span.status.as_ref().filter(|s| !s.message.is_empty()) {
         text.push_str(", \"status\": ");
-        AnyValue { value: Some(Any::Text(status.message.clone())) }.write_json(&mut text);
+        quote(&mut text, searched(&status.message));
     }
     text.push('}');
     text
 }
 
+/// Names and values as an object, as far as they are looked at.
+fn write_some(text: &mut String, members: &[KeyValue]) {
+    text.push('{');
+    for (at, member) in members.iter().enumerate() {
+        if text.len() > SEARCHED {
+            break;
+        }
+        text.push_str(if at == 0 { "" } else { ", " });
+        write_member(text, member);
+    }
+    text.push('}');
+}
+
 /// Clients send values as they are, or as JSON, or as JSON of JSON: what is a text, a list or an object within a text is taken out. A number within a text
 /// may be a text that was meant.
-fn decode(attributes: &mut Vec<KeyValue>, trace_id: &str) {
+fn decode(attributes: &mut Vec<KeyValue>, trace_id: &str, json_values: &mut usize) {
     for value in attributes.iter_mut().filter_map(|a| a.value.as_mut()) {
-        let Some(text) = value.as_text() else { continue };
-        if !text.starts_with(['"', '[', '{']) {
+        let Some(text) = value.as_text().filter(|t| t.starts_with(['"', '[', '{']) && t.len() < JSON) else { continue };
+        // As many as there are or more: what is read takes a hundred times of memory what the text takes.
+        let count = text.bytes().filter(|byte| matches!(byte, b',' | b'{' | b'[')).count();
+        if count > *json_values {
             continue;
         }
         if let Some(read) = serde_json::from_str::<Value>(text).ok().and_then(|json| AnyValue::of_json(&json)) {
+            *json_values -= read.values().min(count);
             *value = read;
         }
     }
     attributes.retain(|a| a.key != key::REQUEST);
     attributes.push(KeyValue::new(key::REQUEST, Any::Text(trace_id.into())));
+}
+
+/// The numbers under known names.
+fn used(span: &Span, key: &str, (always, sometimes): (&[&str], &[&str])) -> Option<String> {
+    let said = attribute(span, key).filter(|v| matches!(v.value, Some(Any::Members(_))))?;
+    let number = |name: &&str| said.member(name).filter(|v| v.as_number().is_some_and(f64::is_finite)).cloned();
+    let member = |name: &&str| Some(KeyValue { key: (*name).into(), value: Some(number(name)?) });
+    let values = always.iter().chain(sometimes).filter_map(member).collect();
+    Some(AnyValue { value: Some(Any::Members(KeyValueList { values })) }.to_json())
 }
 
 pub(crate) fn attribute<'a>(span: &'a Span, key: &str) -> Option<&'a AnyValue> {
@@ -376,11 +478,20 @@ pub(crate) fn plain(value: &AnyValue) -> String {
     value.as_text().map_or_else(|| value.to_json(), str::to_string)
 }
 
-/// Who sent the spans, as tags of their trace.
+/// Who sent the spans, as tags of their trace; what goes beyond the limits is left out.
 fn resource_tags(resource: &[KeyValue]) -> Vec<Pair> {
-    let of = |a: &KeyValue| Some(Pair { key: a.key.clone(), value: plain(a.value.as_ref()?) });
+    let of = |a: &KeyValue| {
+        let mut tag = Pair { key: a.key.clone(), value: plain(a.value.as_ref()?) };
+        limits::trace_pair(&mut tag).is_ok().then_some(tag)
+    };
     let told = resource.iter().filter(|a| !a.key.starts_with("telemetry.sdk.") && !a.key.starts_with("mlflow."));
-    told.filter_map(of).collect()
+    let mut left = RESOURCE_BYTES;
+    let mut fits = |tag: &Pair| {
+        let rest = left.checked_sub(tag.key.len() + tag.value.len());
+        left = rest.unwrap_or(left);
+        rest.is_some()
+    };
+    told.take(RESOURCE).filter_map(of).filter(|tag| fits(tag)).collect()
 }
 
 /// The last message of `role` where there are messages, else the whole.
@@ -425,7 +536,7 @@ pub(crate) struct Node {
 }
 
 /// What a trace used: what a span says of itself stands for all below it. As JSON; none where nobody said anything.
-pub(crate) fn total(nodes: &[Node], always: &[&str], sometimes: &[&str], is_whole: bool) -> Option<String> {
+pub(crate) fn total(nodes: &[Node], (always, sometimes): (&[&str], &[&str]), is_whole: bool) -> Option<String> {
     let known: HashSet<&str> = nodes.iter().map(|n| n.id.as_str()).collect();
     let mut below: HashMap<&str, Vec<&Node>> = HashMap::new();
     let mut next: Vec<&Node> = Vec::new();
@@ -468,7 +579,7 @@ mod tests {
 
     #[test]
     fn what_a_span_used_stands_for_all_below_it() {
-        let sum = |nodes: &[Node]| total(nodes, &["input_tokens", "output_tokens", "total_tokens"], &["cache"], true);
+        let sum = |nodes: &[Node]| total(nodes, TOKENS, true);
         let tree = [
             node("a", None, None),
             node("b", Some("a"), Some(10)),
@@ -480,6 +591,44 @@ mod tests {
         assert_eq!(sum(&tree).unwrap(), r#"{"input_tokens": 16, "output_tokens": 3, "total_tokens": 19}"#);
         assert_eq!(sum(&[node("a", None, None)]), None);
         assert_eq!(sum(&[node("a", Some("b"), Some(1)), node("b", Some("a"), Some(1))]), None);
+    }
+
+    #[test]
+    fn of_what_a_span_used_the_numbers_under_known_names_are_kept() {
+        let usage = r#"{"input_tokens": 3, "output_tokens": "4", "a": {"deep": [1]}, "cache_read_input_tokens": 2}"#;
+        let attributes = vec![KeyValue::new(key::USAGE, Any::Text(usage.into()))];
+        let span = Span { trace_id: vec![1; 16], span_id: vec![1; 8], attributes, ..Span::default() };
+        let (parts, logged) = ready(vec![Sent { resource: Vec::new(), spans: vec![span] }]).unwrap();
+        assert_eq!((logged, parts[0].spans[0].cost.as_deref()), (Logged::default(), None));
+        assert_eq!(parts[0].spans[0].usage.as_deref(), Some(r#"{"input_tokens": 3, "cache_read_input_tokens": 2}"#));
+    }
+
+    #[test]
+    fn json_within_a_text_is_taken_out_as_long_as_there_is_room() {
+        let read = |text: String| {
+            let (mut attributes, mut left) = (vec![KeyValue::new("k", Any::Text(text))], 10);
+            decode(&mut attributes, "tr-1", &mut left);
+            (attributes[0].value.as_ref().unwrap().as_text().is_none(), left)
+        };
+        assert_eq!(read("[1, 2, 3]".into()), (true, 7));
+        assert_eq!(read(format!("[{}1]", "1,".repeat(20))), (false, 10));
+        assert_eq!(read(format!("[\"{}\"]", "x".repeat(JSON))), (false, 10));
+    }
+
+    #[test]
+    fn many_spans_of_a_trace_are_several_parts_and_the_first_has_its_sender() {
+        let span = |n: u64| Span { trace_id: vec![1; 16], span_id: n.to_be_bytes().to_vec(), ..Span::default() };
+        let resource = vec![KeyValue::new("r", Any::Int(1))];
+        let (parts, _) = ready(vec![Sent { resource, spans: (1..=2500).map(span).collect() }]).unwrap();
+        assert_eq!(parts.iter().map(|part| (part.spans.len(), part.resource.len())).collect::<Vec<_>>(), [(1000, 1), (1000, 0), (500, 0)]);
+    }
+
+    #[test]
+    fn a_span_is_made_a_text_as_far_as_it_is_looked_at() {
+        let many = (0..100).map(|_| KeyValue::new("k", Any::Text("x".repeat(1 << 16)))).collect();
+        let text = searchable(&Span { attributes: many, ..Span::default() });
+        assert!((SEARCHED..SEARCHED + (1 << 17)).contains(&text.len()), "{}", text.len());
+        assert_eq!(searched(&"ä".repeat(SEARCHED)).len(), SEARCHED);
     }
 
     #[test]

@@ -79,7 +79,7 @@ async fn scorers_have_versions_that_count_up() {
     for (name, text) in [("a", "1"), ("b", "2"), ("a", "3")] {
         tracking.register_scorer(0, name.into(), text.into()).await.unwrap();
     }
-    let newest: Vec<_> = tracking.scorers(0).await.unwrap().into_iter().map(|s| (s.name, s.version, s.serialized)).collect();
+    let newest: Vec<_> = tracking.scorers(&[0]).await.unwrap().into_iter().map(|s| (s.name, s.version, s.serialized)).collect();
     assert_eq!(newest, [("a".into(), 2, "3".into()), ("b".into(), 1, "2".into())]);
     assert_eq!(tracking.scorer(0, "a", None).await.unwrap().serialized, "3");
     assert_eq!(tracking.scorer(0, "a", Some(1)).await.unwrap().serialized, "1");
@@ -88,6 +88,62 @@ async fn scorers_have_versions_that_count_up() {
     assert_eq!(tracking.scorer(0, "a", Some(1)).await.unwrap_err().code, ErrorCode::ResourceDoesNotExist);
     tracking.delete_scorer(0, "a".into(), None).await.unwrap();
     assert_eq!(tracking.delete_scorer(0, "a".into(), None).await.unwrap_err().code, ErrorCode::ResourceDoesNotExist);
-    assert_eq!(tracking.scorers(0).await.unwrap().len(), 1);
+    assert_eq!(tracking.scorers(&[0]).await.unwrap().len(), 1);
     assert_eq!(tracking.register_scorer(99, "a".into(), "1".into()).await.unwrap_err().code, ErrorCode::ResourceDoesNotExist);
+}
+
+#[tokio::test]
+async fn many_records_are_stored_in_portions_and_pages_of_large_ones_end_early() {
+    let (_dir, tracking) = open().await;
+    let dataset = tracking.create_evaluation_dataset("d".into(), vec![], vec![]).await.unwrap().id;
+    let records = |from: usize, to: usize| (from..to).map(|n| record(json!({"q": n}), json!({"a": n}))).collect::<Vec<_>>();
+    assert_eq!(tracking.upsert_records(dataset.clone(), records(0, 2500)).await.unwrap(), (2500, 0));
+    assert_eq!(tracking.upsert_records(dataset.clone(), records(2400, 2600)).await.unwrap(), (100, 100));
+    assert_eq!(tracking.evaluation_dataset(&dataset).await.unwrap().records, 2600);
+    let page = tracking.records(&dataset, 2600, None).await.unwrap();
+    assert_eq!((page.items.len(), page.next), (2600, None));
+    let gone = page.items.into_iter().take(2000).map(|r| r.id).collect();
+    assert_eq!(tracking.delete_records(dataset.clone(), gone).await.unwrap(), 2000);
+    let large = |n: usize| record(json!({ "large": n }), json!({"a": "x".repeat(3 << 20)}));
+    for n in 0..12 {
+        tracking.upsert_records(dataset.clone(), vec![large(n)]).await.unwrap();
+    }
+    let (mut sizes, mut page_token) = (Vec::new(), None);
+    loop {
+        let page = tracking.records(&dataset, 10_000, page_token.as_deref()).await.unwrap();
+        sizes.push(page.items.len());
+        page_token = page.next;
+        if page_token.is_none() {
+            break;
+        }
+    }
+    assert_eq!(sizes, [610, 2]);
+    // One that grows too large stays as it is, and what came before it is stored.
+    let more = EvaluationRecord { expectations: None, outputs: Some(json!("x".repeat(2 << 20))), ..large(0) };
+    let refused = tracking.upsert_records(dataset.clone(), vec![record(json!({"new": 1}), json!({})), more]).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::InvalidParameterValue);
+    assert_eq!(tracking.evaluation_dataset(&dataset).await.unwrap().records, 613);
+    tracking.delete_evaluation_dataset(dataset.clone()).await.unwrap();
+    assert_eq!(tracking.evaluation_dataset(&dataset).await.unwrap_err().code, ErrorCode::ResourceDoesNotExist);
+}
+
+#[tokio::test]
+async fn datasets_and_scorers_have_no_more_than_can_be_answered() {
+    let (_dir, tracking) = open().await;
+    let tags = |n: usize, value: &str| (0..n).map(|at| Pair { key: format!("k{at}"), value: value.into() }).collect::<Vec<_>>();
+    for bad in [tags(1001, ""), tags(200, &"x".repeat(8000))] {
+        assert_eq!(tracking.create_evaluation_dataset("d".into(), bad, vec![]).await.unwrap_err().code, ErrorCode::InvalidParameterValue);
+    }
+    let id = tracking.create_evaluation_dataset("d".into(), tags(1000, ""), vec![]).await.unwrap().id;
+    let more = vec![Pair { key: "more".into(), value: "v".into() }];
+    assert_eq!(tracking.set_evaluation_dataset_tags(id.clone(), more).await.unwrap_err().code, ErrorCode::InvalidParameterValue);
+    assert_eq!(tracking.move_evaluation_dataset(&id, vec![0; 1001], true).await.unwrap_err().code, ErrorCode::InvalidParameterValue);
+    let large = "1".repeat(1 << 20);
+    for _ in 0..32 {
+        tracking.register_scorer(0, "a".into(), large.clone()).await.unwrap();
+    }
+    assert_eq!(tracking.register_scorer(0, "a".into(), large.clone()).await.unwrap_err().code, ErrorCode::InvalidParameterValue);
+    assert_eq!(tracking.scorer_versions(0, "a").await.unwrap().len(), 32);
+    tracking.register_scorer(0, "b".into(), large).await.unwrap();
+    assert_eq!(tracking.scorers(&[0]).await.unwrap().len(), 2);
 }

@@ -1,11 +1,9 @@
 //! Traces through the store's public face: spans in any order become a trace, a plain look at everything finds what searches find, and what is said of a
 //! trace stands until something stands in its place.
 
-use std::sync::Arc;
-
-use kilter_tracking::otel::{Any, AnyValue, KeyValue, Span, SpanStatus};
+use kilter_tracking::otel::{Any, AnyValue, KeyValue, Sent, Span, SpanStatus};
 use kilter_tracking::{
-    Assessment, AssessmentChange, AssessmentKind, ErrorCode, NewRun, OldTraces, Pair, Query, Stage, TraceInfo, TraceState, Tracking,
+    Assessment, AssessmentChange, AssessmentKind, ErrorCode, Logged, NewRun, OldTraces, Pair, Query, Stage, TraceInfo, TraceState, Tracking,
 };
 use serde_json::json;
 
@@ -45,9 +43,13 @@ fn id(trace: u8) -> String {
     format!("tr-{}", format!("{trace:02x}").repeat(16))
 }
 
+async fn try_log(tracking: &Tracking, spans: Vec<Span>) -> Logged {
+    tracking.log_spans(0, vec![Sent { resource: Vec::new(), spans }], None).await.unwrap()
+}
+
 async fn log(tracking: &Tracking, spans: Vec<Span>) {
-    let spans = spans.into_iter().map(|span| (span, Arc::from(Vec::new()))).collect();
-    tracking.log_spans(0, spans, None).await.unwrap();
+    let count = spans.len();
+    assert_eq!(try_log(tracking, spans).await, Logged { stored: count, refused: 0, why: None });
 }
 
 fn value<'a>(pairs: &'a [Pair], key: &str) -> Option<&'a str> {
@@ -257,13 +259,184 @@ async fn deleted_traces_leave_nothing() {
 }
 
 #[tokio::test]
-async fn a_span_that_is_none_refuses_all_beside_it() {
+async fn a_span_that_is_none_is_left_out_and_all_beside_it_is_stored() {
     let (_dir, tracking) = open().await;
     let nameless = Span { span_id: Vec::new(), ..span(1, 1, 0, "x", vec![]) };
-    let spans = vec![(span(2, 1, 0, "good", vec![]), Arc::from(Vec::new())), (nameless, Arc::from(Vec::new()))];
-    assert_eq!(tracking.log_spans(0, spans, None).await.unwrap_err().code, ErrorCode::InvalidParameterValue);
-    assert!(found(&tracking, "").await.is_empty());
+    let nowhere = Span { trace_id: vec![1; 17], ..span(1, 1, 0, "x", vec![]) };
+    let logged = try_log(&tracking, vec![nameless, span(2, 1, 0, "good", vec![]), nowhere]).await;
+    assert_eq!(logged, Logged { stored: 1, refused: 2, why: Some("a span has no id of 8 bytes".into()) });
+    assert_eq!(found(&tracking, "").await, [id(2)]);
+    let missing = tracking.log_spans(99, vec![Sent { resource: Vec::new(), spans: vec![span(3, 1, 0, "x", vec![])] }], None).await;
+    assert_eq!(missing.unwrap_err().code, ErrorCode::ResourceDoesNotExist);
     let deep = (0..60).fold(json!(1), |inner, _| json!([inner]));
     log(&tracking, vec![span(1, 1, 0, "deep", vec![text("a", &deep.to_string())])]).await;
     assert_eq!(tracking.trace(&id(1)).await.unwrap().spans[0].attributes[0], text("a", &deep.to_string()));
+}
+
+#[tokio::test]
+async fn a_trace_that_is_full_takes_no_more_and_others_do() {
+    let (_dir, tracking) = open().await;
+    let large = || vec![text("a", &"x".repeat(33 << 20))];
+    log(&tracking, vec![span(1, 1, 0, "root", large())]).await;
+    let logged = try_log(&tracking, vec![span(1, 2, 1, "more", large()), span(2, 1, 0, "other", vec![])]).await;
+    assert_eq!((logged.stored, logged.refused), (1, 1));
+    assert!(logged.why.unwrap().starts_with(&format!("trace '{}' would have been sent more than", id(1))));
+    assert_eq!((tracking.trace(&id(1)).await.unwrap().spans.len(), tracking.trace(&id(2)).await.unwrap().spans.len()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_request_has_so_many_traces_and_each_so_much_of_its_sender() {
+    let (_dir, tracking) = open().await;
+    let spans = (0..1001_u128).map(|n| Span { trace_id: (n + 1).to_be_bytes().to_vec(), ..span(1, 1, 0, "root", vec![]) });
+    let many = (0..300).map(|n| text(&format!("k{n:03}"), "v")).collect();
+    let logged = tracking.log_spans(0, vec![Sent { resource: many, spans: spans.collect() }], None).await.unwrap();
+    assert_eq!((logged.stored, logged.refused), (1000, 1));
+    assert!(logged.why.unwrap().contains("at most 1000 traces"));
+    let tags = |info: TraceInfo| info.tags.into_iter().filter(|t| !t.key.starts_with("mlflow.")).map(|t| t.key).collect::<Vec<_>>();
+    let last = tracking.trace_info(&format!("tr-{:032x}", 1000)).await.unwrap();
+    assert_eq!(tags(last), (0..128).map(|n| format!("k{n:03}")).collect::<Vec<_>>());
+    // A long value does not take the room of those after it.
+    let long =
+        vec![text("a", "v"), text("b", &"x".repeat(7000)), text("c", &"x".repeat(7000)), text("d", &"x".repeat(7000)), text("e", "v")];
+    tracking.log_spans(0, vec![Sent { resource: long, spans: vec![span(9, 1, 0, "root", vec![])] }], None).await.unwrap();
+    assert_eq!(tags(tracking.trace_info(&id(9)).await.unwrap()), ["a", "b", "c", "e"]);
+}
+
+#[tokio::test]
+async fn what_is_known_of_a_trace_is_bounded() {
+    let (_dir, tracking) = open().await;
+    let named = |n: usize, value: &str| (0..n).map(|at| pair(&format!("k{at}"), value)).collect::<Vec<_>>();
+    let new = |tags: Vec<Pair>| TraceInfo { id: id(1), tags, ..TraceInfo::default() };
+    for bad in [
+        new(named(1001, "")),
+        new(named(200, &"x".repeat(8000))),
+        TraceInfo { metadata: named(1001, ""), ..new(vec![]) },
+        TraceInfo { client_request_id: Some("x".repeat(251)), ..new(vec![]) },
+    ] {
+        assert_eq!(tracking.start_trace(bad).await.unwrap_err().code, ErrorCode::InvalidParameterValue);
+    }
+    let long = TraceInfo { request_preview: Some("ä".repeat(20_000)), ..new(named(990, "")) };
+    assert_eq!(tracking.start_trace(long).await.unwrap().request_preview.unwrap().chars().count(), 10_000);
+    for n in 0..100 {
+        let _ = tracking.set_trace_tag(id(1), pair(&format!("more{n}"), "v")).await;
+    }
+    assert_eq!(tracking.trace_info(&id(1)).await.unwrap().tags.len(), 1000);
+    tracking.set_trace_tag(id(1), pair("k0", "again")).await.unwrap();
+    let more = span(1, 1, 0, "root", vec![text("mlflow.traceTag.yet", "v")]);
+    let logged = try_log(&tracking, vec![more]).await;
+    assert_eq!((logged.stored, logged.refused), (1, 0));
+    assert!(logged.why.unwrap().starts_with(&format!("tags of trace '{}' are left out", id(1))));
+}
+
+#[tokio::test]
+async fn a_page_of_traces_that_say_much_ends_early_and_goes_on() {
+    let (_dir, tracking) = open().await;
+    let named: Vec<Pair> = (0..125).map(|at| pair(&format!("k{at}"), &"x".repeat(8000))).collect();
+    for trace in 1..=20 {
+        let info = TraceInfo { id: id(trace), tags: named.clone(), metadata: named.clone(), ..TraceInfo::default() };
+        tracking.start_trace(info).await.unwrap();
+    }
+    let all: Vec<String> = (1..=20).map(id).collect();
+    assert_eq!(tracking.trace_infos(&all).await.unwrap_err().code, ErrorCode::InvalidParameterValue);
+    assert_eq!(tracking.trace_infos(&all[..10]).await.unwrap().len(), 10);
+    for filter in ["", "tags.k1 RLIKE '^x'"] {
+        let (mut got, mut page_token, mut pages) = (Vec::new(), None, 0);
+        loop {
+            let order_by = vec!["request_id ASC".into()];
+            let query = Query { filter: filter.into(), max_results: 100, page_token, order_by, ..Query::default() };
+            let page = tracking.search_traces(&[0], &query).await.unwrap();
+            got.extend(page.items.into_iter().map(|t| t.id));
+            (page_token, pages) = (page.next, pages + 1);
+            if page_token.is_none() {
+                break;
+            }
+        }
+        assert_eq!((&got, pages), (&all, 2), "{filter}");
+    }
+}
+
+#[tokio::test]
+async fn a_trace_of_many_spans_is_summed_up_and_deleted_whole() {
+    let (_dir, tracking) = open().await;
+    let usage = text("mlflow.chat.tokenUsage", r#"{"input_tokens": 1, "output_tokens": 2, "total_tokens": 3, "more": 9}"#);
+    let child = |n: u64| Span { span_id: (n + 2).to_be_bytes().to_vec(), ..span(1, 2, 1, "child", vec![usage.clone()]) };
+    let spans: Vec<Span> = std::iter::once(span(1, 1, 0, "root", vec![])).chain((0..11_000).map(child)).collect();
+    log(&tracking, spans).await;
+    let info = tracking.trace_info(&id(1)).await.unwrap();
+    let tokens = r#"{"input_tokens": 11000, "output_tokens": 22000, "total_tokens": 33000}"#;
+    assert_eq!((info.state, value(&info.metadata, "mlflow.trace.tokenUsage")), (TraceState::Ok, Some(tokens)));
+    assert_eq!(tracking.delete_traces(0, OldTraces::Named(vec![id(1)])).await.unwrap(), 1);
+    log(&tracking, vec![span(1, 7, 1, "anew", vec![])]).await;
+    assert_eq!(tracking.trace(&id(1)).await.unwrap().spans.len(), 1);
+}
+
+#[tokio::test]
+async fn an_id_of_an_assessment_is_given_once() {
+    let (_dir, tracking) = open().await;
+    log(&tracking, vec![span(1, 1, 0, "root", vec![]), span(2, 1, 0, "root", vec![])]).await;
+    let new = |trace, id_: &str, value| Assessment {
+        id: id_.into(),
+        trace: id(trace),
+        name: "n".into(),
+        value,
+        is_valid: true,
+        ..Assessment::default()
+    };
+    tracking.create_assessment(new(1, "a-1", json!(1))).await.unwrap();
+    for again in [new(1, "a-1", json!(2)), new(2, "a-1", json!(2)), Assessment { overrides: Some("a-1".into()), ..new(1, "a-1", json!(2)) }]
+    {
+        assert!(tracking.create_assessment(again).await.is_err());
+    }
+    let first = tracking.assessment(&id(1), "a-1").await.unwrap();
+    assert_eq!((first.value, first.is_valid), (json!(1), true));
+    let again = |trace: u8, assessments| TraceInfo { id: id(trace), assessments, ..TraceInfo::default() };
+    // With its trace it may come again, changed.
+    let overriding = Assessment { overrides: Some("a-1".into()), ..new(1, "a-2", json!(3)) };
+    tracking.start_trace(again(1, vec![new(1, "a-1", json!(2)), overriding])).await.unwrap();
+    let first = tracking.assessment(&id(1), "a-1").await.unwrap();
+    assert_eq!((first.value, first.is_valid), (json!(2), false));
+    assert_eq!(tracking.start_trace(again(2, vec![new(2, "a-1", json!(4))])).await.unwrap_err().code, ErrorCode::ResourceAlreadyExists);
+    // What two stand in the place of is valid again once both are gone.
+    let run = tracking.create_run(NewRun::default()).await.unwrap().info.id;
+    let metadata = [("mlflow.assessment.sourceRunId".to_string(), run.clone())].into();
+    tracking.create_assessment(Assessment { overrides: Some("a-1".into()), metadata, ..new(1, "a-3", json!(5)) }).await.unwrap();
+    tracking.delete_assessment(id(1), "a-2".into()).await.unwrap();
+    assert!(!tracking.assessment(&id(1), "a-1").await.unwrap().is_valid);
+    tracking.set_run_stage(run, Stage::Deleted).await.unwrap();
+    assert!(tracking.assessment(&id(1), "a-1").await.unwrap().is_valid);
+}
+
+#[tokio::test]
+async fn assessments_of_a_trace_are_bounded_however_they_come() {
+    let (_dir, tracking) = open().await;
+    let new = |n: usize| Assessment { id: format!("a-{n}"), trace: id(1), name: "n".into(), is_valid: true, ..Assessment::default() };
+    let with = |from: usize, to: usize| TraceInfo { id: id(1), assessments: (from..to).map(new).collect(), ..TraceInfo::default() };
+    tracking.start_trace(with(0, 600)).await.unwrap();
+    assert_eq!(tracking.start_trace(with(600, 1001)).await.unwrap_err().code, ErrorCode::InvalidParameterValue);
+    // Those that come again count once.
+    tracking.start_trace(with(0, 1000)).await.unwrap();
+    assert_eq!(tracking.create_assessment(new(1000)).await.unwrap_err().code, ErrorCode::InvalidParameterValue);
+    assert_eq!(tracking.trace_info(&id(1)).await.unwrap().assessments.len(), 1000);
+    let long = Assessment { rationale: Some("x".repeat(1 << 20)), trace: id(2), ..new(2000) };
+    log(&tracking, vec![span(2, 1, 0, "root", vec![])]).await;
+    assert_eq!(tracking.create_assessment(long).await.unwrap_err().code, ErrorCode::InvalidParameterValue);
+}
+
+#[tokio::test]
+async fn a_search_for_what_takes_too_much_is_refused_and_a_long_text_is_looked_at_in_its_beginning() {
+    let (_dir, tracking) = open().await;
+    let long = format!("first {} last", "x".repeat(1 << 20));
+    log(&tracking, vec![span(1, 1, 0, "root", vec![text("a", &long)])]).await;
+    for (filter, want) in [
+        ("span.attributes.a RLIKE 'first'", vec![id(1)]),
+        ("span.attributes.a LIKE 'first%%%x%'", vec![id(1)]),
+        ("span.content LIKE '%first%'", vec![id(1)]),
+        ("span.attributes.a RLIKE 'last'", vec![]),
+    ] {
+        assert_eq!(found(&tracking, filter).await, want, "{filter}");
+    }
+    for much in [r"span.name RLIKE '(\w{50}){50}'", r"tags.a RLIKE '(\w{50}){50}'"] {
+        let query = Query { filter: much.into(), max_results: 1, ..Query::default() };
+        assert_eq!(tracking.search_traces(&[0], &query).await.unwrap_err().code, ErrorCode::InvalidParameterValue, "{much}");
+    }
 }

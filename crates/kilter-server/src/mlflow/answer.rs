@@ -15,6 +15,14 @@ pub fn json(value: &impl Serialize) -> Response {
     wire::json(StatusCode::OK, value)
 }
 
+/// An answer that may be long: it is written where no other request waits for it.
+pub async fn large(write: impl FnOnce() -> Response + Send + 'static) -> Answer {
+    tokio::task::spawn_blocking(write).await.map_err(|e| {
+        tracing::error!(error = %e, "an answer could not be written");
+        Refusal(Error::new(ErrorCode::InternalError, "the request failed inside kilter; its log says why"))
+    })
+}
+
 /// The answer of what only does something.
 pub fn done() -> Answer {
     Ok(json(&Nothing {}))

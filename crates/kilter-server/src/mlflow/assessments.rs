@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::answer::{Answer, done, json as answer};
-use super::input::{Fields, Input};
+use super::input::{Fields, Input, within};
 use super::moment::{self, Time};
 
 #[derive(Serialize)]
@@ -142,8 +142,7 @@ fn value(f: &Fields) -> Result<Option<(AssessmentKind, Value, Option<Value>)>> {
         if format != "JSON_FORMAT" {
             return Err(Error::invalid(format!("Unknown serialization format: {format}. Only JSON_FORMAT is supported.")));
         }
-        let value = serde_json::from_str(serialized.any_text("value")?);
-        let value = value.map_err(|e| Error::invalid(format!("Invalid value for parameter 'serialized_value' supplied: {e}")))?;
+        let value = within("serialized_value", serialized.any_text("value")?)?;
         return Ok(Some((AssessmentKind::Expectation, value, None)));
     }
     if f.has("issue")? {

@@ -5,8 +5,8 @@ use kilter_tracking::{Error, EvaluationDataset, EvaluationRecord, Page, Pair, Qu
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::answer::{Answer, done, json as answer};
-use super::input::{Fields, Input, experiment_id};
+use super::answer::{Answer, done, json as answer, large};
+use super::input::{Fields, Input, experiment_id, within};
 
 const MOST: i64 = 1000;
 const RECORDS: usize = 1000;
@@ -126,17 +126,11 @@ fn experiments(f: &Fields) -> Result<Vec<i64>> {
     f.texts("experiment_ids")?.into_iter().map(experiment_id).collect()
 }
 
-/// A field that is JSON within a text.
-fn within(f: &Fields, name: &str) -> Result<Value> {
-    let text = f.need_text(name)?;
-    serde_json::from_str(text).map_err(|e| Error::invalid(format!("Invalid value for parameter '{name}' supplied: it must be JSON: {e}")))
-}
-
 fn tags(f: &Fields) -> Result<Vec<Pair>> {
     if f.text("tags")?.is_none_or(str::is_empty) {
         return Ok(Vec::new());
     }
-    let Value::Object(map) = within(f, "tags")? else {
+    let Value::Object(map) = within("tags", f.need_text("tags")?)? else {
         return Err(Error::invalid("Invalid value for parameter 'tags' supplied: it must be a JSON object"));
     };
     let text = |value: Value| if let Value::String(text) = value { text } else { value.to_string() };
@@ -178,7 +172,7 @@ pub async fn search(State(tracking): State<Tracking>, input: Input) -> Answer {
         ..Query::default()
     };
     let page = tracking.search_evaluation_datasets(&experiments(&f)?, &query).await?;
-    Ok(answer(&Many { datasets: page.items.iter().map(DatasetJson::new).collect(), next_page_token: page.next }))
+    large(move || answer(&Many { datasets: page.items.iter().map(DatasetJson::new).collect(), next_page_token: page.next })).await
 }
 
 pub async fn delete(State(tracking): State<Tracking>, Path(id): Path<String>) -> Answer {
@@ -214,7 +208,7 @@ pub async fn remove_experiments(State(tracking): State<Tracking>, Path(id): Path
 }
 
 pub async fn upsert(State(tracking): State<Tracking>, Path(id): Path<String>, input: Input) -> Answer {
-    let Value::Array(records) = within(&input.fields(), "records")? else {
+    let Value::Array(records) = within("records", input.fields().need_text("records")?)? else {
         return Err(Error::invalid("Invalid value for parameter 'records' supplied: it must be a JSON list").into());
     };
     let records = records.into_iter().map(record).collect::<Result<_>>()?;
@@ -225,24 +219,27 @@ pub async fn upsert(State(tracking): State<Tracking>, Path(id): Path<String>, in
 pub async fn records(State(tracking): State<Tracking>, Path(id): Path<String>, input: Input) -> Answer {
     let f = input.fields();
     let Page { items, next } = tracking.records(&id, f.max_results(RECORDS, MOST_RECORDS)?, f.text("page_token")?).await?;
-    let json = |r: &EvaluationRecord| {
-        json!(RecordJson {
-            dataset_record_id: &r.id,
-            dataset_id: &id,
-            inputs: &r.inputs,
-            outputs: r.outputs.as_ref(),
-            expectations: r.expectations.as_ref(),
-            tags: r.tags.as_ref(),
-            source: r.source.as_ref(),
-            source_type: r.source.as_ref().and_then(|s| s.get("source_type")?.as_str()),
-            created_time: r.created,
-            last_update_time: r.updated,
-            created_by: r.created_by.as_deref(),
-            last_updated_by: r.updated_by.as_deref(),
-        })
-    };
-    let records = Value::Array(items.iter().map(json).collect()).to_string();
-    Ok(answer(&Records { records, next_page_token: next }))
+    large(move || {
+        let json = |r: &EvaluationRecord| {
+            json!(RecordJson {
+                dataset_record_id: &r.id,
+                dataset_id: &id,
+                inputs: &r.inputs,
+                outputs: r.outputs.as_ref(),
+                expectations: r.expectations.as_ref(),
+                tags: r.tags.as_ref(),
+                source: r.source.as_ref(),
+                source_type: r.source.as_ref().and_then(|s| s.get("source_type")?.as_str()),
+                created_time: r.created,
+                last_update_time: r.updated,
+                created_by: r.created_by.as_deref(),
+                last_updated_by: r.updated_by.as_deref(),
+            })
+        };
+        let records = Value::Array(items.iter().map(json).collect()).to_string();
+        answer(&Records { records, next_page_token: next })
+    })
+    .await
 }
 
 pub async fn delete_records(State(tracking): State<Tracking>, Path(id): Path<String>, input: Input) -> Answer {

@@ -1,14 +1,17 @@
 //! What comes in: fields of the query or of a JSON body, in snake_case or camelCase, refused in MLflow's words.
 
-use axum::body::HttpBody as _;
+use axum::body::{Body, HttpBody as _};
 use axum::extract::{FromRequest, Query, Request};
+use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use kilter_tracking::{Error, Pair, Result, View};
 use serde_json::{Map, Value};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::answer::Refusal;
+use crate::error::ApiError;
 use crate::input::read;
 
 /// Largest body.
@@ -43,10 +46,8 @@ impl<S: Send + Sync> FromRequest<S> for Input {
         }
         let (parts, body) = request.into_parts();
         let limit = if parts.uri.path().ends_with("/log-inputs") { DATASETS_BODY } else { BODY };
-        let announced = parts.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
-        let is_large = body.size_hint().exact() != Some(0) && announced.is_none_or(|length: usize| length > LARGE);
-        let _place = if is_large { LARGE_ONES.acquire().await.ok() } else { None };
-        let bytes = read(&parts.headers, body, limit, "log in several requests").await.map_err(IntoResponse::into_response)?;
+        let read = in_turn(&parts.headers, body, limit, "log in several requests").await;
+        let (bytes, _place) = read.map_err(IntoResponse::into_response)?;
         if !bytes.is_empty() {
             let content_type = parts.headers.get(CONTENT_TYPE).map(|v| v.to_str().unwrap_or_default());
             if content_type.is_some_and(|t| !t.trim_start().starts_with("application/json")) {
@@ -62,6 +63,19 @@ impl<S: Send + Sync> FromRequest<S> for Input {
     }
 }
 
+/// Reads a body, a large one once it has a place among those that are in memory: as long as the place is held.
+pub async fn in_turn(
+    headers: &HeaderMap,
+    body: Body,
+    limit: usize,
+    hint: &str,
+) -> Result<(Bytes, Option<SemaphorePermit<'static>>), ApiError> {
+    let announced = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+    let is_large = body.size_hint().exact() != Some(0) && announced.is_none_or(|length: usize| length > LARGE);
+    let place = if is_large { LARGE_ONES.acquire().await.ok() } else { None };
+    Ok((read(headers, body, limit, hint).await?, place))
+}
+
 /// An object, or the text of one: old clients encode twice.
 fn object(bytes: &[u8]) -> Option<Map<String, Value>> {
     match serde_json::from_slice(bytes).ok()? {
@@ -72,7 +86,7 @@ fn object(bytes: &[u8]) -> Option<Map<String, Value>> {
 }
 
 /// How many values a JSON text may hold, at most, without reading it.
-fn values(bytes: &[u8]) -> usize {
+pub fn values(bytes: &[u8]) -> usize {
     let (mut count, mut in_text, mut escaped) = (1, false, false);
     for byte in bytes {
         match byte {
@@ -282,6 +296,15 @@ impl<'a> Fields<'a> {
             Some(n) => Ok(n as usize),
         }
     }
+}
+
+/// A field that is JSON within a text.
+pub fn within(name: &str, text: &str) -> Result<Value> {
+    let wrong = |why: String| Error::invalid(format!("Invalid value for parameter '{name}' supplied: {why}"));
+    if values(text.as_bytes()) > VALUES {
+        return Err(wrong(format!("it holds more than {VALUES} values. Send it in parts.")));
+    }
+    serde_json::from_str(text).map_err(|e| wrong(format!("it must be JSON: {e}")))
 }
 
 pub fn experiment_id(text: &str) -> Result<i64> {

@@ -4,7 +4,7 @@ use axum::extract::State;
 use kilter_tracking::{Error, Result, Scorer, Tracking};
 use serde::Serialize;
 
-use super::answer::{Answer, done, json};
+use super::answer::{Answer, done, json, large};
 use super::input::{Input, experiment_id};
 
 #[derive(Serialize)]
@@ -58,8 +58,8 @@ impl<'a> From<&'a Scorer> for ScorerJson<'a> {
     }
 }
 
-fn many(scorers: &[Scorer]) -> Answer {
-    Ok(json(&Many { scorers: scorers.iter().map(ScorerJson::from).collect() }))
+async fn many(scorers: Vec<Scorer>) -> Answer {
+    large(move || json(&Many { scorers: scorers.iter().map(ScorerJson::from).collect() })).await
 }
 
 pub async fn register(State(tracking): State<Tracking>, input: Input) -> Answer {
@@ -89,16 +89,12 @@ pub async fn list(State(tracking): State<Tracking>, input: Input) -> Answer {
     if experiments.len() > 100 {
         return Err(Error::invalid(format!("A request can name at most 100 experiments. Got {}.", experiments.len())).into());
     }
-    let mut scorers = Vec::new();
-    for experiment in experiments {
-        scorers.extend(tracking.scorers(experiment).await?);
-    }
-    many(&scorers)
+    many(tracking.scorers(&experiments).await?).await
 }
 
 pub async fn versions(State(tracking): State<Tracking>, input: Input) -> Answer {
     let f = input.fields();
-    many(&tracking.scorer_versions(f.need_experiment("experiment_id")?, f.need_text("name")?).await?)
+    many(tracking.scorer_versions(f.need_experiment("experiment_id")?, f.need_text("name")?).await?).await
 }
 
 pub async fn get(State(tracking): State<Tracking>, input: Input) -> Answer {

@@ -7,7 +7,7 @@ use kilter_tracking::otel::{Any, AnyValue, KeyValue, Span};
 use kilter_tracking::{Error, OldTraces, Pair, Query, Result, Trace, TraceInfo, TraceState, Tracking};
 use serde::{Serialize, Serializer};
 
-use super::answer::{Answer, done, double, json};
+use super::answer::{Answer, done, double, json, large};
 use super::assessments::AssessmentJson;
 use super::input::{Fields, Input, experiment_id};
 use super::moment::{self, Span as Lasts, Time};
@@ -301,17 +301,17 @@ pub async fn get_info(State(tracking): State<Tracking>, Path(id): Path<String>) 
 
 pub async fn get(State(tracking): State<Tracking>, input: Input) -> Answer {
     let trace = tracking.trace(input.fields().need_text("trace_id")?).await?;
-    Ok(json(&One { trace: (&trace).into() }))
+    large(move || json(&One { trace: (&trace).into() })).await
 }
 
 pub async fn batch_get(State(tracking): State<Tracking>, input: Input) -> Answer {
     let traces = tracking.traces(&ids(&input.fields(), "trace_ids")?).await?;
-    Ok(json(&Many { traces: traces.iter().map(TraceJson::from).collect() }))
+    large(move || json(&Many { traces: traces.iter().map(TraceJson::from).collect() })).await
 }
 
 pub async fn batch_get_infos(State(tracking): State<Tracking>, input: Input) -> Answer {
     let infos = tracking.trace_infos(&ids(&input.fields(), "trace_ids")?).await?;
-    Ok(json(&Infos { trace_infos: infos.iter().map(InfoJson::from).collect() }))
+    large(move || json(&Infos { trace_infos: infos.iter().map(InfoJson::from).collect() })).await
 }
 
 fn ids(f: &Fields, name: &str) -> Result<Vec<String>> {
@@ -337,7 +337,7 @@ pub async fn search(State(tracking): State<Tracking>, input: Input) -> Answer {
         ..Query::default()
     };
     let page = tracking.search_traces(&experiments, &query).await?;
-    Ok(json(&Found { traces: page.items.iter().map(InfoJson::from).collect(), next_page_token: page.next }))
+    large(move || json(&Found { traces: page.items.iter().map(InfoJson::from).collect(), next_page_token: page.next })).await
 }
 
 pub async fn set_tag(State(tracking): State<Tracking>, Path(id): Path<String>, input: Input) -> Answer {

@@ -1,16 +1,16 @@
 //! What people and programs say of traces.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use super::runs::new_id;
-use super::traces::{ASSESSMENTS, no_trace};
+use super::traces::no_trace;
 use super::writer::Writer;
 use super::{Tracking, now};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorCode, Result};
 use crate::limits;
 use crate::otel::AnyValue;
 use crate::trace::{Assessment, AssessmentChange, AssessmentKind, key};
@@ -18,11 +18,18 @@ use crate::trace::{Assessment, AssessmentChange, AssessmentKind, key};
 pub(super) const COLUMNS: &str = "SELECT a.trace, a.assessment_id, a.kind, a.name, a.value, a.error, a.source_type, a.source_id, a.span_id, \
                                   a.rationale, a.metadata, a.overrides, a.is_valid, a.created, a.updated FROM assessments a";
 
+/// Assessments that are deleted at once.
+const DELETED: usize = 1000;
+/// Assessments of a trace at most, bytes of one and of all.
+const ASSESSMENTS: usize = 1000;
+const BYTES: usize = 1 << 20;
+const ALL_BYTES: usize = 16 << 20;
+
 impl Tracking {
     /// Says something of a trace. What it overrides is no longer valid.
     ///
     /// # Errors
-    /// When the trace or what is overridden is missing, or something is not as it must be.
+    /// When the trace or what is overridden is missing, the id is taken, or something is not as it must be.
     pub async fn create_assessment(&self, assessment: Assessment) -> Result<Assessment> {
         check(&assessment)?;
         let trace_id = assessment.trace.clone();
@@ -30,19 +37,21 @@ impl Tracking {
             .write(move |w| {
                 Box::pin(async move {
                     let trace = w.need_trace(&assessment.trace).await?;
-                    let sql = "SELECT COUNT(*) FROM assessments WHERE trace = $1";
-                    let there: i64 = sqlx::query_scalar(sql).bind(trace).fetch_one(&mut w.connection).await?;
-                    if there >= ASSESSMENTS {
-                        return Err(Error::invalid(format!("A trace has at most {ASSESSMENTS} assessments")));
-                    }
                     if let Some(overridden) = &assessment.overrides {
-                        let sql = "UPDATE assessments SET is_valid = 0 WHERE trace = $1 AND assessment_id = $2";
-                        let done = sqlx::query(sql).bind(trace).bind(overridden).execute(&mut w.connection).await?;
-                        if done.rows_affected() == 0 {
+                        let sql = "SELECT COUNT(*) FROM assessments WHERE trace = $1 AND assessment_id = $2";
+                        let query = sqlx::query_scalar::<_, i64>(sql).bind(trace).bind(overridden);
+                        if query.fetch_one(&mut w.connection).await? == 0 {
                             return Err(no_assessment(overridden, &assessment.trace));
                         }
                     }
-                    w.insert_assessment(trace, assessment).await
+                    let sql = "SELECT COUNT(*) FROM assessments WHERE assessment_id = $1";
+                    if sqlx::query_scalar::<_, i64>(sql).bind(&assessment.id).fetch_one(&mut w.connection).await? > 0 {
+                        return Err(taken(&assessment.id));
+                    }
+                    w.room_for_assessments(Some(trace), std::slice::from_ref(&assessment)).await?;
+                    let id = w.put_assessment(trace, &assessment).await?;
+                    w.settle_overrides(trace).await?;
+                    Ok(id)
                 })
             })
             .await?;
@@ -81,33 +90,102 @@ impl Tracking {
         self.write(move |w| {
             Box::pin(async move {
                 let trace = w.need_trace(&trace_id).await?;
-                let sql = "DELETE FROM assessments WHERE trace = $1 AND assessment_id = $2 RETURNING overrides";
-                let gone: Option<Option<String>> =
-                    sqlx::query_scalar(sql).bind(trace).bind(&assessment_id).fetch_optional(&mut w.connection).await?;
-                if let Some(Some(overridden)) = gone {
-                    let sql = "UPDATE assessments SET is_valid = 1 WHERE trace = $1 AND assessment_id = $2";
-                    sqlx::query(sql).bind(trace).bind(overridden).execute(&mut w.connection).await?;
-                }
-                Ok(())
+                let sql = "DELETE FROM assessments WHERE trace = $1 AND assessment_id = $2 RETURNING trace, overrides";
+                let query = sqlx::query_as(sql).bind(trace).bind(&assessment_id);
+                let gone = query.fetch_all(&mut w.connection).await?;
+                w.restore(gone).await
             })
         })
         .await
     }
+
+    /// Deletes what a run said of traces; what that overrode is valid again.
+    pub(super) async fn delete_assessments_of(&self, run_id: &str) -> Result<()> {
+        loop {
+            let run_id = run_id.to_string();
+            let done = self.write(move |w| {
+                Box::pin(async move {
+                    let text = format!(
+                        "DELETE FROM assessments WHERE id IN (SELECT id FROM assessments WHERE run_id = $1 LIMIT {DELETED}) RETURNING trace, overrides"
+                    );
+                    let gone = sqlx::query_as(sqlx::AssertSqlSafe(text)).bind(run_id).fetch_all(&mut w.connection).await?;
+                    let is_last = gone.len() < DELETED;
+                    w.restore(gone).await?;
+                    Ok(is_last)
+                })
+            });
+            if done.await? {
+                return Ok(());
+            }
+        }
+    }
 }
 
 impl Writer {
-    /// Its id.
-    pub(super) async fn insert_assessment(&mut self, trace: i64, a: Assessment) -> Result<String> {
-        let id = if a.id.is_empty() { format!("a-{}", new_id()) } else { a.id };
-        // One that comes again with its trace is the same.
-        let sql = "INSERT INTO assessments (assessment_id, trace, kind, name, value, number, error, source_type, source_id, span_id, rationale,
+    /// Whether a trace has room for assessments, without one whether a new one has, and whether their ids are free: those of its own are replaced.
+    pub(super) async fn room_for_assessments(&mut self, trace: Option<i64>, new: &[Assessment]) -> Result<()> {
+        let mut sizes: HashMap<String, usize> = HashMap::new();
+        if let Some(trace) = trace.filter(|_| !new.is_empty()) {
+            let sql = "SELECT assessment_id, size FROM assessments WHERE trace = $1";
+            let there: Vec<(String, i64)> = sqlx::query_as(sql).bind(trace).fetch_all(&mut self.connection).await?;
+            sizes.extend(there.into_iter().map(|(id, size)| (id, size as usize)));
+        }
+        let mut nameless = 0;
+        for a in new {
+            if a.id.is_empty() {
+                nameless += 1;
+                sizes.insert(format!(" {nameless}"), size(a));
+                continue;
+            }
+            if sizes.insert(a.id.clone(), size(a)).is_none() {
+                let sql = "SELECT COUNT(*) FROM assessments WHERE assessment_id = $1";
+                if sqlx::query_scalar::<_, i64>(sql).bind(&a.id).fetch_one(&mut self.connection).await? > 0 {
+                    return Err(taken(&a.id));
+                }
+            }
+        }
+        let bytes: usize = sizes.values().sum();
+        if sizes.len() > ASSESSMENTS || bytes > ALL_BYTES {
+            return Err(Error::invalid(format!("A trace has at most {ASSESSMENTS} assessments and {ALL_BYTES} bytes of them")));
+        }
+        Ok(())
+    }
+
+    /// Stores an assessment, in place of the one with its id. Its id.
+    pub(super) async fn put_assessment(&mut self, trace: i64, a: &Assessment) -> Result<String> {
+        let id = if a.id.is_empty() { format!("a-{}", new_id()) } else { a.id.clone() };
+        let sql = "INSERT INTO assessments (assessment_id, trace, size, kind, name, value, number, error, source_type, source_id, span_id, rationale,
                        metadata, run_id, overrides, is_valid, created, updated)
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17) ON CONFLICT (assessment_id) DO NOTHING";
-        let query = sqlx::query(sql).bind(&id).bind(trace).bind(a.kind.as_str()).bind(&a.name).bind(json(&a.value)).bind(a.value.as_f64());
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+                   ON CONFLICT (assessment_id) DO UPDATE SET size = excluded.size, kind = excluded.kind, name = excluded.name, value = excluded.value,
+                       number = excluded.number, error = excluded.error, source_type = excluded.source_type, source_id = excluded.source_id,
+                       span_id = excluded.span_id, rationale = excluded.rationale, metadata = excluded.metadata, run_id = excluded.run_id,
+                       overrides = excluded.overrides, is_valid = excluded.is_valid, created = excluded.created, updated = excluded.updated";
+        let query = sqlx::query(sql).bind(&id).bind(trace).bind(size(a) as i64).bind(a.kind.as_str()).bind(&a.name);
+        let query = query.bind(json(&a.value)).bind(a.value.as_f64());
         let query = query.bind(a.error.as_ref().map(Value::to_string)).bind(&a.source_type).bind(&a.source_id).bind(&a.span_id);
         let query = query.bind(&a.rationale).bind(written(&a.metadata)).bind(a.metadata.get(key::ASSESSMENT_RUN)).bind(&a.overrides);
         query.bind(a.is_valid).bind(a.created).bind(a.updated).execute(&mut self.connection).await?;
         Ok(id)
+    }
+
+    /// What is overridden within a trace is not valid.
+    pub(super) async fn settle_overrides(&mut self, trace: i64) -> Result<()> {
+        let sql = "UPDATE assessments SET is_valid = 0 WHERE trace = $1 AND assessment_id IN
+                       (SELECT o.overrides FROM assessments o WHERE o.trace = $1 AND o.overrides IS NOT NULL)";
+        sqlx::query(sql).bind(trace).execute(&mut self.connection).await?;
+        Ok(())
+    }
+
+    /// What assessments overrode that are gone, each with its trace, is valid again unless another overrides it.
+    pub(super) async fn restore(&mut self, gone: Vec<(i64, Option<String>)>) -> Result<()> {
+        for (trace, overridden) in gone {
+            let Some(overridden) = overridden else { continue };
+            let sql = "UPDATE assessments SET is_valid = 1 WHERE trace = $1 AND assessment_id = $2
+                           AND NOT EXISTS (SELECT 1 FROM assessments o WHERE o.trace = $1 AND o.overrides = $2)";
+            sqlx::query(sql).bind(trace).bind(overridden).execute(&mut self.connection).await?;
+        }
+        Ok(())
     }
 
     async fn update_assessment(&mut self, trace_id: &str, assessment_id: &str, change: AssessmentChange) -> Result<()> {
@@ -125,9 +203,11 @@ impl Writer {
         a.rationale = change.rationale.or(a.rationale);
         a.metadata.extend(change.metadata);
         check(&a)?;
-        let sql = "UPDATE assessments SET name = $2, value = $3, number = $4, error = $5, rationale = $6, metadata = $7, run_id = $8, updated = $9
-                   WHERE assessment_id = $1";
-        let query = sqlx::query(sql).bind(assessment_id).bind(&a.name).bind(json(&a.value)).bind(a.value.as_f64());
+        self.room_for_assessments(Some(trace), std::slice::from_ref(&a)).await?;
+        let sql =
+            "UPDATE assessments SET size = $2, name = $3, value = $4, number = $5, error = $6, rationale = $7, metadata = $8, run_id = $9,
+                       updated = $10 WHERE assessment_id = $1";
+        let query = sqlx::query(sql).bind(assessment_id).bind(size(&a) as i64).bind(&a.name).bind(json(&a.value)).bind(a.value.as_f64());
         let query = query.bind(a.error.as_ref().map(Value::to_string)).bind(&a.rationale).bind(written(&a.metadata));
         query.bind(a.metadata.get(key::ASSESSMENT_RUN)).bind(now()).execute(&mut self.connection).await?;
         Ok(())
@@ -142,10 +222,30 @@ pub(super) fn check(a: &Assessment) -> Result<()> {
     limits::length("assessment_name", 250, &a.name)?;
     limits::length("source_id", 250, &a.source_id)?;
     limits::length("assessment_id", 250, &a.id)?;
-    if a.metadata.len() > 1000 {
-        return Err(Error::invalid("An assessment has at most 1000 entries of metadata"));
+    limits::length("span_id", 250, a.span_id.as_deref().unwrap_or_default())?;
+    limits::length("overrides", 250, a.overrides.as_deref().unwrap_or_default())?;
+    if a.overrides.as_ref().is_some_and(|overridden| *overridden == a.id) {
+        return Err(Error::invalid("An assessment cannot override itself"));
+    }
+    if size(a) > BYTES {
+        return Err(Error::invalid(format!("An assessment has at most {BYTES} bytes")));
     }
     Ok(())
+}
+
+/// Bytes of all texts.
+fn size(a: &Assessment) -> usize {
+    let error = a.error.as_ref().map_or(0, |error| error.to_string().len());
+    a.name.len()
+        + a.source_id.len()
+        + json(&a.value).len()
+        + error
+        + a.rationale.as_ref().map_or(0, String::len)
+        + written(&a.metadata).len()
+}
+
+fn taken(assessment_id: &str) -> Error {
+    Error::new(ErrorCode::ResourceAlreadyExists, format!("There is an assessment with ID '{assessment_id}' already"))
 }
 
 /// As Python writes it: searches compare it to what a filter says.

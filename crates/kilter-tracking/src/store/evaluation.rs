@@ -18,12 +18,28 @@ use crate::model::{Page, Pair, Query};
 use crate::otel::AnyValue;
 use crate::page::Pages;
 
-/// Records of a dataset, and of one request, at most.
+/// Records of a dataset, and of one request, at most; bytes of one.
 const RECORDS: i64 = 1_000_000;
 const AT_ONCE: usize = 50_000;
-/// Bytes of records in one answer, beyond which the next page begins.
-const ANSWERED: usize = 32 << 20;
+const RECORD_BYTES: usize = 4 << 20;
+/// Records, and bytes of them, that are written or deleted at once.
+const WRITTEN: usize = 1_000;
+const WRITTEN_BYTES: usize = 4 << 20;
+/// Bytes of records, or of datasets, in one answer, beyond which the next page begins.
+const ANSWERED: i64 = 32 << 20;
+/// Experiments of one dataset at most.
+const EXPERIMENTS: usize = 1_000;
+/// Fields that a dataset's schema has for each part of a record, and bytes of the name of one.
+const FIELDS: usize = 1_000;
+const FIELD: usize = 250;
 const USER: &str = "mlflow.user";
+
+/// A record on its way in.
+struct New {
+    record: EvaluationRecord,
+    hash: String,
+    size: usize,
+}
 
 impl Tracking {
     /// Makes a dataset without records.
@@ -33,7 +49,8 @@ impl Tracking {
     pub async fn create_evaluation_dataset(&self, name: String, mut tags: Vec<Pair>, experiments: Vec<i64>) -> Result<EvaluationDataset> {
         limits::length("name", 500, &name)?;
         tags.iter_mut().try_for_each(limits::trace_pair)?;
-        limits::experiments(&experiments)?;
+        limits::room("tags of a dataset", &[], &tags)?;
+        few(experiments.len())?;
         let id = format!("d-{}", new_id());
         let dataset_id = id.clone();
         self.write(move |w| {
@@ -94,31 +111,49 @@ impl Tracking {
             sql.push(column(&order.key)).push(direction(order)).push(", ");
         }
         sql.push("d.created DESC, d.id DESC LIMIT ").push_bind(query.max_results as i64 + 1).push(" OFFSET ").push_bind(from);
-        let found: Vec<i64> = sql.build_query_scalar().fetch_all(self.readers()).await?;
-        let page = pages.cut(found, from, query.max_results);
+        let mut page = pages.cut(self.numbers(sql).await?, from, query.max_results);
+        let fitting = self.fitting_datasets(&page.items).await?;
+        if fitting < page.items.len() {
+            page.items.truncate(fitting);
+            page.next = Some(pages.token(from + fitting as i64));
+        }
         Ok(Page { items: self.evaluation_datasets(&page.items).await?, next: page.next })
     }
 
     /// Deletes a dataset with its records, for good.
     ///
     /// # Errors
-    /// When it is missing.
+    /// When it is missing. Where something fails some of its records may be gone.
     pub async fn delete_evaluation_dataset(&self, dataset_id: String) -> Result<()> {
-        self.write(move |w| {
-            Box::pin(async move {
-                let dataset = w.evaluation_dataset(&dataset_id).await?;
-                for sql in [
-                    "DELETE FROM evaluation_records WHERE dataset = $1",
-                    "DELETE FROM evaluation_dataset_tags WHERE dataset = $1",
-                    "DELETE FROM evaluation_dataset_experiments WHERE dataset = $1",
-                    "DELETE FROM evaluation_datasets WHERE id = $1",
-                ] {
-                    sqlx::query(sql).bind(dataset).execute(&mut w.connection).await?;
-                }
-                Ok(())
-            })
-        })
-        .await
+        loop {
+            let id = dataset_id.clone();
+            // There may be a million records: others write in between.
+            let done = self.write(move |w| {
+                Box::pin(async move {
+                    let dataset = w.evaluation_dataset(&id).await?;
+                    let some = format!(
+                        "DELETE FROM evaluation_records WHERE id IN (SELECT id FROM evaluation_records WHERE dataset = $1 LIMIT {WRITTEN})"
+                    );
+                    let gone =
+                        sqlx::query(sqlx::AssertSqlSafe(some)).bind(dataset).execute(&mut w.connection).await?.rows_affected() as usize;
+                    if gone == WRITTEN {
+                        w.count_records(dataset, &id, -(gone as i64)).await?;
+                        return Ok(false);
+                    }
+                    for sql in [
+                        "DELETE FROM evaluation_dataset_tags WHERE dataset = $1",
+                        "DELETE FROM evaluation_dataset_experiments WHERE dataset = $1",
+                        "DELETE FROM evaluation_datasets WHERE id = $1",
+                    ] {
+                        sqlx::query(sql).bind(dataset).execute(&mut w.connection).await?;
+                    }
+                    Ok(true)
+                })
+            });
+            if done.await? {
+                return Ok(());
+            }
+        }
     }
 
     /// Sets tags of a dataset.
@@ -130,6 +165,9 @@ impl Tracking {
         self.write(move |w| {
             Box::pin(async move {
                 let dataset = w.evaluation_dataset(&dataset_id).await?;
+                let sql = "SELECT key, octet_length(value) FROM evaluation_dataset_tags WHERE dataset = $1";
+                let there: Vec<(String, i64)> = sqlx::query_as(sql).bind(dataset).fetch_all(&mut w.connection).await?;
+                limits::room("tags of a dataset", &there, &tags)?;
                 w.set_dataset_tags(dataset, &tags).await
             })
         })
@@ -157,12 +195,15 @@ impl Tracking {
     /// # Errors
     /// When it or an experiment to add it to is missing.
     pub async fn move_evaluation_dataset(&self, dataset_id: &str, experiments: Vec<i64>, is_added: bool) -> Result<EvaluationDataset> {
-        limits::experiments(&experiments)?;
+        few(experiments.len())?;
         let id = dataset_id.to_string();
         self.write(move |w| {
             Box::pin(async move {
                 let dataset = w.evaluation_dataset(&id).await?;
                 if is_added {
+                    let sql = "SELECT experiment FROM evaluation_dataset_experiments WHERE dataset = $1";
+                    let there: Vec<i64> = sqlx::query_scalar(sql).bind(dataset).fetch_all(&mut w.connection).await?;
+                    few(there.len() + experiments.iter().filter(|experiment| !there.contains(experiment)).count())?;
                     for experiment in &experiments {
                         w.active_experiment(*experiment).await?;
                     }
@@ -182,15 +223,26 @@ impl Tracking {
     /// Stores records: one whose input is there already is merged into it. How many are new, and how many were there.
     ///
     /// # Errors
-    /// When the dataset is missing or gets too large.
+    /// When the dataset is missing, or it or a record gets too large. Of many records some may be stored then.
     pub async fn upsert_records(&self, dataset_id: String, records: Vec<EvaluationRecord>) -> Result<(i64, i64)> {
         if records.len() > AT_ONCE {
             return Err(Error::invalid(format!("A request can have at most {AT_ONCE} records. Got {}.", records.len())));
         }
-        self.write(move |w| Box::pin(async move { w.upsert_records(&dataset_id, records).await })).await
+        let portions = tokio::task::spawn_blocking(move || portions(records)).await.map_err(|e| Error::internal(&e))??;
+        let (mut inserted, mut updated) = (0, 0);
+        // Others write in between.
+        for records in portions {
+            let id = dataset_id.clone();
+            let (new, old, refused) = self.write(move |w| Box::pin(async move { w.upsert_records(&id, records).await })).await?;
+            if let Some(refused) = refused {
+                return Err(refused);
+            }
+            (inserted, updated) = (inserted + new, updated + old);
+        }
+        Ok((inserted, updated))
     }
 
-    /// Records of a dataset in the order they came in.
+    /// Records of a dataset in the order they came in. A page of large ones has fewer than were asked for, and goes on.
     ///
     /// # Errors
     /// When the dataset is missing.
@@ -198,48 +250,71 @@ impl Tracking {
         let dataset = self.dataset_number(dataset_id).await?;
         let pages = Pages::of(&["records", dataset_id]);
         // The token says after which record to go on: records may be deleted in between.
-        let mut last = pages.position(page_token)?;
-        let (mut items, mut bytes) = (Vec::new(), 0);
-        let sql = format!("{RECORD} WHERE dataset = $1 AND id > $2 ORDER BY id LIMIT 100");
-        loop {
-            let rows = sqlx::query(sqlx::AssertSqlSafe(sql.clone())).bind(dataset).bind(last).fetch_all(self.readers()).await?;
-            if rows.is_empty() {
-                return Ok(Page { items, next: None });
-            }
-            for row in &rows {
-                if items.len() == limit || bytes > ANSWERED {
-                    return Ok(Page { items, next: Some(pages.token(last)) });
-                }
-                bytes += row.try_get::<&str, _>(2)?.len() + row.try_get::<Option<&str>, _>(3)?.map_or(0, str::len);
-                items.push(record(row)?);
-                last = row.try_get(0)?;
-            }
-        }
+        let from = pages.position(page_token)?;
+        let sql = "SELECT id, size FROM evaluation_records WHERE dataset = $1 AND id > $2 ORDER BY id LIMIT $3";
+        let query = sqlx::query_as(sql).bind(dataset).bind(from).bind(limit as i64 + 1);
+        let mut some: Vec<(i64, i64)> = query.fetch_all(self.readers()).await?;
+        let mut left = ANSWERED;
+        let fits = |(_, size): &&(i64, i64)| {
+            left -= size;
+            left >= 0
+        };
+        let fitting = some.iter().take(limit).take_while(fits).count().max(1);
+        let is_all = some.len() <= fitting;
+        some.truncate(fitting);
+        let Some((last, _)) = some.last() else { return Ok(Page { items: Vec::new(), next: None }) };
+        let sql = format!("{RECORD} WHERE dataset = $1 AND id > $2 AND id <= $3 ORDER BY id");
+        let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(dataset).bind(from).bind(last);
+        let rows = query.fetch_all(self.readers()).await?;
+        let read = move || rows.iter().map(record).collect::<Result<Vec<_>>>();
+        let items = tokio::task::spawn_blocking(read).await.map_err(|e| Error::internal(&e))??;
+        Ok(Page { items, next: (!is_all).then(|| pages.token(*last)) })
     }
 
     /// Deletes records, for good. How many there were.
     ///
     /// # Errors
-    /// When the dataset is missing.
+    /// When the dataset is missing. Of many records some may be gone then.
     pub async fn delete_records(&self, dataset_id: String, record_ids: Vec<String>) -> Result<i64> {
         if record_ids.len() > AT_ONCE {
             return Err(Error::invalid(format!("A request can name at most {AT_ONCE} records. Got {}.", record_ids.len())));
         }
-        self.write(move |w| {
-            Box::pin(async move {
-                let dataset = w.evaluation_dataset(&dataset_id).await?;
-                let mut deleted = 0;
-                for id in record_ids {
-                    let sql = "DELETE FROM evaluation_records WHERE dataset = $1 AND record_id = $2";
-                    deleted += sqlx::query(sql).bind(dataset).bind(id).execute(&mut w.connection).await?.rows_affected() as i64;
-                }
-                let sql = "UPDATE evaluation_datasets SET records = records - $2, updated = $3, digest = $4 WHERE id = $1";
-                let query = sqlx::query(sql).bind(dataset).bind(deleted).bind(now()).bind(digest(&dataset_id));
-                query.execute(&mut w.connection).await?;
-                Ok(deleted)
-            })
-        })
-        .await
+        self.dataset_number(&dataset_id).await?;
+        let mut deleted = 0;
+        for some in record_ids.chunks(WRITTEN).map(<[String]>::to_vec) {
+            let dataset_id = dataset_id.clone();
+            let done = self.write(move |w| {
+                Box::pin(async move {
+                    let dataset = w.evaluation_dataset(&dataset_id).await?;
+                    let mut gone = 0;
+                    for id in some {
+                        let sql = "DELETE FROM evaluation_records WHERE dataset = $1 AND record_id = $2";
+                        gone += sqlx::query(sql).bind(dataset).bind(id).execute(&mut w.connection).await?.rows_affected() as i64;
+                    }
+                    w.count_records(dataset, &dataset_id, -gone).await?;
+                    Ok(gone)
+                })
+            });
+            deleted += done.await?;
+        }
+        Ok(deleted)
+    }
+
+    /// How many of the first of some datasets fit into an answer: one at least.
+    async fn fitting_datasets(&self, ids: &[i64]) -> Result<usize> {
+        let list = in_list(&listed(ids));
+        let text = format!(
+            "SELECT d.id, COALESCE(octet_length(d.schema), 0) + (SELECT COALESCE(SUM(octet_length(t.key) + octet_length(t.value)), 0)
+                 FROM evaluation_dataset_tags t WHERE t.dataset = d.id) FROM evaluation_datasets d WHERE d.id IN {list}"
+        );
+        let sizes: Vec<(i64, i64)> = sqlx::query_as(sqlx::AssertSqlSafe(text)).persistent(false).fetch_all(self.readers()).await?;
+        let sizes: HashMap<i64, i64> = sizes.into_iter().collect();
+        let mut left = ANSWERED;
+        let fits = |id: &&i64| {
+            left -= sizes.get(*id).copied().unwrap_or(0);
+            left >= 0
+        };
+        Ok(ids.iter().take_while(fits).count().max(1))
     }
 
     async fn dataset_number(&self, dataset_id: &str) -> Result<i64> {
@@ -298,7 +373,8 @@ impl Writer {
         Ok(())
     }
 
-    async fn upsert_records(&mut self, dataset_id: &str, records: Vec<EvaluationRecord>) -> Result<(i64, i64)> {
+    /// How many are new, how many were there, and why it ended before the last.
+    async fn upsert_records(&mut self, dataset_id: &str, records: Vec<New>) -> Result<(i64, i64, Option<Error>)> {
         let dataset = self.evaluation_dataset(dataset_id).await?;
         let sql = "SELECT schema, records FROM evaluation_datasets WHERE id = $1";
         let (schema, there): (Option<String>, i64) = sqlx::query_as(sql).bind(dataset).fetch_one(&mut self.connection).await?;
@@ -306,41 +382,94 @@ impl Writer {
             return Err(Error::invalid(format!("A dataset has at most {RECORDS} records.")));
         }
         let mut schema = Schema::read(schema.as_deref());
-        let (mut inserted, mut updated, mut user) = (0, 0, None);
+        let (mut inserted, mut updated, mut user, mut refused) = (0, 0, None, None);
         let time = now();
-        for new in records {
-            schema.see(&new);
-            user = author(&new).or(user);
-            let hash = blake3::hash(Value::Object(new.inputs.clone()).to_string().as_bytes()).to_hex().to_string();
+        for New { record: new, hash, size } in records {
             let sql = format!("{RECORD} WHERE dataset = $1 AND input_hash = $2");
             let old = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(dataset).bind(&hash).fetch_optional(&mut self.connection).await?;
             let Some(row) = old else {
+                schema.see(&new);
+                user = author(&new).or(user);
                 let sql = "INSERT INTO evaluation_records (record_id, dataset, input_hash, inputs, outputs, expectations, tags, source, created, updated,
-                               created_by, updated_by) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $10, $10)";
-                let query = sqlx::query(sql)
-                    .bind(format!("dr-{}", new_id()))
-                    .bind(dataset)
-                    .bind(hash)
-                    .bind(text(&Value::Object(new.inputs.clone())));
-                let query =
-                    query.bind(new.outputs.as_ref().map(text)).bind(object(new.expectations.clone())).bind(object(new.tags.clone()));
-                let query = query.bind(new.source.as_ref().map(text)).bind(time).bind(author(&new));
+                               created_by, updated_by, size) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $10, $10, $11)";
+                let author = author(&new);
+                let query = sqlx::query(sql).bind(format!("dr-{}", new_id())).bind(dataset).bind(hash).bind(object(Some(new.inputs)));
+                let query = query.bind(new.outputs.as_ref().map(text)).bind(object(new.expectations)).bind(object(new.tags));
+                let query = query.bind(new.source.as_ref().map(text)).bind(time).bind(author).bind(size as i64);
                 query.execute(&mut self.connection).await?;
                 inserted += 1;
                 continue;
             };
+            let seen = new.clone();
             let merged = merge(record(&row)?, new);
-            let sql = "UPDATE evaluation_records SET outputs = $2, expectations = $3, tags = $4, updated = $5, updated_by = $6 WHERE record_id = $1";
+            let size = record_size(&merged);
+            if size > RECORD_BYTES {
+                // Those before it are written, and counted below.
+                refused = Some(too_large());
+                break;
+            }
+            schema.see(&seen);
+            user = author(&seen).or(user);
+            let sql = "UPDATE evaluation_records SET outputs = $2, expectations = $3, tags = $4, updated = $5, updated_by = $6, size = $7
+                       WHERE record_id = $1";
             let query = sqlx::query(sql).bind(&merged.id).bind(merged.outputs.as_ref().map(text)).bind(object(merged.expectations));
-            query.bind(object(merged.tags)).bind(time).bind(merged.updated_by).execute(&mut self.connection).await?;
+            let query = query.bind(object(merged.tags)).bind(time).bind(merged.updated_by).bind(size as i64);
+            query.execute(&mut self.connection).await?;
             updated += 1;
         }
-        let sql = "UPDATE evaluation_datasets SET schema = $2, records = records + $3, updated = $4, updated_by = COALESCE($5, updated_by), digest = $6
-                   WHERE id = $1";
-        let query = sqlx::query(sql).bind(dataset).bind(schema.text()).bind(inserted).bind(time).bind(user).bind(digest(dataset_id));
-        query.execute(&mut self.connection).await?;
-        Ok((inserted, updated))
+        let sql = "UPDATE evaluation_datasets SET schema = $2, updated_by = COALESCE($3, updated_by) WHERE id = $1";
+        sqlx::query(sql).bind(dataset).bind(schema.text()).bind(user).execute(&mut self.connection).await?;
+        self.count_records(dataset, dataset_id, inserted).await?;
+        Ok((inserted, updated, refused))
     }
+
+    /// Notes that a dataset has more records, or fewer, or others.
+    async fn count_records(&mut self, dataset: i64, dataset_id: &str, more: i64) -> Result<()> {
+        let sql = "UPDATE evaluation_datasets SET records = records + $2, updated = $3, digest = $4 WHERE id = $1";
+        let query = sqlx::query(sql).bind(dataset).bind(more).bind(now()).bind(digest(dataset_id));
+        query.execute(&mut self.connection).await?;
+        Ok(())
+    }
+}
+
+/// Records in portions that are written at once.
+fn portions(records: Vec<EvaluationRecord>) -> Result<Vec<Vec<New>>> {
+    // Without records the dataset has a new digest all the same.
+    let (mut portions, mut bytes) = (vec![Vec::new()], 0);
+    for record in records {
+        let hash = blake3::hash(Value::Object(record.inputs.clone()).to_string().as_bytes()).to_hex().to_string();
+        let size = record_size(&record);
+        if size > RECORD_BYTES {
+            return Err(too_large());
+        }
+        bytes += size;
+        if portions.last().is_some_and(|portion| portion.len() == WRITTEN || bytes > WRITTEN_BYTES && !portion.is_empty()) {
+            portions.push(Vec::new());
+            bytes = size;
+        }
+        if let Some(portion) = portions.last_mut() {
+            portion.push(New { record, hash, size });
+        }
+    }
+    Ok(portions)
+}
+
+/// Bytes of all texts.
+fn record_size(r: &EvaluationRecord) -> usize {
+    let map = |map: &Option<Map<String, Value>>| object(map.clone()).map_or(0, |text| text.len());
+    let value = |value: &Option<Value>| value.as_ref().map_or(0, |value| text(value).len());
+    object(Some(r.inputs.clone())).map_or(0, |text| text.len()) + map(&r.expectations) + map(&r.tags) + value(&r.outputs) + value(&r.source)
+}
+
+fn too_large() -> Error {
+    Error::invalid(format!("A record of a dataset has at most {RECORD_BYTES} bytes"))
+}
+
+fn few(experiments: usize) -> Result<()> {
+    if experiments <= EXPERIMENTS {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("A dataset belongs to at most {EXPERIMENTS} experiments. Got {experiments}.")))
 }
 
 /// The record with what is new of it.
@@ -401,7 +530,7 @@ impl Schema {
 
 fn note(known: &mut Map<String, Value>, seen: &Map<String, Value>) {
     for (key, value) in seen {
-        if known.len() < 1000 && !known.contains_key(key) {
+        if known.len() < FIELDS && key.len() <= FIELD && !known.contains_key(key) {
             known.insert(key.clone(), json!(kind(value)));
         }
     }

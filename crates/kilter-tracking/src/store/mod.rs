@@ -23,7 +23,7 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
 use sqlx::{Connection, QueryBuilder, Sqlite};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio::task::JoinHandle;
 
 use crate::artifacts::Artifacts;
@@ -32,6 +32,8 @@ use crate::model::Pair;
 use writer::{Job, Writer};
 
 const READERS: u32 = 4;
+/// Requests that have spans in memory at a time, to look for something or to answer them.
+const LOOKING: usize = 4;
 /// A statement that reads is stopped after so long: nobody waits for it any more, and it keeps a reader from others.
 const READING: Duration = Duration::from_secs(20);
 /// How long a request waits for a reader.
@@ -64,6 +66,7 @@ struct Shared {
     jobs: mpsc::Sender<Job>,
     writer: std::sync::Mutex<Option<JoinHandle<()>>>,
     artifacts: Artifacts,
+    looking: Semaphore,
     /// Keeps other processes out: what the writer has in memory must be what the file says.
     lock: File,
 }
@@ -90,7 +93,8 @@ impl Tracking {
         let readers = readers(READING).connect_with(options).await?;
         let (jobs, queue) = mpsc::channel(QUEUE);
         let writer = tokio::spawn(Writer::new(connection).run(queue));
-        Ok(Tracking(Arc::new(Shared { readers, jobs, writer: std::sync::Mutex::new(Some(writer)), artifacts, lock })))
+        let (writer, looking) = (std::sync::Mutex::new(Some(writer)), Semaphore::new(LOOKING));
+        Ok(Tracking(Arc::new(Shared { readers, jobs, writer, artifacts, looking, lock })))
     }
 
     /// The files that runs left at this server.
@@ -114,6 +118,14 @@ impl Tracking {
 
     fn readers(&self) -> &SqlitePool {
         &self.0.readers
+    }
+
+    /// Waits for a place among those that have spans in memory.
+    async fn place_to_look(&self) -> Result<SemaphorePermit<'_>> {
+        let place = tokio::time::timeout(ACQUIRE, self.0.looking.acquire()).await;
+        let busy =
+            || Error::new(ErrorCode::TemporarilyUnavailable, "too many searches and readings of traces at once; send again in a moment");
+        place.ok().and_then(std::result::Result::ok).ok_or_else(busy)
     }
 
     /// Rows of a statement that hardly comes again: it takes no place among those that are kept prepared.

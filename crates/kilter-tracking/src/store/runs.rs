@@ -127,20 +127,18 @@ impl Tracking {
     /// # Errors
     /// When it is missing.
     pub async fn set_run_stage(&self, run_id: String, stage: Stage) -> Result<()> {
+        let id = run_id.clone();
         self.write(move |w| {
             Box::pin(async move {
-                let run = w.any_run(&run_id).await?;
+                let run = w.any_run(&id).await?;
                 let sql = "UPDATE runs SET stage = $2 WHERE id = $1";
                 sqlx::query(sql).bind(run.id).bind(stage.as_str()).execute(&mut w.connection).await?;
-                if stage == Stage::Deleted {
-                    let sql = "DELETE FROM assessments WHERE run_id = $1";
-                    sqlx::query(sql).bind(&run_id).execute(&mut w.connection).await?;
-                }
-                w.forget_run(&run_id);
+                w.forget_run(&id);
                 Ok(())
             })
         })
-        .await
+        .await?;
+        if stage == Stage::Deleted { self.delete_assessments_of(&run_id).await } else { Ok(()) }
     }
 
     /// Logs a batch, all or nothing.

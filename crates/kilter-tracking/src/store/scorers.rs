@@ -3,16 +3,21 @@
 use sqlx::Row;
 
 use super::runs::new_id;
+use super::search::{in_list, listed};
+use super::writer::Writer;
 use super::{Tracking, now};
 use crate::error::{Error, Result};
 use crate::evaluation::Scorer;
 use crate::limits;
 
+/// Characters of one, and bytes of all that are answered at once: the versions of a scorer, or the newest of each of an experiment.
 const SERIALIZED: usize = 1 << 20;
+const ANSWERED: i64 = 32 << 20;
 const COLUMNS: &str = "SELECT s.scorer_id, s.experiment, s.name, v.version, v.serialized, v.created FROM scorers s \
                        JOIN scorer_versions v ON v.scorer = s.id";
-/// Scorers, and versions of one, that are listed at most.
-const LISTED: i64 = 10_000;
+/// Scorers of an experiment, and versions of one, at most.
+const SCORERS: i64 = 10_000;
+const NEWEST: &str = "v.version = (SELECT MAX(n.version) FROM scorer_versions n WHERE n.scorer = s.id)";
 
 impl Tracking {
     /// Stores a scorer as the next version of its name.
@@ -30,6 +35,7 @@ impl Tracking {
             .write(move |w| {
                 Box::pin(async move {
                     w.active_experiment(experiment).await?;
+                    w.room_for_scorer(experiment, &name, serialized.len() as i64).await?;
                     let sql = "INSERT INTO scorers (scorer_id, experiment, name) VALUES ($1, $2, $3)
                                ON CONFLICT (experiment, name) DO UPDATE SET name = excluded.name RETURNING id";
                     let query = sqlx::query_scalar(sql).bind(uuid()).bind(experiment).bind(&name);
@@ -56,14 +62,24 @@ impl Tracking {
         read(&row.ok_or_else(|| no_scorer(experiment, name, version))?)
     }
 
-    /// The newest version of each scorer of an experiment, by name.
+    /// The newest version of each scorer of some experiments: by the experiment, then by name.
     ///
     /// # Errors
-    /// When the database fails.
-    pub async fn scorers(&self, experiment: i64) -> Result<Vec<Scorer>> {
-        let newest = "v.version = (SELECT MAX(n.version) FROM scorer_versions n WHERE n.scorer = s.id)";
-        let sql = format!("{COLUMNS} WHERE s.experiment = $1 AND {newest} ORDER BY s.name LIMIT {LISTED}");
-        let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(experiment).fetch_all(self.readers()).await?;
+    /// When they are too large together; those of one experiment never are.
+    pub async fn scorers(&self, experiments: &[i64]) -> Result<Vec<Scorer>> {
+        let list = in_list(&listed(experiments));
+        let sql = format!(
+            "SELECT COALESCE(SUM(octet_length(v.serialized)), 0), COUNT(*) FROM scorers s JOIN scorer_versions v ON v.scorer = s.id
+             WHERE s.experiment IN {list} AND {NEWEST}"
+        );
+        let (bytes, count): (i64, i64) = sqlx::query_as(sqlx::AssertSqlSafe(sql)).persistent(false).fetch_one(self.readers()).await?;
+        if experiments.len() > 1 && (bytes > ANSWERED || count > SCORERS) {
+            return Err(Error::invalid(format!(
+                "The scorers of these experiments are more than {SCORERS}, or more than {ANSWERED} bytes: ask for fewer experiments at once."
+            )));
+        }
+        let sql = format!("{COLUMNS} WHERE s.experiment IN {list} AND {NEWEST} ORDER BY s.experiment, s.name");
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).persistent(false).fetch_all(self.readers()).await?;
         rows.iter().map(read).collect()
     }
 
@@ -72,7 +88,7 @@ impl Tracking {
     /// # Errors
     /// When there is none.
     pub async fn scorer_versions(&self, experiment: i64, name: &str) -> Result<Vec<Scorer>> {
-        let sql = format!("{COLUMNS} WHERE s.experiment = $1 AND s.name = $2 ORDER BY v.version LIMIT {LISTED}");
+        let sql = format!("{COLUMNS} WHERE s.experiment = $1 AND s.name = $2 ORDER BY v.version");
         let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(experiment).bind(name).fetch_all(self.readers()).await?;
         if rows.is_empty() {
             return Err(no_scorer(experiment, name, None));
@@ -101,6 +117,23 @@ impl Tracking {
             })
         })
         .await
+    }
+}
+
+impl Writer {
+    /// Whether one more version of a scorer can be answered with the others of it, and with the other scorers of its experiment.
+    async fn room_for_scorer(&mut self, experiment: i64, name: &str, size: i64) -> Result<()> {
+        let of = "SELECT COALESCE(SUM(octet_length(v.serialized)), 0), COUNT(*) FROM scorers s JOIN scorer_versions v ON v.scorer = s.id";
+        let versions = format!("{of} WHERE s.experiment = $1 AND s.name = $2");
+        let others = format!("{of} WHERE s.experiment = $1 AND s.name != $2 AND {NEWEST}");
+        for (sql, what) in [(versions, "Too many versions of a scorer"), (others, "Too many scorers of an experiment")] {
+            let query = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(experiment).bind(name);
+            let (bytes, count): (i64, i64) = query.fetch_one(&mut self.connection).await?;
+            if count >= SCORERS || bytes + size > ANSWERED {
+                return Err(Error::invalid(format!("{what}: there can be {SCORERS}, and {ANSWERED} bytes of them together.")));
+            }
+        }
+        Ok(())
     }
 }
 

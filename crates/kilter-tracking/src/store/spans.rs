@@ -2,9 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use regex::{Regex, RegexBuilder};
-use sqlx::Row;
 
 use super::Tracking;
 use super::search::{CHUNK, Sql, and_value, compare, direction, in_list, listed};
@@ -13,45 +13,96 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::grammar::{self, Comparison, Kind, Op, Order, TRACES, Value};
 use crate::limits;
 use crate::model::{Page, Pair, Query};
-use crate::otel::{KeyValue, Span};
+use crate::otel::{AnyValue, Sent, Span};
 use crate::page::Pages;
-use crate::trace::{self, Assessment, AssessmentKind, Node, Ready, ReadySpan, Trace, TraceInfo, TraceState, key, plain};
+use crate::trace::{self, Assessment, AssessmentKind, Logged, Node, Ready, ReadySpan, Trace, TraceInfo, TraceState, key, plain, searched};
 
 /// Spans and bytes of spans that are sent to one trace at most.
 const SPANS: i64 = 100_000;
 const BYTES: i64 = 64 << 20;
+/// Spans, traces and bytes of spans of one write at most.
+const WRITTEN: usize = 1_000;
+const WRITTEN_TRACES: usize = 100;
+const WRITTEN_BYTES: i64 = 8 << 20;
 /// Bytes of spans in one answer at most; a trace alone always fits.
 const ANSWERED: i64 = 2 * BYTES;
-/// Traces whose spans one search reads at most, and bytes of them: it goes on with the next page.
+/// Traces whose spans one search reads at most, bytes of them, and how long it looks: it goes on with the next page.
 const READ: usize = 5_000;
 const READ_BYTES: i64 = 4 * BYTES;
-/// Traces whose spans are read at once.
+const LOOKING: Duration = Duration::from_secs(20);
+/// Bytes of spans of one trace that a search looks at.
+const LOOKED: i64 = 16 << 20;
+/// Traces whose spans are looked at one after the other, and spans that are read at once.
 const AT_ONCE: usize = 100;
+const SPANS_AT_ONCE: i64 = 500;
+/// Bytes that a pattern of LIKE may take when it is made ready.
+const PATTERN: usize = 1 << 20;
 
 /// What a write must know of a trace.
 pub(super) struct TraceKey {
     pub id: i64,
-    pub is_final: bool,
     pub spans: i64,
     pub bytes: i64,
 }
 
+/// What spans of a trace used, and of which state of it: how many spans had been sent to it.
+struct Total {
+    trace: i64,
+    spans: i64,
+    pairs: Vec<Pair>,
+}
+
 impl Tracking {
-    /// Stores spans, each with what is known of its sender; one that is there already is replaced. A trace that is not there yet begins with them. Where
-    /// `run` is there, traces whose root is among them belong to it. How many spans there were.
+    /// Stores spans; one that is there already is replaced. A trace that is not there yet begins with them. Where `run` is there, traces whose root is among
+    /// them belong to it. A span that is none, or is too much for its trace, is left out, and that is answered.
     ///
     /// # Errors
-    /// When the experiment is missing or deleted, a span has no id, or a trace gets too large.
-    pub async fn log_spans(&self, experiment: i64, spans: Vec<(Span, Arc<[KeyValue]>)>, run: Option<String>) -> Result<usize> {
-        let count = spans.len();
+    /// When the experiment is missing or deleted; some of the spans may be stored then.
+    pub async fn log_spans(&self, experiment: i64, sent: Vec<Sent>, run: Option<String>) -> Result<Logged> {
         // Compressing takes its time: requests beside this one do not wait for it.
-        let ready = tokio::task::spawn_blocking(move || trace::ready(spans)).await.map_err(|e| Error::internal(&e))?;
-        let mut ready = ready?;
-        for one in &mut ready {
-            one.tags.retain_mut(|tag| limits::trace_pair(tag).is_ok());
+        let (parts, mut logged) = blocking(move || trace::ready(sent)).await??;
+        let run: Option<Arc<str>> = run.map(Into::into);
+        let mut used = HashSet::new();
+        // Others write in between.
+        for parts in portions(parts) {
+            let run = run.clone();
+            let done = self.write(move |w| Box::pin(async move { w.log_spans(experiment, parts, run.as_deref()).await })).await?;
+            logged.stored += done.logged.stored;
+            logged.refused += done.logged.refused;
+            logged.why = logged.why.or(done.logged.why);
+            used.extend(done.used);
         }
-        self.write(move |w| Box::pin(async move { w.log_spans(experiment, ready, run.as_deref()).await })).await?;
-        Ok(count)
+        self.sum_up(used.into_iter().collect()).await?;
+        Ok(logged)
+    }
+
+    /// Sums up what the spans of traces used. They are read beside the task that writes, so each sum is kept with the state of its trace that it is of.
+    async fn sum_up(&self, traces: Vec<i64>) -> Result<()> {
+        for traces in traces.chunks(WRITTEN_TRACES) {
+            let mut totals = Vec::with_capacity(traces.len());
+            for trace in traces {
+                totals.extend(self.total(*trace).await?);
+            }
+            self.write(move |w| Box::pin(async move { w.keep_totals(totals).await })).await?;
+        }
+        Ok(())
+    }
+
+    async fn total(&self, trace: i64) -> Result<Option<Total>> {
+        let sql = "SELECT s.span_id, s.parent_id, s.usage, s.cost, t.spans FROM traces t JOIN spans s ON s.trace = t.id WHERE t.id = $1 ORDER BY s.id";
+        type Row = (String, Option<String>, Option<String>, Option<String>, i64);
+        let rows: Vec<Row> = sqlx::query_as(sql).bind(trace).fetch_all(self.readers()).await?;
+        let Some(spans) = rows.first().map(|row| row.4) else { return Ok(None) };
+        let pairs = blocking(move || {
+            let read = |text: &Option<String>| AnyValue::of_json(&serde_json::from_str(text.as_ref()?).ok()?);
+            let nodes = |of: fn(&Row) -> &Option<String>| -> Vec<Node> {
+                rows.iter().map(|row| Node { id: row.0.clone(), parent: row.1.clone(), used: read(of(row)) }).collect()
+            };
+            let usage = trace::total(&nodes(|row| &row.2), trace::TOKENS, true).map(|value| (key::TRACE_USAGE, value));
+            let cost = trace::total(&nodes(|row| &row.3), trace::COSTS, false).map(|value| (key::TRACE_COST, value));
+            usage.into_iter().chain(cost).map(|(name, value)| Pair { key: name.into(), value }).collect()
+        });
+        Ok(Some(Total { trace, spans, pairs: pairs.await? }))
     }
 
     /// Those that are there of some traces, with their spans.
@@ -68,9 +119,10 @@ impl Tracking {
         if ids.len() > 1 && size > ANSWERED {
             return Err(Error::invalid(format!("These traces have more than {ANSWERED} bytes of spans: ask for fewer at once.")));
         }
+        let _place = self.place_to_look().await?;
+        let infos = self.all_infos(&ids).await?;
         let mut spans = self.spans_of(&ids).await?;
-        let infos = self.infos(&ids).await?;
-        Ok(ids.iter().zip(infos).map(|(id, info)| Trace { info, spans: spans.remove(id).unwrap_or_default() }).collect())
+        Ok(infos.into_iter().map(|(id, info)| Trace { info, spans: spans.remove(&id).unwrap_or_default() }).collect())
     }
 
     /// A trace with its spans.
@@ -83,21 +135,20 @@ impl Tracking {
 
     async fn spans_of(&self, ids: &[i64]) -> Result<HashMap<i64, Vec<Span>>> {
         let mut found: HashMap<i64, Vec<Span>> = HashMap::with_capacity(ids.len());
-        for chunk in ids.chunks(CHUNK) {
-            let text =
-                format!("SELECT trace, content, size FROM spans WHERE trace IN {} ORDER BY trace, start_time, id", in_list(&listed(chunk)));
-            for row in sqlx::query(sqlx::AssertSqlSafe(text)).fetch_all(self.readers()).await? {
-                found.entry(row.try_get(0)?).or_default().push(trace::stored(row.try_get(1)?, row.try_get(2)?)?);
-            }
+        for id in ids {
+            let sql = "SELECT content, size FROM spans WHERE trace = $1 ORDER BY start_time, id";
+            let rows: Vec<(Vec<u8>, i64)> = sqlx::query_as(sql).bind(id).fetch_all(self.readers()).await?;
+            let read = move || rows.iter().map(|(content, size)| trace::stored(content, *size)).collect::<Result<_>>();
+            found.insert(*id, blocking(read).await??);
         }
         Ok(found)
     }
 
-    /// Looks for traces in `experiments`: the newest first unless the query says otherwise. Where the query looks into spans, a page may have fewer traces than
-    /// were asked for, and go on.
+    /// Looks for traces in `experiments`: the newest first unless the query says otherwise. A page may have fewer traces than were asked for, and go on: where
+    /// the query looks into spans, and where the traces say much.
     ///
     /// # Errors
-    /// When the query makes no sense.
+    /// When the query makes no sense, or nothing can be said in time.
     pub async fn search_traces(&self, experiments: &[i64], query: &Query) -> Result<Page<TraceInfo>> {
         let filter = TRACES.filter(&query.filter)?;
         let orders = TRACES.orders(&query.order_by)?;
@@ -107,10 +158,10 @@ impl Tracking {
         limits::experiments(experiments)?;
         let ids = listed(experiments);
         let pages = Pages::of(&["traces", &ids, &query.filter, &query.order_by.join("\n")]);
-        let mut from = pages.position(query.page_token.as_deref())?;
+        let from = pages.position(query.page_token.as_deref())?;
         let looks = Looks::of(&filter)?;
         let patterns = filter.iter().filter(|c| c.op == Op::Rlike && !is_of_span(c)).map(Pattern::of).collect::<Result<Vec<_>>>()?;
-        let select = |from: i64, limit: usize| {
+        let select = |limit: usize| {
             let mut sql = Sql::new("SELECT t.id FROM traces t WHERE t.experiment IN ");
             sql.push(in_list(&ids));
             filter.iter().filter(|c| c.op != Op::Rlike && !is_of_span(c)).for_each(|c| of_trace(&mut sql, c.clone()));
@@ -120,81 +171,154 @@ impl Tracking {
             sql.push("t.start_time DESC, t.trace_id LIMIT ").push_bind(limit as i64).push(" OFFSET ").push_bind(from);
             sql
         };
-        if looks.into.is_empty() && patterns.is_empty() {
-            let found: Vec<i64> = select(from, query.max_results + 1).build_query_scalar().fetch_all(self.readers()).await?;
-            let page = pages.cut(found, from, query.max_results);
-            return Ok(Page { items: self.infos(&page.items).await?, next: page.next });
+        let found = if looks.into.is_empty() && patterns.is_empty() {
+            let some = self.numbers(select(query.max_results + 1)).await?;
+            let end = (some.len() > query.max_results).then_some(query.max_results);
+            Found { traces: some.into_iter().take(query.max_results).enumerate().collect(), end }
+        } else {
+            let some = self.numbers(select(READ + 1)).await?;
+            self.look(&some, query.max_results, patterns, looks).await?
+        };
+        // What is known of traces may be more than fits into an answer.
+        let ids: Vec<i64> = found.traces.iter().map(|(_, id)| *id).collect();
+        let fitting = self.fitting_traces(&ids).await?;
+        let next = found.traces.get(fitting).map(|(at, _)| *at).or(found.end);
+        let items = self.infos(&ids[..fitting]).await?.into_iter().map(|(_, info)| info).collect();
+        Ok(Page { items, next: next.map(|at| pages.token(from + at as i64)) })
+    }
+
+    /// Looks at candidates one after the other, until so many are found or enough was read.
+    async fn look(&self, candidates: &[i64], limit: usize, patterns: Vec<Pattern>, looks: Looks) -> Result<Found> {
+        let _place = self.place_to_look().await?;
+        let (patterns, looks, until) = (Arc::new(patterns), Arc::new(looks), Instant::now() + LOOKING);
+        let (mut traces, mut bytes) = (Vec::new(), 0);
+        let (some, is_all) = if candidates.len() > READ { (&candidates[..READ], false) } else { (candidates, true) };
+        for (chunk_at, chunk) in some.chunks(AT_ONCE).enumerate() {
+            let said = self.text_fits(chunk, &patterns, until).await?;
+            for (at, id) in (chunk_at * AT_ONCE..).zip(chunk) {
+                let looked = match said.get(id) {
+                    Some(true) => self.matching(*id, &looks, until, &mut bytes).await?,
+                    Some(false) => Some(false),
+                    // It is gone, unless the time is over.
+                    None => (Instant::now() < until).then_some(false),
+                };
+                match looked {
+                    None if at == 0 => return Err(too_long()),
+                    None => return Ok(Found { traces, end: Some(at) }),
+                    Some(is_found) => traces.extend(is_found.then_some((at, *id))),
+                }
+                if (traces.len() == limit || bytes >= READ_BYTES) && at + 1 < candidates.len() {
+                    return Ok(Found { traces, end: Some(at + 1) });
+                }
+            }
         }
-        let (mut found, mut read, mut bytes) = (Vec::new(), 0, 0);
-        loop {
-            let some: Vec<i64> = select(from, AT_ONCE).build_query_scalar().fetch_all(self.readers()).await?;
-            let fitting = self.text_fits(&some, &patterns).await?;
-            let (matching, size) = self.matching(&fitting, &looks).await?;
-            (read, bytes) = (read + some.len(), bytes + size);
-            for (at, id) in some.iter().enumerate() {
-                if matching.contains(id) {
-                    found.push(*id);
-                    if found.len() == query.max_results {
-                        let items = self.infos(&found).await?;
-                        return Ok(Page { items, next: Some(pages.token(from + at as i64 + 1)) });
+        Ok(Found { traces, end: (!is_all).then_some(READ) })
+    }
+
+    /// Of each trace, whether all regular expressions are found in it; of those that there was no time for, nothing.
+    async fn text_fits(&self, ids: &[i64], patterns: &Arc<Vec<Pattern>>, until: Instant) -> Result<HashMap<i64, bool>> {
+        if patterns.is_empty() {
+            return Ok(ids.iter().map(|id| (*id, true)).collect());
+        }
+        let (mut fits, mut rest) = (HashMap::with_capacity(ids.len()), ids);
+        while !rest.is_empty() && Instant::now() < until {
+            let (some, later) = rest.split_at(self.fitting_traces(rest).await?);
+            let (infos, patterns) = (self.infos(some).await?, Arc::clone(patterns));
+            let look = move || -> Vec<(i64, bool)> {
+                let in_time = infos.into_iter().take_while(|_| Instant::now() < until);
+                in_time.map(|(id, info)| (id, patterns.iter().all(|p| p.finds(&info)))).collect()
+            };
+            fits.extend(blocking(look).await?);
+            rest = later;
+        }
+        Ok(fits)
+    }
+
+    /// Whether a trace has a span in which all is found; none: the time is over. Adds to the bytes that were read.
+    async fn matching(&self, trace: i64, looks: &Arc<Looks>, until: Instant, bytes: &mut i64) -> Result<Option<bool>> {
+        if looks.into.is_empty() {
+            return Ok(Some(true));
+        }
+        let (mut last, mut left) = (0, LOOKED);
+        while left > 0 {
+            // With the sign the order is no reason to walk through the spans of all traces.
+            let mut sql = Sql::new("SELECT s.id, s.content, s.size FROM spans s WHERE s.trace = ");
+            sql.push_bind(trace).push(" AND +s.id > ").push_bind(last);
+            looks.beside(&mut sql);
+            sql.push(" ORDER BY +s.id LIMIT ").push_bind(SPANS_AT_ONCE);
+            let rows: Vec<(i64, Vec<u8>, i64)> = sql.build_query_as().persistent(false).fetch_all(self.readers()).await?;
+            let Some((id, ..)) = rows.last() else { return Ok(Some(false)) };
+            last = *id;
+            let is_last = (rows.len() as i64) < SPANS_AT_ONCE;
+            let looks = Arc::clone(looks);
+            let look = move || -> Result<(Option<bool>, i64)> {
+                let mut read = 0;
+                for (_, content, size) in rows {
+                    if read >= left {
+                        break;
+                    }
+                    read += size;
+                    match looks.finds(&trace::stored(&content, size)?, until) {
+                        Some(false) => {}
+                        done => return Ok((done, read)),
                     }
                 }
-            }
-            from += some.len() as i64;
-            let is_last = some.len() < AT_ONCE;
-            if is_last || read >= READ || bytes >= READ_BYTES {
-                return Ok(Page { items: self.infos(&found).await?, next: (!is_last).then(|| pages.token(from)) });
-            }
-        }
-    }
-
-    /// Those traces that all regular expressions are found in.
-    async fn text_fits(&self, ids: &[i64], patterns: &[Pattern]) -> Result<Vec<i64>> {
-        if patterns.is_empty() {
-            return Ok(ids.to_vec());
-        }
-        let infos = self.infos(ids).await?;
-        let fits = |(id, info): (&i64, &TraceInfo)| patterns.iter().all(|p| p.finds(info)).then_some(*id);
-        Ok(ids.iter().zip(&infos).filter_map(fits).collect())
-    }
-
-    /// Those traces that have a span in which all is found, and the bytes that were read.
-    async fn matching(&self, ids: &[i64], looks: &Looks) -> Result<(HashSet<i64>, i64)> {
-        if looks.into.is_empty() {
-            return Ok((ids.iter().copied().collect(), 0));
-        }
-        let (mut matching, mut bytes) = (HashSet::new(), 0);
-        for id in ids {
-            let mut sql = Sql::new("SELECT s.content, s.size FROM spans s WHERE s.trace = ");
-            sql.push_bind(*id);
-            looks.beside(&mut sql);
-            for row in sql.build().fetch_all(self.readers()).await? {
-                let size: i64 = row.try_get(1)?;
-                bytes += size;
-                if looks.finds(&trace::stored(row.try_get(0)?, size)?) {
-                    matching.insert(*id);
-                    break;
-                }
+                Ok((Some(false), read))
+            };
+            let (found, read) = blocking(look).await??;
+            *bytes += read;
+            left -= read;
+            if found != Some(false) || is_last {
+                return Ok(found);
             }
         }
-        Ok((matching, bytes))
+        Ok(Some(false))
     }
 }
 
-impl Writer {
-    async fn log_spans(&mut self, experiment: i64, traces: Vec<Ready>, run: Option<&str>) -> Result<()> {
-        self.active_experiment(experiment).await?;
-        let mut known = Vec::with_capacity(traces.len());
-        for ready in &traces {
-            let there = self.trace(&ready.trace_id).await?;
-            let (spans, bytes) = there.as_ref().map_or((0, 0), |t| (t.spans, t.bytes));
-            let size: i64 = ready.spans.iter().map(|s| s.size).sum();
-            if spans + ready.spans.len() as i64 > SPANS || bytes + size > BYTES {
-                let message = format!("Trace '{}' gets more than {SPANS} spans or {BYTES} bytes.", ready.trace_id);
-                return Err(Error::invalid(message));
+/// Traces that are found, each with its place among all candidates, and where to go on.
+struct Found {
+    traces: Vec<(usize, i64)>,
+    end: Option<usize>,
+}
+
+/// What takes its time goes where nobody waits for it.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| Error::internal(&e))
+}
+
+fn too_long() -> Error {
+    let message = "the search took too long and was stopped\n  hint: look by a narrower filter, or for a plainer pattern";
+    Error::new(ErrorCode::TemporarilyUnavailable, message)
+}
+
+/// Parts in portions that are written at once.
+fn portions(parts: Vec<Ready>) -> Vec<Vec<Ready>> {
+    let (mut portions, mut spans, mut size) = (Vec::<Vec<Ready>>::new(), 0, 0);
+    for part in parts {
+        spans += part.spans.len();
+        size += part.size;
+        match portions.last_mut() {
+            Some(portion) if spans <= WRITTEN && size <= WRITTEN_BYTES && portion.len() < WRITTEN_TRACES => portion.push(part),
+            _ => {
+                (spans, size) = (part.spans.len(), part.size);
+                portions.push(vec![part]);
             }
-            known.push((there, size));
         }
+    }
+    portions
+}
+
+/// What a write of spans came to.
+struct Written {
+    logged: Logged,
+    /// Traces whose spans say what they used.
+    used: Vec<i64>,
+}
+
+impl Writer {
+    async fn log_spans(&mut self, experiment: i64, parts: Vec<Ready>, run: Option<&str>) -> Result<Written> {
+        self.active_experiment(experiment).await?;
         let run = match run {
             None => None,
             Some(run_id) => match self.any_run(run_id).await {
@@ -203,35 +327,54 @@ impl Writer {
                 Err(e) => return Err(e),
             },
         };
-        for (ready, (there, size)) in traces.into_iter().zip(known) {
-            let trace = self.upsert_trace(experiment, &ready, there.as_ref(), size).await?;
-            for span in &ready.spans {
-                self.upsert_span(trace, span).await?;
+        let mut written = Written { logged: Logged::default(), used: Vec::new() };
+        for mut part in parts {
+            let there = self.trace(&part.trace_id).await?;
+            let (spans, bytes) = there.as_ref().map_or((0, 0), |t| (t.spans, t.bytes));
+            if spans + part.spans.len() as i64 > SPANS || bytes + part.size > BYTES {
+                let why = || format!("trace '{}' would have been sent more than {SPANS} spans or {BYTES} bytes", part.trace_id);
+                written.logged.refuse(part.spans.len(), why);
+                continue;
             }
-            self.sum_up(trace, &ready, there.is_some_and(|t| t.is_final)).await?;
-            if let (Some(run_id), Some(_)) = (run, &ready.root) {
+            if let Err(e) = self.room_for_tags(there.as_ref().map(|t| t.id), &part.tags).await {
+                part.tags.clear();
+                written.logged.refuse(0, || format!("tags of trace '{}' are left out: {}", part.trace_id, e.message));
+            }
+            let trace = self.upsert_trace(experiment, &part, there.as_ref()).await?;
+            self.upsert_spans(trace, &part.spans).await?;
+            for (name, value) in [(key::SESSION, &part.session), (key::USER, &part.user)] {
+                if let Some(value) = value {
+                    let sql = "INSERT INTO trace_metadata (trace, key, value) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
+                    sqlx::query(sql).bind(trace).bind(name).bind(limits::tag_value(value)).execute(&mut self.connection).await?;
+                }
+            }
+            if let (Some(run_id), Some(_)) = (run, &part.root) {
                 self.link_run(trace, run_id).await?;
             }
+            written.logged.stored += part.spans.len();
+            written.used.extend(part.spans.iter().any(|s| s.usage.is_some() || s.cost.is_some()).then_some(trace));
         }
-        Ok(())
+        Ok(written)
     }
 
     /// The trace's number.
-    async fn upsert_trace(&mut self, experiment: i64, ready: &Ready, there: Option<&TraceKey>, size: i64) -> Result<i64> {
-        let Ready { root, start, end, .. } = ready;
+    async fn upsert_trace(&mut self, experiment: i64, part: &Ready, there: Option<&TraceKey>) -> Result<i64> {
+        let Ready { root, start, end, size, .. } = part;
         let name = root.as_ref().map(|r| r.name.as_str());
         let (request, response) = root.as_ref().map_or((None, None), |r| (r.request.as_deref(), r.response.as_deref()));
-        let spans = ready.spans.len() as i64;
+        let spans = part.spans.len() as i64;
+        let mut tags = vec![Pair { key: key::SPANS.into(), value: "TRACKING_STORE".into() }];
         let trace = match there {
             None => {
                 let sql = "INSERT INTO traces (trace_id, experiment, name, status, start_time, duration, request_preview, response_preview, is_final, spans, bytes)
                            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, $9, $10) RETURNING id";
                 let state = root.as_ref().map_or(TraceState::InProgress, |r| r.state);
-                let query = sqlx::query_scalar(sql).bind(&ready.trace_id).bind(experiment).bind(name).bind(state.as_str()).bind(start);
+                let query = sqlx::query_scalar(sql).bind(&part.trace_id).bind(experiment).bind(name).bind(state.as_str()).bind(start);
                 let query = query.bind(end.map(|end| (end - start).max(0))).bind(request).bind(response).bind(spans).bind(size);
                 let trace = query.fetch_one(&mut self.connection).await?;
-                let value = self.place_of_trace(experiment, &ready.trace_id).await?;
-                self.set_trace_tags(trace, &[Pair { key: key::ARTIFACTS.into(), value }]).await?;
+                let value = self.place_of_trace(experiment, &part.trace_id).await?;
+                tags.push(Pair { key: key::ARTIFACTS.into(), value });
+                tags.extend(part.resource.iter().cloned());
                 trace
             }
             Some(there) => {
@@ -250,8 +393,8 @@ impl Writer {
                 there.id
             }
         };
-        self.set_trace_tags(trace, &[Pair { key: key::SPANS.into(), value: "TRACKING_STORE".into() }]).await?;
-        self.set_trace_tags(trace, &ready.tags).await?;
+        tags.extend(part.tags.iter().cloned());
+        self.set_trace_tags(trace, &tags).await?;
         if let Some(name) = name {
             let sql = "INSERT INTO trace_tags (trace, key, value) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
             sqlx::query(sql).bind(trace).bind(key::NAME).bind(name).execute(&mut self.connection).await?;
@@ -259,57 +402,36 @@ impl Writer {
         Ok(trace)
     }
 
-    async fn upsert_span(&mut self, trace: i64, span: &ReadySpan) -> Result<()> {
-        let sql = "INSERT INTO spans (trace, span_id, parent_id, name, type, status, start_time, duration, usage, cost, size, content)
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
-                   ON CONFLICT (trace, span_id) DO UPDATE SET parent_id = excluded.parent_id, name = excluded.name, type = excluded.type,
-                       status = excluded.status, start_time = excluded.start_time, duration = excluded.duration, usage = excluded.usage,
-                       cost = excluded.cost, size = excluded.size, content = excluded.content";
-        let query = sqlx::query(sql).bind(trace).bind(&span.id).bind(&span.parent).bind(&span.name).bind(&span.kind).bind(span.status);
-        let query = query.bind(span.start).bind(span.duration).bind(&span.usage).bind(&span.cost).bind(span.size);
-        query.bind(&span.content).execute(&mut self.connection).await?;
-        Ok(())
+    async fn upsert_spans(&mut self, trace: i64, spans: &[ReadySpan]) -> Result<()> {
+        let into = "INSERT INTO spans (trace, span_id, parent_id, name, type, status, start_time, duration, usage, cost, size, content)";
+        let conflict = "ON CONFLICT (trace, span_id) DO UPDATE SET parent_id = excluded.parent_id, name = excluded.name, type = excluded.type,
+                            status = excluded.status, start_time = excluded.start_time, duration = excluded.duration, usage = excluded.usage,
+                            cost = excluded.cost, size = excluded.size, content = excluded.content";
+        self.insert(into, spans, conflict, |row, span| {
+            row.push_bind(trace).push_bind(span.id.clone()).push_bind(span.parent.clone()).push_bind(span.name.clone());
+            row.push_bind(span.kind.clone()).push_bind(span.status).push_bind(span.start).push_bind(span.duration);
+            row.push_bind(span.usage.clone()).push_bind(span.cost.clone()).push_bind(span.size).push_bind(span.content.clone());
+        })
+        .await
     }
 
-    /// What the spans of a trace used together, and whose they are.
-    async fn sum_up(&mut self, trace: i64, ready: &Ready, is_final: bool) -> Result<()> {
-        for (name, value) in [(key::SESSION, &ready.session), (key::USER, &ready.user)] {
-            if let Some(value) = value {
-                let mut pair = Pair { key: name.into(), value: value.clone() };
-                limits::trace_pair(&mut pair)?;
-                let sql = "INSERT INTO trace_metadata (trace, key, value) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
-                sqlx::query(sql).bind(trace).bind(name).bind(pair.value).execute(&mut self.connection).await?;
+    /// Keeps each sum, unless one of a later state of its trace is there, or the client said what it used.
+    async fn keep_totals(&mut self, totals: Vec<Total>) -> Result<()> {
+        for Total { trace, spans, mut pairs } in totals {
+            let sql = "UPDATE traces SET summed = $2 WHERE id = $1 AND summed < $2 RETURNING is_final";
+            let is_final: Option<bool> = sqlx::query_scalar(sql).bind(trace).bind(spans).fetch_optional(&mut self.connection).await?;
+            let Some(is_final) = is_final else { continue };
+            if is_final {
+                let sql = "SELECT key FROM trace_metadata WHERE trace = $1 AND key IN ($2, $3)";
+                let query = sqlx::query_scalar(sql).bind(trace).bind(key::TRACE_USAGE).bind(key::TRACE_COST);
+                let said: Vec<String> = query.fetch_all(&mut self.connection).await?;
+                pairs.retain(|pair| !said.contains(&pair.key));
             }
-        }
-        let (usage, cost) = (ready.spans.iter().any(|s| s.usage.is_some()), ready.spans.iter().any(|s| s.cost.is_some()));
-        for (any, name, column, always, sometimes) in
-            [(usage, key::TRACE_USAGE, "usage", TOKENS, CACHED), (cost, key::TRACE_COST, "cost", COSTS, &[][..])]
-        {
-            if !any || (is_final && self.has_metadata(trace, name).await?) {
-                continue;
-            }
-            let text = format!("SELECT span_id, parent_id, {column} FROM spans WHERE trace = $1 ORDER BY id");
-            let rows: Vec<(String, Option<String>, Option<String>)> =
-                sqlx::query_as(sqlx::AssertSqlSafe(text)).bind(trace).fetch_all(&mut self.connection).await?;
-            let read = |text: String| crate::otel::AnyValue::of_json(&serde_json::from_str(&text).ok()?);
-            let node = |(id, parent, used): (String, Option<String>, Option<String>)| Node { id, parent, used: used.and_then(read) };
-            let nodes: Vec<Node> = rows.into_iter().map(node).collect();
-            if let Some(value) = trace::total(&nodes, always, sometimes, column == "usage") {
-                self.set_metadata(trace, &[Pair { key: name.into(), value }]).await?;
-            }
+            self.set_metadata(trace, &pairs).await?;
         }
         Ok(())
-    }
-
-    async fn has_metadata(&mut self, trace: i64, key: &str) -> Result<bool> {
-        let sql = "SELECT COUNT(*) FROM trace_metadata WHERE trace = $1 AND key = $2";
-        Ok(sqlx::query_scalar::<_, i64>(sql).bind(trace).bind(key).fetch_one(&mut self.connection).await? > 0)
     }
 }
-
-const TOKENS: &[&str] = &["input_tokens", "output_tokens", "total_tokens"];
-const CACHED: &[&str] = &["cache_read_input_tokens", "cache_creation_input_tokens"];
-const COSTS: &[&str] = &["input_cost", "output_cost", "total_cost"];
 
 fn is_of_span(comparison: &Comparison) -> bool {
     comparison.kind == Kind::Span || (comparison.kind == Kind::Attribute && comparison.key == "text")
@@ -394,22 +516,33 @@ impl Looks {
         }
     }
 
-    fn finds(&self, span: &Span) -> bool {
+    /// None: the time is over.
+    fn finds(&self, span: &Span, until: Instant) -> Option<bool> {
         let holds = |look: &Look, name: &str| trace::attribute(span, name).is_some_and(|value| look.test.holds(&plain(value)));
-        self.into.iter().all(|look| match &look.part {
-            Part::Attribute(name) => holds(look, name),
-            Part::Name => look.test.holds(&span.name),
-            Part::Type => holds(look, key::TYPE),
-            Part::Status => look.test.holds(trace::status(span)),
-            Part::Whole => look.test.holds(&trace::searchable(span)),
-        })
+        let mut whole = None;
+        for look in &self.into {
+            if Instant::now() >= until {
+                return None;
+            }
+            let found = match &look.part {
+                Part::Attribute(name) => holds(look, name),
+                Part::Name => look.test.holds(&span.name),
+                Part::Type => holds(look, key::TYPE),
+                Part::Status => look.test.holds(trace::status(span)),
+                Part::Whole => look.test.holds(whole.get_or_insert_with(|| trace::searchable(span))),
+            };
+            if !found {
+                return Some(false);
+            }
+        }
+        Some(true)
     }
 }
 
 impl Test {
     fn holds(&self, text: &str) -> bool {
         match self {
-            Test::Matches(regex) => regex.is_match(text),
+            Test::Matches(regex) => regex.is_match(searched(text)),
             Test::Is(wanted) => text == wanted,
             Test::IsNot(wanted) => text != wanted,
             Test::Among(texts) => texts.iter().any(|t| t == text),
@@ -432,7 +565,7 @@ impl Pattern {
     }
 
     fn finds(&self, info: &TraceInfo) -> bool {
-        let found = |text: &str| self.regex.is_match(text);
+        let found = |text: &str| self.regex.is_match(searched(text));
         let within = |pairs: &[Pair], key: &str| pairs.iter().any(|p| p.key == key && found(&p.value));
         match (self.kind, self.key.as_str()) {
             (Kind::Tag, key) => within(&info.tags, key),
@@ -454,15 +587,17 @@ impl Pattern {
 /// What LIKE means, as a regular expression.
 fn pattern(like: &str, in_any_case: bool) -> Result<Regex> {
     let mut text = String::from("^");
-    for c in like.chars() {
+    let mut chars = like.chars().peekable();
+    while let Some(c) = chars.next() {
         match c {
+            '%' if chars.peek() == Some(&'%') => {}
             '%' => text.push_str(".*"),
             '_' => text.push('.'),
             c => text.push_str(&regex::escape(c.encode_utf8(&mut [0; 4]))),
         }
     }
     text.push('$');
-    let built = RegexBuilder::new(&text).dot_matches_new_line(true).case_insensitive(in_any_case).size_limit(8 << 20).build();
+    let built = RegexBuilder::new(&text).dot_matches_new_line(true).case_insensitive(in_any_case).size_limit(PATTERN).build();
     built.map_err(|_| Error::invalid("Invalid filter string: the pattern is too large"))
 }
 
@@ -538,5 +673,66 @@ fn column(key: &str) -> &'static str {
         "status" => "t.status",
         "name" => "t.name",
         _ => "t.client_request_id",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::otel::KeyValue;
+
+    async fn logged(names: &[&str]) -> (tempfile::TempDir, Tracking, Vec<i64>) {
+        let dir = tempfile::tempdir().unwrap();
+        let tracking = Tracking::open(dir.path()).await.unwrap();
+        let span = |(at, name): (usize, &&str)| Span {
+            trace_id: vec![at as u8 + 1; 16],
+            span_id: vec![1; 8],
+            name: (*name).into(),
+            attributes: vec![KeyValue::new(key::USAGE, crate::otel::Any::Text(r#"{"input_tokens": 1}"#.into()))],
+            ..Span::default()
+        };
+        let spans = names.iter().enumerate().map(span).collect();
+        tracking.log_spans(0, vec![Sent { resource: Vec::new(), spans }], None).await.unwrap();
+        let ids = sqlx::query_scalar("SELECT id FROM traces ORDER BY trace_id").fetch_all(tracking.readers()).await.unwrap();
+        (dir, tracking, ids)
+    }
+
+    #[tokio::test]
+    async fn a_trace_that_goes_meanwhile_leaves_the_others_what_is_theirs() {
+        let (_dir, tracking, ids) = logged(&["a", "b", "c"]).await;
+        tracking
+            .write(|w| Box::pin(async move { Ok(sqlx::query("DELETE FROM traces WHERE name = 'b'").execute(&mut w.connection).await?) }))
+            .await
+            .unwrap();
+        let infos = tracking.infos(&ids).await.unwrap();
+        let name = |info: &TraceInfo| info.tags.iter().find(|t| t.key == key::NAME).unwrap().value.clone();
+        assert_eq!(infos.iter().map(|(id, info)| (*id, name(info))).collect::<Vec<_>>(), [(ids[0], "a".into()), (ids[2], "c".into())]);
+        let filter = TRACES.filter("name RLIKE 'c'").unwrap();
+        let patterns = Arc::new(vec![Pattern::of(&filter[0]).unwrap()]);
+        let fits = tracking.text_fits(&ids, &patterns, Instant::now() + LOOKING).await.unwrap();
+        assert_eq!(fits, HashMap::from([(ids[0], false), (ids[2], true)]));
+    }
+
+    #[tokio::test]
+    async fn a_search_ends_when_its_time_is_over() {
+        let (_dir, tracking, ids) = logged(&["a", "b"]).await;
+        let filter = TRACES.filter("span.content LIKE '%a%' AND name RLIKE 'a'").unwrap();
+        let looks = Arc::new(Looks::of(&filter).unwrap());
+        let patterns = Arc::new(vec![Pattern::of(&filter[1]).unwrap()]);
+        let (over, later) = (Instant::now(), Instant::now() + LOOKING);
+        assert!(tracking.text_fits(&ids, &patterns, over).await.unwrap().is_empty());
+        assert_eq!(tracking.matching(ids[0], &looks, over, &mut 0).await.unwrap(), None);
+        assert_eq!(tracking.matching(ids[0], &looks, later, &mut 0).await.unwrap(), Some(true));
+    }
+
+    #[tokio::test]
+    async fn a_sum_of_an_earlier_state_is_not_kept_over_a_later_one() {
+        let (_dir, tracking, ids) = logged(&["a"]).await;
+        let of =
+            |spans, value: &str| Total { trace: ids[0], spans, pairs: vec![Pair { key: key::TRACE_USAGE.into(), value: value.into() }] };
+        let (late, early) = (of(9, "late"), of(5, "early"));
+        tracking.write(|w| Box::pin(async move { w.keep_totals(vec![late, early]).await })).await.unwrap();
+        let info = tracking.infos(&ids).await.unwrap().remove(0).1;
+        assert_eq!(info.metadata.iter().find(|p| p.key == key::TRACE_USAGE).unwrap().value, "late");
     }
 }

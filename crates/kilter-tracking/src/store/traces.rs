@@ -18,10 +18,14 @@ use crate::trace::{OldTraces, TraceInfo, TraceState, key};
 const NAMED: usize = 1000;
 /// Traces that are linked to a run at once, and prompts to a trace.
 const LINKED: usize = 100;
-/// Traces that one request deletes at most, unless it says fewer.
+/// Traces that one request deletes at most, unless it says fewer; of them and of spans, so many at once.
 const DELETED: i64 = 10_000;
-/// Assessments that a trace has at most.
-pub(super) const ASSESSMENTS: i64 = 1000;
+const DELETED_AT_ONCE: usize = 50;
+const SPANS_AT_ONCE: i64 = 10_000;
+/// Bytes of what is known of traces in one answer at most, beside their spans; a trace alone always fits.
+const ANSWERED: i64 = 32 << 20;
+/// Characters of an id that the client gives.
+const ID: usize = 250;
 
 impl Tracking {
     /// Notes what a trace is. It may be there already: what is said here stands, and spans that come later do not change it.
@@ -29,13 +33,12 @@ impl Tracking {
     /// # Errors
     /// When its experiment is missing or deleted, or something is not as it must be.
     pub async fn start_trace(&self, mut info: TraceInfo) -> Result<TraceInfo> {
-        if info.id.is_empty() || info.id.len() > 250 {
-            return Err(Error::invalid("Invalid trace_id: it must have 1 to 250 characters"));
+        if info.id.is_empty() || info.id.len() > ID {
+            return Err(Error::invalid(format!("Invalid trace_id: it must have 1 to {ID} characters")));
         }
+        limits::length("client_request_id", ID, info.client_request_id.as_deref().unwrap_or_default())?;
+        info.request_preview.iter_mut().chain(&mut info.response_preview).for_each(limits::preview);
         info.tags.iter_mut().chain(&mut info.metadata).try_for_each(limits::trace_pair)?;
-        if info.assessments.len() as i64 > ASSESSMENTS {
-            return Err(Error::invalid(format!("A trace has at most {ASSESSMENTS} assessments")));
-        }
         info.assessments.iter().try_for_each(super::assessments::check)?;
         let id = info.id.clone();
         self.write(move |w| Box::pin(async move { w.start_trace(info).await })).await?;
@@ -53,10 +56,10 @@ impl Tracking {
     /// Those that are there of some traces, in their order.
     ///
     /// # Errors
-    /// When too many are named.
+    /// When too many are named, or they are too large together.
     pub async fn trace_infos(&self, trace_ids: &[String]) -> Result<Vec<TraceInfo>> {
         let ids = self.trace_numbers(trace_ids).await?;
-        self.infos(&ids).await
+        Ok(self.all_infos(&ids).await?.into_iter().map(|(_, info)| info).collect())
     }
 
     /// Sets a tag of a trace.
@@ -68,7 +71,9 @@ impl Tracking {
         self.write(move |w| {
             Box::pin(async move {
                 let trace = w.need_trace(&trace_id).await?;
-                w.set_trace_tags(trace, &[tag]).await
+                let tags = [tag];
+                w.room_for_tags(Some(trace), &tags).await?;
+                w.set_trace_tags(trace, &tags).await
             })
         })
         .await
@@ -94,12 +99,37 @@ impl Tracking {
     /// Deletes traces of an experiment with all that belongs to them, for good. How many there were.
     ///
     /// # Errors
-    /// When too many are named.
+    /// When too many are named. Where something fails some of them may be gone, and of one some of its spans.
     pub async fn delete_traces(&self, experiment: i64, which: OldTraces) -> Result<u64> {
-        if let OldTraces::Named(ids) = &which {
-            few(ids)?;
+        let mut sql = QueryBuilder::<Sqlite>::new("SELECT id FROM traces WHERE experiment = ");
+        sql.push_bind(experiment);
+        match which {
+            OldTraces::Named(trace_ids) => {
+                few(&trace_ids)?;
+                sql.push(" AND trace_id IN (");
+                let mut list = sql.separated(", ");
+                for id in trace_ids {
+                    list.push_bind(id);
+                }
+                sql.push(")");
+            }
+            OldTraces::Before(time, most) => {
+                sql.push(" AND start_time <= ").push_bind(time).push(" ORDER BY start_time, trace_id LIMIT ");
+                sql.push_bind(most.unwrap_or(DELETED).clamp(0, DELETED));
+            }
         }
-        self.write(move |w| Box::pin(async move { w.delete_traces(experiment, which).await })).await
+        let (mut deleted, ids) = (0, self.numbers(sql).await?);
+        for some in ids.chunks(DELETED_AT_ONCE).map(listed) {
+            // A trace may have a hundred thousand spans: others write in between.
+            loop {
+                let list = in_list(&some);
+                if let Some(gone) = self.write(move |w| Box::pin(async move { w.delete_traces(&list).await })).await? {
+                    deleted += gone;
+                    break;
+                }
+            }
+        }
+        Ok(deleted)
     }
 
     /// Notes that traces belong to a run; those that are missing are passed over.
@@ -135,6 +165,7 @@ impl Tracking {
         if prompts.len() > LINKED {
             return Err(Error::invalid(format!("Cannot link more than {LINKED} prompts to a trace in a single request.")));
         }
+        prompts.iter().try_for_each(|prompt| limits::text("prompt_versions", prompt))?;
         self.write(move |w| {
             Box::pin(async move {
                 let trace = w.need_trace(&trace_id).await?;
@@ -166,8 +197,42 @@ impl Tracking {
         Ok(trace_ids.iter().filter_map(|id| found.remove(id)).collect())
     }
 
-    /// What is known of traces, in the order of their numbers given.
-    pub(super) async fn infos(&self, ids: &[i64]) -> Result<Vec<TraceInfo>> {
+    /// How many of the first of some traces fit into an answer, with what is known of them beside their spans: one at least.
+    pub(super) async fn fitting_traces(&self, ids: &[i64]) -> Result<usize> {
+        let mut left = ANSWERED;
+        for (chunk_at, chunk) in ids.chunks(CHUNK).enumerate() {
+            let list = in_list(&listed(chunk));
+            let pairs = |table| format!("SELECT trace, octet_length(key) + octet_length(value) AS size FROM {table} WHERE trace IN {list}");
+            let text = format!(
+                "SELECT trace, SUM(size) FROM (
+                     {} UNION ALL {} UNION ALL SELECT trace, size FROM assessments WHERE trace IN {list} UNION ALL
+                     SELECT id, COALESCE(octet_length(request_preview), 0) + COALESCE(octet_length(response_preview), 0) FROM traces WHERE id IN {list}
+                 ) GROUP BY trace",
+                pairs("trace_tags"),
+                pairs("trace_metadata")
+            );
+            let sizes: Vec<(i64, i64)> = sqlx::query_as(sqlx::AssertSqlSafe(text)).persistent(false).fetch_all(self.readers()).await?;
+            let sizes: HashMap<i64, i64> = sizes.into_iter().collect();
+            for (at, id) in (chunk_at * CHUNK..).zip(chunk) {
+                left -= sizes.get(id).copied().unwrap_or(0);
+                if left < 0 {
+                    return Ok(at.max(1));
+                }
+            }
+        }
+        Ok(ids.len())
+    }
+
+    /// What is known of traces that an answer must have all of.
+    pub(super) async fn all_infos(&self, ids: &[i64]) -> Result<Vec<(i64, TraceInfo)>> {
+        if self.fitting_traces(ids).await? < ids.len() {
+            return Err(Error::invalid(format!("What is known of these traces is more than {ANSWERED} bytes: ask for fewer at once.")));
+        }
+        self.infos(ids).await
+    }
+
+    /// What is known of those traces that are there, in the order of their numbers given.
+    pub(super) async fn infos(&self, ids: &[i64]) -> Result<Vec<(i64, TraceInfo)>> {
         let mut found: HashMap<i64, TraceInfo> = HashMap::with_capacity(ids.len());
         for chunk in ids.chunks(CHUNK) {
             let ids = in_list(&listed(chunk));
@@ -190,13 +255,17 @@ impl Tracking {
                 }
             }
         }
-        Ok(ids.iter().filter_map(|id| found.remove(id)).collect())
+        Ok(ids.iter().filter_map(|id| Some((*id, found.remove(id)?))).collect())
     }
 }
 
 impl Writer {
     async fn start_trace(&mut self, info: TraceInfo) -> Result<()> {
         self.active_experiment(info.experiment).await?;
+        let there = self.trace(&info.id).await?.map(|trace| trace.id);
+        self.room_for_tags(there, &info.tags).await?;
+        self.room("trace_metadata", "entries of a trace's metadata", there, &info.metadata).await?;
+        self.room_for_assessments(there, &info.assessments).await?;
         let name = info.tags.iter().find(|t| t.key == key::NAME).map(|t| t.value.clone());
         let sql = "INSERT INTO traces (trace_id, experiment, name, status, start_time, duration, client_request_id, request_preview, response_preview,
                        is_final, spans, bytes)
@@ -211,14 +280,29 @@ impl Writer {
         let query = query.bind(info.start_time).bind(info.duration).bind(&info.client_request_id);
         let trace: i64 = query.bind(&info.request_preview).bind(&info.response_preview).fetch_one(&mut self.connection).await?;
         let place = self.place_of_trace(info.experiment, &info.id).await?;
-        self.set_trace_tags(trace, &info.tags).await?;
-        self.set_trace_tags(trace, &[Pair { key: key::ARTIFACTS.into(), value: place }]).await?;
-        self.set_metadata(trace, &info.metadata).await?;
-        self.set_metadata(trace, &[Pair { key: key::FINAL.into(), value: "true".into() }]).await?;
-        for assessment in info.assessments {
-            self.insert_assessment(trace, assessment).await?;
+        let own = |key: &str, value: &str| Pair { key: key.into(), value: value.into() };
+        self.set_trace_tags(trace, &[info.tags.as_slice(), &[own(key::ARTIFACTS, &place)]].concat()).await?;
+        self.set_metadata(trace, &[info.metadata.as_slice(), &[own(key::FINAL, "true")]].concat()).await?;
+        for assessment in &info.assessments {
+            self.put_assessment(trace, assessment).await?;
         }
-        Ok(())
+        self.settle_overrides(trace).await
+    }
+
+    /// Whether a trace has room for more tags; without one, whether a new one has.
+    pub(super) async fn room_for_tags(&mut self, trace: Option<i64>, tags: &[Pair]) -> Result<()> {
+        self.room("trace_tags", "tags of a trace", trace, tags).await
+    }
+
+    async fn room(&mut self, table: &'static str, what: &str, trace: Option<i64>, new: &[Pair]) -> Result<()> {
+        let there: Vec<(String, i64)> = match trace {
+            Some(trace) if !new.is_empty() => {
+                let text = format!("SELECT key, octet_length(value) FROM {table} WHERE trace = $1");
+                sqlx::query_as(sqlx::AssertSqlSafe(text)).bind(trace).fetch_all(&mut self.connection).await?
+            }
+            _ => Vec::new(),
+        };
+        limits::room(what, &there, new)
     }
 
     /// Where the client puts files of a trace.
@@ -229,9 +313,9 @@ impl Writer {
     }
 
     pub(super) async fn trace(&mut self, trace_id: &str) -> Result<Option<TraceKey>> {
-        let sql = "SELECT id, is_final, spans, bytes FROM traces WHERE trace_id = $1";
-        let row: Option<(i64, bool, i64, i64)> = sqlx::query_as(sql).bind(trace_id).fetch_optional(&mut self.connection).await?;
-        Ok(row.map(|(id, is_final, spans, bytes)| TraceKey { id, is_final, spans, bytes }))
+        let sql = "SELECT id, spans, bytes FROM traces WHERE trace_id = $1";
+        let row: Option<(i64, i64, i64)> = sqlx::query_as(sql).bind(trace_id).fetch_optional(&mut self.connection).await?;
+        Ok(row.map(|(id, spans, bytes)| TraceKey { id, spans, bytes }))
     }
 
     pub(super) async fn need_trace(&mut self, trace_id: &str) -> Result<i64> {
@@ -240,23 +324,25 @@ impl Writer {
 
     /// The tag that is the trace's name is kept with the trace as well, where searches look.
     pub(super) async fn set_trace_tags(&mut self, trace: i64, tags: &[Pair]) -> Result<()> {
-        for tag in tags {
-            let sql = "INSERT INTO trace_tags (trace, key, value) VALUES ($1, $2, $3) ON CONFLICT (trace, key) DO UPDATE SET value = excluded.value";
-            sqlx::query(sql).bind(trace).bind(&tag.key).bind(&tag.value).execute(&mut self.connection).await?;
-            if tag.key == key::NAME {
-                let sql = "UPDATE traces SET name = $2 WHERE id = $1";
-                sqlx::query(sql).bind(trace).bind(&tag.value).execute(&mut self.connection).await?;
-            }
+        self.set_trace_pairs("INSERT INTO trace_tags (trace, key, value)", trace, tags).await?;
+        if let Some(name) = tags.iter().rfind(|tag| tag.key == key::NAME) {
+            let sql = "UPDATE traces SET name = $2 WHERE id = $1";
+            sqlx::query(sql).bind(trace).bind(&name.value).execute(&mut self.connection).await?;
         }
         Ok(())
     }
 
     pub(super) async fn set_metadata(&mut self, trace: i64, pairs: &[Pair]) -> Result<()> {
-        for pair in pairs {
-            let sql = "INSERT INTO trace_metadata (trace, key, value) VALUES ($1, $2, $3) ON CONFLICT (trace, key) DO UPDATE SET value = excluded.value";
-            sqlx::query(sql).bind(trace).bind(&pair.key).bind(&pair.value).execute(&mut self.connection).await?;
-        }
-        Ok(())
+        self.set_trace_pairs("INSERT INTO trace_metadata (trace, key, value)", trace, pairs).await
+    }
+
+    /// Of each name the last counts.
+    async fn set_trace_pairs(&mut self, into: &str, trace: i64, pairs: &[Pair]) -> Result<()> {
+        let conflict = "ON CONFLICT (trace, key) DO UPDATE SET value = excluded.value";
+        self.insert(into, pairs, conflict, |row, pair| {
+            row.push_bind(trace).push_bind(pair.key.clone()).push_bind(pair.value.clone());
+        })
+        .await
     }
 
     pub(super) async fn link_run(&mut self, trace: i64, run_id: &str) -> Result<()> {
@@ -265,34 +351,19 @@ impl Writer {
         Ok(())
     }
 
-    async fn delete_traces(&mut self, experiment: i64, which: OldTraces) -> Result<u64> {
-        let mut sql = QueryBuilder::<Sqlite>::new("SELECT id FROM traces WHERE experiment = ");
-        sql.push_bind(experiment);
-        match which {
-            OldTraces::Named(trace_ids) => {
-                sql.push(" AND trace_id IN (");
-                let mut list = sql.separated(", ");
-                for id in trace_ids {
-                    list.push_bind(id);
-                }
-                sql.push(")");
-            }
-            OldTraces::Before(time, most) => {
-                sql.push(" AND start_time <= ").push_bind(time).push(" ORDER BY start_time, trace_id LIMIT ");
-                sql.push_bind(most.unwrap_or(DELETED).clamp(0, DELETED));
-            }
+    /// Deletes some spans of traces, or the traces once they have none: how many.
+    async fn delete_traces(&mut self, list: &str) -> Result<Option<u64>> {
+        let text = format!("DELETE FROM spans WHERE id IN (SELECT id FROM spans WHERE trace IN {list} LIMIT {SPANS_AT_ONCE})");
+        let spans = sqlx::query(sqlx::AssertSqlSafe(text)).execute(&mut self.connection).await?.rows_affected();
+        if spans as i64 == SPANS_AT_ONCE {
+            return Ok(None);
         }
-        let ids: Vec<i64> = sql.build_query_scalar().fetch_all(&mut self.connection).await?;
-        for chunk in ids.chunks(CHUNK) {
-            let list = in_list(&listed(chunk));
-            let tables = ["spans", "trace_tags", "trace_metadata", "trace_runs", "trace_prompts", "assessments"];
-            for text in tables.map(|table| format!("DELETE FROM {table} WHERE trace IN {list}")) {
-                sqlx::query(sqlx::AssertSqlSafe(text)).execute(&mut self.connection).await?;
-            }
-            let text = format!("DELETE FROM traces WHERE id IN {list}");
+        let tables = ["trace_tags", "trace_metadata", "trace_runs", "trace_prompts", "assessments"];
+        for text in tables.map(|table| format!("DELETE FROM {table} WHERE trace IN {list}")) {
             sqlx::query(sqlx::AssertSqlSafe(text)).execute(&mut self.connection).await?;
         }
-        Ok(ids.len() as u64)
+        let text = format!("DELETE FROM traces WHERE id IN {list}");
+        Ok(Some(sqlx::query(sqlx::AssertSqlSafe(text)).execute(&mut self.connection).await?.rows_affected()))
     }
 }
 

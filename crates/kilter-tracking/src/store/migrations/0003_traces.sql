@@ -2,7 +2,8 @@
 -- of OpenTelemetry, compressed; what spans are looked for by stands beside it, and in an index that does without it.
 
 CREATE TABLE traces (
-    id                INTEGER PRIMARY KEY,
+    -- Never given twice: what goes on in several steps must not come upon another trace.
+    id                INTEGER PRIMARY KEY AUTOINCREMENT,
     trace_id          TEXT NOT NULL UNIQUE,
     experiment        INTEGER NOT NULL,
     name              TEXT,
@@ -14,9 +15,10 @@ CREATE TABLE traces (
     response_preview  TEXT,
     -- The client said what the trace is: spans that come later change none of it.
     is_final          INTEGER NOT NULL,
-    -- What was sent to it so far.
+    -- What was sent to it so far, and how many spans there were when they were last summed up.
     spans             BIGINT NOT NULL,
-    bytes             BIGINT NOT NULL
+    bytes             BIGINT NOT NULL,
+    summed            BIGINT NOT NULL DEFAULT 0
 );
 CREATE INDEX traces_by_start ON traces (experiment, start_time DESC, trace_id);
 
@@ -60,7 +62,7 @@ CREATE TABLE spans (
     duration   BIGINT NOT NULL,
     usage      TEXT,
     cost       TEXT,
-    -- Bytes of the content before it was compressed.
+    -- Bytes of the content before it was compressed, and what its values take in memory beside them.
     size       BIGINT NOT NULL,
     content    BLOB NOT NULL,
     UNIQUE (trace, span_id)
@@ -71,6 +73,8 @@ CREATE TABLE assessments (
     id            INTEGER PRIMARY KEY,
     assessment_id TEXT NOT NULL UNIQUE,
     trace         INTEGER NOT NULL,
+    -- Bytes of all its texts.
+    size          BIGINT NOT NULL,
     kind          TEXT NOT NULL,
     name          TEXT NOT NULL,
     value         TEXT NOT NULL,
@@ -89,4 +93,5 @@ CREATE TABLE assessments (
     updated       BIGINT NOT NULL
 );
 CREATE INDEX assessments_by_trace ON assessments (trace, kind, name);
+CREATE INDEX assessments_by_override ON assessments (overrides) WHERE overrides IS NOT NULL;
 CREATE INDEX assessments_by_run ON assessments (run_id) WHERE run_id IS NOT NULL;

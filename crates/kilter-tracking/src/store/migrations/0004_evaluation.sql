@@ -1,7 +1,7 @@
 -- What models of language are judged by: datasets of records, and scorers. Inputs, outputs and the like are JSON.
 
 CREATE TABLE evaluation_datasets (
-    id         INTEGER PRIMARY KEY,
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,
     dataset_id TEXT NOT NULL UNIQUE,
     name       TEXT NOT NULL,
     digest     TEXT NOT NULL,
@@ -29,9 +29,12 @@ CREATE INDEX evaluation_datasets_by_experiment ON evaluation_dataset_experiments
 
 -- One record for each input of a dataset, known by the hash of it.
 CREATE TABLE evaluation_records (
-    id           INTEGER PRIMARY KEY,
+    -- Never given twice: a page says after which it ends.
+    id           INTEGER PRIMARY KEY AUTOINCREMENT,
     record_id    TEXT NOT NULL UNIQUE,
     dataset      INTEGER NOT NULL,
+    -- Bytes of all its texts.
+    size         BIGINT NOT NULL,
     input_hash   TEXT NOT NULL,
     inputs       TEXT NOT NULL,
     outputs      TEXT,
@@ -44,6 +47,7 @@ CREATE TABLE evaluation_records (
     updated_by   TEXT,
     UNIQUE (dataset, input_hash)
 );
+CREATE INDEX evaluation_records_by_dataset ON evaluation_records (dataset);
 
 CREATE TABLE scorers (
     id         INTEGER PRIMARY KEY,
