@@ -129,7 +129,7 @@ impl TryFrom<String> for Id {
     type Error = &'static str;
 
     fn try_from(digits: String) -> Result<Id, &'static str> {
-        if digits.len() % 2 != 0 || !digits.is_ascii() {
+        if !digits.len().is_multiple_of(2) || !digits.is_ascii() {
             return Err(MALFORMED);
         }
         let byte = |at| u8::from_str_radix(&digits[at..at + 2], 16).map_err(|_| MALFORMED);
