@@ -12,7 +12,7 @@ const LIST: usize = 1_000;
 const LISTED: usize = 10_000;
 const ORDERS: usize = 20;
 /// Bytes that a regular expression may take when it is made ready.
-const REGEX: usize = 1 << 18;
+const REGEX: usize = 1 << 19;
 
 /// One search: which entities it knows, and which attributes.
 pub(crate) struct Search {

@@ -432,6 +432,7 @@ async fn a_search_for_what_takes_too_much_is_refused_and_a_long_text_is_looked_a
         ("span.attributes.a LIKE 'first%%%x%'", vec![id(1)]),
         ("span.content LIKE '%first%'", vec![id(1)]),
         ("span.attributes.a RLIKE 'last'", vec![]),
+        (r"span.name RLIKE '(?i)^\w{2,10}$' AND name RLIKE '^\p{L}+\b'", vec![id(1)]),
     ] {
         assert_eq!(found(&tracking, filter).await, want, "{filter}");
     }
