@@ -51,7 +51,7 @@ impl ErrorCode {
     }
 }
 
-/// A refusal; nothing of the request was stored.
+/// A refusal; nothing of the request was stored, but for what a call says that is written in steps.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
