@@ -85,7 +85,7 @@ fn admit<'a>(app: &'a App, request: &Request) -> Result<Option<tokio::sync::Sema
     // Uploads may take long; they take no place of a decision.
     let path = request.uri().path();
     let places = match path {
-        _ if path.starts_with("/v1/") => &app.requests,
+        _ if path.starts_with("/v1/") && path != mlflow::OTLP => &app.requests,
         _ if mlflow::is_below(path) => &app.tracking_requests,
         _ => return Ok(None),
     };

@@ -2,6 +2,8 @@
 //!
 //! Comparisons are joined by AND and by nothing else. What each search knows is a table ([`Search`]); the store makes SQL of what was read.
 
+use regex::{Regex, RegexBuilder};
+
 use crate::error::{Error, Result};
 
 /// Comparisons in one filter at most, bytes of a pattern, texts of a list and of all lists, keys to sort by: what the database takes without complaint,
@@ -13,6 +15,10 @@ const LISTED: usize = 10_000;
 const ORDERS: usize = 20;
 /// Bytes that a regular expression may take when it is made ready.
 const REGEX: usize = 1 << 19;
+/// Bytes up to which an expression is a small one, and bytes of a text that small ones and larger ones look at.
+const SMALL: usize = 1 << 16;
+pub(crate) const SEARCHED: usize = 1 << 20;
+const SEARCHED_BY_LARGE: usize = 1 << 16;
 
 /// One search: which entities it knows, and which attributes.
 pub(crate) struct Search {
@@ -599,13 +605,34 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// What texts are tried by. A match takes as long as the expression is large and the text is long, so a large one looks at the beginning of a text only.
+#[derive(Debug, Clone)]
+pub(crate) struct Expression {
+    regex: Regex,
+    /// Bytes of a text that are looked at.
+    most: usize,
+}
+
+impl Expression {
+    pub fn new(pattern: &mut RegexBuilder, largest: usize) -> std::result::Result<Expression, regex::Error> {
+        if let Ok(regex) = pattern.size_limit(SMALL.min(largest)).build() {
+            return Ok(Expression { regex, most: SEARCHED });
+        }
+        Ok(Expression { regex: pattern.size_limit(largest).build()?, most: SEARCHED_BY_LARGE })
+    }
+
+    pub fn is_match(&self, text: &str) -> bool {
+        self.regex.is_match(&text[..text.floor_char_boundary(self.most)])
+    }
+}
+
 /// A regular expression of bounded size.
-pub(crate) fn regex(pattern: &str) -> Result<regex::Regex> {
+pub(crate) fn regex(pattern: &str) -> Result<Expression> {
     if pattern.len() > PATTERN {
         return Err(Error::invalid(format!("Invalid filter string: a pattern of more than {PATTERN} bytes")));
     }
-    let built = regex::RegexBuilder::new(pattern).size_limit(REGEX).build();
-    built.map_err(|e| Error::invalid(format!("Invalid regular expression '{pattern}': {}", e.to_string().replace('\n', " "))))
+    Expression::new(&mut RegexBuilder::new(pattern), REGEX)
+        .map_err(|e| Error::invalid(format!("Invalid regular expression '{pattern}': {}", e.to_string().replace('\n', " "))))
 }
 
 fn first(text: &str) -> &str {
@@ -624,6 +651,16 @@ mod tests {
     fn refused(filter: &str, words: &str) {
         let error = RUNS.filter(filter).unwrap_err();
         assert!(error.message.contains(words), "{filter}: {}", error.message);
+    }
+
+    #[test]
+    fn a_large_expression_looks_at_the_beginning_of_a_text() {
+        let text = format!("{}end", " ".repeat(SEARCHED_BY_LARGE));
+        assert!(regex("end$").unwrap().is_match(&text));
+        let large = regex(r"end$|\w{8}").unwrap();
+        assert!(large.is_match("the end") && !large.is_match(&text));
+        assert!(!regex("end").unwrap().is_match(&format!("{}end", "ä".repeat(SEARCHED))));
+        assert!(regex(r"\w{500}").is_err());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use prost::Message;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::grammar::SEARCHED;
 use crate::limits;
 use crate::model::Pair;
 use crate::otel::{Any, AnyValue, KeyValue, KeyValueList, Sent, Span, quote, write_member};
@@ -28,8 +29,6 @@ const VALUE: usize = 64;
 /// JSON within a text is taken out where the text is no larger than this, and as long as the request's values are no more than these.
 const JSON: usize = 1 << 20;
 const JSON_VALUES: usize = 200_000;
-/// How much of a text is looked at in searches.
-const SEARCHED: usize = 1 << 20;
 
 /// What a trace used is said under these names: those that are always answered, and the others.
 pub(crate) const TOKENS: (&[&str], &[&str]) =
@@ -386,8 +385,8 @@ pub(crate) fn stored(content: &[u8], size: i64) -> Result<Span> {
     Span::decode(bytes.as_slice()).map_err(|e| Error::internal(&e))
 }
 
-/// What of a text is looked at in searches.
-pub(crate) fn searched(text: &str) -> &str {
+/// What of a text is looked at in searches at most.
+fn searched(text: &str) -> &str {
     &text[..text.floor_char_boundary(SEARCHED)]
 }
 

@@ -15,6 +15,23 @@ fn record(inputs: Value, expectations: Value) -> EvaluationRecord {
 }
 
 #[tokio::test]
+async fn little_changes_of_large_records_are_all_made() {
+    let (_dir, tracking) = open().await;
+    let made = tracking.create_evaluation_dataset("large".into(), Vec::new(), vec![0]).await.unwrap();
+    let large = |n| EvaluationRecord { outputs: Some(json!("o".repeat(3 << 20))), ..record(json!({"q": n}), json!({"a": n})) };
+    for n in 0..5 {
+        assert_eq!(tracking.upsert_records(made.id.clone(), vec![large(n)]).await.unwrap(), (1, 0));
+    }
+    // More than one write reads and writes again.
+    let changes = (0..6).map(|n| record(json!({"q": n}), json!({"b": n}))).collect();
+    assert_eq!(tracking.upsert_records(made.id.clone(), changes).await.unwrap(), (1, 5));
+    let page = tracking.records(&made.id, 10, None, &tracking.place().await.unwrap()).await.unwrap();
+    let said: Vec<Value> = page.items.iter().map(|r| Value::Object(r.expectations.clone().unwrap())).collect();
+    assert_eq!(said[..5], [0, 1, 2, 3, 4].map(|n| json!({"a": n, "b": n})));
+    assert_eq!((&said[5], page.items[0].outputs.as_ref().unwrap().as_str().unwrap().len()), (&json!({"b": 5}), 3 << 20));
+}
+
+#[tokio::test]
 async fn a_dataset_has_each_input_once_and_merges_what_comes_again() {
     let (dir, tracking) = open().await;
     let tags = vec![Pair { key: "v".into(), value: "1".into() }];
@@ -34,15 +51,18 @@ async fn a_dataset_has_each_input_once_and_merges_what_comes_again() {
     let schema = r#"{"inputs": {"q": "integer", "r": "string"}, "outputs": {"o": "float"}, "expectations": {"a": "integer", "b": "array"}, "version": "1.0"}"#;
     assert_eq!((dataset.records, dataset.schema.as_deref()), (2, Some(schema)));
     assert_ne!(dataset.digest, made.digest);
-    let first = tracking.records(&made.id, 1, None).await.unwrap();
-    let rest = tracking.records(&made.id, 1, first.next.as_deref()).await.unwrap();
+    let first = tracking.records(&made.id, 1, None, &tracking.place().await.unwrap()).await.unwrap();
+    let rest = tracking.records(&made.id, 1, first.next.as_deref(), &tracking.place().await.unwrap()).await.unwrap();
     assert_eq!(Value::Object(first.items[0].expectations.clone().unwrap()), json!({"a": 2, "b": [1]}));
     assert_eq!((rest.items[0].outputs.clone(), rest.items.len()), (Some(json!({"o": 0.5})), 1));
     let gone = vec![first.items[0].id.clone(), "dr-none".into()];
     assert_eq!(tracking.delete_records(made.id.clone(), gone).await.unwrap(), 1);
     assert_eq!(tracking.evaluation_dataset(&made.id).await.unwrap().records, 1);
     tracking.delete_evaluation_dataset(made.id.clone()).await.unwrap();
-    for missing in [tracking.records(&made.id, 1, None).await.err(), tracking.evaluation_dataset(&made.id).await.err()] {
+    for missing in [
+        tracking.records(&made.id, 1, None, &tracking.place().await.unwrap()).await.err(),
+        tracking.evaluation_dataset(&made.id).await.err(),
+    ] {
         assert_eq!(missing.unwrap().code, ErrorCode::ResourceDoesNotExist);
     }
 }
@@ -100,7 +120,7 @@ async fn many_records_are_stored_in_portions_and_pages_of_large_ones_end_early()
     assert_eq!(tracking.upsert_records(dataset.clone(), records(0, 2500)).await.unwrap(), (2500, 0));
     assert_eq!(tracking.upsert_records(dataset.clone(), records(2400, 2600)).await.unwrap(), (100, 100));
     assert_eq!(tracking.evaluation_dataset(&dataset).await.unwrap().records, 2600);
-    let page = tracking.records(&dataset, 2600, None).await.unwrap();
+    let page = tracking.records(&dataset, 2600, None, &tracking.place().await.unwrap()).await.unwrap();
     assert_eq!((page.items.len(), page.next), (2600, None));
     let gone = page.items.into_iter().take(2000).map(|r| r.id).collect();
     assert_eq!(tracking.delete_records(dataset.clone(), gone).await.unwrap(), 2000);
@@ -110,7 +130,7 @@ async fn many_records_are_stored_in_portions_and_pages_of_large_ones_end_early()
     }
     let (mut sizes, mut page_token) = (Vec::new(), None);
     loop {
-        let page = tracking.records(&dataset, 10_000, page_token.as_deref()).await.unwrap();
+        let page = tracking.records(&dataset, 10_000, page_token.as_deref(), &tracking.place().await.unwrap()).await.unwrap();
         sizes.push(page.items.len());
         page_token = page.next;
         if page_token.is_none() {

@@ -78,7 +78,7 @@ async fn spans_in_any_order_become_a_trace_that_is_there_after_opening_again() {
     log(&tracking, vec![span(1, 1, 0, "root", root), span(1, 3, 1, "other", vec![usage(7)])]).await;
     tracking.close().await;
     let tracking = Tracking::open(dir.path()).await.unwrap();
-    let trace = tracking.trace(&id(1)).await.unwrap();
+    let trace = tracking.trace(&id(1), &tracking.place().await.unwrap()).await.unwrap();
     let info = &trace.info;
     assert_eq!((info.state, info.start_time, info.duration), (TraceState::Ok, 1001, Some(102)));
     assert_eq!((info.request_preview.as_deref(), info.response_preview.as_deref()), (Some(r#"{"q": 1}"#), Some(r#""a""#)));
@@ -109,7 +109,7 @@ async fn what_the_client_says_of_a_trace_stands_whatever_spans_come_later() {
     tracking.start_trace(said.clone()).await.unwrap();
     let usage = text("mlflow.chat.tokenUsage", r#"{"input_tokens": 1}"#);
     log(&tracking, vec![span(1, 9, 1, "late", vec![usage]), span(1, 1, 0, "root again", vec![])]).await;
-    let trace = tracking.trace(&id(1)).await.unwrap();
+    let trace = tracking.trace(&id(1), &tracking.place().await.unwrap()).await.unwrap();
     let info = &trace.info;
     assert_eq!((info.state, info.start_time, info.duration), (TraceState::Error, 5, Some(7)));
     assert_eq!((value(&info.tags, "mlflow.traceName"), value(&info.tags, "k")), (Some("named"), Some("v")));
@@ -253,7 +253,7 @@ async fn deleted_traces_leave_nothing() {
     assert_eq!(tracking.delete_traces(1, OldTraces::Named(vec![id(3)])).await.unwrap(), 0);
     assert_eq!(tracking.delete_traces(0, OldTraces::Before(2, Some(1))).await.unwrap(), 1);
     assert_eq!(found(&tracking, "").await, [id(2), id(3)]);
-    assert_eq!(tracking.trace(&id(1)).await.unwrap_err().code, ErrorCode::ResourceDoesNotExist);
+    assert_eq!(tracking.trace(&id(1), &tracking.place().await.unwrap()).await.unwrap_err().code, ErrorCode::ResourceDoesNotExist);
     assert_eq!(tracking.set_trace_tag(id(1), pair("a", "b")).await.unwrap_err().code, ErrorCode::ResourceDoesNotExist);
     assert_eq!(tracking.delete_trace_tag(id(2), "none".into()).await.unwrap_err().code, ErrorCode::ResourceDoesNotExist);
 }
@@ -270,7 +270,10 @@ async fn a_span_that_is_none_is_left_out_and_all_beside_it_is_stored() {
     assert_eq!(missing.unwrap_err().code, ErrorCode::ResourceDoesNotExist);
     let deep = (0..60).fold(json!(1), |inner, _| json!([inner]));
     log(&tracking, vec![span(1, 1, 0, "deep", vec![text("a", &deep.to_string())])]).await;
-    assert_eq!(tracking.trace(&id(1)).await.unwrap().spans[0].attributes[0], text("a", &deep.to_string()));
+    assert_eq!(
+        tracking.trace(&id(1), &tracking.place().await.unwrap()).await.unwrap().spans[0].attributes[0],
+        text("a", &deep.to_string())
+    );
 }
 
 #[tokio::test]
@@ -281,7 +284,13 @@ async fn a_trace_that_is_full_takes_no_more_and_others_do() {
     let logged = try_log(&tracking, vec![span(1, 2, 1, "more", large()), span(2, 1, 0, "other", vec![])]).await;
     assert_eq!((logged.stored, logged.refused), (1, 1));
     assert!(logged.why.unwrap().starts_with(&format!("trace '{}' would have been sent more than", id(1))));
-    assert_eq!((tracking.trace(&id(1)).await.unwrap().spans.len(), tracking.trace(&id(2)).await.unwrap().spans.len()), (1, 1));
+    assert_eq!(
+        (
+            tracking.trace(&id(1), &tracking.place().await.unwrap()).await.unwrap().spans.len(),
+            tracking.trace(&id(2), &tracking.place().await.unwrap()).await.unwrap().spans.len()
+        ),
+        (1, 1)
+    );
 }
 
 #[tokio::test]
@@ -367,7 +376,7 @@ async fn a_trace_of_many_spans_is_summed_up_and_deleted_whole() {
     assert_eq!((info.state, value(&info.metadata, "mlflow.trace.tokenUsage")), (TraceState::Ok, Some(tokens)));
     assert_eq!(tracking.delete_traces(0, OldTraces::Named(vec![id(1)])).await.unwrap(), 1);
     log(&tracking, vec![span(1, 7, 1, "anew", vec![])]).await;
-    assert_eq!(tracking.trace(&id(1)).await.unwrap().spans.len(), 1);
+    assert_eq!(tracking.trace(&id(1), &tracking.place().await.unwrap()).await.unwrap().spans.len(), 1);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use kilter_tracking::{DatasetInput, Error, ErrorCode, Experiment, Metric, Pair, Run, RunInfo};
+use kilter_tracking::{DatasetInput, Error, ErrorCode, Experiment, Metric, Pair, Place, Run, RunInfo};
 use serde::{Serialize, Serializer};
 
 use crate::wire;
@@ -21,6 +21,12 @@ pub async fn large(write: impl FnOnce() -> Response + Send + 'static) -> Answer 
         tracing::error!(error = %e, "an answer could not be written");
         Refusal(Error::new(ErrorCode::InternalError, "the request failed inside kilter; its log says why"))
     })
+}
+
+/// An answer that is written, and the place that was held until then.
+pub fn held(place: Place, answer: Response) -> Response {
+    drop(place);
+    answer
 }
 
 /// The answer of what only does something.

@@ -5,7 +5,7 @@ use kilter_tracking::{Error, EvaluationDataset, EvaluationRecord, Page, Pair, Qu
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::answer::{Answer, done, json as answer, large};
+use super::answer::{Answer, done, held, json as answer, large};
 use super::input::{Fields, Input, experiment_id, within};
 
 const MOST: i64 = 1000;
@@ -218,10 +218,11 @@ pub async fn upsert(State(tracking): State<Tracking>, Path(id): Path<String>, in
 
 pub async fn records(State(tracking): State<Tracking>, Path(id): Path<String>, input: Input) -> Answer {
     let f = input.fields();
-    let Page { items, next } = tracking.records(&id, f.max_results(RECORDS, MOST_RECORDS)?, f.text("page_token")?).await?;
+    let place = tracking.place().await?;
+    let Page { items, next } = tracking.records(&id, f.max_results(RECORDS, MOST_RECORDS)?, f.text("page_token")?, &place).await?;
     large(move || {
         let json = |r: &EvaluationRecord| {
-            json!(RecordJson {
+            let record = RecordJson {
                 dataset_record_id: &r.id,
                 dataset_id: &id,
                 inputs: &r.inputs,
@@ -234,10 +235,12 @@ pub async fn records(State(tracking): State<Tracking>, Path(id): Path<String>, i
                 last_update_time: r.updated,
                 created_by: r.created_by.as_deref(),
                 last_updated_by: r.updated_by.as_deref(),
-            })
+            };
+            json!(record).to_string()
         };
-        let records = Value::Array(items.iter().map(json).collect()).to_string();
-        answer(&Records { records, next_page_token: next })
+        // One after the other: no second tree of all of them.
+        let records: Vec<String> = items.iter().map(json).collect();
+        held(place, answer(&Records { records: format!("[{}]", records.join(",")), next_page_token: next }))
     })
     .await
 }

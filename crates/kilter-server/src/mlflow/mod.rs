@@ -43,7 +43,7 @@ use own::Own;
 /// The release of MLflow whose API this is. Clients read it, and hold back what an older server would not understand.
 const LEVEL: &str = "3.17.2";
 /// Where spans come in, by OpenTelemetry's protocol.
-const OTLP: &str = "/v1/traces";
+pub const OTLP: &str = "/v1/traces";
 /// Where large bodies come and go: as slowly as the client's line is.
 const ARTIFACTS: &str = "2.0/mlflow-artifacts/artifacts/";
 

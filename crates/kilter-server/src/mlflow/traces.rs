@@ -7,7 +7,7 @@ use kilter_tracking::otel::{Any, AnyValue, KeyValue, Span};
 use kilter_tracking::{Error, OldTraces, Pair, Query, Result, Trace, TraceInfo, TraceState, Tracking};
 use serde::{Serialize, Serializer};
 
-use super::answer::{Answer, done, double, json, large};
+use super::answer::{Answer, done, double, held, json, large};
 use super::assessments::AssessmentJson;
 use super::input::{Fields, Input, experiment_id};
 use super::moment::{self, Span as Lasts, Time};
@@ -300,13 +300,15 @@ pub async fn get_info(State(tracking): State<Tracking>, Path(id): Path<String>) 
 }
 
 pub async fn get(State(tracking): State<Tracking>, input: Input) -> Answer {
-    let trace = tracking.trace(input.fields().need_text("trace_id")?).await?;
-    large(move || json(&One { trace: (&trace).into() })).await
+    let place = tracking.place().await?;
+    let trace = tracking.trace(input.fields().need_text("trace_id")?, &place).await?;
+    large(move || held(place, json(&One { trace: (&trace).into() }))).await
 }
 
 pub async fn batch_get(State(tracking): State<Tracking>, input: Input) -> Answer {
-    let traces = tracking.traces(&ids(&input.fields(), "trace_ids")?).await?;
-    large(move || json(&Many { traces: traces.iter().map(TraceJson::from).collect() })).await
+    let place = tracking.place().await?;
+    let traces = tracking.traces(&ids(&input.fields(), "trace_ids")?, &place).await?;
+    large(move || held(place, json(&Many { traces: traces.iter().map(TraceJson::from).collect() }))).await
 }
 
 pub async fn batch_get_infos(State(tracking): State<Tracking>, input: Input) -> Answer {

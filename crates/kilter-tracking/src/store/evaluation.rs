@@ -9,7 +9,7 @@ use sqlx::sqlite::SqliteRow;
 use super::runs::new_id;
 use super::search::{CHUNK, Sql, and_value, compare, direction, in_list, listed};
 use super::writer::Writer;
-use super::{Tracking, now};
+use super::{Place, Tracking, now};
 use crate::error::{Error, Result};
 use crate::evaluation::{EvaluationDataset, EvaluationRecord};
 use crate::grammar::{Comparison, EVALUATION_DATASETS, Kind, Op};
@@ -39,6 +39,17 @@ struct New {
     record: EvaluationRecord,
     hash: String,
     size: usize,
+}
+
+/// What a write of records came to.
+#[derive(Default)]
+struct Upserted {
+    inserted: i64,
+    updated: i64,
+    /// Why it ended before the last.
+    refused: Option<Error>,
+    /// What is left for the next write.
+    rest: Vec<New>,
 }
 
 impl Tracking {
@@ -231,13 +242,19 @@ impl Tracking {
         let portions = tokio::task::spawn_blocking(move || portions(records)).await.map_err(|e| Error::internal(&e))??;
         let (mut inserted, mut updated) = (0, 0);
         // Others write in between.
-        for records in portions {
-            let id = dataset_id.clone();
-            let (new, old, refused) = self.write(move |w| Box::pin(async move { w.upsert_records(&id, records).await })).await?;
-            if let Some(refused) = refused {
-                return Err(refused);
+        for mut records in portions {
+            loop {
+                let id = dataset_id.clone();
+                let done = self.write(move |w| Box::pin(async move { w.upsert_records(&id, records).await })).await?;
+                if let Some(refused) = done.refused {
+                    return Err(refused);
+                }
+                (inserted, updated) = (inserted + done.inserted, updated + done.updated);
+                if done.rest.is_empty() {
+                    break;
+                }
+                records = done.rest;
             }
-            (inserted, updated) = (inserted + new, updated + old);
         }
         Ok((inserted, updated))
     }
@@ -246,7 +263,13 @@ impl Tracking {
     ///
     /// # Errors
     /// When the dataset is missing.
-    pub async fn records(&self, dataset_id: &str, limit: usize, page_token: Option<&str>) -> Result<Page<EvaluationRecord>> {
+    pub async fn records(
+        &self,
+        dataset_id: &str,
+        limit: usize,
+        page_token: Option<&str>,
+        _place: &Place,
+    ) -> Result<Page<EvaluationRecord>> {
         let dataset = self.dataset_number(dataset_id).await?;
         let pages = Pages::of(&["records", dataset_id]);
         // The token says after which record to go on: records may be deleted in between.
@@ -373,8 +396,7 @@ impl Writer {
         Ok(())
     }
 
-    /// How many are new, how many were there, and why it ended before the last.
-    async fn upsert_records(&mut self, dataset_id: &str, records: Vec<New>) -> Result<(i64, i64, Option<Error>)> {
+    async fn upsert_records(&mut self, dataset_id: &str, records: Vec<New>) -> Result<Upserted> {
         let dataset = self.evaluation_dataset(dataset_id).await?;
         let sql = "SELECT schema, records FROM evaluation_datasets WHERE id = $1";
         let (schema, there): (Option<String>, i64) = sqlx::query_as(sql).bind(dataset).fetch_one(&mut self.connection).await?;
@@ -382,9 +404,12 @@ impl Writer {
             return Err(Error::invalid(format!("A dataset has at most {RECORDS} records.")));
         }
         let mut schema = Schema::read(schema.as_deref());
-        let (mut inserted, mut updated, mut user, mut refused) = (0, 0, None, None);
-        let time = now();
-        for New { record: new, hash, size } in records {
+        let mut done = Upserted::default();
+        let (mut user, mut bytes, time) = (None, 0, now());
+        let mut records = records.into_iter();
+        while bytes < WRITTEN_BYTES
+            && let Some(New { record: new, hash, size }) = records.next()
+        {
             let sql = format!("{RECORD} WHERE dataset = $1 AND input_hash = $2");
             let old = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(dataset).bind(&hash).fetch_optional(&mut self.connection).await?;
             let Some(row) = old else {
@@ -397,7 +422,8 @@ impl Writer {
                 let query = query.bind(new.outputs.as_ref().map(text)).bind(object(new.expectations)).bind(object(new.tags));
                 let query = query.bind(new.source.as_ref().map(text)).bind(time).bind(author).bind(size as i64);
                 query.execute(&mut self.connection).await?;
-                inserted += 1;
+                done.inserted += 1;
+                bytes += size;
                 continue;
             };
             let seen = new.clone();
@@ -405,7 +431,7 @@ impl Writer {
             let size = record_size(&merged);
             if size > RECORD_BYTES {
                 // Those before it are written, and counted below.
-                refused = Some(too_large());
+                done.refused = Some(too_large());
                 break;
             }
             schema.see(&seen);
@@ -415,12 +441,15 @@ impl Writer {
             let query = sqlx::query(sql).bind(&merged.id).bind(merged.outputs.as_ref().map(text)).bind(object(merged.expectations));
             let query = query.bind(object(merged.tags)).bind(time).bind(merged.updated_by).bind(size as i64);
             query.execute(&mut self.connection).await?;
-            updated += 1;
+            done.updated += 1;
+            // What was there is read, and written again, however little is new of it.
+            bytes += 2 * size;
         }
+        done.rest = records.collect();
         let sql = "UPDATE evaluation_datasets SET schema = $2, updated_by = COALESCE($3, updated_by) WHERE id = $1";
         sqlx::query(sql).bind(dataset).bind(schema.text()).bind(user).execute(&mut self.connection).await?;
-        self.count_records(dataset, dataset_id, inserted).await?;
-        Ok((inserted, updated, refused))
+        self.count_records(dataset, dataset_id, done.inserted).await?;
+        Ok(done)
     }
 
     /// Notes that a dataset has more records, or fewer, or others.

@@ -23,7 +23,7 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
 use sqlx::{Connection, QueryBuilder, Sqlite};
-use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
 use crate::artifacts::Artifacts;
@@ -38,6 +38,8 @@ const LOOKING: usize = 4;
 const READING: Duration = Duration::from_secs(20);
 /// How long a request waits for a reader.
 const ACQUIRE: Duration = Duration::from_secs(30);
+/// How long a request waits for a place among those that read much.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How often a statement's time is looked at, in instructions of the database; one may be the comparison of a long text.
 const INSTRUCTIONS: i32 = 1000;
 /// How long the end waits for what is still being read.
@@ -56,6 +58,10 @@ const MIGRATIONS: [&str; 4] = [
 /// The experiment of runs that name none; it is always there.
 const DEFAULT_EXPERIMENT: i64 = 0;
 
+/// One of the few who may have spans or records in memory at a time.
+#[derive(Debug)]
+pub struct Place(#[allow(dead_code, reason = "held, and given back when dropped")] OwnedSemaphorePermit);
+
 /// Experiments, runs and artifacts in one folder. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Tracking(Arc<Shared>);
@@ -66,7 +72,7 @@ struct Shared {
     jobs: mpsc::Sender<Job>,
     writer: std::sync::Mutex<Option<JoinHandle<()>>>,
     artifacts: Artifacts,
-    looking: Semaphore,
+    looking: Arc<Semaphore>,
     /// Keeps other processes out: what the writer has in memory must be what the file says.
     lock: File,
 }
@@ -93,7 +99,7 @@ impl Tracking {
         let readers = readers(READING).connect_with(options).await?;
         let (jobs, queue) = mpsc::channel(QUEUE);
         let writer = tokio::spawn(Writer::new(connection).run(queue));
-        let (writer, looking) = (std::sync::Mutex::new(Some(writer)), Semaphore::new(LOOKING));
+        let (writer, looking) = (std::sync::Mutex::new(Some(writer)), Arc::new(Semaphore::new(LOOKING)));
         Ok(Tracking(Arc::new(Shared { readers, jobs, writer, artifacts, looking, lock })))
     }
 
@@ -120,12 +126,15 @@ impl Tracking {
         &self.0.readers
     }
 
-    /// Waits for a place among those that have spans in memory.
-    async fn place_to_look(&self) -> Result<SemaphorePermit<'_>> {
-        let place = tokio::time::timeout(ACQUIRE, self.0.looking.acquire()).await;
+    /// Waits for a place among those that have spans or records in memory. It is held until the answer is written.
+    ///
+    /// # Errors
+    /// When none gets free for some seconds.
+    pub async fn place(&self) -> Result<Place> {
+        let place = tokio::time::timeout(PATIENCE, Arc::clone(&self.0.looking).acquire_owned()).await;
         let busy =
             || Error::new(ErrorCode::TemporarilyUnavailable, "too many searches and readings of traces at once; send again in a moment");
-        place.ok().and_then(std::result::Result::ok).ok_or_else(busy)
+        place.ok().and_then(std::result::Result::ok).map(Place).ok_or_else(busy)
     }
 
     /// Rows of a statement that hardly comes again: it takes no place among those that are kept prepared.

@@ -4,18 +4,18 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use regex::{Regex, RegexBuilder};
+use regex::RegexBuilder;
 
-use super::Tracking;
 use super::search::{CHUNK, Sql, and_value, compare, direction, in_list, listed};
 use super::writer::Writer;
+use super::{Place, Tracking, settled};
 use crate::error::{Error, ErrorCode, Result};
-use crate::grammar::{self, Comparison, Kind, Op, Order, TRACES, Value};
+use crate::grammar::{self, Comparison, Expression, Kind, Op, Order, TRACES, Value};
 use crate::limits;
 use crate::model::{Page, Pair, Query};
 use crate::otel::{AnyValue, Sent, Span};
 use crate::page::Pages;
-use crate::trace::{self, Assessment, AssessmentKind, Logged, Node, Ready, ReadySpan, Trace, TraceInfo, TraceState, key, plain, searched};
+use crate::trace::{self, Assessment, AssessmentKind, Logged, Node, Ready, ReadySpan, Trace, TraceInfo, TraceState, key, plain};
 
 /// Spans and bytes of spans that are sent to one trace at most.
 const SPANS: i64 = 100_000;
@@ -60,7 +60,12 @@ impl Tracking {
     /// When the experiment is missing or deleted; some of the spans may be stored then.
     pub async fn log_spans(&self, experiment: i64, sent: Vec<Sent>, run: Option<String>) -> Result<Logged> {
         // Compressing takes its time: requests beside this one do not wait for it.
-        let (parts, mut logged) = blocking(move || trace::ready(sent)).await??;
+        let ready = move || {
+            let (mut parts, logged) = trace::ready(sent)?;
+            parts.iter_mut().for_each(|part| part.tags = settled(std::mem::take(&mut part.tags)));
+            Ok::<_, Error>((parts, logged))
+        };
+        let (parts, mut logged) = blocking(ready).await??;
         let run: Option<Arc<str>> = run.map(Into::into);
         let mut used = HashSet::new();
         // Others write in between.
@@ -109,7 +114,7 @@ impl Tracking {
     ///
     /// # Errors
     /// When too many are named, or they are too large together.
-    pub async fn traces(&self, trace_ids: &[String]) -> Result<Vec<Trace>> {
+    pub async fn traces(&self, trace_ids: &[String], _place: &Place) -> Result<Vec<Trace>> {
         let ids = self.trace_numbers(trace_ids).await?;
         let mut size = 0;
         for chunk in ids.chunks(CHUNK) {
@@ -119,7 +124,6 @@ impl Tracking {
         if ids.len() > 1 && size > ANSWERED {
             return Err(Error::invalid(format!("These traces have more than {ANSWERED} bytes of spans: ask for fewer at once.")));
         }
-        let _place = self.place_to_look().await?;
         let infos = self.all_infos(&ids).await?;
         let mut spans = self.spans_of(&ids).await?;
         Ok(infos.into_iter().map(|(id, info)| Trace { info, spans: spans.remove(&id).unwrap_or_default() }).collect())
@@ -129,8 +133,8 @@ impl Tracking {
     ///
     /// # Errors
     /// When it is missing.
-    pub async fn trace(&self, trace_id: &str) -> Result<Trace> {
-        self.traces(&[trace_id.to_string()]).await?.pop().ok_or_else(|| super::traces::no_trace(trace_id))
+    pub async fn trace(&self, trace_id: &str, place: &Place) -> Result<Trace> {
+        self.traces(&[trace_id.to_string()], place).await?.pop().ok_or_else(|| super::traces::no_trace(trace_id))
     }
 
     async fn spans_of(&self, ids: &[i64]) -> Result<HashMap<i64, Vec<Span>>> {
@@ -150,6 +154,7 @@ impl Tracking {
     /// # Errors
     /// When the query makes no sense, or nothing can be said in time.
     pub async fn search_traces(&self, experiments: &[i64], query: &Query) -> Result<Page<TraceInfo>> {
+        let until = Instant::now() + LOOKING;
         let filter = TRACES.filter(&query.filter)?;
         let orders = TRACES.orders(&query.order_by)?;
         if let Some(order) = orders.iter().find(|o| matches!(o.key.as_str(), "text" | "prompt" | "client_request_id")) {
@@ -177,7 +182,13 @@ impl Tracking {
             Found { traces: some.into_iter().take(query.max_results).enumerate().collect(), end }
         } else {
             let some = self.numbers(select(READ + 1)).await?;
-            self.look(&some, query.max_results, patterns, looks).await?
+            let (tracking, limit) = (self.clone(), query.max_results);
+            // A search goes on where its request is given up, and keeps its place.
+            let looking = tokio::spawn(async move {
+                let _place = tracking.place().await?;
+                tracking.look(&some, limit, patterns, looks, until).await
+            });
+            looking.await.map_err(|e| Error::internal(&e))??
         };
         // What is known of traces may be more than fits into an answer.
         let ids: Vec<i64> = found.traces.iter().map(|(_, id)| *id).collect();
@@ -188,9 +199,8 @@ impl Tracking {
     }
 
     /// Looks at candidates one after the other, until so many are found or enough was read.
-    async fn look(&self, candidates: &[i64], limit: usize, patterns: Vec<Pattern>, looks: Looks) -> Result<Found> {
-        let _place = self.place_to_look().await?;
-        let (patterns, looks, until) = (Arc::new(patterns), Arc::new(looks), Instant::now() + LOOKING);
+    async fn look(&self, candidates: &[i64], limit: usize, patterns: Vec<Pattern>, looks: Looks, until: Instant) -> Result<Found> {
+        let (patterns, looks) = (Arc::new(patterns), Arc::new(looks));
         let (mut traces, mut bytes) = (Vec::new(), 0);
         let (some, is_all) = if candidates.len() > READ { (&candidates[..READ], false) } else { (candidates, true) };
         for (chunk_at, chunk) in some.chunks(AT_ONCE).enumerate() {
@@ -337,6 +347,9 @@ impl Writer {
                 continue;
             }
             if let Err(e) = self.room_for_tags(there.as_ref().map(|t| t.id), &part.tags).await {
+                if e.code != ErrorCode::InvalidParameterValue {
+                    return Err(e);
+                }
                 part.tags.clear();
                 written.logged.refuse(0, || format!("tags of trace '{}' are left out: {}", part.trace_id, e.message));
             }
@@ -460,7 +473,7 @@ enum Part {
 }
 
 enum Test {
-    Matches(Regex),
+    Matches(Expression),
     Is(String),
     IsNot(String),
     Among(Vec<String>),
@@ -542,7 +555,7 @@ impl Looks {
 impl Test {
     fn holds(&self, text: &str) -> bool {
         match self {
-            Test::Matches(regex) => regex.is_match(searched(text)),
+            Test::Matches(regex) => regex.is_match(text),
             Test::Is(wanted) => text == wanted,
             Test::IsNot(wanted) => text != wanted,
             Test::Among(texts) => texts.iter().any(|t| t == text),
@@ -555,7 +568,7 @@ impl Test {
 struct Pattern {
     kind: Kind,
     key: String,
-    regex: Regex,
+    regex: Expression,
 }
 
 impl Pattern {
@@ -565,7 +578,7 @@ impl Pattern {
     }
 
     fn finds(&self, info: &TraceInfo) -> bool {
-        let found = |text: &str| self.regex.is_match(searched(text));
+        let found = |text: &str| self.regex.is_match(text);
         let within = |pairs: &[Pair], key: &str| pairs.iter().any(|p| p.key == key && found(&p.value));
         match (self.kind, self.key.as_str()) {
             (Kind::Tag, key) => within(&info.tags, key),
@@ -585,7 +598,7 @@ impl Pattern {
 }
 
 /// What LIKE means, as a regular expression.
-fn pattern(like: &str, in_any_case: bool) -> Result<Regex> {
+fn pattern(like: &str, in_any_case: bool) -> Result<Expression> {
     let mut text = String::from("^");
     let mut chars = like.chars().peekable();
     while let Some(c) = chars.next() {
@@ -597,7 +610,8 @@ fn pattern(like: &str, in_any_case: bool) -> Result<Regex> {
         }
     }
     text.push('$');
-    let built = RegexBuilder::new(&text).dot_matches_new_line(true).case_insensitive(in_any_case).size_limit(PATTERN).build();
+    let mut builder = RegexBuilder::new(&text);
+    let built = Expression::new(builder.dot_matches_new_line(true).case_insensitive(in_any_case), PATTERN);
     built.map_err(|_| Error::invalid("Invalid filter string: the pattern is too large"))
 }
 

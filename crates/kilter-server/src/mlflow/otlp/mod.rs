@@ -66,21 +66,28 @@ async fn take(tracking: &Tracking, request: Request) -> Result<Response, Box<Res
     let encoding = header(CONTENT_ENCODING.as_str()).unwrap_or_default().to_ascii_lowercase();
     // The place goes along: the work goes on where the request is given up.
     let work = move || (decoded(body, &encoding, is_json), place);
-    let (sent, _place) = tokio::task::spawn_blocking(work).await.map_err(|e| {
-        tracing::error!(error = %e, "spans could not be read");
-        told(Error::new(ErrorCode::InternalError, "the request failed inside kilter; its log says why"))
-    })?;
+    let (sent, place) = tokio::task::spawn_blocking(work).await.map_err(failed)?;
     let sent = sent?;
     if sent.iter().all(|sent| sent.spans.is_empty()) {
         return Ok(taken(is_json, Logged::default()));
     }
-    let logged = tracking.log_spans(experiment, sent, header(RUN).map(str::to_string)).await.map_err(told)?;
+    let (tracking, run) = (tracking.clone(), header(RUN).map(str::to_string));
+    let storing = tokio::spawn(async move {
+        let _place = place;
+        tracking.log_spans(experiment, sent, run).await
+    });
+    let logged = storing.await.map_err(failed)?.map_err(told)?;
     match &logged.why {
         // Nothing is stored: what a span lacks is said in this protocol's shape, all else in MLflow's.
         Some(why) if logged.stored == 0 && why.starts_with("a span") => Err(refuse(StatusCode::UNPROCESSABLE_ENTITY, json!(why))),
         Some(why) if logged.stored == 0 => Err(told(Error::invalid(why))),
         _ => Ok(taken(is_json, logged)),
     }
+}
+
+fn failed(error: tokio::task::JoinError) -> Box<Response> {
+    tracing::error!(%error, "spans could not be taken");
+    told(Error::new(ErrorCode::InternalError, "the request failed inside kilter; its log says why"))
 }
 
 async fn place(places: &Semaphore, patience: Duration) -> Result<SemaphorePermit<'_>, Error> {
