@@ -50,6 +50,7 @@ key = "account"
 shards = 12
 partitioner = "crc32"
 snapshots = "3s"
+standby = {standby}
 [lake]
 url = "lake"
 every = "1s"
@@ -282,12 +283,12 @@ def lose_everything(options, workers: list[Worker], cluster: Cluster, delivery: 
     return sum(shortened)
 
 
-def round_(options, seed: int, delivery: str, protocol: str, named: bool, folder: pathlib.Path) -> str:
+def round_(options, seed: int, delivery: str, protocol: str, named: bool, standby: bool, folder: pathlib.Path) -> str:
     rng = random.Random(seed)
     cluster = Cluster(folder / "kafka", options.cache, 3, BROKERS)
     project = folder / "project"
     project.mkdir(parents=True)
-    text = PROJECT.format(brokers=cluster.addresses, delivery=delivery, properties=PROTOCOLS[protocol])
+    text = PROJECT.format(brokers=cluster.addresses, delivery=delivery, properties=PROTOCOLS[protocol], standby=json.dumps(standby))
     (project / "kilter.toml").write_text(text + BROUGHT)
     workers = [Worker(options.program, project, f"worker-{n}", named) for n in range(WORKERS)]
     try:
@@ -321,7 +322,7 @@ def main():
     options = argparse.ArgumentParser()
     options.add_argument("program")
     options.add_argument("--cache", type=pathlib.Path, required=True)
-    options.add_argument("--rounds", type=int, default=2, help="half of them transactional, half of them by the newer protocol of groups, a third with names")
+    options.add_argument("--rounds", type=int, default=2, help="half of them transactional, half of them by the newer protocol of groups, a third with names, some with copies of shards")
     options.add_argument("--seed", type=int, default=None)
     options.add_argument("--events", type=int, default=60_000)
     options.add_argument("--pace", type=float, default=4_000, help="transactions a second")
@@ -334,14 +335,15 @@ def main():
         delivery = ["transactional", "idempotent"][number % 2]
         protocol = ["classic", "consumer"][(number + number // 2) % 2]
         named = number % 3 == 1
+        standby = number % 5 in (1, 2, 4)
         folder = pathlib.Path(tempfile.mkdtemp(prefix="kilter-workers-"))
         began = time.monotonic()
         try:
-            story = round_(options, seed, delivery, protocol, named, folder)
+            story = round_(options, seed, delivery, protocol, named, standby, folder)
         finally:
             if not options.keep:
                 shutil.rmtree(folder, ignore_errors=True)
-        print(f"workers, round {number + 1}, --seed {seed}, {delivery}, {protocol} protocol{', named' if named else ''}: {options.events} transactions by {WORKERS} workers, every one once, "
+        print(f"workers, round {number + 1}, --seed {seed}, {delivery}, {protocol} protocol{', named' if named else ''}{', standby' if standby else ''}: {options.events} transactions by {WORKERS} workers, every one once, "
               f"every decision as one thread makes it; {time.monotonic() - began:.0f} s: {story}", flush=True)
 
 

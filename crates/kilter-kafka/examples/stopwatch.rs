@@ -26,6 +26,8 @@ use rdkafka::{Offset, TopicPartitionList};
 const ACCOUNTS: u64 = 100_000;
 /// Milliseconds for which transactions at a fixed rate are gathered, as a producer that is a service of its own would do; they count in every latency.
 const LINGER: u64 = 5;
+/// Seconds at the rate before anything is measured.
+const WARM_UP: u64 = 5;
 /// Nothing comes any more.
 const SILENCE: Duration = Duration::from_secs(20);
 
@@ -47,10 +49,11 @@ fn now() -> i64 {
 }
 
 /// `linger`: for how many milliseconds records are gathered. Without any, each of them is a request, which keeps a broker busier than what is measured.
+/// Five requests are on their way at most, as with Kafka's own client: more of them would wait at a broker that is behind as they are, rather than gather.
 fn producer(brokers: &str, linger: u64) -> Outcome<BaseProducer> {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", brokers).set("linger.ms", linger.to_string()).set("queue.buffering.max.messages", "1000000");
-    Ok(config.set("compression.type", "none").create()?)
+    Ok(config.set("compression.type", "none").set("max.in.flight.requests.per.connection", "5").create()?)
 }
 
 /// A transaction: account and amount follow from its number.
@@ -136,11 +139,11 @@ fn due(message: &impl Message) -> Option<i64> {
 
 fn latency(brokers: &str, input: &str, output: &str, rate: u64, seconds: f64) -> Outcome<()> {
     let consumer = consumer(brokers, output, Offset::End)?;
-    // The first second is for the consumer to find its place.
-    let warm_up = rate;
+    // For the consumer to find its place, and for the broker to have its code compiled.
+    let warm_up = rate * WARM_UP;
     let count = (rate as f64 * seconds) as u64 + warm_up;
     let begin = now() + 1_000_000;
-    let measured_from = begin + 1_000_000;
+    let measured_from = begin + WARM_UP as i64 * 1_000_000;
     let sent = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&sent);
     let (brokers, input) = (brokers.to_owned(), input.to_owned());

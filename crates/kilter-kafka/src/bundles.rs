@@ -154,7 +154,7 @@ impl Journal<'_> {
     }
 }
 
-/// Makes the shard's folder of the newest bundle that can be used, where there is one.
+/// Makes the shard's folder of the newest bundle that can be used and is `wanted`, where there is one.
 ///
 /// # Errors
 /// A folder that cannot be written, brokers that do not answer.
@@ -162,12 +162,14 @@ pub fn make_folder(
     bundles: &Bundles,
     project: &Project,
     reading: &Reading,
+    wanted: impl Fn(&Manifest) -> bool,
     runtime: &Handle,
     stopping: &AtomicBool,
 ) -> anyhow::Result<bool> {
-    for manifest in bundles.list()? {
+    for manifest in bundles.list()?.into_iter().filter(wanted) {
         let contents = match fetch(bundles, &manifest, reading, stopping) {
             Ok(contents) => contents,
+            Err(e) if stopping.load(Ordering::Acquire) => return Err(e),
             Err(e) => {
                 tracing::warn!(shard = reading.shard, offset = manifest.offset, error = %format!("{e:#}"), "a bundle is passed over");
                 continue;
@@ -192,7 +194,7 @@ fn fetch(bundles: &Bundles, manifest: &Manifest, reading: &Reading, stopping: &A
     let last = manifest.offset - 1;
     let record = reading.record(position, last, stopping)?;
     ensure!(record.is_some_and(|record| manifest.follows(&record)), "record {last} of the journal is not the one that the bundle follows");
-    bundles.fetch(manifest)
+    bundles.fetch(manifest, stopping)
 }
 
 #[cfg(test)]

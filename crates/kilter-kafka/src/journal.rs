@@ -37,6 +37,7 @@ use crate::bundles::{self, Marks};
 use crate::client::{self, Backoff, Logged, PATIENCE, Settings};
 use crate::control;
 use crate::outgoing::Producer;
+use crate::standby;
 
 const RECORDS: u8 = 0;
 const CATALOG: u8 = 1;
@@ -94,22 +95,26 @@ pub fn take_over(settings: &Settings, project: &Project, shard: &Shard, runtime:
     producer.library().init_transactions(PATIENCE).context("the journal could not be taken over")?;
     std::fs::create_dir_all(&shard.data).with_context(|| format!("cannot make the data folder {}", shard.data.display()))?;
     prepare_dir(&shard.data)?;
-    let reading = Reading::new(settings, &topic, shard.number)?;
+    let reading = Reader::new(settings, &shard.number.to_string())?.of(shard.number)?;
     let mut folder = Folder::open(project, shard)?;
-    if folder.is_empty() || folder.agreed.position < reading.low {
-        let reaches = folder.agreed.position >= reading.low;
+    standby::own(&shard.data)?;
+    if !folder.serves(&reading) {
+        let reaches = folder.is_reached(&reading);
         drop(folder);
-        let made = Bundles::of(project)
-            .and_then(|bundles| bundles.map_or(Ok(false), |bundles| bundles::make_folder(&bundles, project, &reading, runtime, stopping)));
+        let made = Bundles::of(project).and_then(|bundles| {
+            bundles.map_or(Ok(false), |bundles| bundles::make_folder(&bundles, project, &reading, |_| true, runtime, stopping))
+        });
         match made {
             Err(e) if reaches => tracing::warn!(shard = shard.number, error = %format!("{e:#}"), "no bundle: the whole journal is read"),
             made => made.map(|_| ())?,
         }
         folder = Folder::open(project, shard)?;
     }
-    folder.catch_up(&reading, stopping)?;
+    folder.catch_up(&reading, &Reach { stopping, grows: false })?;
+    // Behind the last record lie the marks of transactions, of which none is open any more.
+    folder.agreed.position = folder.agreed.position.max(reading.high);
+    folder.note()?;
     let agreed = folder.agreed;
-    note(&shard.data, agreed)?;
     let marks = Arc::new(Marks::default());
     marks.add(agreed);
     Ok(Owned {
@@ -125,9 +130,15 @@ pub fn take_over(settings: &Settings, project: &Project, shard: &Shard, runtime:
     })
 }
 
+/// Reads journals, one at a time.
+pub struct Reader {
+    consumer: Arc<BaseConsumer<Logged>>,
+    topic: String,
+}
+
 /// A shard's journal, to be read.
 pub struct Reading {
-    consumer: BaseConsumer<Logged>,
+    consumer: Arc<BaseConsumer<Logged>>,
     topic: String,
     pub shard: u32,
     /// Where it begins and ends.
@@ -135,43 +146,78 @@ pub struct Reading {
     pub high: u64,
 }
 
-impl Reading {
-    fn new(settings: &Settings, topic: &str, shard: u32) -> anyhow::Result<Reading> {
-        let mut config = settings.config(&format!("journal-{shard}"));
+impl Reader {
+    pub fn new(settings: &Settings, purpose: &str) -> anyhow::Result<Reader> {
+        let topic = topic(settings);
+        let mut config = settings.config(&format!("journal-{purpose}"));
         config
             .set("group.id", format!("{topic}.reader"))
             .set("enable.auto.commit", "false")
             .set("isolation.level", "read_committed")
             .set("auto.offset.reset", "error")
-            .set("enable.partition.eof", "true");
-        let consumer: BaseConsumer<Logged> = config.create_with_context(Logged).map_err(client::refused)?;
-        let ends = consumer.fetch_watermarks(topic, shard as i32, PATIENCE);
-        let (low, high) = ends.with_context(|| format!("no broker tells where the journal of shard {shard} ends"))?;
-        Ok(Reading { consumer, topic: topic.to_owned(), shard, low: low as u64, high: high as u64 })
+            .set("enable.partition.eof", "true")
+            // The end of a journal is told once a broker has nothing for so long.
+            .set("fetch.wait.max.ms", "50");
+        Ok(Reader { consumer: Arc::new(config.create_with_context(Logged).map_err(client::refused)?), topic })
     }
 
-    /// Reads on from a position, until `each` says `false` or to the end. Gives the position behind what was read.
-    fn read(&self, from: u64, stopping: &AtomicBool, mut each: impl FnMut(&[u8]) -> anyhow::Result<bool>) -> anyhow::Result<u64> {
+    /// The journal of a shard, as long as it is now.
+    pub fn of(&self, shard: u32) -> anyhow::Result<Reading> {
+        let ends = self.consumer.fetch_watermarks(&self.topic, shard as i32, PATIENCE);
+        let (low, high) = ends.with_context(|| format!("no broker tells where the journal of shard {shard} ends"))?;
+        Ok(Reading { consumer: Arc::clone(&self.consumer), topic: self.topic.clone(), shard, low: low as u64, high: high as u64 })
+    }
+}
+
+/// How far a journal is read.
+pub struct Reach<'a> {
+    pub stopping: &'a AtomicBool,
+    /// Another worker appends to it meanwhile: it is read to where it ended when that was asked, for some seconds at most, and a stop leaves it at what was read. Else to its
+    /// end, and a stop is an error.
+    pub grows: bool,
+}
+
+impl Reading {
+    /// Reads on from a position, until `each` says `false` or as far as `reach` goes. Gives the position behind what was read, and whether that was all.
+    fn read(&self, from: u64, reach: &Reach<'_>, each: impl FnMut(&[u8]) -> anyhow::Result<bool>) -> anyhow::Result<(u64, bool)> {
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(&self.topic, self.shard as i32, Offset::Offset(from as i64))?;
         self.consumer.assign(&list)?;
-        let mut reached = from;
+        let reached = self.read_assigned(from, reach, each);
+        self.consumer.unassign()?;
+        reached
+    }
+
+    fn read_assigned(
+        &self,
+        from: u64,
+        reach: &Reach<'_>,
+        mut each: impl FnMut(&[u8]) -> anyhow::Result<bool>,
+    ) -> anyhow::Result<(u64, bool)> {
+        let (mut reached, began) = (from, Instant::now());
         loop {
-            if stopping.load(Ordering::Acquire) {
+            if reach.stopping.load(Ordering::Acquire) {
+                if reach.grows {
+                    return Ok((reached, false));
+                }
                 bail!("told to stop");
+            }
+            if reach.grows && began.elapsed() > PATIENCE {
+                return Ok((reached, false));
             }
             match self.consumer.poll(Backoff::STEP) {
                 None => {}
+                Some(Ok(message)) if message.partition() != self.shard as i32 => {}
                 Some(Ok(message)) => {
                     let goes_on = each(message.payload().unwrap_or_default())
                         .with_context(|| format!("journal of shard {}, position {}", self.shard, message.offset()))?;
                     reached = message.offset() as u64 + 1;
-                    if !goes_on {
-                        return Ok(reached);
+                    if !goes_on || reach.grows && reached >= self.high {
+                        return Ok((reached, true));
                     }
                 }
-                // Behind the last record lie the marks of transactions.
-                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(reached.max(self.high)),
+                Some(Err(KafkaError::PartitionEOF(partition))) if partition == self.shard as i32 => return Ok((reached, true)),
+                Some(Err(KafkaError::PartitionEOF(_))) => {}
                 Some(Err(e)) if client::passes(&e) => {}
                 Some(Err(e)) => return Err(anyhow::Error::new(e).context("the journal cannot be read")),
             }
@@ -181,7 +227,7 @@ impl Reading {
     /// One record of the event log, which lies at or behind a position; none: it does not.
     pub fn record(&self, from: u64, offset: u64, stopping: &AtomicBool) -> anyhow::Result<Option<Vec<u8>>> {
         let mut found = None;
-        self.read(from, stopping, |message| {
+        self.read(from, &Reach { stopping, grows: false }, |message| {
             let Some(rest) = message.strip_prefix(&[RECORDS]) else { return Ok(true) };
             let (first, records) = unframed(rest)?;
             if let Some(at) = offset.checked_sub(first) {
@@ -194,8 +240,8 @@ impl Reading {
     }
 }
 
-/// The logs of a folder that nobody runs yet.
-struct Folder {
+/// The logs of a folder that nobody runs.
+pub struct Folder {
     dir: PathBuf,
     events: Log,
     dead_letters: Log,
@@ -205,7 +251,7 @@ struct Folder {
 }
 
 impl Folder {
-    fn open(project: &Project, shard: &Shard) -> anyhow::Result<Folder> {
+    pub fn open(project: &Project, shard: &Shard) -> anyhow::Result<Folder> {
         let dir = shard.data.clone();
         let first_offset = shard.first_offset();
         let open = |name: &str, first_offset| {
@@ -228,12 +274,35 @@ impl Folder {
     }
 
     /// Whether no record has ever come here.
-    fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.agreed.position == 0 && self.events.next_offset() == self.events.start_offset()
     }
 
-    /// Reads the journal from where it was known to agree up to its end.
-    fn catch_up(&mut self, reading: &Reading, stopping: &AtomicBool) -> anyhow::Result<()> {
+    /// Whether the journal goes on where it ends.
+    pub fn serves(&self, reading: &Reading) -> bool {
+        !self.is_empty() && self.is_reached(reading)
+    }
+
+    /// Whether the journal still has what follows.
+    pub fn is_reached(&self, reading: &Reading) -> bool {
+        self.agreed.position >= reading.low
+    }
+
+    /// Up to which offset its event log is what the journal says.
+    pub fn next_offset(&self) -> u64 {
+        self.agreed.events
+    }
+
+    /// Writes down how far it agrees with the journal.
+    pub fn note(&self) -> anyhow::Result<()> {
+        // Not to be believed after a power failure unless the records are there as well.
+        self.events.sync()?;
+        self.dead_letters.sync()?;
+        note(&self.dir, self.agreed)
+    }
+
+    /// Reads the journal from where it was known to agree as far as `reach` goes; says whether that was all.
+    pub fn catch_up(&mut self, reading: &Reading, reach: &Reach<'_>) -> anyhow::Result<bool> {
         let from = self.agreed.position;
         if reading.low > from {
             bail!(
@@ -244,11 +313,9 @@ impl Folder {
                 reading.topic
             );
         }
-        let reached = reading.read(from, stopping, |message| self.take(message).map(|()| true))?;
-        self.events.sync()?;
-        self.dead_letters.sync()?;
+        let (reached, is_all) = reading.read(from, reach, |message| self.take(message).map(|()| true))?;
         self.agreed.position = reached;
-        Ok(())
+        Ok(is_all)
     }
 
     fn take(&mut self, message: &[u8]) -> anyhow::Result<()> {

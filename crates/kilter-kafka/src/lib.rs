@@ -19,6 +19,7 @@ mod reader;
 mod repartition;
 mod sink;
 mod source;
+mod standby;
 mod worker;
 
 use std::sync::Arc;

@@ -6,13 +6,14 @@
 //! the fencing of those who do not know yet that they have been replaced are Kafka's.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use kilter_core::Span;
 use kilter_runtime::lake::Filling;
 use kilter_runtime::project::{Delivery, Project, Shard};
 use kilter_runtime::shards::Shards;
@@ -32,6 +33,7 @@ use crate::formats;
 use crate::journal::{self, Ended, Owned};
 use crate::repartition::{self, Bringing};
 use crate::source::Consumer;
+use crate::standby::{Copies, Keeping};
 use crate::{DecisionJson, Running};
 
 /// How a worker is started.
@@ -60,6 +62,7 @@ struct Shared {
     decision_json: DecisionJson,
     consumer: Consumer,
     running: Mutex<BTreeMap<u32, Share>>,
+    copies: Copies,
 }
 
 /// The thread of a shard.
@@ -74,6 +77,11 @@ struct Ownership {
     shard: u32,
     worker: String,
     address: String,
+}
+
+/// The folder of a shard, among a worker's.
+pub fn folder_of(data: &Path, shard: u32) -> PathBuf {
+    data.join(format!("shard-{shard:05}"))
 }
 
 fn shards_topic(settings: &Settings) -> String {
@@ -121,9 +129,10 @@ impl Worker {
         let registry = formats::registry(&project)?;
         let bringing = repartition::sources(&project).map(|source| Bringing::new(&settings, &project, source, registry.as_ref(), &name));
         let bringing = bringing.collect::<anyhow::Result<Vec<_>>>()?;
+        let (copies, standby) = (Copies::new(workers.shards), workers.snapshots.filter(|_| workers.standby));
         let shards = Arc::new(Shards::new(Arc::new(project), workers, name));
         let (consumer, orders) = Consumer::shared(&settings)?;
-        let shared = Arc::new(Shared { shards, settings, options, runtime, decision_json, consumer, running: Mutex::default() });
+        let shared = Arc::new(Shared { shards, settings, options, runtime, decision_json, consumer, running: Mutex::default(), copies });
         let stopping = Arc::new(AtomicBool::new(false));
         let member = shared.member()?;
         let listener = shared.listener()?;
@@ -131,6 +140,9 @@ impl Worker {
         worker.spawn("owners", move |shared, stopping| shared.listen(&listener, stopping))?;
         worker.spawn("kafka", move |shared, stopping| shared.consumer.hand_out(&orders, stopping))?;
         worker.spawn("member", move |shared, stopping| shared.be_member(member, stopping))?;
+        if let Some(bundles) = standby {
+            worker.spawn("standby", move |shared, stopping| shared.keep_copies(bundles, stopping))?;
+        }
         for bringing in bringing {
             worker.spawn("repartition", move |shared, stopping| bringing.run(&shared.runtime, stopping))?;
         }
@@ -151,6 +163,7 @@ impl Worker {
     /// Leaves the group; every shard is ended in order. Waits for it.
     pub fn stop(&mut self) {
         self.stopping.store(true, Ordering::Release);
+        self.shared.copies.leave();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a thread of the worker panicked");
@@ -277,6 +290,11 @@ impl Shared {
         }
     }
 
+    fn keep_copies(&self, bundles: Span, stopping: &AtomicBool) {
+        let Shared { shards, settings, options, runtime, .. } = self;
+        self.copies.keep(&Keeping { settings, shards, data: &options.data, runtime, bundles }, stopping);
+    }
+
     fn begin(self: &Arc<Self>, shards: &[u32]) {
         for &shard in shards {
             let stopping = Arc::new(AtomicBool::new(false));
@@ -311,6 +329,8 @@ impl Shared {
     /// Has a shard until told to stop, and takes it up again whatever goes wrong.
     fn keep(&self, shard: u32, stopping: &AtomicBool) {
         let mut backoff = Backoff::new();
+        self.copies.take(shard, stopping);
+        self.shards.set_copy(shard, None);
         while !stopping.load(Ordering::Acquire) {
             let began = std::time::Instant::now();
             let outcome = self.hold(shard, stopping);
@@ -325,6 +345,7 @@ impl Shared {
                 backoff.wait(stopping);
             }
         }
+        self.copies.give_back(shard);
     }
 
     /// How far apart the transactions of one shard's journal are begun, while there is little in each. A broker works for each of them about as long as for a thousand
@@ -337,7 +358,7 @@ impl Shared {
 
     /// Takes a shard over and runs it until told to stop, or until it is lost.
     fn hold(&self, number: u32, stopping: &AtomicBool) -> anyhow::Result<()> {
-        let shard = Shard { number, data: self.options.data.join(format!("shard-{number:05}")) };
+        let shard = Shard { number, data: folder_of(&self.options.data, number) };
         let project = Project { shard: Some(shard.clone()), ..Project::clone(&self.shards.project) };
         let owned = journal::take_over(&self.settings, &project, &shard, &self.runtime, stopping)?;
         let service = self.runtime.block_on(Service::start(project, self.options.start.clone()))?;

@@ -18,11 +18,15 @@ use shop::{DEFINITIONS, SCORED, SHARDS, Shop, check, here, import_stump, stop, t
 
 /// Bundles as often as there are snapshots, and payments with ids.
 fn bundled(more: &str) -> Shop {
+    Shop::of(&bundled_definitions(more))
+}
+
+fn bundled_definitions(more: &str) -> String {
     let lake = "[lake]\nurl = \"lake\"\nevery = \"1s\"\nrecords = 50\n";
     let definitions = DEFINITIONS
         .replace("shards = 3", "shards = 3\nsnapshots = \"1s\"")
         .replace("card = \"int64\"", "card = \"int64\"\nref = \"string\"");
-    Shop::of(&(definitions.replace("topic = \"payments\"", "topic = \"payments\"\nid = \"ref\"") + lake + more))
+    definitions.replace("topic = \"payments\"", "topic = \"payments\"\nid = \"ref\"") + lake + more
 }
 
 /// Where the newest bundle of each shard stands; 0: there is none.
@@ -146,6 +150,66 @@ async fn a_worker_without_a_folder_goes_on_from_a_bundle_as_one_that_has_read_ev
     assert_eq!(letters(&third), ["wrong_partition"]);
     assert_eq!(shop.read("dead").len(), 1);
     stop(third).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_worker_that_kept_copies_takes_over_from_them() {
+    let mut shop = Shop::of(&bundled_definitions("").replace("snapshots = \"1s\"", "snapshots = \"1s\"\nstandby = true"));
+    let first = shop.worker("first").await;
+    pay_for_bundles(&mut shop, &first).await;
+    let second = shop.worker("second").await;
+    until("the shards to be shared", || {
+        let (first, second) = (here(&first).len(), here(&second).len());
+        first > 0 && second > 0 && first + second == SHARDS as usize
+    })
+    .await;
+    let pairs = [(&first, &second), (&second, &first)];
+    let copy = |worker: &Worker, shard: u32| worker.shards().copies()[shard as usize];
+    let ends = |worker: &Worker| -> BTreeMap<u32, u64> {
+        here(worker).into_iter().map(|(shard, service)| (shard, service.data.events.next_offset())).collect()
+    };
+    // Copies come up to journals that do not stand still.
+    let wanted = pairs.map(|(owner, _)| ends(owner));
+    let began = Instant::now();
+    let reached = |(owned, (_, other)): (&BTreeMap<u32, u64>, (&Worker, &Worker))| {
+        owned.iter().all(|(shard, end)| copy(other, *shard).is_some_and(|next| next >= *end))
+    };
+    while !wanted.iter().zip(pairs).all(reached) {
+        shop.pay(20);
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        assert!(began.elapsed() < Duration::from_secs(90), "waited for copies");
+    }
+    check(&shop, &[&first, &second]).await;
+    for (owner, other) in pairs {
+        until("copies", || ends(owner).iter().all(|(shard, end)| copy(other, *shard) == Some(*end))).await;
+        assert!(here(owner).keys().all(|shard| copy(owner, *shard).is_none()));
+    }
+    let made: BTreeMap<u64, Decision> = decisions(&first).into_iter().chain(decisions(&second)).collect();
+    // A worker without copies would read the journal from its start now.
+    std::fs::remove_dir_all(shop.dir.path().join("lake/_kilter/snapshots")).unwrap();
+    let moved: Vec<u32> = here(&first).into_keys().collect();
+    stop(first).await;
+    shop.pay(30);
+    check(&shop, &[&second]).await;
+    let starts = starts(&second);
+    assert_eq!(second.shards().copies(), [None; SHARDS as usize]);
+    let known = decisions(&second);
+    for shard in moved {
+        let of_shard = first_offset(shard)..first_offset(shard + 1);
+        assert!(starts[&shard] > of_shard.start, "{starts:?}");
+        let both: Vec<u64> = known.range(of_shard).map(|(offset, _)| *offset).filter(|offset| made.contains_key(offset)).collect();
+        assert!(!both.is_empty() && both.iter().all(|offset| made[offset] == known[offset]), "shard {shard}");
+    }
+    // The first one comes back to folders of its own: they are read on, and keep the decisions that were made in them.
+    let again = shop.worker("first").await;
+    until("the shards to be shared", || here(&again).len() + here(&second).len() == SHARDS as usize && !here(&again).is_empty()).await;
+    shop.pay(30);
+    check(&shop, &[&again, &second]).await;
+    stop(second).await;
+    until("the shards", || here(&again).len() == SHARDS as usize).await;
+    let back = decisions(&again);
+    assert!(made.iter().all(|(offset, decision)| back.get(offset) == Some(decision)), "decisions are gone");
+    stop(again).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use kilter_core::Value;
+use kilter_core::{Offset, Value};
 
 use crate::project::{Project, WorkersDef};
 use crate::service::Service;
@@ -34,6 +34,8 @@ struct Known {
     here: Option<Arc<Service>>,
     /// Who said last that it has the shard, and its address.
     said: Option<(String, String)>,
+    /// Next offset of the copy that is kept here meanwhile.
+    copy: Option<Offset>,
 }
 
 impl Shards {
@@ -74,6 +76,17 @@ impl Shards {
     /// A shard has come here, or has left.
     pub fn set(&self, shard: u32, here: Option<Arc<Service>>) {
         self.change(shard, |known| known.here = here);
+    }
+
+    /// The copy of a shard that is elsewhere has come to an offset; none: it is no copy any more.
+    pub fn set_copy(&self, shard: u32, next: Option<Offset>) {
+        self.change(shard, |known| known.copy = next);
+    }
+
+    /// For each shard the next offset of the copy that is kept here, if there is one.
+    pub fn copies(&self) -> Vec<Option<Offset>> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.iter().map(|known| known.copy).collect()
     }
 
     /// A worker, this one or another, has said that it has a shard.

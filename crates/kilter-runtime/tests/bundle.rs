@@ -142,7 +142,7 @@ fn hand_over(service: &Arc<Service>, dir: &Path, runtime: &Handle) -> Manifest {
     assert_eq!(found, [made]);
     let manifest = found.into_iter().next().unwrap();
     assert!(manifest.follows(&data.history.record(manifest.offset - 1).unwrap().unwrap()));
-    unpack(&at(dir, "b"), &manifest, &bundles.fetch(&manifest).unwrap(), ("note", b"here"), runtime).unwrap();
+    unpack(&at(dir, "b"), &manifest, &bundles.fetch(&manifest, &AtomicBool::new(false)).unwrap(), ("note", b"here"), runtime).unwrap();
     assert_eq!(std::fs::read(dir.join("b/note")).unwrap(), b"here");
     let (log, _) = Log::open(dir.join("b/events"), LogOptions::default()).unwrap();
     assert_eq!((log.start_offset(), log.next_offset()), (manifest.offset, manifest.offset));

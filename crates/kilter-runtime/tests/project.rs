@@ -1297,6 +1297,8 @@ fn what_workers_share_belongs_to_one_key() {
         ),
         (("[project]", "[lake]\nurl = \"lake\"\nformat = \"delta\"\n[project]"), "misplaced", "a Delta table has one writer"),
         (("shards = 12", "shards = 12\nsnapshots = \"1h\""), "missing", "snapshots of shards lie in the lake"),
+        (("shards = 12", "shards = 12\nstandby = true"), "misplaced", "a copy of a shard is made of its snapshots"),
+        (("shards = 12", "shards = 12\nstandby = 1"), "wrong_type", "`standby`"),
         (("shards = 12", "shards = 12\nsnapshots = \"0s\""), "out_of_range", "`snapshots` of [workers] must be longer than zero"),
         (
             ("shards = 12", "shards = 12\nsnapshots = \"1h\"\n[lake]\nurl = \"lake\"\n[state]\nmemory = \"64MiB\""),

@@ -164,10 +164,13 @@ fn any_worker_answers_for_any_entity() {
             assert_eq!(read["features"]["n"], json!(0), "the other shard knows nothing of it");
         }
     }
+    pair.workers[1].shards.set_copy(0, Some(7));
     let (status, listed) = pair.json(1, "/v1/shards", None);
     assert_eq!(status, 200);
     let at = |shard: usize| (listed["shards"][shard]["worker"].clone(), listed["shards"][shard]["here"].clone());
     assert_eq!((at(0), at(1)), ((json!("first"), json!(false)), (json!("second"), json!(true))));
+    let copy = |shard: usize| listed["shards"][shard]["standby_offset"].clone();
+    assert_eq!((copy(0), copy(1)), (json!(7), json!(null)));
     let (_, metrics) = pair.ask(0, "/metrics", None);
     assert!(metrics.contains("kilter_events_total{shard=\"0\"} 2"), "{metrics}");
     let (_, metrics) = pair.ask(0, "/v1/shards/1/metrics", None);

@@ -135,12 +135,13 @@ impl Bundles {
     /// The files of a bundle, checked.
     ///
     /// # Errors
-    /// Parts that are missing or damaged, storage that does not answer.
-    pub fn fetch(&self, manifest: &Manifest) -> anyhow::Result<Contents> {
+    /// Parts that are missing or damaged, storage that does not answer, a stop.
+    pub fn fetch(&self, manifest: &Manifest, stopping: &AtomicBool) -> anyhow::Result<Contents> {
         let mut files = BTreeMap::new();
         for (name, parts) in &manifest.files {
             let mut file = Vec::with_capacity(parts.iter().map(|part| part.bytes as usize).sum());
             for part in parts {
+                go_on(stopping)?;
                 let bytes = self.storage.read(&self.at(&part.path))?.with_context(|| format!("{} is missing", part.path))?;
                 ensure!(hash(&bytes) == part.hash, "{} is damaged", part.path);
                 file.extend_from_slice(&bytes);

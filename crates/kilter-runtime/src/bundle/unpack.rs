@@ -25,9 +25,33 @@ pub fn unpack(project: &Project, manifest: &Manifest, contents: &Contents, also:
     let (making, old) = (folder.with_extension("new"), folder.with_extension("old"));
     clear(&making)?;
     clear(&old)?;
-    prepare_dir(&making)?;
-    fill(project, manifest, contents, &making)?;
-    let making_of = Project { shard: Some(Shard { number: shard.number, data: making.clone() }), ..project.clone() };
+    if let Err(e) = prepare(project, shard.number, manifest, contents, also, &making, runtime) {
+        // What is half made would only take room.
+        let _ = clear(&making);
+        return Err(e);
+    }
+    if folder.exists() {
+        fs::rename(folder, &old).with_context(|| format!("cannot put {} away", folder.display()))?;
+    }
+    fs::rename(&making, folder).with_context(|| format!("cannot make the data folder {}", folder.display()))?;
+    let above = folder.parent().unwrap_or(Path::new("."));
+    File::open(above)?.sync_all()?;
+    clear(&old)
+}
+
+/// The new folder, whole and on the disk.
+fn prepare(
+    project: &Project,
+    number: u32,
+    manifest: &Manifest,
+    contents: &Contents,
+    also: (&str, &[u8]),
+    making: &Path,
+    runtime: &Handle,
+) -> anyhow::Result<()> {
+    prepare_dir(making)?;
+    fill(project, manifest, contents, making)?;
+    let making_of = Project { shard: Some(Shard { number, data: making.to_owned() }), ..project.clone() };
     let data = runtime.block_on(Data::open(&making_of))?;
     data.note_in_force(&manifest.definitions)?;
     data.snapshots.write(manifest.offset, manifest.event_time, &manifest.definitions, contents.file(SNAPSHOT)?)?;
@@ -37,14 +61,7 @@ pub fn unpack(project: &Project, manifest: &Manifest, contents: &Contents, also:
     data.wait(data.metadata.close());
     drop(data);
     write_whole(&making.join(also.0), &[also.1])?;
-    File::open(&making)?.sync_all()?;
-    if folder.exists() {
-        fs::rename(folder, &old).with_context(|| format!("cannot put {} away", folder.display()))?;
-    }
-    fs::rename(&making, folder).with_context(|| format!("cannot make the data folder {}", folder.display()))?;
-    let above = folder.parent().unwrap_or(Path::new("."));
-    File::open(above)?.sync_all()?;
-    clear(&old)
+    Ok(File::open(making)?.sync_all()?)
 }
 
 /// Removes a folder, if it is there.

@@ -68,7 +68,8 @@ mod tests {
 
     #[test]
     fn a_null_keys_nothing_and_numbers_are_keyed_by_their_digits() {
-        let workers = |partitioner| WorkersDef { key: "k".into(), shards: 12, partitioner, replication: None, snapshots: None };
+        let workers =
+            |partitioner| WorkersDef { key: "k".into(), shards: 12, partitioner, replication: None, snapshots: None, standby: false };
         for partitioner in [Partitioner::Murmur2, Partitioner::Crc32] {
             assert_eq!(workers(partitioner).shard_of(&Value::Null), None);
             assert_eq!(workers(partitioner).shard_of(&Value::Int(-42)), workers(partitioner).shard_of(&Value::text("-42")));

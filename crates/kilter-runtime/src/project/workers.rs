@@ -38,6 +38,10 @@ pub struct WorkersDef {
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "maybe_span")]
     #[schemars(with = "Option<SpanText>")]
     pub snapshots: Option<Span>,
+    /// Whether every worker keeps a copy of the shards that it does not have, made of their snapshots and kept up to date by the journal, to take one over sooner.
+    #[serde(skip_serializing_if = "is_default")]
+    #[schemars(default)]
+    pub standby: bool,
 }
 
 /// From a record's key to its partition.
@@ -92,8 +96,9 @@ pub(super) fn read(mut t: Reader<'_>) -> Option<WorkersDef> {
     let partitioner = t.word("partitioner").unwrap_or_default();
     let replication = t.integer("replication", 1, 100).map(|n| n as u32);
     let snapshots = t.span("snapshots");
+    let standby = t.boolean("standby").unwrap_or_default();
     t.finish();
-    Some(WorkersDef { key: key?, shards: shards?, partitioner, replication, snapshots })
+    Some(WorkersDef { key: key?, shards: shards?, partitioner, replication, snapshots, standby })
 }
 
 /// What one shard must be able to do alone: every event, view and decision belongs to one key.
@@ -114,6 +119,10 @@ pub(super) fn check(document: &Document<'_>, definitions: &Definitions, plan: &P
             let message = "of state beyond memory there are no snapshots".into();
             error("workers.snapshots", "misplaced", message, "leave `memory` of [state] out, or `snapshots` here");
         }
+    }
+    if workers.standby && workers.snapshots.is_none() {
+        let message = "a copy of a shard is made of its snapshots in the lake".into();
+        error("workers.standby", "misplaced", message, "add `snapshots = \"10m\"` to [workers], or leave `standby` out");
     }
     let key_of = |source: &str| definitions.shard_key(source).unwrap_or(&workers.key);
     for (name, source) in definitions.source.iter() {

@@ -120,19 +120,24 @@ struct ShardAt<'a> {
     here: bool,
     /// Of the shard's log; only of one that is here.
     next_offset: Option<u64>,
+    /// Next offset of the copy that this worker keeps of a shard that is elsewhere.
+    standby_offset: Option<u64>,
 }
 
 async fn list_shards(State(front): State<Front>) -> Answer {
-    let places = front.0.shards.places();
-    let at = |(shard, place)| match place {
-        &Place::Nobody => ShardAt { shard, worker: None, address: None, here: false, next_offset: None },
-        Place::There { worker, address } => ShardAt { shard, worker: Some(worker), address: Some(address), here: false, next_offset: None },
-        Place::Here(service) => {
-            let next_offset = Some(service.data.events.next_offset());
-            ShardAt { shard, worker: Some(&front.0.shards.worker), address: None, here: true, next_offset }
+    let (places, copies) = (front.0.shards.places(), front.0.shards.copies());
+    let at = |(shard, (place, copy)): (usize, (_, &Option<u64>))| {
+        let nobody = ShardAt { shard, worker: None, address: None, here: false, next_offset: None, standby_offset: *copy };
+        match place {
+            &Place::Nobody => nobody,
+            Place::There { worker, address } => ShardAt { worker: Some(worker.as_str()), address: Some(address), ..nobody },
+            Place::Here(service) => {
+                let next_offset = Some(service.data.events.next_offset());
+                ShardAt { worker: Some(&front.0.shards.worker), here: true, next_offset, ..nobody }
+            }
         }
     };
-    let shards: Vec<ShardAt> = places.iter().enumerate().map(at).collect();
+    let shards: Vec<ShardAt> = places.iter().zip(&copies).enumerate().map(at).collect();
     ok(&serde_json::json!({ "worker": front.0.shards.worker, "key": front.0.shards.workers.key, "shards": shards }))
 }
 
