@@ -65,7 +65,9 @@ impl std::fmt::Display for Breach {
 impl House {
     /// The checkout this program was built in. Panics when it is no checkout of Kilter: there is nothing to judge then.
     pub fn open() -> House {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace").to_path_buf();
+        // As cargo says it when it runs this: checkouts that share a target folder share the binary.
+        let xtask = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_else(|_| env!("CARGO_MANIFEST_DIR").to_owned());
+        let root = Path::new(&xtask).parent().expect("xtask lies in the workspace").to_path_buf();
         let files = tracked(&root);
         let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap_or_else(|e| panic!("{path} cannot be read: {e}"));
         let parse = |path: &str| read(path).parse::<DocumentMut>().unwrap_or_else(|e| panic!("{path}: {e}"));
