@@ -63,7 +63,7 @@ impl std::fmt::Display for Breach {
 }
 
 impl House {
-    /// The checkout this program was built in. Panics when it is no checkout of Kilter: there is nothing to judge then.
+    /// The checkout that cargo runs this program in, else the one it was built in. Panics when it is no checkout of Kilter: there is nothing to judge then.
     pub fn open() -> House {
         // As cargo says it when it runs this: checkouts that share a target folder share the binary.
         let xtask = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_else(|_| env!("CARGO_MANIFEST_DIR").to_owned());
