@@ -321,6 +321,77 @@ fn a_trace_is_made_assessed_searched_and_deleted() {
 }
 
 #[test]
+fn a_trace_is_begun_and_ended_as_clients_of_mlflow_2_do() {
+    let server = Server::start();
+    let pair = |key: &str, value: &str| json!({"key": key, "value": value});
+    let begun = server.ok(
+        "/traces",
+        json!({"experiment_id": "0", "timestamp_ms": 1000, "request_metadata": [pair("in", "1")], "tags": [pair("mlflow.traceName", "f")]}),
+    );
+    let info = &begun["trace_info"];
+    let id = info["request_id"].as_str().unwrap();
+    assert_eq!((&info["status"], &info["timestamp_ms"], &info["execution_time_ms"]), (&json!("IN_PROGRESS"), &json!(1000), &json!(null)));
+    let place = pair("mlflow.artifactLocation", &format!("mlflow-artifacts:/0/traces/{id}/artifacts"));
+    assert_eq!(info["tags"], json!([place, pair("mlflow.traceName", "f")]));
+    let end = |id: &str, body: Value| {
+        let request = server.agent.patch(server.url(&format!("{API}/traces/{id}"))).content_type("application/json");
+        answer(request.send(body.to_string()).unwrap())
+    };
+    let (status, ended) =
+        end(id, json!({"timestamp_ms": 1250, "status": "ERROR", "request_metadata": [pair("out", "2")], "tags": [pair("k", "v")]}));
+    let info = &ended["trace_info"];
+    assert_eq!((status, &info["status"], &info["execution_time_ms"]), (200, &json!("ERROR"), &json!(250)), "{ended}");
+    let names = |list: &Value| -> Vec<String> { list.as_array().unwrap().iter().map(|p| p["key"].as_str().unwrap().into()).collect() };
+    assert_eq!(names(&info["request_metadata"]), ["in", "mlflow.trace.infoFinalized", "out"]);
+    assert_eq!(names(&info["tags"]), ["k", "mlflow.artifactLocation", "mlflow.traceName"]);
+    assert_eq!(server.get(&format!("{API}/traces/{id}/info")), (200, ended.clone()));
+    let search = |rest: &str| server.get(&format!("{API}/traces?experiment_ids=0{rest}"));
+    assert_eq!(search("&filter=status%20%3D%20%27ERROR%27"), (200, json!({"traces": [info]})));
+    assert_eq!(search("&filter=status%20%3D%20%27OK%27"), (200, json!({})));
+    server.ok("/traces", json!({"experiment_id": "0", "timestamp_ms": 3000}));
+    let (_, page) = search("&max_results=1");
+    assert_eq!(page["traces"][0]["timestamp_ms"], 3000);
+    let (_, rest) = search(&format!("&max_results=1&page_token={}", page["next_page_token"].as_str().unwrap()));
+    assert_eq!(rest, json!({"traces": [info]}));
+    // Refused, all of them.
+    assert_eq!(end("nothing", json!({"timestamp_ms": 1})).0, 404);
+    assert_eq!(server.get(&format!("{API}/traces/nothing/info")).0, 404);
+    assert_eq!(server.get(&format!("{API}/traces")).0, 400);
+    assert_eq!(search("&max_results=501").0, 400);
+    server.refused("/traces", json!({"experiment_id": "99", "timestamp_ms": 1}), 404, "RESOURCE_DOES_NOT_EXIST");
+    assert_eq!(end(id, json!({"tags": [{"value": "v"}]})).0, 400);
+    server.end();
+}
+
+#[test]
+fn models_beside_a_run_are_noted_with_it() {
+    let server = Server::start();
+    let run = server.run();
+    let model = |path: &str| {
+        json!({"artifact_path": path, "run_id": run, "utc_time_created": "2026-01-01", "signature": {"inputs": "x".repeat(9000)},
+            "flavors": {"sklearn": {"code": null, "config": {"a": 1}}}})
+    };
+    for path in ["a", "b"] {
+        server.ok("/runs/log-model", json!({"run_id": run, "model_json": model(path).to_string()}));
+    }
+    let (_, got) = server.get(&format!("{API}/runs/get?run_id={run}"));
+    let tags = got["run"]["data"]["tags"].as_array().unwrap();
+    let noted = tags.iter().find(|tag| tag["key"] == "mlflow.log-model.history").unwrap();
+    let noted: Value = serde_json::from_str(noted["value"].as_str().unwrap()).unwrap();
+    let want = |path: &str| json!({"artifact_path": path, "run_id": run, "utc_time_created": "2026-01-01", "flavors": {"sklearn": {"code": null}}});
+    assert_eq!(noted, json!([want("a"), want("b")]));
+    let refused = |body: Value, status: u16, code: &str| server.refused("/runs/log-model", body, status, code);
+    let words = refused(json!({"run_id": run, "model_json": "{"}), 400, "INVALID_PARAMETER_VALUE");
+    assert!(words.contains("is not a valid JSON"), "{words}");
+    let words = refused(json!({"run_id": run, "model_json": "{\"flavors\": {}}"}), 400, "INVALID_PARAMETER_VALUE");
+    assert!(words.ends_with("missing mandatory fields: artifact_path, utc_time_created, run_id"), "{words}");
+    refused(json!({"run_id": "0".repeat(32), "model_json": model("c").to_string()}), 404, "RESOURCE_DOES_NOT_EXIST");
+    let long = json!({"run_id": run, "model_json": model(&"p".repeat(70_000)).to_string()});
+    assert!(refused(long, 400, "INVALID_PARAMETER_VALUE").contains("more than 65536 bytes"));
+    server.end();
+}
+
+#[test]
 fn datasets_and_scorers_are_answered_as_clients_expect() {
     let server = Server::start();
     let post = |path: &str, body: Value| server.send(&format!("{V3}{path}"), "application/json", &body.to_string());

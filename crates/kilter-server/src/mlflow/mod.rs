@@ -10,6 +10,7 @@ mod experiments;
 mod input;
 mod logged;
 mod moment;
+mod old_traces;
 mod otlp;
 mod own;
 mod registry;
@@ -78,6 +79,7 @@ fn routes() -> Vec<(&'static str, MethodRouter<Tracking>)> {
         ("/2.0/mlflow-artifacts/artifacts", get(artifacts::list)),
         ("/2.0/mlflow-artifacts/artifacts/{*path}", get(artifacts::download).put(artifacts::upload).delete(artifacts::delete)),
         ("/2.0/mlflow/runs/outputs", post(runs::outputs)),
+        ("/2.0/mlflow/runs/log-model", post(runs::log_model)),
         ("/2.0/mlflow/logged-models", post(logged::create)),
         ("/2.0/mlflow/logged-models/search", post(logged::search)),
         ("/2.0/mlflow/logged-models/{model_id}", get(logged::get).patch(logged::finish).delete(logged::delete)),
@@ -117,6 +119,9 @@ fn routes() -> Vec<(&'static str, MethodRouter<Tracking>)> {
             "/3.0/mlflow/traces/{trace_id}/assessments/{assessment_id}",
             get(assessments::get).patch(assessments::update).delete(assessments::delete),
         ),
+        ("/2.0/mlflow/traces", get(old_traces::search).post(old_traces::start)),
+        ("/2.0/mlflow/traces/{trace_id}", patch(old_traces::end)),
+        ("/2.0/mlflow/traces/{trace_id}/info", get(old_traces::get_info)),
         ("/2.0/mlflow/traces/delete-traces", post(traces::delete)),
         ("/2.0/mlflow/traces/link-to-run", post(traces::link_to_run)),
         ("/2.0/mlflow/traces/link-prompts", post(traces::link_prompts)),

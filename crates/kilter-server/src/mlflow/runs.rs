@@ -5,14 +5,17 @@ use kilter_tracking::{
     Batch, Dataset, DatasetInput, Error, Metric, NewRun, Pair, Query, Result, RunChange, RunModel, Stage, Status, Tracking,
 };
 use serde::Serialize;
+use serde_json::Value;
 
 use super::answer::{Answer, MetricJson, RunInfoJson, RunJson, done, json};
-use super::input::{Fields, Input, experiment_id};
+use super::input::{Fields, Input, experiment_id, within};
 
 const MOST: i64 = 50_000;
 const MOST_POINTS: i64 = 25_000;
 const MOST_STEPS: i64 = 2_500;
 const MOST_RUNS: usize = 100;
+/// What the description of a model must have.
+const MODEL: [&str; 4] = ["artifact_path", "flavors", "utc_time_created", "run_id"];
 
 #[derive(Serialize)]
 struct One<'a> {
@@ -135,6 +138,25 @@ pub async fn log_batch(State(tracking): State<Tracking>, input: Input) -> Answer
     let f = input.fields();
     let metrics = f.objects("metrics")?.iter().map(metric).collect::<Result<_>>()?;
     log(&tracking, &f, Batch { metrics, params: f.pairs("params")?, tags: f.pairs("tags")? }).await
+}
+
+/// A model that a client of MLflow 2 has put beside its run: what of its description is kept with the run.
+pub async fn log_model(State(tracking): State<Tracking>, input: Input) -> Answer {
+    let f = input.fields();
+    let text = f.need_text("model_json")?;
+    let Ok(Value::Object(mut model)) = within("model_json", text) else {
+        return Err(Error::invalid(format!("Malformed model info. \n {text} \n is not a valid JSON.")).into());
+    };
+    let missing: Vec<&str> = MODEL.into_iter().filter(|name| !model.contains_key(*name)).collect();
+    if !missing.is_empty() {
+        return Err(Error::invalid(format!("Model json is missing mandatory fields: {}", missing.join(", "))).into());
+    }
+    model.retain(|name, _| MODEL.contains(&name.as_str()) || name == "model_uuid");
+    for flavor in model.get_mut("flavors").and_then(Value::as_object_mut).into_iter().flat_map(|flavors| flavors.values_mut()) {
+        flavor.as_object_mut().map(|flavor| flavor.remove("config"));
+    }
+    tracking.note_model(f.need_run()?.into(), Value::Object(model)).await?;
+    done()
 }
 
 async fn log(tracking: &Tracking, f: &Fields<'_>, batch: Batch) -> Answer {

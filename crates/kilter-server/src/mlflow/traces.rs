@@ -12,8 +12,8 @@ use super::assessments::AssessmentJson;
 use super::input::{Fields, Input, experiment_id};
 use super::moment::{self, Span as Lasts, Time};
 
-const PAGE: usize = 100;
-const MOST: i64 = 500;
+pub const PAGE: usize = 100;
+pub const MOST: i64 = 500;
 
 #[derive(Serialize)]
 struct One<'a> {
@@ -316,7 +316,7 @@ pub async fn batch_get_infos(State(tracking): State<Tracking>, input: Input) -> 
     large(move || json(&Infos { trace_infos: infos.iter().map(InfoJson::from).collect() })).await
 }
 
-fn ids(f: &Fields, name: &str) -> Result<Vec<String>> {
+pub fn ids(f: &Fields, name: &str) -> Result<Vec<String>> {
     Ok(f.texts(name)?.into_iter().map(str::to_string).collect())
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use serde_json::Value;
 use sqlx::query_builder::Separated;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite};
@@ -16,6 +17,9 @@ use crate::limits;
 use crate::model::{LoggedModel, Metric, ModelOrder, ModelStatus, NewLoggedModel, Page, Pair, Query};
 use crate::page::Pages;
 
+/// The tag of a run that lists models beside it, and bytes of it at most.
+const NOTED: &str = "mlflow.log-model.history";
+const NOTED_BYTES: usize = 64 << 10;
 const COLUMNS: &str = "SELECT l.id, l.model_id, l.experiment, l.name, l.model_type, l.source_run_id, l.status, l.created, l.updated, \
                        l.artifact_uri FROM logged_models l";
 
@@ -40,6 +44,14 @@ impl Tracking {
         new.tags.iter().chain(&new.params).try_for_each(pair)?;
         let id = format!("m-{}", new_id());
         self.write(move |w| Box::pin(async move { w.create_logged_model(id, new).await })).await
+    }
+
+    /// Notes with a run that a model lies beside it, in the tag in which clients of MLflow 2 look for that.
+    ///
+    /// # Errors
+    /// When the run is missing or deleted, or has noted more models than it may.
+    pub async fn note_model(&self, run_id: String, model: Value) -> Result<()> {
+        self.write(move |w| Box::pin(async move { w.note_model(&run_id, model).await })).await
     }
 
     /// A logged model that is not deleted.
@@ -214,6 +226,22 @@ impl Tracking {
 }
 
 impl Writer {
+    async fn note_model(&mut self, run_id: &str, model: Value) -> Result<()> {
+        let (run, key) = (self.active_run(run_id).await?, self.key(NOTED).await?);
+        let sql = "SELECT value FROM tags WHERE run = $1 AND key = $2";
+        let noted: Option<String> = sqlx::query_scalar(sql).bind(run.id).bind(key).fetch_optional(&mut self.connection).await?;
+        // Whatever else the client has put there does not keep the model out.
+        let mut models: Vec<Value> = noted.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+        models.push(model);
+        let value = Value::Array(models).to_string();
+        if value.len() > NOTED_BYTES {
+            return Err(Error::invalid(format!("The models noted with run {run_id} would take more than {NOTED_BYTES} bytes.")));
+        }
+        let sql = "INSERT INTO tags (run, key, value) VALUES ($1, $2, $3) ON CONFLICT (run, key) DO UPDATE SET value = excluded.value";
+        sqlx::query(sql).bind(run.id).bind(key).bind(value).execute(&mut self.connection).await?;
+        Ok(())
+    }
+
     async fn create_logged_model(&mut self, id: String, new: NewLoggedModel) -> Result<LoggedModel> {
         self.active_experiment(new.experiment).await?;
         let sql = "SELECT artifact_location FROM experiments WHERE id = $1";

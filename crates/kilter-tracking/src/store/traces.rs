@@ -45,6 +45,44 @@ impl Tracking {
         self.trace_info(&id).await
     }
 
+    /// Begins a trace that is ended later, as clients of MLflow 2 do, and names it.
+    ///
+    /// # Errors
+    /// When its experiment is missing or deleted, or something is not as it must be.
+    pub async fn begin_trace(&self, experiment: i64, time: i64, metadata: Vec<Pair>, tags: Vec<Pair>) -> Result<TraceInfo> {
+        let (id, state) = (super::runs::new_id(), TraceState::InProgress);
+        self.start_trace(TraceInfo { id, experiment, start_time: time, state, metadata, tags, ..TraceInfo::default() }).await
+    }
+
+    /// Ends a trace that was begun. Metadata and tags are added to those that it has.
+    ///
+    /// # Errors
+    /// When it is missing, or something is not as it must be.
+    pub async fn end_trace(
+        &self,
+        trace_id: String,
+        time: i64,
+        state: TraceState,
+        mut metadata: Vec<Pair>,
+        mut tags: Vec<Pair>,
+    ) -> Result<TraceInfo> {
+        tags.iter_mut().chain(&mut metadata).try_for_each(limits::trace_pair)?;
+        let id = trace_id.clone();
+        self.write(move |w| {
+            Box::pin(async move {
+                let trace = w.need_trace(&id).await?;
+                w.room_for_tags(Some(trace), &tags).await?;
+                w.room("trace_metadata", "entries of a trace's metadata", Some(trace), &metadata).await?;
+                let sql = "UPDATE traces SET duration = MAX($2 - start_time, 0), status = $3, is_final = 1 WHERE id = $1";
+                sqlx::query(sql).bind(trace).bind(time).bind(state.as_str()).execute(&mut w.connection).await?;
+                w.set_trace_tags(trace, &tags).await?;
+                w.set_metadata(trace, &metadata).await
+            })
+        })
+        .await?;
+        self.trace_info(&trace_id).await
+    }
+
     /// What is known of a trace.
     ///
     /// # Errors

@@ -1,0 +1,59 @@
+"""`kilter tracking` as a process, for checks by MLflow's clients."""
+
+import os
+import signal
+import subprocess
+import urllib.error
+import urllib.request
+
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ["DO_NOT_TRACK"] = "true"
+os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "2"
+os.environ["GIT_PYTHON_REFRESH"] = "quiet"
+
+from mlflow.exceptions import MlflowException  # noqa: E402
+
+
+class Server:
+    """`kilter tracking` on a folder, on a port that it finds itself and keeps."""
+
+    def __init__(self, kilter, folder):
+        self.kilter, self.folder, self.listen = kilter, folder, "127.0.0.1:0"
+        self.start()
+
+    def start(self):
+        command = [self.kilter, "--log", "warn", "tracking", "--data", self.folder, "--listen", self.listen]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        line = self.process.stdout.readline()
+        assert "is up on http://" in line, line
+        self.listen = line.split("http://")[1].split()[0]
+        self.url = f"http://{self.listen}"
+
+    def end(self, how):
+        self.process.send_signal(how)
+        self.process.wait(60)
+        self.process.stdout.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.end(signal.SIGKILL)
+
+    def ask(self, path, method="GET", body=None):
+        request = urllib.request.Request(self.url + path, method=method, data=body)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
+
+
+def refused(code, work):
+    try:
+        work()
+    except MlflowException as error:
+        assert error.error_code == code, (error.error_code, code, str(error))
+        return str(error)
+    raise AssertionError(f"was taken, not refused with {code}")
