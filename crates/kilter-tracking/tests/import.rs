@@ -120,8 +120,8 @@ async fn database(stores: &Stores) {
             ('default', 'prompt', 1, 411, 412, NULL, NULL, NULL, 'prompt-template', NULL, NULL, NULL, 'READY', NULL);
         INSERT INTO model_version_tags VALUES ('default', 'prompt', 1, 'mlflow.prompt.text', 'Say {{{{x}}}}');
         INSERT INTO registered_model_aliases VALUES ('default', 'clf', 'champion', 3);
-        INSERT INTO trace_info (request_id, experiment_id, timestamp_ms, execution_time_ms, status, request_preview, db_payload_generation)
-            VALUES ('tr-00000000000000000000000000000001', 7, 600, 50, 'OK', '{{"q": 1}}', 0), ('0123', 0, 601, NULL, 'IN_PROGRESS', NULL, 0);
+        INSERT INTO trace_info (request_id, experiment_id, timestamp_ms, execution_time_ms, status, request_preview, db_payload_generation, trace_name, total_tokens)
+            VALUES ('tr-00000000000000000000000000000001', 7, 600, 50, 'OK', '{{"q": 1}}', 0, NULL, NULL), ('0123', 0, 601, NULL, 'IN_PROGRESS', NULL, 0, 'named', 7);
         INSERT INTO trace_tags VALUES ('mlflow.traceName', 'agent', 'tr-00000000000000000000000000000001'),
             ('mlflow.artifactLocation', '{local}/7/traces/tr-00000000000000000000000000000001/artifacts', 'tr-00000000000000000000000000000001');
         INSERT INTO trace_request_metadata VALUES ('mlflow.trace.session', 's', 'tr-00000000000000000000000000000001');
@@ -247,6 +247,11 @@ async fn a_database_comes_over_with_everything_in_it() {
             .info
             .tags
             .contains(&pair("mlflow.artifactLocation", "mlflow-artifacts:/7/traces/tr-00000000000000000000000000000001/artifacts"))
+    );
+    let other = tracking.trace_info("0123").await.unwrap();
+    assert_eq!(
+        (other.tags, other.metadata),
+        (vec![pair("mlflow.traceName", "named")], vec![pair("mlflow.trace.tokenUsage", "{\"total_tokens\": 7}")])
     );
     let said: Vec<_> = trace.info.assessments.iter().map(|a| (a.kind, a.value.clone(), a.is_valid)).collect();
     assert_eq!(said, [(AssessmentKind::Feedback, json!(true), false), (AssessmentKind::Expectation, json!({"a": [1]}), true)]);

@@ -15,6 +15,7 @@ use crate::evaluation::{EvaluationDataset, EvaluationRecord, Scorer};
 use crate::model::{
     Dataset, Experiment, LoggedModel, Metric, ModelStatus, ModelVersion, Pair, RegisteredModel, RunInfo, RunModel, Stage, Status,
 };
+use crate::otel::{Any, AnyValue, KeyValue, KeyValueList};
 use crate::trace::{self, Assessment, AssessmentKind, TraceInfo, TraceState, key};
 
 /// How long its server may keep a page from being read.
@@ -326,6 +327,18 @@ static PARTS: [Part; 30] = [
                 "?response_preview",
                 "(SELECT g.value FROM trace_tags g WHERE g.request_id = t.request_id AND g.key = 'mlflow.traceName')",
                 "(SELECT g.value FROM trace_tags g WHERE g.request_id = t.request_id AND g.key = 'mlflow.artifactLocation')",
+                "?spans",
+                "?trace_name",
+                "?session_id",
+                "?input_tokens",
+                "?output_tokens",
+                "?total_tokens",
+                "?cache_read_input_tokens",
+                "?cache_creation_input_tokens",
+                "?cache_creation_input_tokens_above_1hr",
+                "?input_cost",
+                "?output_cost",
+                "?total_cost",
             ],
             |rows| {
                 let trace = |c: &Cells| TraceInfo {
@@ -337,10 +350,11 @@ static PARTS: [Part; 30] = [
                     client_request_id: c.maybe(6),
                     request_preview: c.maybe(7),
                     response_preview: c.maybe(8),
-                    tags: [(key::NAME, 9), (key::ARTIFACTS, 10)]
+                    tags: [(key::NAME, if c.maybe(12).is_some() { 12 } else { 9 }), (key::ARTIFACTS, 10), (key::SPANS, 11)]
                         .into_iter()
                         .filter_map(|(key, at)| Some(Pair { key: key.into(), value: c.maybe(at)? }))
                         .collect(),
+                    metadata: summary(c),
                     ..TraceInfo::default()
                 };
                 Rows::Traces(rows.iter().map(trace).collect())
@@ -519,6 +533,22 @@ pub(super) fn logged_status(number: i64) -> ModelStatus {
     }
 }
 
+/// Metadata of a trace that newer schemas have columns for.
+fn summary(c: &Cells) -> Vec<Pair> {
+    let tokens = ["input_tokens", "output_tokens", "total_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"];
+    let tokens = tokens.into_iter().chain(["cache_creation_input_tokens_above_1hr"]).enumerate();
+    let tokens: Vec<KeyValue> = tokens.filter_map(|(at, name)| Some(KeyValue::new(name, Any::Int(c.maybe_int(14 + at)?)))).collect();
+    let costs = ["input_cost", "output_cost", "total_cost"].into_iter().enumerate();
+    let costs: Vec<KeyValue> =
+        costs.filter_map(|(at, name)| c.maybe(20 + at).map(|_| KeyValue::new(name, Any::Double(c.number(20 + at, false))))).collect();
+    let json = |values| AnyValue { value: Some(Any::Members(KeyValueList { values })) }.to_json();
+    let session = c.maybe(13);
+    let usage = (!tokens.is_empty()).then(|| json(tokens));
+    let cost = (!costs.is_empty()).then(|| json(costs));
+    let known = [(key::SESSION, session), (key::TRACE_USAGE, usage), (key::TRACE_COST, cost)];
+    known.into_iter().filter_map(|(key, value)| Some(Pair { key: key.into(), value: value? })).collect()
+}
+
 fn assessment(c: &Cells) -> Assessment {
     let kind = AssessmentKind::read(&c.text(4));
     let value = c.json(5).unwrap_or_default();
@@ -631,7 +661,7 @@ impl Database {
         }
         let sql =
             format!("SELECT t.name, COALESCE(t.creation_time, 0) FROM registered_models t WHERE {}", self.workspace("registered_models"));
-        Ok(sqlx::query_as(AssertSqlSafe(sql)).fetch_all(&mut self.connection).await.map_err(failed)?)
+        sqlx::query_as(AssertSqlSafe(sql)).fetch_all(&mut self.connection).await.map_err(failed)
     }
 
     /// Sends everything behind a position. Ends early when nobody takes it any more.
@@ -719,6 +749,10 @@ impl Database {
     fn column(&self, table: &str, column: &str) -> String {
         match column.strip_prefix('?') {
             None => column.to_string(),
+            // Whether the spans of a trace are in the database, not in a file.
+            Some("spans") if self.tables.contains_key("spans") => {
+                "(SELECT 'TRACKING_STORE' FROM spans s WHERE s.trace_id = t.request_id LIMIT 1)".into()
+            }
             Some(name) if self.tables.get(table).is_some_and(|known| known.contains(name)) => format!("t.{name}"),
             Some(_) => "NULL".into(),
         }

@@ -10,7 +10,7 @@ mod rows;
 mod span;
 mod yaml;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -164,6 +164,8 @@ impl Tracking {
 
     /// Copies the files of runs, models and traces: before their rows are stored, which say that they are there. Answers the spans among them, and their count.
     async fn copy_artifacts(&self, rows: &Rows, plan: &Plan, places: &Places) -> Result<(Vec<Rows>, Tally)> {
+        // Traces whose spans come as rows.
+        let mut stored = HashSet::new();
         let (mut spans, mut tally) = (Vec::new(), Tally::default());
         let mut folders: Vec<(i64, &str, String)> = Vec::new();
         match rows {
@@ -174,6 +176,9 @@ impl Tracking {
             Rows::Traces(traces) => {
                 for trace in traces {
                     let place = trace.tags.iter().find(|tag| tag.key == key::ARTIFACTS).map(|tag| tag.value.as_str());
+                    if trace.tags.iter().any(|tag| tag.key == key::SPANS) {
+                        stored.insert(trace.id.clone());
+                    }
                     folders.extend(place.map(|place| (trace.experiment, place, format!("traces/{}", trace.id))));
                 }
             }
@@ -188,7 +193,7 @@ impl Tracking {
             match places.find(&place, &format!("{experiment}/{owner}/artifacts")) {
                 Some(folder) => {
                     places::copy(self.artifacts(), &folder, &format!("{here}/{owner}/artifacts"), &mut tally).await?;
-                    if let Some(trace) = owner.strip_prefix("traces/") {
+                    if let Some(trace) = owner.strip_prefix("traces/").filter(|trace| !stored.contains(*trace)) {
                         spans.extend(spans_in(&folder, trace).map(|found| Rows::FileSpans(trace.into(), found)));
                     }
                 }

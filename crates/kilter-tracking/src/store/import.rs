@@ -455,6 +455,18 @@ impl Writer {
                                 WHERE traces.status = 'IN_PROGRESS'";
                 self.insert(into, &here, conflict, bind).await?;
                 let ids = self.numbers("traces", "trace_id", here.iter().map(|(_, t)| t.id.as_str())).await?;
+                // What newer schemas keep with the trace itself comes before its rows, and stands.
+                let numbered = || here.iter().filter_map(|(_, t)| Some((*ids.get(&t.id)?, t)));
+                let names = numbered().flat_map(|(id, t)| t.tags.iter().filter(|tag| tag.key == key::NAME).map(move |tag| (id, tag)));
+                let names: Vec<(i64, &Pair)> = names.collect();
+                let metadata: Vec<(i64, &Pair)> = numbered().flat_map(|(id, t)| t.metadata.iter().map(move |pair| (id, pair))).collect();
+                for (table, pairs) in [("trace_tags", names), ("trace_metadata", metadata)] {
+                    let bind = |row: &mut Row<'_, '_>, (trace, pair): &(i64, &Pair)| {
+                        row.push_bind(*trace).push_bind(&pair.key).push_bind(&pair.value);
+                    };
+                    let into = format!("INSERT INTO {table} (trace, key, value)");
+                    self.insert(&into, &pairs, "ON CONFLICT DO NOTHING", bind).await?;
+                }
                 self.see("trace", &ids.into_values().collect::<Vec<_>>()).await
             }
             Rows::Spans(spans) => self.bring_spans(spans, tally).await,
