@@ -110,7 +110,7 @@ impl Tracking {
         let places = source.places(import.artifacts.as_deref());
         let (experiments, left) = source.experiments().await?;
         let count = experiments.len() as u64;
-        let locations: Vec<(String, String)> = experiments.iter().map(|e| (e.name.clone(), e.artifact_location.clone())).collect();
+        let locations: Vec<String> = experiments.iter().map(|e| e.artifact_location.clone()).collect();
         let models = source.models().await?;
         let name = source.name();
         let (plan, position, mut tally) = self.begin_import(name.clone(), experiments, models, import.clashes).await?;
@@ -148,13 +148,9 @@ impl Tracking {
         let mut source = reading.await.map_err(|e| Error::internal(&e))?;
         let mut counts: BTreeMap<Kind, u64> = tally.read.clone();
         counts.extend(source.counts(&mut tally).await?);
-        // The places of experiments whose artifacts are neither here nor anywhere.
-        for (experiment, location) in locations {
-            let place = Place::read(&location);
-            if let Place::Elsewhere(scheme) = &place {
-                tally
-                    .notes
-                    .insert(format!("artifacts of experiment `{experiment}` stay at {scheme}: clients read and write them there"), 1);
+        for location in locations {
+            if let Place::Elsewhere(scheme) = Place::read(&location) {
+                tally.note(format!("artifacts of experiments stay at {scheme}: clients read and write them there"));
             }
         }
         let report = report(&counts, &tally, &self.imported().await?, source.is_unknown());
