@@ -38,7 +38,11 @@ impl Stores {
 
     /// Lets the database of MLflow run these statements.
     async fn sql(&self, sql: &str) {
-        let options = SqliteConnectOptions::new().filename(self.path("mlflow.db")).create_if_missing(true).foreign_keys(false);
+        self.sql_in("mlflow.db", sql).await;
+    }
+
+    async fn sql_in(&self, file: &str, sql: &str) {
+        let options = SqliteConnectOptions::new().filename(self.path(file)).create_if_missing(true).foreign_keys(false);
         let mut connection = options.connect().await.unwrap();
         sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_string())).execute(&mut connection).await.unwrap();
         connection.close().await.unwrap();
@@ -322,6 +326,25 @@ async fn an_import_that_was_ended_anywhere_goes_on_from_there() {
     assert_eq!(points, (1..=100_000).filter(|x| x % 2 == 1).map(|x| (x, x as f64 * 0.5)).collect::<Vec<_>>());
     let run = tracking.run("c").await.unwrap();
     assert!(run.metrics.iter().any(|m| m.key == "many" && m.step == 100_000), "{:?}", run.metrics);
+}
+
+#[tokio::test]
+async fn what_is_lost_on_the_way_is_told_and_comes_the_next_time() {
+    let stores = Stores::new("mlflow.db");
+    database(&stores).await;
+    stores.target().await.close().await;
+    let loses = "CREATE TRIGGER loses BEFORE INSERT ON metrics WHEN NEW.value = 0.25 BEGIN SELECT RAISE(IGNORE); END;
+                 CREATE TRIGGER loses_too BEFORE INSERT ON spans BEGIN SELECT RAISE(IGNORE); END";
+    stores.sql_in("tracking/tracking.db", loses).await;
+    let tracking = stores.target().await;
+    let report = stores.bring(&tracking).await.unwrap();
+    let missing: Vec<_> = report.lines.iter().filter(|line| line.missing() > 0).map(|line| (line.what, line.missing())).collect();
+    assert!(!report.agrees() && missing == [("points of metrics", 1), ("spans", 1)], "{report:#?}");
+    tracking.close().await;
+    stores.sql_in("tracking/tracking.db", "DROP TRIGGER loses; DROP TRIGGER loses_too").await;
+    let tracking = stores.target().await;
+    assert!(stores.bring(&tracking).await.unwrap().agrees());
+    assert_eq!(history(&tracking, "a", "loss").await.len(), 4);
 }
 
 #[tokio::test]
