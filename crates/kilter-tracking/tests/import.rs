@@ -5,8 +5,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use kilter_tracking::{
-    ArtifactPath, AssessmentKind, Clashes, Error, ImportReport, MlflowImport, NewExperiment, NewRun, Pair, Query, Stage, Status, Trace,
-    TraceState, Tracking, View,
+    ArtifactPath, AssessmentKind, Clashes, Differences, Error, ImportReport, MlflowImport, NewExperiment, NewModelVersion, NewRun, Pair,
+    Query, Stage, Status, Trace, TraceState, Tracking, View,
 };
 use serde_json::json;
 use sqlx::sqlite::SqliteConnectOptions;
@@ -18,12 +18,20 @@ const HEAD: &str = "INSERT INTO alembic_version VALUES ('dc11669786a5');";
 struct Stores {
     dir: tempfile::TempDir,
     clashes: Clashes,
+    differences: Differences,
+    artifacts: Vec<PathBuf>,
     source: &'static str,
 }
 
 impl Stores {
     fn new(source: &'static str) -> Stores {
-        Stores { dir: tempfile::tempdir().unwrap(), clashes: Clashes::Refuse, source }
+        Stores {
+            dir: tempfile::tempdir().unwrap(),
+            clashes: Clashes::Refuse,
+            differences: Differences::Keep,
+            artifacts: Vec::new(),
+            source,
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -53,7 +61,12 @@ impl Stores {
     }
 
     fn import(&self) -> MlflowImport {
-        MlflowImport { source: self.path(self.source).to_str().unwrap().into(), artifacts: None, clashes: self.clashes }
+        MlflowImport {
+            source: self.path(self.source).to_str().unwrap().into(),
+            artifacts: self.artifacts.clone(),
+            clashes: self.clashes,
+            differences: self.differences,
+        }
     }
 
     async fn bring(&self, tracking: &Tracking) -> Result<ImportReport, Error> {
@@ -67,6 +80,11 @@ fn pair(key: &str, value: &str) -> Pair {
 
 fn query(filter: &str) -> Query {
     Query { filter: filter.into(), view: View::All, max_results: 1000, ..Query::default() }
+}
+
+/// What is here with another value than in the source.
+fn differing(report: &ImportReport) -> Vec<(&'static str, u64)> {
+    report.lines.iter().filter(|line| line.differing > 0).map(|line| (line.what, line.differing)).collect()
 }
 
 /// What was in the source, is here, and was left out.
@@ -275,7 +293,6 @@ async fn an_import_again_brings_what_is_new_and_nothing_twice() {
     database(&stores).await;
     let tracking = stores.target().await;
     let first = stores.bring(&tracking).await.unwrap();
-    tracking.set_experiment_tag(7, pair("k", "changed here")).await.unwrap();
     assert_eq!(stores.bring(&tracking).await.unwrap(), first);
     stores.sql("INSERT INTO metrics VALUES ('loss', 0.125, 9, 9, 0, 'a'); INSERT INTO params VALUES ('new', '1', 'b'); UPDATE runs SET status = 'FAILED', end_time = 7 WHERE run_uuid = 'b'").await;
     stores.write("there/7/a/artifacts/model/MLmodel", "favours");
@@ -284,7 +301,6 @@ async fn an_import_again_brings_what_is_new_and_nothing_twice() {
     assert_eq!(history(&tracking, "a", "loss").await.len(), 5);
     let b = tracking.run("b").await.unwrap();
     assert_eq!((b.params.as_slice(), b.info.status, b.info.end_time), (&[pair("new", "1")][..], Status::Failed, Some(7)));
-    assert_eq!(tracking.experiment(7).await.unwrap().tags, [pair("k", "changed here")], "what is there stays");
     assert_eq!(content(&tracking, "7/a/artifacts/model/MLmodel").await.unwrap(), "favours");
     assert_eq!(tracking.search_experiments(&query("")).await.unwrap().items.len(), 3);
 }
@@ -297,6 +313,7 @@ async fn an_import_that_was_ended_anywhere_goes_on_from_there() {
                 INSERT INTO metrics SELECT 'many', x * 0.5, x, x, 0, CASE WHEN x % 2 THEN 'a' ELSE 'c' END FROM n";
     stores.sql(many).await;
     for end in 0..6 {
+        stores.sql(&format!("INSERT INTO params VALUES ('end {end}', '1', 'b')")).await;
         let tracking = stores.target().await;
         let (told, mut ended) = tokio::sync::mpsc::unbounded_channel();
         let import = stores.import();
@@ -310,8 +327,11 @@ async fn an_import_that_was_ended_anywhere_goes_on_from_there() {
         tracking.close().await;
     }
     let tracking = stores.target().await;
+    stores.sql("UPDATE runs SET status = 'FAILED', end_time = 7 WHERE run_uuid = 'b'").await;
     let report = stores.bring(&tracking).await.unwrap();
     assert!(report.agrees() && counts(&report)["points of metrics"] == (100_008, 100_007, 1), "{report:#?}");
+    let b = tracking.run("b").await.unwrap();
+    assert_eq!((b.params.len(), b.info.status, b.info.end_time), (6, Status::Failed, Some(7)), "what changed in what had come");
     assert_eq!(counts(&report)["spans"], (2, 1, 1));
     let mut points = Vec::new();
     let mut token = None;
@@ -326,6 +346,27 @@ async fn an_import_that_was_ended_anywhere_goes_on_from_there() {
     assert_eq!(points, (1..=100_000).filter(|x| x % 2 == 1).map(|x| (x, x as f64 * 0.5)).collect::<Vec<_>>());
     let run = tracking.run("c").await.unwrap();
     assert!(run.metrics.iter().any(|m| m.key == "many" && m.step == 100_000), "{:?}", run.metrics);
+}
+
+#[tokio::test]
+async fn a_source_that_changes_while_it_is_read_is_told() {
+    let stores = Stores::new("mlflow.db");
+    database(&stores).await;
+    stores.sql("WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 100000) INSERT INTO metrics SELECT 'many', x, x, x, 0, 'a' FROM n").await;
+    let tracking = stores.target().await;
+    let (told, mut come) = tokio::sync::mpsc::unbounded_channel();
+    let import = stores.import();
+    let work = tracking.import_mlflow(&import, move |what, _| drop(told.send(what.to_string())));
+    let change = async {
+        while come.recv().await.is_some_and(|what| what == "artifact files") {}
+        stores.sql("UPDATE runs SET status = 'FINISHED', end_time = 300 WHERE run_uuid = 'b'").await;
+    };
+    let (report, ()) = tokio::join!(work, change);
+    let report = report.unwrap();
+    assert!(!report.agrees() && report.lacking[0].contains("changed while it was read"), "{report:#?}");
+    assert_eq!(tracking.run_info("b").await.unwrap().status, Status::Running);
+    assert!(stores.bring(&tracking).await.unwrap().agrees());
+    assert_eq!(tracking.run_info("b").await.unwrap().status, Status::Finished);
 }
 
 #[tokio::test]
@@ -345,6 +386,193 @@ async fn what_is_lost_on_the_way_is_told_and_comes_the_next_time() {
     let tracking = stores.target().await;
     assert!(stores.bring(&tracking).await.unwrap().agrees());
     assert_eq!(history(&tracking, "a", "loss").await.len(), 4);
+}
+
+#[tokio::test]
+async fn what_has_changed_since_it_came_is_told_and_taken_where_that_is_wished() {
+    let mut stores = Stores::new("mlflow.db");
+    database(&stores).await;
+    let tracking = stores.target().await;
+    assert!(stores.bring(&tracking).await.unwrap().agrees());
+    let changes = "UPDATE registered_model_aliases SET version = 1; UPDATE model_versions SET current_stage = 'Archived' WHERE name = 'clf' AND version = 1;
+        UPDATE model_versions SET description = 'new words', last_updated_time = 999 WHERE name = 'clf' AND version = 3;
+        UPDATE runs SET lifecycle_stage = 'deleted', name = 'renamed' WHERE run_uuid = 'a'; UPDATE experiments SET lifecycle_stage = 'deleted', name = 'gone churn' WHERE experiment_id = 7;
+        UPDATE tags SET value = 'now' WHERE key = 't'; UPDATE experiment_tags SET value = 'w'; UPDATE registered_models SET description = 'others' WHERE name = 'clf';
+        UPDATE registered_model_tags SET value = 'false' WHERE name = 'prompt'; UPDATE model_version_tags SET value = 'Shout {x}';
+        UPDATE logged_models SET lifecycle_stage = 'deleted'; UPDATE logged_model_tags SET tag_value = 'v';
+        INSERT INTO trace_tags VALUES ('team', 'b', 'tr-00000000000000000000000000000001'); UPDATE assessments SET valid = 1, last_updated_timestamp = 800 WHERE assessment_id = 'a-1';
+        UPDATE evaluation_dataset_tags SET value = '2'; UPDATE evaluation_dataset_records SET expectations = '{\"x\": 1}'";
+    stores.sql(changes).await;
+    let report = stores.bring(&tracking).await.unwrap();
+    let expected = [
+        ("experiments", 1),
+        ("tags of experiments", 1),
+        ("runs", 1),
+        ("tags of runs", 1),
+        ("logged models", 1),
+        ("tags of logged models", 1),
+        ("registered models and prompts", 1),
+        ("tags of registered models", 1),
+        ("model versions", 2),
+        ("tags of model versions", 1),
+        ("aliases", 1),
+        ("assessments", 1),
+        ("tags of evaluation datasets", 1),
+        ("records of evaluation datasets", 1),
+    ];
+    assert!(!report.agrees() && differing(&report) == expected, "{report:#?}");
+    assert_eq!(tracking.version_by_alias("clf", "champion").await.unwrap().version, 3, "what is here stays");
+
+    stores.differences = Differences::Take;
+    let report = stores.bring(&tracking).await.unwrap();
+    assert!(report.agrees(), "{report:#?}");
+    assert_eq!(tracking.version_by_alias("clf", "champion").await.unwrap().stage, "Archived");
+    let third = tracking.model_version("clf", 3).await.unwrap();
+    assert_eq!((third.description.as_str(), third.updated), ("new words", 999));
+    let a = tracking.run("a").await.unwrap();
+    assert_eq!((a.info.stage, a.info.name.as_str()), (Stage::Deleted, "renamed"));
+    assert!(a.tags.contains(&pair("t", "now")) && tracking.create_run(NewRun { experiment: 7, ..NewRun::default() }).await.is_err());
+    let churn = tracking.experiment(7).await.unwrap();
+    assert_eq!((churn.name.as_str(), churn.stage, churn.tags), ("gone churn", Stage::Deleted, vec![pair("k", "w")]));
+    assert_eq!(tracking.registered_model("clf").await.unwrap().description, "others");
+    let trace = tracking.trace_info("tr-00000000000000000000000000000001").await.unwrap();
+    assert!(trace.tags.contains(&pair("team", "b")) && trace.assessments.iter().any(|a| a.id == "a-1" && a.is_valid), "{trace:?}");
+    assert!(tracking.records("d-1", 10, None).await.unwrap().items[0].expectations.is_some());
+    stores.differences = Differences::Keep;
+    assert!(stores.bring(&tracking).await.unwrap().agrees());
+
+    stores.sql("DELETE FROM registered_model_aliases").await;
+    let report = stores.bring(&tracking).await.unwrap();
+    assert!(report.notes.iter().any(|note| note.starts_with("aliases: 1 more")), "what is only here is told: {report:#?}");
+}
+
+#[tokio::test]
+async fn a_version_of_another_origin_and_one_that_was_deleted_give_nothing_to_others() {
+    let stores = Stores::new("mlflow.db");
+    database(&stores).await;
+    stores.sql("UPDATE model_versions SET current_stage = 'Deleted_Internal' WHERE name = 'clf' AND version = 3; INSERT INTO model_version_tags VALUES ('default', 'clf', 3, 'of', 'three')").await;
+    let tracking = stores.target().await;
+    let report = stores.bring(&tracking).await.unwrap();
+    assert!(
+        report.agrees() && counts(&report)["tags of model versions"] == (2, 1, 1) && counts(&report)["aliases"] == (1, 0, 1),
+        "{report:#?}"
+    );
+    for number in [2, 3] {
+        let new = NewModelVersion { name: "clf".into(), source: "mlflow-artifacts:/x".into(), ..NewModelVersion::default() };
+        assert_eq!(tracking.create_model_version(new).await.unwrap().version, number);
+    }
+    assert!(tracking.model_version("clf", 3).await.unwrap().tags.is_empty(), "tags of a version that is gone");
+    stores.sql("UPDATE model_versions SET current_stage = 'None' WHERE name = 'clf'").await;
+    let report = stores.bring(&tracking).await.unwrap();
+    assert!(differing(&report).contains(&("model versions", 2)), "{report:#?}");
+    let third = tracking.model_version("clf", 3).await.unwrap();
+    assert!(third.tags.is_empty() && third.aliases.is_empty(), "tags and aliases of another version: {third:?}");
+}
+
+#[tokio::test]
+async fn artifacts_that_are_not_found_or_not_to_be_read_are_told() {
+    let mut stores = Stores::new("mlflow.db");
+    database(&stores).await;
+    fs::rename(stores.path("there"), stores.path("moved")).unwrap();
+    let tracking = stores.target().await;
+    let report = stores.bring(&tracking).await.unwrap();
+    assert!(report.agrees() && counts(&report)["artifact files"] == (1, 1, 0), "{report:#?}");
+    let told = |report: &ImportReport, what: &str| report.notes.iter().any(|note| note.starts_with(what));
+    assert!(
+        told(&report, "the artifact folders of 1 of 2 runs were not found") && told(&report, "the artifact folders of 1 of 1 logged"),
+        "{report:#?}"
+    );
+
+    fs::rename(stores.path("mlartifacts"), stores.path("kept")).unwrap();
+    let report = stores.bring(&tracking).await.unwrap();
+    assert!(!report.agrees() && report.lacking[0].contains("none of the folders"), "{report:#?}");
+    stores.artifacts = vec![stores.path("moved"), stores.path("kept")];
+    let report = stores.bring(&tracking).await.unwrap();
+    assert!(
+        report.agrees() && counts(&report)["artifact files"] == (3, 3, 0) && !told(&report, "the artifact folders of 1 of 2 runs"),
+        "{report:#?}"
+    );
+
+    let other = tempfile::tempdir().unwrap();
+    fs::create_dir_all(other.path().join("a")).unwrap();
+    fs::write(other.path().join("a/id_ed25519"), "secret").unwrap();
+    let at = fs::canonicalize(other.path()).unwrap();
+    stores.sql(&format!("UPDATE runs SET artifact_uri = 'file://{}/a' WHERE run_uuid = 'b'", at.display())).await;
+    fs::remove_dir_all(stores.path("kept/0")).unwrap();
+    let report = stores.bring(&tracking).await.unwrap();
+    assert!(!report.agrees() && report.lacking[0].contains(at.to_str().unwrap()), "{report:#?}");
+    assert!(content(&tracking, "0/b/artifacts/id_ed25519").await.is_none(), "the source says what is read of this machine");
+    stores.artifacts.push(at);
+    assert!(stores.bring(&tracking).await.unwrap().agrees());
+    assert_eq!(content(&tracking, "0/b/artifacts/id_ed25519").await.unwrap(), "secret");
+}
+
+#[tokio::test]
+async fn runs_are_stored_while_the_files_of_others_are_copied_and_each_file_is_told() {
+    let stores = Stores::new("mlflow.db");
+    database(&stores).await;
+    for run in 0..150 {
+        stores.write(&format!("mlartifacts/0/r{run}/artifacts/file"), "content");
+    }
+    let runs = "WITH RECURSIVE n (x) AS (SELECT 0 UNION ALL SELECT x + 1 FROM n WHERE x < 149) INSERT INTO runs
+                SELECT 'r' || x, 'r', 'LOCAL', '', '', 'me', 'FINISHED', 1, 2, NULL, '', 'active', 'mlflow-artifacts:/0/r' || x || '/artifacts', 0 FROM n";
+    stores.sql(runs).await;
+    let tracking = stores.target().await;
+    let told = std::sync::Mutex::new(Vec::new());
+    let import = stores.import();
+    let report = tracking.import_mlflow(&import, |what, count| told.lock().unwrap().push((what.to_string(), count))).await.unwrap();
+    assert_eq!(counts(&report)["artifact files"], (153, 153, 0));
+    let told = told.into_inner().unwrap();
+    let files: Vec<u64> = told.iter().filter(|(what, _)| what == "artifact files").map(|(_, count)| *count).collect();
+    assert_eq!(files, (1..=153).collect::<Vec<_>>());
+    let first = told.iter().position(|(what, _)| what == "runs").unwrap();
+    assert!(first <= 100, "{first} files came before the first runs were stored");
+}
+
+#[tokio::test]
+async fn experiments_that_do_not_say_when_they_were_made_are_told_apart_by_their_runs() {
+    let stores = Stores::new("mlflow.db");
+    database(&stores).await;
+    stores.sql("UPDATE experiments SET creation_time = NULL, last_update_time = NULL").await;
+    let tracking = stores.target().await;
+    for _ in 0..2 {
+        assert!(stores.bring(&tracking).await.unwrap().agrees());
+    }
+    assert_eq!(tracking.search_experiments(&query("")).await.unwrap().items.len(), 3);
+    let other = format!(
+        "{SCHEMA}{HEAD} INSERT INTO experiments VALUES (3, 'churn', 'default', 'mlflow-artifacts:/3', 'active', NULL, NULL);
+         INSERT INTO runs VALUES ('z', 'z', 'LOCAL', '', '', 'me', 'FINISHED', 1, 2, NULL, '', 'active', 'mlflow-artifacts:/3/z/artifacts', 3)"
+    );
+    stores.sql_in("other.db", &other).await;
+    let import = MlflowImport { source: stores.path("other.db").to_str().unwrap().into(), ..stores.import() };
+    let refused = tracking.import_mlflow(&import, |_, _| {}).await.unwrap_err().message;
+    assert!(refused.contains("experiment `churn` (3 there) is experiment 7 here"), "{refused}");
+    assert!(tracking.run("z").await.is_err());
+    let import = MlflowImport { clashes: Clashes::Rename, ..import };
+    for _ in 0..2 {
+        tracking.import_mlflow(&import, |_, _| {}).await.unwrap();
+        assert_eq!(tracking.run_info("z").await.unwrap().experiment, tracking.experiment_by_name("churn (imported)").await.unwrap().id);
+    }
+}
+
+#[tokio::test]
+async fn experiment_0_comes_with_its_name_and_stage() {
+    let mut stores = Stores::new("mlflow.db");
+    database(&stores).await;
+    let renamed = "UPDATE experiments SET name = 'first', lifecycle_stage = 'deleted' WHERE experiment_id = 0;
+                   INSERT INTO experiments VALUES (5, 'Default', 'default', 'mlflow-artifacts:/5', 'active', 50, 51)";
+    stores.sql(renamed).await;
+    let tracking = stores.target().await;
+    let report = stores.bring(&tracking).await.unwrap();
+    assert!(report.agrees(), "{report:#?}");
+    let first = tracking.experiment(0).await.unwrap();
+    assert_eq!((first.name.as_str(), first.stage, tracking.experiment_by_name("Default").await.unwrap().id), ("first", Stage::Deleted, 5));
+    stores.sql("UPDATE experiments SET name = 'again', lifecycle_stage = 'active' WHERE experiment_id = 0").await;
+    assert_eq!(differing(&stores.bring(&tracking).await.unwrap()), [("experiments", 1)]);
+    stores.differences = Differences::Take;
+    assert!(stores.bring(&tracking).await.unwrap().agrees());
+    let first = tracking.experiment(0).await.unwrap();
+    assert_eq!((first.name.as_str(), first.stage), ("again", Stage::Active));
 }
 
 #[tokio::test]
@@ -376,11 +604,13 @@ async fn names_that_are_taken_are_refused_left_out_or_changed() {
     assert!(report.notes.iter().any(|note| note.contains("experiment 8 (`gone`) is experiment 9 here")), "{report:#?}");
 
     stores.clashes = Clashes::Rename;
+    stores.sql("INSERT INTO experiments VALUES (10, 'churn (imported)', 'default', 'mlflow-artifacts:/10', 'active', 70, 71)").await;
     for _ in 0..2 {
         let report = stores.bring(&tracking).await.unwrap();
         assert!(report.agrees() && counts(&report)["runs"] == (4, 3, 1), "{report:#?}");
     }
-    let renamed = tracking.experiment_by_name("churn (imported)").await.unwrap();
+    assert_eq!(tracking.experiment_by_name("churn (imported)").await.unwrap().created, 70);
+    let renamed = tracking.experiment_by_name("churn (imported 2)").await.unwrap();
     let a = tracking.run_info("a").await.unwrap();
     assert_eq!((a.experiment, a.artifact_uri), (renamed.id, format!("mlflow-artifacts:/{}/a/artifacts", renamed.id)));
     assert_eq!(content(&tracking, &format!("{}/a/artifacts/model/MLmodel", renamed.id)).await.unwrap(), "flavors");
@@ -423,10 +653,14 @@ async fn what_is_no_store_is_refused_in_words() {
     let stores = Stores::new("mlflow.db");
     let tracking = stores.target().await;
     let refused = async |source: &str| {
-        let import = MlflowImport { source: source.into(), artifacts: None, clashes: Clashes::Refuse };
+        let import = MlflowImport { source: source.into(), ..stores.import() };
         tracking.import_mlflow(&import, |_, _| {}).await.unwrap_err().message
     };
     let at = |path: &str| stores.path(path).to_str().unwrap().to_string();
+    database(&stores).await;
+    let options = MlflowImport { source: format!("sqlite:///{}?timeout=30", at("mlflow.db")), ..stores.import() };
+    options.check().await.unwrap();
+    fs::remove_file(stores.path("mlflow.db")).unwrap();
     stores.write("text", "this is no database");
     stores.write("empty/readme", "");
     assert!(refused(&at("missing.db")).await.contains("cannot read"));
@@ -553,6 +787,93 @@ async fn a_file_store_comes_over_and_what_is_damaged_is_told() {
     assert_eq!((trace.assessments[0].created, trace.assessments[0].updated), (1000, 2000));
     let again = stores.bring(&tracking).await.unwrap();
     assert_eq!(again, report);
+}
+
+#[tokio::test]
+async fn a_file_that_is_none_of_the_stores_is_left_out_and_a_link_is_not_followed() {
+    use std::os::unix::fs::symlink;
+    let stores = Stores::new("mlruns");
+    folder(&stores);
+    stores.write("outside/key", "secret");
+    let spoilt = |path: &str| {
+        stores.write(path, "");
+        fs::write(stores.path(path), [b'1', b' ', 0xff, 0xfe, b'\n']).unwrap();
+    };
+    for path in ["tags/.DS_Store", "params/.DS_Store", "metrics/.DS_Store"] {
+        spoilt(&format!("mlruns/12/a1/{path}"));
+    }
+    spoilt("mlruns/14/meta.yaml");
+    spoilt("mlruns/models/clf/tags/.DS_Store");
+    stores.write("mlruns/14/lost/meta.yaml", "run_id: lost");
+    symlink(stores.path("outside/key"), stores.path("mlruns/12/a1/tags/stolen")).unwrap();
+    stores.write("mlruns/12/models/m-1/metrics/spoilt", "1 x\n");
+    let tracking = stores.target().await;
+    let report = stores.bring(&tracking).await.unwrap();
+    assert!(report.agrees(), "{report:#?}");
+    for (what, expected) in [
+        ("experiments", (4, 3, 1)),
+        ("runs", (4, 2, 2)),
+        ("tags of runs", (3, 1, 2)),
+        ("params", (2, 1, 1)),
+        ("points of metrics", (9, 5, 4)),
+        ("points of logged models", (3, 1, 2)),
+        ("tags of registered models", (2, 1, 1)),
+    ] {
+        assert_eq!(counts(&report).get(what), Some(&expected), "{what}");
+    }
+    symlink(stores.path("outside"), stores.path("mlruns/12/linked")).unwrap();
+    let refused = stores.bring(&tracking).await.unwrap_err().message;
+    assert!(refused.contains("12/linked is a link") && refused.contains("hint: "), "{refused}");
+}
+
+#[tokio::test]
+async fn what_a_folder_gets_behind_the_reader_is_counted_by_this_run_and_comes_with_the_next() {
+    let stores = Stores::new("mlruns");
+    folder(&stores);
+    let meta = |id: &str, status: u8| {
+        let meta = fs::read_to_string(stores.path("mlruns/12/a1/meta.yaml")).unwrap();
+        meta.replace("a1", id).replace("status: 3", &format!("status: {status}"))
+    };
+    for run in 0..40 {
+        stores.write(&format!("mlruns/12/r{run:02}/meta.yaml"), &meta(&format!("r{run:02}"), 1));
+        stores.write(&format!("mlruns/12/r{run:02}/metrics/m"), &(0..1500).map(|at| format!("{at} {at} {at}\n")).collect::<String>());
+    }
+    let tracking = stores.target().await;
+    let is_first = std::sync::atomic::AtomicBool::new(true);
+    // Once so many points have come, the first runs have been read.
+    let import = stores.import();
+    let report = tracking.import_mlflow(&import, |what, count| {
+        if what == "points of metrics" && count > 15_000 && is_first.swap(false, std::sync::atomic::Ordering::Relaxed) {
+            stores.write("mlruns/12/0new/meta.yaml", &meta("0new", 3));
+            stores.write("mlruns/12/r00/meta.yaml", &meta("r00", 3));
+            stores.write("mlruns/12/r00/tags/late", "tag");
+        }
+    });
+    let report = report.await.unwrap();
+    let missing: Vec<_> = report.lines.iter().filter(|line| line.missing() > 0).map(|line| line.what).collect();
+    assert!(missing.contains(&"runs") && report.lacking[0].contains("changed while it was read"), "{report:#?}");
+    let report = stores.bring(&tracking).await.unwrap();
+    assert!(report.agrees() && counts(&report)["runs"] == (44, 43, 1), "{report:#?}");
+    assert_eq!(tracking.run_info("0new").await.unwrap().status, Status::Finished);
+    let first = tracking.run("r00").await.unwrap();
+    assert_eq!((first.info.status, first.tags), (Status::Finished, vec![pair("late", "tag")]));
+}
+
+#[tokio::test]
+async fn two_experiments_of_one_name_are_told_apart() {
+    let mut stores = Stores::new("mlruns");
+    folder(&stores);
+    let gone = fs::read_to_string(stores.path("mlruns/.trash/13/meta.yaml")).unwrap();
+    stores.write("mlruns/.trash/13/meta.yaml", &gone.replace("name: gone", "name: churn"));
+    let tracking = stores.target().await;
+    let refused = stores.bring(&tracking).await.unwrap_err().message;
+    assert!(refused.contains("experiment `churn` (13 there) is experiment 12 there"), "{refused}");
+    stores.clashes = Clashes::Rename;
+    for _ in 0..2 {
+        assert!(stores.bring(&tracking).await.unwrap().agrees());
+        let (first, second) = (tracking.experiment(12).await.unwrap(), tracking.experiment(13).await.unwrap());
+        assert_eq!((first.name.as_str(), second.name.as_str()), ("churn", "churn (imported)"));
+    }
 }
 
 #[tokio::test]

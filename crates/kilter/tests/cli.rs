@@ -624,7 +624,15 @@ fn an_import_tells_what_came_and_refuses_what_is_no_store() {
         assert_eq!((line("runs"), line("points of metrics")), (vec![2, 1, 1], vec![3, 2, 1]), "{told}");
         assert!(told.contains("b/meta.yaml is damaged") && told.contains("next: kilter tracking --data"), "{told}");
     }
+    write("mlruns/3/tags/k", "here");
+    import(&at("mlruns"), &[]).ok();
+    write("mlruns/3/tags/k", "there");
+    import(&at("mlruns"), &[]).failed(1, &["with other values than in the source: 1", "--differences take"]);
+    import(&at("mlruns"), &["--differences", "take"]).ok();
+    import(&at("mlruns"), &[]).ok();
     import(&at("tracking"), &[]).failed(1, &["cannot bring", "is not a file store of MLflow", "hint: "]);
+    kilter(&["import", "mlflow", &at("mlrums"), "--data", &at("new")]).failed(1, &["cannot read"]);
+    assert!(!dir.path().join("new").exists(), "a mistyped source leaves nothing");
     import("postgresql://host/db", &[]).failed(1, &["cannot be read yet", "hint: "]);
     import(&at("mlruns"), &["--artifacts", "/nowhere/at/all"]).failed(1, &["there is no folder /nowhere/at/all"]);
 }

@@ -8,7 +8,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Row};
 use tokio::sync::mpsc;
 
-use super::rows::{Batch, Kind, Owned, Point, Position, Read, Rows, Tally};
+use super::rows::{Kind, Owned, Point, Read, Rows, Tally};
 use super::{LATER, Names, span};
 use crate::error::{Error, Result};
 use crate::evaluation::{EvaluationDataset, EvaluationRecord, Scorer};
@@ -21,8 +21,10 @@ use crate::trace::{self, Assessment, AssessmentKind, TraceInfo, TraceState, key}
 /// How long its server may keep a page from being read.
 const BUSY: std::time::Duration = std::time::Duration::from_secs(60);
 const OTHER_WORKSPACE: &str = "it is in another workspace than `default`";
-/// Behind all parts: what was read of logged models and is not kept.
-const LATER_POINTS: &str = "logged_model_later";
+/// Rows that are counted at once.
+const COUNTED: i64 = 50_000;
+/// Rows of a page whose files are copied before it is stored.
+const WITH_FILES: i64 = 100;
 /// What every store of MLflow 2 has.
 const NEEDED: [(&str, &[&str]); 5] = [
     ("experiments", &["experiment_id", "name", "artifact_location", "lifecycle_stage"]),
@@ -53,7 +55,6 @@ const SCHEMAS: &str = "0584bdc529eb 0a8213491aaa 0c779009ac13 17e22815139b 181f1
 
 /// One kind of row, and how it is read. A column `?x` may be missing in older schemas.
 struct Part {
-    name: &'static str,
     kind: Kind,
     table: &'static str,
     filter: &'static str,
@@ -64,8 +65,8 @@ struct Part {
     rows: fn(&[Cells]) -> Rows,
 }
 
-const fn part(name: &'static str, kind: Kind, table: &'static str, columns: &'static [&'static str], rows: fn(&[Cells]) -> Rows) -> Part {
-    Part { name, kind, table, filter: "", join: "", columns, page: 5000, rows }
+const fn part(kind: Kind, table: &'static str, columns: &'static [&'static str], rows: fn(&[Cells]) -> Rows) -> Part {
+    Part { kind, table, filter: "", join: "", columns, page: 5000, rows }
 }
 
 fn pairs(kind: Kind, rows: &[Cells]) -> Rows {
@@ -79,45 +80,45 @@ fn inputs(c: &Cells) -> Read {
 
 /// In an order in which everything comes after what it belongs to.
 static PARTS: [Part; 30] = [
-    part(
-        "runs",
-        Kind::Runs,
-        "runs",
-        &[
-            "t.run_uuid",
-            "t.experiment_id",
-            "?name",
-            "?user_id",
-            "t.status",
-            "t.lifecycle_stage",
-            "t.start_time",
-            "t.end_time",
-            "t.artifact_uri",
-            "(SELECT g.value FROM tags g WHERE g.run_uuid = t.run_uuid AND g.key = 'mlflow.runName')",
-        ],
-        |rows| {
-            let run = |c: &Cells| RunInfo {
-                id: c.text(1),
-                experiment: c.int(2),
-                name: c.maybe(3).filter(|name| !name.is_empty()).unwrap_or_else(|| c.text(10)),
-                user: c.text(4),
-                status: Status::read(&c.text(5)).unwrap_or(Status::Running),
-                stage: stage(c, 6),
-                start_time: c.int(7),
-                end_time: c.maybe_int(8),
-                artifact_uri: c.text(9),
-            };
-            Rows::Runs(rows.iter().map(run).collect())
-        },
-    ),
-    part("params", Kind::Params, "params", &["t.run_uuid", "t.key", "t.value"], |rows| pairs(Kind::Params, rows)),
-    part("tags", Kind::Tags, "tags", &["t.run_uuid", "t.key", "t.value"], |rows| pairs(Kind::Tags, rows)),
-    part("experiment_tags", Kind::ExperimentTags, "experiment_tags", &["t.experiment_id", "t.key", "t.value"], |rows| {
-        pairs(Kind::ExperimentTags, rows)
-    }),
+    Part {
+        page: WITH_FILES,
+        ..part(
+            Kind::Runs,
+            "runs",
+            &[
+                "t.run_uuid",
+                "t.experiment_id",
+                "?name",
+                "?user_id",
+                "t.status",
+                "t.lifecycle_stage",
+                "t.start_time",
+                "t.end_time",
+                "t.artifact_uri",
+                "(SELECT g.value FROM tags g WHERE g.run_uuid = t.run_uuid AND g.key = 'mlflow.runName')",
+            ],
+            |rows| {
+                let run = |c: &Cells| RunInfo {
+                    id: c.text(1),
+                    experiment: c.int(2),
+                    name: c.maybe(3).filter(|name| !name.is_empty()).unwrap_or_else(|| c.text(10)),
+                    user: c.text(4),
+                    status: Status::read(&c.text(5)).unwrap_or(Status::Running),
+                    stage: stage(c, 6),
+                    start_time: c.int(7),
+                    end_time: c.maybe_int(8),
+                    artifact_uri: c.text(9),
+                };
+                Rows::Runs(rows.iter().map(run).collect())
+            },
+        )
+    },
+    part(Kind::Params, "params", &["t.run_uuid", "t.key", "t.value"], |rows| pairs(Kind::Params, rows)),
+    part(Kind::Tags, "tags", &["t.run_uuid", "t.key", "t.value"], |rows| pairs(Kind::Tags, rows)),
+    part(Kind::ExperimentTags, "experiment_tags", &["t.experiment_id", "t.key", "t.value"], |rows| pairs(Kind::ExperimentTags, rows)),
     Part {
         page: 10_000,
-        ..part("metrics", Kind::Points, "metrics", &["t.run_uuid", "t.key", "t.timestamp", "t.step", "t.value", "t.is_nan"], |rows| {
+        ..part(Kind::Points, "metrics", &["t.run_uuid", "t.key", "t.timestamp", "t.step", "t.value", "t.is_nan"], |rows| {
             let point = |c: &Cells| Point {
                 run: c.text(1),
                 key: c.text(2),
@@ -131,7 +132,6 @@ static PARTS: [Part; 30] = [
     Part {
         page: 16,
         ..part(
-            "datasets",
             Kind::Datasets,
             "datasets",
             &[
@@ -159,72 +159,67 @@ static PARTS: [Part; 30] = [
     Part {
         filter: "t.source_type = 'DATASET' AND t.destination_type = 'RUN'",
         join: "LEFT JOIN datasets d ON d.dataset_uuid = t.source_id",
-        ..part("inputs", Kind::Inputs, "inputs", &["t.destination_id", "d.experiment_id", "d.name", "d.digest"], |rows| {
+        ..part(Kind::Inputs, "inputs", &["t.destination_id", "d.experiment_id", "d.name", "d.digest"], |rows| {
             Rows::Inputs(rows.iter().map(inputs).collect())
         })
     },
     Part {
         join: "LEFT JOIN inputs i ON i.input_uuid = t.input_uuid LEFT JOIN datasets d ON d.dataset_uuid = i.source_id",
-        ..part(
-            "input_tags",
-            Kind::InputTags,
-            "input_tags",
-            &["i.destination_id", "d.experiment_id", "d.name", "d.digest", "t.name", "t.value"],
-            |rows| Rows::InputTags(rows.iter().map(|c| (inputs(c), c.pair(5))).collect()),
-        )
+        ..part(Kind::InputTags, "input_tags", &["i.destination_id", "d.experiment_id", "d.name", "d.digest", "t.name", "t.value"], |rows| {
+            Rows::InputTags(rows.iter().map(|c| (inputs(c), c.pair(5))).collect())
+        })
     },
     Part {
         filter: "t.source_type IN ('RUN_INPUT', 'RUN_OUTPUT')",
-        ..part("run_models", Kind::RunModels, "inputs", &["t.source_id", "t.destination_id", "t.source_type", "?step"], |rows| {
+        ..part(Kind::RunModels, "inputs", &["t.source_id", "t.destination_id", "t.source_type", "?step"], |rows| {
             let model = |c: &Cells| RunModel { model_id: c.text(2), step: c.int(4), is_output: c.text(3) == "RUN_OUTPUT" };
             Rows::RunModels(rows.iter().map(|c| (c.text(1), model(c))).collect())
         })
     },
-    part(
-        "logged_models",
-        Kind::LoggedModels,
-        "logged_models",
-        &[
-            "t.model_id",
-            "t.experiment_id",
-            "t.name",
-            "t.artifact_location",
-            "t.creation_timestamp_ms",
-            "t.last_updated_timestamp_ms",
-            "t.status",
-            "t.lifecycle_stage",
-            "t.model_type",
-            "t.source_run_id",
-        ],
-        |rows| {
-            let model = |c: &Cells| {
-                let model = LoggedModel {
-                    id: c.text(1),
-                    experiment: c.int(2),
-                    name: c.text(3),
-                    artifact_uri: c.text(4),
-                    created: c.int(5),
-                    updated: c.int(6),
-                    status: logged_status(c.int(7)),
-                    model_type: c.text(9),
-                    source_run: c.text(10),
-                    params: Vec::new(),
-                    tags: Vec::new(),
-                    metrics: Vec::new(),
+    Part {
+        page: WITH_FILES,
+        ..part(
+            Kind::LoggedModels,
+            "logged_models",
+            &[
+                "t.model_id",
+                "t.experiment_id",
+                "t.name",
+                "t.artifact_location",
+                "t.creation_timestamp_ms",
+                "t.last_updated_timestamp_ms",
+                "t.status",
+                "t.lifecycle_stage",
+                "t.model_type",
+                "t.source_run_id",
+            ],
+            |rows| {
+                let model = |c: &Cells| {
+                    let model = LoggedModel {
+                        id: c.text(1),
+                        experiment: c.int(2),
+                        name: c.text(3),
+                        artifact_uri: c.text(4),
+                        created: c.int(5),
+                        updated: c.int(6),
+                        status: logged_status(c.int(7)),
+                        model_type: c.text(9),
+                        source_run: c.text(10),
+                        params: Vec::new(),
+                        tags: Vec::new(),
+                        metrics: Vec::new(),
+                    };
+                    (model, stage(c, 8))
                 };
-                (model, stage(c, 8))
-            };
-            Rows::LoggedModels(rows.iter().map(model).collect())
-        },
-    ),
-    part("logged_model_params", Kind::LoggedParams, "logged_model_params", &["t.model_id", "t.param_key", "t.param_value"], |rows| {
+                Rows::LoggedModels(rows.iter().map(model).collect())
+            },
+        )
+    },
+    part(Kind::LoggedParams, "logged_model_params", &["t.model_id", "t.param_key", "t.param_value"], |rows| {
         pairs(Kind::LoggedParams, rows)
     }),
-    part("logged_model_tags", Kind::LoggedTags, "logged_model_tags", &["t.model_id", "t.tag_key", "t.tag_value"], |rows| {
-        pairs(Kind::LoggedTags, rows)
-    }),
+    part(Kind::LoggedTags, "logged_model_tags", &["t.model_id", "t.tag_key", "t.tag_value"], |rows| pairs(Kind::LoggedTags, rows)),
     part(
-        "logged_model_metrics",
         Kind::LoggedPoints,
         "logged_model_metrics",
         &[
@@ -249,29 +244,20 @@ static PARTS: [Part; 30] = [
             Rows::LoggedPoints(rows.iter().map(|c| (c.text(6), point(c))).collect())
         },
     ),
-    part(
-        "registered_models",
-        Kind::Models,
-        "registered_models",
-        &["t.name", "t.description", "t.creation_time", "t.last_updated_time"],
-        |rows| {
-            let model = |c: &Cells| RegisteredModel {
-                name: c.text(1),
-                description: c.text(2),
-                created: c.int(3),
-                updated: c.maybe_int(4).unwrap_or_else(|| c.int(3)),
-                tags: Vec::new(),
-                aliases: Vec::new(),
-                latest: Vec::new(),
-            };
-            Rows::Models(rows.iter().map(model).collect())
-        },
-    ),
-    part("registered_model_tags", Kind::ModelTags, "registered_model_tags", &["t.name", "t.key", "t.value"], |rows| {
-        pairs(Kind::ModelTags, rows)
+    part(Kind::Models, "registered_models", &["t.name", "t.description", "t.creation_time", "t.last_updated_time"], |rows| {
+        let model = |c: &Cells| RegisteredModel {
+            name: c.text(1),
+            description: c.text(2),
+            created: c.int(3),
+            updated: c.maybe_int(4).unwrap_or_else(|| c.int(3)),
+            tags: Vec::new(),
+            aliases: Vec::new(),
+            latest: Vec::new(),
+        };
+        Rows::Models(rows.iter().map(model).collect())
     }),
+    part(Kind::ModelTags, "registered_model_tags", &["t.name", "t.key", "t.value"], |rows| pairs(Kind::ModelTags, rows)),
     part(
-        "model_versions",
         Kind::Versions,
         "model_versions",
         &[
@@ -304,16 +290,15 @@ static PARTS: [Part; 30] = [
             Rows::Versions(rows.iter().map(version).collect())
         },
     ),
-    part("model_version_tags", Kind::VersionTags, "model_version_tags", &["t.name", "t.version", "t.key", "t.value"], |rows| {
+    part(Kind::VersionTags, "model_version_tags", &["t.name", "t.version", "t.key", "t.value"], |rows| {
         Rows::VersionTags(rows.iter().map(|c| (c.text(1), c.int(2), c.pair(3))).collect())
     }),
-    part("registered_model_aliases", Kind::Aliases, "registered_model_aliases", &["t.name", "t.alias", "t.version"], |rows| {
+    part(Kind::Aliases, "registered_model_aliases", &["t.name", "t.alias", "t.version"], |rows| {
         Rows::Aliases(rows.iter().map(|c| (c.text(1), c.text(2), c.int(3))).collect())
     }),
     Part {
-        page: 200,
+        page: WITH_FILES,
         ..part(
-            "trace_info",
             Kind::Traces,
             "trace_info",
             &[
@@ -361,13 +346,11 @@ static PARTS: [Part; 30] = [
             },
         )
     },
-    part("trace_tags", Kind::TraceTags, "trace_tags", &["t.request_id", "t.key", "t.value"], |rows| pairs(Kind::TraceTags, rows)),
-    part("trace_metadata", Kind::TraceMetadata, "trace_request_metadata", &["t.request_id", "t.key", "t.value"], |rows| {
-        pairs(Kind::TraceMetadata, rows)
-    }),
+    part(Kind::TraceTags, "trace_tags", &["t.request_id", "t.key", "t.value"], |rows| pairs(Kind::TraceTags, rows)),
+    part(Kind::TraceMetadata, "trace_request_metadata", &["t.request_id", "t.key", "t.value"], |rows| pairs(Kind::TraceMetadata, rows)),
     Part {
         page: 64,
-        ..part("spans", Kind::Spans, "spans", &["t.trace_id", "t.content"], |rows| {
+        ..part(Kind::Spans, "spans", &["t.trace_id", "t.content"], |rows| {
             let ready = |c: &Cells| trace::ready_alone(&c.text(1), span::read(&c.text(2))?).ok();
             Rows::Spans(rows.iter().map(|c| (c.text(1), ready(c))).collect())
         })
@@ -375,7 +358,6 @@ static PARTS: [Part; 30] = [
     Part {
         page: 500,
         ..part(
-            "assessments",
             Kind::Assessments,
             "assessments",
             &[
@@ -400,18 +382,17 @@ static PARTS: [Part; 30] = [
     },
     Part {
         filter: "t.source_type = 'trace' AND t.destination_type = 'run'",
-        ..part("trace_runs", Kind::TraceRuns, "entity_associations", &["t.source_id", "t.destination_id"], |rows| {
+        ..part(Kind::TraceRuns, "entity_associations", &["t.source_id", "t.destination_id"], |rows| {
             Rows::TraceRuns(rows.iter().map(|c| (c.text(1), c.text(2))).collect())
         })
     },
     Part {
         filter: "t.source_type = 'trace' AND t.destination_type = 'prompt_version'",
-        ..part("trace_prompts", Kind::TracePrompts, "entity_associations", &["t.source_id", "t.destination_id"], |rows| {
+        ..part(Kind::TracePrompts, "entity_associations", &["t.source_id", "t.destination_id"], |rows| {
             Rows::TracePrompts(rows.iter().map(|c| (c.text(1), c.text(2))).collect())
         })
     },
     part(
-        "evaluation_datasets",
         Kind::EvaluationDatasets,
         "evaluation_datasets",
         &["t.dataset_id", "t.name", "t.digest", "t.schema", "t.created_time", "t.last_update_time", "t.created_by", "t.last_updated_by"],
@@ -430,19 +411,16 @@ static PARTS: [Part; 30] = [
             Rows::EvaluationDatasets(rows.iter().map(dataset).collect())
         },
     ),
-    part("evaluation_dataset_tags", Kind::EvaluationTags, "evaluation_dataset_tags", &["t.dataset_id", "t.key", "t.value"], |rows| {
-        pairs(Kind::EvaluationTags, rows)
-    }),
+    part(Kind::EvaluationTags, "evaluation_dataset_tags", &["t.dataset_id", "t.key", "t.value"], |rows| pairs(Kind::EvaluationTags, rows)),
     Part {
         filter: "t.source_type = 'evaluation_dataset' AND t.destination_type = 'experiment'",
-        ..part("evaluation_experiments", Kind::EvaluationExperiments, "entity_associations", &["t.source_id", "t.destination_id"], |rows| {
+        ..part(Kind::EvaluationExperiments, "entity_associations", &["t.source_id", "t.destination_id"], |rows| {
             Rows::EvaluationExperiments(rows.iter().map(|c| (c.text(1), c.int(2))).collect())
         })
     },
     Part {
         page: 200,
         ..part(
-            "evaluation_records",
             Kind::EvaluationRecords,
             "evaluation_dataset_records",
             &[
@@ -465,7 +443,6 @@ static PARTS: [Part; 30] = [
         page: 200,
         join: "LEFT JOIN scorers s ON s.scorer_id = t.scorer_id",
         ..part(
-            "scorers",
             Kind::Scorers,
             "scorer_versions",
             &["t.scorer_id", "s.experiment_id", "s.scorer_name", "t.scorer_version", "t.serialized_scorer", "t.creation_time"],
@@ -594,6 +571,8 @@ fn record(c: &Cells) -> EvaluationRecord {
 pub(super) struct Database {
     connection: SqliteConnection,
     tables: HashMap<String, HashSet<String>>,
+    /// SQLite's number of the state that this connection saw first.
+    version: i64,
     /// The schema is one that this release has not seen.
     pub is_unknown: Option<String>,
 }
@@ -603,11 +582,15 @@ impl Database {
     /// When the file is none, or holds something else.
     pub async fn open(path: &Path) -> Result<Database> {
         let options = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(BUSY);
-        let mut connection = options.connect().await.map_err(|e| Error::invalid(format!("cannot open {}: {e}", path.display())))?;
+        let cannot = |e: sqlx::Error| Error::invalid(format!("cannot open {}: {e}{}", path.display(), unfinished(path)));
+        let mut connection = options.connect().await.map_err(cannot)?;
         let not_one = |why: String| Error::invalid(format!("{} is not a tracking store of MLflow: {why}", path.display()));
         let sql = "SELECT m.name, p.name FROM sqlite_master m JOIN pragma_table_info(m.name) p WHERE m.type = 'table'";
-        let columns: Vec<(String, String)> =
-            sqlx::query_as(sql).fetch_all(&mut connection).await.map_err(|e| not_one(format!("it cannot be read ({e})")))?;
+        let columns: Vec<(String, String)> = sqlx::query_as(sql)
+            .fetch_all(&mut connection)
+            .await
+            .map_err(|e| not_one(format!("it cannot be read ({e}){}", unfinished(path))))?;
+        let version = data_version(&mut connection).await.map_err(failed)?;
         let mut tables: HashMap<String, HashSet<String>> = HashMap::new();
         for (table, column) in columns {
             tables.entry(table).or_default().insert(column);
@@ -627,7 +610,12 @@ impl Database {
             return Err(not_one(why));
         }
         let is_known = SCHEMAS.split_whitespace().any(|known| known == schema);
-        Ok(Database { connection, tables, is_unknown: (!is_known).then_some(schema) })
+        Ok(Database { connection, tables, version, is_unknown: (!is_known).then_some(schema) })
+    }
+
+    /// Whether another connection wrote to it since it was opened.
+    pub async fn has_changed(&mut self) -> Result<bool> {
+        Ok(data_version(&mut self.connection).await.map_err(failed)? != self.version)
     }
 
     /// All experiments but those of other workspaces, which are counted.
@@ -664,35 +652,32 @@ impl Database {
         sqlx::query_as(AssertSqlSafe(sql)).fetch_all(&mut self.connection).await.map_err(failed)
     }
 
-    /// Sends everything behind a position. Ends early when nobody takes it any more.
-    pub async fn send(&mut self, from: &Position, to: &mpsc::Sender<Result<Batch>>) -> Result<()> {
-        let first = if from.part == LATER_POINTS { PARTS.len() } else { PARTS.iter().position(|part| part.name == from.part).unwrap_or(0) };
-        for (at, part) in PARTS.iter().enumerate().skip(first).filter(|(_, part)| self.tables.contains_key(part.table)).collect::<Vec<_>>()
-        {
-            let mut last: i64 = if at == first && part.name == from.part { from.place.parse().unwrap_or(0) } else { 0 };
-            let sql = self.select(part);
+    /// Ids of the runs of an experiment.
+    pub async fn runs_of(&mut self, experiment: i64) -> Result<Vec<String>> {
+        let sql = "SELECT run_uuid FROM runs WHERE experiment_id = $1";
+        sqlx::query_scalar(sql).bind(experiment).fetch_all(&mut self.connection).await.map_err(failed)
+    }
+
+    /// Sends everything. Ends early when nobody takes it any more.
+    pub async fn send(&mut self, to: &mpsc::Sender<Result<Rows>>) -> Result<()> {
+        for part in PARTS.iter().filter(|part| self.tables.contains_key(part.table)).collect::<Vec<_>>() {
+            let (mut last, sql) = (i64::MIN, self.select(part));
             loop {
-                let rows = sqlx::query(AssertSqlSafe(sql.clone()))
-                    .bind(last)
-                    .bind(part.page)
-                    .fetch_all(&mut self.connection)
-                    .await
-                    .map_err(failed)?;
+                let query = sqlx::query(AssertSqlSafe(sql.clone())).bind(last).bind(part.page);
+                let rows = query.fetch_all(&mut self.connection).await.map_err(failed)?;
                 let Some(end) = rows.last() else { break };
                 last = Cells(end).int(0);
-                let position = Some(Position { part: part.name.into(), place: last.to_string() });
-                let batch = Batch { position, rows: (part.rows)(&rows.iter().map(Cells).collect::<Vec<_>>()) };
-                if to.send(Ok(batch)).await.is_err() {
+                if to.send(Ok((part.rows)(&rows.iter().map(Cells).collect::<Vec<_>>()))).await.is_err() {
                     return Ok(());
                 }
             }
         }
-        let place = if from.part == LATER_POINTS { from.place.clone() } else { String::new() };
-        if self.tables.contains_key("logged_model_metrics") { self.send_later(place, to).await } else { Ok(()) }
+        if self.tables.contains_key("logged_model_metrics") { self.send_later(to).await } else { Ok(()) }
     }
 
     /// Counts for each logged model the points that are not kept.
-    async fn send_later(&mut self, mut last: String, to: &mpsc::Sender<Result<Batch>>) -> Result<()> {
+    async fn send_later(&mut self, to: &mpsc::Sender<Result<Rows>>) -> Result<()> {
+        let mut last = String::new();
         loop {
             let sql = "SELECT model_id, COUNT(*) - COUNT(DISTINCT metric_name || char(0) || COALESCE(dataset_name, '') || char(0) || COALESCE(dataset_digest, ''))
                        FROM logged_model_metrics WHERE model_id > $1 GROUP BY model_id ORDER BY model_id LIMIT 1000";
@@ -702,9 +687,7 @@ impl Database {
             }
             for (model, later) in rows {
                 last.clone_from(&model);
-                let position = Some(Position { part: LATER_POINTS.into(), place: model.clone() });
-                let rows = Rows::Merged(Kind::LoggedPoints, model, LATER, later.unsigned_abs());
-                if to.send(Ok(Batch { position, rows })).await.is_err() {
+                if to.send(Ok(Rows::Merged(Kind::LoggedPoints, model, LATER, later.unsigned_abs()))).await.is_err() {
                     return Ok(());
                 }
             }
@@ -713,7 +696,7 @@ impl Database {
 
     /// How much there is of everything, those of other workspaces and things that are not kept noted as left out.
     pub async fn counts(&mut self, tally: &mut Tally) -> Result<Vec<(Kind, u64)>> {
-        let mut counts = Vec::new();
+        let mut counts = vec![(Kind::Experiments, self.count("experiments", "TRUE").await?)];
         for part in PARTS.iter().filter(|part| self.tables.contains_key(part.table)).collect::<Vec<_>>() {
             let of = if part.filter.is_empty() { "TRUE" } else { part.filter };
             let all = self.count(part.table, of).await?;
@@ -763,12 +746,53 @@ impl Database {
         if has { "t.workspace = 'default'" } else { "TRUE" }
     }
 
+    /// In steps, so that the database is not held for longer than one of them takes.
     async fn count(&mut self, table: &str, filter: &str) -> Result<u64> {
-        let sql = format!("SELECT COUNT(*) FROM {table} t WHERE {filter}");
-        Ok(sqlx::query_scalar::<_, i64>(AssertSqlSafe(sql)).fetch_one(&mut self.connection).await.map_err(failed)?.unsigned_abs())
+        let sql = format!(
+            "SELECT COUNT(*), MAX(at) FROM (SELECT t.rowid AS at FROM {table} t WHERE t.rowid > $1 AND {filter} ORDER BY t.rowid LIMIT {COUNTED})"
+        );
+        let (mut all, mut last) = (0, Some(i64::MIN));
+        while let Some(from) = last {
+            let query = sqlx::query_as::<_, (i64, Option<i64>)>(AssertSqlSafe(sql.clone())).bind(from);
+            let (rows, end) = query.fetch_one(&mut self.connection).await.map_err(failed)?;
+            all += rows.unsigned_abs();
+            last = end;
+        }
+        Ok(all)
     }
+}
+
+async fn data_version(connection: &mut SqliteConnection) -> sqlx::Result<i64> {
+    sqlx::query_scalar("PRAGMA data_version").fetch_one(connection).await
+}
+
+/// A hint where something lies beside a database that SQLite has to work in before anybody can read it, for which it writes to the folder.
+fn unfinished(path: &Path) -> String {
+    for ending in ["-wal", "-journal"] {
+        let beside = format!("{}{ending}", path.display());
+        if Path::new(&beside).exists() {
+            return format!(
+                "\n  hint: {beside} has to be worked in first: copy both to a folder that can be written to, and import from there"
+            );
+        }
+    }
+    String::new()
 }
 
 fn failed(error: sqlx::Error) -> Error {
     Error::invalid(format!("cannot read MLflow's database: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_to_be_worked_in_first_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("mlflow.db");
+        assert_eq!(unfinished(&path), "");
+        std::fs::write(dir.path().join("mlflow.db-journal"), "").unwrap();
+        assert!(unfinished(&path).contains("mlflow.db-journal has to be worked in first"));
+    }
 }

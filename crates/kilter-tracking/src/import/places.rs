@@ -1,5 +1,6 @@
 //! Where a store of MLflow says its artifacts are, where they are found, and how they come over.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use tokio::fs;
@@ -57,22 +58,46 @@ pub(crate) struct Places {
     pub base: PathBuf,
     /// What `mlflow-artifacts:/` is, and where folders may lie that are not where they were.
     pub roots: Vec<PathBuf>,
+    /// What is read, without links in it: the source alone is not to say what is copied from this machine.
+    pub allowed: Vec<PathBuf>,
+}
+
+/// What became of the search for a folder.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    Folder(PathBuf),
+    /// It is there, but not below what may be read.
+    Outside(PathBuf),
+    Nowhere,
 }
 
 impl Places {
-    /// The folder of a run, model or trace, `EXPERIMENT/…/artifacts` by MLflow's layout; none where there is none.
-    pub fn find(&self, place: &Place, layout: &str) -> Option<PathBuf> {
+    /// The folder of a run, model or trace, `EXPERIMENT/…/artifacts` by MLflow's layout.
+    ///
+    /// # Errors
+    /// When it cannot be told whether it is there.
+    pub fn find(&self, place: &Place, layout: &str) -> Result<Found> {
         let below =
             |path: &str| ArtifactPath::parse(path).is_ok().then(|| self.roots.iter().map(|root| root.join(path)).collect::<Vec<_>>());
         let mut candidates = Vec::new();
         match place {
-            Place::Elsewhere(_) => return None,
+            Place::Elsewhere(_) => return Ok(Found::Nowhere),
             Place::Local(path) if path.is_empty() => {}
             Place::Local(path) => candidates.push(self.base.join(path)),
             Place::Own(path) => candidates.extend(below(path).unwrap_or_default()),
         }
         candidates.extend(below(layout).unwrap_or_default());
-        candidates.into_iter().find(|folder| folder.is_dir())
+        let mut found = Found::Nowhere;
+        for candidate in candidates {
+            match std::fs::canonicalize(&candidate) {
+                Ok(folder) if !folder.is_dir() => {}
+                Ok(folder) if self.allowed.iter().any(|root| folder.starts_with(root)) => return Ok(Found::Folder(folder)),
+                Ok(folder) => found = Found::Outside(folder),
+                Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
+                Err(e) => return Err(Error::invalid(format!("cannot read {}: {e}", candidate.display()))),
+            }
+        }
+        Ok(found)
     }
 }
 
@@ -80,7 +105,13 @@ impl Places {
 ///
 /// # Errors
 /// When a file cannot be read, or the disk fails.
-pub(crate) async fn copy(artifacts: &Artifacts, from: &Path, to: &str, tally: &mut Tally) -> Result<()> {
+pub(crate) async fn copy(
+    artifacts: &Artifacts,
+    from: &Path,
+    to: &str,
+    tally: &mut Tally,
+    told: &(impl Fn(&str, u64) + Send + Sync),
+) -> Result<()> {
     let root = ArtifactPath::parse(to)?;
     let mut folders = vec![(from.to_path_buf(), String::new())];
     while let Some((folder, below)) = folders.pop() {
@@ -100,6 +131,8 @@ pub(crate) async fn copy(artifacts: &Artifacts, from: &Path, to: &str, tally: &m
             } else if kind.is_file() {
                 tally.read(Kind::Files, 1);
                 copy_file(artifacts, &entry.path(), &root.join(&parsed)).await?;
+                tally.files += 1;
+                told(Kind::Files.name(), tally.files);
             } else {
                 tally.read(Kind::Files, 1);
                 tally.left(Kind::Files, "it is a link or no file", 1);
@@ -193,18 +226,25 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_found_where_it_is_or_where_it_was_moved_to_and_never_above() {
+    fn a_folder_is_found_where_it_is_or_where_it_was_moved_to_and_only_below_what_may_be_read() {
         let dir = tempfile::tempdir().unwrap();
-        let (there, moved) = (dir.path().join("there"), dir.path().join("root/1/r/artifacts"));
-        std::fs::create_dir_all(&there).unwrap();
-        std::fs::create_dir_all(&moved).unwrap();
-        let places = Places { base: dir.path().into(), roots: vec![dir.path().join("root")] };
-        let find = |uri: &str| places.find(&Place::read(uri), "1/r/artifacts");
-        assert_eq!(find(there.to_str().unwrap()), Some(there.clone()));
-        assert_eq!(find("there").unwrap(), there);
-        assert_eq!(find("/gone/1/r/artifacts"), Some(moved.clone()));
-        assert_eq!(find("mlflow-artifacts:/1/r/artifacts"), Some(moved.clone()));
-        assert_eq!(find("mlflow-artifacts:/../there"), Some(moved));
-        assert_eq!(find("s3://bucket/1/r/artifacts"), None);
+        let at = |path: &str| std::fs::canonicalize(dir.path()).unwrap().join(path);
+        for folder in ["store/there", "store/moved/1/r/artifacts", "secret"] {
+            std::fs::create_dir_all(at(folder)).unwrap();
+        }
+        std::os::unix::fs::symlink(at("secret"), at("store/link")).unwrap();
+        std::fs::write(at("store/file"), "").unwrap();
+        let places = Places { base: at("store"), roots: vec![at("store/moved")], allowed: vec![at("store")] };
+        let find = |uri: &str| places.find(&Place::read(uri), "1/r/artifacts").unwrap();
+        let (there, moved) = (Found::Folder(at("store/there")), Found::Folder(at("store/moved/1/r/artifacts")));
+        assert_eq!((find(at("store/there").to_str().unwrap()), find("there")), (there, Found::Folder(at("store/there"))));
+        for uri in ["/gone/1/r/artifacts", "mlflow-artifacts:/1/r/artifacts", "mlflow-artifacts:/../there", "file/below"] {
+            assert_eq!(find(uri), moved, "{uri}");
+        }
+        assert_eq!(find("s3://bucket/1/r/artifacts"), Found::Nowhere);
+        let find = |uri: &str| places.find(&Place::read(uri), "gone").unwrap();
+        assert_eq!((find("link"), find(at("secret").to_str().unwrap())), (Found::Outside(at("secret")), Found::Outside(at("secret"))));
+        std::os::unix::fs::symlink(at("store/loop"), at("store/loop")).unwrap();
+        assert!(places.find(&Place::read("loop"), "gone").is_err(), "what cannot be looked at is not missing");
     }
 }

@@ -1,8 +1,6 @@
 //! What a store of MLflow holds, in the words of this one, on its way from the one to the other. Numbers of experiments and names of models are still the source's.
 
-use std::collections::BTreeMap;
-
-use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::evaluation::{EvaluationDataset, EvaluationRecord, Scorer};
 use crate::model::{Dataset, LoggedModel, Metric, ModelVersion, Pair, RegisteredModel, RunInfo, RunModel, Stage};
@@ -84,10 +82,6 @@ impl Kind {
 
     pub fn name(self) -> &'static str {
         Kind::ALL[self as usize].1
-    }
-
-    fn named(name: &str) -> Option<Kind> {
-        Kind::ALL.into_iter().find(|(_, known)| *known == name).map(|(kind, _)| kind)
     }
 }
 
@@ -220,20 +214,6 @@ impl Rows {
     }
 }
 
-/// Rows, and where to go on once they are stored; none: what they are part of is not whole yet.
-#[derive(Debug)]
-pub(crate) struct Batch {
-    pub position: Option<Position>,
-    pub rows: Rows,
-}
-
-/// How far the source has been read: a part of it, and a place within.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Position {
-    pub part: String,
-    pub place: String,
-}
-
 /// What has been counted so far.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Tally {
@@ -243,6 +223,14 @@ pub(crate) struct Tally {
     pub left: BTreeMap<(Kind, String), u64>,
     /// What should be told, and how often it came up.
     pub notes: BTreeMap<String, u64>,
+    /// What is here with another value than in the source, and stayed so.
+    pub differing: BTreeMap<Kind, u64>,
+    /// Artifact files that have come.
+    pub files: u64,
+    /// By what owns them, folders of artifacts that were looked for, and how many of these were not found.
+    pub folders: BTreeMap<Kind, (u64, u64)>,
+    /// Folders of artifacts that lie where nobody said that they may be read.
+    pub outside: BTreeSet<String>,
 }
 
 impl Tally {
@@ -260,52 +248,19 @@ impl Tally {
         *self.left.entry(reason).or_default() += rows;
     }
 
-    pub fn note(&mut self, what: String) {
-        *self.notes.entry(what).or_default() += 1;
+    pub fn differ(&mut self, kind: Kind, rows: u64) {
+        if rows > 0 {
+            *self.differing.entry(kind).or_default() += rows;
+        }
     }
 
-    /// Counts what another one has counted.
-    pub fn add(&mut self, other: Tally) {
-        for (kind, rows) in other.read {
-            self.read(kind, rows);
-        }
-        for ((kind, why), rows) in other.left {
-            self.left(kind, &why, rows);
-        }
-        for (note, times) in other.notes {
-            *self.notes.entry(note).or_default() += times;
-        }
+    pub fn note(&mut self, what: String) {
+        *self.notes.entry(what).or_default() += 1;
     }
 
     /// Everything of a kind that was left out.
     pub fn all_left(&self, kind: Kind) -> u64 {
         self.left.iter().filter(|((of, _), _)| *of == kind).map(|(_, rows)| rows).sum()
-    }
-
-    pub fn to_json(&self) -> String {
-        let read: Map<String, Value> = self.read.iter().map(|(kind, rows)| (kind.name().into(), json!(rows))).collect();
-        let left: Vec<Value> = self.left.iter().map(|((kind, why), rows)| json!([kind.name(), why, rows])).collect();
-        json!({ "read": read, "left": left, "notes": self.notes }).to_string()
-    }
-
-    /// What [`Tally::to_json`] wrote.
-    pub fn of_json(text: &str) -> Tally {
-        let json: Value = serde_json::from_str(text).unwrap_or_default();
-        let mut tally = Tally::default();
-        for (name, rows) in json["read"].as_object().into_iter().flatten() {
-            if let (Some(kind), Some(rows)) = (Kind::named(name), rows.as_u64()) {
-                tally.read(kind, rows);
-            }
-        }
-        for row in json["left"].as_array().into_iter().flatten() {
-            if let (Some(kind), Some(why), Some(rows)) = (row[0].as_str().and_then(Kind::named), row[1].as_str(), row[2].as_u64()) {
-                tally.left(kind, why, rows);
-            }
-        }
-        for (note, times) in json["notes"].as_object().into_iter().flatten() {
-            tally.notes.insert(note.clone(), times.as_u64().unwrap_or_default());
-        }
-        tally
     }
 }
 
@@ -314,16 +269,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tally_outlives_the_process() {
+    fn kinds_stand_in_order_and_reasons_are_added_up() {
         for (at, (kind, _)) in Kind::ALL.into_iter().enumerate() {
             assert_eq!(kind as usize, at);
         }
         let mut tally = Tally::default();
-        tally.read(Kind::Points, 3);
         tally.left(Kind::Points, "the same point twice", 2);
+        tally.left(Kind::Points, "another", 1);
         tally.left(Kind::Runs, "no", 0);
-        tally.note("a \"note\"".into());
-        assert_eq!(Tally::of_json(&tally.to_json()), tally);
-        assert_eq!((tally.all_left(Kind::Points), tally.all_left(Kind::Runs)), (2, 0));
+        assert_eq!((tally.all_left(Kind::Points), tally.all_left(Kind::Runs)), (3, 0));
     }
 }

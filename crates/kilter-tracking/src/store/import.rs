@@ -1,6 +1,7 @@
-//! What comes from a store of MLflow, written as it was there: ids, times and states are kept. What is there already stays, so that the same rows may come again.
+//! What comes from a store of MLflow, written as it was there: ids, times and states are kept. What is there already stays, so that the same rows may come
+//! again; a value that is not the same is counted, or taken where that is wished.
 //!
-//! Two tables exist only while an import is under way: how far it is, stored with the rows that got it there, and what it brought, to be counted at its end.
+//! One table exists only while an import is under way: of what it brought, to be counted at its end.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -14,13 +15,14 @@ use super::writer::Writer;
 use super::{DEFAULT_EXPERIMENT, Tracking, own_location};
 use crate::error::{Error, ErrorCode, Result};
 use crate::evaluation::{EvaluationDataset, EvaluationRecord};
-use crate::import::{Clashes, Kind, Names, Owned, Place, Point, Position, Read, Rows, Tally, own};
+use crate::import::{Clashes, Differences, Kind, Names, Owned, Place, Point, Read, Rows, Tally, own};
 use crate::model::{Dataset, Experiment, LoggedModel, Metric, ModelVersion, Pair, RegisteredModel, RunInfo, RunModel, Stage};
 use crate::otel::AnyValue;
 use crate::trace::{ReadySpan, TraceInfo, TraceState, key};
 
 type Row<'q, 'a> = Separated<'q, Sqlite, &'a str>;
 
+const NOTHING: &str = "ON CONFLICT DO NOTHING";
 const NO_EXPERIMENT: &str = "its experiment is not there";
 const NO_RUN: &str = "its run is not there";
 const NO_TRACE: &str = "its trace is not there";
@@ -30,6 +32,20 @@ const AT_ONCE: usize = 500;
 /// Clashes that a refusal names.
 const NAMED: usize = 20;
 
+/// Metadata and tags of traces that newer schemas keep with the trace itself: these have come first, and may be written in another way.
+const SETTLED: [&str; 5] = [key::NAME, key::SPANS, key::SESSION, key::TRACE_USAGE, key::TRACE_COST];
+
+/// What is to come, as far as it is known at the beginning.
+#[derive(Debug)]
+pub(crate) struct Coming {
+    pub experiments: Vec<Experiment>,
+    /// Ids of runs, of those experiments that do not say when they were made.
+    pub runs: HashMap<i64, Vec<String>>,
+    pub models: Names,
+    pub clashes: Clashes,
+    pub differences: Differences,
+}
+
 /// Where things of the source are here.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
@@ -37,15 +53,23 @@ pub(crate) struct Plan {
     pub experiments: HashMap<i64, i64>,
     /// Names of those registered models that are called otherwise here, or are left out.
     pub models: HashMap<String, Option<String>>,
+    pub differences: Differences,
 }
 
-/// Rows whose files have come, and what there was of these.
-#[derive(Debug)]
-pub(crate) struct Brought {
-    pub rows: Vec<Rows>,
-    pub files: Tally,
-    /// Where to go on once they are stored; none: what they are part of is not whole yet.
-    pub position: Option<Position>,
+/// Rows that may be here with other values than in the source.
+struct Changing {
+    kind: Kind,
+    table: &'static str,
+    /// All that are given.
+    columns: &'static str,
+    keys: &'static [&'static str],
+    /// What is compared, and what is taken with it.
+    values: &'static [&'static str],
+    with: &'static [&'static str],
+}
+
+const fn tags(kind: Kind, table: &'static str, columns: &'static str, keys: &'static [&'static str]) -> Changing {
+    Changing { kind, table, columns, keys, values: &["value"], with: &[] }
 }
 
 impl Plan {
@@ -55,36 +79,18 @@ impl Plan {
 }
 
 impl Tracking {
-    /// Decides where everything goes, and stores the experiments. Answers how far an earlier import of `source` came.
-    pub(crate) async fn begin_import(
-        &self,
-        source: String,
-        experiments: Vec<Experiment>,
-        models: Names,
-        clashes: Clashes,
-    ) -> Result<(Plan, Position, Tally)> {
-        self.write(move |w| Box::pin(async move { w.begin_import(&source, experiments, models, clashes).await })).await
+    /// Decides where everything goes, and stores the experiments.
+    pub(crate) async fn begin_import(&self, coming: Coming) -> Result<(Plan, Tally)> {
+        self.write(move |w| Box::pin(async move { w.begin_import(coming).await })).await
     }
 
-    /// Stores rows with the place up to which the source has been read.
-    pub(crate) async fn bring(&self, source: String, brought: Vec<Brought>, mut tally: Tally, plan: Arc<Plan>) -> Result<Tally> {
+    /// Stores rows, and counts them.
+    pub(crate) async fn bring(&self, rows: Vec<Rows>, mut tally: Tally, plan: Arc<Plan>) -> Result<Tally> {
         self.write(move |w| {
             Box::pin(async move {
-                let mut reached = None;
-                for Brought { rows, files, position } in brought {
-                    tally.add(files);
-                    for rows in rows {
-                        tally.read(rows.kind(), rows.len() as u64);
-                        w.bring(rows, &plan, &mut tally).await?;
-                    }
-                    // What was counted goes with the place: what lies behind it is read and counted again.
-                    reached = position.map(|position| (position, tally.to_json())).or(reached);
-                }
-                if let Some((position, tally)) = reached {
-                    let sql = "INSERT INTO import_progress (source, part, place, tally) VALUES ($1, $2, $3, $4)
-                               ON CONFLICT (source) DO UPDATE SET part = excluded.part, place = excluded.place, tally = excluded.tally";
-                    let query = sqlx::query(sql).bind(source).bind(position.part).bind(position.place).bind(tally);
-                    query.execute(&mut w.connection).await?;
+                for rows in rows {
+                    tally.read(rows.kind(), rows.len() as u64);
+                    w.bring(rows, &plan, &mut tally).await?;
                 }
                 Ok(tally)
             })
@@ -108,11 +114,11 @@ impl Tracking {
         .await
     }
 
-    /// Forgets how far the import came: the next one looks at everything again.
+    /// Forgets what the import brought.
     pub(crate) async fn end_import(&self) -> Result<()> {
         self.write(|w| {
             Box::pin(async move {
-                sqlx::raw_sql("DROP TABLE IF EXISTS import_progress; DROP TABLE IF EXISTS import_seen").execute(&mut w.connection).await?;
+                sqlx::raw_sql("DROP TABLE IF EXISTS import_seen").execute(&mut w.connection).await?;
                 Ok(())
             })
         })
@@ -156,38 +162,53 @@ const COUNTED: [(Kind, &str, &str, &str); 31] = [
 ];
 
 impl Writer {
-    async fn begin_import(
-        &mut self,
-        source: &str,
-        experiments: Vec<Experiment>,
-        models: Names,
-        clashes: Clashes,
-    ) -> Result<(Plan, Position, Tally)> {
-        let mut plan = Plan::default();
-        let (mut refused, mut moved, mut made) = (Vec::new(), Vec::new(), Vec::new());
-        for experiment in experiments {
-            if experiment.id == DEFAULT_EXPERIMENT {
-                plan.experiments.insert(DEFAULT_EXPERIMENT, DEFAULT_EXPERIMENT);
-                made.push(experiment);
+    async fn begin_import(&mut self, coming: Coming) -> Result<(Plan, Tally)> {
+        let Coming { experiments, runs, models, clashes, differences } = coming;
+        let (mut plan, mut tally) = (Plan { differences, ..Plan::default() }, Tally::default());
+        let (mut refused, mut moved, mut made, mut matched) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let theirs: HashSet<String> = experiments.iter().map(|e| e.name.clone()).collect();
+        // Names of those that come, and the one that experiment 0 gives up.
+        let (mut names, mut freed) = (HashMap::new(), None);
+        let (default, others): (Vec<_>, Vec<_>) = experiments.into_iter().partition(|e| e.id == DEFAULT_EXPERIMENT);
+        for experiment in default {
+            plan.experiments.insert(DEFAULT_EXPERIMENT, DEFAULT_EXPERIMENT);
+            let holder = self.experiment_named(&experiment.name).await?;
+            // One that nobody used yet becomes what it was in the source.
+            if !self.is_unused(DEFAULT_EXPERIMENT).await? || holder.is_some_and(|id| id != DEFAULT_EXPERIMENT) {
+                matched.push((experiment, DEFAULT_EXPERIMENT));
                 continue;
             }
-            if let Some(here) = self.same_experiment(&experiment).await? {
+            let sql = "SELECT name FROM experiments WHERE id = $1 AND name <> $2";
+            let query = sqlx::query_scalar(sql).bind(DEFAULT_EXPERIMENT).bind(&experiment.name);
+            freed = query.fetch_optional(&mut self.connection).await?;
+            names.insert(experiment.name.clone(), DEFAULT_EXPERIMENT);
+            made.push(experiment);
+        }
+        for experiment in others {
+            let known: HashSet<i64> = matched.iter().map(|(_, here)| *here).collect();
+            if let Some(here) = self.same_experiment(&experiment, runs.get(&experiment.id), &known).await? {
                 plan.experiments.insert(experiment.id, here);
+                matched.push((experiment, here));
                 continue;
             }
             let mut name = experiment.name.clone();
-            if let Some(there) = self.experiment_named(&name).await? {
+            let here = self.experiment_named(&name).await?.filter(|_| freed.as_ref() != Some(&name));
+            let holder = names.get(&name).map(|id| format!("experiment {id} there")).or(here.map(|id| format!("experiment {id} here")));
+            if let Some(holder) = holder {
                 match clashes {
-                    Clashes::Refuse => refused.push(format!("experiment `{name}` ({} there) is experiment {there} here", experiment.id)),
-                    Clashes::Skip => moved.push(format!("experiment `{name}` is left out: experiment {there} here has this name")),
+                    Clashes::Refuse => refused.push(format!("experiment `{name}` ({} there) is {holder}", experiment.id)),
+                    Clashes::Skip => {
+                        moved.push(format!("experiment `{name}` ({} there) is left out: {holder} has this name", experiment.id))
+                    }
                     Clashes::Rename => {}
                 }
                 if clashes != Clashes::Rename {
                     continue;
                 }
-                name = self.free_experiment_name(&name).await?;
-                moved.push(format!("experiment `{}` is `{name}` here: experiment {there} has its name", experiment.name));
+                name = self.free_experiment_name(&name, &names, &theirs).await?;
+                moved.push(format!("experiment `{}` is `{name}` here: {holder} has its name", experiment.name));
             }
+            names.insert(name.clone(), experiment.id);
             made.push(Experiment { name, ..experiment });
         }
         for (name, created) in models {
@@ -221,38 +242,57 @@ impl Writer {
                 ),
             ));
         }
-        let (position, mut tally) = self.progress(source).await?;
+        let sql = "DROP TABLE IF EXISTS import_seen;
+                   CREATE TABLE import_seen (kind TEXT NOT NULL, id INTEGER NOT NULL, part INTEGER NOT NULL, PRIMARY KEY (kind, id, part)) WITHOUT ROWID";
+        sqlx::raw_sql(sql).execute(&mut self.connection).await?;
         for experiment in made {
             self.bring_experiment(experiment, &mut plan, &mut moved).await?;
         }
-        let seen: Vec<i64> = plan.experiments.values().copied().collect();
+        for (experiment, here) in matched {
+            self.compare_experiment(&experiment, here, &plan, &mut tally).await?;
+        }
+        let seen: Vec<(i64, i64)> = plan.experiments.values().map(|id| (*id, 0)).collect();
         self.see("experiment", &seen).await?;
         for note in moved {
             tally.notes.insert(note, 1);
         }
-        Ok((plan, position, tally))
+        Ok((plan, tally))
     }
 
-    /// How far an earlier import of the same source came; what another one left is forgotten.
-    async fn progress(&mut self, source: &str) -> Result<(Position, Tally)> {
-        let sql = "CREATE TABLE IF NOT EXISTS import_progress (source TEXT PRIMARY KEY, part TEXT NOT NULL, place TEXT NOT NULL, tally TEXT NOT NULL);
-                   CREATE TABLE IF NOT EXISTS import_seen (kind TEXT NOT NULL, id INTEGER NOT NULL, PRIMARY KEY (kind, id)) WITHOUT ROWID";
-        sqlx::raw_sql(sql).execute(&mut self.connection).await?;
-        let sql = "SELECT part, place, tally FROM import_progress WHERE source = $1";
-        let row: Option<(String, String, String)> = sqlx::query_as(sql).bind(source).fetch_optional(&mut self.connection).await?;
-        if let Some((part, place, tally)) = row {
-            return Ok((Position { part, place }, Tally::of_json(&tally)));
-        }
-        sqlx::raw_sql("DELETE FROM import_progress; DELETE FROM import_seen").execute(&mut self.connection).await?;
-        Ok((Position::default(), Tally::default()))
-    }
-
-    /// The number of an experiment that came from the source before: by its number or name, and the moment it was made at.
-    async fn same_experiment(&mut self, of: &Experiment) -> Result<Option<i64>> {
-        let sql = "SELECT id FROM experiments WHERE created = $3 AND (id = $1 AND $3 > 0 OR name = $2 OR name LIKE $4 ESCAPE '\\') ORDER BY id = $1 DESC, id LIMIT 1";
+    /// The number of an experiment that came from the source before, but for those that another one is known to be: by its number or name, and the moment it
+    /// was made at. Where that is not known (stores of MLflow 1), by a run of it; one in which nothing lies may be it as well.
+    async fn same_experiment(&mut self, of: &Experiment, runs: Option<&Vec<String>>, known: &HashSet<i64>) -> Result<Option<i64>> {
+        let sql = "SELECT id FROM experiments WHERE created = $3 AND (id = $1 AND $3 > 0 OR name = $2 OR name LIKE $4 ESCAPE '\\') ORDER BY id = $1 DESC, id";
         let like = format!("{} (imported%)", of.name.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_"));
         let query = sqlx::query_scalar(sql).bind(of.id).bind(&of.name).bind(of.created).bind(like);
-        Ok(query.fetch_optional(&mut self.connection).await?)
+        let found: Vec<i64> = query.fetch_all(&mut self.connection).await?;
+        for id in found.into_iter().filter(|id| *id != DEFAULT_EXPERIMENT && !known.contains(id)) {
+            if of.created > 0 || self.is_unused(id).await? || self.has_one_of(id, runs.map_or(&[], Vec::as_slice)).await? {
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn is_unused(&mut self, experiment: i64) -> Result<bool> {
+        let sql = "SELECT NOT EXISTS (SELECT 1 FROM runs WHERE experiment = $1) AND NOT EXISTS (SELECT 1 FROM traces WHERE experiment = $1)
+                       AND NOT EXISTS (SELECT 1 FROM logged_models WHERE experiment = $1)";
+        Ok(sqlx::query_scalar(sql).bind(experiment).fetch_one(&mut self.connection).await?)
+    }
+
+    async fn has_one_of(&mut self, experiment: i64, runs: &[String]) -> Result<bool> {
+        for runs in runs.chunks(AT_ONCE) {
+            let mut sql = QueryBuilder::<Sqlite>::new("SELECT COUNT(*) FROM runs WHERE experiment = ");
+            let mut list = sql.push_bind(experiment).push(" AND run_id IN (").separated(", ");
+            for run in runs {
+                list.push_bind(run);
+            }
+            let found: i64 = sql.push(")").build_query_scalar().persistent(false).fetch_one(&mut self.connection).await?;
+            if found > 0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     async fn experiment_named(&mut self, name: &str) -> Result<Option<i64>> {
@@ -260,13 +300,35 @@ impl Writer {
         Ok(sqlx::query_scalar(sql).bind(name).fetch_optional(&mut self.connection).await?)
     }
 
-    async fn free_experiment_name(&mut self, name: &str) -> Result<String> {
+    /// A name that none here has, none in the source, and none of those that come.
+    async fn free_experiment_name(&mut self, name: &str, names: &HashMap<String, i64>, theirs: &HashSet<String>) -> Result<String> {
         for renamed in renamed(name) {
-            if self.experiment_named(&renamed).await?.is_none() {
+            if !names.contains_key(&renamed) && !theirs.contains(&renamed) && self.experiment_named(&renamed).await?.is_none() {
                 return Ok(renamed);
             }
         }
         Err(Error::invalid(format!("no name like `{name}` is free")))
+    }
+
+    /// An experiment that was here before may have another name or stage than in the source.
+    async fn compare_experiment(&mut self, of: &Experiment, here: i64, plan: &Plan, tally: &mut Tally) -> Result<()> {
+        let sql = "SELECT name, stage FROM experiments WHERE id = $1";
+        let (name, stage): (String, String) = sqlx::query_as(sql).bind(here).fetch_one(&mut self.connection).await?;
+        // A name that was given because its own was taken is as it should be.
+        let is_named = name == of.name || name.starts_with(&format!("{} (imported", of.name));
+        if is_named && stage == of.stage.as_str() {
+            return Ok(());
+        }
+        let is_free = is_named || self.experiment_named(&of.name).await?.is_none();
+        if plan.differences == Differences::Keep || !is_free {
+            tally.differ(Kind::Experiments, 1);
+            return Ok(());
+        }
+        let sql = "UPDATE experiments SET name = $2, stage = $3, updated = $4 WHERE id = $1";
+        let query = sqlx::query(sql).bind(here).bind(if is_named { &name } else { &of.name }).bind(of.stage.as_str()).bind(of.updated);
+        query.execute(&mut self.connection).await?;
+        taken(Kind::Experiments, 1, tally);
+        Ok(())
     }
 
     /// The name of a model that came before or is to come, which is not its own.
@@ -285,12 +347,9 @@ impl Writer {
         let moves = Place::read(&of.artifact_location).moves();
         let location = |id: i64| if moves { own_location(id) } else { of.artifact_location.clone() };
         if of.id == DEFAULT_EXPERIMENT {
-            // One that nobody used yet is what it was in the source.
-            let sql = "UPDATE experiments SET name = $2, artifact_location = $3, created = $4, updated = $5 WHERE id = $1
-                       AND NOT EXISTS (SELECT 1 FROM runs WHERE experiment = $1) AND NOT EXISTS (SELECT 1 FROM traces WHERE experiment = $1)
-                       AND NOT EXISTS (SELECT 1 FROM experiments WHERE name = $2 AND id <> $1)";
-            let query = sqlx::query(sql).bind(of.id).bind(&of.name).bind(location(of.id)).bind(of.created).bind(of.updated);
-            query.execute(&mut self.connection).await?;
+            let sql = "UPDATE experiments SET name = $2, artifact_location = $3, stage = $4, created = $5, updated = $6 WHERE id = $1";
+            let query = sqlx::query(sql).bind(of.id).bind(&of.name).bind(location(of.id)).bind(of.stage.as_str());
+            query.bind(of.created).bind(of.updated).execute(&mut self.connection).await?;
             return Ok(());
         }
         let taken: Option<String> =
@@ -310,11 +369,60 @@ impl Writer {
         Ok(())
     }
 
-    async fn see(&mut self, kind: &'static str, ids: &[i64]) -> Result<()> {
-        let bind = |row: &mut Row<'_, '_>, id: &i64| {
-            row.push_bind(kind).push_bind(*id);
+    /// Notes what belongs to the import: numbers, and those of parts.
+    async fn see(&mut self, kind: &'static str, ids: &[(i64, i64)]) -> Result<()> {
+        let bind = |row: &mut Row<'_, '_>, (id, part): &(i64, i64)| {
+            row.push_bind(kind).push_bind(*id).push_bind(*part);
         };
-        self.insert("INSERT INTO import_seen (kind, id)", ids, "ON CONFLICT DO NOTHING", bind).await
+        self.insert("INSERT INTO import_seen (kind, id, part)", ids, NOTHING, bind).await
+    }
+
+    async fn see_all(&mut self, kind: &'static str, ids: HashMap<String, i64>) -> Result<()> {
+        self.see(kind, &ids.into_values().map(|id| (id, 0)).collect::<Vec<_>>()).await
+    }
+
+    /// Those versions of registered models that came, or are the same here.
+    async fn versions_seen(&mut self, models: &HashMap<String, i64>) -> Result<HashSet<(i64, i64)>> {
+        let mut seen = HashSet::new();
+        for model in models.values().collect::<HashSet<_>>() {
+            let sql = "SELECT id, part FROM import_seen WHERE kind = 'version' AND id = $1";
+            seen.extend(sqlx::query_as::<_, (i64, i64)>(sql).bind(model).fetch_all(&mut self.connection).await?);
+        }
+        Ok(seen)
+    }
+
+    /// Inserts rows; of those that are here with other values, these are counted or taken.
+    async fn put<T>(
+        &mut self,
+        of: &Changing,
+        rows: &[T],
+        conflict: &str,
+        (plan, tally): (&Plan, &mut Tally),
+        bind: impl Fn(&mut Row<'_, 'static>, &T),
+    ) -> Result<()> {
+        self.insert(&format!("INSERT INTO {} ({})", of.table, of.columns), rows, conflict, &bind).await?;
+        let list = |columns: &[&str], of: &str| columns.iter().map(|c| format!("{of}.{c}")).collect::<Vec<_>>().join(", ");
+        let keys = of.keys.iter().map(|c| format!("t.{c} = s.{c}")).collect::<Vec<_>>().join(" AND ");
+        let differ = format!("{keys} AND ({}) IS NOT ({})", list(of.values, "t"), list(of.values, "s"));
+        let set = of.values.iter().chain(of.with).map(|c| format!("{c} = s.{c}")).collect::<Vec<_>>().join(", ");
+        let mut rest = rows;
+        while !rest.is_empty() {
+            let (some, later) = rest.split_at(rest.len().min(AT_ONCE));
+            rest = later;
+            let mut sql = QueryBuilder::<Sqlite>::new(format!("WITH s ({}) AS (", of.columns));
+            sql.push_values(some, |mut row, of| bind(&mut row, of));
+            if plan.differences == Differences::Keep {
+                // Crossed, so that each row that came looks for its own.
+                sql.push(format!(") SELECT COUNT(*) FROM s CROSS JOIN {} AS t WHERE {differ}", of.table));
+                let differing: i64 = sql.build_query_scalar().persistent(false).fetch_one(&mut self.connection).await?;
+                tally.differ(of.kind, differing.unsigned_abs());
+            } else {
+                sql.push(format!(") UPDATE {} AS t SET {set} FROM s WHERE {differ}", of.table));
+                let done = sql.build().persistent(false).execute(&mut self.connection).await?;
+                taken(of.kind, done.rows_affected(), tally);
+            }
+        }
+        Ok(())
     }
 
     /// The numbers of those of `names` that are there.
@@ -361,7 +469,7 @@ impl Writer {
                     row.push_bind(*experiment).push_bind(&d.name).push_bind(&d.digest).push_bind(&d.source_type);
                     row.push_bind(&d.source).push_bind(&d.schema).push_bind(&d.profile);
                 };
-                self.insert(into, &datasets, "ON CONFLICT DO NOTHING", bind).await
+                self.insert(into, &datasets, NOTHING, bind).await
             }
             Rows::Inputs(inputs) => {
                 let mut here = Vec::with_capacity(inputs.len());
@@ -371,14 +479,15 @@ impl Writer {
                 let bind = |row: &mut Row<'_, '_>, (run, dataset): &(i64, i64)| {
                     row.push_bind(*run).push_bind(*dataset);
                 };
-                self.insert("INSERT INTO inputs (run, dataset)", &here, "ON CONFLICT DO NOTHING", bind).await
+                self.insert("INSERT INTO inputs (run, dataset)", &here, NOTHING, bind).await
             }
-            Rows::InputTags(tags) => {
-                let here = self.inputs(tags.into_iter(), Kind::InputTags, plan, tally).await?;
-                let bind = |row: &mut Row<'_, '_>, ((run, dataset), tag): &((i64, i64), Pair)| {
+            Rows::InputTags(of) => {
+                let here = self.inputs(of.into_iter(), Kind::InputTags, plan, tally).await?;
+                let bind = |row: &mut Row<'_, 'static>, ((run, dataset), tag): &((i64, i64), Pair)| {
                     row.push_bind(*run).push_bind(*dataset).push_bind(&tag.key).push_bind(&tag.value);
                 };
-                self.insert("INSERT INTO input_tags (run, dataset, key, value)", &here, "ON CONFLICT DO NOTHING", bind).await
+                let of = tags(Kind::InputTags, "input_tags", "run, dataset, key, value", &["run", "dataset", "key"]);
+                self.put(&of, &here, NOTHING, (plan, tally), bind).await
             }
             Rows::RunModels(models) => {
                 let runs = self.numbers("runs", "run_id", models.iter().map(|(run, _)| run.as_str())).await?;
@@ -386,12 +495,19 @@ impl Writer {
                 let bind = |row: &mut Row<'_, '_>, (run, (_, model)): &(i64, (String, RunModel))| {
                     row.push_bind(*run).push_bind(i64::from(model.is_output)).push_bind(&model.model_id).push_bind(model.step);
                 };
-                self.insert("INSERT INTO run_models (run, is_output, model_id, step)", &here, "ON CONFLICT DO NOTHING", bind).await
+                self.insert("INSERT INTO run_models (run, is_output, model_id, step)", &here, NOTHING, bind).await
             }
             Rows::LoggedModels(models) => {
                 let here = known(models, |(m, _)| plan.experiments.get(&m.experiment).copied(), Kind::LoggedModels, NO_EXPERIMENT, tally);
-                let into = "INSERT INTO logged_models (model_id, experiment, name, model_type, source_run_id, status, stage, created, updated, artifact_uri)";
-                let bind = |row: &mut Row<'_, '_>, (experiment, (m, stage)): &(i64, (LoggedModel, Stage))| {
+                let of = Changing {
+                    kind: Kind::LoggedModels,
+                    table: "logged_models",
+                    columns: "model_id, experiment, name, model_type, source_run_id, status, stage, created, updated, artifact_uri",
+                    keys: &["model_id"],
+                    values: &["name", "status", "stage"],
+                    with: &["updated"],
+                };
+                let bind = |row: &mut Row<'_, 'static>, (experiment, (m, stage)): &(i64, (LoggedModel, Stage))| {
                     row.push_bind(&m.id).push_bind(*experiment).push_bind(&m.name).push_bind(&m.model_type).push_bind(&m.source_run);
                     row.push_bind(m.status.as_str()).push_bind(stage.as_str()).push_bind(m.created).push_bind(m.updated);
                     let layout = format!("{experiment}/models/{}/artifacts", m.id);
@@ -400,9 +516,9 @@ impl Writer {
                 // A model whose files were on their way may be ready by now.
                 let conflict = "ON CONFLICT (model_id) DO UPDATE SET status = excluded.status, updated = excluded.updated
                                 WHERE logged_models.status = 'LOGGED_MODEL_PENDING'";
-                self.insert(into, &here, conflict, bind).await?;
+                self.put(&of, &here, conflict, (plan, tally), bind).await?;
                 let ids = self.numbers("logged_models", "model_id", here.iter().map(|(_, (m, _))| m.id.as_str())).await?;
-                self.see("logged", &ids.into_values().collect::<Vec<_>>()).await
+                self.see_all("logged", ids).await
             }
             Rows::LoggedPoints(points) => {
                 let id = |metric: &Metric| metric.model_id.clone().unwrap_or_default();
@@ -415,30 +531,50 @@ impl Writer {
             }
             Rows::Models(models) => {
                 let here = known(models, |m| plan.model(&m.name), Kind::Models, "another one here has its name", tally);
-                let bind = |row: &mut Row<'_, '_>, (name, m): &(String, RegisteredModel)| {
+                let bind = |row: &mut Row<'_, 'static>, (name, m): &(String, RegisteredModel)| {
                     row.push_bind(name).push_bind(&m.description).push_bind(m.created).push_bind(m.updated);
                 };
-                let into = "INSERT INTO registered_models (name, description, created, updated)";
-                self.insert(into, &here, "ON CONFLICT DO NOTHING", bind).await?;
+                let of = Changing {
+                    kind: Kind::Models,
+                    table: "registered_models",
+                    columns: "name, description, created, updated",
+                    keys: &["name"],
+                    values: &["description"],
+                    with: &["updated"],
+                };
+                self.put(&of, &here, NOTHING, (plan, tally), bind).await?;
                 let ids = self.numbers("registered_models", "name", here.iter().map(|(name, _)| name.as_str())).await?;
-                self.see("model", &ids.into_values().collect::<Vec<_>>()).await
+                self.see_all("model", ids).await
             }
             Rows::Versions(versions) => self.bring_versions(versions, plan, tally).await,
-            Rows::VersionTags(tags) => {
-                let models = self.models_of(tags.iter().map(|(name, ..)| name.as_str()), plan).await?;
-                let here = known(tags, |(name, ..)| models.get(name).copied(), Kind::VersionTags, NO_OWNER, tally);
-                let bind = |row: &mut Row<'_, '_>, (model, (_, version, tag)): &(i64, (String, i64, Pair))| {
+            Rows::VersionTags(pairs) => {
+                let models = self.models_of(pairs.iter().map(|(name, ..)| name.as_str()), plan).await?;
+                let seen = self.versions_seen(&models).await?;
+                let version = |name: &str, version: i64| models.get(name).copied().filter(|model| seen.contains(&(*model, version)));
+                let here = known(pairs, |(name, number, _)| version(name, *number), Kind::VersionTags, NO_OWNER, tally);
+                let bind = |row: &mut Row<'_, 'static>, (model, (_, version, tag)): &(i64, (String, i64, Pair))| {
                     row.push_bind(*model).push_bind(*version).push_bind(&tag.key).push_bind(&tag.value);
                 };
-                self.insert("INSERT INTO model_version_tags (model, version, key, value)", &here, "ON CONFLICT DO NOTHING", bind).await
+                let of = tags(Kind::VersionTags, "model_version_tags", "model, version, key, value", &["model", "version", "key"]);
+                self.put(&of, &here, NOTHING, (plan, tally), bind).await
             }
             Rows::Aliases(aliases) => {
                 let models = self.models_of(aliases.iter().map(|(name, ..)| name.as_str()), plan).await?;
-                let here = known(aliases, |(name, ..)| models.get(name).copied(), Kind::Aliases, NO_OWNER, tally);
-                let bind = |row: &mut Row<'_, '_>, (model, (_, alias, version)): &(i64, (String, String, i64))| {
+                let seen = self.versions_seen(&models).await?;
+                let version = |name: &str, version: i64| models.get(name).copied().filter(|model| seen.contains(&(*model, version)));
+                let here = known(aliases, |(name, _, number)| version(name, *number), Kind::Aliases, NO_OWNER, tally);
+                let bind = |row: &mut Row<'_, 'static>, (model, (_, alias, version)): &(i64, (String, String, i64))| {
                     row.push_bind(*model).push_bind(alias).push_bind(*version);
                 };
-                self.insert("INSERT INTO registered_model_aliases (model, alias, version)", &here, "ON CONFLICT DO NOTHING", bind).await
+                let of = Changing {
+                    kind: Kind::Aliases,
+                    table: "registered_model_aliases",
+                    columns: "model, alias, version",
+                    keys: &["model", "alias"],
+                    values: &["version"],
+                    with: &[],
+                };
+                self.put(&of, &here, NOTHING, (plan, tally), bind).await
             }
             Rows::Traces(traces) => {
                 let here = known(traces, |t| plan.experiments.get(&t.experiment).copied(), Kind::Traces, NO_EXPERIMENT, tally);
@@ -465,9 +601,9 @@ impl Writer {
                         row.push_bind(*trace).push_bind(&pair.key).push_bind(&pair.value);
                     };
                     let into = format!("INSERT INTO {table} (trace, key, value)");
-                    self.insert(&into, &pairs, "ON CONFLICT DO NOTHING", bind).await?;
+                    self.insert(&into, &pairs, NOTHING, bind).await?;
                 }
-                self.see("trace", &ids.into_values().collect::<Vec<_>>()).await
+                self.see_all("trace", ids).await
             }
             Rows::Spans(spans) => self.bring_spans(spans, tally).await,
             Rows::FileSpans(trace, spans) => {
@@ -477,26 +613,41 @@ impl Writer {
             }
             Rows::Assessments(assessments) => {
                 let traces = self.numbers("traces", "trace_id", assessments.iter().map(|a| a.trace.as_str())).await?;
-                let there = self.numbers("assessments", "assessment_id", assessments.iter().map(|a| a.id.as_str())).await?;
                 for (trace, one) in known(assessments, |a| traces.get(&a.trace).copied(), Kind::Assessments, NO_TRACE, tally) {
-                    if !there.contains_key(&one.id) {
-                        self.put_assessment(trace, &one).await?;
+                    let sql = "SELECT updated = $2 AND is_valid = $3 FROM assessments WHERE assessment_id = $1";
+                    let query = sqlx::query_scalar(sql).bind(&one.id).bind(one.updated).bind(one.is_valid);
+                    let is_same: Option<bool> = query.fetch_optional(&mut self.connection).await?;
+                    match is_same {
+                        Some(true) => continue,
+                        Some(false) if plan.differences == Differences::Keep => {
+                            tally.differ(Kind::Assessments, 1);
+                            continue;
+                        }
+                        Some(false) => taken(Kind::Assessments, 1, tally),
+                        None => {}
                     }
+                    self.put_assessment(trace, &one).await?;
                 }
                 Ok(())
             }
             Rows::TraceRuns(links) => self.bring_links("trace_runs", "run_id", links, Kind::TraceRuns, tally).await,
             Rows::TracePrompts(links) => self.bring_links("trace_prompts", "prompt", links, Kind::TracePrompts, tally).await,
             Rows::EvaluationDatasets(datasets) => {
-                let into =
-                    "INSERT INTO evaluation_datasets (dataset_id, name, digest, schema, records, created, updated, created_by, updated_by)";
-                let bind = |row: &mut Row<'_, '_>, d: &EvaluationDataset| {
+                let of = Changing {
+                    kind: Kind::EvaluationDatasets,
+                    table: "evaluation_datasets",
+                    columns: "dataset_id, name, digest, schema, records, created, updated, created_by, updated_by",
+                    keys: &["dataset_id"],
+                    values: &["name", "digest", "schema"],
+                    with: &["updated", "updated_by"],
+                };
+                let bind = |row: &mut Row<'_, 'static>, d: &EvaluationDataset| {
                     row.push_bind(&d.id).push_bind(&d.name).push_bind(&d.digest).push_bind(&d.schema).push_bind(0i64);
                     row.push_bind(d.created).push_bind(d.updated).push_bind(&d.created_by).push_bind(&d.updated_by);
                 };
-                self.insert(into, &datasets, "ON CONFLICT DO NOTHING", bind).await?;
+                self.put(&of, &datasets, NOTHING, (plan, tally), bind).await?;
                 let ids = self.numbers("evaluation_datasets", "dataset_id", datasets.iter().map(|d| d.id.as_str())).await?;
-                self.see("evaluation", &ids.into_values().collect::<Vec<_>>()).await
+                self.see_all("evaluation", ids).await
             }
             Rows::EvaluationExperiments(links) => {
                 let datasets = self.numbers("evaluation_datasets", "dataset_id", links.iter().map(|(id, _)| id.as_str())).await?;
@@ -506,9 +657,9 @@ impl Writer {
                     row.push_bind(*dataset).push_bind(*experiment);
                 };
                 let into = "INSERT INTO evaluation_dataset_experiments (dataset, experiment)";
-                self.insert(into, &here, "ON CONFLICT DO NOTHING", bind).await
+                self.insert(into, &here, NOTHING, bind).await
             }
-            Rows::EvaluationRecords(records) => self.bring_records(records, tally).await,
+            Rows::EvaluationRecords(records) => self.bring_records(records, plan, tally).await,
             Rows::Scorers(scorers) => {
                 for (experiment, s) in known(scorers, |s| plan.experiments.get(&s.experiment).copied(), Kind::Scorers, NO_EXPERIMENT, tally)
                 {
@@ -520,7 +671,7 @@ impl Writer {
                         "INSERT INTO scorer_versions (scorer, version, serialized, created) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING";
                     let query = sqlx::query(sql).bind(id).bind(s.version).bind(&s.serialized).bind(s.created);
                     query.execute(&mut self.connection).await?;
-                    self.see("scorer", &[id]).await?;
+                    self.see("scorer", &[(id, 0)]).await?;
                 }
                 Ok(())
             }
@@ -529,8 +680,15 @@ impl Writer {
 
     async fn bring_runs(&mut self, runs: Vec<RunInfo>, plan: &Plan, tally: &mut Tally) -> Result<()> {
         let here = known(runs, |run| plan.experiments.get(&run.experiment).copied(), Kind::Runs, NO_EXPERIMENT, tally);
-        let into = "INSERT INTO runs (run_id, experiment, name, user_id, status, stage, start_time, end_time, artifact_uri)";
-        let bind = |row: &mut Row<'_, '_>, (experiment, run): &(i64, RunInfo)| {
+        let of = Changing {
+            kind: Kind::Runs,
+            table: "runs",
+            columns: "run_id, experiment, name, user_id, status, stage, start_time, end_time, artifact_uri",
+            keys: &["run_id"],
+            values: &["name", "status", "stage", "end_time"],
+            with: &[],
+        };
+        let bind = |row: &mut Row<'_, 'static>, (experiment, run): &(i64, RunInfo)| {
             row.push_bind(&run.id).push_bind(*experiment).push_bind(&run.name).push_bind(&run.user).push_bind(run.status.as_str());
             row.push_bind(run.stage.as_str()).push_bind(run.start_time).push_bind(run.end_time);
             row.push_bind(moved(&run.artifact_uri, &format!("{experiment}/{}/artifacts", run.id)));
@@ -538,56 +696,62 @@ impl Writer {
         // A run that was at work when it came the first time may have ended.
         let conflict = "ON CONFLICT (run_id) DO UPDATE SET status = excluded.status, end_time = excluded.end_time
                         WHERE runs.status IN ('RUNNING', 'SCHEDULED')";
-        self.insert(into, &here, conflict, bind).await?;
+        self.put(&of, &here, conflict, (plan, tally), bind).await?;
+        if plan.differences == Differences::Take {
+            // What is remembered of runs is no longer true where their stage was taken.
+            self.forget();
+        }
         let ids = self.numbers("runs", "run_id", here.iter().map(|(_, run)| run.id.as_str())).await?;
-        self.see("run", &ids.into_values().collect::<Vec<_>>()).await
+        self.see_all("run", ids).await
     }
 
     async fn bring_pairs(&mut self, kind: Kind, pairs: Vec<Owned>, plan: &Plan, tally: &mut Tally) -> Result<()> {
         let owners = || pairs.iter().map(|pair| pair.owner.as_str());
-        let (into, owners) = match kind {
-            Kind::Params => ("INSERT INTO params (run, key, value)", self.numbers("runs", "run_id", owners()).await?),
-            Kind::Tags => ("INSERT INTO tags (run, key, value)", self.numbers("runs", "run_id", owners()).await?),
-            Kind::LoggedParams => {
-                ("INSERT INTO logged_model_params (model, key, value)", self.numbers("logged_models", "model_id", owners()).await?)
+        let number = |owner: &str| Some((owner.to_string(), *plan.experiments.get(&owner.parse().ok()?)?));
+        let (table, columns, keys, owners): (_, _, &'static [&'static str], _) = match kind {
+            Kind::Params => ("params", "run, key, value", &["run", "key"], self.numbers("runs", "run_id", owners()).await?),
+            Kind::Tags => ("tags", "run, key, value", &["run", "key"], self.numbers("runs", "run_id", owners()).await?),
+            Kind::LoggedParams | Kind::LoggedTags => {
+                let table = if kind == Kind::LoggedTags { "logged_model_tags" } else { "logged_model_params" };
+                (table, "model, key, value", &["model", "key"], self.numbers("logged_models", "model_id", owners()).await?)
             }
-            Kind::LoggedTags => {
-                ("INSERT INTO logged_model_tags (model, key, value)", self.numbers("logged_models", "model_id", owners()).await?)
+            Kind::ModelTags => ("registered_model_tags", "model, key, value", &["model", "key"], self.models_of(owners(), plan).await?),
+            Kind::TraceTags | Kind::TraceMetadata => {
+                let table = if kind == Kind::TraceTags { "trace_tags" } else { "trace_metadata" };
+                (table, "trace, key, value", &["trace", "key"], self.numbers("traces", "trace_id", owners()).await?)
             }
-            Kind::ModelTags => ("INSERT INTO registered_model_tags (model, key, value)", self.models_of(owners(), plan).await?),
-            Kind::TraceTags => ("INSERT INTO trace_tags (trace, key, value)", self.numbers("traces", "trace_id", owners()).await?),
-            Kind::TraceMetadata => ("INSERT INTO trace_metadata (trace, key, value)", self.numbers("traces", "trace_id", owners()).await?),
-            Kind::EvaluationTags => (
-                "INSERT INTO evaluation_dataset_tags (dataset, key, value)",
-                self.numbers("evaluation_datasets", "dataset_id", owners()).await?,
-            ),
-            _ => {
-                let number = |owner: &str| Some((owner.to_string(), *plan.experiments.get(&owner.parse().ok()?)?));
-                ("INSERT INTO experiment_tags (experiment, key, value)", owners().filter_map(number).collect())
+            Kind::EvaluationTags => {
+                let numbers = self.numbers("evaluation_datasets", "dataset_id", owners()).await?;
+                ("evaluation_dataset_tags", "dataset, key, value", &["dataset", "key"], numbers)
             }
+            _ => ("experiment_tags", "experiment, key, value", &["experiment", "key"], owners().filter_map(number).collect()),
         };
+        let of = tags(kind, table, columns, keys);
         let mut here = known(pairs, |pair| owners.get(&pair.owner).copied(), kind, NO_OWNER, tally);
         if matches!(kind, Kind::Params | Kind::Tags) {
             let mut rows = Vec::with_capacity(here.len());
             for (run, Owned { pair, .. }) in here {
                 rows.push((run, self.key(&pair.key).await?, pair.value));
             }
-            let bind = |row: &mut Row<'_, '_>, (run, key, value): &(i64, i64, String)| {
+            let bind = |row: &mut Row<'_, 'static>, (run, key, value): &(i64, i64, String)| {
                 row.push_bind(*run).push_bind(*key).push_bind(value);
             };
-            return self.insert(into, &rows, "ON CONFLICT DO NOTHING", bind).await;
+            return self.put(&of, &rows, NOTHING, (plan, tally), bind).await;
         }
-        if kind == Kind::TraceTags {
+        let bind = |row: &mut Row<'_, 'static>, (owner, Owned { pair, .. }): &(i64, Owned)| {
+            row.push_bind(*owner).push_bind(&pair.key).push_bind(&pair.value);
+        };
+        if matches!(kind, Kind::TraceTags | Kind::TraceMetadata) {
             for (trace, owned) in here.iter_mut().filter(|(_, owned)| owned.pair.key == key::ARTIFACTS) {
                 let sql = "SELECT experiment FROM traces WHERE id = $1";
                 let experiment: i64 = sqlx::query_scalar(sql).bind(*trace).fetch_one(&mut self.connection).await?;
                 owned.pair.value = moved(&owned.pair.value, &format!("{experiment}/traces/{}/artifacts", owned.owner));
             }
+            let (settled, others): (Vec<_>, _) = here.into_iter().partition(|(_, owned)| SETTLED.contains(&owned.pair.key.as_str()));
+            self.insert(&format!("INSERT INTO {table} ({columns})"), &settled, NOTHING, bind).await?;
+            here = others;
         }
-        let bind = |row: &mut Row<'_, '_>, (owner, Owned { pair, .. }): &(i64, Owned)| {
-            row.push_bind(*owner).push_bind(&pair.key).push_bind(&pair.value);
-        };
-        self.insert(into, &here, "ON CONFLICT DO NOTHING", bind).await
+        self.put(&of, &here, NOTHING, (plan, tally), bind).await
     }
 
     async fn bring_points(&mut self, points: Vec<Point>, tally: &mut Tally) -> Result<()> {
@@ -605,7 +769,7 @@ impl Writer {
             row.push_bind(*run).push_bind(*key).push_bind(*timestamp).push_bind(*step).push_bind(*value).push_bind(*is_nan);
         };
         let into = "INSERT INTO metrics (run, key, timestamp, step, value, is_nan)";
-        self.insert(into, &rows, "ON CONFLICT DO NOTHING", bind).await?;
+        self.insert(into, &rows, NOTHING, bind).await?;
         let into = "INSERT INTO latest_metrics (run, key, timestamp, step, value, is_nan)";
         let conflict = "ON CONFLICT (run, key) DO UPDATE
                         SET timestamp = excluded.timestamp, step = excluded.step, value = excluded.value, is_nan = excluded.is_nan
@@ -665,16 +829,32 @@ impl Writer {
                 tally.left(Kind::Versions, "it is deleted", 1);
                 continue;
             }
+            let sql = "SELECT created FROM model_versions WHERE model = $1 AND version = $2";
+            let query = sqlx::query_scalar(sql).bind(model).bind(v.version);
+            let there: Option<i64> = query.fetch_optional(&mut self.connection).await?;
+            if there.is_some_and(|there| there != v.created) {
+                // Another one has its number: it stays, and what belongs to the one that comes does not become its own.
+                tally.differ(Kind::Versions, 1);
+                continue;
+            }
             v.source = self.moved_below(v.source, tally).await?;
             v.location = self.moved_below(v.location, tally).await?;
             rows.push((model, v));
         }
-        let into = "INSERT INTO model_versions (model, version, source, location, run_id, run_link, description, stage, created, updated)";
-        let bind = |row: &mut Row<'_, '_>, (model, v): &(i64, ModelVersion)| {
+        let of = Changing {
+            kind: Kind::Versions,
+            table: "model_versions",
+            columns: "model, version, source, location, run_id, run_link, description, stage, created, updated",
+            keys: &["model", "version"],
+            values: &["description", "stage"],
+            with: &["updated"],
+        };
+        let bind = |row: &mut Row<'_, 'static>, (model, v): &(i64, ModelVersion)| {
             row.push_bind(*model).push_bind(v.version).push_bind(&v.source).push_bind(&v.location).push_bind(&v.run_id);
             row.push_bind(&v.run_link).push_bind(&v.description).push_bind(&v.stage).push_bind(v.created).push_bind(v.updated);
         };
-        self.insert(into, &rows, "ON CONFLICT DO NOTHING", bind).await
+        self.put(&of, &rows, NOTHING, (plan, tally), bind).await?;
+        self.see("version", &rows.iter().map(|(model, v)| (*model, v.version)).collect::<Vec<_>>()).await
     }
 
     /// The address here of something below the artifacts of a run or a logged model: `…/ID/artifacts/…`. Any other stays as it is.
@@ -713,7 +893,7 @@ impl Writer {
             row.push_bind(*trace).push_bind(&s.id).push_bind(&s.parent).push_bind(&s.name).push_bind(&s.kind).push_bind(s.status);
             row.push_bind(s.start).push_bind(s.duration).push_bind(&s.usage).push_bind(&s.cost).push_bind(s.size).push_bind(&s.content);
         };
-        self.insert(into, &rows, "ON CONFLICT DO NOTHING", bind).await?;
+        self.insert(into, &rows, NOTHING, bind).await?;
         for trace in rows.iter().map(|(trace, _)| *trace).collect::<HashSet<_>>() {
             let sql = "UPDATE traces SET spans = (SELECT COUNT(*) FROM spans WHERE trace = $1),
                            bytes = (SELECT COALESCE(SUM(size), 0) FROM spans WHERE trace = $1) WHERE id = $1";
@@ -728,25 +908,30 @@ impl Writer {
         let bind = |row: &mut Row<'_, '_>, (trace, (_, to)): &(i64, (String, String))| {
             row.push_bind(to).push_bind(*trace);
         };
-        self.insert(&format!("INSERT INTO {table} ({column}, trace)"), &here, "ON CONFLICT DO NOTHING", bind).await
+        self.insert(&format!("INSERT INTO {table} ({column}, trace)"), &here, NOTHING, bind).await
     }
 
-    async fn bring_records(&mut self, records: Vec<(String, EvaluationRecord)>, tally: &mut Tally) -> Result<()> {
+    async fn bring_records(&mut self, records: Vec<(String, EvaluationRecord)>, plan: &Plan, tally: &mut Tally) -> Result<()> {
         let datasets = self.numbers("evaluation_datasets", "dataset_id", records.iter().map(|(id, _)| id.as_str())).await?;
         let here = known(records, |(id, _)| datasets.get(id).copied(), Kind::EvaluationRecords, NO_OWNER, tally);
         let text = |value: &Value| AnyValue::of_json(value).map_or_else(|| value.to_string(), |value| value.to_json());
         let object = |map: &Option<serde_json::Map<String, Value>>| map.as_ref().map(|map| text(&Value::Object(map.clone())));
-        let into =
-            "INSERT INTO evaluation_records (record_id, dataset, input_hash, inputs, outputs, expectations, tags, source, created, updated,
-                        created_by, updated_by, size)";
-        let bind = |row: &mut Row<'_, '_>, (dataset, (_, r)): &(i64, (String, EvaluationRecord))| {
+        let of = Changing {
+            kind: Kind::EvaluationRecords,
+            table: "evaluation_records",
+            columns: "record_id, dataset, input_hash, inputs, outputs, expectations, tags, source, created, updated, created_by, updated_by, size",
+            keys: &["dataset", "input_hash"],
+            values: &["outputs", "expectations", "tags"],
+            with: &["updated", "updated_by", "size"],
+        };
+        let bind = |row: &mut Row<'_, 'static>, (dataset, (_, r)): &(i64, (String, EvaluationRecord))| {
             let inputs = Value::Object(r.inputs.clone());
             row.push_bind(&r.id).push_bind(*dataset).push_bind(super::evaluation::input_hash(&r.inputs)).push_bind(text(&inputs));
             row.push_bind(r.outputs.as_ref().map(text)).push_bind(object(&r.expectations)).push_bind(object(&r.tags));
             row.push_bind(r.source.as_ref().map(text)).push_bind(r.created).push_bind(r.updated);
             row.push_bind(&r.created_by).push_bind(&r.updated_by).push_bind(super::evaluation::record_size(r) as i64);
         };
-        self.insert(into, &here, "ON CONFLICT DO NOTHING", bind).await?;
+        self.put(&of, &here, NOTHING, (plan, tally), bind).await?;
         for dataset in here.iter().map(|(dataset, _)| *dataset).collect::<HashSet<_>>() {
             let sql = "UPDATE evaluation_datasets SET records = (SELECT COUNT(*) FROM evaluation_records WHERE dataset = $1) WHERE id = $1";
             sqlx::query(sql).bind(dataset).execute(&mut self.connection).await?;
@@ -761,6 +946,12 @@ fn known<T, O>(rows: Vec<T>, owner: impl Fn(&T) -> Option<O>, kind: Kind, why: &
     let here: Vec<(O, T)> = rows.into_iter().filter_map(|row| Some((owner(&row)?, row))).collect();
     tally.left(kind, why, (all - here.len()) as u64);
     here
+}
+
+fn taken(kind: Kind, rows: u64, tally: &mut Tally) {
+    if rows > 0 {
+        *tally.notes.entry(format!("{}: values that were others here were taken from the source", kind.name())).or_default() += rows;
+    }
 }
 
 /// Where artifacts are that come over, or stay elsewhere.

@@ -30,7 +30,7 @@ use tokio::task::JoinHandle;
 use crate::artifacts::Artifacts;
 use crate::error::{Error, ErrorCode, Result};
 use crate::model::Pair;
-pub(crate) use import::{Brought, Plan};
+pub(crate) use import::{Coming, Plan};
 use writer::{Job, Writer};
 
 const READERS: u32 = 4;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::ValueEnum;
 use indicatif::ProgressBar;
-use kilter_tracking::{Clashes, ImportReport, MlflowImport, Tracking};
+use kilter_tracking::{Clashes, Differences, ImportReport, MlflowImport, Tracking};
 
 use super::{grouped, table};
 
@@ -21,8 +21,8 @@ pub struct Args {
 enum From {
     /// Brings an MLflow tracking store over: experiments, runs, metrics, models, traces and artifacts.
     ///
-    /// The source is only read, also while its server is at work. Ended at any time, the same command goes on from there; run again after its end, it brings
-    /// what is new. No server may have the folder of --data open meanwhile. Ends with 1 where what is here is not what is there.
+    /// The source is only read, also while its server is at work. Ended at any time or run again, the same command brings what is not here yet. No server may
+    /// have the folder of --data open meanwhile. Ends with 1 where what is here is not what is there.
     Mlflow(Mlflow),
 }
 
@@ -34,12 +34,24 @@ struct Mlflow {
     /// Folder to bring it to, as of `kilter tracking`; made where it is missing. That of a project is `tracking` in its data folder.
     #[arg(long, value_name = "FOLDER", default_value = "tracking")]
     data: PathBuf,
-    /// Where artifacts are that the store says to be at `mlflow-artifacts:/`, or that were moved; otherwise `mlartifacts` and `mlruns` beside the file are looked into.
+    /// Where artifacts are that the store says to be at `mlflow-artifacts:/`, that were moved, or that lie outside of the folder of the source; otherwise
+    /// `mlartifacts` and `mlruns` beside the file are looked into. May be given more than once.
     #[arg(long, value_name = "FOLDER")]
-    artifacts: Option<PathBuf>,
+    artifacts: Vec<PathBuf>,
     /// What happens to experiments and registered models whose names others have here already.
     #[arg(long, value_enum, default_value = "refuse")]
     clashes: OnClash,
+    /// What happens to values that are here already and are others in the source: of tags, aliases, stages, states and the like.
+    #[arg(long, value_enum, default_value = "keep")]
+    differences: OnDifference,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum OnDifference {
+    /// What is here stays; they are counted, and the command ends with 1.
+    Keep,
+    /// Those of the source are taken.
+    Take,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -59,12 +71,18 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         OnClash::Skip => Clashes::Skip,
         OnClash::Rename => Clashes::Rename,
     };
-    if let Some(folder) = args.artifacts.as_ref().filter(|folder| !folder.is_dir()) {
+    let differences = match args.differences {
+        OnDifference::Keep => Differences::Keep,
+        OnDifference::Take => Differences::Take,
+    };
+    if let Some(folder) = args.artifacts.iter().find(|folder| !folder.is_dir()) {
         anyhow::bail!("there is no folder {}\n  hint: --artifacts names what `mlflow-artifacts:/` is", folder.display());
     }
+    let import = MlflowImport { source: args.source, artifacts: args.artifacts, clashes, differences };
+    // Before anything is made for it.
+    import.check().await.with_context(|| format!("cannot bring {} over", import.source))?;
     let tracking = Tracking::open(&args.data).await.with_context(|| format!("cannot open {}", args.data.display()))?;
     let bar = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
-    let import = MlflowImport { source: args.source, artifacts: args.artifacts, clashes };
     let done = tracking.import_mlflow(&import, |what, count| {
         bar.set_message(format!("{} {what}", grouped(count)));
         bar.tick();
@@ -74,8 +92,21 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     tracking.close().await;
     let report = done.with_context(|| format!("cannot bring {} over", import.source))?;
     print(&report);
-    if !report.agrees() {
+    for what in &report.lacking {
+        eprintln!("error: {what}");
+    }
+    if report.lines.iter().any(|line| line.missing() > 0) {
         eprintln!("error: not everything that is in the source is here\n  hint: it may have changed meanwhile: run the same command again");
+    }
+    let differing: u64 = report.lines.iter().map(|line| line.differing).sum();
+    if differing > 0 {
+        let hint = match args.differences {
+            OnDifference::Keep => "`--differences take` takes those of the source",
+            OnDifference::Take => "others here have their names or version numbers: change these on one side",
+        };
+        eprintln!("error: left as they are here, with other values than in the source: {}\n  hint: {hint}", grouped(differing));
+    }
+    if !report.agrees() {
         return Ok(ExitCode::FAILURE);
     }
     println!("next: kilter tracking --data {}", args.data.display());
@@ -88,6 +119,9 @@ fn print(report: &ImportReport) {
         let mut because: Vec<String> = line.left.iter().map(|(why, count)| format!("{}: {why}", grouped(*count))).collect();
         if line.missing() > 0 {
             because.push(format!("{} do not agree", grouped(line.missing())));
+        }
+        if line.differing > 0 {
+            because.push(format!("{} have other values than in the source", grouped(line.differing)));
         }
         let left: u64 = line.left.iter().map(|(_, count)| count).sum();
         lines.add_row(vec![line.what.to_string(), grouped(line.source), grouped(line.here), grouped(left), because.join("\n")]);
