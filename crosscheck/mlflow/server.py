@@ -39,7 +39,7 @@ class Server:
 
     def __exit__(self, *_):
         if self.process.poll() is None:
-            self.end(signal.SIGKILL)
+            self.end(signal.SIGTERM)
 
     def ask(self, path, method="GET", body=None):
         request = urllib.request.Request(self.url + path, method=method, data=body)

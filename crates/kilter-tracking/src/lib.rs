@@ -7,6 +7,7 @@ mod dialects;
 mod error;
 mod evaluation;
 mod grammar;
+mod import;
 mod limits;
 mod model;
 pub mod otel;
@@ -17,6 +18,7 @@ mod trace;
 pub use artifacts::{ArtifactFile, ArtifactPath, Artifacts, Entry, Upload};
 pub use error::{Error, ErrorCode, Result};
 pub use evaluation::{EvaluationDataset, EvaluationRecord, Scorer};
+pub use import::{Clashes, Differences, ImportLine, ImportReport, MlflowImport};
 pub use model::{
     Batch, Dataset, DatasetInput, Experiment, LoggedModel, Metric, ModelOrder, ModelStatus, ModelVersion, NewExperiment, NewLoggedModel,
     NewModelVersion, NewRun, Page, Pair, Query, RegisteredModel, Run, RunChange, RunInfo, RunModel, Stage, Status, View,

@@ -317,6 +317,18 @@ pub(crate) fn ready(sent: Vec<Sent>) -> Result<(Vec<Ready>, Logged)> {
     Ok((parts, logged))
 }
 
+/// Makes one span ready whose trace is known by another id than the span says.
+///
+/// # Errors
+/// When it has no id.
+pub(crate) fn ready_alone(trace_id: &str, span: Span) -> Result<ReadySpan> {
+    let mut compressor = zstd::bulk::Compressor::new(1).map_err(|e| Error::internal(&e))?;
+    let id = hex(&span.span_id, 8).ok_or_else(|| Error::invalid("a span has no id of 8 bytes"))?;
+    let (mut ready, mut json_values) = (Ready::new(trace_id.into(), Arc::default()), JSON_VALUES);
+    ready.add(id, span, &mut json_values, &mut compressor)?;
+    ready.spans.pop().ok_or_else(|| Error::internal(&"a span is gone"))
+}
+
 impl Ready {
     fn new(trace_id: String, resource: Arc<[Pair]>) -> Ready {
         let (spans, tags) = (Vec::new(), Vec::new());

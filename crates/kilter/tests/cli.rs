@@ -589,3 +589,50 @@ fn a_tracking_server_needs_no_project_and_has_its_folder_alone() {
     unsafe { libc::kill(server.id() as i32, libc::SIGTERM) };
     assert!(server.wait().unwrap().success());
 }
+
+#[test]
+fn an_import_tells_what_came_and_refuses_what_is_no_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |path: &str| dir.path().join(path).to_str().unwrap().to_string();
+    let write = |path: &str, text: &str| {
+        let path = dir.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    write(
+        "mlruns/3/meta.yaml",
+        "experiment_id: '3'\nname: churn\nlifecycle_stage: active\nartifact_location: file:///gone/3\ncreation_time: 5\n",
+    );
+    write(
+        "mlruns/3/a/meta.yaml",
+        "run_id: a\nrun_name: first\nstatus: 3\nstart_time: 1\nlifecycle_stage: active\nartifact_uri: file:///gone/3/a/artifacts\n",
+    );
+    write("mlruns/3/a/metrics/loss", "1 0.5 0\n2 0.25 1\n2 0.25 1\n");
+    write("mlruns/3/b/meta.yaml", "run_id: [");
+    let import = |source: &str, more: &[&str]| {
+        let data = at("tracking");
+        let mut all = vec!["import", "mlflow", source, "--data", &data];
+        all.extend(more);
+        kilter(&all)
+    };
+    for _ in 0..2 {
+        let told = import(&at("mlruns"), &[]).ok();
+        let line = |what: &str| {
+            let line = told.lines().find(|l| l.trim_start().starts_with(what)).unwrap_or_else(|| panic!("{what}: {told}"));
+            line.split_whitespace().filter_map(|word| word.parse().ok()).take(3).collect::<Vec<u64>>()
+        };
+        assert_eq!((line("runs"), line("points of metrics")), (vec![2, 1, 1], vec![3, 2, 1]), "{told}");
+        assert!(told.contains("b/meta.yaml is damaged") && told.contains("next: kilter tracking --data"), "{told}");
+    }
+    write("mlruns/3/tags/k", "here");
+    import(&at("mlruns"), &[]).ok();
+    write("mlruns/3/tags/k", "there");
+    import(&at("mlruns"), &[]).failed(1, &["with other values than in the source: 1", "--differences take"]);
+    import(&at("mlruns"), &["--differences", "take"]).ok();
+    import(&at("mlruns"), &[]).ok();
+    import(&at("tracking"), &[]).failed(1, &["cannot bring", "is not a file store of MLflow", "hint: "]);
+    kilter(&["import", "mlflow", &at("mlrums"), "--data", &at("new")]).failed(1, &["cannot read"]);
+    assert!(!dir.path().join("new").exists(), "a mistyped source leaves nothing");
+    import("postgresql://host/db", &[]).failed(1, &["cannot be read yet", "hint: "]);
+    import(&at("mlruns"), &["--artifacts", "/nowhere/at/all"]).failed(1, &["there is no folder /nowhere/at/all"]);
+}

@@ -466,7 +466,7 @@ fn portions(records: Vec<EvaluationRecord>) -> Result<Vec<Vec<New>>> {
     // Without records the dataset has a new digest all the same.
     let (mut portions, mut bytes) = (vec![Vec::new()], 0);
     for record in records {
-        let hash = blake3::hash(Value::Object(record.inputs.clone()).to_string().as_bytes()).to_hex().to_string();
+        let hash = input_hash(&record.inputs);
         let size = record_size(&record);
         if size > RECORD_BYTES {
             return Err(too_large());
@@ -484,7 +484,7 @@ fn portions(records: Vec<EvaluationRecord>) -> Result<Vec<Vec<New>>> {
 }
 
 /// Bytes of all texts.
-fn record_size(r: &EvaluationRecord) -> usize {
+pub(super) fn record_size(r: &EvaluationRecord) -> usize {
     let map = |map: &Option<Map<String, Value>>| object(map.clone()).map_or(0, |text| text.len());
     let value = |value: &Option<Value>| value.as_ref().map_or(0, |value| text(value).len());
     object(Some(r.inputs.clone())).map_or(0, |text| text.len()) + map(&r.expectations) + map(&r.tags) + value(&r.outputs) + value(&r.source)
@@ -517,6 +517,11 @@ fn merge(old: EvaluationRecord, new: EvaluationRecord) -> EvaluationRecord {
         tags: both(old.tags, new.tags),
         ..old
     }
+}
+
+/// What a record is known by in its dataset.
+pub(super) fn input_hash(inputs: &Map<String, Value>) -> String {
+    blake3::hash(Value::Object(inputs.clone()).to_string().as_bytes()).to_hex().to_string()
 }
 
 fn author(record: &EvaluationRecord) -> Option<String> {

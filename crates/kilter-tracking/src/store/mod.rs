@@ -3,6 +3,7 @@
 mod assessments;
 mod evaluation;
 mod experiments;
+mod import;
 mod logged;
 mod plan;
 mod registry;
@@ -29,6 +30,7 @@ use tokio::task::JoinHandle;
 use crate::artifacts::Artifacts;
 use crate::error::{Error, ErrorCode, Result};
 use crate::model::Pair;
+pub(crate) use import::{Coming, Plan};
 use writer::{Job, Writer};
 
 const READERS: u32 = 4;

@@ -10,6 +10,7 @@ pub mod erase;
 pub mod exchange;
 pub mod features;
 pub mod generate;
+pub mod import;
 pub mod ingest;
 pub mod lake;
 pub mod new;

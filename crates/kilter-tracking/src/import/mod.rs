@@ -1,0 +1,470 @@
+//! Brings a store of MLflow over into this one: its SQLite file or its `mlruns` folder, which are only read.
+//!
+//! A reader sends rows in pages, in an order in which everything comes after what it belongs to. The files that belong to them are copied, then the rows are
+//! stored in one transaction. Whatever ends the process, the next import begins anew and finds what is here: what comes twice is there once. A place to go on
+//! from is not kept, because the source may have changed before it.
+
+mod database;
+mod folder;
+mod places;
+mod rows;
+mod span;
+mod yaml;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::error::{Error, ErrorCode, Result};
+use crate::model::Experiment;
+use crate::store::{Coming, Plan, Tracking};
+use crate::trace::{ReadySpan, key, ready_alone};
+use database::Database;
+use folder::Folder;
+use places::{Found, Places};
+pub(crate) use places::{Place, own};
+pub(crate) use rows::{Kind, Owned, Point, Read, Rows, Tally};
+
+/// Pages that are read ahead.
+const AHEAD: usize = 4;
+/// Rows of one transaction; those that are large or have files count as many.
+const TRANSACTION: usize = 20_000;
+const LARGE: usize = 200;
+/// Bytes of a file of spans that is looked into.
+const SPANS: u64 = 64 << 20;
+/// Folders that a report names.
+const NAMED: usize = 5;
+/// Why a point of a logged model is not kept.
+const LATER: &str = "a later point of the same metric is kept";
+
+/// Names of registered models, and when each was made in milliseconds UTC.
+pub(crate) type Names = Vec<(String, i64)>;
+
+/// What happens to an experiment or a registered model whose name is taken by another one here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Clashes {
+    /// Nothing is brought over.
+    #[default]
+    Refuse,
+    /// It is left out, with all that belongs to it.
+    Skip,
+    /// It gets another name.
+    Rename,
+}
+
+/// What happens to a value that is here and is another one in the source: of a tag, an alias, a stage and the like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Differences {
+    /// What is here stays, and the report says so.
+    #[default]
+    Keep,
+    /// That of the source is taken.
+    Take,
+}
+
+/// What is to be brought over.
+#[derive(Debug, Clone)]
+pub struct MlflowImport {
+    /// The file of MLflow's database, `sqlite:///FILE`, or the folder of its file store.
+    pub source: String,
+    /// Where `mlflow-artifacts:/` lies, where artifacts are looked for that are not where they were, and what may be read beside the folder of the source.
+    pub artifacts: Vec<PathBuf>,
+    /// What happens to names that are taken.
+    pub clashes: Clashes,
+    /// What happens to values that are not the same.
+    pub differences: Differences,
+}
+
+impl MlflowImport {
+    /// Looks whether the source is one.
+    ///
+    /// # Errors
+    /// When it is not, or cannot be read.
+    pub async fn check(&self) -> Result<()> {
+        Source::open(&self.source).await.map(|_| ())
+    }
+}
+
+/// What came of an import.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImportReport {
+    /// One line for each kind of thing of which there is any.
+    pub lines: Vec<ImportLine>,
+    /// What a person should know beside it.
+    pub notes: Vec<String>,
+    /// What lacks, beside what the lines say.
+    pub lacking: Vec<String>,
+}
+
+impl ImportReport {
+    /// Whether everything in the source is here as it is there, or was left out for a reason.
+    pub fn agrees(&self) -> bool {
+        self.lacking.is_empty() && self.lines.iter().all(|line| line.missing() == 0 && line.differing == 0)
+    }
+}
+
+/// How much there was of one kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImportLine {
+    /// What.
+    pub what: &'static str,
+    /// How much is in the source.
+    pub source: u64,
+    /// How much of it is here.
+    pub here: u64,
+    /// How much of what is here has another value than in the source.
+    pub differing: u64,
+    /// How much was left out, and why.
+    pub left: Vec<(String, u64)>,
+}
+
+impl ImportLine {
+    /// How much of it is neither here nor was left out, or is here without being in the source.
+    pub fn missing(&self) -> u64 {
+        self.source.abs_diff(self.here + self.left.iter().map(|(_, rows)| rows).sum::<u64>())
+    }
+}
+
+impl Tracking {
+    /// Brings a store of MLflow over. `told` hears now and then what is being brought, and how much of it there was so far.
+    ///
+    /// # Errors
+    /// When the source is none, or names in it are taken here and [`Clashes::Refuse`] is chosen: nothing was brought then. When something cannot be read
+    /// or written: what was brought stays, and the next import brings the rest.
+    pub async fn import_mlflow(&self, import: &MlflowImport, told: impl Fn(&str, u64) + Send + Sync) -> Result<ImportReport> {
+        let mut source = Source::open(&import.source).await?;
+        let places = source.places(&import.artifacts)?;
+        let (experiments, left) = source.experiments().await?;
+        let count = experiments.len() as u64;
+        let locations: Vec<(i64, String)> = experiments.iter().map(|e| (e.id, e.artifact_location.clone())).collect();
+        let mut runs = HashMap::new();
+        for experiment in experiments.iter().filter(|e| e.created <= 0) {
+            runs.insert(experiment.id, source.runs_of(experiment.id).await?);
+        }
+        let models = source.models().await?;
+        let coming = Coming { experiments, runs, models, clashes: import.clashes, differences: import.differences };
+        let (plan, mut tally) = self.begin_import(coming).await?;
+        tally.read(Kind::Experiments, count);
+        tally.left(Kind::Experiments, "another one here has its name", count - plan.experiments.len() as u64);
+        for rows in left {
+            if let Rows::Left(kind, why, rows) = rows {
+                tally.read(kind, rows);
+                tally.left(kind, &why, rows);
+            }
+        }
+        let plan = Arc::new(plan);
+        let (sender, mut pages) = mpsc::channel(AHEAD);
+        let reading = source.send(sender);
+        while let Some(rows) = pages.recv().await {
+            let mut together = vec![rows?];
+            while together.iter().map(weight).sum::<usize>() < TRANSACTION
+                && let Ok(rows) = pages.try_recv()
+            {
+                together.push(rows?);
+            }
+            let kind = together.iter().map(Rows::kind).max().unwrap_or(Kind::Runs);
+            let mut brought = Vec::with_capacity(together.len());
+            for rows in together {
+                let spans = self.copy_artifacts(&rows, &plan, &places, &mut tally, &told).await?;
+                brought.push(rows);
+                brought.extend(spans);
+            }
+            tally = self.bring(brought, tally, plan.clone()).await?;
+            told(kind.name(), tally.read.get(&kind).copied().unwrap_or_default());
+        }
+        let mut source = reading.await.map_err(|e| Error::internal(&e))?;
+        let mut counts: BTreeMap<Kind, u64> = tally.read.clone();
+        for (kind, rows) in source.counts(&mut tally).await? {
+            counts.entry(kind).and_modify(|read| *read = rows.max(*read)).or_insert(rows);
+        }
+        let mut is_anywhere = !import.artifacts.is_empty();
+        for (id, location) in locations {
+            let place = Place::read(&location);
+            if let Place::Elsewhere(scheme) = &place {
+                tally.note(format!("artifacts of experiments stay at {scheme}: clients read and write them there"));
+            }
+            is_anywhere |= place.moves() && places.find(&place, &id.to_string())? != Found::Nowhere;
+        }
+        let mut report = report(&counts, &tally, &self.imported().await?, source.is_unknown());
+        report.lacking = lacking(&tally, is_anywhere);
+        if source.has_changed().await? {
+            report.lacking.push(
+                "the source changed while it was read\n  hint: run the same command again, at last when its server has stopped".into(),
+            );
+        }
+        self.end_import().await?;
+        Ok(report)
+    }
+
+    /// Copies the files of runs, models and traces: before their rows are stored, which say that they are there. Answers the spans among them.
+    async fn copy_artifacts(
+        &self,
+        rows: &Rows,
+        plan: &Plan,
+        places: &Places,
+        tally: &mut Tally,
+        told: &(impl Fn(&str, u64) + Send + Sync),
+    ) -> Result<Vec<Rows>> {
+        // Traces whose spans come as rows.
+        let mut stored = HashSet::new();
+        let mut spans = Vec::new();
+        let mut folders: Vec<(i64, &str, String)> = Vec::new();
+        match rows {
+            Rows::Runs(runs) => folders.extend(runs.iter().map(|run| (run.experiment, run.artifact_uri.as_str(), run.id.clone()))),
+            Rows::LoggedModels(models) => {
+                folders.extend(models.iter().map(|(m, _)| (m.experiment, m.artifact_uri.as_str(), format!("models/{}", m.id))));
+            }
+            Rows::Traces(traces) => {
+                for trace in traces {
+                    let place = trace.tags.iter().find(|tag| tag.key == key::ARTIFACTS).map(|tag| tag.value.as_str());
+                    if trace.tags.iter().any(|tag| tag.key == key::SPANS) {
+                        stored.insert(trace.id.clone());
+                    }
+                    folders.extend(place.map(|place| (trace.experiment, place, format!("traces/{}", trace.id))));
+                }
+            }
+            _ => {}
+        }
+        for (experiment, uri, owner) in folders {
+            let place = Place::read(uri);
+            let Some(here) = plan.experiments.get(&experiment) else { continue };
+            if !place.moves() {
+                continue;
+            }
+            let (all, gone) = tally.folders.entry(rows.kind()).or_default();
+            *all += 1;
+            match places.find(&place, &format!("{experiment}/{owner}/artifacts"))? {
+                Found::Folder(folder) => {
+                    places::copy(self.artifacts(), &folder, &format!("{here}/{owner}/artifacts"), tally, told).await?;
+                    if let Some(trace) = owner.strip_prefix("traces/").filter(|trace| !stored.contains(*trace)) {
+                        spans.extend(spans_in(&folder, trace).map(|found| Rows::FileSpans(trace.into(), found)));
+                    }
+                }
+                Found::Outside(folder) => {
+                    tally.outside.insert(folder.display().to_string());
+                }
+                Found::Nowhere => *gone += 1,
+            }
+        }
+        Ok(spans)
+    }
+}
+
+/// The spans of a trace that lie in a file beside the store; one that cannot be read is left to the client, which reads it from among the artifacts.
+fn spans_in(folder: &Path, trace_id: &str) -> Option<Vec<ReadySpan>> {
+    let file = folder.join("traces.json");
+    let is_fit = std::fs::symlink_metadata(&file).is_ok_and(|meta| meta.is_file() && meta.len() <= SPANS);
+    let text = is_fit.then(|| std::fs::read_to_string(&file).ok())??;
+    let spans: Option<Vec<ReadySpan>> = span::read_file(&text)?.into_iter().map(|span| ready_alone(trace_id, span).ok()).collect();
+    spans.filter(|spans| !spans.is_empty())
+}
+
+fn weight(rows: &Rows) -> usize {
+    let is_large = matches!(
+        rows,
+        Rows::Runs(_)
+            | Rows::LoggedModels(_)
+            | Rows::Spans(_)
+            | Rows::Traces(_)
+            | Rows::Datasets(_)
+            | Rows::EvaluationRecords(_)
+            | Rows::Scorers(_)
+    );
+    rows.len() * if is_large { LARGE } else { 1 } + 1
+}
+
+fn report(counts: &BTreeMap<Kind, u64>, tally: &Tally, here: &BTreeMap<Kind, u64>, unknown: Option<&str>) -> ImportReport {
+    let (mut lines, mut notes) = (Vec::new(), Vec::new());
+    notes.extend(tally.notes.iter().map(|(note, times)| if *times > 1 { format!("{note} ({times})") } else { note.clone() }));
+    for (kind, what) in Kind::ALL {
+        let source = counts.get(&kind).copied().unwrap_or_default();
+        let left = tally.left.iter().filter(|((of, _), _)| *of == kind).map(|((_, why), rows)| (why.clone(), *rows)).collect();
+        // Of what was read: what else is here stands for nothing that was not.
+        let expected = tally.read.get(&kind).copied().unwrap_or_default().saturating_sub(tally.all_left(kind));
+        let all = if kind == Kind::Files { tally.files } else { here.get(&kind).copied().unwrap_or_default() };
+        // Traces have tags and metadata that their rows make.
+        if all > expected && !matches!(kind, Kind::TraceTags | Kind::TraceMetadata) {
+            notes.push(format!("{what}: {} more are here than came, made here or deleted there since", all - expected));
+        }
+        if source > 0 {
+            let differing = tally.differing.get(&kind).copied().unwrap_or_default();
+            lines.push(ImportLine { what, source, here: all.min(expected), differing, left });
+        }
+    }
+    for (kind, (all, gone)) in tally.folders.iter().filter(|(_, (_, gone))| *gone > 0) {
+        let what = kind.name();
+        notes.push(format!(
+            "the artifact folders of {gone} of {all} {what} were not found; where they have artifacts, name the folder of these with --artifacts"
+        ));
+    }
+    if let Some(schema) = unknown {
+        notes.push(format!(
+            "the schema of the database ({schema}) is newer than MLflow 3.17, which this release knows: what was added since is not brought over"
+        ));
+    }
+    ImportReport { lines, notes, lacking: Vec::new() }
+}
+
+/// What lacks of the artifacts: it may be that what owns them has none, but not that nothing is found anywhere.
+fn lacking(tally: &Tally, is_anywhere: bool) -> Vec<String> {
+    let mut lacking = Vec::new();
+    let (all, gone) = tally.folders.values().fold((0, 0), |(all, gone), of| (all + of.0, gone + of.1));
+    if all > 0 && all == gone && !is_anywhere {
+        lacking.push(
+            "none of the folders that the source names for artifacts is there\n  hint: name the folder that holds them with --artifacts; an empty one where there are none".into(),
+        );
+    }
+    if !tally.outside.is_empty() {
+        let named: Vec<&str> = tally.outside.iter().take(NAMED).map(String::as_str).collect();
+        let more = if tally.outside.len() > NAMED { ", …" } else { "" };
+        lacking.push(format!(
+            "{} folders of artifacts lie outside of the folder of the source and were not read: {}{more}\n  hint: name what may be read with --artifacts, more than once where it is in several places",
+            tally.outside.len(),
+            named.join(", ")
+        ));
+    }
+    lacking
+}
+
+/// A store of MLflow that is open to be read.
+enum Source {
+    Database(Database, PathBuf),
+    Folder(Folder, PathBuf),
+}
+
+impl Source {
+    async fn open(source: &str) -> Result<Source> {
+        let refuse = |why: String| Err(Error::new(ErrorCode::InvalidParameterValue, why));
+        let path = match source.split_once("://") {
+            Some((scheme, rest)) if scheme == "sqlite" || scheme.starts_with("sqlite+") => {
+                // Behind a question mark stand options of the driver.
+                let path = rest.split_once('?').map_or(rest, |(path, _)| path);
+                path.strip_prefix('/').unwrap_or(path).to_string()
+            }
+            Some(("file", rest)) => match Place::read(&format!("file://{rest}")) {
+                Place::Local(path) => path,
+                _ => rest.to_string(),
+            },
+            Some(("http" | "https", _)) => {
+                return refuse(format!(
+                    "{source} is a server, which is no source\n  hint: name its database file or its mlruns folder; it may go on running"
+                ));
+            }
+            Some((scheme, _)) => {
+                return refuse(format!(
+                    "databases of {scheme} cannot be read yet\n  hint: copy its tables into an SQLite file that `mlflow db upgrade sqlite:///FILE` made, and import that file"
+                ));
+            }
+            None => source.to_string(),
+        };
+        let path = match std::fs::canonicalize(&path) {
+            Ok(path) => path,
+            Err(e) => return refuse(format!("cannot read {path}: {e}")),
+        };
+        if path.is_dir() {
+            return Ok(Source::Folder(Folder::open(&path)?, path));
+        }
+        Ok(Source::Database(Database::open(&path).await?, path))
+    }
+
+    fn places(&self, artifacts: &[PathBuf]) -> Result<Places> {
+        let (Source::Database(_, path) | Source::Folder(_, path)) = self;
+        let base = path.parent().unwrap_or(Path::new("/")).to_path_buf();
+        let mut allowed = Vec::with_capacity(artifacts.len() + 1);
+        for folder in artifacts {
+            let real = std::fs::canonicalize(folder);
+            allowed.push(real.map_err(|e| Error::invalid(format!("cannot read {}: {e}", folder.display())))?);
+        }
+        let mut roots = allowed.clone();
+        match self {
+            Source::Folder(..) => {
+                roots.extend([path.clone(), path.join(".trash")]);
+                allowed.push(path.clone());
+            }
+            // Where MLflow's server puts them unless it is told otherwise.
+            Source::Database(..) => {
+                roots.extend(["mlartifacts", "mlruns"].map(|folder| base.join(folder)));
+                allowed.push(base.clone());
+            }
+        }
+        Ok(Places { base, roots, allowed })
+    }
+
+    async fn experiments(&mut self) -> Result<(Vec<Experiment>, Vec<Rows>)> {
+        match self {
+            Source::Folder(folder, _) => folder.experiments(),
+            Source::Database(database, _) => database.experiments().await,
+        }
+    }
+
+    async fn models(&mut self) -> Result<Names> {
+        match self {
+            Source::Folder(folder, _) => folder.models(),
+            Source::Database(database, _) => database.models().await,
+        }
+    }
+
+    async fn runs_of(&mut self, experiment: i64) -> Result<Vec<String>> {
+        match self {
+            Source::Folder(folder, _) => folder.runs_of(experiment),
+            Source::Database(database, _) => database.runs_of(experiment).await,
+        }
+    }
+
+    /// Reads everything, beside whoever takes it.
+    fn send(self, to: mpsc::Sender<Result<Rows>>) -> tokio::task::JoinHandle<Source> {
+        match self {
+            Source::Folder(folder, path) => tokio::task::spawn_blocking(move || {
+                if let Err(error) = folder.send(&to) {
+                    let _ = to.blocking_send(Err(error));
+                }
+                Source::Folder(folder, path)
+            }),
+            Source::Database(mut database, path) => tokio::spawn(async move {
+                if let Err(error) = database.send(&to).await {
+                    let _ = to.send(Err(error)).await;
+                }
+                Source::Database(database, path)
+            }),
+        }
+    }
+
+    /// How much there is by the source's own count.
+    async fn counts(&mut self, tally: &mut Tally) -> Result<Vec<(Kind, u64)>> {
+        match self {
+            Source::Folder(folder, _) => folder.counts(),
+            Source::Database(database, _) => database.counts(tally).await,
+        }
+    }
+
+    /// Whether somebody wrote to it since it was opened.
+    async fn has_changed(&mut self) -> Result<bool> {
+        match self {
+            Source::Folder(folder, _) => folder.has_changed(),
+            Source::Database(database, _) => database.has_changed().await,
+        }
+    }
+
+    fn is_unknown(&self) -> Option<&str> {
+        match self {
+            Source::Folder(..) => None,
+            Source::Database(database, _) => database.is_unknown.as_deref(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_only_here_stands_for_nothing_that_was_not_read() {
+        let mut tally = Tally::default();
+        tally.read(Kind::Params, 2);
+        let report = report(&[(Kind::Params, 3)].into(), &tally, &[(Kind::Params, 3)].into(), None);
+        assert_eq!((report.lines[0].here, report.lines[0].missing()), (2, 1));
+        assert!(report.notes[0].starts_with("params: 1 more"), "{report:?}");
+    }
+}

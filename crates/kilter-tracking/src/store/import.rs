@@ -1,0 +1,965 @@
+//! What comes from a store of MLflow, written as it was there: ids, times and states are kept. What is there already stays, so that the same rows may come
+//! again; a value that is not the same is counted, or taken where that is wished.
+//!
+//! One table exists only while an import is under way: of what it brought, to be counted at its end.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use serde_json::Value;
+use sqlx::query_builder::Separated;
+use sqlx::{AssertSqlSafe, QueryBuilder, Sqlite};
+
+use super::runs::stored;
+use super::writer::Writer;
+use super::{DEFAULT_EXPERIMENT, Tracking, own_location};
+use crate::error::{Error, ErrorCode, Result};
+use crate::evaluation::{EvaluationDataset, EvaluationRecord};
+use crate::import::{Clashes, Differences, Kind, Names, Owned, Place, Point, Read, Rows, Tally, own};
+use crate::model::{Dataset, Experiment, LoggedModel, Metric, ModelVersion, Pair, RegisteredModel, RunInfo, RunModel, Stage};
+use crate::otel::AnyValue;
+use crate::trace::{ReadySpan, TraceInfo, TraceState, key};
+
+type Row<'q, 'a> = Separated<'q, Sqlite, &'a str>;
+
+const NOTHING: &str = "ON CONFLICT DO NOTHING";
+const NO_EXPERIMENT: &str = "its experiment is not there";
+const NO_RUN: &str = "its run is not there";
+const NO_TRACE: &str = "its trace is not there";
+const NO_OWNER: &str = "what it belongs to is not there";
+/// Ids that one statement looks for.
+const AT_ONCE: usize = 500;
+/// Clashes that a refusal names.
+const NAMED: usize = 20;
+
+/// Metadata and tags of traces that newer schemas keep with the trace itself: these have come first, and may be written in another way.
+const SETTLED: [&str; 5] = [key::NAME, key::SPANS, key::SESSION, key::TRACE_USAGE, key::TRACE_COST];
+
+/// What is to come, as far as it is known at the beginning.
+#[derive(Debug)]
+pub(crate) struct Coming {
+    pub experiments: Vec<Experiment>,
+    /// Ids of runs, of those experiments that do not say when they were made.
+    pub runs: HashMap<i64, Vec<String>>,
+    pub models: Names,
+    pub clashes: Clashes,
+    pub differences: Differences,
+}
+
+/// Where things of the source are here.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    /// Numbers of experiments by those of the source; one that is left out has none.
+    pub experiments: HashMap<i64, i64>,
+    /// Names of those registered models that are called otherwise here, or are left out.
+    pub models: HashMap<String, Option<String>>,
+    pub differences: Differences,
+}
+
+/// Rows that may be here with other values than in the source.
+struct Changing {
+    kind: Kind,
+    table: &'static str,
+    /// All that are given.
+    columns: &'static str,
+    keys: &'static [&'static str],
+    /// What is compared, and what is taken with it.
+    values: &'static [&'static str],
+    with: &'static [&'static str],
+}
+
+const fn tags(kind: Kind, table: &'static str, columns: &'static str, keys: &'static [&'static str]) -> Changing {
+    Changing { kind, table, columns, keys, values: &["value"], with: &[] }
+}
+
+impl Plan {
+    fn model(&self, name: &str) -> Option<String> {
+        self.models.get(name).cloned().unwrap_or_else(|| Some(name.to_string()))
+    }
+}
+
+impl Tracking {
+    /// Decides where everything goes, and stores the experiments.
+    pub(crate) async fn begin_import(&self, coming: Coming) -> Result<(Plan, Tally)> {
+        self.write(move |w| Box::pin(async move { w.begin_import(coming).await })).await
+    }
+
+    /// Stores rows, and counts them.
+    pub(crate) async fn bring(&self, rows: Vec<Rows>, mut tally: Tally, plan: Arc<Plan>) -> Result<Tally> {
+        self.write(move |w| {
+            Box::pin(async move {
+                for rows in rows {
+                    tally.read(rows.kind(), rows.len() as u64);
+                    w.bring(rows, &plan, &mut tally).await?;
+                }
+                Ok(tally)
+            })
+        })
+        .await
+    }
+
+    /// What of everything is here that the import brought, or found.
+    pub(crate) async fn imported(&self) -> Result<BTreeMap<Kind, u64>> {
+        self.write(|w| {
+            Box::pin(async move {
+                let mut counts = BTreeMap::new();
+                for (kind, table, owner, of) in COUNTED {
+                    let sql = format!("SELECT COUNT(*) FROM {table} WHERE {owner} IN (SELECT id FROM import_seen WHERE kind = '{of}')");
+                    let rows: i64 = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut w.connection).await?;
+                    counts.insert(kind, rows.unsigned_abs());
+                }
+                Ok(counts)
+            })
+        })
+        .await
+    }
+
+    /// Forgets what the import brought.
+    pub(crate) async fn end_import(&self) -> Result<()> {
+        self.write(|w| {
+            Box::pin(async move {
+                sqlx::raw_sql("DROP TABLE IF EXISTS import_seen").execute(&mut w.connection).await?;
+                Ok(())
+            })
+        })
+        .await
+    }
+}
+
+/// Of each kind its table, the column that names its owner, and which owners count.
+const COUNTED: [(Kind, &str, &str, &str); 31] = [
+    (Kind::Experiments, "experiments", "id", "experiment"),
+    (Kind::ExperimentTags, "experiment_tags", "experiment", "experiment"),
+    (Kind::Runs, "runs", "id", "run"),
+    (Kind::Params, "params", "run", "run"),
+    (Kind::Tags, "tags", "run", "run"),
+    (Kind::Points, "metrics", "run", "run"),
+    (Kind::Datasets, "datasets", "experiment", "experiment"),
+    (Kind::Inputs, "inputs", "run", "run"),
+    (Kind::InputTags, "input_tags", "run", "run"),
+    (Kind::RunModels, "run_models", "run", "run"),
+    (Kind::LoggedModels, "logged_models", "id", "logged"),
+    (Kind::LoggedParams, "logged_model_params", "model", "logged"),
+    (Kind::LoggedTags, "logged_model_tags", "model", "logged"),
+    (Kind::LoggedPoints, "logged_model_metrics", "model", "logged"),
+    (Kind::Models, "registered_models", "id", "model"),
+    (Kind::ModelTags, "registered_model_tags", "model", "model"),
+    (Kind::Versions, "model_versions", "model", "model"),
+    (Kind::VersionTags, "model_version_tags", "model", "model"),
+    (Kind::Aliases, "registered_model_aliases", "model", "model"),
+    (Kind::Traces, "traces", "id", "trace"),
+    (Kind::TraceTags, "trace_tags", "trace", "trace"),
+    (Kind::TraceMetadata, "trace_metadata", "trace", "trace"),
+    (Kind::Spans, "spans", "trace", "trace"),
+    (Kind::Assessments, "assessments", "trace", "trace"),
+    (Kind::TraceRuns, "trace_runs", "trace", "trace"),
+    (Kind::TracePrompts, "trace_prompts", "trace", "trace"),
+    (Kind::EvaluationDatasets, "evaluation_datasets", "id", "evaluation"),
+    (Kind::EvaluationTags, "evaluation_dataset_tags", "dataset", "evaluation"),
+    (Kind::EvaluationExperiments, "evaluation_dataset_experiments", "dataset", "evaluation"),
+    (Kind::EvaluationRecords, "evaluation_records", "dataset", "evaluation"),
+    (Kind::Scorers, "scorer_versions", "scorer", "scorer"),
+];
+
+impl Writer {
+    async fn begin_import(&mut self, coming: Coming) -> Result<(Plan, Tally)> {
+        let Coming { experiments, runs, models, clashes, differences } = coming;
+        let (mut plan, mut tally) = (Plan { differences, ..Plan::default() }, Tally::default());
+        let (mut refused, mut moved, mut made, mut matched) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let theirs: HashSet<String> = experiments.iter().map(|e| e.name.clone()).collect();
+        // Names of those that come, and the one that experiment 0 gives up.
+        let (mut names, mut freed) = (HashMap::new(), None);
+        let (default, others): (Vec<_>, Vec<_>) = experiments.into_iter().partition(|e| e.id == DEFAULT_EXPERIMENT);
+        for experiment in default {
+            plan.experiments.insert(DEFAULT_EXPERIMENT, DEFAULT_EXPERIMENT);
+            let holder = self.experiment_named(&experiment.name).await?;
+            // One that nobody used yet becomes what it was in the source.
+            if !self.is_unused(DEFAULT_EXPERIMENT).await? || holder.is_some_and(|id| id != DEFAULT_EXPERIMENT) {
+                matched.push((experiment, DEFAULT_EXPERIMENT));
+                continue;
+            }
+            let sql = "SELECT name FROM experiments WHERE id = $1 AND name <> $2";
+            let query = sqlx::query_scalar(sql).bind(DEFAULT_EXPERIMENT).bind(&experiment.name);
+            freed = query.fetch_optional(&mut self.connection).await?;
+            names.insert(experiment.name.clone(), DEFAULT_EXPERIMENT);
+            made.push(experiment);
+        }
+        for experiment in others {
+            let known: HashSet<i64> = matched.iter().map(|(_, here)| *here).collect();
+            if let Some(here) = self.same_experiment(&experiment, runs.get(&experiment.id), &known).await? {
+                plan.experiments.insert(experiment.id, here);
+                matched.push((experiment, here));
+                continue;
+            }
+            let mut name = experiment.name.clone();
+            let here = self.experiment_named(&name).await?.filter(|_| freed.as_ref() != Some(&name));
+            let holder = names.get(&name).map(|id| format!("experiment {id} there")).or(here.map(|id| format!("experiment {id} here")));
+            if let Some(holder) = holder {
+                match clashes {
+                    Clashes::Refuse => refused.push(format!("experiment `{name}` ({} there) is {holder}", experiment.id)),
+                    Clashes::Skip => {
+                        moved.push(format!("experiment `{name}` ({} there) is left out: {holder} has this name", experiment.id))
+                    }
+                    Clashes::Rename => {}
+                }
+                if clashes != Clashes::Rename {
+                    continue;
+                }
+                name = self.free_experiment_name(&name, &names, &theirs).await?;
+                moved.push(format!("experiment `{}` is `{name}` here: {holder} has its name", experiment.name));
+            }
+            names.insert(name.clone(), experiment.id);
+            made.push(Experiment { name, ..experiment });
+        }
+        for (name, created) in models {
+            let sql = "SELECT created FROM registered_models WHERE name = $1";
+            let there: Option<i64> = sqlx::query_scalar(sql).bind(&name).fetch_optional(&mut self.connection).await?;
+            if there.is_none_or(|there| there == created) {
+                continue;
+            }
+            match clashes {
+                Clashes::Refuse => refused.push(format!("registered model `{name}` is another one here")),
+                Clashes::Skip => {
+                    moved.push(format!("registered model `{name}` is left out: another one here has this name"));
+                    plan.models.insert(name, None);
+                }
+                Clashes::Rename => {
+                    let here = self.free_model(&name, created).await?;
+                    moved.push(format!("registered model `{name}` is `{here}` here: another one has its name"));
+                    plan.models.insert(name, Some(here));
+                }
+            }
+        }
+        if !refused.is_empty() {
+            let more = refused.len().saturating_sub(NAMED);
+            refused.truncate(NAMED);
+            let more = if more > 0 { format!("\n  and {more} more") } else { String::new() };
+            return Err(Error::new(
+                ErrorCode::ResourceAlreadyExists,
+                format!(
+                    "names that are taken here; nothing was brought over:\n  {}{more}\n  hint: rename them on one side, or choose `--clashes rename` or `--clashes skip`",
+                    refused.join("\n  ")
+                ),
+            ));
+        }
+        let sql = "DROP TABLE IF EXISTS import_seen;
+                   CREATE TABLE import_seen (kind TEXT NOT NULL, id INTEGER NOT NULL, part INTEGER NOT NULL, PRIMARY KEY (kind, id, part)) WITHOUT ROWID";
+        sqlx::raw_sql(sql).execute(&mut self.connection).await?;
+        for experiment in made {
+            self.bring_experiment(experiment, &mut plan, &mut moved).await?;
+        }
+        for (experiment, here) in matched {
+            self.compare_experiment(&experiment, here, &plan, &mut tally).await?;
+        }
+        let seen: Vec<(i64, i64)> = plan.experiments.values().map(|id| (*id, 0)).collect();
+        self.see("experiment", &seen).await?;
+        for note in moved {
+            tally.notes.insert(note, 1);
+        }
+        Ok((plan, tally))
+    }
+
+    /// The number of an experiment that came from the source before, but for those that another one is known to be: by its number or name, and the moment it
+    /// was made at. Where that is not known (stores of MLflow 1), by a run of it; one in which nothing lies may be it as well.
+    async fn same_experiment(&mut self, of: &Experiment, runs: Option<&Vec<String>>, known: &HashSet<i64>) -> Result<Option<i64>> {
+        let sql = "SELECT id FROM experiments WHERE created = $3 AND (id = $1 AND $3 > 0 OR name = $2 OR name LIKE $4 ESCAPE '\\') ORDER BY id = $1 DESC, id";
+        let like = format!("{} (imported%)", of.name.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_"));
+        let query = sqlx::query_scalar(sql).bind(of.id).bind(&of.name).bind(of.created).bind(like);
+        let found: Vec<i64> = query.fetch_all(&mut self.connection).await?;
+        for id in found.into_iter().filter(|id| *id != DEFAULT_EXPERIMENT && !known.contains(id)) {
+            if of.created > 0 || self.is_unused(id).await? || self.has_one_of(id, runs.map_or(&[], Vec::as_slice)).await? {
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn is_unused(&mut self, experiment: i64) -> Result<bool> {
+        let sql = "SELECT NOT EXISTS (SELECT 1 FROM runs WHERE experiment = $1) AND NOT EXISTS (SELECT 1 FROM traces WHERE experiment = $1)
+                       AND NOT EXISTS (SELECT 1 FROM logged_models WHERE experiment = $1)";
+        Ok(sqlx::query_scalar(sql).bind(experiment).fetch_one(&mut self.connection).await?)
+    }
+
+    async fn has_one_of(&mut self, experiment: i64, runs: &[String]) -> Result<bool> {
+        for runs in runs.chunks(AT_ONCE) {
+            let mut sql = QueryBuilder::<Sqlite>::new("SELECT COUNT(*) FROM runs WHERE experiment = ");
+            let mut list = sql.push_bind(experiment).push(" AND run_id IN (").separated(", ");
+            for run in runs {
+                list.push_bind(run);
+            }
+            let found: i64 = sql.push(")").build_query_scalar().persistent(false).fetch_one(&mut self.connection).await?;
+            if found > 0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    async fn experiment_named(&mut self, name: &str) -> Result<Option<i64>> {
+        let sql = "SELECT id FROM experiments WHERE name = $1";
+        Ok(sqlx::query_scalar(sql).bind(name).fetch_optional(&mut self.connection).await?)
+    }
+
+    /// A name that none here has, none in the source, and none of those that come.
+    async fn free_experiment_name(&mut self, name: &str, names: &HashMap<String, i64>, theirs: &HashSet<String>) -> Result<String> {
+        for renamed in renamed(name) {
+            if !names.contains_key(&renamed) && !theirs.contains(&renamed) && self.experiment_named(&renamed).await?.is_none() {
+                return Ok(renamed);
+            }
+        }
+        Err(Error::invalid(format!("no name like `{name}` is free")))
+    }
+
+    /// An experiment that was here before may have another name or stage than in the source.
+    async fn compare_experiment(&mut self, of: &Experiment, here: i64, plan: &Plan, tally: &mut Tally) -> Result<()> {
+        let sql = "SELECT name, stage FROM experiments WHERE id = $1";
+        let (name, stage): (String, String) = sqlx::query_as(sql).bind(here).fetch_one(&mut self.connection).await?;
+        // A name that was given because its own was taken is as it should be.
+        let is_named = name == of.name || name.starts_with(&format!("{} (imported", of.name));
+        if is_named && stage == of.stage.as_str() {
+            return Ok(());
+        }
+        let is_free = is_named || self.experiment_named(&of.name).await?.is_none();
+        if plan.differences == Differences::Keep || !is_free {
+            tally.differ(Kind::Experiments, 1);
+            return Ok(());
+        }
+        let sql = "UPDATE experiments SET name = $2, stage = $3, updated = $4 WHERE id = $1";
+        let query = sqlx::query(sql).bind(here).bind(if is_named { &name } else { &of.name }).bind(of.stage.as_str()).bind(of.updated);
+        query.execute(&mut self.connection).await?;
+        taken(Kind::Experiments, 1, tally);
+        Ok(())
+    }
+
+    /// The name of a model that came before or is to come, which is not its own.
+    async fn free_model(&mut self, name: &str, created: i64) -> Result<String> {
+        for renamed in renamed(name) {
+            let sql = "SELECT created FROM registered_models WHERE name = $1";
+            let there: Option<i64> = sqlx::query_scalar(sql).bind(&renamed).fetch_optional(&mut self.connection).await?;
+            if there.is_none_or(|there| there == created) {
+                return Ok(renamed);
+            }
+        }
+        Err(Error::invalid(format!("no name like `{name}` is free")))
+    }
+
+    async fn bring_experiment(&mut self, of: Experiment, plan: &mut Plan, notes: &mut Vec<String>) -> Result<()> {
+        let moves = Place::read(&of.artifact_location).moves();
+        let location = |id: i64| if moves { own_location(id) } else { of.artifact_location.clone() };
+        if of.id == DEFAULT_EXPERIMENT {
+            let sql = "UPDATE experiments SET name = $2, artifact_location = $3, stage = $4, created = $5, updated = $6 WHERE id = $1";
+            let query = sqlx::query(sql).bind(of.id).bind(&of.name).bind(location(of.id)).bind(of.stage.as_str());
+            query.bind(of.created).bind(of.updated).execute(&mut self.connection).await?;
+            return Ok(());
+        }
+        let taken: Option<String> =
+            sqlx::query_scalar("SELECT name FROM experiments WHERE id = $1").bind(of.id).fetch_optional(&mut self.connection).await?;
+        let id = match taken {
+            None => of.id,
+            Some(name) => {
+                let id: i64 = sqlx::query_scalar("SELECT MAX(id) + 1 FROM experiments").fetch_one(&mut self.connection).await?;
+                notes.push(format!("experiment {} (`{}`) is experiment {id} here: `{name}` has its number", of.id, of.name));
+                id
+            }
+        };
+        let sql = "INSERT INTO experiments (id, name, artifact_location, stage, created, updated) VALUES ($1, $2, $3, $4, $5, $6)";
+        let query = sqlx::query(sql).bind(id).bind(&of.name).bind(location(id)).bind(of.stage.as_str()).bind(of.created).bind(of.updated);
+        query.execute(&mut self.connection).await?;
+        plan.experiments.insert(of.id, id);
+        Ok(())
+    }
+
+    /// Notes what belongs to the import: numbers, and those of parts.
+    async fn see(&mut self, kind: &'static str, ids: &[(i64, i64)]) -> Result<()> {
+        let bind = |row: &mut Row<'_, '_>, (id, part): &(i64, i64)| {
+            row.push_bind(kind).push_bind(*id).push_bind(*part);
+        };
+        self.insert("INSERT INTO import_seen (kind, id, part)", ids, NOTHING, bind).await
+    }
+
+    async fn see_all(&mut self, kind: &'static str, ids: HashMap<String, i64>) -> Result<()> {
+        self.see(kind, &ids.into_values().map(|id| (id, 0)).collect::<Vec<_>>()).await
+    }
+
+    /// Those versions of registered models that came, or are the same here.
+    async fn versions_seen(&mut self, models: &HashMap<String, i64>) -> Result<HashSet<(i64, i64)>> {
+        let mut seen = HashSet::new();
+        for model in models.values().collect::<HashSet<_>>() {
+            let sql = "SELECT id, part FROM import_seen WHERE kind = 'version' AND id = $1";
+            seen.extend(sqlx::query_as::<_, (i64, i64)>(sql).bind(model).fetch_all(&mut self.connection).await?);
+        }
+        Ok(seen)
+    }
+
+    /// Inserts rows; of those that are here with other values, these are counted or taken.
+    async fn put<T>(
+        &mut self,
+        of: &Changing,
+        rows: &[T],
+        conflict: &str,
+        (plan, tally): (&Plan, &mut Tally),
+        bind: impl Fn(&mut Row<'_, 'static>, &T),
+    ) -> Result<()> {
+        self.insert(&format!("INSERT INTO {} ({})", of.table, of.columns), rows, conflict, &bind).await?;
+        let list = |columns: &[&str], of: &str| columns.iter().map(|c| format!("{of}.{c}")).collect::<Vec<_>>().join(", ");
+        let keys = of.keys.iter().map(|c| format!("t.{c} = s.{c}")).collect::<Vec<_>>().join(" AND ");
+        let differ = format!("{keys} AND ({}) IS NOT ({})", list(of.values, "t"), list(of.values, "s"));
+        let set = of.values.iter().chain(of.with).map(|c| format!("{c} = s.{c}")).collect::<Vec<_>>().join(", ");
+        let mut rest = rows;
+        while !rest.is_empty() {
+            let (some, later) = rest.split_at(rest.len().min(AT_ONCE));
+            rest = later;
+            let mut sql = QueryBuilder::<Sqlite>::new(format!("WITH s ({}) AS (", of.columns));
+            sql.push_values(some, |mut row, of| bind(&mut row, of));
+            if plan.differences == Differences::Keep {
+                // Crossed, so that each row that came looks for its own.
+                sql.push(format!(") SELECT COUNT(*) FROM s CROSS JOIN {} AS t WHERE {differ}", of.table));
+                let differing: i64 = sql.build_query_scalar().persistent(false).fetch_one(&mut self.connection).await?;
+                tally.differ(of.kind, differing.unsigned_abs());
+            } else {
+                sql.push(format!(") UPDATE {} AS t SET {set} FROM s WHERE {differ}", of.table));
+                let done = sql.build().persistent(false).execute(&mut self.connection).await?;
+                taken(of.kind, done.rows_affected(), tally);
+            }
+        }
+        Ok(())
+    }
+
+    /// The numbers of those of `names` that are there.
+    async fn numbers<'a>(&mut self, table: &str, column: &str, names: impl Iterator<Item = &'a str>) -> Result<HashMap<String, i64>> {
+        let names: Vec<&str> = names.collect::<HashSet<&str>>().into_iter().collect();
+        let mut found = HashMap::with_capacity(names.len());
+        for names in names.chunks(AT_ONCE) {
+            let mut sql = QueryBuilder::<Sqlite>::new(format!("SELECT {column}, id FROM {table} WHERE {column} IN ("));
+            let mut list = sql.separated(", ");
+            for name in names {
+                list.push_bind(*name);
+            }
+            sql.push(")");
+            found.extend(sql.build_query_as::<(String, i64)>().persistent(false).fetch_all(&mut self.connection).await?);
+        }
+        Ok(found)
+    }
+
+    async fn bring(&mut self, rows: Rows, plan: &Plan, tally: &mut Tally) -> Result<()> {
+        match rows {
+            Rows::Left(kind, why, count) => {
+                tally.read(kind, count);
+                tally.left(kind, &why, count);
+                Ok(())
+            }
+            Rows::Merged(kind, owner, why, count) => {
+                let (table, column) = if kind == Kind::Points { ("runs", "run_id") } else { ("logged_models", "model_id") };
+                // Rows of an owner that is not here were left out already.
+                if count > 0 && !self.numbers(table, column, std::iter::once(owner.as_str())).await?.is_empty() {
+                    tally.left(kind, why, count);
+                }
+                Ok(())
+            }
+            Rows::Runs(runs) => self.bring_runs(runs, plan, tally).await,
+            Rows::Pairs(kind, pairs) => self.bring_pairs(kind, pairs, plan, tally).await,
+            Rows::Points(points) => self.bring_points(points, tally).await,
+            Rows::Datasets(datasets) => {
+                let here = |(of, dataset)| Some((*plan.experiments.get(&of)?, dataset));
+                let all = datasets.len();
+                let datasets: Vec<_> = datasets.into_iter().filter_map(here).collect();
+                tally.left(Kind::Datasets, NO_EXPERIMENT, (all - datasets.len()) as u64);
+                let into = "INSERT INTO datasets (experiment, name, digest, source_type, source, schema, profile)";
+                let bind = |row: &mut Row<'_, '_>, (experiment, d): &(i64, Dataset)| {
+                    row.push_bind(*experiment).push_bind(&d.name).push_bind(&d.digest).push_bind(&d.source_type);
+                    row.push_bind(&d.source).push_bind(&d.schema).push_bind(&d.profile);
+                };
+                self.insert(into, &datasets, NOTHING, bind).await
+            }
+            Rows::Inputs(inputs) => {
+                let mut here = Vec::with_capacity(inputs.len());
+                for (place, ()) in self.inputs(inputs.into_iter().map(|input| (input, ())), Kind::Inputs, plan, tally).await? {
+                    here.push(place);
+                }
+                let bind = |row: &mut Row<'_, '_>, (run, dataset): &(i64, i64)| {
+                    row.push_bind(*run).push_bind(*dataset);
+                };
+                self.insert("INSERT INTO inputs (run, dataset)", &here, NOTHING, bind).await
+            }
+            Rows::InputTags(of) => {
+                let here = self.inputs(of.into_iter(), Kind::InputTags, plan, tally).await?;
+                let bind = |row: &mut Row<'_, 'static>, ((run, dataset), tag): &((i64, i64), Pair)| {
+                    row.push_bind(*run).push_bind(*dataset).push_bind(&tag.key).push_bind(&tag.value);
+                };
+                let of = tags(Kind::InputTags, "input_tags", "run, dataset, key, value", &["run", "dataset", "key"]);
+                self.put(&of, &here, NOTHING, (plan, tally), bind).await
+            }
+            Rows::RunModels(models) => {
+                let runs = self.numbers("runs", "run_id", models.iter().map(|(run, _)| run.as_str())).await?;
+                let here = known(models, |(run, _)| runs.get(run).copied(), Kind::RunModels, NO_RUN, tally);
+                let bind = |row: &mut Row<'_, '_>, (run, (_, model)): &(i64, (String, RunModel))| {
+                    row.push_bind(*run).push_bind(i64::from(model.is_output)).push_bind(&model.model_id).push_bind(model.step);
+                };
+                self.insert("INSERT INTO run_models (run, is_output, model_id, step)", &here, NOTHING, bind).await
+            }
+            Rows::LoggedModels(models) => {
+                let here = known(models, |(m, _)| plan.experiments.get(&m.experiment).copied(), Kind::LoggedModels, NO_EXPERIMENT, tally);
+                let of = Changing {
+                    kind: Kind::LoggedModels,
+                    table: "logged_models",
+                    columns: "model_id, experiment, name, model_type, source_run_id, status, stage, created, updated, artifact_uri",
+                    keys: &["model_id"],
+                    values: &["name", "status", "stage"],
+                    with: &["updated"],
+                };
+                let bind = |row: &mut Row<'_, 'static>, (experiment, (m, stage)): &(i64, (LoggedModel, Stage))| {
+                    row.push_bind(&m.id).push_bind(*experiment).push_bind(&m.name).push_bind(&m.model_type).push_bind(&m.source_run);
+                    row.push_bind(m.status.as_str()).push_bind(stage.as_str()).push_bind(m.created).push_bind(m.updated);
+                    let layout = format!("{experiment}/models/{}/artifacts", m.id);
+                    row.push_bind(moved(&m.artifact_uri, &layout));
+                };
+                // A model whose files were on their way may be ready by now.
+                let conflict = "ON CONFLICT (model_id) DO UPDATE SET status = excluded.status, updated = excluded.updated
+                                WHERE logged_models.status = 'LOGGED_MODEL_PENDING'";
+                self.put(&of, &here, conflict, (plan, tally), bind).await?;
+                let ids = self.numbers("logged_models", "model_id", here.iter().map(|(_, (m, _))| m.id.as_str())).await?;
+                self.see_all("logged", ids).await
+            }
+            Rows::LoggedPoints(points) => {
+                let id = |metric: &Metric| metric.model_id.clone().unwrap_or_default();
+                let names: Vec<String> = points.iter().map(|(_, metric)| id(metric)).collect();
+                let models = self.numbers("logged_models", "model_id", names.iter().map(String::as_str)).await?;
+                for (model, (run, metric)) in known(points, |(_, m)| models.get(&id(m)).copied(), Kind::LoggedPoints, NO_OWNER, tally) {
+                    self.log_model_metrics(&run, &[(model, metric)]).await?;
+                }
+                Ok(())
+            }
+            Rows::Models(models) => {
+                let here = known(models, |m| plan.model(&m.name), Kind::Models, "another one here has its name", tally);
+                let bind = |row: &mut Row<'_, 'static>, (name, m): &(String, RegisteredModel)| {
+                    row.push_bind(name).push_bind(&m.description).push_bind(m.created).push_bind(m.updated);
+                };
+                let of = Changing {
+                    kind: Kind::Models,
+                    table: "registered_models",
+                    columns: "name, description, created, updated",
+                    keys: &["name"],
+                    values: &["description"],
+                    with: &["updated"],
+                };
+                self.put(&of, &here, NOTHING, (plan, tally), bind).await?;
+                let ids = self.numbers("registered_models", "name", here.iter().map(|(name, _)| name.as_str())).await?;
+                self.see_all("model", ids).await
+            }
+            Rows::Versions(versions) => self.bring_versions(versions, plan, tally).await,
+            Rows::VersionTags(pairs) => {
+                let models = self.models_of(pairs.iter().map(|(name, ..)| name.as_str()), plan).await?;
+                let seen = self.versions_seen(&models).await?;
+                let version = |name: &str, version: i64| models.get(name).copied().filter(|model| seen.contains(&(*model, version)));
+                let here = known(pairs, |(name, number, _)| version(name, *number), Kind::VersionTags, NO_OWNER, tally);
+                let bind = |row: &mut Row<'_, 'static>, (model, (_, version, tag)): &(i64, (String, i64, Pair))| {
+                    row.push_bind(*model).push_bind(*version).push_bind(&tag.key).push_bind(&tag.value);
+                };
+                let of = tags(Kind::VersionTags, "model_version_tags", "model, version, key, value", &["model", "version", "key"]);
+                self.put(&of, &here, NOTHING, (plan, tally), bind).await
+            }
+            Rows::Aliases(aliases) => {
+                let models = self.models_of(aliases.iter().map(|(name, ..)| name.as_str()), plan).await?;
+                let seen = self.versions_seen(&models).await?;
+                let version = |name: &str, version: i64| models.get(name).copied().filter(|model| seen.contains(&(*model, version)));
+                let here = known(aliases, |(name, _, number)| version(name, *number), Kind::Aliases, NO_OWNER, tally);
+                let bind = |row: &mut Row<'_, 'static>, (model, (_, alias, version)): &(i64, (String, String, i64))| {
+                    row.push_bind(*model).push_bind(alias).push_bind(*version);
+                };
+                let of = Changing {
+                    kind: Kind::Aliases,
+                    table: "registered_model_aliases",
+                    columns: "model, alias, version",
+                    keys: &["model", "alias"],
+                    values: &["version"],
+                    with: &[],
+                };
+                self.put(&of, &here, NOTHING, (plan, tally), bind).await
+            }
+            Rows::Traces(traces) => {
+                let here = known(traces, |t| plan.experiments.get(&t.experiment).copied(), Kind::Traces, NO_EXPERIMENT, tally);
+                let into = "INSERT INTO traces (trace_id, experiment, name, status, start_time, duration, client_request_id, request_preview, response_preview,
+                                is_final, spans, bytes)";
+                let bind = |row: &mut Row<'_, '_>, (experiment, t): &(i64, TraceInfo)| {
+                    let name = t.tags.iter().find(|tag| tag.key == key::NAME).map(|tag| tag.value.clone());
+                    row.push_bind(&t.id).push_bind(*experiment).push_bind(name).push_bind(t.state.as_str()).push_bind(t.start_time);
+                    row.push_bind(t.duration).push_bind(&t.client_request_id).push_bind(&t.request_preview).push_bind(&t.response_preview);
+                    row.push_bind(t.state != TraceState::InProgress).push_bind(0i64).push_bind(0i64);
+                };
+                let conflict = "ON CONFLICT (trace_id) DO UPDATE SET status = excluded.status, duration = excluded.duration, is_final = excluded.is_final,
+                                    request_preview = excluded.request_preview, response_preview = excluded.response_preview
+                                WHERE traces.status = 'IN_PROGRESS'";
+                self.insert(into, &here, conflict, bind).await?;
+                let ids = self.numbers("traces", "trace_id", here.iter().map(|(_, t)| t.id.as_str())).await?;
+                // What newer schemas keep with the trace itself comes before its rows, and stands.
+                let numbered = || here.iter().filter_map(|(_, t)| Some((*ids.get(&t.id)?, t)));
+                let names = numbered().flat_map(|(id, t)| t.tags.iter().filter(|tag| tag.key == key::NAME).map(move |tag| (id, tag)));
+                let names: Vec<(i64, &Pair)> = names.collect();
+                let metadata: Vec<(i64, &Pair)> = numbered().flat_map(|(id, t)| t.metadata.iter().map(move |pair| (id, pair))).collect();
+                for (table, pairs) in [("trace_tags", names), ("trace_metadata", metadata)] {
+                    let bind = |row: &mut Row<'_, '_>, (trace, pair): &(i64, &Pair)| {
+                        row.push_bind(*trace).push_bind(&pair.key).push_bind(&pair.value);
+                    };
+                    let into = format!("INSERT INTO {table} (trace, key, value)");
+                    self.insert(&into, &pairs, NOTHING, bind).await?;
+                }
+                self.see_all("trace", ids).await
+            }
+            Rows::Spans(spans) => self.bring_spans(spans, tally).await,
+            Rows::FileSpans(trace, spans) => {
+                let tag = Owned { owner: trace.clone(), pair: Pair { key: key::SPANS.into(), value: "TRACKING_STORE".into() } };
+                self.bring_pairs(Kind::TraceTags, vec![tag], plan, tally).await?;
+                self.bring_spans(spans.into_iter().map(|span| (trace.clone(), Some(span))).collect(), tally).await
+            }
+            Rows::Assessments(assessments) => {
+                let traces = self.numbers("traces", "trace_id", assessments.iter().map(|a| a.trace.as_str())).await?;
+                for (trace, one) in known(assessments, |a| traces.get(&a.trace).copied(), Kind::Assessments, NO_TRACE, tally) {
+                    let sql = "SELECT updated = $2 AND is_valid = $3 FROM assessments WHERE assessment_id = $1";
+                    let query = sqlx::query_scalar(sql).bind(&one.id).bind(one.updated).bind(one.is_valid);
+                    let is_same: Option<bool> = query.fetch_optional(&mut self.connection).await?;
+                    match is_same {
+                        Some(true) => continue,
+                        Some(false) if plan.differences == Differences::Keep => {
+                            tally.differ(Kind::Assessments, 1);
+                            continue;
+                        }
+                        Some(false) => taken(Kind::Assessments, 1, tally),
+                        None => {}
+                    }
+                    self.put_assessment(trace, &one).await?;
+                }
+                Ok(())
+            }
+            Rows::TraceRuns(links) => self.bring_links("trace_runs", "run_id", links, Kind::TraceRuns, tally).await,
+            Rows::TracePrompts(links) => self.bring_links("trace_prompts", "prompt", links, Kind::TracePrompts, tally).await,
+            Rows::EvaluationDatasets(datasets) => {
+                let of = Changing {
+                    kind: Kind::EvaluationDatasets,
+                    table: "evaluation_datasets",
+                    columns: "dataset_id, name, digest, schema, records, created, updated, created_by, updated_by",
+                    keys: &["dataset_id"],
+                    values: &["name", "digest", "schema"],
+                    with: &["updated", "updated_by"],
+                };
+                let bind = |row: &mut Row<'_, 'static>, d: &EvaluationDataset| {
+                    row.push_bind(&d.id).push_bind(&d.name).push_bind(&d.digest).push_bind(&d.schema).push_bind(0i64);
+                    row.push_bind(d.created).push_bind(d.updated).push_bind(&d.created_by).push_bind(&d.updated_by);
+                };
+                self.put(&of, &datasets, NOTHING, (plan, tally), bind).await?;
+                let ids = self.numbers("evaluation_datasets", "dataset_id", datasets.iter().map(|d| d.id.as_str())).await?;
+                self.see_all("evaluation", ids).await
+            }
+            Rows::EvaluationExperiments(links) => {
+                let datasets = self.numbers("evaluation_datasets", "dataset_id", links.iter().map(|(id, _)| id.as_str())).await?;
+                let place = |(id, experiment): &(String, i64)| Some((*datasets.get(id)?, *plan.experiments.get(experiment)?));
+                let here = known(links, place, Kind::EvaluationExperiments, NO_OWNER, tally);
+                let bind = |row: &mut Row<'_, '_>, ((dataset, experiment), _): &((i64, i64), (String, i64))| {
+                    row.push_bind(*dataset).push_bind(*experiment);
+                };
+                let into = "INSERT INTO evaluation_dataset_experiments (dataset, experiment)";
+                self.insert(into, &here, NOTHING, bind).await
+            }
+            Rows::EvaluationRecords(records) => self.bring_records(records, plan, tally).await,
+            Rows::Scorers(scorers) => {
+                for (experiment, s) in known(scorers, |s| plan.experiments.get(&s.experiment).copied(), Kind::Scorers, NO_EXPERIMENT, tally)
+                {
+                    let sql = "INSERT INTO scorers (scorer_id, experiment, name) VALUES ($1, $2, $3)
+                               ON CONFLICT (experiment, name) DO UPDATE SET name = excluded.name RETURNING id";
+                    let query = sqlx::query_scalar(sql).bind(&s.id).bind(experiment).bind(&s.name);
+                    let id: i64 = query.fetch_one(&mut self.connection).await?;
+                    let sql =
+                        "INSERT INTO scorer_versions (scorer, version, serialized, created) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING";
+                    let query = sqlx::query(sql).bind(id).bind(s.version).bind(&s.serialized).bind(s.created);
+                    query.execute(&mut self.connection).await?;
+                    self.see("scorer", &[(id, 0)]).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn bring_runs(&mut self, runs: Vec<RunInfo>, plan: &Plan, tally: &mut Tally) -> Result<()> {
+        let here = known(runs, |run| plan.experiments.get(&run.experiment).copied(), Kind::Runs, NO_EXPERIMENT, tally);
+        let of = Changing {
+            kind: Kind::Runs,
+            table: "runs",
+            columns: "run_id, experiment, name, user_id, status, stage, start_time, end_time, artifact_uri",
+            keys: &["run_id"],
+            values: &["name", "status", "stage", "end_time"],
+            with: &[],
+        };
+        let bind = |row: &mut Row<'_, 'static>, (experiment, run): &(i64, RunInfo)| {
+            row.push_bind(&run.id).push_bind(*experiment).push_bind(&run.name).push_bind(&run.user).push_bind(run.status.as_str());
+            row.push_bind(run.stage.as_str()).push_bind(run.start_time).push_bind(run.end_time);
+            row.push_bind(moved(&run.artifact_uri, &format!("{experiment}/{}/artifacts", run.id)));
+        };
+        // A run that was at work when it came the first time may have ended.
+        let conflict = "ON CONFLICT (run_id) DO UPDATE SET status = excluded.status, end_time = excluded.end_time
+                        WHERE runs.status IN ('RUNNING', 'SCHEDULED')";
+        self.put(&of, &here, conflict, (plan, tally), bind).await?;
+        if plan.differences == Differences::Take {
+            // What is remembered of runs is no longer true where their stage was taken.
+            self.forget();
+        }
+        let ids = self.numbers("runs", "run_id", here.iter().map(|(_, run)| run.id.as_str())).await?;
+        self.see_all("run", ids).await
+    }
+
+    async fn bring_pairs(&mut self, kind: Kind, pairs: Vec<Owned>, plan: &Plan, tally: &mut Tally) -> Result<()> {
+        let owners = || pairs.iter().map(|pair| pair.owner.as_str());
+        let number = |owner: &str| Some((owner.to_string(), *plan.experiments.get(&owner.parse().ok()?)?));
+        let (table, columns, keys, owners): (_, _, &'static [&'static str], _) = match kind {
+            Kind::Params => ("params", "run, key, value", &["run", "key"], self.numbers("runs", "run_id", owners()).await?),
+            Kind::Tags => ("tags", "run, key, value", &["run", "key"], self.numbers("runs", "run_id", owners()).await?),
+            Kind::LoggedParams | Kind::LoggedTags => {
+                let table = if kind == Kind::LoggedTags { "logged_model_tags" } else { "logged_model_params" };
+                (table, "model, key, value", &["model", "key"], self.numbers("logged_models", "model_id", owners()).await?)
+            }
+            Kind::ModelTags => ("registered_model_tags", "model, key, value", &["model", "key"], self.models_of(owners(), plan).await?),
+            Kind::TraceTags | Kind::TraceMetadata => {
+                let table = if kind == Kind::TraceTags { "trace_tags" } else { "trace_metadata" };
+                (table, "trace, key, value", &["trace", "key"], self.numbers("traces", "trace_id", owners()).await?)
+            }
+            Kind::EvaluationTags => {
+                let numbers = self.numbers("evaluation_datasets", "dataset_id", owners()).await?;
+                ("evaluation_dataset_tags", "dataset, key, value", &["dataset", "key"], numbers)
+            }
+            _ => ("experiment_tags", "experiment, key, value", &["experiment", "key"], owners().filter_map(number).collect()),
+        };
+        let of = tags(kind, table, columns, keys);
+        let mut here = known(pairs, |pair| owners.get(&pair.owner).copied(), kind, NO_OWNER, tally);
+        if matches!(kind, Kind::Params | Kind::Tags) {
+            let mut rows = Vec::with_capacity(here.len());
+            for (run, Owned { pair, .. }) in here {
+                rows.push((run, self.key(&pair.key).await?, pair.value));
+            }
+            let bind = |row: &mut Row<'_, 'static>, (run, key, value): &(i64, i64, String)| {
+                row.push_bind(*run).push_bind(*key).push_bind(value);
+            };
+            return self.put(&of, &rows, NOTHING, (plan, tally), bind).await;
+        }
+        let bind = |row: &mut Row<'_, 'static>, (owner, Owned { pair, .. }): &(i64, Owned)| {
+            row.push_bind(*owner).push_bind(&pair.key).push_bind(&pair.value);
+        };
+        if matches!(kind, Kind::TraceTags | Kind::TraceMetadata) {
+            for (trace, owned) in here.iter_mut().filter(|(_, owned)| owned.pair.key == key::ARTIFACTS) {
+                let sql = "SELECT experiment FROM traces WHERE id = $1";
+                let experiment: i64 = sqlx::query_scalar(sql).bind(*trace).fetch_one(&mut self.connection).await?;
+                owned.pair.value = moved(&owned.pair.value, &format!("{experiment}/traces/{}/artifacts", owned.owner));
+            }
+            let (settled, others): (Vec<_>, _) = here.into_iter().partition(|(_, owned)| SETTLED.contains(&owned.pair.key.as_str()));
+            self.insert(&format!("INSERT INTO {table} ({columns})"), &settled, NOTHING, bind).await?;
+            here = others;
+        }
+        self.put(&of, &here, NOTHING, (plan, tally), bind).await
+    }
+
+    async fn bring_points(&mut self, points: Vec<Point>, tally: &mut Tally) -> Result<()> {
+        let runs = self.numbers("runs", "run_id", points.iter().map(|point| point.run.as_str())).await?;
+        let mut rows = Vec::with_capacity(points.len());
+        let mut latest: BTreeMap<(i64, i64), (i64, i64, f64, i64)> = BTreeMap::new();
+        for (run, point) in known(points, |point| runs.get(&point.run).copied(), Kind::Points, NO_RUN, tally) {
+            let (value, is_nan) = stored(point.value);
+            let key = self.key(&point.key).await?;
+            let rank = (point.step, point.timestamp, value, is_nan);
+            latest.entry((run, key)).and_modify(|last| *last = if rank > *last { rank } else { *last }).or_insert(rank);
+            rows.push(((run, key), rank));
+        }
+        let bind = |row: &mut Row<'_, '_>, ((run, key), (step, timestamp, value, is_nan)): &((i64, i64), (i64, i64, f64, i64))| {
+            row.push_bind(*run).push_bind(*key).push_bind(*timestamp).push_bind(*step).push_bind(*value).push_bind(*is_nan);
+        };
+        let into = "INSERT INTO metrics (run, key, timestamp, step, value, is_nan)";
+        self.insert(into, &rows, NOTHING, bind).await?;
+        let into = "INSERT INTO latest_metrics (run, key, timestamp, step, value, is_nan)";
+        let conflict = "ON CONFLICT (run, key) DO UPDATE
+                        SET timestamp = excluded.timestamp, step = excluded.step, value = excluded.value, is_nan = excluded.is_nan
+                        WHERE (excluded.step, excluded.timestamp, excluded.value, excluded.is_nan)
+                            > (latest_metrics.step, latest_metrics.timestamp, latest_metrics.value, latest_metrics.is_nan)";
+        self.insert(into, &latest.into_iter().collect::<Vec<_>>(), conflict, bind).await
+    }
+
+    /// Numbers of runs and datasets, with what belongs to each pair.
+    async fn inputs<T>(
+        &mut self,
+        inputs: impl Iterator<Item = (Read, T)>,
+        kind: Kind,
+        plan: &Plan,
+        tally: &mut Tally,
+    ) -> Result<Vec<((i64, i64), T)>> {
+        let inputs: Vec<(Read, T)> = inputs.collect();
+        let runs = self.numbers("runs", "run_id", inputs.iter().map(|(input, _)| input.run.as_str())).await?;
+        let (mut here, mut datasets) = (Vec::with_capacity(inputs.len()), HashMap::new());
+        for (input, of) in inputs {
+            let experiment = plan.experiments.get(&input.experiment);
+            let (Some(run), Some(experiment)) = (runs.get(&input.run), experiment) else {
+                tally.left(kind, NO_OWNER, 1);
+                continue;
+            };
+            let known = datasets.get(&(*experiment, input.name.clone(), input.digest.clone())).copied();
+            let dataset: Option<i64> = match known {
+                Some(known) => Some(known),
+                None => {
+                    let sql = "SELECT id FROM datasets WHERE experiment = $1 AND name = $2 AND digest = $3";
+                    let query = sqlx::query_scalar(sql).bind(experiment).bind(&input.name).bind(&input.digest);
+                    query.fetch_optional(&mut self.connection).await?
+                }
+            };
+            let Some(dataset) = dataset else {
+                tally.left(kind, NO_OWNER, 1);
+                continue;
+            };
+            datasets.insert((*experiment, input.name, input.digest), dataset);
+            here.push(((*run, dataset), of));
+        }
+        Ok(here)
+    }
+
+    /// Numbers of registered models by their names in the source.
+    async fn models_of<'a>(&mut self, names: impl Iterator<Item = &'a str>, plan: &Plan) -> Result<HashMap<String, i64>> {
+        let names: HashMap<&str, String> = names.filter_map(|name| Some((name, plan.model(name)?))).collect();
+        let numbers = self.numbers("registered_models", "name", names.values().map(String::as_str)).await?;
+        Ok(names.into_iter().filter_map(|(name, here)| Some((name.to_string(), *numbers.get(&here)?))).collect())
+    }
+
+    async fn bring_versions(&mut self, versions: Vec<ModelVersion>, plan: &Plan, tally: &mut Tally) -> Result<()> {
+        let models = self.models_of(versions.iter().map(|v| v.name.as_str()), plan).await?;
+        let mut rows = Vec::with_capacity(versions.len());
+        for (model, mut v) in known(versions, |v| models.get(&v.name).copied(), Kind::Versions, NO_OWNER, tally) {
+            if v.stage == "Deleted_Internal" {
+                tally.left(Kind::Versions, "it is deleted", 1);
+                continue;
+            }
+            let sql = "SELECT created FROM model_versions WHERE model = $1 AND version = $2";
+            let query = sqlx::query_scalar(sql).bind(model).bind(v.version);
+            let there: Option<i64> = query.fetch_optional(&mut self.connection).await?;
+            if there.is_some_and(|there| there != v.created) {
+                // Another one has its number: it stays, and what belongs to the one that comes does not become its own.
+                tally.differ(Kind::Versions, 1);
+                continue;
+            }
+            v.source = self.moved_below(v.source, tally).await?;
+            v.location = self.moved_below(v.location, tally).await?;
+            rows.push((model, v));
+        }
+        let of = Changing {
+            kind: Kind::Versions,
+            table: "model_versions",
+            columns: "model, version, source, location, run_id, run_link, description, stage, created, updated",
+            keys: &["model", "version"],
+            values: &["description", "stage"],
+            with: &["updated"],
+        };
+        let bind = |row: &mut Row<'_, 'static>, (model, v): &(i64, ModelVersion)| {
+            row.push_bind(*model).push_bind(v.version).push_bind(&v.source).push_bind(&v.location).push_bind(&v.run_id);
+            row.push_bind(&v.run_link).push_bind(&v.description).push_bind(&v.stage).push_bind(v.created).push_bind(v.updated);
+        };
+        self.put(&of, &rows, NOTHING, (plan, tally), bind).await?;
+        self.see("version", &rows.iter().map(|(model, v)| (*model, v.version)).collect::<Vec<_>>()).await
+    }
+
+    /// The address here of something below the artifacts of a run or a logged model: `…/ID/artifacts/…`. Any other stays as it is.
+    async fn moved_below(&mut self, uri: String, tally: &mut Tally) -> Result<String> {
+        if !Place::read(&uri).moves() || !uri.contains('/') {
+            return Ok(uri);
+        }
+        for (at, _) in uri.match_indices("/artifacts") {
+            let (before, below) = (&uri[..at], &uri[at + "/artifacts".len()..]);
+            if !below.is_empty() && !below.starts_with('/') {
+                continue;
+            }
+            let owner = before.rsplit('/').next().unwrap_or_default();
+            let sql =
+                "SELECT artifact_uri FROM runs WHERE run_id = $1 UNION ALL SELECT artifact_uri FROM logged_models WHERE model_id = $1";
+            let root: Option<String> = sqlx::query_scalar(sql).bind(owner).fetch_optional(&mut self.connection).await?;
+            if let Some(root) = root {
+                return Ok(format!("{root}{below}"));
+            }
+        }
+        tally.note("addresses of model versions are kept as they are: they lie below no run or model that is here".into());
+        Ok(uri)
+    }
+
+    async fn bring_spans(&mut self, spans: Vec<(String, Option<ReadySpan>)>, tally: &mut Tally) -> Result<()> {
+        let traces = self.numbers("traces", "trace_id", spans.iter().map(|(trace, _)| trace.as_str())).await?;
+        let mut rows = Vec::with_capacity(spans.len());
+        for (trace, (_, span)) in known(spans, |(trace, _)| traces.get(trace).copied(), Kind::Spans, NO_TRACE, tally) {
+            match span {
+                Some(span) => rows.push((trace, span)),
+                None => tally.left(Kind::Spans, "what is stored is no span", 1),
+            }
+        }
+        let into = "INSERT INTO spans (trace, span_id, parent_id, name, type, status, start_time, duration, usage, cost, size, content)";
+        let bind = |row: &mut Row<'_, '_>, (trace, s): &(i64, ReadySpan)| {
+            row.push_bind(*trace).push_bind(&s.id).push_bind(&s.parent).push_bind(&s.name).push_bind(&s.kind).push_bind(s.status);
+            row.push_bind(s.start).push_bind(s.duration).push_bind(&s.usage).push_bind(&s.cost).push_bind(s.size).push_bind(&s.content);
+        };
+        self.insert(into, &rows, NOTHING, bind).await?;
+        for trace in rows.iter().map(|(trace, _)| *trace).collect::<HashSet<_>>() {
+            let sql = "UPDATE traces SET spans = (SELECT COUNT(*) FROM spans WHERE trace = $1),
+                           bytes = (SELECT COALESCE(SUM(size), 0) FROM spans WHERE trace = $1) WHERE id = $1";
+            sqlx::query(sql).bind(trace).execute(&mut self.connection).await?;
+        }
+        Ok(())
+    }
+
+    async fn bring_links(&mut self, table: &str, column: &str, links: Vec<(String, String)>, kind: Kind, tally: &mut Tally) -> Result<()> {
+        let traces = self.numbers("traces", "trace_id", links.iter().map(|(trace, _)| trace.as_str())).await?;
+        let here = known(links, |(trace, _)| traces.get(trace).copied(), kind, NO_TRACE, tally);
+        let bind = |row: &mut Row<'_, '_>, (trace, (_, to)): &(i64, (String, String))| {
+            row.push_bind(to).push_bind(*trace);
+        };
+        self.insert(&format!("INSERT INTO {table} ({column}, trace)"), &here, NOTHING, bind).await
+    }
+
+    async fn bring_records(&mut self, records: Vec<(String, EvaluationRecord)>, plan: &Plan, tally: &mut Tally) -> Result<()> {
+        let datasets = self.numbers("evaluation_datasets", "dataset_id", records.iter().map(|(id, _)| id.as_str())).await?;
+        let here = known(records, |(id, _)| datasets.get(id).copied(), Kind::EvaluationRecords, NO_OWNER, tally);
+        let text = |value: &Value| AnyValue::of_json(value).map_or_else(|| value.to_string(), |value| value.to_json());
+        let object = |map: &Option<serde_json::Map<String, Value>>| map.as_ref().map(|map| text(&Value::Object(map.clone())));
+        let of = Changing {
+            kind: Kind::EvaluationRecords,
+            table: "evaluation_records",
+            columns: "record_id, dataset, input_hash, inputs, outputs, expectations, tags, source, created, updated, created_by, updated_by, size",
+            keys: &["dataset", "input_hash"],
+            values: &["outputs", "expectations", "tags"],
+            with: &["updated", "updated_by", "size"],
+        };
+        let bind = |row: &mut Row<'_, 'static>, (dataset, (_, r)): &(i64, (String, EvaluationRecord))| {
+            let inputs = Value::Object(r.inputs.clone());
+            row.push_bind(&r.id).push_bind(*dataset).push_bind(super::evaluation::input_hash(&r.inputs)).push_bind(text(&inputs));
+            row.push_bind(r.outputs.as_ref().map(text)).push_bind(object(&r.expectations)).push_bind(object(&r.tags));
+            row.push_bind(r.source.as_ref().map(text)).push_bind(r.created).push_bind(r.updated);
+            row.push_bind(&r.created_by).push_bind(&r.updated_by).push_bind(super::evaluation::record_size(r) as i64);
+        };
+        self.put(&of, &here, NOTHING, (plan, tally), bind).await?;
+        for dataset in here.iter().map(|(dataset, _)| *dataset).collect::<HashSet<_>>() {
+            let sql = "UPDATE evaluation_datasets SET records = (SELECT COUNT(*) FROM evaluation_records WHERE dataset = $1) WHERE id = $1";
+            sqlx::query(sql).bind(dataset).execute(&mut self.connection).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Those rows whose owner is here, with it; the others are counted.
+fn known<T, O>(rows: Vec<T>, owner: impl Fn(&T) -> Option<O>, kind: Kind, why: &str, tally: &mut Tally) -> Vec<(O, T)> {
+    let all = rows.len();
+    let here: Vec<(O, T)> = rows.into_iter().filter_map(|row| Some((owner(&row)?, row))).collect();
+    tally.left(kind, why, (all - here.len()) as u64);
+    here
+}
+
+fn taken(kind: Kind, rows: u64, tally: &mut Tally) {
+    if rows > 0 {
+        *tally.notes.entry(format!("{}: values that were others here were taken from the source", kind.name())).or_default() += rows;
+    }
+}
+
+/// Where artifacts are that come over, or stay elsewhere.
+fn moved(uri: &str, layout: &str) -> String {
+    if Place::read(uri).moves() { own(layout) } else { uri.to_string() }
+}
+
+/// Names for what cannot have its own.
+fn renamed(name: &str) -> impl Iterator<Item = String> {
+    (1..1000).map(move |n| if n == 1 { format!("{name} (imported)") } else { format!("{name} (imported {n})") })
+}
