@@ -137,6 +137,11 @@ impl Artifacts {
         Ok(Artifacts { root, uploads, number: AtomicU64::new(0) })
     }
 
+    /// Where they lie.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// What lies in a folder, by name; nothing where there is none.
     ///
     /// # Errors

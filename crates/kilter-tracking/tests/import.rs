@@ -262,7 +262,7 @@ async fn a_database_comes_over_with_everything_in_it() {
     assert_eq!(content(&tracking, "7/models/m-1/artifacts/model.pkl").await.unwrap(), "pickled");
     assert_eq!(content(&tracking, "0/b/artifacts/notes.txt").await.unwrap(), "of the server");
 
-    let trace = tracking.trace("tr-00000000000000000000000000000001").await.unwrap();
+    let trace = tracking.trace("tr-00000000000000000000000000000001", &tracking.place().await.unwrap()).await.unwrap();
     assert_eq!((trace.info.state, trace.info.start_time, trace.info.duration, trace.spans.len()), (TraceState::Ok, 600, Some(50), 1));
     assert!(
         trace
@@ -282,7 +282,7 @@ async fn a_database_comes_over_with_everything_in_it() {
         .await
         .unwrap();
     assert_eq!(found.items.len(), 1);
-    assert_eq!(tracking.records("d-1", 10, None).await.unwrap().items[0].outputs, Some(json!("yes")));
+    assert_eq!(tracking.records("d-1", 10, None, &tracking.place().await.unwrap()).await.unwrap().items[0].outputs, Some(json!("yes")));
     assert_eq!(tracking.scorer(7, "manners", None).await.unwrap().serialized, "kind");
     assert_eq!(tracking.create_experiment(NewExperiment { name: "next".into(), ..NewExperiment::default() }).await.unwrap(), 9);
 }
@@ -295,13 +295,13 @@ async fn an_import_again_brings_what_is_new_and_nothing_twice() {
     let first = stores.bring(&tracking).await.unwrap();
     assert_eq!(stores.bring(&tracking).await.unwrap(), first);
     stores.sql("INSERT INTO metrics VALUES ('loss', 0.125, 9, 9, 0, 'a'); INSERT INTO params VALUES ('new', '1', 'b'); UPDATE runs SET status = 'FAILED', end_time = 7 WHERE run_uuid = 'b'").await;
-    stores.write("there/7/a/artifacts/model/MLmodel", "favours");
+    stores.write("mlartifacts/0/b/artifacts/notes.txt", "it goes on");
     let again = stores.bring(&tracking).await.unwrap();
     assert!(again.agrees() && counts(&again)["points of metrics"] == (9, 8, 1), "{again:#?}");
     assert_eq!(history(&tracking, "a", "loss").await.len(), 5);
     let b = tracking.run("b").await.unwrap();
     assert_eq!((b.params.as_slice(), b.info.status, b.info.end_time), (&[pair("new", "1")][..], Status::Failed, Some(7)));
-    assert_eq!(content(&tracking, "7/a/artifacts/model/MLmodel").await.unwrap(), "favours");
+    assert_eq!(content(&tracking, "0/b/artifacts/notes.txt").await.unwrap(), "it goes on");
     assert_eq!(tracking.search_experiments(&query("")).await.unwrap().items.len(), 3);
 }
 
@@ -437,7 +437,7 @@ async fn what_has_changed_since_it_came_is_told_and_taken_where_that_is_wished()
     assert_eq!(tracking.registered_model("clf").await.unwrap().description, "others");
     let trace = tracking.trace_info("tr-00000000000000000000000000000001").await.unwrap();
     assert!(trace.tags.contains(&pair("team", "b")) && trace.assessments.iter().any(|a| a.id == "a-1" && a.is_valid), "{trace:?}");
-    assert!(tracking.records("d-1", 10, None).await.unwrap().items[0].expectations.is_some());
+    assert!(tracking.records("d-1", 10, None, &tracking.place().await.unwrap()).await.unwrap().items[0].expectations.is_some());
     stores.differences = Differences::Keep;
     assert!(stores.bring(&tracking).await.unwrap().agrees());
 
@@ -476,7 +476,11 @@ async fn artifacts_that_are_not_found_or_not_to_be_read_are_told() {
     fs::rename(stores.path("there"), stores.path("moved")).unwrap();
     let tracking = stores.target().await;
     let report = stores.bring(&tracking).await.unwrap();
-    assert!(report.agrees() && counts(&report)["artifact files"] == (1, 1, 0), "{report:#?}");
+    assert_eq!(counts(&report)["artifact files"], (1, 1, 0));
+    assert!(
+        !report.agrees() && report.lacking[0].contains("of 1 experiments are not there") && report.lacking[0].contains(": 7 ("),
+        "{report:#?}"
+    );
     let told = |report: &ImportReport, what: &str| report.notes.iter().any(|note| note.starts_with(what));
     assert!(
         told(&report, "the artifact folders of 1 of 2 runs were not found") && told(&report, "the artifact folders of 1 of 1 logged"),
@@ -484,8 +488,15 @@ async fn artifacts_that_are_not_found_or_not_to_be_read_are_told() {
     );
 
     fs::rename(stores.path("mlartifacts"), stores.path("kept")).unwrap();
+    stores.artifacts = vec![stores.path("tracking")];
     let report = stores.bring(&tracking).await.unwrap();
-    assert!(!report.agrees() && report.lacking[0].contains("none of the folders"), "{report:#?}");
+    assert!(
+        !report.agrees() && report.lacking[0].contains("of 2 experiments are not there"),
+        "another folder than theirs was named: {report:#?}"
+    );
+    fs::create_dir(stores.path("nothing")).unwrap();
+    stores.artifacts = vec![stores.path("nothing")];
+    assert!(stores.bring(&tracking).await.unwrap().agrees(), "an empty folder says that there are none");
     stores.artifacts = vec![stores.path("moved"), stores.path("kept")];
     let report = stores.bring(&tracking).await.unwrap();
     assert!(
@@ -778,7 +789,7 @@ async fn a_file_store_comes_over_and_what_is_damaged_is_told() {
     assert_eq!(content(&tracking, "12/a1/artifacts/notes.txt").await.unwrap(), "found beside");
     assert_eq!(content(&tracking, "12/models/m-1/artifacts/model.pkl").await.unwrap(), "pickled");
     assert_eq!(content(&tracking, "12/traces/tr-1/artifacts/traces.json").await.unwrap(), SPANS);
-    let Trace { info: trace, spans } = tracking.trace("tr-1").await.unwrap();
+    let Trace { info: trace, spans } = tracking.trace("tr-1", &tracking.place().await.unwrap()).await.unwrap();
     assert!(
         spans.len() == 1 && spans[0].name == "agent" && trace.tags.contains(&pair("mlflow.trace.spansLocation", "TRACKING_STORE")),
         "{trace:?}"
@@ -906,4 +917,177 @@ async fn a_file_store_that_was_left_in_the_middle_goes_on_with_the_next_run() {
     assert!(report.agrees(), "{report:#?}");
     assert_eq!((counts(&report)["runs"], counts(&report)["points of metrics"]), ((42, 42, 0), (60_008, 60_005, 3)));
     assert_eq!(history(&tracking, "r39", "m").await.len(), 1500);
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_of_artifacts_is_told_and_the_rest_comes() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let stores = Stores::new("mlflow.db");
+    database(&stores).await;
+    symlink(stores.path("loop"), stores.path("loop")).unwrap();
+    let base = stores.path("");
+    let changes = format!(
+        "UPDATE runs SET artifact_uri = '{0}loop/artifacts' WHERE run_uuid = 'b'; UPDATE logged_models SET artifact_location = '{0}';
+         INSERT INTO runs VALUES ('e', 'e', 'LOCAL', '', '', 'me', 'FINISHED', 1, 2, NULL, '', 'active', '{0}{1}', 7),
+                                 ('f', 'f', 'LOCAL', '', '', 'me', 'FINISHED', 1, 2, NULL, '', 'active', '{0}tracking/artifacts', 7)",
+        base.display(),
+        "x".repeat(5000)
+    );
+    stores.sql(&changes).await;
+    let (closed, secret) = (stores.path("there/7/a/artifacts/closed"), stores.path("there/7/a/artifacts/secret"));
+    fs::create_dir(&closed).unwrap();
+    fs::write(&secret, "").unwrap();
+    for path in [&closed, &secret] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o0)).unwrap();
+    }
+    // Which may read these all the same.
+    let is_root = fs::read_dir(&closed).is_ok();
+    let tracking = stores.target().await;
+    let report = stores.bring(&tracking).await.unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+    assert!(!report.agrees() && report.lacking.len() == 1, "{report:#?}");
+    let told = &report.lacking[0];
+    assert!(told.starts_with(if is_root { "3 files" } else { "5 files" }), "{told}");
+    assert!(told.contains("the source lies in it") && told.contains("the folder to bring it to") && told.contains("hint: "), "{told}");
+    assert_eq!(counts(&report)["runs"], (6, 5, 1));
+    assert_eq!(counts(&report)["artifact files"], if is_root { (3, 3, 0) } else { (3, 2, 1) });
+    assert_eq!(content(&tracking, "0/b/artifacts/notes.txt").await.unwrap(), "of the server", "found by the layout");
+    assert_eq!(content(&tracking, "7/a/artifacts/model/MLmodel").await.unwrap(), "flavors");
+    assert!(content(&tracking, "7/models/m-1/artifacts/mlflow.db").await.is_none(), "the source is nobody's artifact");
+}
+
+#[tokio::test]
+async fn a_file_of_what_is_finished_here_stays_unless_that_of_the_source_is_wished() {
+    let mut stores = Stores::new("mlflow.db");
+    database(&stores).await;
+    let tracking = stores.target().await;
+    assert!(stores.bring(&tracking).await.unwrap().agrees());
+    stores.write("there/7/a/artifacts/model/MLmodel", "favours");
+    fs::remove_file(stores.path("there/7/models/m-1/artifacts/model.pkl")).unwrap();
+    stores.write("there/7/models/m-1/artifacts/model.pkl/part", "a folder where a file is");
+    let report = stores.bring(&tracking).await.unwrap();
+    assert!(!report.agrees() && differing(&report) == [("artifact files", 2)], "{report:#?}");
+    assert_eq!(content(&tracking, "7/a/artifacts/model/MLmodel").await.unwrap(), "flavors");
+    stores.differences = Differences::Take;
+    let report = stores.bring(&tracking).await.unwrap();
+    assert_eq!(differing(&report), [("artifact files", 1)], "{report:#?}");
+    assert!(report.notes.iter().any(|note| note.starts_with("artifact files: values that were others")), "{report:#?}");
+    assert_eq!(content(&tracking, "7/a/artifacts/model/MLmodel").await.unwrap(), "favours");
+}
+
+#[tokio::test]
+async fn an_experiment_that_does_not_say_when_it_was_made_is_known_by_its_runs_whatever_its_name() {
+    let stores = Stores::new("mlflow.db");
+    database(&stores).await;
+    stores.sql("INSERT INTO runs VALUES ('e', 'e', 'LOCAL', '', '', 'me', 'FINISHED', 1, 2, NULL, '', 'active', 'mlflow-artifacts:/7/e/artifacts', 7)").await;
+    stores.sql("UPDATE experiments SET creation_time = NULL, last_update_time = NULL").await;
+    let tracking = stores.target().await;
+    assert!(stores.bring(&tracking).await.unwrap().agrees());
+    stores.sql("UPDATE experiments SET name = 'leaving' WHERE experiment_id = 7").await;
+    assert_eq!(differing(&stores.bring(&tracking).await.unwrap()), [("experiments", 1)]);
+    assert_eq!(tracking.search_experiments(&query("")).await.unwrap().items.len(), 3);
+
+    stores
+        .sql("UPDATE experiments SET name = 'churn' WHERE experiment_id = 7; UPDATE runs SET experiment_id = 0 WHERE run_uuid = 'a'")
+        .await;
+    stores.write("there/7/a/artifacts/new.txt", "new");
+    let report = stores.bring(&tracking).await.unwrap();
+    assert!(differing(&report).contains(&("runs", 1)), "a run that lies in another experiment here: {report:#?}");
+    assert_eq!(tracking.run_info("a").await.unwrap().experiment, 7);
+    assert_eq!(content(&tracking, "7/a/artifacts/new.txt").await.unwrap(), "new", "where the run says that its artifacts are");
+}
+
+#[tokio::test]
+async fn experiment_0_of_another_origin_keeps_what_it_is_and_takes_the_runs_in() {
+    let mut stores = Stores::new("mlflow.db");
+    database(&stores).await;
+    stores.sql("UPDATE experiments SET name = 'theirs', lifecycle_stage = 'deleted' WHERE experiment_id = 0; INSERT INTO experiment_tags VALUES ('of', 'them', 0)").await;
+    let tracking = stores.target().await;
+    tracking.rename_experiment(0, "ours".into()).await.unwrap();
+    for differences in [Differences::Keep, Differences::Take] {
+        stores.differences = differences;
+        let report = stores.bring(&tracking).await.unwrap();
+        assert!(report.agrees() && report.notes.iter().filter(|note| note.contains("experiment 0 here")).count() == 1, "{report:#?}");
+        let ours = tracking.experiment(0).await.unwrap();
+        assert_eq!((ours.name.as_str(), ours.stage, ours.tags.len()), ("ours", Stage::Active, 0));
+        assert_eq!(tracking.run_info("b").await.unwrap().experiment, 0);
+    }
+}
+
+#[tokio::test]
+async fn the_spans_of_a_trace_that_was_at_work_are_those_of_its_end() {
+    let stores = Stores::new("mlflow.db");
+    database(&stores).await;
+    let span = |name: &str| {
+        format!(
+            r#"{{"trace_id": "AAAAAAAAAAAAAAAAAAAAAQ==", "span_id": "AAAAAAAAAAM=", "parent_span_id": null, "name": "{name}", "start_time_unix_nano": 5,
+               "end_time_unix_nano": 9, "status": {{"code": "STATUS_CODE_OK", "message": ""}}, "attributes": {{}}, "events": [], "links": []}}"#
+        )
+    };
+    stores.sql(&format!("UPDATE spans SET content = '{}' WHERE trace_id = '0123'", span("begun"))).await;
+    let tracking = stores.target().await;
+    stores.bring(&tracking).await.unwrap();
+    let ended = format!(
+        "UPDATE spans SET content = '{}' WHERE trace_id = '0123'; UPDATE trace_info SET status = 'OK', execution_time_ms = 9 WHERE request_id = '0123'",
+        span("ended")
+    );
+    stores.sql(&ended).await;
+    stores.bring(&tracking).await.unwrap();
+    let trace = tracking.trace("0123", &tracking.place().await.unwrap()).await.unwrap();
+    assert_eq!((trace.info.state, trace.spans.len(), trace.spans[0].name.as_str()), (TraceState::Ok, 1, "ended"));
+}
+
+#[tokio::test]
+async fn spans_in_files_that_are_larger_together_than_what_is_stored_at_once_all_come() {
+    let stores = Stores::new("mlruns");
+    folder(&stores);
+    let info = fs::read_to_string(stores.path("mlruns/12/traces/tr-1/trace_info.yaml")).unwrap();
+    // What does not compress.
+    let mut state = 1u64;
+    let noise = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        char::from(b'A' + (state >> 59) as u8 % 26)
+    });
+    let noise: String = noise.take(19 << 20).collect();
+    for trace in 0..4 {
+        let at = format!("mlruns/12/traces/big-{trace}");
+        stores.write(&format!("{at}/trace_info.yaml"), &info.replace("tr-1", &format!("big-{trace}")));
+        stores.write(&format!("{at}/tags/mlflow.artifactLocation"), &format!("file:///moved/{at}/artifacts"));
+        stores.write(&format!("{at}/artifacts/traces.json"), &SPANS.replace("\"\\\"AGENT\\\"\"", &format!("\"{noise}\"")));
+    }
+    let tracking = stores.target().await;
+    let report = stores.bring(&tracking).await.unwrap();
+    assert!(report.agrees() && counts(&report)["spans"] == (5, 5, 0), "{report:#?}");
+}
+
+#[tokio::test]
+async fn a_registered_model_is_not_called_what_another_of_the_source_is() {
+    let mut stores = Stores::new("mlflow.db");
+    database(&stores).await;
+    stores.sql("INSERT INTO registered_models VALUES ('default', 'clf (imported)', 400, 401, 'another')").await;
+    let tracking = stores.target().await;
+    tracking.create_registered_model("clf", "mine", Vec::new()).await.unwrap();
+    stores.clashes = Clashes::Rename;
+    for _ in 0..2 {
+        assert!(stores.bring(&tracking).await.unwrap().agrees());
+        assert_eq!(tracking.registered_model("clf (imported)").await.unwrap().description, "another");
+        assert_eq!(tracking.version_by_alias("clf (imported 2)", "champion").await.unwrap().version, 3);
+    }
+}
+
+#[tokio::test]
+async fn a_folder_that_another_machine_writes_to_has_changed_by_its_own_clock() {
+    let stores = Stores::new("mlruns");
+    folder(&stores);
+    let tracking = stores.target().await;
+    let is_first = std::sync::atomic::AtomicBool::new(true);
+    let import = stores.import();
+    let report = tracking.import_mlflow(&import, |_, _| {
+        if is_first.swap(false, std::sync::atomic::Ordering::Relaxed) {
+            let meta = fs::File::options().append(true).open(stores.path("mlruns/12/a1/meta.yaml")).unwrap();
+            meta.set_modified(std::time::UNIX_EPOCH).unwrap();
+        }
+    });
+    let report = report.await.unwrap();
+    assert!(report.lacking.iter().any(|what| what.contains("changed while it was read")), "{report:#?}");
 }

@@ -702,8 +702,10 @@ impl Database {
             let all = self.count(part.table, of).await?;
             let workspace = self.workspace(part.table);
             let here = if workspace == "TRUE" { all } else { self.count(part.table, &format!("{of} AND {workspace}")).await? };
-            tally.read(part.kind, all - here);
-            tally.left(part.kind, OTHER_WORKSPACE, all - here);
+            // The second count is a later one.
+            let others = all.saturating_sub(here);
+            tally.read(part.kind, others);
+            tally.left(part.kind, OTHER_WORKSPACE, others);
             counts.push((part.kind, all));
         }
         for (table, what) in NOT_KEPT {

@@ -5,7 +5,6 @@ use std::fs::{self, FileType};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use tokio::sync::mpsc;
 
@@ -33,7 +32,8 @@ const POINTS: usize = 10_000;
 #[derive(Debug, Clone)]
 pub(super) struct Folder {
     path: PathBuf,
-    opened: SystemTime,
+    /// Of what was there when it was opened.
+    print: u64,
 }
 
 /// Nobody takes what is read any more, or something cannot be read.
@@ -55,12 +55,13 @@ impl Folder {
     /// # Errors
     /// When it holds no experiment and no registry of MLflow.
     pub fn open(path: &Path) -> Result<Folder> {
-        let folder = Folder { path: path.to_path_buf(), opened: SystemTime::now() };
+        let mut folder = Folder { path: path.to_path_buf(), print: 0 };
         let experiments = folder.experiment_folders()?;
         if experiments.is_empty() && folders(&path.join(REGISTRY))?.is_empty() {
             let why = "none of its folders has a meta.yaml of an experiment\n  hint: name the folder that holds folders such as `0`, mostly `mlruns`";
             return Err(Error::invalid(format!("{} is not a file store of MLflow: {why}", path.display())));
         }
+        folder.print = folder.print()?;
         Ok(folder)
     }
 
@@ -196,18 +197,25 @@ impl Folder {
         Ok(counts.into_iter().collect())
     }
 
-    /// Whether a run or an experiment was written to since it was opened.
+    /// Whether a run or an experiment came, went or was written to since it was opened.
     pub fn has_changed(&self) -> Result<bool> {
-        let is_later = |folder: &Path| {
-            let changed = fs::symlink_metadata(folder.join(META)).and_then(|meta| meta.modified());
-            changed.is_ok_and(|changed| changed > self.opened)
+        Ok(self.print()? != self.print)
+    }
+
+    /// Of experiments and runs, and when each was written to by the clock of whoever wrote it, which may be another machine's.
+    fn print(&self) -> Result<u64> {
+        let mut hasher = DefaultHasher::new();
+        let mut add = |folder: &Path| {
+            let meta = fs::symlink_metadata(folder.join(META)).ok();
+            (folder, meta.map(|meta| (meta.len(), meta.modified().ok()))).hash(&mut hasher);
         };
         for (_, folder) in self.experiment_folders()? {
-            if is_later(&folder) || runs(&folder)?.iter().any(|(_, run)| is_later(run)) {
-                return Ok(true);
+            add(&folder);
+            for (_, run) in runs(&folder)? {
+                add(&run);
             }
         }
-        Ok(false)
+        Ok(hasher.finish())
     }
 
     /// By name, those in the trash too.

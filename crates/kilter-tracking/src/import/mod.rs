@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use crate::artifacts::ArtifactPath;
 use crate::error::{Error, ErrorCode, Result};
 use crate::model::Experiment;
 use crate::store::{Coming, Plan, Tracking};
@@ -34,6 +35,8 @@ const TRANSACTION: usize = 20_000;
 const LARGE: usize = 200;
 /// Bytes of a file of spans that is looked into.
 const SPANS: u64 = 64 << 20;
+/// Bytes of spans from files that are stored at once.
+const TOGETHER: usize = 32 << 20;
 /// Folders that a report names.
 const NAMED: usize = 5;
 /// Why a point of a logged model is not kept.
@@ -135,7 +138,7 @@ impl Tracking {
     /// or written: what was brought stays, and the next import brings the rest.
     pub async fn import_mlflow(&self, import: &MlflowImport, told: impl Fn(&str, u64) + Send + Sync) -> Result<ImportReport> {
         let mut source = Source::open(&import.source).await?;
-        let places = source.places(&import.artifacts)?;
+        let places = source.places(&import.artifacts, self.artifacts().root())?;
         let (experiments, left) = source.experiments().await?;
         let count = experiments.len() as u64;
         let locations: Vec<(i64, String)> = experiments.iter().map(|e| (e.id, e.artifact_location.clone())).collect();
@@ -166,12 +169,13 @@ impl Tracking {
             }
             let kind = together.iter().map(Rows::kind).max().unwrap_or(Kind::Runs);
             let mut brought = Vec::with_capacity(together.len());
+            let mut with_spans = Vec::new();
             for rows in together {
-                let spans = self.copy_artifacts(&rows, &plan, &places, &mut tally, &told).await?;
+                with_spans.extend(self.copy_artifacts(&rows, &plan, &places, &mut tally, &told).await?);
                 brought.push(rows);
-                brought.extend(spans);
             }
             tally = self.bring(brought, tally, plan.clone()).await?;
+            tally = self.bring_file_spans(with_spans, tally, &plan).await?;
             told(kind.name(), tally.read.get(&kind).copied().unwrap_or_default());
         }
         let mut source = reading.await.map_err(|e| Error::internal(&e))?;
@@ -179,16 +183,21 @@ impl Tracking {
         for (kind, rows) in source.counts(&mut tally).await? {
             counts.entry(kind).and_modify(|read| *read = rows.max(*read)).or_insert(rows);
         }
-        let mut is_anywhere = !import.artifacts.is_empty();
-        for (id, location) in locations {
-            let place = Place::read(&location);
+        let mut nowhere = Vec::new();
+        for (id, location) in &locations {
+            let place = Place::read(location);
             if let Place::Elsewhere(scheme) = &place {
                 tally.note(format!("artifacts of experiments stay at {scheme}: clients read and write them there"));
             }
-            is_anywhere |= place.moves() && places.find(&place, &id.to_string())? != Found::Nowhere;
+            let is_alike = |other: &str| std::mem::discriminant(&Place::read(other)) == std::mem::discriminant(&place);
+            let (all, gone) = tally.looked.get(id).copied().unwrap_or_default();
+            if all > 0 && all == gone {
+                let alike: Vec<i64> = locations.iter().filter(|(_, other)| is_alike(other)).map(|(id, _)| *id).collect();
+                nowhere.extend((!places.has(&place, *id, &alike)).then(|| format!("{id} ({location})")));
+            }
         }
         let mut report = report(&counts, &tally, &self.imported().await?, source.is_unknown());
-        report.lacking = lacking(&tally, is_anywhere);
+        report.lacking = lacking(&tally, &nowhere);
         if source.has_changed().await? {
             report.lacking.push(
                 "the source changed while it was read\n  hint: run the same command again, at last when its server has stopped".into(),
@@ -198,7 +207,7 @@ impl Tracking {
         Ok(report)
     }
 
-    /// Copies the files of runs, models and traces: before their rows are stored, which say that they are there. Answers the spans among them.
+    /// Copies the files of runs, models and traces: before their rows are stored, which say that they are there. Answers folders in which spans of traces lie.
     async fn copy_artifacts(
         &self,
         rows: &Rows,
@@ -206,49 +215,76 @@ impl Tracking {
         places: &Places,
         tally: &mut Tally,
         told: &(impl Fn(&str, u64) + Send + Sync),
-    ) -> Result<Vec<Rows>> {
+    ) -> Result<Vec<(String, PathBuf)>> {
         // Traces whose spans come as rows.
         let mut stored = HashSet::new();
         let mut spans = Vec::new();
-        let mut folders: Vec<(i64, &str, String)> = Vec::new();
+        let mut folders: Vec<(i64, &str, &str, String)> = Vec::new();
         match rows {
-            Rows::Runs(runs) => folders.extend(runs.iter().map(|run| (run.experiment, run.artifact_uri.as_str(), run.id.clone()))),
+            Rows::Runs(runs) => {
+                folders.extend(runs.iter().map(|run| (run.experiment, run.artifact_uri.as_str(), run.id.as_str(), run.id.clone())))
+            }
             Rows::LoggedModels(models) => {
-                folders.extend(models.iter().map(|(m, _)| (m.experiment, m.artifact_uri.as_str(), format!("models/{}", m.id))));
+                folders
+                    .extend(models.iter().map(|(m, _)| (m.experiment, m.artifact_uri.as_str(), m.id.as_str(), format!("models/{}", m.id))));
             }
             Rows::Traces(traces) => {
                 for trace in traces {
                     let place = trace.tags.iter().find(|tag| tag.key == key::ARTIFACTS).map(|tag| tag.value.as_str());
                     if trace.tags.iter().any(|tag| tag.key == key::SPANS) {
-                        stored.insert(trace.id.clone());
+                        stored.insert(trace.id.as_str());
                     }
-                    folders.extend(place.map(|place| (trace.experiment, place, format!("traces/{}", trace.id))));
+                    folders.extend(place.map(|place| (trace.experiment, place, trace.id.as_str(), format!("traces/{}", trace.id))));
                 }
             }
-            _ => {}
+            _ => return Ok(spans),
         }
-        for (experiment, uri, owner) in folders {
-            let place = Place::read(uri);
-            let Some(here) = plan.experiments.get(&experiment) else { continue };
-            if !place.moves() {
+        let kind = rows.kind();
+        let owners = self.owners(kind, folders.iter().map(|(_, _, id, _)| id.to_string()).collect()).await?;
+        for (experiment, uri, id, layout) in folders {
+            let (place, owner) = (Place::read(uri), owners.get(id));
+            let Some(planned) = plan.experiments.get(&experiment).filter(|_| place.moves()) else { continue };
+            let own = owner.map_or_else(|| own(&format!("{planned}/{layout}/artifacts")), |owner| owner.artifacts.clone());
+            let Place::Own(to) = Place::read(&own) else {
+                tally.note(format!("{}: their artifacts are elsewhere here than the source says, and were not compared", kind.name()));
                 continue;
+            };
+            let found = places.find(&place, &format!("{experiment}/{layout}/artifacts"));
+            for (all, gone) in [tally.folders.entry(kind).or_default(), tally.looked.entry(experiment).or_default()] {
+                *all += 1;
+                *gone += u64::from(found == Found::Nowhere);
             }
-            let (all, gone) = tally.folders.entry(rows.kind()).or_default();
-            *all += 1;
-            match places.find(&place, &format!("{experiment}/{owner}/artifacts"))? {
-                Found::Folder(folder) => {
-                    places::copy(self.artifacts(), &folder, &format!("{here}/{owner}/artifacts"), tally, told).await?;
-                    if let Some(trace) = owner.strip_prefix("traces/").filter(|trace| !stored.contains(*trace)) {
-                        spans.extend(spans_in(&folder, trace).map(|found| Rows::FileSpans(trace.into(), found)));
+            match (found, ArtifactPath::parse(&to)) {
+                (Found::Folder(folder), Ok(to)) => {
+                    let differences = owner.is_some_and(|owner| owner.is_finished).then_some(plan.differences);
+                    places::copy(self.artifacts(), &folder, &to, differences, tally, told).await?;
+                    if kind == Kind::Traces && !stored.contains(id) {
+                        spans.push((id.to_string(), folder));
                     }
                 }
-                Found::Outside(folder) => {
+                (Found::Folder(folder), Err(_)) => tally.unreadable(&folder, &format!("{to} is no path that is served")),
+                (Found::Unreadable(folder, why), _) => tally.unreadable(&folder, &why),
+                (Found::Outside(folder), _) => {
                     tally.outside.insert(folder.display().to_string());
                 }
-                Found::Nowhere => *gone += 1,
+                (Found::Nowhere, _) => {}
             }
         }
         Ok(spans)
+    }
+
+    /// Stores the spans that lie in files, not all at once: each of the files may be large.
+    async fn bring_file_spans(&self, folders: Vec<(String, PathBuf)>, mut tally: Tally, plan: &Arc<Plan>) -> Result<Tally> {
+        let (mut together, mut bytes) = (Vec::new(), 0);
+        for (trace, folder) in folders {
+            let Some(spans) = spans_in(&folder, &trace) else { continue };
+            bytes += spans.iter().map(|span| span.content.len()).sum::<usize>();
+            together.push(Rows::FileSpans(trace, spans));
+            if bytes > TOGETHER {
+                (tally, bytes) = (self.bring(std::mem::take(&mut together), tally, plan.clone()).await?, 0);
+            }
+        }
+        if together.is_empty() { Ok(tally) } else { self.bring(together, tally, plan.clone()).await }
     }
 }
 
@@ -307,25 +343,38 @@ fn report(counts: &BTreeMap<Kind, u64>, tally: &Tally, here: &BTreeMap<Kind, u64
     ImportReport { lines, notes, lacking: Vec::new() }
 }
 
-/// What lacks of the artifacts: it may be that what owns them has none, but not that nothing is found anywhere.
-fn lacking(tally: &Tally, is_anywhere: bool) -> Vec<String> {
+/// What lacks of the artifacts. It may be that a run has none, but not that nothing of an experiment is found, nor anything beside it.
+fn lacking(tally: &Tally, nowhere: &[String]) -> Vec<String> {
     let mut lacking = Vec::new();
-    let (all, gone) = tally.folders.values().fold((0, 0), |(all, gone), of| (all + of.0, gone + of.1));
-    if all > 0 && all == gone && !is_anywhere {
-        lacking.push(
-            "none of the folders that the source names for artifacts is there\n  hint: name the folder that holds them with --artifacts; an empty one where there are none".into(),
-        );
+    if !nowhere.is_empty() {
+        lacking.push(format!(
+            "the folders that the source names for artifacts of {} experiments are not there, nor those of their runs: {}\n  hint: name the folder that holds them with --artifacts; an empty one where there are none",
+            nowhere.len(),
+            named(nowhere.iter().map(String::as_str))
+        ));
     }
     if !tally.outside.is_empty() {
-        let named: Vec<&str> = tally.outside.iter().take(NAMED).map(String::as_str).collect();
-        let more = if tally.outside.len() > NAMED { ", …" } else { "" };
         lacking.push(format!(
-            "{} folders of artifacts lie outside of the folder of the source and were not read: {}{more}\n  hint: name what may be read with --artifacts, more than once where it is in several places",
+            "{} folders of artifacts lie outside of the folder of the source and were not read: {}\n  hint: name what may be read with --artifacts, more than once where it is in several places",
             tally.outside.len(),
-            named.join(", ")
+            named(tally.outside.iter().map(String::as_str))
+        ));
+    }
+    if !tally.unreadable.is_empty() {
+        let why: Vec<String> = tally.unreadable.iter().take(NAMED + 1).map(|(path, why)| format!("{path} ({why})")).collect();
+        lacking.push(format!(
+            "{} files and folders of artifacts could not be read: {}\n  hint: the same command brings them once they can be",
+            tally.unreadable.len(),
+            named(why.iter().map(String::as_str))
         ));
     }
     lacking
+}
+
+/// The first of them.
+fn named<'a>(mut all: impl Iterator<Item = &'a str>) -> String {
+    let first: Vec<&str> = all.by_ref().take(NAMED).collect();
+    format!("{}{}", first.join(", "), if all.next().is_some() { ", …" } else { "" })
 }
 
 /// A store of MLflow that is open to be read.
@@ -369,7 +418,7 @@ impl Source {
         Ok(Source::Database(Database::open(&path).await?, path))
     }
 
-    fn places(&self, artifacts: &[PathBuf]) -> Result<Places> {
+    fn places(&self, artifacts: &[PathBuf], here: &Path) -> Result<Places> {
         let (Source::Database(_, path) | Source::Folder(_, path)) = self;
         let base = path.parent().unwrap_or(Path::new("/")).to_path_buf();
         let mut allowed = Vec::with_capacity(artifacts.len() + 1);
@@ -377,6 +426,7 @@ impl Source {
             let real = std::fs::canonicalize(folder);
             allowed.push(real.map_err(|e| Error::invalid(format!("cannot read {}: {e}", folder.display())))?);
         }
+        let named = allowed.clone();
         let mut roots = allowed.clone();
         match self {
             Source::Folder(..) => {
@@ -389,7 +439,9 @@ impl Source {
                 allowed.push(base.clone());
             }
         }
-        Ok(Places { base, roots, allowed })
+        let here = std::fs::canonicalize(here).map_err(|e| Error::internal(&e))?;
+        let data = here.parent().unwrap_or(&here).to_path_buf();
+        Ok(Places { base, roots, allowed, named, source: path.clone(), data })
     }
 
     async fn experiments(&mut self) -> Result<(Vec<Experiment>, Vec<Rows>)> {

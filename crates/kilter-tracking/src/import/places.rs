@@ -1,14 +1,17 @@
 //! Where a store of MLflow says its artifacts are, where they are found, and how they come over.
 
+use std::ffi::OsString;
+use std::fs::FileType;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use tokio::fs;
 use tokio::io::AsyncReadExt;
 
+use super::Differences;
 use super::rows::{Kind, Tally};
 use crate::artifacts::{ArtifactPath, Artifacts};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorCode, Result};
 
 /// How a place begins that the server itself keeps.
 const OWN: &str = "mlflow-artifacts:/";
@@ -60,6 +63,11 @@ pub(crate) struct Places {
     pub roots: Vec<PathBuf>,
     /// What is read, without links in it: the source alone is not to say what is copied from this machine.
     pub allowed: Vec<PathBuf>,
+    /// Folders that somebody named.
+    pub named: Vec<PathBuf>,
+    /// The source, and the folder that it is brought to: neither is anybody's artifact.
+    pub source: PathBuf,
+    pub data: PathBuf,
 }
 
 /// What became of the search for a folder.
@@ -68,20 +76,19 @@ pub(crate) enum Found {
     Folder(PathBuf),
     /// It is there, but not below what may be read.
     Outside(PathBuf),
+    /// It cannot be told whether it is there, or it is none to be read, and why.
+    Unreadable(PathBuf, String),
     Nowhere,
 }
 
 impl Places {
     /// The folder of a run, model or trace, `EXPERIMENT/…/artifacts` by MLflow's layout.
-    ///
-    /// # Errors
-    /// When it cannot be told whether it is there.
-    pub fn find(&self, place: &Place, layout: &str) -> Result<Found> {
+    pub fn find(&self, place: &Place, layout: &str) -> Found {
         let below =
             |path: &str| ArtifactPath::parse(path).is_ok().then(|| self.roots.iter().map(|root| root.join(path)).collect::<Vec<_>>());
         let mut candidates = Vec::new();
         match place {
-            Place::Elsewhere(_) => return Ok(Found::Nowhere),
+            Place::Elsewhere(_) => return Found::Nowhere,
             Place::Local(path) if path.is_empty() => {}
             Place::Local(path) => candidates.push(self.base.join(path)),
             Place::Own(path) => candidates.extend(below(path).unwrap_or_default()),
@@ -91,74 +98,158 @@ impl Places {
         for candidate in candidates {
             match std::fs::canonicalize(&candidate) {
                 Ok(folder) if !folder.is_dir() => {}
-                Ok(folder) if self.allowed.iter().any(|root| folder.starts_with(root)) => return Ok(Found::Folder(folder)),
-                Ok(folder) => found = Found::Outside(folder),
+                Ok(folder) if !self.allowed.iter().any(|root| folder.starts_with(root)) => found = Found::Outside(folder),
+                Ok(folder) if self.source.starts_with(&folder) => found = Found::Unreadable(folder, "the source lies in it".into()),
+                Ok(folder) if self.data.starts_with(&folder) || folder.starts_with(&self.data) => {
+                    found = Found::Unreadable(folder, "the folder to bring it to lies in it, or it in that".into());
+                }
+                Ok(folder) => return Found::Folder(folder),
                 Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
-                Err(e) => return Err(Error::invalid(format!("cannot read {}: {e}", candidate.display()))),
+                Err(e) => found = Found::Unreadable(candidate, e.to_string()),
             }
         }
-        Ok(found)
+        found
+    }
+
+    /// Whether the folder of an experiment is there, or one like it beside where it would be: then the experiment has no artifacts. An empty folder that
+    /// somebody named says the same.
+    pub fn has(&self, place: &Place, experiment: i64, experiments: &[i64]) -> bool {
+        let is_empty = |root: &Path| std::fs::read_dir(root).is_ok_and(|mut entries| entries.next().is_none());
+        let holds = |root: &Path| is_empty(root) || experiments.iter().any(|id| root.join(id.to_string()).is_dir());
+        let is_found = |place: &Place| self.find(place, &experiment.to_string()) != Found::Nowhere;
+        self.named.iter().any(|root| is_empty(root))
+            || match place {
+                Place::Local(path) => is_found(place) || self.base.join(path).parent().is_some_and(holds),
+                // In the folder of a file store lie experiments, which says nothing about where a server keeps artifacts.
+                Place::Own(_) => self.roots.iter().filter(|root| !root.starts_with(&self.source)).any(|root| holds(root)),
+                Place::Elsewhere(_) => is_found(&Place::Local(String::new())),
+            }
     }
 }
 
-/// Copies what lies in `from`. A file that is there with the same content stays; one that differs is replaced.
+/// What became of a file.
+enum Copied {
+    Came,
+    /// It is here with the same content.
+    Same,
+    /// One of other content was here.
+    Replaced,
+    /// What is here is another, and stays.
+    Differs,
+}
+
+/// Which side failed.
+enum Failed {
+    Source(std::io::Error),
+    Target(Error),
+}
+
+impl From<std::io::Error> for Failed {
+    fn from(error: std::io::Error) -> Failed {
+        Failed::Source(error)
+    }
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Failed {
+        Failed::Target(error)
+    }
+}
+
+/// Copies what lies in `from`. What cannot be read there is counted. A file that is here with other content is one that differs; where `differences` is none, its
+/// owner is not finished here, and it is replaced.
 ///
 /// # Errors
-/// When a file cannot be read, or the disk fails.
+/// When what is here cannot be written to.
 pub(crate) async fn copy(
     artifacts: &Artifacts,
     from: &Path,
-    to: &str,
+    to: &ArtifactPath,
+    differences: Option<Differences>,
     tally: &mut Tally,
     told: &(impl Fn(&str, u64) + Send + Sync),
 ) -> Result<()> {
-    let root = ArtifactPath::parse(to)?;
     let mut folders = vec![(from.to_path_buf(), String::new())];
     while let Some((folder, below)) = folders.pop() {
-        let failed = |e: std::io::Error| Error::invalid(format!("cannot read {}: {e}", folder.display()));
-        let mut entries = fs::read_dir(&folder).await.map_err(failed)?;
-        while let Some(entry) = entries.next_entry().await.map_err(failed)? {
-            let kind = entry.file_type().await.map_err(failed)?;
-            let name = entry.file_name().to_str().map(str::to_string);
-            let path = name.map(|name| if below.is_empty() { name } else { format!("{below}/{name}") });
-            let Some((path, parsed)) = path.and_then(|path| ArtifactPath::parse(&path).ok().map(|parsed| (path, parsed))) else {
-                tally.read(Kind::Files, 1);
+        let entries = match entries(&folder).await {
+            Ok(entries) => entries,
+            Err(e) => {
+                tally.unreadable(&folder, &e.to_string());
+                continue;
+            }
+        };
+        for (name, path, kind) in entries {
+            let name = name.to_str().map(|name| if below.is_empty() { name.to_string() } else { format!("{below}/{name}") });
+            let parsed = name.and_then(|name| ArtifactPath::parse(&name).ok().map(|parsed| (name, parsed)));
+            if let (Some((name, _)), true) = (&parsed, kind.is_dir()) {
+                folders.push((path, name.clone()));
+                continue;
+            }
+            tally.read(Kind::Files, 1);
+            let Some((_, parsed)) = parsed else {
                 tally.left(Kind::Files, "its name is no path that is served", 1);
                 continue;
             };
-            if kind.is_dir() {
-                folders.push((entry.path(), path));
-            } else if kind.is_file() {
-                tally.read(Kind::Files, 1);
-                copy_file(artifacts, &entry.path(), &root.join(&parsed)).await?;
-                tally.files += 1;
-                told(Kind::Files.name(), tally.files);
-            } else {
-                tally.read(Kind::Files, 1);
+            if !kind.is_file() {
                 tally.left(Kind::Files, "it is a link or no file", 1);
+                continue;
             }
+            match copy_file(artifacts, &path, &to.join(&parsed), differences == Some(Differences::Keep)).await {
+                Ok(Copied::Differs) => tally.differ(Kind::Files, 1),
+                Ok(Copied::Replaced) if differences.is_some() => tally.take(Kind::Files, 1),
+                Ok(Copied::Came | Copied::Same | Copied::Replaced) => {}
+                Err(Failed::Source(e)) => {
+                    tally.left(Kind::Files, "it cannot be read", 1);
+                    tally.unreadable(&path, &e.to_string());
+                    continue;
+                }
+                Err(Failed::Target(e)) => return Err(e),
+            }
+            tally.files += 1;
+            told(Kind::Files.name(), tally.files);
         }
     }
     Ok(())
 }
 
-async fn copy_file(artifacts: &Artifacts, from: &Path, to: &ArtifactPath) -> Result<()> {
-    let failed = |e: std::io::Error| Error::invalid(format!("cannot read {}: {e}", from.display()));
-    let size = fs::metadata(from).await.map_err(failed)?.len();
-    if let Ok(there) = artifacts.read(to).await
-        && there.size == size
-        && same(fs::File::open(from).await.map_err(failed)?, there.file).await.map_err(failed)?
-    {
-        return Ok(());
+async fn entries(folder: &Path) -> std::io::Result<Vec<(OsString, PathBuf, FileType)>> {
+    let (mut found, mut entries) = (Vec::new(), fs::read_dir(folder).await?);
+    while let Some(entry) = entries.next_entry().await? {
+        found.push((entry.file_name(), entry.path(), entry.file_type().await?));
     }
-    let mut file = fs::File::open(from).await.map_err(failed)?;
+    Ok(found)
+}
+
+async fn copy_file(artifacts: &Artifacts, from: &Path, to: &ArtifactPath, keeps: bool) -> std::result::Result<Copied, Failed> {
+    let mut file = fs::File::open(from).await?;
+    let there = match artifacts.read(to).await {
+        Err(e) if e.code == ErrorCode::InternalError => return Err(e.into()),
+        there => there.ok(),
+    };
+    let is_there = there.is_some();
+    if let Some(there) = there {
+        if there.size == file.metadata().await?.len() && same(fs::File::open(from).await?, there.file).await? {
+            return Ok(Copied::Same);
+        }
+        if keeps {
+            return Ok(Copied::Differs);
+        }
+    }
     let mut upload = artifacts.upload(to).await?;
     let mut chunk = vec![0; CHUNK];
     loop {
-        match file.read(&mut chunk).await.map_err(failed)? {
-            0 => return upload.finish().await,
-            bytes => upload.write(&chunk[..bytes]).await?,
+        let bytes = file.read(&mut chunk).await?;
+        if bytes == 0 {
+            break;
         }
+        upload.write(&chunk[..bytes]).await?;
+    }
+    match upload.finish().await {
+        Ok(()) if is_there => Ok(Copied::Replaced),
+        Ok(()) => Ok(Copied::Came),
+        // A folder has its name here, or a file that of its folder.
+        Err(e) if e.code == ErrorCode::InvalidParameterValue => Ok(Copied::Differs),
+        Err(e) => Err(e.into()),
     }
 }
 
@@ -229,22 +320,35 @@ mod tests {
     fn a_folder_is_found_where_it_is_or_where_it_was_moved_to_and_only_below_what_may_be_read() {
         let dir = tempfile::tempdir().unwrap();
         let at = |path: &str| std::fs::canonicalize(dir.path()).unwrap().join(path);
-        for folder in ["store/there", "store/moved/1/r/artifacts", "secret"] {
+        for folder in ["store/there", "store/moved/1/r/artifacts", "store/data/1", "secret"] {
             std::fs::create_dir_all(at(folder)).unwrap();
         }
         std::os::unix::fs::symlink(at("secret"), at("store/link")).unwrap();
         std::fs::write(at("store/file"), "").unwrap();
-        let places = Places { base: at("store"), roots: vec![at("store/moved")], allowed: vec![at("store")] };
-        let find = |uri: &str| places.find(&Place::read(uri), "1/r/artifacts").unwrap();
+        let places = Places {
+            base: at("store"),
+            roots: vec![at("store/moved")],
+            allowed: vec![at("store")],
+            named: Vec::new(),
+            source: at("store/file"),
+            data: at("store/data"),
+        };
+        let find = |uri: &str| places.find(&Place::read(uri), "1/r/artifacts");
         let (there, moved) = (Found::Folder(at("store/there")), Found::Folder(at("store/moved/1/r/artifacts")));
         assert_eq!((find(at("store/there").to_str().unwrap()), find("there")), (there, Found::Folder(at("store/there"))));
         for uri in ["/gone/1/r/artifacts", "mlflow-artifacts:/1/r/artifacts", "mlflow-artifacts:/../there", "file/below"] {
             assert_eq!(find(uri), moved, "{uri}");
         }
         assert_eq!(find("s3://bucket/1/r/artifacts"), Found::Nowhere);
-        let find = |uri: &str| places.find(&Place::read(uri), "gone").unwrap();
-        assert_eq!((find("link"), find(at("secret").to_str().unwrap())), (Found::Outside(at("secret")), Found::Outside(at("secret"))));
         std::os::unix::fs::symlink(at("store/loop"), at("store/loop")).unwrap();
-        assert!(places.find(&Place::read("loop"), "gone").is_err(), "what cannot be looked at is not missing");
+        let long = "x".repeat(5000);
+        for uri in [long.as_str(), "a\0b", "loop", "data", "data/1"] {
+            assert_eq!(find(uri), moved, "what cannot be looked at does not end the search: {uri}");
+        }
+        let find = |uri: &str| places.find(&Place::read(uri), "gone");
+        assert_eq!((find("link"), find(at("secret").to_str().unwrap())), (Found::Outside(at("secret")), Found::Outside(at("secret"))));
+        for uri in [long.as_str(), "a\0b", "loop", ".", "data", "data/1"] {
+            assert!(matches!(find(uri), Found::Unreadable(..)), "what cannot be looked at is not missing: {uri}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! What a store of MLflow holds, in the words of this one, on its way from the one to the other. Numbers of experiments and names of models are still the source's.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use crate::evaluation::{EvaluationDataset, EvaluationRecord, Scorer};
 use crate::model::{Dataset, LoggedModel, Metric, ModelVersion, Pair, RegisteredModel, RunInfo, RunModel, Stage};
@@ -229,8 +230,12 @@ pub(crate) struct Tally {
     pub files: u64,
     /// By what owns them, folders of artifacts that were looked for, and how many of these were not found.
     pub folders: BTreeMap<Kind, (u64, u64)>,
+    /// By experiments of the source, the same of what belongs to each.
+    pub looked: BTreeMap<i64, (u64, u64)>,
     /// Folders of artifacts that lie where nobody said that they may be read.
     pub outside: BTreeSet<String>,
+    /// Files and folders of artifacts that could not be read, and why.
+    pub unreadable: BTreeMap<String, String>,
 }
 
 impl Tally {
@@ -252,6 +257,17 @@ impl Tally {
         if rows > 0 {
             *self.differing.entry(kind).or_default() += rows;
         }
+    }
+
+    /// Values that were others here and were taken from the source.
+    pub fn take(&mut self, kind: Kind, rows: u64) {
+        if rows > 0 {
+            *self.notes.entry(format!("{}: values that were others here were taken from the source", kind.name())).or_default() += rows;
+        }
+    }
+
+    pub fn unreadable(&mut self, path: &Path, why: &str) {
+        self.unreadable.insert(path.display().to_string(), why.into());
     }
 
     pub fn note(&mut self, what: String) {

@@ -136,6 +136,10 @@ pub(super) fn time(text: &str) -> Option<i64> {
     let mut thousandths = String::new();
     write!(thousandths, "{fraction:0<3}").ok()?;
     let milliseconds: i64 = thousandths.get(..3)?.parse().ok()?;
+    let is_one = (0..=9999).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
+    if !is_one || !(0..24).contains(&hour) || !(0..60).contains(&minute) || !(0..=60).contains(&second) {
+        return None;
+    }
     // Days since 1970 of a civil date, years beginning in March.
     let (y, m) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
     let day_of_era = (y.rem_euclid(400)) * 365 + y.rem_euclid(400) / 4 - y.rem_euclid(400) / 100 + (153 * m + 2) / 5 + day - 1;
@@ -172,5 +176,10 @@ mod tests {
         assert_eq!(time("2026-02-28T23:59:59.12Z"), Some(1_772_323_199_120));
         assert_eq!(time("2024-02-29T12:00:00.123456Z"), Some(1_709_208_000_123));
         assert!(time("yesterday").is_none() && time("2026-1-1").is_none());
+        for none in
+            ["9223372036854775807-01-01T00:00:00Z", "2026-9223372036854775807-01T00:00:00Z", "2026-01-01T9223372036854775807:00:00Z"]
+        {
+            assert_eq!(time(none), None, "{none}");
+        }
     }
 }

@@ -26,6 +26,7 @@ const NOTHING: &str = "ON CONFLICT DO NOTHING";
 const NO_EXPERIMENT: &str = "its experiment is not there";
 const NO_RUN: &str = "its run is not there";
 const NO_TRACE: &str = "its trace is not there";
+const OTHER_MODEL: &str = "another one here has its name";
 const NO_OWNER: &str = "what it belongs to is not there";
 /// Ids that one statement looks for.
 const AT_ONCE: usize = 500;
@@ -54,6 +55,17 @@ pub(crate) struct Plan {
     /// Names of those registered models that are called otherwise here, or are left out.
     pub models: HashMap<String, Option<String>>,
     pub differences: Differences,
+    /// Experiment 0 there and experiment 0 here are two, which become this one.
+    pub is_merged: bool,
+}
+
+/// Who has artifacts here.
+#[derive(Debug)]
+pub(crate) struct Owner {
+    /// Their address.
+    pub artifacts: String,
+    /// Nothing more is expected of it.
+    pub is_finished: bool,
 }
 
 /// Rows that may be here with other values than in the source.
@@ -93,6 +105,35 @@ impl Tracking {
                     w.bring(rows, &plan, &mut tally).await?;
                 }
                 Ok(tally)
+            })
+        })
+        .await
+    }
+
+    /// Those runs, logged models or traces that are here.
+    pub(crate) async fn owners(&self, kind: Kind, ids: Vec<String>) -> Result<HashMap<String, Owner>> {
+        let select = match kind {
+            Kind::Runs => "SELECT run_id, artifact_uri, status NOT IN ('RUNNING', 'SCHEDULED') FROM runs WHERE run_id IN (",
+            Kind::LoggedModels => "SELECT model_id, artifact_uri, status <> 'LOGGED_MODEL_PENDING' FROM logged_models WHERE model_id IN (",
+            _ => {
+                "SELECT trace_id, COALESCE((SELECT value FROM trace_tags WHERE trace = t.id AND key = 'mlflow.artifactLocation'),
+                     'mlflow-artifacts:/' || experiment || '/traces/' || trace_id || '/artifacts'), is_final FROM traces t WHERE trace_id IN ("
+            }
+        };
+        self.write(move |w| {
+            Box::pin(async move {
+                let mut owners = HashMap::with_capacity(ids.len());
+                for ids in ids.chunks(AT_ONCE) {
+                    let mut sql = QueryBuilder::<Sqlite>::new(select);
+                    let mut list = sql.separated(", ");
+                    for id in ids {
+                        list.push_bind(id);
+                    }
+                    sql.push(")");
+                    let found: Vec<(String, String, bool)> = sql.build_query_as().persistent(false).fetch_all(&mut w.connection).await?;
+                    owners.extend(found.into_iter().map(|(id, artifacts, is_finished)| (id, Owner { artifacts, is_finished })));
+                }
+                Ok(owners)
             })
         })
         .await
@@ -172,17 +213,29 @@ impl Writer {
         let (default, others): (Vec<_>, Vec<_>) = experiments.into_iter().partition(|e| e.id == DEFAULT_EXPERIMENT);
         for experiment in default {
             plan.experiments.insert(DEFAULT_EXPERIMENT, DEFAULT_EXPERIMENT);
+            let sql = "SELECT created = $2, name = 'Default' AND stage = 'active' AND created = updated
+                           AND NOT EXISTS (SELECT 1 FROM experiment_tags WHERE experiment = $1), name FROM experiments WHERE id = $1";
+            let query = sqlx::query_as(sql).bind(DEFAULT_EXPERIMENT).bind(experiment.created);
+            let (mut is_same, is_as_made, name): (bool, bool, String) = query.fetch_one(&mut self.connection).await?;
+            let is_unused = self.is_unused(DEFAULT_EXPERIMENT).await?;
+            if is_same && experiment.created <= 0 && !is_unused {
+                let runs = runs.get(&DEFAULT_EXPERIMENT).map_or(&[][..], Vec::as_slice);
+                is_same = self.experiment_of(runs).await? == Some(DEFAULT_EXPERIMENT);
+            }
             let holder = self.experiment_named(&experiment.name).await?;
             // One that nobody used yet becomes what it was in the source.
-            if !self.is_unused(DEFAULT_EXPERIMENT).await? || holder.is_some_and(|id| id != DEFAULT_EXPERIMENT) {
+            if !is_same && is_as_made && is_unused && holder.is_none_or(|id| id == DEFAULT_EXPERIMENT) {
+                freed = (name != experiment.name).then_some(name);
+                names.insert(experiment.name.clone(), DEFAULT_EXPERIMENT);
+                made.push(experiment);
+            } else if is_same {
                 matched.push((experiment, DEFAULT_EXPERIMENT));
-                continue;
+            } else {
+                plan.is_merged = true;
+                moved.push(format!(
+                    "what is in experiment 0 there comes into experiment 0 here, which is another one: its name `{name}`, stage and tags stay"
+                ));
             }
-            let sql = "SELECT name FROM experiments WHERE id = $1 AND name <> $2";
-            let query = sqlx::query_scalar(sql).bind(DEFAULT_EXPERIMENT).bind(&experiment.name);
-            freed = query.fetch_optional(&mut self.connection).await?;
-            names.insert(experiment.name.clone(), DEFAULT_EXPERIMENT);
-            made.push(experiment);
         }
         for experiment in others {
             let known: HashSet<i64> = matched.iter().map(|(_, here)| *here).collect();
@@ -211,6 +264,7 @@ impl Writer {
             names.insert(name.clone(), experiment.id);
             made.push(Experiment { name, ..experiment });
         }
+        let model_names: HashSet<String> = models.iter().map(|(name, _)| name.clone()).collect();
         for (name, created) in models {
             let sql = "SELECT created FROM registered_models WHERE name = $1";
             let there: Option<i64> = sqlx::query_scalar(sql).bind(&name).fetch_optional(&mut self.connection).await?;
@@ -224,7 +278,7 @@ impl Writer {
                     plan.models.insert(name, None);
                 }
                 Clashes::Rename => {
-                    let here = self.free_model(&name, created).await?;
+                    let here = self.free_model(&name, created, &model_names).await?;
                     moved.push(format!("registered model `{name}` is `{here}` here: another one has its name"));
                     plan.models.insert(name, Some(here));
                 }
@@ -242,8 +296,9 @@ impl Writer {
                 ),
             ));
         }
-        let sql = "DROP TABLE IF EXISTS import_seen;
-                   CREATE TABLE import_seen (kind TEXT NOT NULL, id INTEGER NOT NULL, part INTEGER NOT NULL, PRIMARY KEY (kind, id, part)) WITHOUT ROWID";
+        // Of an import that was ended, traces are known whose spans may still be those of before.
+        let sql = "CREATE TABLE IF NOT EXISTS import_seen (kind TEXT NOT NULL, id INTEGER NOT NULL, part INTEGER NOT NULL, PRIMARY KEY (kind, id, part)) WITHOUT ROWID;
+                   DELETE FROM import_seen WHERE kind <> 'growing'";
         sqlx::raw_sql(sql).execute(&mut self.connection).await?;
         for experiment in made {
             self.bring_experiment(experiment, &mut plan, &mut moved).await?;
@@ -260,14 +315,20 @@ impl Writer {
     }
 
     /// The number of an experiment that came from the source before, but for those that another one is known to be: by its number or name, and the moment it
-    /// was made at. Where that is not known (stores of MLflow 1), by a run of it; one in which nothing lies may be it as well.
+    /// was made at. Where that is not known (stores of MLflow 1), by a run of it, whatever its name is by now; one in which nothing lies may be it as well.
     async fn same_experiment(&mut self, of: &Experiment, runs: Option<&Vec<String>>, known: &HashSet<i64>) -> Result<Option<i64>> {
+        let is_other = |id: &i64| *id != DEFAULT_EXPERIMENT && !known.contains(id);
+        if of.created <= 0
+            && let Some(here) = self.experiment_of(runs.map_or(&[], Vec::as_slice)).await?.filter(is_other)
+        {
+            return Ok(Some(here));
+        }
         let sql = "SELECT id FROM experiments WHERE created = $3 AND (id = $1 AND $3 > 0 OR name = $2 OR name LIKE $4 ESCAPE '\\') ORDER BY id = $1 DESC, id";
         let like = format!("{} (imported%)", of.name.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_"));
         let query = sqlx::query_scalar(sql).bind(of.id).bind(&of.name).bind(of.created).bind(like);
         let found: Vec<i64> = query.fetch_all(&mut self.connection).await?;
-        for id in found.into_iter().filter(|id| *id != DEFAULT_EXPERIMENT && !known.contains(id)) {
-            if of.created > 0 || self.is_unused(id).await? || self.has_one_of(id, runs.map_or(&[], Vec::as_slice)).await? {
+        for id in found.into_iter().filter(is_other) {
+            if of.created > 0 || self.is_unused(id).await? {
                 return Ok(Some(id));
             }
         }
@@ -280,19 +341,28 @@ impl Writer {
         Ok(sqlx::query_scalar(sql).bind(experiment).fetch_one(&mut self.connection).await?)
     }
 
-    async fn has_one_of(&mut self, experiment: i64, runs: &[String]) -> Result<bool> {
-        for runs in runs.chunks(AT_ONCE) {
-            let mut sql = QueryBuilder::<Sqlite>::new("SELECT COUNT(*) FROM runs WHERE experiment = ");
-            let mut list = sql.push_bind(experiment).push(" AND run_id IN (").separated(", ");
-            for run in runs {
-                list.push_bind(run);
-            }
-            let found: i64 = sql.push(")").build_query_scalar().persistent(false).fetch_one(&mut self.connection).await?;
-            if found > 0 {
-                return Ok(true);
-            }
+    /// The experiment in which most of these runs lie.
+    async fn experiment_of(&mut self, runs: &[String]) -> Result<Option<i64>> {
+        let mut found: BTreeMap<i64, usize> = BTreeMap::new();
+        for experiment in self.experiments_of(runs.iter().map(String::as_str)).await?.into_values() {
+            *found.entry(experiment).or_default() += 1;
         }
-        Ok(false)
+        Ok(found.into_iter().max_by_key(|(_, runs)| *runs).map(|(experiment, _)| experiment))
+    }
+
+    /// In which experiments those runs lie that are here.
+    async fn experiments_of(&mut self, runs: impl Iterator<Item = &str>) -> Result<HashMap<String, i64>> {
+        let (runs, mut found): (Vec<&str>, _) = (runs.collect(), HashMap::new());
+        for runs in runs.chunks(AT_ONCE) {
+            let mut sql = QueryBuilder::<Sqlite>::new("SELECT run_id, experiment FROM runs WHERE run_id IN (");
+            let mut list = sql.separated(", ");
+            for run in runs {
+                list.push_bind(*run);
+            }
+            sql.push(")");
+            found.extend(sql.build_query_as::<(String, i64)>().persistent(false).fetch_all(&mut self.connection).await?);
+        }
+        Ok(found)
     }
 
     async fn experiment_named(&mut self, name: &str) -> Result<Option<i64>> {
@@ -327,13 +397,13 @@ impl Writer {
         let sql = "UPDATE experiments SET name = $2, stage = $3, updated = $4 WHERE id = $1";
         let query = sqlx::query(sql).bind(here).bind(if is_named { &name } else { &of.name }).bind(of.stage.as_str()).bind(of.updated);
         query.execute(&mut self.connection).await?;
-        taken(Kind::Experiments, 1, tally);
+        tally.take(Kind::Experiments, 1);
         Ok(())
     }
 
-    /// The name of a model that came before or is to come, which is not its own.
-    async fn free_model(&mut self, name: &str, created: i64) -> Result<String> {
-        for renamed in renamed(name) {
+    /// The name of a model that came before or is to come, which is not its own, and none of the source's.
+    async fn free_model(&mut self, name: &str, created: i64, theirs: &HashSet<String>) -> Result<String> {
+        for renamed in renamed(name).filter(|renamed| !theirs.contains(renamed)) {
             let sql = "SELECT created FROM registered_models WHERE name = $1";
             let there: Option<i64> = sqlx::query_scalar(sql).bind(&renamed).fetch_optional(&mut self.connection).await?;
             if there.is_none_or(|there| there == created) {
@@ -419,7 +489,7 @@ impl Writer {
             } else {
                 sql.push(format!(") UPDATE {} AS t SET {set} FROM s WHERE {differ}", of.table));
                 let done = sql.build().persistent(false).execute(&mut self.connection).await?;
-                taken(of.kind, done.rows_affected(), tally);
+                tally.take(of.kind, done.rows_affected());
             }
         }
         Ok(())
@@ -530,7 +600,16 @@ impl Writer {
                 Ok(())
             }
             Rows::Models(models) => {
-                let here = known(models, |m| plan.model(&m.name), Kind::Models, "another one here has its name", tally);
+                let mut here = known(models, |m| plan.model(&m.name), Kind::Models, OTHER_MODEL, tally);
+                for at in (0..here.len()).rev() {
+                    let sql = "SELECT created FROM registered_models WHERE name = $1";
+                    let there: Option<i64> = sqlx::query_scalar(sql).bind(&here[at].0).fetch_optional(&mut self.connection).await?;
+                    if there.is_some_and(|there| there != here[at].1.created) {
+                        // One that was made there after the names were compared.
+                        here.swap_remove(at);
+                        tally.left(Kind::Models, OTHER_MODEL, 1);
+                    }
+                }
                 let bind = |row: &mut Row<'_, 'static>, (name, m): &(String, RegisteredModel)| {
                     row.push_bind(name).push_bind(&m.description).push_bind(m.created).push_bind(m.updated);
                 };
@@ -589,6 +668,11 @@ impl Writer {
                 let conflict = "ON CONFLICT (trace_id) DO UPDATE SET status = excluded.status, duration = excluded.duration, is_final = excluded.is_final,
                                     request_preview = excluded.request_preview, response_preview = excluded.response_preview
                                 WHERE traces.status = 'IN_PROGRESS'";
+                let before = self.numbers("traces", "trace_id", here.iter().map(|(_, t)| t.id.as_str())).await?;
+                for trace in before.into_values() {
+                    let sql = "INSERT INTO import_seen (kind, id, part) SELECT 'growing', id, 0 FROM traces WHERE id = $1 AND is_final = 0 ON CONFLICT DO NOTHING";
+                    sqlx::query(sql).bind(trace).execute(&mut self.connection).await?;
+                }
                 self.insert(into, &here, conflict, bind).await?;
                 let ids = self.numbers("traces", "trace_id", here.iter().map(|(_, t)| t.id.as_str())).await?;
                 // What newer schemas keep with the trace itself comes before its rows, and stands.
@@ -623,7 +707,7 @@ impl Writer {
                             tally.differ(Kind::Assessments, 1);
                             continue;
                         }
-                        Some(false) => taken(Kind::Assessments, 1, tally),
+                        Some(false) => tally.take(Kind::Assessments, 1),
                         None => {}
                     }
                     self.put_assessment(trace, &one).await?;
@@ -680,12 +764,21 @@ impl Writer {
 
     async fn bring_runs(&mut self, runs: Vec<RunInfo>, plan: &Plan, tally: &mut Tally) -> Result<()> {
         let here = known(runs, |run| plan.experiments.get(&run.experiment).copied(), Kind::Runs, NO_EXPERIMENT, tally);
+        let before = self.experiments_of(here.iter().map(|(_, run)| run.id.as_str())).await?;
+        let elsewhere = here.iter().filter(|(experiment, run)| before.get(&run.id).is_some_and(|before| before != experiment));
+        if plan.differences == Differences::Take {
+            // A run is not moved.
+            tally.differ(Kind::Runs, elsewhere.count() as u64);
+        }
         let of = Changing {
             kind: Kind::Runs,
             table: "runs",
             columns: "run_id, experiment, name, user_id, status, stage, start_time, end_time, artifact_uri",
             keys: &["run_id"],
-            values: &["name", "status", "stage", "end_time"],
+            values: match plan.differences {
+                Differences::Keep => &["name", "status", "stage", "end_time", "experiment"],
+                Differences::Take => &["name", "status", "stage", "end_time"],
+            },
             with: &[],
         };
         let bind = |row: &mut Row<'_, 'static>, (experiment, run): &(i64, RunInfo)| {
@@ -705,7 +798,12 @@ impl Writer {
         self.see_all("run", ids).await
     }
 
-    async fn bring_pairs(&mut self, kind: Kind, pairs: Vec<Owned>, plan: &Plan, tally: &mut Tally) -> Result<()> {
+    async fn bring_pairs(&mut self, kind: Kind, mut pairs: Vec<Owned>, plan: &Plan, tally: &mut Tally) -> Result<()> {
+        if kind == Kind::ExperimentTags && plan.is_merged {
+            let (all, merged) = (pairs.len(), DEFAULT_EXPERIMENT.to_string());
+            pairs.retain(|pair| pair.owner != merged);
+            tally.left(kind, "experiment 0 here is another one", (all - pairs.len()) as u64);
+        }
         let owners = || pairs.iter().map(|pair| pair.owner.as_str());
         let number = |owner: &str| Some((owner.to_string(), *plan.experiments.get(&owner.parse().ok()?)?));
         let (table, columns, keys, owners): (_, _, &'static [&'static str], _) = match kind {
@@ -814,10 +912,13 @@ impl Writer {
         Ok(here)
     }
 
-    /// Numbers of registered models by their names in the source.
+    /// Numbers of those registered models that came, or are the same here, by their names in the source.
     async fn models_of<'a>(&mut self, names: impl Iterator<Item = &'a str>, plan: &Plan) -> Result<HashMap<String, i64>> {
         let names: HashMap<&str, String> = names.filter_map(|name| Some((name, plan.model(name)?))).collect();
-        let numbers = self.numbers("registered_models", "name", names.values().map(String::as_str)).await?;
+        let mut numbers = self.numbers("registered_models", "name", names.values().map(String::as_str)).await?;
+        let sql = "SELECT id FROM import_seen WHERE kind = 'model'";
+        let seen: HashSet<i64> = sqlx::query_scalar(sql).fetch_all(&mut self.connection).await?.into_iter().collect();
+        numbers.retain(|_, model| seen.contains(model));
         Ok(names.into_iter().filter_map(|(name, here)| Some((name.to_string(), *numbers.get(&here)?))).collect())
     }
 
@@ -893,7 +994,12 @@ impl Writer {
             row.push_bind(*trace).push_bind(&s.id).push_bind(&s.parent).push_bind(&s.name).push_bind(&s.kind).push_bind(s.status);
             row.push_bind(s.start).push_bind(s.duration).push_bind(&s.usage).push_bind(&s.cost).push_bind(s.size).push_bind(&s.content);
         };
-        self.insert(into, &rows, NOTHING, bind).await?;
+        // Those of a trace that was not finished here may have ended since.
+        let conflict = "ON CONFLICT (trace, span_id) DO UPDATE SET parent_id = excluded.parent_id, name = excluded.name, type = excluded.type,
+                            status = excluded.status, start_time = excluded.start_time, duration = excluded.duration, usage = excluded.usage,
+                            cost = excluded.cost, size = excluded.size, content = excluded.content
+                        WHERE EXISTS (SELECT 1 FROM import_seen WHERE kind = 'growing' AND id = excluded.trace)";
+        self.insert(into, &rows, conflict, bind).await?;
         for trace in rows.iter().map(|(trace, _)| *trace).collect::<HashSet<_>>() {
             let sql = "UPDATE traces SET spans = (SELECT COUNT(*) FROM spans WHERE trace = $1),
                            bytes = (SELECT COALESCE(SUM(size), 0) FROM spans WHERE trace = $1) WHERE id = $1";
@@ -946,12 +1052,6 @@ fn known<T, O>(rows: Vec<T>, owner: impl Fn(&T) -> Option<O>, kind: Kind, why: &
     let here: Vec<(O, T)> = rows.into_iter().filter_map(|row| Some((owner(&row)?, row))).collect();
     tally.left(kind, why, (all - here.len()) as u64);
     here
-}
-
-fn taken(kind: Kind, rows: u64, tally: &mut Tally) {
-    if rows > 0 {
-        *tally.notes.entry(format!("{}: values that were others here were taken from the source", kind.name())).or_default() += rows;
-    }
 }
 
 /// Where artifacts are that come over, or stay elsewhere.

@@ -41,7 +41,8 @@ struct Mlflow {
     /// What happens to experiments and registered models whose names others have here already.
     #[arg(long, value_enum, default_value = "refuse")]
     clashes: OnClash,
-    /// What happens to values that are here already and are others in the source: of tags, aliases, stages, states and the like.
+    /// What happens to values that are here already and are others in the source: of tags, aliases, stages, states, artifact files
+    /// and the like.
     #[arg(long, value_enum, default_value = "keep")]
     differences: OnDifference,
 }
@@ -102,7 +103,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     if differing > 0 {
         let hint = match args.differences {
             OnDifference::Keep => "`--differences take` takes those of the source",
-            OnDifference::Take => "others here have their names or version numbers: change these on one side",
+            OnDifference::Take => "others here have their names, numbers or places: change these on one side",
         };
         eprintln!("error: left as they are here, with other values than in the source: {}\n  hint: {hint}", grouped(differing));
     }
