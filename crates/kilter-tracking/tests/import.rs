@@ -1035,6 +1035,20 @@ async fn the_spans_of_a_trace_that_was_at_work_are_those_of_its_end() {
     stores.bring(&tracking).await.unwrap();
     let trace = tracking.trace("0123", &tracking.place().await.unwrap()).await.unwrap();
     assert_eq!((trace.info.state, trace.spans.len(), trace.spans[0].name.as_str()), (TraceState::Ok, 1, "ended"));
+
+    // An import that was ended between the trace and its spans.
+    stores.sql(&format!("UPDATE spans SET content = '{}' WHERE trace_id = '0123'", span("later"))).await;
+    stores.bring(&tracking).await.unwrap();
+    let trace = tracking.trace("0123", &tracking.place().await.unwrap()).await.unwrap();
+    assert_eq!(trace.spans[0].name, "ended", "spans of a finished trace stay");
+    tracking.close().await;
+    let ended = "CREATE TABLE import_seen (kind TEXT NOT NULL, id INTEGER NOT NULL, part INTEGER NOT NULL, PRIMARY KEY (kind, id, part)) WITHOUT ROWID;
+                 INSERT INTO import_seen SELECT 'growing', id, 0 FROM traces WHERE trace_id = '0123'";
+    stores.sql_in("tracking/tracking.db", ended).await;
+    let tracking = stores.target().await;
+    stores.bring(&tracking).await.unwrap();
+    let trace = tracking.trace("0123", &tracking.place().await.unwrap()).await.unwrap();
+    assert_eq!(trace.spans[0].name, "later");
 }
 
 #[tokio::test]
@@ -1090,4 +1104,24 @@ async fn a_folder_that_another_machine_writes_to_has_changed_by_its_own_clock() 
     });
     let report = report.await.unwrap();
     assert!(report.lacking.iter().any(|what| what.contains("changed while it was read")), "{report:#?}");
+}
+
+#[tokio::test]
+async fn a_model_that_is_made_here_meanwhile_is_not_taken_for_that_of_the_source() {
+    let stores = Stores::new("mlflow.db");
+    database(&stores).await;
+    stores.sql("WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 100000) INSERT INTO metrics SELECT 'many', x, x, x, 0, 'a' FROM n").await;
+    let tracking = stores.target().await;
+    let (told, mut come) = tokio::sync::mpsc::unbounded_channel();
+    let import = stores.import();
+    let work = tracking.import_mlflow(&import, move |what, _| drop(told.send(what.to_string())));
+    let make = async {
+        come.recv().await;
+        tracking.create_registered_model("clf", "mine", Vec::new()).await.unwrap();
+    };
+    let (report, ()) = tokio::join!(work, make);
+    let counts = counts(&report.unwrap());
+    assert_eq!((counts["registered models and prompts"], counts["model versions"], counts["aliases"]), ((3, 1, 2), (3, 1, 2), (1, 0, 1)));
+    assert_eq!(tracking.registered_model("clf").await.unwrap().description, "mine");
+    assert!(tracking.model_version("clf", 1).await.is_err(), "a version of the source's in a model that is another one");
 }

@@ -171,14 +171,16 @@ pub(crate) async fn copy(
 ) -> Result<()> {
     let mut folders = vec![(from.to_path_buf(), String::new())];
     while let Some((folder, below)) = folders.pop() {
-        let entries = match entries(&folder).await {
-            Ok(entries) => entries,
-            Err(e) => {
-                tally.unreadable(&folder, &e.to_string());
-                continue;
-            }
-        };
-        for (name, path, kind) in entries {
+        let mut entries = None;
+        loop {
+            let (name, path, kind) = match next(&folder, &mut entries).await {
+                Ok(Some(entry)) => entry,
+                Ok(None) => break,
+                Err(e) => {
+                    tally.unreadable(&folder, &e.to_string());
+                    break;
+                }
+            };
             let name = name.to_str().map(|name| if below.is_empty() { name.to_string() } else { format!("{below}/{name}") });
             let parsed = name.and_then(|name| ArtifactPath::parse(&name).ok().map(|parsed| (name, parsed)));
             if let (Some((name, _)), true) = (&parsed, kind.is_dir()) {
@@ -212,12 +214,14 @@ pub(crate) async fn copy(
     Ok(())
 }
 
-async fn entries(folder: &Path) -> std::io::Result<Vec<(OsString, PathBuf, FileType)>> {
-    let (mut found, mut entries) = (Vec::new(), fs::read_dir(folder).await?);
-    while let Some(entry) = entries.next_entry().await? {
-        found.push((entry.file_name(), entry.path(), entry.file_type().await?));
-    }
-    Ok(found)
+/// What comes next in a folder, which is opened with the first.
+async fn next(folder: &Path, entries: &mut Option<fs::ReadDir>) -> std::io::Result<Option<(OsString, PathBuf, FileType)>> {
+    let entries = match entries {
+        Some(entries) => entries,
+        None => entries.insert(fs::read_dir(folder).await?),
+    };
+    let Some(entry) = entries.next_entry().await? else { return Ok(None) };
+    Ok(Some((entry.file_name(), entry.path(), entry.file_type().await?)))
 }
 
 async fn copy_file(artifacts: &Artifacts, from: &Path, to: &ArtifactPath, keeps: bool) -> std::result::Result<Copied, Failed> {
@@ -350,5 +354,34 @@ mod tests {
         for uri in [long.as_str(), "a\0b", "loop", ".", "data", "data/1"] {
             assert!(matches!(find(uri), Found::Unreadable(..)), "what cannot be looked at is not missing: {uri}");
         }
+    }
+
+    #[test]
+    fn an_experiment_has_no_artifacts_only_where_those_of_others_like_it_are_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |path: &str| std::fs::canonicalize(dir.path()).unwrap().join(path);
+        std::fs::create_dir_all(at("mlruns/7")).unwrap();
+        std::fs::create_dir_all(at("named/x")).unwrap();
+        let mut places = Places {
+            base: at(""),
+            roots: vec![at("named"), at("mlartifacts"), at("mlruns")],
+            allowed: vec![at("")],
+            named: vec![at("named")],
+            source: at("mlflow.db"),
+            data: at("tracking"),
+        };
+        let has = |places: &Places, uri: &str| {
+            let like: &[i64] = if uri.starts_with("mlruns") { &[7, 9] } else { &[0] };
+            places.has(&Place::read(uri), if like.len() == 1 { 0 } else { 9 }, like)
+        };
+        assert!(has(&places, "mlruns/9"), "beside 7");
+        for uri in ["gone/0", "mlflow-artifacts:/0", "s3://bucket/0"] {
+            assert!(!has(&places, uri), "{uri}: what is there is of others");
+        }
+        std::fs::create_dir_all(at("mlartifacts")).unwrap();
+        assert!(has(&places, "mlflow-artifacts:/0") && !has(&places, "gone/0"), "its server never kept any");
+        std::fs::create_dir_all(at("empty")).unwrap();
+        places.named.push(at("empty"));
+        assert!(has(&places, "gone/0"));
     }
 }
