@@ -32,7 +32,7 @@ const LOOK: Duration = Duration::from_secs(60);
 const LONGEST: Duration = Duration::from_secs(3600);
 /// A failure is told of once it is not the first: a shard that has just left may still be in use.
 const TOLD_FROM: Duration = Duration::from_secs(8);
-/// Bytes of a bundle that are fetched and loaded while one event is applied: some 3 us each.
+/// Bytes of a bundle that cost to fetch and load about what one event costs to apply, roughly.
 const BYTES_PER_EVENT: u64 = 3000;
 /// In a folder that was never anything but a copy.
 const COPY_FILE: &str = "copy";

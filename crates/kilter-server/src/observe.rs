@@ -82,11 +82,11 @@ fn admit<'a>(app: &'a App, request: &Request) -> Result<Option<tokio::sync::Sema
     if !app.allow_remote {
         guard(request.headers(), request.uri())?;
     }
-    // Uploads may take long; they take no place of a decision.
+    // Uploads and exports may take long; they take no place of a decision.
     let path = request.uri().path();
     let places = match path {
-        _ if path.starts_with("/v1/") && path != mlflow::OTLP => &app.requests,
         _ if mlflow::is_below(path) => &app.tracking_requests,
+        _ if path.starts_with("/v1/") => &app.requests,
         _ => return Ok(None),
     };
     places.try_acquire().map(Some).map_err(|_| slow_down())

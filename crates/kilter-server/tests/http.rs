@@ -307,6 +307,22 @@ fn decisions_go_on_where_the_store_of_mlflows_clients_cannot_be_opened() {
 }
 
 #[test]
+fn exports_of_spans_are_counted_and_take_no_place_of_a_decision() {
+    let server = Server::with(|options| options.max_requests = 1);
+    let mut export = TcpStream::connect(server.address).unwrap();
+    // Its body never comes: it keeps its place.
+    let head = "POST /v1/traces HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nx-mlflow-experiment-id: 0\r\nContent-Length: 9\r\n\r\n";
+    export.write_all(head.as_bytes()).unwrap();
+    let began = Instant::now();
+    while server.post("/v1/traces", JSON, "{}").status != 429 {
+        assert!(began.elapsed() < Duration::from_secs(20), "the export takes no place at all");
+    }
+    server.get("/v1/status").ok();
+    drop(export);
+    server.end();
+}
+
+#[test]
 fn mlflows_clients_log_to_the_same_address() {
     let server = Server::start();
     let run = server.post("/api/2.0/mlflow/runs/create", JSON, "{}").ok();

@@ -44,7 +44,7 @@ use own::Own;
 /// The release of MLflow whose API this is. Clients read it, and hold back what an older server would not understand.
 const LEVEL: &str = "3.17.2";
 /// Where spans come in, by OpenTelemetry's protocol.
-pub const OTLP: &str = "/v1/traces";
+const OTLP: &str = "/v1/traces";
 /// Where large bodies come and go: as slowly as the client's line is.
 const ARTIFACTS: &str = "2.0/mlflow-artifacts/artifacts/";
 
@@ -172,9 +172,9 @@ pub fn away<S: Clone + Send + Sync + 'static>(reason: &str) -> Router<S> {
     Router::new().nest("/api", api.clone()).nest("/ajax-api", api)
 }
 
-/// Whether a path is one of MLflow's API.
+/// Whether a path is one that clients log to.
 pub fn is_below(path: &str) -> bool {
-    path.starts_with("/api/") || path.starts_with("/ajax-api/")
+    path.starts_with("/api/") || path.starts_with("/ajax-api/") || path == OTLP
 }
 
 /// The paths of all routes, as they are counted.

@@ -7,19 +7,11 @@ use serde::Serialize;
 use super::answer::{Answer, json, large};
 use super::input::{Input, experiment_id};
 use super::moment;
-use super::traces::{MOST, PAGE, ids};
+use super::traces::{Found, MOST, PAGE, ids};
 
 #[derive(Serialize)]
 struct One<'a> {
     trace_info: InfoJson<'a>,
-}
-
-#[derive(Serialize)]
-struct Found<'a> {
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    traces: Vec<InfoJson<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next_page_token: Option<String>,
 }
 
 #[derive(Serialize)]

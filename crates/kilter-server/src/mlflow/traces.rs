@@ -39,12 +39,13 @@ struct Infos<'a> {
     trace_infos: Vec<InfoJson<'a>>,
 }
 
+/// A page of a search, of traces in either form.
 #[derive(Serialize)]
-struct Found<'a> {
+pub struct Found<T> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    traces: Vec<InfoJson<'a>>,
+    pub traces: Vec<T>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    next_page_token: Option<String>,
+    pub next_page_token: Option<String>,
 }
 
 #[derive(Serialize)]
