@@ -1,8 +1,5 @@
 //! What is refused and why, in the codes that MLflow's clients know.
 
-/// SQLite's code of a statement that was stopped.
-const INTERRUPTED: &str = "9";
-
 /// The kind of a refusal. A client acts by it: some it tries again, some it turns into exceptions of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorCode {
@@ -84,20 +81,5 @@ impl Error {
     pub(crate) fn internal(detail: &dyn std::fmt::Display) -> Error {
         tracing::error!(%detail, "the tracking store failed");
         Error::new(ErrorCode::InternalError, "the request failed inside kilter; its log says why")
-    }
-}
-
-impl From<sqlx::Error> for Error {
-    fn from(error: sqlx::Error) -> Error {
-        let later = |what: &str| Error::new(ErrorCode::TemporarilyUnavailable, what);
-        match &error {
-            sqlx::Error::PoolTimedOut => later("the store has more to read than it can; send again in a moment"),
-            sqlx::Error::PoolClosed => later("the store is shutting down"),
-            sqlx::Error::Database(e) if e.code().is_some_and(|code| code == INTERRUPTED) => {
-                tracing::warn!("a read of the tracking store took too long and was stopped");
-                later("the request took too long and was stopped\n  hint: ask for less at once, or by a narrower filter")
-            }
-            _ => Error::internal(&error),
-        }
     }
 }

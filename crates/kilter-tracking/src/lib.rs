@@ -3,6 +3,7 @@
 //! [`Tracking`] is the store. Every write waits for the commit that holds it; writes that come at the same time share one.
 
 mod artifacts;
+mod db;
 mod dialects;
 mod error;
 mod evaluation;

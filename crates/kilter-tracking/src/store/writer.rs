@@ -1,33 +1,22 @@
-//! The one task that writes. What has come in while it wrote becomes the next transaction, and every answer waits for its commit.
+//! The one thread that writes. What has come in while it wrote becomes the next transaction, and every answer waits for its commit.
 
 use std::collections::HashMap;
-use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
-use std::task::Poll;
 
-use sqlx::query_builder::Separated;
-use sqlx::sqlite::SqliteConnection;
-use sqlx::{Connection, QueryBuilder, Sqlite};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Tracking;
+use crate::db::{Db, Dialect, bind};
 use crate::error::{Error, ErrorCode, Result};
 
 /// Writes in one transaction at most.
 const BATCH: usize = 256;
 /// What the caches hold at most; past it they begin anew.
 const CACHED: usize = 50_000;
-/// Rows of one INSERT: a few sizes, so that the database has few statements to prepare and each batch needs few of them, because every statement goes to
-/// another thread and back.
-const ROWS: [usize; 4] = [1000, 100, 10, 1];
-
-pub(super) type Working<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
 /// Works with the writer, or says why it is not to.
-type Work = Box<dyn for<'a> FnOnce(Result<&'a mut Writer>) -> Working<'a, Done> + Send>;
+type Work = Box<dyn FnOnce(Result<&mut Writer>) -> Done + Send>;
 
-/// What the task is asked to do.
+/// What the thread is asked to do.
 pub(super) enum Job {
     Write(Work),
     End,
@@ -44,7 +33,7 @@ pub(super) struct Done {
 /// The connection that writes, and what it need not ask the database again. A write looks at everything that may forbid it before it changes anything:
 /// so one that is refused leaves nothing in the transaction that it shares with others.
 pub(super) struct Writer {
-    pub connection: SqliteConnection,
+    pub db: Db,
     runs: HashMap<String, RunKey>,
     keys: HashMap<String, i64>,
 }
@@ -62,25 +51,22 @@ impl Tracking {
     pub(super) async fn write<T, F>(&self, work: F) -> Result<T>
     where
         T: Send + 'static,
-        F: for<'a> FnOnce(&'a mut Writer) -> Working<'a, Result<T>> + Send + 'static,
+        F: FnOnce(&mut Writer) -> Result<T> + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
         let job = Job::Write(Box::new(move |writer| {
-            Box::pin(async move {
-                let result = match writer {
-                    Ok(writer) => caught(work(writer)).await,
-                    Err(why) => Err(why),
-                };
-                let spoilt = matches!(&result, Err(e) if matches!(e.code, ErrorCode::InternalError | ErrorCode::TemporarilyUnavailable));
-                let tell = move |failed: Option<Error>| {
-                    // Nobody to tell: the client is gone.
-                    let _ = answer.send(match (failed, result) {
-                        (Some(error), Ok(_)) => Err(error),
-                        (_, result) => result,
-                    });
-                };
-                Done { spoilt, tell: Box::new(tell) }
-            })
+            let result = writer.and_then(|writer| {
+                catch_unwind(AssertUnwindSafe(|| work(writer))).unwrap_or_else(|_| Err(Error::internal(&"a write panicked")))
+            });
+            let spoilt = matches!(&result, Err(e) if matches!(e.code, ErrorCode::InternalError | ErrorCode::TemporarilyUnavailable));
+            let tell = move |failed: Option<Error>| {
+                // Nobody to tell: the client is gone.
+                let _ = answer.send(match (failed, result) {
+                    (Some(error), Ok(_)) => Err(error),
+                    (_, result) => result,
+                });
+            };
+            Done { spoilt, tell: Box::new(tell) }
         }));
         self.0.jobs.try_send(job).map_err(|_| unavailable("more writes wait than are taken; send again in a moment"))?;
         answered.await.map_err(|_| unavailable("the store is shutting down"))?
@@ -88,16 +74,16 @@ impl Tracking {
 }
 
 impl Writer {
-    pub fn new(connection: SqliteConnection) -> Writer {
-        Writer { connection, runs: HashMap::new(), keys: HashMap::new() }
+    pub fn new(db: Db) -> Writer {
+        Writer { db, runs: HashMap::new(), keys: HashMap::new() }
     }
 
-    pub async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+    pub fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         let mut batch = Vec::with_capacity(BATCH);
         let mut ended = false;
-        while !ended && jobs.recv_many(&mut batch, BATCH).await > 0 {
+        while !ended && jobs.blocking_recv_many(&mut batch, BATCH) > 0 {
             let (mut done, mut spoilt) = (Vec::with_capacity(batch.len()), None);
-            if let Err(error) = sqlx::query("BEGIN IMMEDIATE").execute(&mut self.connection).await {
+            if let Err(error) = self.begin() {
                 tracing::error!(%error, "the tracking store cannot begin to write");
                 spoilt = Some(unavailable("the store cannot write at the moment; send again in a moment"));
             }
@@ -106,7 +92,7 @@ impl Writer {
                     // Dropped: whoever waits is told that the store ends.
                     Job::Write(_) if ended => {}
                     Job::Write(work) => {
-                        let one = work(spoilt.clone().map_or(Ok(&mut self), Err)).await;
+                        let one = work(spoilt.clone().map_or(Ok(&mut self), Err));
                         if one.spoilt && spoilt.is_none() {
                             spoilt = Some(unavailable("a write that shared a commit with this one failed; send again in a moment"));
                         }
@@ -116,19 +102,26 @@ impl Writer {
                 }
             }
             let failed = match spoilt {
-                None => sqlx::query("COMMIT").execute(&mut self.connection).await.err().map(Error::from),
+                None => self.db.execute("COMMIT", bind![]).err(),
                 spoilt => spoilt,
             };
             if failed.is_some() {
                 self.forget();
                 // Without an open transaction there is none to roll back, which is as good.
-                let _ = sqlx::query("ROLLBACK").execute(&mut self.connection).await;
+                let _ = self.db.script("ROLLBACK");
             }
             for one in done {
                 (one.tell)(failed.clone());
             }
         }
-        let _ = self.connection.close().await;
+    }
+
+    fn begin(&mut self) -> Result<()> {
+        match self.db.dialect() {
+            Dialect::Sqlite => self.db.execute("BEGIN IMMEDIATE", bind![]),
+            Dialect::Postgres => self.db.execute("BEGIN", bind![]),
+        }
+        .map(drop)
     }
 
     /// The caches may hold what a rollback took back, or what a deletion changed.
@@ -141,12 +134,12 @@ impl Writer {
     ///
     /// # Errors
     /// When it is not.
-    pub async fn any_run(&mut self, run_id: &str) -> Result<RunKey> {
+    pub fn any_run(&mut self, run_id: &str) -> Result<RunKey> {
         if let Some(known) = self.runs.get(run_id) {
             return Ok(*known);
         }
-        let sql = "SELECT id, experiment, stage FROM runs WHERE run_id = $1";
-        let row: Option<(i64, i64, String)> = sqlx::query_as(sql).bind(run_id).fetch_optional(&mut self.connection).await?;
+        let sql = "SELECT id, experiment, stage FROM runs WHERE run_id = ?1";
+        let row: Option<(i64, i64, String)> = self.db.optional(sql, bind![run_id])?;
         let (id, experiment, stage) = row.ok_or_else(|| no_run(run_id))?;
         let key = RunKey { id, experiment, is_active: stage == "active" };
         if self.runs.len() >= CACHED {
@@ -157,8 +150,8 @@ impl Writer {
     }
 
     /// A run that may be written to.
-    pub async fn active_run(&mut self, run_id: &str) -> Result<RunKey> {
-        let key = self.any_run(run_id).await?;
+    pub fn active_run(&mut self, run_id: &str) -> Result<RunKey> {
+        let key = self.any_run(run_id)?;
         if key.is_active {
             return Ok(key);
         }
@@ -170,12 +163,11 @@ impl Writer {
     }
 
     /// The number of a name, if it has one.
-    pub async fn known_key(&mut self, name: &str) -> Result<Option<i64>> {
+    pub fn known_key(&mut self, name: &str) -> Result<Option<i64>> {
         if let Some(id) = self.keys.get(name) {
             return Ok(Some(*id));
         }
-        let id: Option<i64> =
-            sqlx::query_scalar("SELECT id FROM keys WHERE name = $1").bind(name).fetch_optional(&mut self.connection).await?;
+        let id: Option<i64> = self.db.optional("SELECT id FROM keys WHERE name = ?1", bind![name])?;
         if let Some(id) = id {
             self.remember_key(name, id);
         }
@@ -183,33 +175,13 @@ impl Writer {
     }
 
     /// The number of a name; one that has none is given one.
-    pub async fn key(&mut self, name: &str) -> Result<i64> {
-        if let Some(id) = self.known_key(name).await? {
+    pub fn key(&mut self, name: &str) -> Result<i64> {
+        if let Some(id) = self.known_key(name)? {
             return Ok(id);
         }
-        let id: i64 =
-            sqlx::query_scalar("INSERT INTO keys (name) VALUES ($1) RETURNING id").bind(name).fetch_one(&mut self.connection).await?;
+        let id: i64 = self.db.one("INSERT INTO keys (name) VALUES (?1) RETURNING id", bind![name])?;
         self.remember_key(name, id);
         Ok(id)
-    }
-
-    /// Inserts rows, whose values `bind` pushes.
-    pub async fn insert<T>(
-        &mut self,
-        into: &str,
-        rows: &[T],
-        conflict: &str,
-        bind: impl Fn(&mut Separated<'_, Sqlite, &'static str>, &T),
-    ) -> Result<()> {
-        let mut rest = rows;
-        while let Some(size) = ROWS.into_iter().find(|size| *size <= rest.len()) {
-            let (rows, later) = rest.split_at(size);
-            rest = later;
-            let mut sql = QueryBuilder::<Sqlite>::new(into);
-            sql.push(" ").push_values(rows, |mut row, of| bind(&mut row, of));
-            sql.push(" ").push(conflict).build().execute(&mut self.connection).await?;
-        }
-        Ok(())
     }
 
     fn remember_key(&mut self, name: &str, id: i64) {
@@ -222,15 +194,6 @@ impl Writer {
 
 fn unavailable(what: &str) -> Error {
     Error::new(ErrorCode::TemporarilyUnavailable, what)
-}
-
-/// What comes of `work`; a panic ends it and not the task that it runs in.
-async fn caught<T>(mut work: Working<'_, Result<T>>) -> Result<T> {
-    poll_fn(|context| {
-        let polled = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context)));
-        polled.unwrap_or_else(|_| Poll::Ready(Err(Error::internal(&"a write panicked"))))
-    })
-    .await
 }
 
 pub(super) fn no_run(run_id: &str) -> Error {
@@ -247,14 +210,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let tracking = Tracking::open(dir.path()).await.unwrap();
         let make = |name: &str| tracking.create_experiment(NewExperiment { name: name.into(), ..NewExperiment::default() });
-        let broken = tracking.write::<(), _>(|writer| {
-            Box::pin(async move {
-                sqlx::query("DELETE FROM experiments").execute(&mut writer.connection).await?;
-                panic!("as the test wants it")
-            })
+        // The first keeps the thread at work until all of the others have been asked for, so that they share a transaction.
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let first = tracking.write(move |_| {
+            let _ = wait.recv();
+            Ok(())
         });
-        // All three are asked for before the writer runs: they share a transaction.
-        let (before, broken, after) = tokio::join!(make("a"), broken, make("b"));
+        let broken = tracking.write::<(), _>(|writer| {
+            writer.db.execute("DELETE FROM experiments", bind![])?;
+            panic!("as the test wants it")
+        });
+        let go = async move { drop(go) };
+        let (_, before, broken, after, ()) = tokio::join!(first, make("a"), broken, make("b"), go);
         assert_eq!(before.unwrap_err().code, ErrorCode::TemporarilyUnavailable);
         assert_eq!(broken.unwrap_err().code, ErrorCode::InternalError);
         let after = after.unwrap_err();
