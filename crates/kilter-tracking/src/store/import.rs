@@ -6,21 +6,18 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use serde_json::Value;
-use sqlx::query_builder::Separated;
-use sqlx::{AssertSqlSafe, QueryBuilder, Sqlite};
+use serde_json::Value as Json;
 
 use super::runs::stored;
 use super::writer::Writer;
 use super::{DEFAULT_EXPERIMENT, Tracking, own_location};
+use crate::db::{Sql, Value, bind};
 use crate::error::{Error, ErrorCode, Result};
 use crate::evaluation::{EvaluationDataset, EvaluationRecord};
 use crate::import::{Clashes, Differences, Kind, Names, Owned, Place, Point, Read, Rows, Tally, own};
 use crate::model::{Dataset, Experiment, LoggedModel, Metric, ModelVersion, Pair, RegisteredModel, RunInfo, RunModel, Stage};
 use crate::otel::AnyValue;
 use crate::trace::{ReadySpan, TraceInfo, TraceState, key};
-
-type Row<'q, 'a> = Separated<'q, Sqlite, &'a str>;
 
 const NOTHING: &str = "ON CONFLICT DO NOTHING";
 const NO_EXPERIMENT: &str = "its experiment is not there";
@@ -93,19 +90,17 @@ impl Plan {
 impl Tracking {
     /// Decides where everything goes, and stores the experiments.
     pub(crate) async fn begin_import(&self, coming: Coming) -> Result<(Plan, Tally)> {
-        self.write(move |w| Box::pin(async move { w.begin_import(coming).await })).await
+        self.write(move |w| w.begin_import(coming)).await
     }
 
     /// Stores rows, and counts them.
     pub(crate) async fn bring(&self, rows: Vec<Rows>, mut tally: Tally, plan: Arc<Plan>) -> Result<Tally> {
         self.write(move |w| {
-            Box::pin(async move {
-                for rows in rows {
-                    tally.read(rows.kind(), rows.len() as u64);
-                    w.bring(rows, &plan, &mut tally).await?;
-                }
-                Ok(tally)
-            })
+            for rows in rows {
+                tally.read(rows.kind(), rows.len() as u64);
+                w.bring(rows, &plan, &mut tally)?;
+            }
+            Ok(tally)
         })
         .await
     }
@@ -121,20 +116,14 @@ impl Tracking {
             }
         };
         self.write(move |w| {
-            Box::pin(async move {
-                let mut owners = HashMap::with_capacity(ids.len());
-                for ids in ids.chunks(AT_ONCE) {
-                    let mut sql = QueryBuilder::<Sqlite>::new(select);
-                    let mut list = sql.separated(", ");
-                    for id in ids {
-                        list.push_bind(id);
-                    }
-                    sql.push(")");
-                    let found: Vec<(String, String, bool)> = sql.build_query_as().persistent(false).fetch_all(&mut w.connection).await?;
-                    owners.extend(found.into_iter().map(|(id, artifacts, is_finished)| (id, Owner { artifacts, is_finished })));
-                }
-                Ok(owners)
-            })
+            let mut owners = HashMap::with_capacity(ids.len());
+            for ids in ids.chunks(AT_ONCE) {
+                let mut sql = Sql::new(select);
+                sql.bind_all(ids.iter().map(|of| of.to_string())).push(")");
+                let found: Vec<(String, String, bool)> = sql.rows(&mut w.db)?;
+                owners.extend(found.into_iter().map(|(id, artifacts, is_finished)| (id, Owner { artifacts, is_finished })));
+            }
+            Ok(owners)
         })
         .await
     }
@@ -142,15 +131,13 @@ impl Tracking {
     /// What of everything is here that the import brought, or found.
     pub(crate) async fn imported(&self) -> Result<BTreeMap<Kind, u64>> {
         self.write(|w| {
-            Box::pin(async move {
-                let mut counts = BTreeMap::new();
-                for (kind, table, owner, of) in COUNTED {
-                    let sql = format!("SELECT COUNT(*) FROM {table} WHERE {owner} IN (SELECT id FROM import_seen WHERE kind = '{of}')");
-                    let rows: i64 = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut w.connection).await?;
-                    counts.insert(kind, rows.unsigned_abs());
-                }
-                Ok(counts)
-            })
+            let mut counts = BTreeMap::new();
+            for (kind, table, owner, of) in COUNTED {
+                let sql = format!("SELECT COUNT(*) FROM {table} WHERE {owner} IN (SELECT id FROM import_seen WHERE kind = '{of}')");
+                let rows: i64 = w.db.one(&sql, bind![])?;
+                counts.insert(kind, rows.unsigned_abs());
+            }
+            Ok(counts)
         })
         .await
     }
@@ -158,10 +145,8 @@ impl Tracking {
     /// Forgets what the import brought.
     pub(crate) async fn end_import(&self) -> Result<()> {
         self.write(|w| {
-            Box::pin(async move {
-                sqlx::raw_sql("DROP TABLE IF EXISTS import_seen").execute(&mut w.connection).await?;
-                Ok(())
-            })
+            w.db.execute("DROP TABLE IF EXISTS import_seen", bind![])?;
+            Ok(())
         })
         .await
     }
@@ -203,7 +188,7 @@ const COUNTED: [(Kind, &str, &str, &str); 31] = [
 ];
 
 impl Writer {
-    async fn begin_import(&mut self, coming: Coming) -> Result<(Plan, Tally)> {
+    fn begin_import(&mut self, coming: Coming) -> Result<(Plan, Tally)> {
         let Coming { experiments, runs, models, clashes, differences } = coming;
         let (mut plan, mut tally) = (Plan { differences, ..Plan::default() }, Tally::default());
         let (mut refused, mut moved, mut made, mut matched) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -213,16 +198,15 @@ impl Writer {
         let (default, others): (Vec<_>, Vec<_>) = experiments.into_iter().partition(|e| e.id == DEFAULT_EXPERIMENT);
         for experiment in default {
             plan.experiments.insert(DEFAULT_EXPERIMENT, DEFAULT_EXPERIMENT);
-            let sql = "SELECT created = $2, name = 'Default' AND stage = 'active' AND created = updated
-                           AND NOT EXISTS (SELECT 1 FROM experiment_tags WHERE experiment = $1), name FROM experiments WHERE id = $1";
-            let query = sqlx::query_as(sql).bind(DEFAULT_EXPERIMENT).bind(experiment.created);
-            let (mut is_same, is_as_made, name): (bool, bool, String) = query.fetch_one(&mut self.connection).await?;
-            let is_unused = self.is_unused(DEFAULT_EXPERIMENT).await?;
+            let sql = "SELECT created = ?2, name = 'Default' AND stage = 'active' AND created = updated
+                           AND NOT EXISTS (SELECT 1 FROM experiment_tags WHERE experiment = ?1), name FROM experiments WHERE id = ?1";
+            let (mut is_same, is_as_made, name): (bool, bool, String) = self.db.one(sql, bind![DEFAULT_EXPERIMENT, experiment.created])?;
+            let is_unused = self.is_unused(DEFAULT_EXPERIMENT)?;
             if is_same && experiment.created <= 0 && !is_unused {
                 let runs = runs.get(&DEFAULT_EXPERIMENT).map_or(&[][..], Vec::as_slice);
-                is_same = self.experiment_of(runs).await? == Some(DEFAULT_EXPERIMENT);
+                is_same = self.experiment_of(runs)? == Some(DEFAULT_EXPERIMENT);
             }
-            let holder = self.experiment_named(&experiment.name).await?;
+            let holder = self.experiment_named(&experiment.name)?;
             // One that nobody used yet becomes what it was in the source.
             if !is_same && is_as_made && is_unused && holder.is_none_or(|id| id == DEFAULT_EXPERIMENT) {
                 freed = (name != experiment.name).then_some(name);
@@ -239,13 +223,13 @@ impl Writer {
         }
         for experiment in others {
             let known: HashSet<i64> = matched.iter().map(|(_, here)| *here).collect();
-            if let Some(here) = self.same_experiment(&experiment, runs.get(&experiment.id), &known).await? {
+            if let Some(here) = self.same_experiment(&experiment, runs.get(&experiment.id), &known)? {
                 plan.experiments.insert(experiment.id, here);
                 matched.push((experiment, here));
                 continue;
             }
             let mut name = experiment.name.clone();
-            let here = self.experiment_named(&name).await?.filter(|_| freed.as_ref() != Some(&name));
+            let here = self.experiment_named(&name)?.filter(|_| freed.as_ref() != Some(&name));
             let holder = names.get(&name).map(|id| format!("experiment {id} there")).or(here.map(|id| format!("experiment {id} here")));
             if let Some(holder) = holder {
                 match clashes {
@@ -258,7 +242,7 @@ impl Writer {
                 if clashes != Clashes::Rename {
                     continue;
                 }
-                name = self.free_experiment_name(&name, &names, &theirs).await?;
+                name = self.free_experiment_name(&name, &names, &theirs)?;
                 moved.push(format!("experiment `{}` is `{name}` here: {holder} has its name", experiment.name));
             }
             names.insert(name.clone(), experiment.id);
@@ -266,8 +250,8 @@ impl Writer {
         }
         let model_names: HashSet<String> = models.iter().map(|(name, _)| name.clone()).collect();
         for (name, created) in models {
-            let sql = "SELECT created FROM registered_models WHERE name = $1";
-            let there: Option<i64> = sqlx::query_scalar(sql).bind(&name).fetch_optional(&mut self.connection).await?;
+            let sql = "SELECT created FROM registered_models WHERE name = ?1";
+            let there: Option<i64> = self.db.optional(sql, bind![&name])?;
             if there.is_none_or(|there| there == created) {
                 continue;
             }
@@ -278,7 +262,7 @@ impl Writer {
                     plan.models.insert(name, None);
                 }
                 Clashes::Rename => {
-                    let here = self.free_model(&name, created, &model_names).await?;
+                    let here = self.free_model(&name, created, &model_names)?;
                     moved.push(format!("registered model `{name}` is `{here}` here: another one has its name"));
                     plan.models.insert(name, Some(here));
                 }
@@ -299,15 +283,15 @@ impl Writer {
         // Of an import that was ended, traces are known whose spans may still be those of before.
         let sql = "CREATE TABLE IF NOT EXISTS import_seen (kind TEXT NOT NULL, id INTEGER NOT NULL, part INTEGER NOT NULL, PRIMARY KEY (kind, id, part)) WITHOUT ROWID;
                    DELETE FROM import_seen WHERE kind <> 'growing'";
-        sqlx::raw_sql(sql).execute(&mut self.connection).await?;
+        self.db.script(sql)?;
         for experiment in made {
-            self.bring_experiment(experiment, &mut plan, &mut moved).await?;
+            self.bring_experiment(experiment, &mut plan, &mut moved)?;
         }
         for (experiment, here) in matched {
-            self.compare_experiment(&experiment, here, &plan, &mut tally).await?;
+            self.compare_experiment(&experiment, here, &plan, &mut tally)?;
         }
         let seen: Vec<(i64, i64)> = plan.experiments.values().map(|id| (*id, 0)).collect();
-        self.see("experiment", &seen).await?;
+        self.see("experiment", &seen)?;
         for note in moved {
             tally.notes.insert(note, 1);
         }
@@ -316,64 +300,59 @@ impl Writer {
 
     /// The number of an experiment that came from the source before, but for those that another one is known to be: by its number or name, and the moment it
     /// was made at. Where that is not known (stores of MLflow 1), by a run of it, whatever its name is by now; one in which nothing lies may be it as well.
-    async fn same_experiment(&mut self, of: &Experiment, runs: Option<&Vec<String>>, known: &HashSet<i64>) -> Result<Option<i64>> {
+    fn same_experiment(&mut self, of: &Experiment, runs: Option<&Vec<String>>, known: &HashSet<i64>) -> Result<Option<i64>> {
         let is_other = |id: &i64| *id != DEFAULT_EXPERIMENT && !known.contains(id);
         if of.created <= 0
-            && let Some(here) = self.experiment_of(runs.map_or(&[], Vec::as_slice)).await?.filter(is_other)
+            && let Some(here) = self.experiment_of(runs.map_or(&[], Vec::as_slice))?.filter(is_other)
         {
             return Ok(Some(here));
         }
-        let sql = "SELECT id FROM experiments WHERE created = $3 AND (id = $1 AND $3 > 0 OR name = $2 OR name LIKE $4 ESCAPE '\\') ORDER BY id = $1 DESC, id";
+        let sql = "SELECT id FROM experiments WHERE created = ?3 AND (id = ?1 AND ?3 > 0 OR name = ?2 OR name LIKE ?4 ESCAPE '\\') ORDER BY id = ?1 DESC, id";
         let like = format!("{} (imported%)", of.name.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_"));
-        let query = sqlx::query_scalar(sql).bind(of.id).bind(&of.name).bind(of.created).bind(like);
-        let found: Vec<i64> = query.fetch_all(&mut self.connection).await?;
+        let found: Vec<i64> = self.db.rows(sql, bind![of.id, &of.name, of.created, like])?;
         for id in found.into_iter().filter(is_other) {
-            if of.created > 0 || self.is_unused(id).await? {
+            if of.created > 0 || self.is_unused(id)? {
                 return Ok(Some(id));
             }
         }
         Ok(None)
     }
 
-    async fn is_unused(&mut self, experiment: i64) -> Result<bool> {
-        let sql = "SELECT NOT EXISTS (SELECT 1 FROM runs WHERE experiment = $1) AND NOT EXISTS (SELECT 1 FROM traces WHERE experiment = $1)
-                       AND NOT EXISTS (SELECT 1 FROM logged_models WHERE experiment = $1)";
-        Ok(sqlx::query_scalar(sql).bind(experiment).fetch_one(&mut self.connection).await?)
+    fn is_unused(&mut self, experiment: i64) -> Result<bool> {
+        let sql = "SELECT NOT EXISTS (SELECT 1 FROM runs WHERE experiment = ?1) AND NOT EXISTS (SELECT 1 FROM traces WHERE experiment = ?1)
+                       AND NOT EXISTS (SELECT 1 FROM logged_models WHERE experiment = ?1)";
+        Ok(self.db.one(sql, bind![experiment])?)
     }
 
     /// The experiment in which most of these runs lie.
-    async fn experiment_of(&mut self, runs: &[String]) -> Result<Option<i64>> {
+    fn experiment_of(&mut self, runs: &[String]) -> Result<Option<i64>> {
         let mut found: BTreeMap<i64, usize> = BTreeMap::new();
-        for experiment in self.experiments_of(runs.iter().map(String::as_str)).await?.into_values() {
+        for experiment in self.experiments_of(runs.iter().map(String::as_str))?.into_values() {
             *found.entry(experiment).or_default() += 1;
         }
         Ok(found.into_iter().max_by_key(|(_, runs)| *runs).map(|(experiment, _)| experiment))
     }
 
     /// In which experiments those runs lie that are here.
-    async fn experiments_of(&mut self, runs: impl Iterator<Item = &str>) -> Result<HashMap<String, i64>> {
+    fn experiments_of<'a>(&mut self, runs: impl Iterator<Item = &'a str>) -> Result<HashMap<String, i64>> {
         let (runs, mut found): (Vec<&str>, _) = (runs.collect(), HashMap::new());
         for runs in runs.chunks(AT_ONCE) {
-            let mut sql = QueryBuilder::<Sqlite>::new("SELECT run_id, experiment FROM runs WHERE run_id IN (");
-            let mut list = sql.separated(", ");
-            for run in runs {
-                list.push_bind(*run);
-            }
-            sql.push(")");
-            found.extend(sql.build_query_as::<(String, i64)>().persistent(false).fetch_all(&mut self.connection).await?);
+            let mut sql = Sql::new("SELECT run_id, experiment FROM runs WHERE run_id IN (");
+            sql.bind_all(runs.iter().map(|of| of.to_string())).push(")");
+            found.extend(sql.rows::<(String, i64)>(&mut self.db)?);
         }
         Ok(found)
     }
 
-    async fn experiment_named(&mut self, name: &str) -> Result<Option<i64>> {
-        let sql = "SELECT id FROM experiments WHERE name = $1";
-        Ok(sqlx::query_scalar(sql).bind(name).fetch_optional(&mut self.connection).await?)
+    fn experiment_named(&mut self, name: &str) -> Result<Option<i64>> {
+        let sql = "SELECT id FROM experiments WHERE name = ?1";
+        Ok(self.db.optional(sql, bind![name])?)
     }
 
     /// A name that none here has, none in the source, and none of those that come.
-    async fn free_experiment_name(&mut self, name: &str, names: &HashMap<String, i64>, theirs: &HashSet<String>) -> Result<String> {
+    fn free_experiment_name(&mut self, name: &str, names: &HashMap<String, i64>, theirs: &HashSet<String>) -> Result<String> {
         for renamed in renamed(name) {
-            if !names.contains_key(&renamed) && !theirs.contains(&renamed) && self.experiment_named(&renamed).await?.is_none() {
+            if !names.contains_key(&renamed) && !theirs.contains(&renamed) && self.experiment_named(&renamed)?.is_none() {
                 return Ok(renamed);
             }
         }
@@ -381,31 +360,30 @@ impl Writer {
     }
 
     /// An experiment that was here before may have another name or stage than in the source.
-    async fn compare_experiment(&mut self, of: &Experiment, here: i64, plan: &Plan, tally: &mut Tally) -> Result<()> {
-        let sql = "SELECT name, stage FROM experiments WHERE id = $1";
-        let (name, stage): (String, String) = sqlx::query_as(sql).bind(here).fetch_one(&mut self.connection).await?;
+    fn compare_experiment(&mut self, of: &Experiment, here: i64, plan: &Plan, tally: &mut Tally) -> Result<()> {
+        let sql = "SELECT name, stage FROM experiments WHERE id = ?1";
+        let (name, stage): (String, String) = self.db.one(sql, bind![here])?;
         // A name that was given because its own was taken is as it should be.
         let is_named = name == of.name || name.starts_with(&format!("{} (imported", of.name));
         if is_named && stage == of.stage.as_str() {
             return Ok(());
         }
-        let is_free = is_named || self.experiment_named(&of.name).await?.is_none();
+        let is_free = is_named || self.experiment_named(&of.name)?.is_none();
         if plan.differences == Differences::Keep || !is_free {
             tally.differ(Kind::Experiments, 1);
             return Ok(());
         }
-        let sql = "UPDATE experiments SET name = $2, stage = $3, updated = $4 WHERE id = $1";
-        let query = sqlx::query(sql).bind(here).bind(if is_named { &name } else { &of.name }).bind(of.stage.as_str()).bind(of.updated);
-        query.execute(&mut self.connection).await?;
+        let sql = "UPDATE experiments SET name = ?2, stage = ?3, updated = ?4 WHERE id = ?1";
+        self.db.execute(sql, bind![here, if is_named { &name } else { &of.name }, of.stage.as_str(), of.updated])?;
         tally.take(Kind::Experiments, 1);
         Ok(())
     }
 
     /// The name of a model that came before or is to come, which is not its own, and none of the source's.
-    async fn free_model(&mut self, name: &str, created: i64, theirs: &HashSet<String>) -> Result<String> {
+    fn free_model(&mut self, name: &str, created: i64, theirs: &HashSet<String>) -> Result<String> {
         for renamed in renamed(name).filter(|renamed| !theirs.contains(renamed)) {
-            let sql = "SELECT created FROM registered_models WHERE name = $1";
-            let there: Option<i64> = sqlx::query_scalar(sql).bind(&renamed).fetch_optional(&mut self.connection).await?;
+            let sql = "SELECT created FROM registered_models WHERE name = ?1";
+            let there: Option<i64> = self.db.optional(sql, bind![&renamed])?;
             if there.is_none_or(|there| there == created) {
                 return Ok(renamed);
             }
@@ -413,105 +391,92 @@ impl Writer {
         Err(Error::invalid(format!("no name like `{name}` is free")))
     }
 
-    async fn bring_experiment(&mut self, of: Experiment, plan: &mut Plan, notes: &mut Vec<String>) -> Result<()> {
+    fn bring_experiment(&mut self, of: Experiment, plan: &mut Plan, notes: &mut Vec<String>) -> Result<()> {
         let moves = Place::read(&of.artifact_location).moves();
         let location = |id: i64| if moves { own_location(id) } else { of.artifact_location.clone() };
         if of.id == DEFAULT_EXPERIMENT {
-            let sql = "UPDATE experiments SET name = $2, artifact_location = $3, stage = $4, created = $5, updated = $6 WHERE id = $1";
-            let query = sqlx::query(sql).bind(of.id).bind(&of.name).bind(location(of.id)).bind(of.stage.as_str());
-            query.bind(of.created).bind(of.updated).execute(&mut self.connection).await?;
+            let sql = "UPDATE experiments SET name = ?2, artifact_location = ?3, stage = ?4, created = ?5, updated = ?6 WHERE id = ?1";
+            self.db.execute(sql, bind![of.id, &of.name, location(of.id), of.stage.as_str(), of.created, of.updated])?;
             return Ok(());
         }
-        let taken: Option<String> =
-            sqlx::query_scalar("SELECT name FROM experiments WHERE id = $1").bind(of.id).fetch_optional(&mut self.connection).await?;
+        let taken: Option<String> = self.db.optional("SELECT name FROM experiments WHERE id = ?1", bind![of.id])?;
         let id = match taken {
             None => of.id,
             Some(name) => {
-                let id: i64 = sqlx::query_scalar("SELECT MAX(id) + 1 FROM experiments").fetch_one(&mut self.connection).await?;
+                let id: i64 = self.db.one("SELECT MAX(id) + 1 FROM experiments", bind![])?;
                 notes.push(format!("experiment {} (`{}`) is experiment {id} here: `{name}` has its number", of.id, of.name));
                 id
             }
         };
-        let sql = "INSERT INTO experiments (id, name, artifact_location, stage, created, updated) VALUES ($1, $2, $3, $4, $5, $6)";
-        let query = sqlx::query(sql).bind(id).bind(&of.name).bind(location(id)).bind(of.stage.as_str()).bind(of.created).bind(of.updated);
-        query.execute(&mut self.connection).await?;
+        let sql = "INSERT INTO experiments (id, name, artifact_location, stage, created, updated) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        self.db.execute(sql, bind![id, &of.name, location(id), of.stage.as_str(), of.created, of.updated])?;
         plan.experiments.insert(of.id, id);
         Ok(())
     }
 
     /// Notes what belongs to the import: numbers, and those of parts.
-    async fn see(&mut self, kind: &'static str, ids: &[(i64, i64)]) -> Result<()> {
-        let bind = |row: &mut Row<'_, '_>, (id, part): &(i64, i64)| {
-            row.push_bind(kind).push_bind(*id).push_bind(*part);
-        };
-        self.insert("INSERT INTO import_seen (kind, id, part)", ids, NOTHING, bind).await
+    fn see(&mut self, kind: &'static str, ids: &[(i64, i64)]) -> Result<()> {
+        let rows: Vec<_> = ids.iter().map(|(id, part)| [Value::from(kind), Value::from(*id), Value::from(*part)]).collect();
+        self.db.insert("INSERT INTO import_seen (kind, id, part)", NOTHING, rows)
     }
 
-    async fn see_all(&mut self, kind: &'static str, ids: HashMap<String, i64>) -> Result<()> {
-        self.see(kind, &ids.into_values().map(|id| (id, 0)).collect::<Vec<_>>()).await
+    fn see_all(&mut self, kind: &'static str, ids: HashMap<String, i64>) -> Result<()> {
+        self.see(kind, &ids.into_values().map(|id| (id, 0)).collect::<Vec<_>>())
     }
 
     /// Those versions of registered models that came, or are the same here.
-    async fn versions_seen(&mut self, models: &HashMap<String, i64>) -> Result<HashSet<(i64, i64)>> {
+    fn versions_seen(&mut self, models: &HashMap<String, i64>) -> Result<HashSet<(i64, i64)>> {
         let mut seen = HashSet::new();
         for model in models.values().collect::<HashSet<_>>() {
-            let sql = "SELECT id, part FROM import_seen WHERE kind = 'version' AND id = $1";
-            seen.extend(sqlx::query_as::<_, (i64, i64)>(sql).bind(model).fetch_all(&mut self.connection).await?);
+            let sql = "SELECT id, part FROM import_seen WHERE kind = 'version' AND id = ?1";
+            seen.extend(self.db.rows::<(i64, i64)>(sql, bind![model])?);
         }
         Ok(seen)
     }
 
     /// Inserts rows; of those that are here with other values, these are counted or taken.
-    async fn put<T>(
+    fn put<const N: usize>(
         &mut self,
         of: &Changing,
-        rows: &[T],
+        rows: &[[Value<'_>; N]],
         conflict: &str,
         (plan, tally): (&Plan, &mut Tally),
-        bind: impl Fn(&mut Row<'_, 'static>, &T),
     ) -> Result<()> {
-        self.insert(&format!("INSERT INTO {} ({})", of.table, of.columns), rows, conflict, &bind).await?;
+        self.db.insert(&format!("INSERT INTO {} ({})", of.table, of.columns), conflict, rows.iter().cloned())?;
         let list = |columns: &[&str], of: &str| columns.iter().map(|c| format!("{of}.{c}")).collect::<Vec<_>>().join(", ");
         let keys = of.keys.iter().map(|c| format!("t.{c} = s.{c}")).collect::<Vec<_>>().join(" AND ");
         let differ = format!("{keys} AND ({}) IS NOT ({})", list(of.values, "t"), list(of.values, "s"));
         let set = of.values.iter().chain(of.with).map(|c| format!("{c} = s.{c}")).collect::<Vec<_>>().join(", ");
-        let mut rest = rows;
-        while !rest.is_empty() {
-            let (some, later) = rest.split_at(rest.len().min(AT_ONCE));
-            rest = later;
-            let mut sql = QueryBuilder::<Sqlite>::new(format!("WITH s ({}) AS (", of.columns));
-            sql.push_values(some, |mut row, of| bind(&mut row, of));
+        for some in rows.chunks(AT_ONCE) {
+            let mut sql = Sql::new(format!("WITH s ({}) AS (VALUES ", of.columns));
+            for (at, row) in some.iter().enumerate() {
+                sql.push(if at == 0 { "(" } else { ", (" }).bind_all(row.iter().cloned().map(Value::into_owned)).push(")");
+            }
             if plan.differences == Differences::Keep {
                 // Crossed, so that each row that came looks for its own.
                 sql.push(format!(") SELECT COUNT(*) FROM s CROSS JOIN {} AS t WHERE {differ}", of.table));
-                let differing: i64 = sql.build_query_scalar().persistent(false).fetch_one(&mut self.connection).await?;
-                tally.differ(of.kind, differing.unsigned_abs());
+                tally.differ(of.kind, sql.optional::<i64>(&mut self.db)?.unwrap_or(0).unsigned_abs());
             } else {
                 sql.push(format!(") UPDATE {} AS t SET {set} FROM s WHERE {differ}", of.table));
-                let done = sql.build().persistent(false).execute(&mut self.connection).await?;
-                tally.take(of.kind, done.rows_affected());
+                tally.take(of.kind, sql.execute(&mut self.db)?);
             }
         }
         Ok(())
     }
 
     /// The numbers of those of `names` that are there.
-    async fn numbers<'a>(&mut self, table: &str, column: &str, names: impl Iterator<Item = &'a str>) -> Result<HashMap<String, i64>> {
+    fn numbers<'a>(&mut self, table: &str, column: &str, names: impl Iterator<Item = &'a str>) -> Result<HashMap<String, i64>> {
         let names: Vec<&str> = names.collect::<HashSet<&str>>().into_iter().collect();
         let mut found = HashMap::with_capacity(names.len());
         for names in names.chunks(AT_ONCE) {
-            let mut sql = QueryBuilder::<Sqlite>::new(format!("SELECT {column}, id FROM {table} WHERE {column} IN ("));
-            let mut list = sql.separated(", ");
-            for name in names {
-                list.push_bind(*name);
-            }
-            sql.push(")");
-            found.extend(sql.build_query_as::<(String, i64)>().persistent(false).fetch_all(&mut self.connection).await?);
+            let mut sql = Sql::new(format!("SELECT {column}, id FROM {table} WHERE {column} IN ("));
+            sql.bind_all(names.iter().map(|of| of.to_string())).push(")");
+            found.extend(sql.rows::<(String, i64)>(&mut self.db)?);
         }
         Ok(found)
     }
 
-    async fn bring(&mut self, rows: Rows, plan: &Plan, tally: &mut Tally) -> Result<()> {
+    fn bring(&mut self, rows: Rows, plan: &Plan, tally: &mut Tally) -> Result<()> {
         match rows {
             Rows::Left(kind, why, count) => {
                 tally.read(kind, count);
@@ -521,51 +486,63 @@ impl Writer {
             Rows::Merged(kind, owner, why, count) => {
                 let (table, column) = if kind == Kind::Points { ("runs", "run_id") } else { ("logged_models", "model_id") };
                 // Rows of an owner that is not here were left out already.
-                if count > 0 && !self.numbers(table, column, std::iter::once(owner.as_str())).await?.is_empty() {
+                if count > 0 && !self.numbers(table, column, std::iter::once(owner.as_str()))?.is_empty() {
                     tally.left(kind, why, count);
                 }
                 Ok(())
             }
-            Rows::Runs(runs) => self.bring_runs(runs, plan, tally).await,
-            Rows::Pairs(kind, pairs) => self.bring_pairs(kind, pairs, plan, tally).await,
-            Rows::Points(points) => self.bring_points(points, tally).await,
+            Rows::Runs(runs) => self.bring_runs(runs, plan, tally),
+            Rows::Pairs(kind, pairs) => self.bring_pairs(kind, pairs, plan, tally),
+            Rows::Points(points) => self.bring_points(points, tally),
             Rows::Datasets(datasets) => {
                 let here = |(of, dataset)| Some((*plan.experiments.get(&of)?, dataset));
                 let all = datasets.len();
                 let datasets: Vec<_> = datasets.into_iter().filter_map(here).collect();
                 tally.left(Kind::Datasets, NO_EXPERIMENT, (all - datasets.len()) as u64);
                 let into = "INSERT INTO datasets (experiment, name, digest, source_type, source, schema, profile)";
-                let bind = |row: &mut Row<'_, '_>, (experiment, d): &(i64, Dataset)| {
-                    row.push_bind(*experiment).push_bind(&d.name).push_bind(&d.digest).push_bind(&d.source_type);
-                    row.push_bind(&d.source).push_bind(&d.schema).push_bind(&d.profile);
-                };
-                self.insert(into, &datasets, NOTHING, bind).await
+                let rows: Vec<_> = datasets
+                    .iter()
+                    .map(|(experiment, d)| {
+                        [
+                            Value::from(*experiment),
+                            Value::from(&d.name),
+                            Value::from(&d.digest),
+                            Value::from(&d.source_type),
+                            Value::from(&d.source),
+                            Value::from(&d.schema),
+                            Value::from(&d.profile),
+                        ]
+                    })
+                    .collect();
+                self.db.insert(into, NOTHING, rows)
             }
             Rows::Inputs(inputs) => {
                 let mut here = Vec::with_capacity(inputs.len());
-                for (place, ()) in self.inputs(inputs.into_iter().map(|input| (input, ())), Kind::Inputs, plan, tally).await? {
+                for (place, ()) in self.inputs(inputs.into_iter().map(|input| (input, ())), Kind::Inputs, plan, tally)? {
                     here.push(place);
                 }
-                let bind = |row: &mut Row<'_, '_>, (run, dataset): &(i64, i64)| {
-                    row.push_bind(*run).push_bind(*dataset);
-                };
-                self.insert("INSERT INTO inputs (run, dataset)", &here, NOTHING, bind).await
+                let rows: Vec<_> = here.iter().map(|(run, dataset)| [Value::from(*run), Value::from(*dataset)]).collect();
+                self.db.insert("INSERT INTO inputs (run, dataset)", NOTHING, rows)
             }
             Rows::InputTags(of) => {
-                let here = self.inputs(of.into_iter(), Kind::InputTags, plan, tally).await?;
-                let bind = |row: &mut Row<'_, 'static>, ((run, dataset), tag): &((i64, i64), Pair)| {
-                    row.push_bind(*run).push_bind(*dataset).push_bind(&tag.key).push_bind(&tag.value);
-                };
+                let here = self.inputs(of.into_iter(), Kind::InputTags, plan, tally)?;
+                let rows: Vec<_> = here
+                    .iter()
+                    .map(|((run, dataset), tag)| [Value::from(*run), Value::from(*dataset), Value::from(&tag.key), Value::from(&tag.value)])
+                    .collect();
                 let of = tags(Kind::InputTags, "input_tags", "run, dataset, key, value", &["run", "dataset", "key"]);
-                self.put(&of, &here, NOTHING, (plan, tally), bind).await
+                self.put(&of, &rows, NOTHING, (plan, tally))
             }
             Rows::RunModels(models) => {
-                let runs = self.numbers("runs", "run_id", models.iter().map(|(run, _)| run.as_str())).await?;
+                let runs = self.numbers("runs", "run_id", models.iter().map(|(run, _)| run.as_str()))?;
                 let here = known(models, |(run, _)| runs.get(run).copied(), Kind::RunModels, NO_RUN, tally);
-                let bind = |row: &mut Row<'_, '_>, (run, (_, model)): &(i64, (String, RunModel))| {
-                    row.push_bind(*run).push_bind(i64::from(model.is_output)).push_bind(&model.model_id).push_bind(model.step);
-                };
-                self.insert("INSERT INTO run_models (run, is_output, model_id, step)", &here, NOTHING, bind).await
+                let rows: Vec<_> = here
+                    .iter()
+                    .map(|(run, (_, model))| {
+                        [Value::from(*run), Value::from(i64::from(model.is_output)), Value::from(&model.model_id), Value::from(model.step)]
+                    })
+                    .collect();
+                self.db.insert("INSERT INTO run_models (run, is_output, model_id, step)", NOTHING, rows)
             }
             Rows::LoggedModels(models) => {
                 let here = known(models, |(m, _)| plan.experiments.get(&m.experiment).copied(), Kind::LoggedModels, NO_EXPERIMENT, tally);
@@ -577,42 +554,55 @@ impl Writer {
                     values: &["name", "status", "stage"],
                     with: &["updated"],
                 };
-                let bind = |row: &mut Row<'_, 'static>, (experiment, (m, stage)): &(i64, (LoggedModel, Stage))| {
-                    row.push_bind(&m.id).push_bind(*experiment).push_bind(&m.name).push_bind(&m.model_type).push_bind(&m.source_run);
-                    row.push_bind(m.status.as_str()).push_bind(stage.as_str()).push_bind(m.created).push_bind(m.updated);
-                    let layout = format!("{experiment}/models/{}/artifacts", m.id);
-                    row.push_bind(moved(&m.artifact_uri, &layout));
-                };
+                let rows: Vec<_> = here
+                    .iter()
+                    .map(|(experiment, (m, stage))| {
+                        let layout = format!("{experiment}/models/{}/artifacts", m.id);
+                        [
+                            Value::from(&m.id),
+                            Value::from(*experiment),
+                            Value::from(&m.name),
+                            Value::from(&m.model_type),
+                            Value::from(&m.source_run),
+                            Value::from(m.status.as_str()),
+                            Value::from(stage.as_str()),
+                            Value::from(m.created),
+                            Value::from(m.updated),
+                            Value::from(moved(&m.artifact_uri, &layout)),
+                        ]
+                    })
+                    .collect();
                 // A model whose files were on their way may be ready by now.
                 let conflict = "ON CONFLICT (model_id) DO UPDATE SET status = excluded.status, updated = excluded.updated
                                 WHERE logged_models.status = 'LOGGED_MODEL_PENDING'";
-                self.put(&of, &here, conflict, (plan, tally), bind).await?;
-                let ids = self.numbers("logged_models", "model_id", here.iter().map(|(_, (m, _))| m.id.as_str())).await?;
-                self.see_all("logged", ids).await
+                self.put(&of, &rows, conflict, (plan, tally))?;
+                let ids = self.numbers("logged_models", "model_id", here.iter().map(|(_, (m, _))| m.id.as_str()))?;
+                self.see_all("logged", ids)
             }
             Rows::LoggedPoints(points) => {
                 let id = |metric: &Metric| metric.model_id.clone().unwrap_or_default();
                 let names: Vec<String> = points.iter().map(|(_, metric)| id(metric)).collect();
-                let models = self.numbers("logged_models", "model_id", names.iter().map(String::as_str)).await?;
+                let models = self.numbers("logged_models", "model_id", names.iter().map(String::as_str))?;
                 for (model, (run, metric)) in known(points, |(_, m)| models.get(&id(m)).copied(), Kind::LoggedPoints, NO_OWNER, tally) {
-                    self.log_model_metrics(&run, &[(model, metric)]).await?;
+                    self.log_model_metrics(&run, &[(model, metric)])?;
                 }
                 Ok(())
             }
             Rows::Models(models) => {
                 let mut here = known(models, |m| plan.model(&m.name), Kind::Models, OTHER_MODEL, tally);
                 for at in (0..here.len()).rev() {
-                    let sql = "SELECT created FROM registered_models WHERE name = $1";
-                    let there: Option<i64> = sqlx::query_scalar(sql).bind(&here[at].0).fetch_optional(&mut self.connection).await?;
+                    let sql = "SELECT created FROM registered_models WHERE name = ?1";
+                    let there: Option<i64> = self.db.optional(sql, bind![&here[at].0])?;
                     if there.is_some_and(|there| there != here[at].1.created) {
                         // One that was made there after the names were compared.
                         here.swap_remove(at);
                         tally.left(Kind::Models, OTHER_MODEL, 1);
                     }
                 }
-                let bind = |row: &mut Row<'_, 'static>, (name, m): &(String, RegisteredModel)| {
-                    row.push_bind(name).push_bind(&m.description).push_bind(m.created).push_bind(m.updated);
-                };
+                let rows: Vec<_> = here
+                    .iter()
+                    .map(|(name, m)| [Value::from(name), Value::from(&m.description), Value::from(m.created), Value::from(m.updated)])
+                    .collect();
                 let of = Changing {
                     kind: Kind::Models,
                     table: "registered_models",
@@ -621,30 +611,34 @@ impl Writer {
                     values: &["description"],
                     with: &["updated"],
                 };
-                self.put(&of, &here, NOTHING, (plan, tally), bind).await?;
-                let ids = self.numbers("registered_models", "name", here.iter().map(|(name, _)| name.as_str())).await?;
-                self.see_all("model", ids).await
+                self.put(&of, &rows, NOTHING, (plan, tally))?;
+                let ids = self.numbers("registered_models", "name", here.iter().map(|(name, _)| name.as_str()))?;
+                self.see_all("model", ids)
             }
-            Rows::Versions(versions) => self.bring_versions(versions, plan, tally).await,
+            Rows::Versions(versions) => self.bring_versions(versions, plan, tally),
             Rows::VersionTags(pairs) => {
-                let models = self.models_of(pairs.iter().map(|(name, ..)| name.as_str()), plan).await?;
-                let seen = self.versions_seen(&models).await?;
+                let models = self.models_of(pairs.iter().map(|(name, ..)| name.as_str()), plan)?;
+                let seen = self.versions_seen(&models)?;
                 let version = |name: &str, version: i64| models.get(name).copied().filter(|model| seen.contains(&(*model, version)));
                 let here = known(pairs, |(name, number, _)| version(name, *number), Kind::VersionTags, NO_OWNER, tally);
-                let bind = |row: &mut Row<'_, 'static>, (model, (_, version, tag)): &(i64, (String, i64, Pair))| {
-                    row.push_bind(*model).push_bind(*version).push_bind(&tag.key).push_bind(&tag.value);
-                };
+                let rows: Vec<_> = here
+                    .iter()
+                    .map(|(model, (_, version, tag))| {
+                        [Value::from(*model), Value::from(*version), Value::from(&tag.key), Value::from(&tag.value)]
+                    })
+                    .collect();
                 let of = tags(Kind::VersionTags, "model_version_tags", "model, version, key, value", &["model", "version", "key"]);
-                self.put(&of, &here, NOTHING, (plan, tally), bind).await
+                self.put(&of, &rows, NOTHING, (plan, tally))
             }
             Rows::Aliases(aliases) => {
-                let models = self.models_of(aliases.iter().map(|(name, ..)| name.as_str()), plan).await?;
-                let seen = self.versions_seen(&models).await?;
+                let models = self.models_of(aliases.iter().map(|(name, ..)| name.as_str()), plan)?;
+                let seen = self.versions_seen(&models)?;
                 let version = |name: &str, version: i64| models.get(name).copied().filter(|model| seen.contains(&(*model, version)));
                 let here = known(aliases, |(name, _, number)| version(name, *number), Kind::Aliases, NO_OWNER, tally);
-                let bind = |row: &mut Row<'_, 'static>, (model, (_, alias, version)): &(i64, (String, String, i64))| {
-                    row.push_bind(*model).push_bind(alias).push_bind(*version);
-                };
+                let rows: Vec<_> = here
+                    .iter()
+                    .map(|(model, (_, alias, version))| [Value::from(*model), Value::from(alias), Value::from(*version)])
+                    .collect();
                 let of = Changing {
                     kind: Kind::Aliases,
                     table: "registered_model_aliases",
@@ -653,54 +647,66 @@ impl Writer {
                     values: &["version"],
                     with: &[],
                 };
-                self.put(&of, &here, NOTHING, (plan, tally), bind).await
+                self.put(&of, &rows, NOTHING, (plan, tally))
             }
             Rows::Traces(traces) => {
                 let here = known(traces, |t| plan.experiments.get(&t.experiment).copied(), Kind::Traces, NO_EXPERIMENT, tally);
                 let into = "INSERT INTO traces (trace_id, experiment, name, status, start_time, duration, client_request_id, request_preview, response_preview,
                                 is_final, spans, bytes)";
-                let bind = |row: &mut Row<'_, '_>, (experiment, t): &(i64, TraceInfo)| {
-                    let name = t.tags.iter().find(|tag| tag.key == key::NAME).map(|tag| tag.value.clone());
-                    row.push_bind(&t.id).push_bind(*experiment).push_bind(name).push_bind(t.state.as_str()).push_bind(t.start_time);
-                    row.push_bind(t.duration).push_bind(&t.client_request_id).push_bind(&t.request_preview).push_bind(&t.response_preview);
-                    row.push_bind(t.state != TraceState::InProgress).push_bind(0i64).push_bind(0i64);
-                };
+                let rows: Vec<_> = here
+                    .iter()
+                    .map(|(experiment, t)| {
+                        let name = t.tags.iter().find(|tag| tag.key == key::NAME).map(|tag| tag.value.clone());
+                        [
+                            Value::from(&t.id),
+                            Value::from(*experiment),
+                            Value::from(name),
+                            Value::from(t.state.as_str()),
+                            Value::from(t.start_time),
+                            Value::from(t.duration),
+                            Value::from(&t.client_request_id),
+                            Value::from(&t.request_preview),
+                            Value::from(&t.response_preview),
+                            Value::from(t.state != TraceState::InProgress),
+                            Value::from(0i64),
+                            Value::from(0i64),
+                        ]
+                    })
+                    .collect();
                 let conflict = "ON CONFLICT (trace_id) DO UPDATE SET status = excluded.status, duration = excluded.duration, is_final = excluded.is_final,
                                     request_preview = excluded.request_preview, response_preview = excluded.response_preview
                                 WHERE traces.status = 'IN_PROGRESS'";
-                let before = self.numbers("traces", "trace_id", here.iter().map(|(_, t)| t.id.as_str())).await?;
+                let before = self.numbers("traces", "trace_id", here.iter().map(|(_, t)| t.id.as_str()))?;
                 for trace in before.into_values() {
-                    let sql = "INSERT INTO import_seen (kind, id, part) SELECT 'growing', id, 0 FROM traces WHERE id = $1 AND is_final = 0 ON CONFLICT DO NOTHING";
-                    sqlx::query(sql).bind(trace).execute(&mut self.connection).await?;
+                    let sql = "INSERT INTO import_seen (kind, id, part) SELECT 'growing', id, 0 FROM traces WHERE id = ?1 AND is_final = 0 ON CONFLICT DO NOTHING";
+                    self.db.execute(sql, bind![trace])?;
                 }
-                self.insert(into, &here, conflict, bind).await?;
-                let ids = self.numbers("traces", "trace_id", here.iter().map(|(_, t)| t.id.as_str())).await?;
+                self.db.insert(into, conflict, rows)?;
+                let ids = self.numbers("traces", "trace_id", here.iter().map(|(_, t)| t.id.as_str()))?;
                 // What newer schemas keep with the trace itself comes before its rows, and stands.
                 let numbered = || here.iter().filter_map(|(_, t)| Some((*ids.get(&t.id)?, t)));
                 let names = numbered().flat_map(|(id, t)| t.tags.iter().filter(|tag| tag.key == key::NAME).map(move |tag| (id, tag)));
                 let names: Vec<(i64, &Pair)> = names.collect();
                 let metadata: Vec<(i64, &Pair)> = numbered().flat_map(|(id, t)| t.metadata.iter().map(move |pair| (id, pair))).collect();
                 for (table, pairs) in [("trace_tags", names), ("trace_metadata", metadata)] {
-                    let bind = |row: &mut Row<'_, '_>, (trace, pair): &(i64, &Pair)| {
-                        row.push_bind(*trace).push_bind(&pair.key).push_bind(&pair.value);
-                    };
+                    let rows: Vec<_> =
+                        pairs.iter().map(|(trace, pair)| [Value::from(*trace), Value::from(&pair.key), Value::from(&pair.value)]).collect();
                     let into = format!("INSERT INTO {table} (trace, key, value)");
-                    self.insert(&into, &pairs, NOTHING, bind).await?;
+                    self.db.insert(&into, NOTHING, rows)?;
                 }
-                self.see_all("trace", ids).await
+                self.see_all("trace", ids)
             }
-            Rows::Spans(spans) => self.bring_spans(spans, tally).await,
+            Rows::Spans(spans) => self.bring_spans(spans, tally),
             Rows::FileSpans(trace, spans) => {
                 let tag = Owned { owner: trace.clone(), pair: Pair { key: key::SPANS.into(), value: "TRACKING_STORE".into() } };
-                self.bring_pairs(Kind::TraceTags, vec![tag], plan, tally).await?;
-                self.bring_spans(spans.into_iter().map(|span| (trace.clone(), Some(span))).collect(), tally).await
+                self.bring_pairs(Kind::TraceTags, vec![tag], plan, tally)?;
+                self.bring_spans(spans.into_iter().map(|span| (trace.clone(), Some(span))).collect(), tally)
             }
             Rows::Assessments(assessments) => {
-                let traces = self.numbers("traces", "trace_id", assessments.iter().map(|a| a.trace.as_str())).await?;
+                let traces = self.numbers("traces", "trace_id", assessments.iter().map(|a| a.trace.as_str()))?;
                 for (trace, one) in known(assessments, |a| traces.get(&a.trace).copied(), Kind::Assessments, NO_TRACE, tally) {
-                    let sql = "SELECT updated = $2 AND is_valid = $3 FROM assessments WHERE assessment_id = $1";
-                    let query = sqlx::query_scalar(sql).bind(&one.id).bind(one.updated).bind(one.is_valid);
-                    let is_same: Option<bool> = query.fetch_optional(&mut self.connection).await?;
+                    let sql = "SELECT updated = ?2 AND is_valid = ?3 FROM assessments WHERE assessment_id = ?1";
+                    let is_same: Option<bool> = self.db.optional(sql, bind![&one.id, one.updated, one.is_valid])?;
                     match is_same {
                         Some(true) => continue,
                         Some(false) if plan.differences == Differences::Keep => {
@@ -710,12 +716,12 @@ impl Writer {
                         Some(false) => tally.take(Kind::Assessments, 1),
                         None => {}
                     }
-                    self.put_assessment(trace, &one).await?;
+                    self.put_assessment(trace, &one)?;
                 }
                 Ok(())
             }
-            Rows::TraceRuns(links) => self.bring_links("trace_runs", "run_id", links, Kind::TraceRuns, tally).await,
-            Rows::TracePrompts(links) => self.bring_links("trace_prompts", "prompt", links, Kind::TracePrompts, tally).await,
+            Rows::TraceRuns(links) => self.bring_links("trace_runs", "run_id", links, Kind::TraceRuns, tally),
+            Rows::TracePrompts(links) => self.bring_links("trace_prompts", "prompt", links, Kind::TracePrompts, tally),
             Rows::EvaluationDatasets(datasets) => {
                 let of = Changing {
                     kind: Kind::EvaluationDatasets,
@@ -725,46 +731,55 @@ impl Writer {
                     values: &["name", "digest", "schema"],
                     with: &["updated", "updated_by"],
                 };
-                let bind = |row: &mut Row<'_, 'static>, d: &EvaluationDataset| {
-                    row.push_bind(&d.id).push_bind(&d.name).push_bind(&d.digest).push_bind(&d.schema).push_bind(0i64);
-                    row.push_bind(d.created).push_bind(d.updated).push_bind(&d.created_by).push_bind(&d.updated_by);
-                };
-                self.put(&of, &datasets, NOTHING, (plan, tally), bind).await?;
-                let ids = self.numbers("evaluation_datasets", "dataset_id", datasets.iter().map(|d| d.id.as_str())).await?;
-                self.see_all("evaluation", ids).await
+                let rows: Vec<_> = datasets
+                    .iter()
+                    .map(|d| {
+                        [
+                            Value::from(&d.id),
+                            Value::from(&d.name),
+                            Value::from(&d.digest),
+                            Value::from(&d.schema),
+                            Value::from(0i64),
+                            Value::from(d.created),
+                            Value::from(d.updated),
+                            Value::from(&d.created_by),
+                            Value::from(&d.updated_by),
+                        ]
+                    })
+                    .collect();
+                self.put(&of, &rows, NOTHING, (plan, tally))?;
+                let ids = self.numbers("evaluation_datasets", "dataset_id", datasets.iter().map(|d| d.id.as_str()))?;
+                self.see_all("evaluation", ids)
             }
             Rows::EvaluationExperiments(links) => {
-                let datasets = self.numbers("evaluation_datasets", "dataset_id", links.iter().map(|(id, _)| id.as_str())).await?;
+                let datasets = self.numbers("evaluation_datasets", "dataset_id", links.iter().map(|(id, _)| id.as_str()))?;
                 let place = |(id, experiment): &(String, i64)| Some((*datasets.get(id)?, *plan.experiments.get(experiment)?));
                 let here = known(links, place, Kind::EvaluationExperiments, NO_OWNER, tally);
-                let bind = |row: &mut Row<'_, '_>, ((dataset, experiment), _): &((i64, i64), (String, i64))| {
-                    row.push_bind(*dataset).push_bind(*experiment);
-                };
+                let rows: Vec<_> =
+                    here.iter().map(|((dataset, experiment), _)| [Value::from(*dataset), Value::from(*experiment)]).collect();
                 let into = "INSERT INTO evaluation_dataset_experiments (dataset, experiment)";
-                self.insert(into, &here, NOTHING, bind).await
+                self.db.insert(into, NOTHING, rows)
             }
-            Rows::EvaluationRecords(records) => self.bring_records(records, plan, tally).await,
+            Rows::EvaluationRecords(records) => self.bring_records(records, plan, tally),
             Rows::Scorers(scorers) => {
                 for (experiment, s) in known(scorers, |s| plan.experiments.get(&s.experiment).copied(), Kind::Scorers, NO_EXPERIMENT, tally)
                 {
-                    let sql = "INSERT INTO scorers (scorer_id, experiment, name) VALUES ($1, $2, $3)
+                    let sql = "INSERT INTO scorers (scorer_id, experiment, name) VALUES (?1, ?2, ?3)
                                ON CONFLICT (experiment, name) DO UPDATE SET name = excluded.name RETURNING id";
-                    let query = sqlx::query_scalar(sql).bind(&s.id).bind(experiment).bind(&s.name);
-                    let id: i64 = query.fetch_one(&mut self.connection).await?;
+                    let id: i64 = self.db.one(sql, bind![&s.id, experiment, &s.name])?;
                     let sql =
-                        "INSERT INTO scorer_versions (scorer, version, serialized, created) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING";
-                    let query = sqlx::query(sql).bind(id).bind(s.version).bind(&s.serialized).bind(s.created);
-                    query.execute(&mut self.connection).await?;
-                    self.see("scorer", &[(id, 0)]).await?;
+                        "INSERT INTO scorer_versions (scorer, version, serialized, created) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING";
+                    self.db.execute(sql, bind![id, s.version, &s.serialized, s.created])?;
+                    self.see("scorer", &[(id, 0)])?;
                 }
                 Ok(())
             }
         }
     }
 
-    async fn bring_runs(&mut self, runs: Vec<RunInfo>, plan: &Plan, tally: &mut Tally) -> Result<()> {
+    fn bring_runs(&mut self, runs: Vec<RunInfo>, plan: &Plan, tally: &mut Tally) -> Result<()> {
         let here = known(runs, |run| plan.experiments.get(&run.experiment).copied(), Kind::Runs, NO_EXPERIMENT, tally);
-        let before = self.experiments_of(here.iter().map(|(_, run)| run.id.as_str())).await?;
+        let before = self.experiments_of(here.iter().map(|(_, run)| run.id.as_str()))?;
         let elsewhere = here.iter().filter(|(experiment, run)| before.get(&run.id).is_some_and(|before| before != experiment));
         if plan.differences == Differences::Take {
             // A run is not moved.
@@ -781,24 +796,35 @@ impl Writer {
             },
             with: &[],
         };
-        let bind = |row: &mut Row<'_, 'static>, (experiment, run): &(i64, RunInfo)| {
-            row.push_bind(&run.id).push_bind(*experiment).push_bind(&run.name).push_bind(&run.user).push_bind(run.status.as_str());
-            row.push_bind(run.stage.as_str()).push_bind(run.start_time).push_bind(run.end_time);
-            row.push_bind(moved(&run.artifact_uri, &format!("{experiment}/{}/artifacts", run.id)));
-        };
+        let rows: Vec<_> = here
+            .iter()
+            .map(|(experiment, run)| {
+                [
+                    Value::from(&run.id),
+                    Value::from(*experiment),
+                    Value::from(&run.name),
+                    Value::from(&run.user),
+                    Value::from(run.status.as_str()),
+                    Value::from(run.stage.as_str()),
+                    Value::from(run.start_time),
+                    Value::from(run.end_time),
+                    Value::from(moved(&run.artifact_uri, &format!("{experiment}/{}/artifacts", run.id))),
+                ]
+            })
+            .collect();
         // A run that was at work when it came the first time may have ended.
         let conflict = "ON CONFLICT (run_id) DO UPDATE SET status = excluded.status, end_time = excluded.end_time
                         WHERE runs.status IN ('RUNNING', 'SCHEDULED')";
-        self.put(&of, &here, conflict, (plan, tally), bind).await?;
+        self.put(&of, &rows, conflict, (plan, tally))?;
         if plan.differences == Differences::Take {
             // What is remembered of runs is no longer true where their stage was taken.
             self.forget();
         }
-        let ids = self.numbers("runs", "run_id", here.iter().map(|(_, run)| run.id.as_str())).await?;
-        self.see_all("run", ids).await
+        let ids = self.numbers("runs", "run_id", here.iter().map(|(_, run)| run.id.as_str()))?;
+        self.see_all("run", ids)
     }
 
-    async fn bring_pairs(&mut self, kind: Kind, mut pairs: Vec<Owned>, plan: &Plan, tally: &mut Tally) -> Result<()> {
+    fn bring_pairs(&mut self, kind: Kind, mut pairs: Vec<Owned>, plan: &Plan, tally: &mut Tally) -> Result<()> {
         if kind == Kind::ExperimentTags && plan.is_merged {
             let (all, merged) = (pairs.len(), DEFAULT_EXPERIMENT.to_string());
             pairs.retain(|pair| pair.owner != merged);
@@ -807,19 +833,19 @@ impl Writer {
         let owners = || pairs.iter().map(|pair| pair.owner.as_str());
         let number = |owner: &str| Some((owner.to_string(), *plan.experiments.get(&owner.parse().ok()?)?));
         let (table, columns, keys, owners): (_, _, &'static [&'static str], _) = match kind {
-            Kind::Params => ("params", "run, key, value", &["run", "key"], self.numbers("runs", "run_id", owners()).await?),
-            Kind::Tags => ("tags", "run, key, value", &["run", "key"], self.numbers("runs", "run_id", owners()).await?),
+            Kind::Params => ("params", "run, key, value", &["run", "key"], self.numbers("runs", "run_id", owners())?),
+            Kind::Tags => ("tags", "run, key, value", &["run", "key"], self.numbers("runs", "run_id", owners())?),
             Kind::LoggedParams | Kind::LoggedTags => {
                 let table = if kind == Kind::LoggedTags { "logged_model_tags" } else { "logged_model_params" };
-                (table, "model, key, value", &["model", "key"], self.numbers("logged_models", "model_id", owners()).await?)
+                (table, "model, key, value", &["model", "key"], self.numbers("logged_models", "model_id", owners())?)
             }
-            Kind::ModelTags => ("registered_model_tags", "model, key, value", &["model", "key"], self.models_of(owners(), plan).await?),
+            Kind::ModelTags => ("registered_model_tags", "model, key, value", &["model", "key"], self.models_of(owners(), plan)?),
             Kind::TraceTags | Kind::TraceMetadata => {
                 let table = if kind == Kind::TraceTags { "trace_tags" } else { "trace_metadata" };
-                (table, "trace, key, value", &["trace", "key"], self.numbers("traces", "trace_id", owners()).await?)
+                (table, "trace, key, value", &["trace", "key"], self.numbers("traces", "trace_id", owners())?)
             }
             Kind::EvaluationTags => {
-                let numbers = self.numbers("evaluation_datasets", "dataset_id", owners()).await?;
+                let numbers = self.numbers("evaluation_datasets", "dataset_id", owners())?;
                 ("evaluation_dataset_tags", "dataset, key, value", &["dataset", "key"], numbers)
             }
             _ => ("experiment_tags", "experiment, key, value", &["experiment", "key"], owners().filter_map(number).collect()),
@@ -829,55 +855,66 @@ impl Writer {
         if matches!(kind, Kind::Params | Kind::Tags) {
             let mut rows = Vec::with_capacity(here.len());
             for (run, Owned { pair, .. }) in here {
-                rows.push((run, self.key(&pair.key).await?, pair.value));
+                rows.push((run, self.key(&pair.key)?, pair.value));
             }
-            let bind = |row: &mut Row<'_, 'static>, (run, key, value): &(i64, i64, String)| {
-                row.push_bind(*run).push_bind(*key).push_bind(value);
-            };
-            return self.put(&of, &rows, NOTHING, (plan, tally), bind).await;
+            let rows: Vec<_> = rows.iter().map(|(run, key, value)| [Value::from(*run), Value::from(*key), Value::from(value)]).collect();
+            return self.put(&of, &rows, NOTHING, (plan, tally));
         }
-        let bind = |row: &mut Row<'_, 'static>, (owner, Owned { pair, .. }): &(i64, Owned)| {
-            row.push_bind(*owner).push_bind(&pair.key).push_bind(&pair.value);
-        };
+        fn row((owner, Owned { pair, .. }): &(i64, Owned)) -> [Value<'_>; 3] {
+            [owner.into(), Value::from(&pair.key), Value::from(&pair.value)]
+        }
         if matches!(kind, Kind::TraceTags | Kind::TraceMetadata) {
             for (trace, owned) in here.iter_mut().filter(|(_, owned)| owned.pair.key == key::ARTIFACTS) {
-                let sql = "SELECT experiment FROM traces WHERE id = $1";
-                let experiment: i64 = sqlx::query_scalar(sql).bind(*trace).fetch_one(&mut self.connection).await?;
+                let sql = "SELECT experiment FROM traces WHERE id = ?1";
+                let experiment: i64 = self.db.one(sql, bind![*trace])?;
                 owned.pair.value = moved(&owned.pair.value, &format!("{experiment}/traces/{}/artifacts", owned.owner));
             }
             let (settled, others): (Vec<_>, _) = here.into_iter().partition(|(_, owned)| SETTLED.contains(&owned.pair.key.as_str()));
-            self.insert(&format!("INSERT INTO {table} ({columns})"), &settled, NOTHING, bind).await?;
+            self.db.insert(&format!("INSERT INTO {table} ({columns})"), NOTHING, settled.iter().map(row))?;
             here = others;
         }
-        self.put(&of, &here, NOTHING, (plan, tally), bind).await
+        self.put(&of, &here.iter().map(row).collect::<Vec<_>>(), NOTHING, (plan, tally))
     }
 
-    async fn bring_points(&mut self, points: Vec<Point>, tally: &mut Tally) -> Result<()> {
-        let runs = self.numbers("runs", "run_id", points.iter().map(|point| point.run.as_str())).await?;
+    fn bring_points(&mut self, points: Vec<Point>, tally: &mut Tally) -> Result<()> {
+        let runs = self.numbers("runs", "run_id", points.iter().map(|point| point.run.as_str()))?;
         let mut rows = Vec::with_capacity(points.len());
         let mut latest: BTreeMap<(i64, i64), (i64, i64, f64, i64)> = BTreeMap::new();
         for (run, point) in known(points, |point| runs.get(&point.run).copied(), Kind::Points, NO_RUN, tally) {
             let (value, is_nan) = stored(point.value);
-            let key = self.key(&point.key).await?;
+            let key = self.key(&point.key)?;
             let rank = (point.step, point.timestamp, value, is_nan);
             latest.entry((run, key)).and_modify(|last| *last = if rank > *last { rank } else { *last }).or_insert(rank);
             rows.push(((run, key), rank));
         }
-        let bind = |row: &mut Row<'_, '_>, ((run, key), (step, timestamp, value, is_nan)): &((i64, i64), (i64, i64, f64, i64))| {
-            row.push_bind(*run).push_bind(*key).push_bind(*timestamp).push_bind(*step).push_bind(*value).push_bind(*is_nan);
-        };
+        let rows: Vec<_> = rows
+            .iter()
+            .map(|((run, key), (step, timestamp, value, is_nan))| {
+                [
+                    Value::from(*run),
+                    Value::from(*key),
+                    Value::from(*timestamp),
+                    Value::from(*step),
+                    Value::from(*value),
+                    Value::from(*is_nan),
+                ]
+            })
+            .collect();
         let into = "INSERT INTO metrics (run, key, timestamp, step, value, is_nan)";
-        self.insert(into, &rows, NOTHING, bind).await?;
+        self.db.insert(into, NOTHING, rows)?;
         let into = "INSERT INTO latest_metrics (run, key, timestamp, step, value, is_nan)";
         let conflict = "ON CONFLICT (run, key) DO UPDATE
                         SET timestamp = excluded.timestamp, step = excluded.step, value = excluded.value, is_nan = excluded.is_nan
                         WHERE (excluded.step, excluded.timestamp, excluded.value, excluded.is_nan)
                             > (latest_metrics.step, latest_metrics.timestamp, latest_metrics.value, latest_metrics.is_nan)";
-        self.insert(into, &latest.into_iter().collect::<Vec<_>>(), conflict, bind).await
+        let rows = latest.into_iter().map(|((run, key), (step, timestamp, value, is_nan))| {
+            [run.into(), key.into(), timestamp.into(), step.into(), value.into(), is_nan.into()]
+        });
+        self.db.insert(into, conflict, rows)
     }
 
     /// Numbers of runs and datasets, with what belongs to each pair.
-    async fn inputs<T>(
+    fn inputs<T>(
         &mut self,
         inputs: impl Iterator<Item = (Read, T)>,
         kind: Kind,
@@ -885,7 +922,7 @@ impl Writer {
         tally: &mut Tally,
     ) -> Result<Vec<((i64, i64), T)>> {
         let inputs: Vec<(Read, T)> = inputs.collect();
-        let runs = self.numbers("runs", "run_id", inputs.iter().map(|(input, _)| input.run.as_str())).await?;
+        let runs = self.numbers("runs", "run_id", inputs.iter().map(|(input, _)| input.run.as_str()))?;
         let (mut here, mut datasets) = (Vec::with_capacity(inputs.len()), HashMap::new());
         for (input, of) in inputs {
             let experiment = plan.experiments.get(&input.experiment);
@@ -897,9 +934,8 @@ impl Writer {
             let dataset: Option<i64> = match known {
                 Some(known) => Some(known),
                 None => {
-                    let sql = "SELECT id FROM datasets WHERE experiment = $1 AND name = $2 AND digest = $3";
-                    let query = sqlx::query_scalar(sql).bind(experiment).bind(&input.name).bind(&input.digest);
-                    query.fetch_optional(&mut self.connection).await?
+                    let sql = "SELECT id FROM datasets WHERE experiment = ?1 AND name = ?2 AND digest = ?3";
+                    self.db.optional(sql, bind![experiment, &input.name, &input.digest])?
                 }
             };
             let Some(dataset) = dataset else {
@@ -913,33 +949,32 @@ impl Writer {
     }
 
     /// Numbers of those registered models that came, or are the same here, by their names in the source.
-    async fn models_of<'a>(&mut self, names: impl Iterator<Item = &'a str>, plan: &Plan) -> Result<HashMap<String, i64>> {
+    fn models_of<'a>(&mut self, names: impl Iterator<Item = &'a str>, plan: &Plan) -> Result<HashMap<String, i64>> {
         let names: HashMap<&str, String> = names.filter_map(|name| Some((name, plan.model(name)?))).collect();
-        let mut numbers = self.numbers("registered_models", "name", names.values().map(String::as_str)).await?;
+        let mut numbers = self.numbers("registered_models", "name", names.values().map(String::as_str))?;
         let sql = "SELECT id FROM import_seen WHERE kind = 'model'";
-        let seen: HashSet<i64> = sqlx::query_scalar(sql).fetch_all(&mut self.connection).await?.into_iter().collect();
+        let seen: HashSet<i64> = self.db.rows(sql, bind![])?.into_iter().collect();
         numbers.retain(|_, model| seen.contains(model));
         Ok(names.into_iter().filter_map(|(name, here)| Some((name.to_string(), *numbers.get(&here)?))).collect())
     }
 
-    async fn bring_versions(&mut self, versions: Vec<ModelVersion>, plan: &Plan, tally: &mut Tally) -> Result<()> {
-        let models = self.models_of(versions.iter().map(|v| v.name.as_str()), plan).await?;
+    fn bring_versions(&mut self, versions: Vec<ModelVersion>, plan: &Plan, tally: &mut Tally) -> Result<()> {
+        let models = self.models_of(versions.iter().map(|v| v.name.as_str()), plan)?;
         let mut rows = Vec::with_capacity(versions.len());
         for (model, mut v) in known(versions, |v| models.get(&v.name).copied(), Kind::Versions, NO_OWNER, tally) {
             if v.stage == "Deleted_Internal" {
                 tally.left(Kind::Versions, "it is deleted", 1);
                 continue;
             }
-            let sql = "SELECT created FROM model_versions WHERE model = $1 AND version = $2";
-            let query = sqlx::query_scalar(sql).bind(model).bind(v.version);
-            let there: Option<i64> = query.fetch_optional(&mut self.connection).await?;
+            let sql = "SELECT created FROM model_versions WHERE model = ?1 AND version = ?2";
+            let there: Option<i64> = self.db.optional(sql, bind![model, v.version])?;
             if there.is_some_and(|there| there != v.created) {
                 // Another one has its number: it stays, and what belongs to the one that comes does not become its own.
                 tally.differ(Kind::Versions, 1);
                 continue;
             }
-            v.source = self.moved_below(v.source, tally).await?;
-            v.location = self.moved_below(v.location, tally).await?;
+            v.source = self.moved_below(v.source, tally)?;
+            v.location = self.moved_below(v.location, tally)?;
             rows.push((model, v));
         }
         let of = Changing {
@@ -950,16 +985,29 @@ impl Writer {
             values: &["description", "stage"],
             with: &["updated"],
         };
-        let bind = |row: &mut Row<'_, 'static>, (model, v): &(i64, ModelVersion)| {
-            row.push_bind(*model).push_bind(v.version).push_bind(&v.source).push_bind(&v.location).push_bind(&v.run_id);
-            row.push_bind(&v.run_link).push_bind(&v.description).push_bind(&v.stage).push_bind(v.created).push_bind(v.updated);
-        };
-        self.put(&of, &rows, NOTHING, (plan, tally), bind).await?;
-        self.see("version", &rows.iter().map(|(model, v)| (*model, v.version)).collect::<Vec<_>>()).await
+        let values: Vec<_> = rows
+            .iter()
+            .map(|(model, v)| {
+                [
+                    Value::from(*model),
+                    Value::from(v.version),
+                    Value::from(&v.source),
+                    Value::from(&v.location),
+                    Value::from(&v.run_id),
+                    Value::from(&v.run_link),
+                    Value::from(&v.description),
+                    Value::from(&v.stage),
+                    Value::from(v.created),
+                    Value::from(v.updated),
+                ]
+            })
+            .collect();
+        self.put(&of, &values, NOTHING, (plan, tally))?;
+        self.see("version", &rows.iter().map(|(model, v)| (*model, v.version)).collect::<Vec<_>>())
     }
 
     /// The address here of something below the artifacts of a run or a logged model: `…/ID/artifacts/…`. Any other stays as it is.
-    async fn moved_below(&mut self, uri: String, tally: &mut Tally) -> Result<String> {
+    fn moved_below(&mut self, uri: String, tally: &mut Tally) -> Result<String> {
         if !Place::read(&uri).moves() || !uri.contains('/') {
             return Ok(uri);
         }
@@ -970,8 +1018,8 @@ impl Writer {
             }
             let owner = before.rsplit('/').next().unwrap_or_default();
             let sql =
-                "SELECT artifact_uri FROM runs WHERE run_id = $1 UNION ALL SELECT artifact_uri FROM logged_models WHERE model_id = $1";
-            let root: Option<String> = sqlx::query_scalar(sql).bind(owner).fetch_optional(&mut self.connection).await?;
+                "SELECT artifact_uri FROM runs WHERE run_id = ?1 UNION ALL SELECT artifact_uri FROM logged_models WHERE model_id = ?1";
+            let root: Option<String> = self.db.optional(sql, bind![owner])?;
             if let Some(root) = root {
                 return Ok(format!("{root}{below}"));
             }
@@ -980,8 +1028,8 @@ impl Writer {
         Ok(uri)
     }
 
-    async fn bring_spans(&mut self, spans: Vec<(String, Option<ReadySpan>)>, tally: &mut Tally) -> Result<()> {
-        let traces = self.numbers("traces", "trace_id", spans.iter().map(|(trace, _)| trace.as_str())).await?;
+    fn bring_spans(&mut self, spans: Vec<(String, Option<ReadySpan>)>, tally: &mut Tally) -> Result<()> {
+        let traces = self.numbers("traces", "trace_id", spans.iter().map(|(trace, _)| trace.as_str()))?;
         let mut rows = Vec::with_capacity(spans.len());
         for (trace, (_, span)) in known(spans, |(trace, _)| traces.get(trace).copied(), Kind::Spans, NO_TRACE, tally) {
             match span {
@@ -990,38 +1038,48 @@ impl Writer {
             }
         }
         let into = "INSERT INTO spans (trace, span_id, parent_id, name, type, status, start_time, duration, usage, cost, size, content)";
-        let bind = |row: &mut Row<'_, '_>, (trace, s): &(i64, ReadySpan)| {
-            row.push_bind(*trace).push_bind(&s.id).push_bind(&s.parent).push_bind(&s.name).push_bind(&s.kind).push_bind(s.status);
-            row.push_bind(s.start).push_bind(s.duration).push_bind(&s.usage).push_bind(&s.cost).push_bind(s.size).push_bind(&s.content);
-        };
+        let values = rows.iter().map(|(trace, s)| {
+            [
+                Value::from(*trace),
+                Value::from(&s.id),
+                Value::from(&s.parent),
+                Value::from(&s.name),
+                Value::from(&s.kind),
+                Value::from(s.status),
+                Value::from(s.start),
+                Value::from(s.duration),
+                Value::from(&s.usage),
+                Value::from(&s.cost),
+                Value::from(s.size),
+                Value::from(&s.content),
+            ]
+        });
         // Those of a trace that was not finished here may have ended since.
         let conflict = "ON CONFLICT (trace, span_id) DO UPDATE SET parent_id = excluded.parent_id, name = excluded.name, type = excluded.type,
                             status = excluded.status, start_time = excluded.start_time, duration = excluded.duration, usage = excluded.usage,
                             cost = excluded.cost, size = excluded.size, content = excluded.content
                         WHERE EXISTS (SELECT 1 FROM import_seen WHERE kind = 'growing' AND id = excluded.trace)";
-        self.insert(into, &rows, conflict, bind).await?;
+        self.db.insert(into, conflict, values)?;
         for trace in rows.iter().map(|(trace, _)| *trace).collect::<HashSet<_>>() {
-            let sql = "UPDATE traces SET spans = (SELECT COUNT(*) FROM spans WHERE trace = $1),
-                           bytes = (SELECT COALESCE(SUM(size), 0) FROM spans WHERE trace = $1) WHERE id = $1";
-            sqlx::query(sql).bind(trace).execute(&mut self.connection).await?;
+            let sql = "UPDATE traces SET spans = (SELECT COUNT(*) FROM spans WHERE trace = ?1),
+                           bytes = (SELECT COALESCE(SUM(size), 0) FROM spans WHERE trace = ?1) WHERE id = ?1";
+            self.db.execute(sql, bind![trace])?;
         }
         Ok(())
     }
 
-    async fn bring_links(&mut self, table: &str, column: &str, links: Vec<(String, String)>, kind: Kind, tally: &mut Tally) -> Result<()> {
-        let traces = self.numbers("traces", "trace_id", links.iter().map(|(trace, _)| trace.as_str())).await?;
+    fn bring_links(&mut self, table: &str, column: &str, links: Vec<(String, String)>, kind: Kind, tally: &mut Tally) -> Result<()> {
+        let traces = self.numbers("traces", "trace_id", links.iter().map(|(trace, _)| trace.as_str()))?;
         let here = known(links, |(trace, _)| traces.get(trace).copied(), kind, NO_TRACE, tally);
-        let bind = |row: &mut Row<'_, '_>, (trace, (_, to)): &(i64, (String, String))| {
-            row.push_bind(to).push_bind(*trace);
-        };
-        self.insert(&format!("INSERT INTO {table} ({column}, trace)"), &here, NOTHING, bind).await
+        let rows: Vec<_> = here.iter().map(|(trace, (_, to))| [Value::from(to), Value::from(*trace)]).collect();
+        self.db.insert(&format!("INSERT INTO {table} ({column}, trace)"), NOTHING, rows)
     }
 
-    async fn bring_records(&mut self, records: Vec<(String, EvaluationRecord)>, plan: &Plan, tally: &mut Tally) -> Result<()> {
-        let datasets = self.numbers("evaluation_datasets", "dataset_id", records.iter().map(|(id, _)| id.as_str())).await?;
+    fn bring_records(&mut self, records: Vec<(String, EvaluationRecord)>, plan: &Plan, tally: &mut Tally) -> Result<()> {
+        let datasets = self.numbers("evaluation_datasets", "dataset_id", records.iter().map(|(id, _)| id.as_str()))?;
         let here = known(records, |(id, _)| datasets.get(id).copied(), Kind::EvaluationRecords, NO_OWNER, tally);
-        let text = |value: &Value| AnyValue::of_json(value).map_or_else(|| value.to_string(), |value| value.to_json());
-        let object = |map: &Option<serde_json::Map<String, Value>>| map.as_ref().map(|map| text(&Value::Object(map.clone())));
+        let text = |value: &Json| AnyValue::of_json(value).map_or_else(|| value.to_string(), |value| value.to_json());
+        let object = |map: &Option<serde_json::Map<String, Json>>| map.as_ref().map(|map| text(&Json::Object(map.clone())));
         let of = Changing {
             kind: Kind::EvaluationRecords,
             table: "evaluation_records",
@@ -1030,17 +1088,31 @@ impl Writer {
             values: &["outputs", "expectations", "tags"],
             with: &["updated", "updated_by", "size"],
         };
-        let bind = |row: &mut Row<'_, 'static>, (dataset, (_, r)): &(i64, (String, EvaluationRecord))| {
-            let inputs = Value::Object(r.inputs.clone());
-            row.push_bind(&r.id).push_bind(*dataset).push_bind(super::evaluation::input_hash(&r.inputs)).push_bind(text(&inputs));
-            row.push_bind(r.outputs.as_ref().map(text)).push_bind(object(&r.expectations)).push_bind(object(&r.tags));
-            row.push_bind(r.source.as_ref().map(text)).push_bind(r.created).push_bind(r.updated);
-            row.push_bind(&r.created_by).push_bind(&r.updated_by).push_bind(super::evaluation::record_size(r) as i64);
-        };
-        self.put(&of, &here, NOTHING, (plan, tally), bind).await?;
+        let rows: Vec<_> = here
+            .iter()
+            .map(|(dataset, (_, r))| {
+                let inputs = Json::Object(r.inputs.clone());
+                [
+                    Value::from(&r.id),
+                    Value::from(*dataset),
+                    Value::from(super::evaluation::input_hash(&r.inputs)),
+                    Value::from(text(&inputs)),
+                    Value::from(r.outputs.as_ref().map(text)),
+                    Value::from(object(&r.expectations)),
+                    Value::from(object(&r.tags)),
+                    Value::from(r.source.as_ref().map(text)),
+                    Value::from(r.created),
+                    Value::from(r.updated),
+                    Value::from(&r.created_by),
+                    Value::from(&r.updated_by),
+                    Value::from(super::evaluation::record_size(r) as i64),
+                ]
+            })
+            .collect();
+        self.put(&of, &rows, NOTHING, (plan, tally))?;
         for dataset in here.iter().map(|(dataset, _)| *dataset).collect::<HashSet<_>>() {
-            let sql = "UPDATE evaluation_datasets SET records = (SELECT COUNT(*) FROM evaluation_records WHERE dataset = $1) WHERE id = $1";
-            sqlx::query(sql).bind(dataset).execute(&mut self.connection).await?;
+            let sql = "UPDATE evaluation_datasets SET records = (SELECT COUNT(*) FROM evaluation_records WHERE dataset = ?1) WHERE id = ?1";
+            self.db.execute(sql, bind![dataset])?;
         }
         Ok(())
     }
