@@ -9,8 +9,10 @@ mod sqlite;
 
 use std::borrow::Cow;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::error::{Error, Result};
+pub(crate) use postgres::{SCHEMA, config, definition};
 pub(crate) use sql::Sql;
 pub(crate) use sqlite::Limits;
 
@@ -33,6 +35,7 @@ pub(crate) enum Db {
 pub(crate) enum Source {
     /// A file of SQLite.
     File(PathBuf),
+    Postgres(Box<::postgres::Config>),
 }
 
 /// A value that is bound to a statement.
@@ -67,18 +70,29 @@ pub(crate) trait FromRow: Sized {
     fn from_row(row: &Row<'_>) -> Result<Self>;
 }
 
+impl std::fmt::Display for Source {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Source::File(file) => file.display().fmt(to),
+            Source::Postgres(config) => write!(to, "the database `{}`", config.get_dbname().unwrap_or_default()),
+        }
+    }
+}
+
 impl Source {
     /// A connection that writes.
     pub fn connect(&self) -> Result<Db> {
         match self {
             Source::File(file) => sqlite::Connection::open(file).map(Db::Sqlite),
+            Source::Postgres(config) => Ok(Db::Postgres(Box::new(postgres::Connection::connect(config, None)?))),
         }
     }
 
-    /// A connection that only reads.
-    pub fn connect_to_read(&self) -> Result<Db> {
+    /// A connection that only reads, `reading` at a time.
+    pub fn connect_to_read(&self, reading: Duration) -> Result<Db> {
         match self {
             Source::File(file) => sqlite::Connection::open_to_read(file).map(Db::Sqlite),
+            Source::Postgres(config) => Ok(Db::Postgres(Box::new(postgres::Connection::connect(config, Some(reading))?))),
         }
     }
 }
@@ -97,7 +111,7 @@ impl Db {
         }
     }
 
-    /// From now on statements end where they are not wanted any more; none: all run to their end.
+    /// From now on statements end where they are not wanted any more; none: all run to their end. PostgreSQL's end by a time that their connection has.
     pub fn limit(&mut self, limits: Option<Limits>) -> Result<()> {
         match self {
             Db::Sqlite(db) => db.limit(limits),

@@ -5,6 +5,7 @@ mod evaluation;
 mod experiments;
 mod import;
 mod logged;
+mod migrate;
 mod plan;
 mod readers;
 mod registry;
@@ -25,7 +26,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::artifacts::Artifacts;
-use crate::db::{Db, Source, bind};
+use crate::db::{Db, Source, config};
 use crate::error::{Error, ErrorCode, Result};
 use crate::model::Pair;
 pub(crate) use import::{Coming, Plan};
@@ -38,13 +39,6 @@ const LOOKING: usize = 4;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Writes that wait for their turn at most; others are told to come again.
 const QUEUE: usize = 4096;
-/// Each runs once, in order; one that was released is never changed.
-const MIGRATIONS: [&str; 4] = [
-    include_str!("migrations/0001_runs.sql"),
-    include_str!("migrations/0002_models.sql"),
-    include_str!("migrations/0003_traces.sql"),
-    include_str!("migrations/0004_evaluation.sql"),
-];
 /// The experiment of runs that name none; it is always there.
 const DEFAULT_EXPERIMENT: i64 = 0;
 
@@ -64,7 +58,7 @@ struct Shared {
     artifacts: Artifacts,
     looking: Arc<Semaphore>,
     /// Keeps other processes out: what the writer has in memory must be what the file says.
-    lock: File,
+    lock: Option<File>,
 }
 
 impl Tracking {
@@ -75,17 +69,27 @@ impl Tracking {
     pub async fn open(dir: impl AsRef<Path>) -> Result<Tracking> {
         let dir = dir.as_ref();
         let lock = lock(dir)?;
+        Tracking::start(dir, Source::File(dir.join("tracking.db")), Some(lock)).await
+    }
+
+    /// Opens a database of PostgreSQL, `postgresql://USER:PASSWORD@HOST:PORT/NAME`, creating what is missing in its schema `kilter`, and the folder in which
+    /// artifacts lie. Several processes may have both open.
+    ///
+    /// # Errors
+    /// When the database cannot be reached, or is of a newer release, or the folder cannot be written to.
+    pub async fn open_shared(dir: impl AsRef<Path>, url: &str) -> Result<Tracking> {
+        Tracking::start(dir.as_ref(), Source::Postgres(Box::new(config(url)?)), None).await
+    }
+
+    async fn start(dir: &Path, source: Source, lock: Option<File>) -> Result<Tracking> {
         let artifacts = Artifacts::open(dir).await?;
-        let file = dir.join("tracking.db");
-        let source = Source::File(file.clone());
         let readers = Readers::new(source.clone());
         let opened = tokio::task::spawn_blocking(move || {
             let mut db = source.connect()?;
-            db.script("PRAGMA journal_mode = WAL")?;
-            migrate(&mut db, &file)?;
-            Ok::<_, Error>(db)
+            migrate::migrate(&mut db, &source)?;
+            Ok::<_, Error>(Writer::new(db, source))
         });
-        let writer = Writer::new(opened.await.map_err(|e| Error::internal(&e))??);
+        let writer = opened.await.map_err(|e| Error::internal(&e))??;
         let (jobs, queue) = mpsc::channel(QUEUE);
         let writer = std::thread::Builder::new().name("tracking-writer".into()).spawn(move || writer.run(queue));
         let writer = std::sync::Mutex::new(Some(writer.map_err(|e| Error::internal(&e))?));
@@ -109,7 +113,9 @@ impl Tracking {
             tracing::warn!("the tracking store was closed while something was being read");
         }
         // Closing the file is not enough: a process being started by this one may hold a copy of it for a moment.
-        let _ = self.0.lock.unlock();
+        if let Some(lock) = &self.0.lock {
+            let _ = lock.unlock();
+        }
     }
 
     /// Reads with a connection, on a thread where that keeps nobody waiting. All that `work` reads has some seconds together, and it ends where nobody waits
@@ -152,29 +158,6 @@ fn lock(dir: &Path) -> Result<File> {
             Err(refuse(format!("another process has {} open", dir.display()), "stop it, or choose another folder"))
         }
     }
-}
-
-fn migrate(db: &mut Db, file: &Path) -> Result<()> {
-    db.script("BEGIN IMMEDIATE")?;
-    let version: i64 = db.one("PRAGMA user_version", bind![])?;
-    let known = MIGRATIONS.len();
-    let Some(missing) = usize::try_from(version).ok().and_then(|done| MIGRATIONS.get(done..)) else {
-        let error = format!(
-            "{} has schema {version}, this program knows up to {known}\n  hint: use the kilter release that wrote it, or a newer one",
-            file.display()
-        );
-        return Err(Error::new(ErrorCode::InternalError, error));
-    };
-    for migration in missing {
-        db.script(migration)?;
-    }
-    db.script(&format!("PRAGMA user_version = {known}"))?;
-    if version == 0 {
-        let default =
-            "INSERT INTO experiments (id, name, artifact_location, stage, created, updated) VALUES (?1, 'Default', ?2, 'active', ?3, ?3)";
-        db.execute(default, bind![DEFAULT_EXPERIMENT, own_location(DEFAULT_EXPERIMENT), now()])?;
-    }
-    db.script("COMMIT")
 }
 
 /// Where artifacts of an experiment are that names no place of its own: the client asks the server it logs to.

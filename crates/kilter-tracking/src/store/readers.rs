@@ -50,11 +50,11 @@ impl Readers {
         let place = place.map_err(|_| later("the store is shutting down"))?;
         let given_up = GivenUp(Arc::default());
         let limits = Limits { until: Instant::now() + self.reading, is_given_up: Arc::clone(&given_up.0) };
-        let (source, idle) = (self.source.clone(), Arc::clone(&self.idle));
-        let reading = tokio::task::spawn_blocking(move || {
+        let (source, idle, reading) = (self.source.clone(), Arc::clone(&self.idle), self.reading);
+        let task = tokio::task::spawn_blocking(move || {
             let _place = place;
             let known = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let mut db = known.map_or_else(|| source.connect_to_read(), Ok)?;
+            let mut db = known.map_or_else(|| source.connect_to_read(reading), Ok)?;
             db.limit(Some(limits))?;
             // A connection in which something panicked is as good as before: it is in no transaction.
             let outcome = catch_unwind(AssertUnwindSafe(|| work(&mut db)));
@@ -63,7 +63,7 @@ impl Readers {
             }
             outcome.unwrap_or_else(|panic| resume_unwind(panic))
         });
-        reading.await.map_err(|e| Error::internal(&e))?
+        task.await.map_err(|e| Error::internal(&e))?
     }
 
     /// Ends all; later reads are refused. What is still being read has some seconds to end: answers whether it did.

@@ -1,12 +1,13 @@
 //! The one thread that writes. What has come in while it wrote becomes the next transaction, and every answer waits for its commit.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::Tracking;
-use crate::db::{Db, Dialect, bind};
+use crate::db::{Db, Dialect, Source, bind};
 use crate::error::{Error, ErrorCode, Result};
 
 /// Writes in one transaction at most.
@@ -34,6 +35,9 @@ pub(super) struct Done {
 /// so one that is refused leaves nothing in the transaction that it shares with others.
 pub(super) struct Writer {
     pub db: Db,
+    source: Source,
+    /// Tells it from other processes that write to the same database.
+    id: i64,
     runs: HashMap<String, RunKey>,
     keys: HashMap<String, i64>,
 }
@@ -74,8 +78,9 @@ impl Tracking {
 }
 
 impl Writer {
-    pub fn new(db: Db) -> Writer {
-        Writer { db, runs: HashMap::new(), keys: HashMap::new() }
+    pub fn new(db: Db, source: Source) -> Writer {
+        let id = RandomState::new().hash_one(std::process::id()).cast_signed();
+        Writer { db, source, id, runs: HashMap::new(), keys: HashMap::new() }
     }
 
     pub fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
@@ -117,11 +122,21 @@ impl Writer {
     }
 
     fn begin(&mut self) -> Result<()> {
-        match self.db.dialect() {
-            Dialect::Sqlite => self.db.execute("BEGIN IMMEDIATE", bind![]),
-            Dialect::Postgres => self.db.execute("BEGIN", bind![]),
+        if self.db.is_closed() {
+            self.db = self.source.connect()?;
+            self.forget();
         }
-        .map(drop)
+        if self.db.dialect() == Dialect::Sqlite {
+            return self.db.execute("BEGIN IMMEDIATE", bind![]).map(drop);
+        }
+        self.db.script("BEGIN")?;
+        // One process writes at a time, and knows whether another has written since it did itself.
+        let last: i64 = self.db.one("SELECT id FROM last_writer FOR UPDATE", bind![])?;
+        if last != self.id {
+            self.forget();
+            self.db.execute("UPDATE last_writer SET id = ?1", bind![self.id])?;
+        }
+        Ok(())
     }
 
     /// The caches may hold what a rollback took back, or what a deletion changed.
