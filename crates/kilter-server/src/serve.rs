@@ -30,6 +30,8 @@ pub struct ServeOptions {
     /// Listen on addresses that other machines can reach, and answer requests meant for any host. There is no authentication yet:
     /// something in front must decide who may call.
     pub allow_remote: bool,
+    /// Database of PostgreSQL in which the tracking store of a project lies; none: in its data folder.
+    pub tracking_database: Option<String>,
     /// A request's head must be complete within this, counted from the first moment the connection waits for it: idle
     /// connections end by it too.
     pub header_timeout: Duration,
@@ -50,6 +52,7 @@ impl Default for ServeOptions {
         ServeOptions {
             listen: "127.0.0.1:8080".into(),
             allow_remote: false,
+            tracking_database: None,
             header_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(30),
             drain_delay: Duration::ZERO,
@@ -92,11 +95,15 @@ pub async fn serve(service: Arc<Service>, options: ServeOptions, shutdown: impl 
 /// # Errors
 /// When the address cannot be had, or is one that other machines reach and [`ServeOptions::allow_remote`] is not set.
 pub async fn bind(service: Arc<Service>, options: ServeOptions) -> anyhow::Result<Bound> {
+    let (folder, database) = (service.data.dir.join(TRACKING), options.tracking_database.clone());
     let listening = listen(options).await?;
     // Nothing of the project's own depends on it: decisions go on without.
-    let tracking = Tracking::open(service.data.dir.join(TRACKING)).await;
+    let tracking = match &database {
+        Some(url) => Tracking::open_shared(&folder, url).await,
+        None => Tracking::open(&folder).await,
+    };
     let tracking = tracking.map_err(|error| {
-        tracing::error!(%error, folder = %service.data.dir.join(TRACKING).display(), "MLflow's clients are not answered: their store cannot be opened");
+        tracing::error!(%error, folder = %folder.display(), "MLflow's clients are not answered: their store cannot be opened");
         error.to_string()
     });
     Ok(listening.of_project(service, tracking))

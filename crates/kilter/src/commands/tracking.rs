@@ -12,6 +12,10 @@ pub struct Args {
     /// Folder for experiments, runs and artifacts; made where it is missing.
     #[arg(long, value_name = "FOLDER", default_value = "tracking")]
     data: PathBuf,
+    /// Database of PostgreSQL for all but the artifacts, `postgresql://USER@HOST:PORT/NAME`, which several servers may share; else the environment variable
+    /// KILTER_TRACKING_DATABASE, which does not show a password to whoever lists processes. Without either, a file of SQLite in the folder.
+    #[arg(long, value_name = "URL")]
+    database: Option<String>,
     /// Address to listen on.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:5000")]
     listen: String,
@@ -26,8 +30,18 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let options =
         kilter_server::ServeOptions { listen: args.listen, allow_remote: args.allow_remote, ..kilter_server::ServeOptions::default() };
     let listening = kilter_server::listen(options).await?;
-    let tracking = Tracking::open(&args.data).await.with_context(|| format!("cannot open {}", args.data.display()))?;
+    let database = args.database.or_else(database_of_environment);
+    let tracking = match &database {
+        Some(url) => Tracking::open_shared(&args.data, url).await.context("cannot open the tracking store")?,
+        None => Tracking::open(&args.data).await.with_context(|| format!("cannot open {}", args.data.display()))?,
+    };
     let server = listening.of_tracking(tracking);
-    println!("a tracking server is up on http://{} (data in {})", server.address(), args.data.display());
+    let place = if database.is_some() { "artifacts" } else { "data" };
+    println!("a tracking server is up on http://{} ({place} in {})", server.address(), args.data.display());
     server.run(async move { stop.wait().await }).await
+}
+
+/// Where the tracking store lies, if the environment says so.
+pub fn database_of_environment() -> Option<String> {
+    std::env::var("KILTER_TRACKING_DATABASE").ok().filter(|url| !url.is_empty())
 }

@@ -18,6 +18,10 @@ pub struct Args {
     /// Listen on an address that other machines can reach. There is no authentication yet: only behind a proxy that has it.
     #[arg(long)]
     allow_remote: bool,
+    /// Database of PostgreSQL for what MLflow's clients log, `postgresql://USER@HOST:PORT/NAME`, which several servers may share; else the environment
+    /// variable KILTER_TRACKING_DATABASE. Without either, a file of SQLite in the data folder.
+    #[arg(long, value_name = "URL")]
+    tracking_database: Option<String>,
     /// Leave the project's file sources alone.
     #[arg(long)]
     no_files: bool,
@@ -33,7 +37,9 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
         service = Service::start(project, StartOptions::default()) => service?,
         () = stop.wait() => return Ok(()),
     };
-    let options = kilter_server::ServeOptions { listen, allow_remote: args.allow_remote, ..kilter_server::ServeOptions::default() };
+    let tracking_database = args.tracking_database.or_else(super::tracking::database_of_environment);
+    let options =
+        kilter_server::ServeOptions { listen, allow_remote: args.allow_remote, tracking_database, ..kilter_server::ServeOptions::default() };
     let server = kilter_server::bind(Arc::clone(&service), options).await?;
     std::fs::write(data.join(ADDRESS_FILE), server.address().to_string())
         .with_context(|| format!("cannot write {}", data.join(ADDRESS_FILE).display()))?;
