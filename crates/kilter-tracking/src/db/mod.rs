@@ -310,7 +310,7 @@ macro_rules! columns {
     };
 }
 
-columns!(i64 => postgres::Whole, f64 => f64, String => String, Vec<u8> => Vec<u8>);
+columns!(i64 => postgres::Whole, f64 => f64, String => postgres::Text, Vec<u8> => Vec<u8>);
 
 impl Column for bool {
     fn read(row: &Row<'_>, at: usize) -> Result<Self> {
