@@ -1,11 +1,11 @@
 //! Experiments and their tags.
 
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row, Sqlite};
+use std::collections::HashMap;
 
-use super::search::{self, listed};
+use super::search::{self, each_of};
 use super::writer::Writer;
 use super::{Tracking, now, own_location};
+use crate::db::{Db, FromRow, Row, Sql, bind};
 use crate::error::{Error, ErrorCode, Result};
 use crate::grammar::EXPERIMENTS;
 use crate::limits;
@@ -24,7 +24,7 @@ impl Tracking {
         limits::many("tags", &new.tags)?;
         new.tags.iter().try_for_each(limits::experiment_tag)?;
         let location = new.artifact_location.as_deref().filter(|l| !l.is_empty()).map(limits::artifact_location).transpose()?;
-        self.write(move |w| Box::pin(async move { w.create_experiment(new, location).await })).await
+        self.write(move |w| w.create_experiment(&new, location)).await
     }
 
     /// An experiment, deleted or not.
@@ -32,7 +32,7 @@ impl Tracking {
     /// # Errors
     /// When there is none of this number.
     pub async fn experiment(&self, id: i64) -> Result<Experiment> {
-        self.experiments(&[id]).await?.pop().ok_or_else(|| no_experiment(id))
+        self.read(move |db| experiment(db, id)).await
     }
 
     /// An experiment by its name, deleted or not.
@@ -40,10 +40,13 @@ impl Tracking {
     /// # Errors
     /// When there is none of this name.
     pub async fn experiment_by_name(&self, name: &str) -> Result<Experiment> {
-        let sql = "SELECT id FROM experiments WHERE name = $1";
-        let id: Option<i64> = sqlx::query_scalar(sql).bind(name).fetch_optional(self.readers()).await?;
-        let missing = || Error::missing(format!("Could not find experiment with name '{name}'"));
-        self.experiment(id.ok_or_else(missing)?).await
+        let name = name.to_string();
+        self.read(move |db| {
+            let id: Option<i64> = db.optional("SELECT id FROM experiments WHERE name = ?1", bind![&name])?;
+            let missing = || Error::missing(format!("Could not find experiment with name '{name}'"));
+            experiment(db, id.ok_or_else(missing)?)
+        })
+        .await
     }
 
     /// Looks for experiments: newest first unless the query says otherwise.
@@ -55,7 +58,7 @@ impl Tracking {
         let orders = EXPERIMENTS.orders(&query.order_by)?;
         let pages = Pages::of(&["experiments", &query.filter, &query.order_by.join("\n"), &format!("{:?}", query.view)]);
         let from = pages.position(query.page_token.as_deref())?;
-        let mut sql = QueryBuilder::<Sqlite>::new("SELECT e.id FROM experiments e WHERE ");
+        let mut sql = Sql::new("SELECT e.id FROM experiments e WHERE ");
         search::of_view(&mut sql, "e.stage", query.view);
         for comparison in filter {
             sql.push(" AND ");
@@ -69,9 +72,13 @@ impl Tracking {
         if orders.is_empty() {
             sql.push("e.created DESC, ");
         }
-        sql.push("e.id LIMIT ").push_bind(query.max_results as i64 + 1).push(" OFFSET ").push_bind(from);
-        let page = pages.cut(self.numbers(sql).await?, from, query.max_results);
-        Ok(Page { items: self.experiments(&page.items).await?, next: page.next })
+        let most = query.max_results;
+        sql.push("e.id LIMIT ").bind(most as i64 + 1).push(" OFFSET ").bind(from);
+        self.read(move |db| {
+            let page = pages.cut(sql.rows(db)?, from, most);
+            Ok(Page { items: experiments(db, &page.items)?, next: page.next })
+        })
+        .await
     }
 
     /// Gives an experiment another name.
@@ -81,15 +88,13 @@ impl Tracking {
     pub async fn rename_experiment(&self, id: i64, name: String) -> Result<()> {
         limits::experiment_name(&name)?;
         self.write(move |w| {
-            Box::pin(async move {
-                if w.experiment_stage(id).await? == Stage::Deleted {
-                    return Err(Error::new(ErrorCode::InvalidState, "Cannot rename a non-active experiment."));
-                }
-                w.free_name(&name, Some(id)).await?;
-                let sql = "UPDATE experiments SET name = $2, updated = $3 WHERE id = $1";
-                sqlx::query(sql).bind(id).bind(&name).bind(now()).execute(&mut w.connection).await?;
-                Ok(())
-            })
+            if w.experiment_stage(id)? == Stage::Deleted {
+                return Err(Error::new(ErrorCode::InvalidState, "Cannot rename a non-active experiment."));
+            }
+            w.free_name(&name, Some(id))?;
+            let sql = "UPDATE experiments SET name = ?2, updated = ?3 WHERE id = ?1";
+            w.db.execute(sql, bind![id, &name, now()])?;
+            Ok(())
         })
         .await
     }
@@ -100,17 +105,15 @@ impl Tracking {
     /// When there is none that is not so already.
     pub async fn set_experiment_stage(&self, id: i64, stage: Stage) -> Result<()> {
         self.write(move |w| {
-            Box::pin(async move {
-                if w.experiment_stage(id).await? == stage {
-                    return Err(no_experiment(id));
-                }
-                let sql = "UPDATE experiments SET stage = $2, updated = $3 WHERE id = $1";
-                sqlx::query(sql).bind(id).bind(stage.as_str()).bind(now()).execute(&mut w.connection).await?;
-                let sql = "UPDATE runs SET stage = $2 WHERE experiment = $1";
-                sqlx::query(sql).bind(id).bind(stage.as_str()).execute(&mut w.connection).await?;
-                w.forget();
-                Ok(())
-            })
+            if w.experiment_stage(id)? == stage {
+                return Err(no_experiment(id));
+            }
+            let sql = "UPDATE experiments SET stage = ?2, updated = ?3 WHERE id = ?1";
+            w.db.execute(sql, bind![id, stage.as_str(), now()])?;
+            let sql = "UPDATE runs SET stage = ?2 WHERE experiment = ?1";
+            w.db.execute(sql, bind![id, stage.as_str()])?;
+            w.forget();
+            Ok(())
         })
         .await
     }
@@ -122,10 +125,8 @@ impl Tracking {
     pub async fn set_experiment_tag(&self, id: i64, tag: Pair) -> Result<()> {
         limits::experiment_tag(&tag)?;
         self.write(move |w| {
-            Box::pin(async move {
-                w.active_experiment(id).await?;
-                w.set_experiment_tag(id, &tag).await
-            })
+            w.active_experiment(id)?;
+            w.set_experiment_tag(id, &tag)
         })
         .await
     }
@@ -136,64 +137,61 @@ impl Tracking {
     /// When there is none of this name, or the experiment is missing or deleted.
     pub async fn delete_experiment_tag(&self, id: i64, key: String) -> Result<()> {
         self.write(move |w| {
-            Box::pin(async move {
-                w.active_experiment(id).await?;
-                let sql = "DELETE FROM experiment_tags WHERE experiment = $1 AND key = $2";
-                let done = sqlx::query(sql).bind(id).bind(&key).execute(&mut w.connection).await?;
-                let missing = || Error::missing(format!("No tag with name: {key} in experiment with id {id}"));
-                if done.rows_affected() == 0 { Err(missing()) } else { Ok(()) }
-            })
+            w.active_experiment(id)?;
+            let sql = "DELETE FROM experiment_tags WHERE experiment = ?1 AND key = ?2";
+            let deleted = w.db.execute(sql, bind![id, &key])?;
+            let missing = || Error::missing(format!("No tag with name: {key} in experiment with id {id}"));
+            if deleted == 0 { Err(missing()) } else { Ok(()) }
         })
         .await
     }
+}
 
-    /// Those that are there of `ids`, in their order.
-    async fn experiments(&self, ids: &[i64]) -> Result<Vec<Experiment>> {
-        let mut found = Vec::with_capacity(ids.len());
-        for chunk in ids.chunks(search::CHUNK) {
-            let ids = listed(chunk);
-            let rows = self.rows(QueryBuilder::new(format!("{COLUMNS} WHERE id IN ({ids})"))).await?;
-            found.extend(rows.iter().map(read).collect::<Result<Vec<_>>>()?);
-            let tags = format!("SELECT experiment, key, value FROM experiment_tags WHERE experiment IN ({ids}) ORDER BY experiment, key");
-            let tags = self.rows(QueryBuilder::new(tags)).await?;
-            let at: std::collections::HashMap<i64, usize> =
-                found.iter().enumerate().map(|(at, e): (usize, &Experiment)| (e.id, at)).collect();
-            for row in &tags {
-                let id: i64 = row.try_get(0)?;
-                if let Some(at) = at.get(&id) {
-                    found[*at].tags.push(Pair { key: row.try_get(1)?, value: row.try_get(2)? });
-                }
-            }
-        }
-        let place: std::collections::HashMap<i64, usize> = ids.iter().enumerate().map(|(at, id)| (*id, at)).collect();
-        found.sort_by_key(|e| place.get(&e.id).copied());
-        Ok(found)
+fn experiment(db: &mut Db, id: i64) -> Result<Experiment> {
+    experiments(db, &[id])?.pop().ok_or_else(|| no_experiment(id))
+}
+
+/// Those that are there of `ids`, in their order.
+fn experiments(db: &mut Db, ids: &[i64]) -> Result<Vec<Experiment>> {
+    let mut found: HashMap<i64, Experiment> = HashMap::with_capacity(ids.len());
+    for chunk in ids.chunks(search::CHUNK) {
+        each_of(db, &format!("{COLUMNS} WHERE id"), chunk, "", |row| {
+            let experiment = Experiment::from_row(row)?;
+            found.insert(experiment.id, experiment);
+            Ok(())
+        })?;
+        let before = "SELECT experiment, key, value FROM experiment_tags WHERE experiment";
+        each_of(db, before, chunk, " ORDER BY experiment, key", |row| {
+            let Some(experiment) = found.get_mut(&row.get::<i64>(0)?) else { return Ok(()) };
+            experiment.tags.push(Pair { key: row.get(1)?, value: row.get(2)? });
+            Ok(())
+        })?;
     }
+    Ok(ids.iter().filter_map(|id| found.remove(id)).collect())
 }
 
 impl Writer {
-    async fn create_experiment(&mut self, new: NewExperiment, location: Option<String>) -> Result<i64> {
-        self.free_name(&new.name, None).await?;
-        let id: i64 = sqlx::query_scalar("SELECT MAX(id) + 1 FROM experiments").fetch_one(&mut self.connection).await?;
-        let sql = "INSERT INTO experiments (id, name, artifact_location, stage, created, updated) VALUES ($1, $2, $3, 'active', $4, $4)";
-        let query = sqlx::query(sql).bind(id).bind(&new.name).bind(location.unwrap_or_else(|| own_location(id))).bind(now());
-        query.execute(&mut self.connection).await?;
+    fn create_experiment(&mut self, new: &NewExperiment, location: Option<String>) -> Result<i64> {
+        self.free_name(&new.name, None)?;
+        let id: i64 = self.db.one("SELECT MAX(id) + 1 FROM experiments", bind![])?;
+        let sql = "INSERT INTO experiments (id, name, artifact_location, stage, created, updated) VALUES (?1, ?2, ?3, 'active', ?4, ?4)";
+        self.db.execute(sql, bind![id, &new.name, location.unwrap_or_else(|| own_location(id)), now()])?;
         for tag in &new.tags {
-            self.set_experiment_tag(id, tag).await?;
+            self.set_experiment_tag(id, tag)?;
         }
         Ok(id)
     }
 
-    async fn set_experiment_tag(&mut self, id: i64, tag: &Pair) -> Result<()> {
-        let sql = "INSERT INTO experiment_tags (experiment, key, value) VALUES ($1, $2, $3)
+    fn set_experiment_tag(&mut self, id: i64, tag: &Pair) -> Result<()> {
+        let sql = "INSERT INTO experiment_tags (experiment, key, value) VALUES (?1, ?2, ?3)
                    ON CONFLICT (experiment, key) DO UPDATE SET value = excluded.value";
-        sqlx::query(sql).bind(id).bind(&tag.key).bind(&tag.value).execute(&mut self.connection).await?;
+        self.db.execute(sql, bind![id, &tag.key, &tag.value])?;
         Ok(())
     }
 
-    async fn free_name(&mut self, name: &str, of: Option<i64>) -> Result<()> {
-        let sql = "SELECT id, stage FROM experiments WHERE name = $1";
-        let taken: Option<(i64, String)> = sqlx::query_as(sql).bind(name).fetch_optional(&mut self.connection).await?;
+    fn free_name(&mut self, name: &str, of: Option<i64>) -> Result<()> {
+        let sql = "SELECT id, stage FROM experiments WHERE name = ?1";
+        let taken: Option<(i64, String)> = self.db.optional(sql, bind![name])?;
         match taken {
             Some((id, stage)) if Some(id) != of => {
                 let hint = if stage == "deleted" { "; it is deleted: restore it, or choose another name" } else { "" };
@@ -204,15 +202,15 @@ impl Writer {
         }
     }
 
-    async fn experiment_stage(&mut self, id: i64) -> Result<Stage> {
-        let sql = "SELECT stage FROM experiments WHERE id = $1";
-        let stage: Option<String> = sqlx::query_scalar(sql).bind(id).fetch_optional(&mut self.connection).await?;
+    fn experiment_stage(&mut self, id: i64) -> Result<Stage> {
+        let sql = "SELECT stage FROM experiments WHERE id = ?1";
+        let stage: Option<String> = self.db.optional(sql, bind![id])?;
         stage.map(|s| Stage::read(&s)).ok_or_else(|| no_experiment(id))
     }
 
     /// The experiment may be written to.
-    pub async fn active_experiment(&mut self, id: i64) -> Result<()> {
-        match self.experiment_stage(id).await? {
+    pub fn active_experiment(&mut self, id: i64) -> Result<()> {
+        match self.experiment_stage(id)? {
             Stage::Active => Ok(()),
             Stage::Deleted => Err(Error::invalid(format!("The experiment {id} must be in the 'active' state. Current state is deleted."))),
         }
@@ -223,14 +221,17 @@ fn no_experiment(id: i64) -> Error {
     Error::missing(format!("No Experiment with id={id} exists"))
 }
 
-fn read(row: &SqliteRow) -> Result<Experiment> {
-    Ok(Experiment {
-        id: row.try_get(0)?,
-        name: row.try_get(1)?,
-        artifact_location: row.try_get(2)?,
-        stage: Stage::read(row.try_get(3)?),
-        created: row.try_get(4)?,
-        updated: row.try_get(5)?,
-        tags: Vec::new(),
-    })
+/// A row of [`COLUMNS`].
+impl FromRow for Experiment {
+    fn from_row(row: &Row<'_>) -> Result<Experiment> {
+        Ok(Experiment {
+            id: row.get(0)?,
+            name: row.get(1)?,
+            artifact_location: row.get(2)?,
+            stage: Stage::read(&row.get::<String>(3)?),
+            created: row.get(4)?,
+            updated: row.get(5)?,
+            tags: Vec::new(),
+        })
+    }
 }

@@ -3,14 +3,12 @@
 use std::collections::HashMap;
 
 use serde_json::Value;
-use sqlx::query_builder::Separated;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row, Sqlite};
 
 use super::runs::{made_up_name, new_id, number, stored};
-use super::search::{self, in_list, listed};
+use super::search::{self, each_of, in_list, listed};
 use super::writer::Writer;
 use super::{Tracking, now, settled};
+use crate::db::{Db, FromRow, Row, Sql, bind};
 use crate::error::{Error, Result};
 use crate::grammar::{Kind, LOGGED_MODELS};
 use crate::limits;
@@ -43,7 +41,7 @@ impl Tracking {
         limits::many("tags", &new.tags)?;
         new.tags.iter().chain(&new.params).try_for_each(pair)?;
         let id = format!("m-{}", new_id());
-        self.write(move |w| Box::pin(async move { w.create_logged_model(id, new).await })).await
+        self.write(move |w| w.create_logged_model(id, new)).await
     }
 
     /// Notes with a run that a model lies beside it, in the tag in which clients of MLflow 2 look for that.
@@ -51,7 +49,7 @@ impl Tracking {
     /// # Errors
     /// When the run is missing or deleted, or has noted more models than it may.
     pub async fn note_model(&self, run_id: String, model: Value) -> Result<()> {
-        self.write(move |w| Box::pin(async move { w.note_model(&run_id, model).await })).await
+        self.write(move |w| w.note_model(&run_id, model)).await
     }
 
     /// A logged model that is not deleted.
@@ -59,9 +57,12 @@ impl Tracking {
     /// # Errors
     /// When there is none of this id.
     pub async fn logged_model(&self, model_id: &str) -> Result<LoggedModel> {
-        let sql = "SELECT id FROM logged_models WHERE model_id = $1 AND stage = 'active'";
-        let id: Option<i64> = sqlx::query_scalar(sql).bind(model_id).fetch_optional(self.readers()).await?;
-        self.logged_models(&[id.ok_or_else(|| no_model(model_id))?]).await?.pop().ok_or_else(|| no_model(model_id))
+        let model_id = model_id.to_string();
+        self.read(move |db| {
+            let id = model_number(db, &model_id)?;
+            logged_models(db, &[id])?.pop().ok_or_else(|| no_model(&model_id))
+        })
+        .await
     }
 
     /// Looks for logged models in `experiments`: newest first unless `orders` says otherwise. `datasets` (name and digest, which may be empty) narrow
@@ -85,7 +86,7 @@ impl Tracking {
         let ids = listed(experiments);
         let pages = Pages::of(&["logged models", &ids, &query.filter, &format!("{orders:?}"), &format!("{datasets:?}")]);
         let from = pages.position(query.page_token.as_deref())?;
-        let mut sql = QueryBuilder::<Sqlite>::new("SELECT l.id FROM logged_models l WHERE l.stage = 'active' AND l.experiment IN ");
+        let mut sql = Sql::new("SELECT l.id FROM logged_models l WHERE l.stage = 'active' AND l.experiment IN ");
         sql.push(in_list(&ids));
         for comparison in filter {
             sql.push(" AND ");
@@ -99,9 +100,13 @@ impl Tracking {
                 sql.push(search::logged_column(&key.key)).push(if order.descending { " DESC, " } else { ", " });
             }
         }
-        sql.push("l.created DESC, l.id DESC LIMIT ").push_bind(query.max_results as i64 + 1).push(" OFFSET ").push_bind(from);
-        let page = pages.cut(self.numbers(sql).await?, from, query.max_results);
-        Ok(Page { items: self.logged_models(&page.items).await?, next: page.next })
+        let most = query.max_results;
+        sql.push("l.created DESC, l.id DESC LIMIT ").bind(most as i64 + 1).push(" OFFSET ").bind(from);
+        self.read(move |db| {
+            let page = pages.cut(sql.rows(db)?, from, most);
+            Ok(Page { items: logged_models(db, &page.items)?, next: page.next })
+        })
+        .await
     }
 
     /// Says how far a logged model is.
@@ -111,12 +116,10 @@ impl Tracking {
     pub async fn finish_logged_model(&self, model_id: &str, status: ModelStatus) -> Result<LoggedModel> {
         let id = model_id.to_string();
         self.write(move |w| {
-            Box::pin(async move {
-                let model = w.logged_model(&id).await?;
-                let sql = "UPDATE logged_models SET status = $2, updated = $3 WHERE id = $1";
-                sqlx::query(sql).bind(model).bind(status.as_str()).bind(now()).execute(&mut w.connection).await?;
-                Ok(())
-            })
+            let model = model_number(&mut w.db, &id)?;
+            let sql = "UPDATE logged_models SET status = ?2, updated = ?3 WHERE id = ?1";
+            w.db.execute(sql, bind![model, status.as_str(), now()])?;
+            Ok(())
         })
         .await?;
         self.logged_model(model_id).await
@@ -128,12 +131,10 @@ impl Tracking {
     /// When it is missing.
     pub async fn delete_logged_model(&self, model_id: String) -> Result<()> {
         self.write(move |w| {
-            Box::pin(async move {
-                let model = w.logged_model(&model_id).await?;
-                let sql = "UPDATE logged_models SET stage = 'deleted', updated = $2 WHERE id = $1";
-                sqlx::query(sql).bind(model).bind(now()).execute(&mut w.connection).await?;
-                Ok(())
-            })
+            let model = model_number(&mut w.db, &model_id)?;
+            let sql = "UPDATE logged_models SET stage = 'deleted', updated = ?2 WHERE id = ?1";
+            w.db.execute(sql, bind![model, now()])?;
+            Ok(())
         })
         .await
     }
@@ -146,10 +147,8 @@ impl Tracking {
         limits::many("tags", &tags)?;
         tags.iter().try_for_each(pair)?;
         self.write(move |w| {
-            Box::pin(async move {
-                let model = w.logged_model(&model_id).await?;
-                w.set_model_pairs("logged_model_tags", model, &tags).await
-            })
+            let model = model_number(&mut w.db, &model_id)?;
+            w.set_model_pairs("logged_model_tags", model, &settled(tags))
         })
         .await
     }
@@ -162,10 +161,8 @@ impl Tracking {
         limits::many("params", &params)?;
         params.iter().try_for_each(pair)?;
         self.write(move |w| {
-            Box::pin(async move {
-                let model = w.logged_model(&model_id).await?;
-                w.set_model_pairs("logged_model_params", model, &params).await
-            })
+            let model = model_number(&mut w.db, &model_id)?;
+            w.set_model_pairs("logged_model_params", model, &settled(params))
         })
         .await
     }
@@ -176,60 +173,63 @@ impl Tracking {
     /// When it or the tag is missing.
     pub async fn delete_logged_model_tag(&self, model_id: String, key: String) -> Result<()> {
         self.write(move |w| {
-            Box::pin(async move {
-                let model = w.logged_model(&model_id).await?;
-                let sql = "DELETE FROM logged_model_tags WHERE model = $1 AND key = $2";
-                let done = sqlx::query(sql).bind(model).bind(&key).execute(&mut w.connection).await?;
-                let missing = || Error::missing(format!("No tag with key '{key}' found for model with ID '{model_id}'."));
-                if done.rows_affected() == 0 { Err(missing()) } else { Ok(()) }
-            })
+            let model = model_number(&mut w.db, &model_id)?;
+            let sql = "DELETE FROM logged_model_tags WHERE model = ?1 AND key = ?2";
+            let deleted = w.db.execute(sql, bind![model, &key])?;
+            let missing = || Error::missing(format!("No tag with key '{key}' found for model with ID '{model_id}'."));
+            if deleted == 0 { Err(missing()) } else { Ok(()) }
         })
         .await
     }
+}
 
-    /// Those that are there of `ids`, in their order.
-    async fn logged_models(&self, ids: &[i64]) -> Result<Vec<LoggedModel>> {
-        let mut found: HashMap<i64, LoggedModel> = HashMap::with_capacity(ids.len());
-        for chunk in ids.chunks(search::CHUNK) {
-            let ids = in_list(&listed(chunk));
-            let rows = |text: String| self.rows(QueryBuilder::new(text));
-            for row in rows(format!("{COLUMNS} WHERE l.id IN {ids}")).await? {
-                found.insert(row.try_get(0)?, read(&row)?);
-            }
-            for (table, of) in [("logged_model_params", true), ("logged_model_tags", false)] {
-                for row in rows(format!("SELECT model, key, value FROM {table} WHERE model IN {ids} ORDER BY model, key")).await? {
-                    let pair = Pair { key: row.try_get(1)?, value: row.try_get(2)? };
-                    let model = found.entry(row.try_get(0)?);
-                    model.and_modify(|m| if of { &mut m.params } else { &mut m.tags }.push(pair));
-                }
-            }
-            let metrics = format!(
-                "SELECT model, key, timestamp, step, value, is_nan, dataset_name, dataset_digest, run_id FROM logged_model_metrics
-                 WHERE model IN {ids} ORDER BY model, key, dataset_name, dataset_digest"
-            );
-            for row in rows(metrics).await? {
-                let id: i64 = row.try_get(0)?;
-                let Some(model) = found.get_mut(&id) else { continue };
-                let metric = Metric {
-                    key: row.try_get(1)?,
-                    timestamp: row.try_get(2)?,
-                    step: row.try_get(3)?,
-                    value: number(row.try_get(4)?, row.try_get(5)?),
-                    model_id: Some(model.id.clone()),
-                    dataset: (row.try_get(6)?, row.try_get(7)?),
-                };
-                model.metrics.push((metric, row.try_get(8)?));
-            }
+/// Those that are there of `ids`, in their order.
+fn logged_models(db: &mut Db, ids: &[i64]) -> Result<Vec<LoggedModel>> {
+    let mut found: HashMap<i64, LoggedModel> = HashMap::with_capacity(ids.len());
+    for chunk in ids.chunks(search::CHUNK) {
+        each_of(db, &format!("{COLUMNS} WHERE l.id"), chunk, "", |row| {
+            found.insert(row.get(0)?, LoggedModel::from_row(row)?);
+            Ok(())
+        })?;
+        for (table, of_params) in [("logged_model_params", true), ("logged_model_tags", false)] {
+            let before = format!("SELECT model, key, value FROM {table} WHERE model");
+            each_of(db, &before, chunk, " ORDER BY model, key", |row| {
+                let Some(model) = found.get_mut(&row.get::<i64>(0)?) else { return Ok(()) };
+                let pairs = if of_params { &mut model.params } else { &mut model.tags };
+                pairs.push(Pair { key: row.get(1)?, value: row.get(2)? });
+                Ok(())
+            })?;
         }
-        Ok(ids.iter().filter_map(|id| found.remove(id)).collect())
+        let before = "SELECT model, key, timestamp, step, value, is_nan, dataset_name, dataset_digest, run_id FROM logged_model_metrics
+                      WHERE model";
+        each_of(db, before, chunk, " ORDER BY model, key, dataset_name, dataset_digest", |row| {
+            let Some(model) = found.get_mut(&row.get::<i64>(0)?) else { return Ok(()) };
+            let metric = Metric {
+                key: row.get(1)?,
+                timestamp: row.get(2)?,
+                step: row.get(3)?,
+                value: number(row.get(4)?, row.get(5)?),
+                model_id: Some(model.id.clone()),
+                dataset: (row.get(6)?, row.get(7)?),
+            };
+            model.metrics.push((metric, row.get(8)?));
+            Ok(())
+        })?;
     }
+    Ok(ids.iter().filter_map(|id| found.remove(id)).collect())
+}
+
+/// The number of a logged model that is not deleted.
+fn model_number(db: &mut Db, model_id: &str) -> Result<i64> {
+    let sql = "SELECT id FROM logged_models WHERE model_id = ?1 AND stage = 'active'";
+    db.optional(sql, bind![model_id])?.ok_or_else(|| no_model(model_id))
 }
 
 impl Writer {
-    async fn note_model(&mut self, run_id: &str, model: Value) -> Result<()> {
-        let (run, key) = (self.active_run(run_id).await?, self.key(NOTED).await?);
-        let sql = "SELECT value FROM tags WHERE run = $1 AND key = $2";
-        let noted: Option<String> = sqlx::query_scalar(sql).bind(run.id).bind(key).fetch_optional(&mut self.connection).await?;
+    fn note_model(&mut self, run_id: &str, model: Value) -> Result<()> {
+        let (run, key) = (self.active_run(run_id)?, self.key(NOTED)?);
+        let sql = "SELECT value FROM tags WHERE run = ?1 AND key = ?2";
+        let noted: Option<String> = self.db.optional(sql, bind![run.id, key])?;
         // Whatever else the client has put there does not keep the model out.
         let mut models: Vec<Value> = noted.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
         models.push(model);
@@ -237,17 +237,17 @@ impl Writer {
         if value.len() > NOTED_BYTES {
             return Err(Error::invalid(format!("The models noted with run {run_id} would take more than {NOTED_BYTES} bytes.")));
         }
-        let sql = "INSERT INTO tags (run, key, value) VALUES ($1, $2, $3) ON CONFLICT (run, key) DO UPDATE SET value = excluded.value";
-        sqlx::query(sql).bind(run.id).bind(key).bind(value).execute(&mut self.connection).await?;
+        let sql = "INSERT INTO tags (run, key, value) VALUES (?1, ?2, ?3) ON CONFLICT (run, key) DO UPDATE SET value = excluded.value";
+        self.db.execute(sql, bind![run.id, key, value])?;
         Ok(())
     }
 
-    async fn create_logged_model(&mut self, id: String, new: NewLoggedModel) -> Result<LoggedModel> {
-        self.active_experiment(new.experiment).await?;
-        let sql = "SELECT artifact_location FROM experiments WHERE id = $1";
-        let location: String = sqlx::query_scalar(sql).bind(new.experiment).fetch_one(&mut self.connection).await?;
+    fn create_logged_model(&mut self, id: String, new: NewLoggedModel) -> Result<LoggedModel> {
+        self.active_experiment(new.experiment)?;
+        let sql = "SELECT artifact_location FROM experiments WHERE id = ?1";
+        let location: String = self.db.one(sql, bind![new.experiment])?;
         let sql = "INSERT INTO logged_models (model_id, experiment, name, model_type, source_run_id, status, stage, created, updated, artifact_uri)
-                   VALUES ($1, $2, $3, $4, $5, $6, 'active', $7, $7, $8) RETURNING id";
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'active', ?7, ?7, ?8) RETURNING id";
         let created = now();
         let model = LoggedModel {
             artifact_uri: format!("{location}/models/{id}/artifacts"),
@@ -263,57 +263,47 @@ impl Writer {
             tags: settled(new.tags),
             metrics: Vec::new(),
         };
-        let query = sqlx::query_scalar(sql).bind(&model.id).bind(model.experiment).bind(&model.name).bind(&model.model_type);
-        let query = query.bind(&model.source_run).bind(model.status.as_str()).bind(created).bind(&model.artifact_uri);
-        let number: i64 = query.fetch_one(&mut self.connection).await?;
-        self.set_model_pairs("logged_model_params", number, &model.params).await?;
-        self.set_model_pairs("logged_model_tags", number, &model.tags).await?;
+        let LoggedModel { id, name, model_type, source_run, artifact_uri, .. } = &model;
+        let values = bind![id, model.experiment, name, model_type, source_run, model.status.as_str(), created, artifact_uri];
+        let number: i64 = self.db.one(sql, values)?;
+        self.set_model_pairs("logged_model_params", number, &model.params)?;
+        self.set_model_pairs("logged_model_tags", number, &model.tags)?;
         Ok(model)
     }
 
-    async fn logged_model(&mut self, model_id: &str) -> Result<i64> {
-        let sql = "SELECT id FROM logged_models WHERE model_id = $1 AND stage = 'active'";
-        let id: Option<i64> = sqlx::query_scalar(sql).bind(model_id).fetch_optional(&mut self.connection).await?;
-        id.ok_or_else(|| no_model(model_id))
-    }
-
-    /// Sets pairs of a model in one of the tables that hold them.
-    pub async fn set_model_pairs(&mut self, table: &'static str, model: i64, pairs: &[Pair]) -> Result<()> {
+    /// Sets pairs of different names of a model in one of the tables that hold them.
+    pub fn set_model_pairs(&mut self, table: &'static str, model: i64, pairs: &[Pair]) -> Result<()> {
         let into = format!("INSERT INTO {table} (model, key, value)");
-        let conflict = "ON CONFLICT (model, key) DO UPDATE SET value = excluded.value";
-        let bind = |row: &mut Separated<'_, Sqlite, &'static str>, pair: &Pair| {
-            row.push_bind(model).push_bind(&pair.key).push_bind(&pair.value);
-        };
-        self.insert(&into, pairs, conflict, bind).await
+        let rows = pairs.iter().map(|pair| [model.into(), (&pair.key).into(), (&pair.value).into()]);
+        self.db.insert(&into, "ON CONFLICT (model, key) DO UPDATE SET value = excluded.value", rows)
     }
 
     /// Those metrics that are of models, with the models' numbers.
     ///
     /// # Errors
     /// When a model is missing.
-    pub async fn metrics_of_models(&mut self, metrics: &[Metric]) -> Result<Vec<(i64, Metric)>> {
+    pub fn metrics_of_models(&mut self, metrics: &[Metric]) -> Result<Vec<(i64, Metric)>> {
         let mut of_models = Vec::new();
         for metric in metrics {
             if let Some(model_id) = &metric.model_id {
-                of_models.push((self.logged_model(model_id).await?, metric.clone()));
+                of_models.push((model_number(&mut self.db, model_id)?, metric.clone()));
             }
         }
         Ok(of_models)
     }
 
-    pub async fn log_model_metrics(&mut self, run_id: &str, metrics: &[(i64, Metric)]) -> Result<()> {
+    pub fn log_model_metrics(&mut self, run_id: &str, metrics: &[(i64, Metric)]) -> Result<()> {
         for (model, metric) in metrics {
             let sql =
                 "INSERT INTO logged_model_metrics (model, key, dataset_name, dataset_digest, run_id, timestamp, step, value, is_nan)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (model, key, dataset_name, dataset_digest) DO UPDATE
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (model, key, dataset_name, dataset_digest) DO UPDATE
                  SET run_id = excluded.run_id, timestamp = excluded.timestamp, step = excluded.step, value = excluded.value,
                      is_nan = excluded.is_nan
                  WHERE (excluded.step, excluded.timestamp, excluded.value, excluded.is_nan)
                      > (logged_model_metrics.step, logged_model_metrics.timestamp, logged_model_metrics.value, logged_model_metrics.is_nan)";
             let (value, is_nan) = stored(metric.value);
-            let query = sqlx::query(sql).bind(model).bind(&metric.key).bind(&metric.dataset.0).bind(&metric.dataset.1).bind(run_id);
-            let query = query.bind(metric.timestamp).bind(metric.step).bind(value).bind(is_nan);
-            query.execute(&mut self.connection).await?;
+            let Metric { key, timestamp, step, dataset: (name, digest), .. } = metric;
+            self.db.execute(sql, bind![model, key, name, digest, run_id, timestamp, step, value, is_nan])?;
         }
         Ok(())
     }
@@ -328,19 +318,22 @@ fn no_model(model_id: &str) -> Error {
     Error::missing(format!("Logged model with ID '{model_id}' not found."))
 }
 
-fn read(row: &SqliteRow) -> Result<LoggedModel> {
-    Ok(LoggedModel {
-        id: row.try_get(1)?,
-        experiment: row.try_get(2)?,
-        name: row.try_get(3)?,
-        model_type: row.try_get(4)?,
-        source_run: row.try_get(5)?,
-        status: ModelStatus::read(row.try_get(6)?).unwrap_or(ModelStatus::Pending),
-        created: row.try_get(7)?,
-        updated: row.try_get(8)?,
-        artifact_uri: row.try_get(9)?,
-        params: Vec::new(),
-        tags: Vec::new(),
-        metrics: Vec::new(),
-    })
+/// A row of [`COLUMNS`].
+impl FromRow for LoggedModel {
+    fn from_row(row: &Row<'_>) -> Result<LoggedModel> {
+        Ok(LoggedModel {
+            id: row.get(1)?,
+            experiment: row.get(2)?,
+            name: row.get(3)?,
+            model_type: row.get(4)?,
+            source_run: row.get(5)?,
+            status: ModelStatus::read(&row.get::<String>(6)?).unwrap_or(ModelStatus::Pending),
+            created: row.get(7)?,
+            updated: row.get(8)?,
+            artifact_uri: row.get(9)?,
+            params: Vec::new(),
+            tags: Vec::new(),
+            metrics: Vec::new(),
+        })
+    }
 }

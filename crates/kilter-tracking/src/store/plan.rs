@@ -1,9 +1,7 @@
 //! How a search of runs goes about it: a page of many runs is found by looking at few of them, along an index or from a comparison that few runs meet.
 
-use sqlx::{QueryBuilder, Sqlite};
-
-use super::Tracking;
 use super::search::{self, in_list};
+use crate::db::{Db, Dialect, Sql};
 use crate::error::Result;
 use crate::grammar::{Comparison, Kind, Order};
 use crate::model::View;
@@ -32,43 +30,36 @@ enum Plan {
     Set(usize),
 }
 
-impl Tracking {
+impl RunSearch {
     /// The numbers of `limit` runs from a position on, or of as many as there are.
-    pub(super) async fn find_runs(&self, search: &RunSearch, limit: usize, from: i64) -> Result<Vec<i64>> {
-        let plan = self.plan(search).await?;
-        let found = self.follow(search, plan, limit, from).await?;
-        let all = plan != Plan::Walk || search.metric_first().is_none() || found.len() == limit;
-        if all { Ok(found) } else { self.follow(search, Plan::Sets, limit, from).await }
+    pub fn find(&self, db: &mut Db, limit: usize, from: i64) -> Result<Vec<i64>> {
+        let plan = self.plan(db)?;
+        let found = self.follow(db, plan, limit, from)?;
+        let all = plan != Plan::Walk || self.metric_first().is_none() || found.len() == limit;
+        if all { Ok(found) } else { self.follow(db, Plan::Sets, limit, from) }
     }
 
-    async fn plan(&self, search: &RunSearch) -> Result<Plan> {
-        let runs = format!("SELECT 1 FROM runs WHERE experiment IN {}", in_list(&search.experiments));
-        if self.is_few(QueryBuilder::new(runs)).await? {
+    fn plan(&self, db: &mut Db) -> Result<Plan> {
+        let runs = format!("SELECT 1 FROM runs WHERE experiment IN {}", in_list(&self.experiments));
+        if is_few(db, Sql::new(runs))? {
             return Ok(Plan::Sets);
         }
-        for (at, comparison) in search.filter.iter().enumerate() {
+        for (at, comparison) in self.filter.iter().enumerate() {
             if let Some(set) = search::set(comparison)
-                && self.is_few(set).await?
+                && is_few(db, set)?
             {
                 return Ok(Plan::Set(at));
             }
         }
-        Ok(if search.follows_an_index() { Plan::Walk } else { Plan::Sets })
+        Ok(if self.follows_an_index() { Plan::Walk } else { Plan::Sets })
     }
 
-    async fn is_few(&self, mut rows: QueryBuilder<Sqlite>) -> Result<bool> {
-        rows.push(" LIMIT 1 OFFSET ").push_bind(FEW as i64);
-        Ok(rows.build().persistent(false).fetch_optional(self.readers()).await?.is_none())
+    fn follow(&self, db: &mut Db, plan: Plan, limit: usize, from: i64) -> Result<Vec<i64>> {
+        let mut sql = self.sql(plan, db.dialect());
+        sql.push(" LIMIT ").bind(limit as i64).push(" OFFSET ").bind(from);
+        sql.rows(db)
     }
 
-    async fn follow(&self, search: &RunSearch, plan: Plan, limit: usize, from: i64) -> Result<Vec<i64>> {
-        let mut sql = search.sql(plan);
-        sql.push(" LIMIT ").push_bind(limit as i64).push(" OFFSET ").push_bind(from);
-        self.numbers(sql).await
-    }
-}
-
-impl RunSearch {
     fn metric_first(&self) -> Option<&Order> {
         self.orders.first().filter(|order| order.kind == Kind::Metric)
     }
@@ -82,17 +73,20 @@ impl RunSearch {
         }
     }
 
-    fn sql(&self, plan: Plan) -> QueryBuilder<Sqlite> {
-        let mut sql = QueryBuilder::new("SELECT r.id FROM ");
+    fn sql(&self, plan: Plan, dialect: Dialect) -> Sql {
+        let mut sql = Sql::new("SELECT r.id FROM ");
         let along = self.metric_first().filter(|_| plan == Plan::Walk);
-        // A cross join is done in the order it is written in.
-        sql.push(if along.is_some() { "latest_metrics o0 CROSS JOIN runs r ON r.id = o0.run" } else { "runs r" });
+        if along.is_some() {
+            sql.push("latest_metrics o0").push(search::join_in_order(dialect)).push("runs r ON r.id = o0.run");
+        } else {
+            sql.push("runs r");
+        }
         for (at, order) in self.orders.iter().enumerate().skip(usize::from(along.is_some())) {
             search::join_order(&mut sql, at, order);
         }
         sql.push(" WHERE ");
         if let Some(order) = along {
-            sql.push("o0.is_nan = 0 AND o0.key = (SELECT id FROM keys WHERE name = ").push_bind(order.key.clone()).push(") AND ");
+            sql.push("o0.is_nan = 0 AND o0.key = (SELECT id FROM keys WHERE name = ").bind(order.key.clone()).push(") AND ");
         }
         // With the sign the condition is no reason to use an index.
         sql.push(if plan == Plan::Walk && along.is_none() || plan == Plan::Sets { "r.experiment IN " } else { "+r.experiment IN " });
@@ -118,11 +112,16 @@ impl RunSearch {
     }
 }
 
+fn is_few(db: &mut Db, mut rows: Sql) -> Result<bool> {
+    rows.push(" LIMIT 1 OFFSET ").bind(FEW as i64);
+    Ok(rows.optional::<i64>(db)?.is_none())
+}
+
 #[cfg(test)]
 mod tests {
-    use sqlx::Row;
-
+    use super::super::Tracking;
     use super::*;
+    use crate::db::Source;
     use crate::grammar::RUNS;
 
     const FILTERS: [&str; 7] = [
@@ -154,11 +153,10 @@ mod tests {
     }
 
     /// `count` runs in experiment 0 and a tenth as many in 1: a third lacks the metric, a third the param, some of either are not numbers.
-    async fn filled(count: usize) -> (tempfile::TempDir, Tracking) {
+    async fn filled(count: usize) -> (tempfile::TempDir, Db) {
         let dir = tempfile::tempdir().unwrap();
         Tracking::open(dir.path()).await.unwrap().close().await;
-        let file = format!("sqlite://{}", dir.path().join("tracking.db").display());
-        let mut db = <sqlx::SqliteConnection as sqlx::Connection>::connect(&file).await.unwrap();
+        let mut db = Source::File(dir.path().join("tracking.db")).connect().unwrap();
         let n = format!("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count} * 11 / 10)");
         let fill = format!(
             "BEGIN; INSERT INTO keys (id, name) VALUES (1, 'm'), (2, 'p'), (3, 't'), (4, 'rare');
@@ -171,26 +169,24 @@ mod tests {
              INSERT INTO params (run, key, value) {n} SELECT i, 4, 'x' FROM n WHERE i % 40 = 1;
              INSERT INTO tags (run, key, value) {n} SELECT i, 3, 't' || (i % 5) FROM n; COMMIT;"
         );
-        sqlx::raw_sql(sqlx::AssertSqlSafe(fill)).execute(&mut db).await.unwrap();
-        sqlx::Connection::close(db).await.unwrap();
-        let tracking = Tracking::open(dir.path()).await.unwrap();
-        (dir, tracking)
+        db.script(&fill).unwrap();
+        (dir, db)
     }
 
     #[tokio::test]
     async fn every_plan_finds_the_same() {
-        let (_dir, tracking) = filled(300).await;
+        let (_dir, mut db) = filled(300).await;
         let mut found = 0;
         for (experiments, filter, orders) in
             ["0", "0,1"].iter().flat_map(|e| FILTERS.iter().flat_map(move |f| ORDERS.iter().map(move |o| (e, f, o))))
         {
             let search = search(experiments, filter, orders);
-            let want = tracking.follow(&search, Plan::Sets, 1000, 0).await.unwrap();
+            let want = search.follow(&mut db, Plan::Sets, 1000, 0).unwrap();
             found += want.len();
             for at in (0..search.filter.len()).filter(|at| search::set(&search.filter[*at]).is_some()) {
-                assert_eq!(tracking.follow(&search, Plan::Set(at), 1000, 0).await.unwrap(), want, "{filter} {orders:?} from {at}");
+                assert_eq!(search.follow(&mut db, Plan::Set(at), 1000, 0).unwrap(), want, "{filter} {orders:?} from {at}");
             }
-            let walked = tracking.follow(&search, Plan::Walk, 1000, 0).await.unwrap();
+            let walked = search.follow(&mut db, Plan::Walk, 1000, 0).unwrap();
             let whole = if search.metric_first().is_some() { walked.len() } else { want.len() };
             assert_eq!(walked, want[..whole], "{filter} {orders:?}");
         }
@@ -199,7 +195,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_page_of_many_runs_does_not_look_at_all_of_them() {
-        let (_dir, tracking) = filled(30_000).await;
+        let (_dir, mut db) = filled(30_000).await;
         let plans = [
             ("", &[][..], Plan::Walk),
             ("", &["attributes.start_time DESC"], Plan::Walk),
@@ -211,22 +207,21 @@ mod tests {
         ];
         for (filter, orders, plan) in plans {
             let search = search("0", filter, orders);
-            assert_eq!(tracking.plan(&search).await.unwrap(), plan, "{filter} {orders:?}");
-            let want = tracking.follow(&search, Plan::Sets, 100_000, 0).await.unwrap();
+            assert_eq!(search.plan(&mut db).unwrap(), plan, "{filter} {orders:?}");
+            let want = search.follow(&mut db, Plan::Sets, 100_000, 0).unwrap();
             // To the last page, and past what has a number for the metric.
             let mut got = Vec::new();
             loop {
-                let page = tracking.find_runs(&search, 3001, got.len() as i64).await.unwrap();
+                let page = search.find(&mut db, 3001, got.len() as i64).unwrap();
                 if page.is_empty() {
                     break;
                 }
                 got.extend(page);
             }
             assert_eq!(got, want, "{filter} {orders:?}");
-            let mut explained = QueryBuilder::new("EXPLAIN QUERY PLAN ");
-            explained.push(search.sql(plan).sql().as_str().replace('?', "1"));
-            let rows = explained.build().fetch_all(tracking.readers()).await.unwrap();
-            let steps: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();
+            let sql = search.sql(plan, Dialect::Sqlite);
+            let steps: Vec<(i64, i64, i64, String)> = db.rows(&format!("EXPLAIN QUERY PLAN {}", sql.text()), sql.values()).unwrap();
+            let steps: Vec<String> = steps.into_iter().map(|(.., detail)| detail).collect();
             let index = match (plan, search.metric_first()) {
                 (Plan::Set(_), _) => "INTEGER PRIMARY KEY",
                 (Plan::Walk, Some(_)) => "latest_metrics_by_value",

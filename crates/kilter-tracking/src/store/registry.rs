@@ -2,14 +2,11 @@
 
 use std::collections::HashMap;
 
-use sqlx::query_builder::Separated;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row, Sqlite};
-
-use super::search::{self, PROMPT, in_list, listed};
+use super::search::{self, PROMPT, each_of};
 use super::writer::Writer;
 use super::{Tracking, now, settled};
 use crate::artifacts::ArtifactPath;
+use crate::db::{Db, FromRow, Row, Sql, bind};
 use crate::error::{Error, ErrorCode, Result};
 use crate::grammar::{Kind, MODEL_VERSIONS, REGISTERED_MODELS};
 use crate::limits;
@@ -32,15 +29,13 @@ impl Tracking {
         tags.iter().try_for_each(tag)?;
         let new = (name.to_string(), description.to_string());
         self.write(move |w| {
-            Box::pin(async move {
-                let ((name, description), created) = (new, now());
-                w.free_model_name(&name).await?;
-                let sql = "INSERT INTO registered_models (name, description, created, updated) VALUES ($1, $2, $3, $3) RETURNING id";
-                let id: i64 = sqlx::query_scalar(sql).bind(&name).bind(&description).bind(created).fetch_one(&mut w.connection).await?;
-                let tags = settled(tags);
-                w.set_model_pairs("registered_model_tags", id, &tags).await?;
-                Ok(RegisteredModel { name, description, created, updated: created, tags, aliases: Vec::new(), latest: Vec::new() })
-            })
+            let ((name, description), created) = (new, now());
+            w.free_model_name(&name)?;
+            let sql = "INSERT INTO registered_models (name, description, created, updated) VALUES (?1, ?2, ?3, ?3) RETURNING id";
+            let id: i64 = w.db.one(sql, bind![&name, &description, created])?;
+            let tags = settled(tags);
+            w.set_model_pairs("registered_model_tags", id, &tags)?;
+            Ok(RegisteredModel { name, description, created, updated: created, tags, aliases: Vec::new(), latest: Vec::new() })
         })
         .await
     }
@@ -50,9 +45,12 @@ impl Tracking {
     /// # Errors
     /// When it is missing.
     pub async fn registered_model(&self, name: &str) -> Result<RegisteredModel> {
-        let id: Option<i64> =
-            sqlx::query_scalar("SELECT id FROM registered_models WHERE name = $1").bind(name).fetch_optional(self.readers()).await?;
-        self.registered_models(&[id.ok_or_else(|| no_model(name))?]).await?.pop().ok_or_else(|| no_model(name))
+        let name = name.to_string();
+        self.read(move |db| {
+            let id = model_number(db, &name)?;
+            registered_models(db, &[id])?.pop().ok_or_else(|| no_model(&name))
+        })
+        .await
     }
 
     /// Changes the description or the name of a registered model.
@@ -69,15 +67,13 @@ impl Tracking {
         description.as_deref().map(limits::description).transpose()?;
         let (old, new, words) = (name.to_string(), new_name.clone(), description);
         self.write(move |w| {
-            Box::pin(async move {
-                let id = w.registered_model(&old).await?;
-                if let Some(new) = &new {
-                    w.free_model_name(new).await?;
-                }
-                let sql = "UPDATE registered_models SET name = COALESCE($2, name), description = COALESCE($3, description), updated = $4 WHERE id = $1";
-                sqlx::query(sql).bind(id).bind(&new).bind(&words).bind(now()).execute(&mut w.connection).await?;
-                Ok(())
-            })
+            let id = model_number(&mut w.db, &old)?;
+            if let Some(new) = &new {
+                w.free_model_name(new)?;
+            }
+            let sql = "UPDATE registered_models SET name = COALESCE(?2, name), description = COALESCE(?3, description), updated = ?4 WHERE id = ?1";
+            w.db.execute(sql, bind![id, &new, &words, now()])?;
+            Ok(())
         })
         .await?;
         self.registered_model(new_name.as_deref().unwrap_or(name)).await
@@ -89,19 +85,17 @@ impl Tracking {
     /// When it is missing.
     pub async fn delete_registered_model(&self, name: String) -> Result<()> {
         self.write(move |w| {
-            Box::pin(async move {
-                let id = w.registered_model(&name).await?;
-                for sql in [
-                    "DELETE FROM model_version_tags WHERE model = $1",
-                    "DELETE FROM model_versions WHERE model = $1",
-                    "DELETE FROM registered_model_aliases WHERE model = $1",
-                    "DELETE FROM registered_model_tags WHERE model = $1",
-                    "DELETE FROM registered_models WHERE id = $1",
-                ] {
-                    sqlx::query(sql).bind(id).execute(&mut w.connection).await?;
-                }
-                Ok(())
-            })
+            let id = model_number(&mut w.db, &name)?;
+            for sql in [
+                "DELETE FROM model_version_tags WHERE model = ?1",
+                "DELETE FROM model_versions WHERE model = ?1",
+                "DELETE FROM registered_model_aliases WHERE model = ?1",
+                "DELETE FROM registered_model_tags WHERE model = ?1",
+                "DELETE FROM registered_models WHERE id = ?1",
+            ] {
+                w.db.execute(sql, bind![id])?;
+            }
+            Ok(())
         })
         .await
     }
@@ -114,10 +108,10 @@ impl Tracking {
         let filter = REGISTERED_MODELS.filter(&query.filter)?;
         let pages = Pages::of(&["registered models", &query.filter, &query.order_by.join("\n")]);
         let from = pages.position(query.page_token.as_deref())?;
-        let mut sql = QueryBuilder::<Sqlite>::new("SELECT m.id FROM registered_models m WHERE TRUE");
+        let mut sql = Sql::new("SELECT m.id FROM registered_models m WHERE TRUE");
         if !filter.iter().any(|c| c.kind == Kind::Tag && c.key == PROMPT) {
             sql.push(" AND NOT EXISTS (SELECT 1 FROM registered_model_tags t WHERE t.model = m.id AND t.value = 'true' AND t.key = ");
-            sql.push_bind(PROMPT).push(")");
+            sql.bind(PROMPT).push(")");
         }
         for comparison in filter {
             sql.push(" AND ");
@@ -127,12 +121,16 @@ impl Tracking {
         for order in REGISTERED_MODELS.orders(&query.order_by)? {
             search::order_registry(&mut sql, "m", &order);
         }
-        sql.push("m.name LIMIT ").push_bind(query.max_results as i64 + 1).push(" OFFSET ").push_bind(from);
-        let page = pages.cut(self.numbers(sql).await?, from, query.max_results);
-        let mut items = self.registered_models(&page.items).await?;
-        // Newest first, as MLflow's server lists them in searches.
-        items.iter_mut().for_each(|model| model.latest.sort_by_key(|v| std::cmp::Reverse(v.version)));
-        Ok(Page { items, next: page.next })
+        let most = query.max_results;
+        sql.push("m.name LIMIT ").bind(most as i64 + 1).push(" OFFSET ").bind(from);
+        self.read(move |db| {
+            let page = pages.cut(sql.rows(db)?, from, most);
+            let mut items = registered_models(db, &page.items)?;
+            // Newest first, as MLflow's server lists them in searches.
+            items.iter_mut().for_each(|model| model.latest.sort_by_key(|v| std::cmp::Reverse(v.version)));
+            Ok(Page { items, next: page.next })
+        })
+        .await
     }
 
     /// Sets a tag of a registered model, or of a version of it.
@@ -142,14 +140,12 @@ impl Tracking {
     pub async fn set_model_tag(&self, name: String, version: Option<i64>, new: Pair) -> Result<()> {
         tag(&new)?;
         self.write(move |w| {
-            Box::pin(async move {
-                let Some(version) = version else {
-                    let id = w.registered_model(&name).await?;
-                    return w.set_model_pairs("registered_model_tags", id, &[new]).await;
-                };
-                let id = w.model_version(&name, version).await?;
-                w.set_version_tags(id, version, &[new]).await
-            })
+            let Some(version) = version else {
+                let id = model_number(&mut w.db, &name)?;
+                return w.set_model_pairs("registered_model_tags", id, &[new]);
+            };
+            let id = w.model_of(&name, version)?;
+            w.set_version_tags(id, version, &[new])
         })
         .await
     }
@@ -160,21 +156,19 @@ impl Tracking {
     /// When the model or version is missing.
     pub async fn delete_model_tag(&self, name: String, version: Option<i64>, key: String) -> Result<()> {
         self.write(move |w| {
-            Box::pin(async move {
-                match version {
-                    None => {
-                        let id = w.registered_model(&name).await?;
-                        let sql = "DELETE FROM registered_model_tags WHERE model = $1 AND key = $2";
-                        sqlx::query(sql).bind(id).bind(&key).execute(&mut w.connection).await?;
-                    }
-                    Some(version) => {
-                        let id = w.model_version(&name, version).await?;
-                        let sql = "DELETE FROM model_version_tags WHERE model = $1 AND version = $2 AND key = $3";
-                        sqlx::query(sql).bind(id).bind(version).bind(&key).execute(&mut w.connection).await?;
-                    }
+            match version {
+                None => {
+                    let id = model_number(&mut w.db, &name)?;
+                    let sql = "DELETE FROM registered_model_tags WHERE model = ?1 AND key = ?2";
+                    w.db.execute(sql, bind![id, &key])?;
                 }
-                Ok(())
-            })
+                Some(version) => {
+                    let id = w.model_of(&name, version)?;
+                    let sql = "DELETE FROM model_version_tags WHERE model = ?1 AND version = ?2 AND key = ?3";
+                    w.db.execute(sql, bind![id, version, &key])?;
+                }
+            }
+            Ok(())
         })
         .await
     }
@@ -186,13 +180,11 @@ impl Tracking {
     pub async fn set_alias(&self, name: String, alias: String, version: i64) -> Result<()> {
         alias_name(&alias)?;
         self.write(move |w| {
-            Box::pin(async move {
-                let id = w.model_version(&name, version).await?;
-                let sql = "INSERT INTO registered_model_aliases (model, alias, version) VALUES ($1, $2, $3)
-                           ON CONFLICT (model, alias) DO UPDATE SET version = excluded.version";
-                sqlx::query(sql).bind(id).bind(&alias).bind(version).execute(&mut w.connection).await?;
-                Ok(())
-            })
+            let id = w.model_of(&name, version)?;
+            let sql = "INSERT INTO registered_model_aliases (model, alias, version) VALUES (?1, ?2, ?3)
+                       ON CONFLICT (model, alias) DO UPDATE SET version = excluded.version";
+            w.db.execute(sql, bind![id, &alias, version])?;
+            Ok(())
         })
         .await
     }
@@ -203,12 +195,10 @@ impl Tracking {
     /// When the model is missing.
     pub async fn delete_alias(&self, name: String, alias: String) -> Result<()> {
         self.write(move |w| {
-            Box::pin(async move {
-                let id = w.registered_model(&name).await?;
-                let sql = "DELETE FROM registered_model_aliases WHERE model = $1 AND alias = $2";
-                sqlx::query(sql).bind(id).bind(&alias).execute(&mut w.connection).await?;
-                Ok(())
-            })
+            let id = model_number(&mut w.db, &name)?;
+            let sql = "DELETE FROM registered_model_aliases WHERE model = ?1 AND alias = ?2";
+            w.db.execute(sql, bind![id, &alias])?;
+            Ok(())
         })
         .await
     }
@@ -218,16 +208,17 @@ impl Tracking {
     /// # Errors
     /// When the model or the alias is missing.
     pub async fn version_by_alias(&self, name: &str, alias: &str) -> Result<ModelVersion> {
-        let mut sql = QueryBuilder::<Sqlite>::new(VERSIONS);
-        sql.push(" JOIN registered_model_aliases a ON a.model = v.model AND a.version = v.version WHERE m.name = ").push_bind(name);
-        sql.push(" AND a.alias = ").push_bind(alias);
-        if let Some(version) = self.versions(sql).await?.pop() {
-            return Ok(version);
-        }
-        let known: Option<i64> =
-            sqlx::query_scalar("SELECT id FROM registered_models WHERE name = $1").bind(name).fetch_optional(self.readers()).await?;
-        known.ok_or_else(|| no_model(name))?;
-        Err(Error::invalid(format!("Registered model alias {alias} not found.")))
+        let (name, alias) = (name.to_string(), alias.to_string());
+        self.read(move |db| {
+            let named = "JOIN registered_model_aliases a ON a.model = v.model AND a.version = v.version WHERE m.name = ?1 AND a.alias = ?2";
+            let found = db.rows(&format!("{VERSIONS} {named}"), bind![&name, &alias])?;
+            if let Some(version) = with_belongings(db, found)?.pop() {
+                return Ok(version);
+            }
+            model_number(db, &name)?;
+            Err(Error::invalid(format!("Registered model alias {alias} not found.")))
+        })
+        .await
     }
 
     /// Makes a version of a registered model.
@@ -252,35 +243,32 @@ impl Tracking {
             }
         }
         self.write(move |w| {
-            Box::pin(async move {
-                let id = w.registered_model(&new.name).await?;
-                let sql = "SELECT COALESCE(MAX(version), 0) + 1 FROM model_versions WHERE model = $1";
-                let version: i64 = sqlx::query_scalar(sql).bind(id).fetch_one(&mut w.connection).await?;
-                let created = now();
-                let made = ModelVersion {
-                    name: new.name,
-                    version,
-                    source: new.source,
-                    location,
-                    run_id: new.run_id,
-                    run_link: new.run_link,
-                    description: new.description,
-                    stage: STAGES[0].into(),
-                    created,
-                    updated: created,
-                    tags: settled(new.tags),
-                    aliases: Vec::new(),
-                };
-                let sql =
-                    "INSERT INTO model_versions (model, version, source, location, run_id, run_link, description, stage, created, updated)
-                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9)";
-                let query = sqlx::query(sql).bind(id).bind(version).bind(&made.source).bind(&made.location).bind(&made.run_id);
-                let query = query.bind(&made.run_link).bind(&made.description).bind(&made.stage).bind(created);
-                query.execute(&mut w.connection).await?;
-                w.set_version_tags(id, version, &made.tags).await?;
-                w.touch_model(id).await?;
-                Ok(made)
-            })
+            let id = model_number(&mut w.db, &new.name)?;
+            let sql = "SELECT COALESCE(MAX(version), 0) + 1 FROM model_versions WHERE model = ?1";
+            let version: i64 = w.db.one(sql, bind![id])?;
+            let created = now();
+            let made = ModelVersion {
+                name: new.name,
+                version,
+                source: new.source,
+                location,
+                run_id: new.run_id,
+                run_link: new.run_link,
+                description: new.description,
+                stage: STAGES[0].into(),
+                created,
+                updated: created,
+                tags: settled(new.tags),
+                aliases: Vec::new(),
+            };
+            let sql =
+                "INSERT INTO model_versions (model, version, source, location, run_id, run_link, description, stage, created, updated)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9)";
+            let ModelVersion { source, location, run_id, run_link, description, stage, .. } = &made;
+            w.db.execute(sql, bind![id, version, source, location, run_id, run_link, description, stage, created])?;
+            w.set_version_tags(id, version, &made.tags)?;
+            w.touch_model(id)?;
+            Ok(made)
         })
         .await
     }
@@ -339,9 +327,8 @@ impl Tracking {
     /// # Errors
     /// When it is missing.
     pub async fn model_version(&self, name: &str, version: i64) -> Result<ModelVersion> {
-        let mut sql = QueryBuilder::<Sqlite>::new(VERSIONS);
-        sql.push(" WHERE m.name = ").push_bind(name).push(" AND v.version = ").push_bind(version);
-        self.versions(sql).await?.pop().ok_or_else(|| no_version(name, version))
+        let name = name.to_string();
+        self.read(move |db| model_version(db, &name, version)).await
     }
 
     /// The newest version of each stage in `stages`, or of every stage.
@@ -362,12 +349,10 @@ impl Tracking {
         limits::description(&description)?;
         let model = name.to_string();
         self.write(move |w| {
-            Box::pin(async move {
-                let id = w.model_version(&model, version).await?;
-                let sql = "UPDATE model_versions SET description = $3, updated = $4 WHERE model = $1 AND version = $2";
-                sqlx::query(sql).bind(id).bind(version).bind(&description).bind(now()).execute(&mut w.connection).await?;
-                Ok(())
-            })
+            let id = w.model_of(&model, version)?;
+            let sql = "UPDATE model_versions SET description = ?3, updated = ?4 WHERE model = ?1 AND version = ?2";
+            w.db.execute(sql, bind![id, version, &description, now()])?;
+            Ok(())
         })
         .await?;
         self.model_version(name, version).await
@@ -387,17 +372,14 @@ impl Tracking {
         }
         let model = name.to_string();
         self.write(move |w| {
-            Box::pin(async move {
-                let id = w.model_version(&model, version).await?;
-                if archive {
-                    let sql =
-                        "UPDATE model_versions SET stage = 'Archived', updated = $4 WHERE model = $1 AND version <> $2 AND stage = $3";
-                    sqlx::query(sql).bind(id).bind(version).bind(to).bind(now()).execute(&mut w.connection).await?;
-                }
-                let sql = "UPDATE model_versions SET stage = $3, updated = $4 WHERE model = $1 AND version = $2";
-                sqlx::query(sql).bind(id).bind(version).bind(to).bind(now()).execute(&mut w.connection).await?;
-                w.touch_model(id).await
-            })
+            let id = w.model_of(&model, version)?;
+            if archive {
+                let sql = "UPDATE model_versions SET stage = 'Archived', updated = ?4 WHERE model = ?1 AND version <> ?2 AND stage = ?3";
+                w.db.execute(sql, bind![id, version, to, now()])?;
+            }
+            let sql = "UPDATE model_versions SET stage = ?3, updated = ?4 WHERE model = ?1 AND version = ?2";
+            w.db.execute(sql, bind![id, version, to, now()])?;
+            w.touch_model(id)
         })
         .await?;
         self.model_version(name, version).await
@@ -409,17 +391,15 @@ impl Tracking {
     /// When it is missing.
     pub async fn delete_model_version(&self, name: String, version: i64) -> Result<()> {
         self.write(move |w| {
-            Box::pin(async move {
-                let id = w.model_version(&name, version).await?;
-                for sql in [
-                    "DELETE FROM model_version_tags WHERE model = $1 AND version = $2",
-                    "DELETE FROM registered_model_aliases WHERE model = $1 AND version = $2",
-                    "DELETE FROM model_versions WHERE model = $1 AND version = $2",
-                ] {
-                    sqlx::query(sql).bind(id).bind(version).execute(&mut w.connection).await?;
-                }
-                w.touch_model(id).await
-            })
+            let id = w.model_of(&name, version)?;
+            for sql in [
+                "DELETE FROM model_version_tags WHERE model = ?1 AND version = ?2",
+                "DELETE FROM registered_model_aliases WHERE model = ?1 AND version = ?2",
+                "DELETE FROM model_versions WHERE model = ?1 AND version = ?2",
+            ] {
+                w.db.execute(sql, bind![id, version])?;
+            }
+            w.touch_model(id)
         })
         .await
     }
@@ -432,7 +412,7 @@ impl Tracking {
         let filter = MODEL_VERSIONS.filter(&query.filter)?;
         let pages = Pages::of(&["versions", &query.filter, &query.order_by.join("\n")]);
         let from = pages.position(query.page_token.as_deref())?;
-        let mut sql = QueryBuilder::<Sqlite>::new(VERSIONS);
+        let mut sql = Sql::new(VERSIONS);
         sql.push(" WHERE TRUE");
         for comparison in filter {
             sql.push(" AND ");
@@ -445,129 +425,137 @@ impl Tracking {
         if query.order_by.is_empty() {
             sql.push("v.updated DESC, ");
         }
-        sql.push("m.name, v.version DESC LIMIT ").push_bind(query.max_results as i64 + 1).push(" OFFSET ").push_bind(from);
-        let page = pages.cut(self.versions(sql).await?, from, query.max_results);
-        Ok(page)
-    }
-
-    /// Versions in the order of `sql`, which begins with [`VERSIONS`].
-    async fn versions(&self, sql: QueryBuilder<Sqlite>) -> Result<Vec<ModelVersion>> {
-        let rows = self.rows(sql).await?;
-        let mut found = Vec::with_capacity(rows.len());
-        let mut at: HashMap<(i64, i64), usize> = HashMap::with_capacity(rows.len());
-        for row in &rows {
-            at.insert((row.try_get(0)?, row.try_get(1)?), found.len());
-            found.push(read(row)?);
-        }
-        let numbers = Vec::from_iter(at.keys().copied());
-        for chunk in numbers.chunks(search::CHUNK) {
-            let wanted: Vec<String> = chunk.iter().map(|(model, version)| format!("({model},{version})")).collect();
-            // The order of the join is said, so that tags of other versions of the model are not read.
-            let tags = format!(
-                "WITH wanted (model, version) AS (VALUES {}) SELECT t.model, t.version, t.key, t.value FROM wanted w
-                 CROSS JOIN model_version_tags t ON t.model = w.model AND t.version = w.version ORDER BY t.model, t.version, t.key",
-                wanted.join(",")
-            );
-            for row in self.rows(QueryBuilder::new(tags)).await? {
-                if let Some(at) = at.get(&(row.try_get(0)?, row.try_get(1)?)) {
-                    found[*at].tags.push(Pair { key: row.try_get(2)?, value: row.try_get(3)? });
-                }
-            }
-        }
-        let mut models: Vec<i64> = at.keys().map(|(model, _)| *model).collect();
-        models.sort_unstable();
-        models.dedup();
-        for chunk in models.chunks(search::CHUNK) {
-            let ids = in_list(&listed(chunk));
-            let aliases = format!("SELECT model, version, alias FROM registered_model_aliases WHERE model IN {ids} ORDER BY model, alias");
-            for row in self.rows(QueryBuilder::new(aliases)).await? {
-                if let Some(at) = at.get(&(row.try_get(0)?, row.try_get(1)?)) {
-                    found[*at].aliases.push(row.try_get(2)?);
-                }
-            }
-        }
-        Ok(found)
-    }
-
-    /// Those that are there of `ids`, in their order.
-    async fn registered_models(&self, ids: &[i64]) -> Result<Vec<RegisteredModel>> {
-        let mut found: HashMap<i64, RegisteredModel> = HashMap::with_capacity(ids.len());
-        for chunk in ids.chunks(search::CHUNK) {
-            let ids = in_list(&listed(chunk));
-            let rows = |text: String| self.rows(QueryBuilder::new(text));
-            let mut by_name: HashMap<String, i64> = HashMap::new();
-            for row in rows(format!("SELECT id, name, description, created, updated FROM registered_models WHERE id IN {ids}")).await? {
-                let model = RegisteredModel {
-                    name: row.try_get(1)?,
-                    description: row.try_get(2)?,
-                    created: row.try_get(3)?,
-                    updated: row.try_get(4)?,
-                    tags: Vec::new(),
-                    aliases: Vec::new(),
-                    latest: Vec::new(),
-                };
-                by_name.insert(model.name.clone(), row.try_get(0)?);
-                found.insert(row.try_get(0)?, model);
-            }
-            for row in rows(format!("SELECT model, key, value FROM registered_model_tags WHERE model IN {ids} ORDER BY model, key")).await?
-            {
-                let pair = Pair { key: row.try_get(1)?, value: row.try_get(2)? };
-                found.entry(row.try_get(0)?).and_modify(|m| m.tags.push(pair));
-            }
-            for row in
-                rows(format!("SELECT model, alias, version FROM registered_model_aliases WHERE model IN {ids} ORDER BY model, alias"))
-                    .await?
-            {
-                let alias = (row.try_get(1)?, row.try_get(2)?);
-                found.entry(row.try_get(0)?).and_modify(|m| m.aliases.push(alias));
-            }
-            let mut latest = QueryBuilder::<Sqlite>::new(VERSIONS);
-            latest.push(" WHERE (v.model, v.stage, v.version) IN (SELECT model, stage, MAX(version) FROM model_versions WHERE model IN ");
-            latest.push(ids).push(" GROUP BY model, stage) ORDER BY v.model, v.version");
-            for version in self.versions(latest).await? {
-                if let Some(model) = by_name.get(&version.name).and_then(|id| found.get_mut(id)) {
-                    model.latest.push(version);
-                }
-            }
-        }
-        Ok(ids.iter().filter_map(|id| found.remove(id)).collect())
+        let most = query.max_results;
+        sql.push("m.name, v.version DESC LIMIT ").bind(most as i64 + 1).push(" OFFSET ").bind(from);
+        self.read(move |db| {
+            let found = sql.rows(db)?;
+            Ok(pages.cut(with_belongings(db, found)?, from, most))
+        })
+        .await
     }
 }
 
-impl Writer {
-    async fn registered_model(&mut self, name: &str) -> Result<i64> {
-        let sql = "SELECT id FROM registered_models WHERE name = $1";
-        let id: Option<i64> = sqlx::query_scalar(sql).bind(name).fetch_optional(&mut self.connection).await?;
-        id.ok_or_else(|| no_model(name))
-    }
+fn model_number(db: &mut Db, name: &str) -> Result<i64> {
+    db.optional("SELECT id FROM registered_models WHERE name = ?1", bind![name])?.ok_or_else(|| no_model(name))
+}
 
+fn model_version(db: &mut Db, name: &str, version: i64) -> Result<ModelVersion> {
+    let found = db.rows(&format!("{VERSIONS} WHERE m.name = ?1 AND v.version = ?2"), bind![name, version])?;
+    with_belongings(db, found)?.pop().ok_or_else(|| no_version(name, version))
+}
+
+/// A version without what belongs to it, and the number of its model.
+struct Bare(i64, ModelVersion);
+
+/// The versions in their order, with their tags and aliases.
+fn with_belongings(db: &mut Db, found: Vec<Bare>) -> Result<Vec<ModelVersion>> {
+    let at: HashMap<(i64, i64), usize> = found.iter().enumerate().map(|(at, Bare(model, v))| ((*model, v.version), at)).collect();
+    let mut found: Vec<ModelVersion> = found.into_iter().map(|Bare(_, version)| version).collect();
+    let numbers = Vec::from_iter(at.keys().copied());
+    for chunk in numbers.chunks(search::CHUNK) {
+        let wanted: Vec<String> = chunk.iter().map(|(model, version)| format!("({model},{version})")).collect();
+        // The order of the join is said, so that tags of other versions of the model are not read.
+        let tags = Sql::new(format!(
+            "WITH wanted (model, version) AS (VALUES {}) SELECT t.model, t.version, t.key, t.value FROM wanted w{}
+             model_version_tags t ON t.model = w.model AND t.version = w.version ORDER BY t.model, t.version, t.key",
+            wanted.join(","),
+            search::join_in_order(db.dialect())
+        ));
+        tags.each(db, |row| {
+            if let Some(at) = at.get(&(row.get(0)?, row.get(1)?)) {
+                found[*at].tags.push(Pair { key: row.get(2)?, value: row.get(3)? });
+            }
+            Ok(())
+        })?;
+    }
+    let mut models: Vec<i64> = at.keys().map(|(model, _)| *model).collect();
+    models.sort_unstable();
+    models.dedup();
+    for chunk in models.chunks(search::CHUNK) {
+        let before = "SELECT model, version, alias FROM registered_model_aliases WHERE model";
+        each_of(db, before, chunk, " ORDER BY model, alias", |row| {
+            if let Some(at) = at.get(&(row.get(0)?, row.get(1)?)) {
+                found[*at].aliases.push(row.get(2)?);
+            }
+            Ok(())
+        })?;
+    }
+    Ok(found)
+}
+
+/// Those that are there of `ids`, in their order.
+fn registered_models(db: &mut Db, ids: &[i64]) -> Result<Vec<RegisteredModel>> {
+    let mut found: HashMap<i64, RegisteredModel> = HashMap::with_capacity(ids.len());
+    for chunk in ids.chunks(search::CHUNK) {
+        let mut by_name: HashMap<String, i64> = HashMap::new();
+        each_of(db, "SELECT id, name, description, created, updated FROM registered_models WHERE id", chunk, "", |row| {
+            let model = RegisteredModel {
+                name: row.get(1)?,
+                description: row.get(2)?,
+                created: row.get(3)?,
+                updated: row.get(4)?,
+                tags: Vec::new(),
+                aliases: Vec::new(),
+                latest: Vec::new(),
+            };
+            by_name.insert(model.name.clone(), row.get(0)?);
+            found.insert(row.get(0)?, model);
+            Ok(())
+        })?;
+        let before = "SELECT model, key, value FROM registered_model_tags WHERE model";
+        each_of(db, before, chunk, " ORDER BY model, key", |row| {
+            let Some(model) = found.get_mut(&row.get::<i64>(0)?) else { return Ok(()) };
+            model.tags.push(Pair { key: row.get(1)?, value: row.get(2)? });
+            Ok(())
+        })?;
+        let before = "SELECT model, alias, version FROM registered_model_aliases WHERE model";
+        each_of(db, before, chunk, " ORDER BY model, alias", |row| {
+            let Some(model) = found.get_mut(&row.get::<i64>(0)?) else { return Ok(()) };
+            model.aliases.push((row.get(1)?, row.get(2)?));
+            Ok(())
+        })?;
+        let before =
+            format!("{VERSIONS} WHERE (v.model, v.stage, v.version) IN (SELECT model, stage, MAX(version) FROM model_versions WHERE model");
+        let mut latest = Vec::new();
+        each_of(db, &before, chunk, " GROUP BY model, stage) ORDER BY v.model, v.version", |row| {
+            latest.push(Bare::from_row(row)?);
+            Ok(())
+        })?;
+        for version in with_belongings(db, latest)? {
+            if let Some(model) = by_name.get(&version.name).and_then(|id| found.get_mut(id)) {
+                model.latest.push(version);
+            }
+        }
+    }
+    Ok(ids.iter().filter_map(|id| found.remove(id)).collect())
+}
+
+impl Writer {
     /// The number of the model that has this version.
-    async fn model_version(&mut self, name: &str, version: i64) -> Result<i64> {
-        let id = self.registered_model(name).await?;
-        let sql = "SELECT version FROM model_versions WHERE model = $1 AND version = $2";
-        let known: Option<i64> = sqlx::query_scalar(sql).bind(id).bind(version).fetch_optional(&mut self.connection).await?;
+    fn model_of(&mut self, name: &str, version: i64) -> Result<i64> {
+        let id = model_number(&mut self.db, name)?;
+        let sql = "SELECT version FROM model_versions WHERE model = ?1 AND version = ?2";
+        let known: Option<i64> = self.db.optional(sql, bind![id, version])?;
         known.map(|_| id).ok_or_else(|| no_version(name, version))
     }
 
-    async fn free_model_name(&mut self, name: &str) -> Result<()> {
-        match self.registered_model(name).await {
+    fn free_model_name(&mut self, name: &str) -> Result<()> {
+        match model_number(&mut self.db, name) {
             Ok(_) => Err(Error::new(ErrorCode::ResourceAlreadyExists, format!("Registered Model (name={name}) already exists."))),
             Err(e) if e.code == ErrorCode::ResourceDoesNotExist => Ok(()),
             Err(e) => Err(e),
         }
     }
 
-    async fn set_version_tags(&mut self, model: i64, version: i64, tags: &[Pair]) -> Result<()> {
+    /// Sets tags of different names.
+    fn set_version_tags(&mut self, model: i64, version: i64, tags: &[Pair]) -> Result<()> {
         let into = "INSERT INTO model_version_tags (model, version, key, value)";
-        let conflict = "ON CONFLICT (model, version, key) DO UPDATE SET value = excluded.value";
-        let bind = |row: &mut Separated<'_, Sqlite, &'static str>, tag: &Pair| {
-            row.push_bind(model).push_bind(version).push_bind(&tag.key).push_bind(&tag.value);
-        };
-        self.insert(into, tags, conflict, bind).await
+        let rows = tags.iter().map(|tag| [model.into(), version.into(), (&tag.key).into(), (&tag.value).into()]);
+        self.db.insert(into, "ON CONFLICT (model, version, key) DO UPDATE SET value = excluded.value", rows)
     }
 
-    async fn touch_model(&mut self, id: i64) -> Result<()> {
-        sqlx::query("UPDATE registered_models SET updated = $2 WHERE id = $1").bind(id).bind(now()).execute(&mut self.connection).await?;
+    fn touch_model(&mut self, id: i64) -> Result<()> {
+        self.db.execute("UPDATE registered_models SET updated = ?2 WHERE id = ?1", bind![id, now()])?;
         Ok(())
     }
 }
@@ -635,19 +623,23 @@ fn no_version(name: &str, version: i64) -> Error {
     Error::missing(format!("Model Version (name={name}, version={version}) not found"))
 }
 
-fn read(row: &SqliteRow) -> Result<ModelVersion> {
-    Ok(ModelVersion {
-        version: row.try_get(1)?,
-        name: row.try_get(2)?,
-        source: row.try_get(3)?,
-        location: row.try_get(4)?,
-        run_id: row.try_get(5)?,
-        run_link: row.try_get(6)?,
-        description: row.try_get(7)?,
-        stage: row.try_get(8)?,
-        created: row.try_get(9)?,
-        updated: row.try_get(10)?,
-        tags: Vec::new(),
-        aliases: Vec::new(),
-    })
+/// A row of [`VERSIONS`].
+impl FromRow for Bare {
+    fn from_row(row: &Row<'_>) -> Result<Bare> {
+        let version = ModelVersion {
+            version: row.get(1)?,
+            name: row.get(2)?,
+            source: row.get(3)?,
+            location: row.get(4)?,
+            run_id: row.get(5)?,
+            run_link: row.get(6)?,
+            description: row.get(7)?,
+            stage: row.get(8)?,
+            created: row.get(9)?,
+            updated: row.get(10)?,
+            tags: Vec::new(),
+            aliases: Vec::new(),
+        };
+        Ok(Bare(row.get(0)?, version))
+    }
 }

@@ -1,7 +1,7 @@
 //! Comparisons and orders as SQL. Values are bound, never written into the text.
 
-use sqlx::{QueryBuilder, Sqlite};
-
+use crate::db::{Db, Dialect, Row, Sql, bind};
+use crate::error::Result;
 use crate::grammar::{Comparison, Kind, Op, Order, Value};
 use crate::model::View;
 
@@ -9,8 +9,8 @@ use crate::model::View;
 pub(super) const PROMPT: &str = "mlflow.prompt.is_prompt";
 /// Rows whose belongings are read at once.
 pub(super) const CHUNK: usize = 1000;
-
-pub(super) type Sql = QueryBuilder<Sqlite>;
+/// Whole numbers below it are the same as a float.
+const EXACT: f64 = (1_u64 << 53) as f64;
 
 /// `1,2,3`: numbers of ours, so that they may stand in the text.
 pub(super) fn listed(ids: &[i64]) -> String {
@@ -19,6 +19,22 @@ pub(super) fn listed(ids: &[i64]) -> String {
 
 pub(super) fn in_list(ids: &str) -> String {
     format!("({ids})")
+}
+
+/// Shows each row of a statement that asks for some numbers, between its two parts. Of one alone it comes again, and is kept prepared.
+pub(super) fn each_of(db: &mut Db, before: &str, ids: &[i64], after: &str, see: impl FnMut(&Row<'_>) -> Result<()>) -> Result<()> {
+    match ids {
+        [id] => db.each(&format!("{before} IN (?1){after}"), bind![id], see),
+        _ => Sql::new(format!("{before} IN {}{after}", in_list(&listed(ids)))).each(db, see),
+    }
+}
+
+/// A join with `ON` behind it that SQLite does in the order it is written in. PostgreSQL chooses for itself.
+pub(super) fn join_in_order(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Sqlite => " CROSS JOIN ",
+        Dialect::Postgres => " JOIN ",
+    }
 }
 
 pub(super) fn of_view(sql: &mut Sql, column: &str, view: View) {
@@ -34,7 +50,7 @@ pub(super) fn of_experiment(sql: &mut Sql, comparison: Comparison) {
         Kind::Tag => {
             let missing = comparison.op == Op::IsNull;
             sql.push(if missing { "e.id NOT IN (" } else { "e.id IN (" });
-            sql.push("SELECT experiment FROM experiment_tags WHERE key = ").push_bind(comparison.key);
+            sql.push("SELECT experiment FROM experiment_tags WHERE key = ").bind(comparison.key);
             and_value(sql, "value", comparison.op, comparison.value);
             sql.push(")");
         }
@@ -102,7 +118,7 @@ fn push_set(sql: &mut Sql, Comparison { kind, key, op, value }: Comparison) {
         Kind::Param => "SELECT run FROM params",
         _ => "SELECT run FROM tags",
     });
-    sql.push(" WHERE key = (SELECT id FROM keys WHERE name = ").push_bind(key).push(")");
+    sql.push(" WHERE key = (SELECT id FROM keys WHERE name = ").bind(key).push(")");
     if kind == Kind::Metric {
         // What is not a number differs from every number, and is otherwise in no relation to any.
         sql.push(if op == Op::Ne { " AND (is_nan = 1 OR (" } else { " AND (is_nan = 0 AND (" });
@@ -122,7 +138,7 @@ pub(super) fn join_order(sql: &mut Sql, at: usize, order: &Order) {
         _ => return,
     };
     sql.push(format!(" LEFT JOIN {table} o{at} ON o{at}.run = r.id AND o{at}.key = (SELECT id FROM keys WHERE name = "));
-    sql.push_bind(order.key.clone()).push(")");
+    sql.bind(order.key.clone()).push(")");
 }
 
 /// What is missing comes last in either direction, and of metrics what is not a number before it.
@@ -163,22 +179,29 @@ pub(super) fn and_value(sql: &mut Sql, column: &str, op: Op, value: Value) {
 
 pub(super) fn compare(sql: &mut Sql, column: &str, op: Op, value: Value) {
     match value {
-        Value::Text(text) if op == Op::Ilike => {
-            sql.push("lower(").push(column).push(") LIKE lower(").push_bind(text).push(")");
+        Value::Text(pattern) if matches!(op, Op::Like | Op::Ilike) => {
+            let (fold, end) = if op == Op::Ilike { ("lower(", ")") } else { ("", "") };
+            // A backslash is a sign like others, which it is not in PostgreSQL unless something else takes its place.
+            let escape = pattern.contains('\\').then(|| ('\u{e000}'..='\u{f8ff}').find(|sign| !pattern.contains(*sign))).flatten();
+            sql.push(fold).push(column).push(end).push(" LIKE ").push(fold).bind(pattern).push(end);
+            if let Some(escape) = escape {
+                sql.push(format!(" ESCAPE '{escape}'"));
+            }
         }
         Value::Text(text) => {
-            sql.push(column).push(" ").push(op.as_str()).push(" ").push_bind(text);
+            sql.push(column).push(" ").push(op.as_str()).push(" ").bind(text);
         }
+        // PostgreSQL compares a column of whole numbers with another number only if it is told what that is.
         Value::Number(number) => {
-            sql.push(column).push(" ").push(op.as_str()).push(" ").push_bind(number);
+            sql.push(column).push(" ").push(op.as_str());
+            if number.fract() == 0. && number.abs() < EXACT {
+                sql.push(" ").bind(number as i64);
+            } else {
+                sql.push(" CAST(").bind(number).push(" AS DOUBLE PRECISION)");
+            }
         }
         Value::Texts(texts) => {
-            sql.push(column).push(" ").push(op.as_str()).push(" (");
-            let mut list = sql.separated(", ");
-            for text in texts {
-                list.push_bind(text);
-            }
-            sql.push(")");
+            sql.push(column).push(" ").push(op.as_str()).push(" (").bind_all(texts).push(")");
         }
         Value::None => {
             sql.push("TRUE");
@@ -190,7 +213,7 @@ pub(super) fn of_logged_model(sql: &mut Sql, comparison: Comparison, datasets: &
     let Comparison { kind, key, op, value } = comparison;
     match kind {
         Kind::Metric => {
-            sql.push("l.id IN (SELECT model FROM logged_model_metrics WHERE key = ").push_bind(key);
+            sql.push("l.id IN (SELECT model FROM logged_model_metrics WHERE key = ").bind(key);
             if !datasets.is_empty() {
                 sql.push(" AND (FALSE");
                 for dataset in datasets {
@@ -207,7 +230,7 @@ pub(super) fn of_logged_model(sql: &mut Sql, comparison: Comparison, datasets: &
         Kind::Param | Kind::Tag => {
             sql.push(if op == Op::IsNull { "l.id NOT IN (" } else { "l.id IN (" });
             sql.push(if kind == Kind::Param { "SELECT model FROM logged_model_params" } else { "SELECT model FROM logged_model_tags" });
-            sql.push(" WHERE key = ").push_bind(key);
+            sql.push(" WHERE key = ").bind(key);
             and_value(sql, "value", op, value);
             sql.push(")");
         }
@@ -218,7 +241,7 @@ pub(super) fn of_logged_model(sql: &mut Sql, comparison: Comparison, datasets: &
 fn of_dataset(sql: &mut Sql, (name, digest): &(String, String)) {
     for (column, value) in [(" AND dataset_name = ", name), (" AND dataset_digest = ", digest)] {
         if !value.is_empty() {
-            sql.push(column).push_bind(value.clone());
+            sql.push(column).bind(value.clone());
         }
     }
 }
@@ -226,10 +249,7 @@ fn of_dataset(sql: &mut Sql, (name, digest): &(String, String)) {
 pub(super) fn order_by_model_metric(sql: &mut Sql, key: &str, dataset: &(String, String), descending: bool) {
     for (column, to) in [("is_nan", ""), ("value", if descending { " DESC" } else { "" })] {
         // Without a row there is no value at all: that comes last.
-        sql.push("COALESCE((SELECT ")
-            .push(column)
-            .push(" FROM logged_model_metrics WHERE model = l.id AND key = ")
-            .push_bind(key.to_string());
+        sql.push("COALESCE((SELECT ").push(column).push(" FROM logged_model_metrics WHERE model = l.id AND key = ").bind(key.to_string());
         of_dataset(sql, dataset);
         sql.push(" ORDER BY step DESC, timestamp DESC, value DESC LIMIT 1), 2)").push(to).push(", ");
     }
@@ -253,7 +273,7 @@ fn of_tag(sql: &mut Sql, owner: &str, table: &str, comparison: Comparison) {
     // Clients ask for what is no prompt in this way, and what lacks the tag is none.
     let (op, is_absent) = if key == PROMPT && op == Op::Ne { (Op::Eq, true) } else { (op, op == Op::IsNull) };
     sql.push(if is_absent { "NOT EXISTS (" } else { "EXISTS (" });
-    sql.push("SELECT 1 FROM ").push(table).push(" t WHERE ").push(owner).push(" AND t.key = ").push_bind(key);
+    sql.push("SELECT 1 FROM ").push(table).push(" t WHERE ").push(owner).push(" AND t.key = ").bind(key);
     and_value(sql, "t.value", op, value);
     sql.push(")");
 }
@@ -287,5 +307,40 @@ fn registry_column(of: &'static str, key: &str) -> &'static str {
         ("m", _) => "m.updated",
         (_, "creation_timestamp") => "v.created",
         _ => "v.updated",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::Source;
+
+    #[test]
+    fn a_backslash_in_a_pattern_is_a_sign_like_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut db = Source::File(dir.path().join("some.db")).connect().unwrap();
+        let mut finds = |text: &str, op: Op, pattern: &str| {
+            let mut sql = Sql::new("SELECT 1 WHERE ");
+            compare(&mut sql, &format!("'{text}'"), op, Value::Text(pattern.into()));
+            assert_eq!(sql.text().contains("ESCAPE"), pattern.contains('\\'), "{}", sql.text());
+            sql.optional::<i64>(&mut db).unwrap().is_some()
+        };
+        assert!(finds(r"C:\a", Op::Like, r"C:\%") && finds(r"C:\A", Op::Ilike, r"c:\_") && finds("ab", Op::Like, "a_"));
+        assert!(!finds("C:%", Op::Like, r"C:\%") && !finds("AB", Op::Like, "a_"));
+        assert!(finds("\u{e000}\\_", Op::Like, "\u{e000}\\_"));
+    }
+
+    #[test]
+    fn numbers_are_compared_as_numbers() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut db = Source::File(dir.path().join("some.db")).connect().unwrap();
+        db.script("CREATE TABLE t (whole BIGINT, real DOUBLE PRECISION); INSERT INTO t VALUES (3, 2.5)").unwrap();
+        let mut finds = |column: &str, op: Op, number: f64| {
+            let mut sql = Sql::new("SELECT 1 FROM t WHERE ");
+            compare(&mut sql, column, op, Value::Number(number));
+            sql.optional::<i64>(&mut db).unwrap().is_some()
+        };
+        assert!(finds("whole", Op::Gt, 2.5) && finds("whole", Op::Eq, 3.) && finds("whole", Op::Lt, 1e300));
+        assert!(finds("real", Op::Eq, 2.5) && finds("real", Op::Gt, 2.) && !finds("real", Op::Lt, -0.5));
     }
 }
