@@ -17,8 +17,9 @@ pub(super) fn listed(ids: &[i64]) -> String {
     ids.iter().map(i64::to_string).collect::<Vec<_>>().join(",")
 }
 
+/// Of none it is NULL, in which nothing is: PostgreSQL takes no empty list.
 pub(super) fn in_list(ids: &str) -> String {
-    format!("({ids})")
+    format!("({})", if ids.is_empty() { "NULL" } else { ids })
 }
 
 /// Shows each row of a statement that asks for some numbers, between its two parts. Of one alone it comes again, and is kept prepared.
@@ -181,8 +182,8 @@ pub(super) fn compare(sql: &mut Sql, column: &str, op: Op, value: Value) {
     match value {
         Value::Text(pattern) if matches!(op, Op::Like | Op::Ilike) => {
             let (fold, end) = if op == Op::Ilike { ("lower(", ")") } else { ("", "") };
-            // A backslash is a sign like others, which it is not in PostgreSQL unless something else takes its place.
-            let escape = pattern.contains('\\').then(|| ('\u{e000}'..='\u{f8ff}').find(|sign| !pattern.contains(*sign))).flatten();
+            // A backslash is a sign like others, which it is not in PostgreSQL unless something else takes its place. U+E000 has a place there already.
+            let escape = pattern.contains('\\').then(|| ('\u{e001}'..='\u{f8ff}').find(|sign| !pattern.contains(*sign))).flatten();
             sql.push(fold).push(column).push(end).push(" LIKE ").push(fold).bind(pattern).push(end);
             if let Some(escape) = escape {
                 sql.push(format!(" ESCAPE '{escape}'"));
@@ -327,7 +328,7 @@ mod tests {
         };
         assert!(finds(r"C:\a", Op::Like, r"C:\%") && finds(r"C:\A", Op::Ilike, r"c:\_") && finds("ab", Op::Like, "a_"));
         assert!(!finds("C:%", Op::Like, r"C:\%") && !finds("AB", Op::Like, "a_"));
-        assert!(finds("\u{e000}\\_", Op::Like, "\u{e000}\\_"));
+        assert!(finds("\u{e001}\\_", Op::Like, "\u{e001}\\_"));
     }
 
     #[test]
