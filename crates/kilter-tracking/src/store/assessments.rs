@@ -3,13 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value;
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
 
 use super::runs::new_id;
-use super::traces::no_trace;
+use super::traces::{no_trace, trace_number};
 use super::writer::Writer;
 use super::{Tracking, now};
+use crate::db::{Db, Row, bind};
 use crate::error::{Error, ErrorCode, Result};
 use crate::limits;
 use crate::otel::AnyValue;
@@ -35,24 +34,18 @@ impl Tracking {
         let trace_id = assessment.trace.clone();
         let id = self
             .write(move |w| {
-                Box::pin(async move {
-                    let trace = w.need_trace(&assessment.trace).await?;
-                    if let Some(overridden) = &assessment.overrides {
-                        let sql = "SELECT COUNT(*) FROM assessments WHERE trace = $1 AND assessment_id = $2";
-                        let query = sqlx::query_scalar::<_, i64>(sql).bind(trace).bind(overridden);
-                        if query.fetch_one(&mut w.connection).await? == 0 {
-                            return Err(no_assessment(overridden, &assessment.trace));
-                        }
+                let trace = w.need_trace(&assessment.trace)?;
+                if let Some(overridden) = &assessment.overrides {
+                    let sql = "SELECT COUNT(*) FROM assessments WHERE trace = ?1 AND assessment_id = ?2";
+                    if w.db.one::<i64>(sql, bind![trace, overridden])? == 0 {
+                        return Err(no_assessment(overridden, &assessment.trace));
                     }
-                    let sql = "SELECT COUNT(*) FROM assessments WHERE assessment_id = $1";
-                    if sqlx::query_scalar::<_, i64>(sql).bind(&assessment.id).fetch_one(&mut w.connection).await? > 0 {
-                        return Err(taken(&assessment.id));
-                    }
-                    w.room_for_assessments(Some(trace), std::slice::from_ref(&assessment)).await?;
-                    let id = w.put_assessment(trace, &assessment).await?;
-                    w.settle_overrides(trace).await?;
-                    Ok(id)
-                })
+                }
+                w.free_assessment(&assessment.id)?;
+                w.room_for_assessments(Some(trace), std::slice::from_ref(&assessment))?;
+                let id = w.put_assessment(trace, &assessment)?;
+                w.settle_overrides(trace)?;
+                Ok(id)
             })
             .await?;
         self.assessment(&trace_id, &id).await
@@ -63,13 +56,12 @@ impl Tracking {
     /// # Errors
     /// When it or the trace is missing.
     pub async fn assessment(&self, trace_id: &str, assessment_id: &str) -> Result<Assessment> {
-        let sql = format!("{COLUMNS} JOIN traces t ON t.id = a.trace WHERE t.trace_id = $1 AND a.assessment_id = $2");
-        let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(trace_id).bind(assessment_id);
-        match query.fetch_optional(self.readers()).await? {
-            Some(row) => read(&row, trace_id),
-            None if self.trace_numbers(&[trace_id.to_string()]).await?.is_empty() => Err(no_trace(trace_id)),
-            None => Err(no_assessment(assessment_id, trace_id)),
-        }
+        let (trace_id, id) = (trace_id.to_string(), assessment_id.to_string());
+        self.read(move |db| {
+            let trace = trace_number(db, &trace_id)?.ok_or_else(|| no_trace(&trace_id))?;
+            find(db, trace, &trace_id, &id)
+        })
+        .await
     }
 
     /// Changes an assessment; what it is of and who made it stay.
@@ -78,7 +70,7 @@ impl Tracking {
     /// When it is missing or of another kind.
     pub async fn update_assessment(&self, trace_id: &str, assessment_id: &str, change: AssessmentChange) -> Result<Assessment> {
         let (trace, id) = (trace_id.to_string(), assessment_id.to_string());
-        self.write(move |w| Box::pin(async move { w.update_assessment(&trace, &id, change).await })).await?;
+        self.write(move |w| w.update_assessment(&trace, &id, change)).await?;
         self.assessment(trace_id, assessment_id).await
     }
 
@@ -88,13 +80,10 @@ impl Tracking {
     /// When the trace is missing.
     pub async fn delete_assessment(&self, trace_id: String, assessment_id: String) -> Result<()> {
         self.write(move |w| {
-            Box::pin(async move {
-                let trace = w.need_trace(&trace_id).await?;
-                let sql = "DELETE FROM assessments WHERE trace = $1 AND assessment_id = $2 RETURNING trace, overrides";
-                let query = sqlx::query_as(sql).bind(trace).bind(&assessment_id);
-                let gone = query.fetch_all(&mut w.connection).await?;
-                w.restore(gone).await
-            })
+            let trace = w.need_trace(&trace_id)?;
+            let sql = "DELETE FROM assessments WHERE trace = ?1 AND assessment_id = ?2 RETURNING trace, overrides";
+            let gone = w.db.rows(sql, bind![trace, &assessment_id])?;
+            w.restore(gone)
         })
         .await
     }
@@ -104,15 +93,13 @@ impl Tracking {
         loop {
             let run_id = run_id.to_string();
             let done = self.write(move |w| {
-                Box::pin(async move {
-                    let text = format!(
-                        "DELETE FROM assessments WHERE id IN (SELECT id FROM assessments WHERE run_id = $1 LIMIT {DELETED}) RETURNING trace, overrides"
-                    );
-                    let gone = sqlx::query_as(sqlx::AssertSqlSafe(text)).bind(run_id).fetch_all(&mut w.connection).await?;
-                    let is_last = gone.len() < DELETED;
-                    w.restore(gone).await?;
-                    Ok(is_last)
-                })
+                let text = format!(
+                    "DELETE FROM assessments WHERE id IN (SELECT id FROM assessments WHERE run_id = ?1 LIMIT {DELETED}) RETURNING trace, overrides"
+                );
+                let gone = w.db.rows(&text, bind![&run_id])?;
+                let is_last = gone.len() < DELETED;
+                w.restore(gone)?;
+                Ok(is_last)
             });
             if done.await? {
                 return Ok(());
@@ -123,11 +110,10 @@ impl Tracking {
 
 impl Writer {
     /// Whether a trace has room for assessments, without one whether a new one has, and whether their ids are free: those of its own are replaced.
-    pub(super) async fn room_for_assessments(&mut self, trace: Option<i64>, new: &[Assessment]) -> Result<()> {
+    pub(super) fn room_for_assessments(&mut self, trace: Option<i64>, new: &[Assessment]) -> Result<()> {
         let mut sizes: HashMap<String, usize> = HashMap::new();
         if let Some(trace) = trace.filter(|_| !new.is_empty()) {
-            let sql = "SELECT assessment_id, size FROM assessments WHERE trace = $1";
-            let there: Vec<(String, i64)> = sqlx::query_as(sql).bind(trace).fetch_all(&mut self.connection).await?;
+            let there: Vec<(String, i64)> = self.db.rows("SELECT assessment_id, size FROM assessments WHERE trace = ?1", bind![trace])?;
             sizes.extend(there.into_iter().map(|(id, size)| (id, size as usize)));
         }
         let mut nameless = 0;
@@ -138,10 +124,7 @@ impl Writer {
                 continue;
             }
             if sizes.insert(a.id.clone(), size(a)).is_none() {
-                let sql = "SELECT COUNT(*) FROM assessments WHERE assessment_id = $1";
-                if sqlx::query_scalar::<_, i64>(sql).bind(&a.id).fetch_one(&mut self.connection).await? > 0 {
-                    return Err(taken(&a.id));
-                }
+                self.free_assessment(&a.id)?;
             }
         }
         let bytes: usize = sizes.values().sum();
@@ -151,48 +134,67 @@ impl Writer {
         Ok(())
     }
 
+    /// That no assessment has an id yet.
+    fn free_assessment(&mut self, id: &str) -> Result<()> {
+        let there: i64 = self.db.one("SELECT COUNT(*) FROM assessments WHERE assessment_id = ?1", bind![id])?;
+        if there > 0 { Err(taken(id)) } else { Ok(()) }
+    }
+
     /// Stores an assessment, in place of the one with its id. Its id.
-    pub(super) async fn put_assessment(&mut self, trace: i64, a: &Assessment) -> Result<String> {
+    pub(super) fn put_assessment(&mut self, trace: i64, a: &Assessment) -> Result<String> {
         let id = if a.id.is_empty() { format!("a-{}", new_id()) } else { a.id.clone() };
         let sql = "INSERT INTO assessments (assessment_id, trace, size, kind, name, value, number, error, source_type, source_id, span_id, rationale,
                        metadata, run_id, overrides, is_valid, created, updated)
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)
                    ON CONFLICT (assessment_id) DO UPDATE SET size = excluded.size, kind = excluded.kind, name = excluded.name, value = excluded.value,
                        number = excluded.number, error = excluded.error, source_type = excluded.source_type, source_id = excluded.source_id,
                        span_id = excluded.span_id, rationale = excluded.rationale, metadata = excluded.metadata, run_id = excluded.run_id,
                        overrides = excluded.overrides, is_valid = excluded.is_valid, created = excluded.created, updated = excluded.updated";
-        let query = sqlx::query(sql).bind(&id).bind(trace).bind(size(a) as i64).bind(a.kind.as_str()).bind(&a.name);
-        let query = query.bind(json(&a.value)).bind(a.value.as_f64());
-        let query = query.bind(a.error.as_ref().map(Value::to_string)).bind(&a.source_type).bind(&a.source_id).bind(&a.span_id);
-        let query = query.bind(&a.rationale).bind(written(&a.metadata)).bind(a.metadata.get(key::ASSESSMENT_RUN)).bind(&a.overrides);
-        query.bind(a.is_valid).bind(a.created).bind(a.updated).execute(&mut self.connection).await?;
+        let values = bind![
+            &id,
+            trace,
+            size(a) as i64,
+            a.kind.as_str(),
+            &a.name,
+            json(&a.value),
+            a.value.as_f64(),
+            a.error.as_ref().map(Value::to_string),
+            &a.source_type,
+            &a.source_id,
+            &a.span_id,
+            &a.rationale,
+            written(&a.metadata),
+            a.metadata.get(key::ASSESSMENT_RUN),
+            &a.overrides,
+            a.is_valid,
+            a.created,
+            a.updated
+        ];
+        self.db.execute(sql, values)?;
         Ok(id)
     }
 
     /// What is overridden within a trace is not valid.
-    pub(super) async fn settle_overrides(&mut self, trace: i64) -> Result<()> {
-        let sql = "UPDATE assessments SET is_valid = 0 WHERE trace = $1 AND assessment_id IN
-                       (SELECT o.overrides FROM assessments o WHERE o.trace = $1 AND o.overrides IS NOT NULL)";
-        sqlx::query(sql).bind(trace).execute(&mut self.connection).await?;
-        Ok(())
+    pub(super) fn settle_overrides(&mut self, trace: i64) -> Result<()> {
+        let sql = "UPDATE assessments SET is_valid = 0 WHERE trace = ?1 AND assessment_id IN
+                       (SELECT o.overrides FROM assessments o WHERE o.trace = ?1 AND o.overrides IS NOT NULL)";
+        self.db.execute(sql, bind![trace]).map(drop)
     }
 
     /// What assessments overrode that are gone, each with its trace, is valid again unless another overrides it.
-    pub(super) async fn restore(&mut self, gone: Vec<(i64, Option<String>)>) -> Result<()> {
+    pub(super) fn restore(&mut self, gone: Vec<(i64, Option<String>)>) -> Result<()> {
         for (trace, overridden) in gone {
             let Some(overridden) = overridden else { continue };
-            let sql = "UPDATE assessments SET is_valid = 1 WHERE trace = $1 AND assessment_id = $2
-                           AND NOT EXISTS (SELECT 1 FROM assessments o WHERE o.trace = $1 AND o.overrides = $2)";
-            sqlx::query(sql).bind(trace).bind(overridden).execute(&mut self.connection).await?;
+            let sql = "UPDATE assessments SET is_valid = 1 WHERE trace = ?1 AND assessment_id = ?2
+                           AND NOT EXISTS (SELECT 1 FROM assessments o WHERE o.trace = ?1 AND o.overrides = ?2)";
+            self.db.execute(sql, bind![trace, &overridden])?;
         }
         Ok(())
     }
 
-    async fn update_assessment(&mut self, trace_id: &str, assessment_id: &str, change: AssessmentChange) -> Result<()> {
-        let trace = self.need_trace(trace_id).await?;
-        let sql = format!("{COLUMNS} WHERE a.trace = $1 AND a.assessment_id = $2");
-        let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(trace).bind(assessment_id).fetch_optional(&mut self.connection).await?;
-        let mut a = read(&row.ok_or_else(|| no_assessment(assessment_id, trace_id))?, trace_id)?;
+    fn update_assessment(&mut self, trace_id: &str, assessment_id: &str, change: AssessmentChange) -> Result<()> {
+        let trace = self.need_trace(trace_id)?;
+        let mut a = find(&mut self.db, trace, trace_id, assessment_id)?;
         if let Some((kind, value, error)) = change.value {
             if kind != a.kind {
                 return Err(Error::invalid(format!("Cannot update {} value on a {} assessment.", kind.as_str(), a.kind.as_str())));
@@ -203,15 +205,34 @@ impl Writer {
         a.rationale = change.rationale.or(a.rationale);
         a.metadata.extend(change.metadata);
         check(&a)?;
-        self.room_for_assessments(Some(trace), std::slice::from_ref(&a)).await?;
+        self.room_for_assessments(Some(trace), std::slice::from_ref(&a))?;
         let sql =
-            "UPDATE assessments SET size = $2, name = $3, value = $4, number = $5, error = $6, rationale = $7, metadata = $8, run_id = $9,
-                       updated = $10 WHERE assessment_id = $1";
-        let query = sqlx::query(sql).bind(assessment_id).bind(size(&a) as i64).bind(&a.name).bind(json(&a.value)).bind(a.value.as_f64());
-        let query = query.bind(a.error.as_ref().map(Value::to_string)).bind(&a.rationale).bind(written(&a.metadata));
-        query.bind(a.metadata.get(key::ASSESSMENT_RUN)).bind(now()).execute(&mut self.connection).await?;
-        Ok(())
+            "UPDATE assessments SET size = ?2, name = ?3, value = ?4, number = ?5, error = ?6, rationale = ?7, metadata = ?8, run_id = ?9,
+                       updated = ?10 WHERE assessment_id = ?1";
+        let values = bind![
+            assessment_id,
+            size(&a) as i64,
+            &a.name,
+            json(&a.value),
+            a.value.as_f64(),
+            a.error.as_ref().map(Value::to_string),
+            &a.rationale,
+            written(&a.metadata),
+            a.metadata.get(key::ASSESSMENT_RUN),
+            now()
+        ];
+        self.db.execute(sql, values).map(drop)
     }
+}
+
+/// An assessment of a trace, which is given by its number and its id.
+fn find(db: &mut Db, trace: i64, trace_id: &str, assessment_id: &str) -> Result<Assessment> {
+    let mut found = None;
+    db.each(&format!("{COLUMNS} WHERE a.trace = ?1 AND a.assessment_id = ?2"), bind![trace, assessment_id], |row| {
+        found = Some(read(row, trace_id)?);
+        Ok(())
+    })?;
+    found.ok_or_else(|| no_assessment(assessment_id, trace_id))
 }
 
 /// What can be said of an assessment without looking at what is stored.
@@ -263,23 +284,23 @@ fn no_assessment(assessment_id: &str, trace_id: &str) -> Error {
 }
 
 /// A row of [`COLUMNS`].
-pub(super) fn read(row: &SqliteRow, trace_id: &str) -> Result<Assessment> {
-    let parsed = |text: &str| serde_json::from_str(text).unwrap_or(Value::Null);
+pub(super) fn read(row: &Row<'_>, trace_id: &str) -> Result<Assessment> {
+    let parsed = |text: String| serde_json::from_str(&text).unwrap_or(Value::Null);
     Ok(Assessment {
-        id: row.try_get(1)?,
+        id: row.get(1)?,
         trace: trace_id.into(),
-        kind: AssessmentKind::read(row.try_get(2)?),
-        name: row.try_get(3)?,
-        value: parsed(row.try_get(4)?),
-        error: row.try_get::<Option<&str>, _>(5)?.map(parsed),
-        source_type: row.try_get(6)?,
-        source_id: row.try_get(7)?,
-        span_id: row.try_get(8)?,
-        rationale: row.try_get(9)?,
-        metadata: serde_json::from_str(row.try_get(10)?).unwrap_or_default(),
-        overrides: row.try_get(11)?,
-        is_valid: row.try_get(12)?,
-        created: row.try_get(13)?,
-        updated: row.try_get(14)?,
+        kind: AssessmentKind::read(&row.get::<String>(2)?),
+        name: row.get(3)?,
+        value: parsed(row.get(4)?),
+        error: row.get::<Option<String>>(5)?.map(parsed),
+        source_type: row.get(6)?,
+        source_id: row.get(7)?,
+        span_id: row.get(8)?,
+        rationale: row.get(9)?,
+        metadata: serde_json::from_str(&row.get::<String>(10)?).unwrap_or_default(),
+        overrides: row.get(11)?,
+        is_valid: row.get(12)?,
+        created: row.get(13)?,
+        updated: row.get(14)?,
     })
 }

@@ -3,13 +3,12 @@
 use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
 
 use super::runs::new_id;
-use super::search::{CHUNK, Sql, and_value, compare, direction, in_list, listed};
+use super::search::{CHUNK, and_value, compare, direction, each_of, in_list, listed};
 use super::writer::Writer;
 use super::{Place, Tracking, now};
+use crate::db::{Db, FromRow, Row, Sql, bind};
 use crate::error::{Error, Result};
 use crate::evaluation::{EvaluationDataset, EvaluationRecord};
 use crate::grammar::{Comparison, EVALUATION_DATASETS, Kind, Op};
@@ -65,18 +64,15 @@ impl Tracking {
         let id = format!("d-{}", new_id());
         let dataset_id = id.clone();
         self.write(move |w| {
-            Box::pin(async move {
-                for experiment in &experiments {
-                    w.active_experiment(*experiment).await?;
-                }
-                let user = tags.iter().find(|t| t.key == USER).map(|t| t.value.clone());
-                let sql = "INSERT INTO evaluation_datasets (dataset_id, name, digest, records, created, updated, created_by, updated_by)
-                           VALUES ($1, $2, $3, 0, $4, $4, $5, $5) RETURNING id";
-                let query = sqlx::query_scalar(sql).bind(&dataset_id).bind(&name).bind(digest(&name)).bind(now()).bind(user);
-                let dataset: i64 = query.fetch_one(&mut w.connection).await?;
-                w.set_dataset_tags(dataset, &tags).await?;
-                w.add_experiments(dataset, &experiments).await
-            })
+            for experiment in &experiments {
+                w.active_experiment(*experiment)?;
+            }
+            let user = tags.iter().find(|t| t.key == USER).map(|t| &t.value);
+            let sql = "INSERT INTO evaluation_datasets (dataset_id, name, digest, records, created, updated, created_by, updated_by)
+                       VALUES (?1, ?2, ?3, 0, ?4, ?4, ?5, ?5) RETURNING id";
+            let dataset: i64 = w.db.one(sql, bind![&dataset_id, &name, digest(&name), now(), user])?;
+            w.set_dataset_tags(dataset, &tags)?;
+            w.add_experiments(dataset, &experiments)
         })
         .await?;
         self.evaluation_dataset(&id).await
@@ -87,8 +83,12 @@ impl Tracking {
     /// # Errors
     /// When it is missing.
     pub async fn evaluation_dataset(&self, dataset_id: &str) -> Result<EvaluationDataset> {
-        let id = self.dataset_number(dataset_id).await?;
-        self.evaluation_datasets(&[id]).await?.pop().ok_or_else(|| no_dataset(dataset_id))
+        let dataset_id = dataset_id.to_string();
+        self.read(move |db| {
+            let id = need_dataset(db, &dataset_id)?;
+            datasets(db, &[id])?.pop().ok_or_else(|| no_dataset(&dataset_id))
+        })
+        .await
     }
 
     /// Looks for datasets, of `experiments` if any are named: the newest first unless the query says otherwise.
@@ -113,7 +113,7 @@ impl Tracking {
                 continue;
             }
             sql.push(if op == Op::IsNull { "NOT EXISTS (" } else { "EXISTS (" });
-            sql.push("SELECT 1 FROM evaluation_dataset_tags p WHERE p.dataset = d.id AND p.key = ").push_bind(key);
+            sql.push("SELECT 1 FROM evaluation_dataset_tags p WHERE p.dataset = d.id AND p.key = ").bind(key);
             and_value(&mut sql, "p.value", op, value);
             sql.push(")");
         }
@@ -121,14 +121,18 @@ impl Tracking {
         for order in &orders {
             sql.push(column(&order.key)).push(direction(order)).push(", ");
         }
-        sql.push("d.created DESC, d.id DESC LIMIT ").push_bind(query.max_results as i64 + 1).push(" OFFSET ").push_bind(from);
-        let mut page = pages.cut(self.numbers(sql).await?, from, query.max_results);
-        let fitting = self.fitting_datasets(&page.items).await?;
-        if fitting < page.items.len() {
-            page.items.truncate(fitting);
-            page.next = Some(pages.token(from + fitting as i64));
-        }
-        Ok(Page { items: self.evaluation_datasets(&page.items).await?, next: page.next })
+        sql.push("d.created DESC, d.id DESC LIMIT ").bind(query.max_results as i64 + 1).push(" OFFSET ").bind(from);
+        let limit = query.max_results;
+        self.read(move |db| {
+            let mut page = pages.cut(sql.rows(db)?, from, limit);
+            let fitting = fitting_datasets(db, &page.items)?;
+            if fitting < page.items.len() {
+                page.items.truncate(fitting);
+                page.next = Some(pages.token(from + fitting as i64));
+            }
+            Ok(Page { items: datasets(db, &page.items)?, next: page.next })
+        })
+        .await
     }
 
     /// Deletes a dataset with its records, for good.
@@ -140,26 +144,23 @@ impl Tracking {
             let id = dataset_id.clone();
             // There may be a million records: others write in between.
             let done = self.write(move |w| {
-                Box::pin(async move {
-                    let dataset = w.evaluation_dataset(&id).await?;
-                    let some = format!(
-                        "DELETE FROM evaluation_records WHERE id IN (SELECT id FROM evaluation_records WHERE dataset = $1 LIMIT {WRITTEN})"
-                    );
-                    let gone =
-                        sqlx::query(sqlx::AssertSqlSafe(some)).bind(dataset).execute(&mut w.connection).await?.rows_affected() as usize;
-                    if gone == WRITTEN {
-                        w.count_records(dataset, &id, -(gone as i64)).await?;
-                        return Ok(false);
-                    }
-                    for sql in [
-                        "DELETE FROM evaluation_dataset_tags WHERE dataset = $1",
-                        "DELETE FROM evaluation_dataset_experiments WHERE dataset = $1",
-                        "DELETE FROM evaluation_datasets WHERE id = $1",
-                    ] {
-                        sqlx::query(sql).bind(dataset).execute(&mut w.connection).await?;
-                    }
-                    Ok(true)
-                })
+                let dataset = need_dataset(&mut w.db, &id)?;
+                let some = format!(
+                    "DELETE FROM evaluation_records WHERE id IN (SELECT id FROM evaluation_records WHERE dataset = ?1 LIMIT {WRITTEN})"
+                );
+                let gone = w.db.execute(&some, bind![dataset])? as usize;
+                if gone == WRITTEN {
+                    w.count_records(dataset, &id, -(gone as i64))?;
+                    return Ok(false);
+                }
+                for sql in [
+                    "DELETE FROM evaluation_dataset_tags WHERE dataset = ?1",
+                    "DELETE FROM evaluation_dataset_experiments WHERE dataset = ?1",
+                    "DELETE FROM evaluation_datasets WHERE id = ?1",
+                ] {
+                    w.db.execute(sql, bind![dataset])?;
+                }
+                Ok(true)
             });
             if done.await? {
                 return Ok(());
@@ -174,13 +175,11 @@ impl Tracking {
     pub async fn set_evaluation_dataset_tags(&self, dataset_id: String, mut tags: Vec<Pair>) -> Result<()> {
         tags.iter_mut().try_for_each(limits::trace_pair)?;
         self.write(move |w| {
-            Box::pin(async move {
-                let dataset = w.evaluation_dataset(&dataset_id).await?;
-                let sql = "SELECT key, octet_length(value) FROM evaluation_dataset_tags WHERE dataset = $1";
-                let there: Vec<(String, i64)> = sqlx::query_as(sql).bind(dataset).fetch_all(&mut w.connection).await?;
-                limits::room("tags of a dataset", &there, &tags)?;
-                w.set_dataset_tags(dataset, &tags).await
-            })
+            let dataset = need_dataset(&mut w.db, &dataset_id)?;
+            let sql = "SELECT key, octet_length(value) FROM evaluation_dataset_tags WHERE dataset = ?1";
+            let there: Vec<(String, i64)> = w.db.rows(sql, bind![dataset])?;
+            limits::room("tags of a dataset", &there, &tags)?;
+            w.set_dataset_tags(dataset, &tags)
         })
         .await
     }
@@ -191,12 +190,9 @@ impl Tracking {
     /// When the dataset is missing.
     pub async fn delete_evaluation_dataset_tag(&self, dataset_id: String, key: String) -> Result<()> {
         self.write(move |w| {
-            Box::pin(async move {
-                let dataset = w.evaluation_dataset(&dataset_id).await?;
-                let sql = "DELETE FROM evaluation_dataset_tags WHERE dataset = $1 AND key = $2";
-                sqlx::query(sql).bind(dataset).bind(&key).execute(&mut w.connection).await?;
-                Ok(())
-            })
+            let dataset = need_dataset(&mut w.db, &dataset_id)?;
+            let sql = "DELETE FROM evaluation_dataset_tags WHERE dataset = ?1 AND key = ?2";
+            w.db.execute(sql, bind![dataset, &key]).map(drop)
         })
         .await
     }
@@ -209,23 +205,21 @@ impl Tracking {
         few(experiments.len())?;
         let id = dataset_id.to_string();
         self.write(move |w| {
-            Box::pin(async move {
-                let dataset = w.evaluation_dataset(&id).await?;
-                if is_added {
-                    let sql = "SELECT experiment FROM evaluation_dataset_experiments WHERE dataset = $1";
-                    let there: Vec<i64> = sqlx::query_scalar(sql).bind(dataset).fetch_all(&mut w.connection).await?;
-                    few(there.len() + experiments.iter().filter(|experiment| !there.contains(experiment)).count())?;
-                    for experiment in &experiments {
-                        w.active_experiment(*experiment).await?;
-                    }
-                    return w.add_experiments(dataset, &experiments).await;
+            let dataset = need_dataset(&mut w.db, &id)?;
+            if is_added {
+                let sql = "SELECT experiment FROM evaluation_dataset_experiments WHERE dataset = ?1";
+                let there: Vec<i64> = w.db.rows(sql, bind![dataset])?;
+                few(there.len() + experiments.iter().filter(|experiment| !there.contains(experiment)).count())?;
+                for experiment in &experiments {
+                    w.active_experiment(*experiment)?;
                 }
-                for experiment in experiments {
-                    let sql = "DELETE FROM evaluation_dataset_experiments WHERE dataset = $1 AND experiment = $2";
-                    sqlx::query(sql).bind(dataset).bind(experiment).execute(&mut w.connection).await?;
-                }
-                Ok(())
-            })
+                return w.add_experiments(dataset, &experiments);
+            }
+            for experiment in experiments {
+                let sql = "DELETE FROM evaluation_dataset_experiments WHERE dataset = ?1 AND experiment = ?2";
+                w.db.execute(sql, bind![dataset, experiment])?;
+            }
+            Ok(())
         })
         .await?;
         self.evaluation_dataset(dataset_id).await
@@ -245,7 +239,7 @@ impl Tracking {
         for mut records in portions {
             loop {
                 let id = dataset_id.clone();
-                let done = self.write(move |w| Box::pin(async move { w.upsert_records(&id, records).await })).await?;
+                let done = self.write(move |w| w.upsert_records(&id, records)).await?;
                 if let Some(refused) = done.refused {
                     return Err(refused);
                 }
@@ -270,28 +264,27 @@ impl Tracking {
         page_token: Option<&str>,
         _place: &Place,
     ) -> Result<Page<EvaluationRecord>> {
-        let dataset = self.dataset_number(dataset_id).await?;
         let pages = Pages::of(&["records", dataset_id]);
         // The token says after which record to go on: records may be deleted in between.
-        let from = pages.position(page_token)?;
-        let sql = "SELECT id, size FROM evaluation_records WHERE dataset = $1 AND id > $2 ORDER BY id LIMIT $3";
-        let query = sqlx::query_as(sql).bind(dataset).bind(from).bind(limit as i64 + 1);
-        let mut some: Vec<(i64, i64)> = query.fetch_all(self.readers()).await?;
-        let mut left = ANSWERED;
-        let fits = |(_, size): &&(i64, i64)| {
-            left -= size;
-            left >= 0
-        };
-        let fitting = some.iter().take(limit).take_while(fits).count().max(1);
-        let is_all = some.len() <= fitting;
-        some.truncate(fitting);
-        let Some((last, _)) = some.last() else { return Ok(Page { items: Vec::new(), next: None }) };
-        let sql = format!("{RECORD} WHERE dataset = $1 AND id > $2 AND id <= $3 ORDER BY id");
-        let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(dataset).bind(from).bind(last);
-        let rows = query.fetch_all(self.readers()).await?;
-        let read = move || rows.iter().map(record).collect::<Result<Vec<_>>>();
-        let items = tokio::task::spawn_blocking(read).await.map_err(|e| Error::internal(&e))??;
-        Ok(Page { items, next: (!is_all).then(|| pages.token(*last)) })
+        let (id, from) = (dataset_id.to_string(), pages.position(page_token));
+        self.read(move |db| {
+            let (dataset, from) = (need_dataset(db, &id)?, from?);
+            let sql = "SELECT id, size FROM evaluation_records WHERE dataset = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
+            let mut some: Vec<(i64, i64)> = db.rows(sql, bind![dataset, from, limit as i64 + 1])?;
+            let mut left = ANSWERED;
+            let fits = |(_, size): &&(i64, i64)| {
+                left -= size;
+                left >= 0
+            };
+            let fitting = some.iter().take(limit).take_while(fits).count().max(1);
+            let is_all = some.len() <= fitting;
+            some.truncate(fitting);
+            let Some((last, _)) = some.last() else { return Ok(Page { items: Vec::new(), next: None }) };
+            let sql = format!("{RECORD} WHERE dataset = ?1 AND id > ?2 AND id <= ?3 ORDER BY id");
+            let items = db.rows(&sql, bind![dataset, from, last])?;
+            Ok(Page { items, next: (!is_all).then(|| pages.token(*last)) })
+        })
+        .await
     }
 
     /// Deletes records, for good. How many there were.
@@ -302,104 +295,46 @@ impl Tracking {
         if record_ids.len() > AT_ONCE {
             return Err(Error::invalid(format!("A request can name at most {AT_ONCE} records. Got {}.", record_ids.len())));
         }
-        self.dataset_number(&dataset_id).await?;
+        let id = dataset_id.clone();
+        self.read(move |db| need_dataset(db, &id)).await?;
         let mut deleted = 0;
         for some in record_ids.chunks(WRITTEN).map(<[String]>::to_vec) {
             let dataset_id = dataset_id.clone();
             let done = self.write(move |w| {
-                Box::pin(async move {
-                    let dataset = w.evaluation_dataset(&dataset_id).await?;
-                    let mut gone = 0;
-                    for id in some {
-                        let sql = "DELETE FROM evaluation_records WHERE dataset = $1 AND record_id = $2";
-                        gone += sqlx::query(sql).bind(dataset).bind(id).execute(&mut w.connection).await?.rows_affected() as i64;
-                    }
-                    w.count_records(dataset, &dataset_id, -gone).await?;
-                    Ok(gone)
-                })
+                let dataset = need_dataset(&mut w.db, &dataset_id)?;
+                let mut gone = 0;
+                for id in some {
+                    let sql = "DELETE FROM evaluation_records WHERE dataset = ?1 AND record_id = ?2";
+                    gone += w.db.execute(sql, bind![dataset, &id])? as i64;
+                }
+                w.count_records(dataset, &dataset_id, -gone)?;
+                Ok(gone)
             });
             deleted += done.await?;
         }
         Ok(deleted)
     }
-
-    /// How many of the first of some datasets fit into an answer: one at least.
-    async fn fitting_datasets(&self, ids: &[i64]) -> Result<usize> {
-        let list = in_list(&listed(ids));
-        let text = format!(
-            "SELECT d.id, COALESCE(octet_length(d.schema), 0) + (SELECT COALESCE(SUM(octet_length(t.key) + octet_length(t.value)), 0)
-                 FROM evaluation_dataset_tags t WHERE t.dataset = d.id) FROM evaluation_datasets d WHERE d.id IN {list}"
-        );
-        let sizes: Vec<(i64, i64)> = sqlx::query_as(sqlx::AssertSqlSafe(text)).persistent(false).fetch_all(self.readers()).await?;
-        let sizes: HashMap<i64, i64> = sizes.into_iter().collect();
-        let mut left = ANSWERED;
-        let fits = |id: &&i64| {
-            left -= sizes.get(*id).copied().unwrap_or(0);
-            left >= 0
-        };
-        Ok(ids.iter().take_while(fits).count().max(1))
-    }
-
-    async fn dataset_number(&self, dataset_id: &str) -> Result<i64> {
-        let sql = "SELECT id FROM evaluation_datasets WHERE dataset_id = $1";
-        let id: Option<i64> = sqlx::query_scalar(sql).bind(dataset_id).fetch_optional(self.readers()).await?;
-        id.ok_or_else(|| no_dataset(dataset_id))
-    }
-
-    async fn evaluation_datasets(&self, ids: &[i64]) -> Result<Vec<EvaluationDataset>> {
-        let mut found: HashMap<i64, EvaluationDataset> = HashMap::with_capacity(ids.len());
-        for chunk in ids.chunks(CHUNK) {
-            let ids = in_list(&listed(chunk));
-            let rows = |text: String| async move { sqlx::query(sqlx::AssertSqlSafe(text)).fetch_all(self.readers()).await };
-            let columns = "id, dataset_id, name, digest, schema, records, created, updated, created_by, updated_by";
-            for row in rows(format!("SELECT {columns} FROM evaluation_datasets WHERE id IN {ids}")).await? {
-                found.insert(row.try_get(0)?, dataset(&row)?);
-            }
-            let sql = format!("SELECT dataset, key, value FROM evaluation_dataset_tags WHERE dataset IN {ids} ORDER BY dataset, key");
-            for row in rows(sql).await? {
-                if let Some(dataset) = found.get_mut(&row.try_get(0)?) {
-                    dataset.tags.push(Pair { key: row.try_get(1)?, value: row.try_get(2)? });
-                }
-            }
-            let sql = format!("SELECT dataset, experiment FROM evaluation_dataset_experiments WHERE dataset IN {ids} ORDER BY experiment");
-            for row in rows(sql).await? {
-                if let Some(dataset) = found.get_mut(&row.try_get(0)?) {
-                    dataset.experiments.push(row.try_get(1)?);
-                }
-            }
-        }
-        Ok(ids.iter().filter_map(|id| found.remove(id)).collect())
-    }
 }
 
 impl Writer {
-    async fn evaluation_dataset(&mut self, dataset_id: &str) -> Result<i64> {
-        let sql = "SELECT id FROM evaluation_datasets WHERE dataset_id = $1";
-        let id: Option<i64> = sqlx::query_scalar(sql).bind(dataset_id).fetch_optional(&mut self.connection).await?;
-        id.ok_or_else(|| no_dataset(dataset_id))
-    }
-
-    async fn set_dataset_tags(&mut self, dataset: i64, tags: &[Pair]) -> Result<()> {
+    fn set_dataset_tags(&mut self, dataset: i64, tags: &[Pair]) -> Result<()> {
         for tag in tags {
-            let sql = "INSERT INTO evaluation_dataset_tags (dataset, key, value) VALUES ($1, $2, $3)
+            let sql = "INSERT INTO evaluation_dataset_tags (dataset, key, value) VALUES (?1, ?2, ?3)
                        ON CONFLICT (dataset, key) DO UPDATE SET value = excluded.value";
-            sqlx::query(sql).bind(dataset).bind(&tag.key).bind(&tag.value).execute(&mut self.connection).await?;
+            self.db.execute(sql, bind![dataset, &tag.key, &tag.value])?;
         }
         Ok(())
     }
 
-    async fn add_experiments(&mut self, dataset: i64, experiments: &[i64]) -> Result<()> {
-        for experiment in experiments {
-            let sql = "INSERT INTO evaluation_dataset_experiments (dataset, experiment) VALUES ($1, $2) ON CONFLICT DO NOTHING";
-            sqlx::query(sql).bind(dataset).bind(experiment).execute(&mut self.connection).await?;
-        }
-        Ok(())
+    fn add_experiments(&mut self, dataset: i64, experiments: &[i64]) -> Result<()> {
+        let rows = experiments.iter().map(|experiment| [dataset.into(), experiment.into()]);
+        self.db.insert("INSERT INTO evaluation_dataset_experiments (dataset, experiment)", "ON CONFLICT DO NOTHING", rows)
     }
 
-    async fn upsert_records(&mut self, dataset_id: &str, records: Vec<New>) -> Result<Upserted> {
-        let dataset = self.evaluation_dataset(dataset_id).await?;
-        let sql = "SELECT schema, records FROM evaluation_datasets WHERE id = $1";
-        let (schema, there): (Option<String>, i64) = sqlx::query_as(sql).bind(dataset).fetch_one(&mut self.connection).await?;
+    fn upsert_records(&mut self, dataset_id: &str, records: Vec<New>) -> Result<Upserted> {
+        let dataset = need_dataset(&mut self.db, dataset_id)?;
+        let sql = "SELECT schema, records FROM evaluation_datasets WHERE id = ?1";
+        let (schema, there): (Option<String>, i64) = self.db.one(sql, bind![dataset])?;
         if there + records.len() as i64 > RECORDS {
             return Err(Error::invalid(format!("A dataset has at most {RECORDS} records.")));
         }
@@ -410,24 +345,34 @@ impl Writer {
         while bytes < WRITTEN_BYTES
             && let Some(New { record: new, hash, size }) = records.next()
         {
-            let sql = format!("{RECORD} WHERE dataset = $1 AND input_hash = $2");
-            let old = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(dataset).bind(&hash).fetch_optional(&mut self.connection).await?;
-            let Some(row) = old else {
+            let sql = format!("{RECORD} WHERE dataset = ?1 AND input_hash = ?2");
+            let old: Option<EvaluationRecord> = self.db.optional(&sql, bind![dataset, &hash])?;
+            let Some(old) = old else {
                 schema.see(&new);
                 user = author(&new).or(user);
                 let sql = "INSERT INTO evaluation_records (record_id, dataset, input_hash, inputs, outputs, expectations, tags, source, created, updated,
-                               created_by, updated_by, size) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $10, $10, $11)";
+                               created_by, updated_by, size) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9, ?10, ?10, ?11)";
                 let author = author(&new);
-                let query = sqlx::query(sql).bind(format!("dr-{}", new_id())).bind(dataset).bind(hash).bind(object(Some(new.inputs)));
-                let query = query.bind(new.outputs.as_ref().map(text)).bind(object(new.expectations)).bind(object(new.tags));
-                let query = query.bind(new.source.as_ref().map(text)).bind(time).bind(author).bind(size as i64);
-                query.execute(&mut self.connection).await?;
+                let values = bind![
+                    format!("dr-{}", new_id()),
+                    dataset,
+                    &hash,
+                    object(Some(new.inputs)),
+                    new.outputs.as_ref().map(text),
+                    object(new.expectations),
+                    object(new.tags),
+                    new.source.as_ref().map(text),
+                    time,
+                    author,
+                    size as i64
+                ];
+                self.db.execute(sql, values)?;
                 done.inserted += 1;
                 bytes += size;
                 continue;
             };
             let seen = new.clone();
-            let merged = merge(record(&row)?, new);
+            let merged = merge(old, new);
             let size = record_size(&merged);
             if size > RECORD_BYTES {
                 // Those before it are written, and counted below.
@@ -436,29 +381,86 @@ impl Writer {
             }
             schema.see(&seen);
             user = author(&seen).or(user);
-            let sql = "UPDATE evaluation_records SET outputs = $2, expectations = $3, tags = $4, updated = $5, updated_by = $6, size = $7
-                       WHERE record_id = $1";
-            let query = sqlx::query(sql).bind(&merged.id).bind(merged.outputs.as_ref().map(text)).bind(object(merged.expectations));
-            let query = query.bind(object(merged.tags)).bind(time).bind(merged.updated_by).bind(size as i64);
-            query.execute(&mut self.connection).await?;
+            let sql = "UPDATE evaluation_records SET outputs = ?2, expectations = ?3, tags = ?4, updated = ?5, updated_by = ?6, size = ?7
+                       WHERE record_id = ?1";
+            let values = bind![
+                &merged.id,
+                merged.outputs.as_ref().map(text),
+                object(merged.expectations),
+                object(merged.tags),
+                time,
+                merged.updated_by,
+                size as i64
+            ];
+            self.db.execute(sql, values)?;
             done.updated += 1;
             // What was there is read, and written again, however little is new of it.
             bytes += 2 * size;
         }
         done.rest = records.collect();
-        let sql = "UPDATE evaluation_datasets SET schema = $2, updated_by = COALESCE($3, updated_by) WHERE id = $1";
-        sqlx::query(sql).bind(dataset).bind(schema.text()).bind(user).execute(&mut self.connection).await?;
-        self.count_records(dataset, dataset_id, done.inserted).await?;
+        let sql = "UPDATE evaluation_datasets SET schema = ?2, updated_by = COALESCE(?3, updated_by) WHERE id = ?1";
+        self.db.execute(sql, bind![dataset, schema.text(), user])?;
+        self.count_records(dataset, dataset_id, done.inserted)?;
         Ok(done)
     }
 
     /// Notes that a dataset has more records, or fewer, or others.
-    async fn count_records(&mut self, dataset: i64, dataset_id: &str, more: i64) -> Result<()> {
-        let sql = "UPDATE evaluation_datasets SET records = records + $2, updated = $3, digest = $4 WHERE id = $1";
-        let query = sqlx::query(sql).bind(dataset).bind(more).bind(now()).bind(digest(dataset_id));
-        query.execute(&mut self.connection).await?;
-        Ok(())
+    fn count_records(&mut self, dataset: i64, dataset_id: &str, more: i64) -> Result<()> {
+        let sql = "UPDATE evaluation_datasets SET records = records + ?2, updated = ?3, digest = ?4 WHERE id = ?1";
+        self.db.execute(sql, bind![dataset, more, now(), digest(dataset_id)]).map(drop)
     }
+}
+
+/// The dataset's number.
+fn need_dataset(db: &mut Db, dataset_id: &str) -> Result<i64> {
+    let id: Option<i64> = db.optional("SELECT id FROM evaluation_datasets WHERE dataset_id = ?1", bind![dataset_id])?;
+    id.ok_or_else(|| no_dataset(dataset_id))
+}
+
+/// How many of the first of some datasets fit into an answer: one at least.
+fn fitting_datasets(db: &mut Db, ids: &[i64]) -> Result<usize> {
+    if ids.len() <= 1 {
+        return Ok(ids.len());
+    }
+    let list = in_list(&listed(ids));
+    let text = format!(
+        "SELECT d.id, COALESCE(octet_length(d.schema), 0) + (SELECT COALESCE(SUM(octet_length(t.key) + octet_length(t.value)), 0)
+             FROM evaluation_dataset_tags t WHERE t.dataset = d.id) FROM evaluation_datasets d WHERE d.id IN {list}"
+    );
+    let sizes: HashMap<i64, i64> = Sql::new(text).rows(db)?.into_iter().collect();
+    let mut left = ANSWERED;
+    let fits = |id: &&i64| {
+        left -= sizes.get(*id).copied().unwrap_or(0);
+        left >= 0
+    };
+    Ok(ids.iter().take_while(fits).count().max(1))
+}
+
+/// Those that are there of some datasets, in their order.
+fn datasets(db: &mut Db, ids: &[i64]) -> Result<Vec<EvaluationDataset>> {
+    let mut found: HashMap<i64, EvaluationDataset> = HashMap::with_capacity(ids.len());
+    for chunk in ids.chunks(CHUNK) {
+        let columns = "id, dataset_id, name, digest, schema, records, created, updated, created_by, updated_by";
+        each_of(db, &format!("SELECT {columns} FROM evaluation_datasets WHERE id"), chunk, "", |row| {
+            found.insert(row.get(0)?, dataset(row)?);
+            Ok(())
+        })?;
+        let sql = "SELECT dataset, key, value FROM evaluation_dataset_tags WHERE dataset";
+        each_of(db, sql, chunk, " ORDER BY dataset, key", |row| {
+            if let Some(dataset) = found.get_mut(&row.get(0)?) {
+                dataset.tags.push(Pair { key: row.get(1)?, value: row.get(2)? });
+            }
+            Ok(())
+        })?;
+        let sql = "SELECT dataset, experiment FROM evaluation_dataset_experiments WHERE dataset";
+        each_of(db, sql, chunk, " ORDER BY experiment", |row| {
+            if let Some(dataset) = found.get_mut(&row.get(0)?) {
+                dataset.experiments.push(row.get(1)?);
+            }
+            Ok(())
+        })?;
+    }
+    Ok(ids.iter().filter_map(|id| found.remove(id)).collect())
 }
 
 /// Records in portions that are written at once.
@@ -603,36 +605,40 @@ fn no_dataset(dataset_id: &str) -> Error {
 const RECORD: &str =
     "SELECT id, record_id, inputs, outputs, expectations, tags, source, created, updated, created_by, updated_by FROM evaluation_records";
 
-fn record(row: &SqliteRow) -> Result<EvaluationRecord> {
-    let value = |at: usize| -> Result<Option<Value>> { Ok(row.try_get::<Option<&str>, _>(at)?.and_then(|t| serde_json::from_str(t).ok())) };
-    let map = |at: usize| -> Result<Option<Map<String, Value>>> {
-        Ok(value(at)?.and_then(|v| if let Value::Object(map) = v { Some(map) } else { None }))
-    };
-    Ok(EvaluationRecord {
-        id: row.try_get(1)?,
-        inputs: map(2)?.unwrap_or_default(),
-        outputs: value(3)?,
-        expectations: map(4)?,
-        tags: map(5)?,
-        source: value(6)?,
-        created: row.try_get(7)?,
-        updated: row.try_get(8)?,
-        created_by: row.try_get(9)?,
-        updated_by: row.try_get(10)?,
-    })
+/// A row of [`RECORD`].
+impl FromRow for EvaluationRecord {
+    fn from_row(row: &Row<'_>) -> Result<EvaluationRecord> {
+        let value =
+            |at: usize| -> Result<Option<Value>> { Ok(row.get::<Option<String>>(at)?.and_then(|text| serde_json::from_str(&text).ok())) };
+        let map = |at: usize| -> Result<Option<Map<String, Value>>> {
+            Ok(value(at)?.and_then(|v| if let Value::Object(map) = v { Some(map) } else { None }))
+        };
+        Ok(EvaluationRecord {
+            id: row.get(1)?,
+            inputs: map(2)?.unwrap_or_default(),
+            outputs: value(3)?,
+            expectations: map(4)?,
+            tags: map(5)?,
+            source: value(6)?,
+            created: row.get(7)?,
+            updated: row.get(8)?,
+            created_by: row.get(9)?,
+            updated_by: row.get(10)?,
+        })
+    }
 }
 
-fn dataset(row: &SqliteRow) -> Result<EvaluationDataset> {
+fn dataset(row: &Row<'_>) -> Result<EvaluationDataset> {
     Ok(EvaluationDataset {
-        id: row.try_get(1)?,
-        name: row.try_get(2)?,
-        digest: row.try_get(3)?,
-        schema: row.try_get(4)?,
-        records: row.try_get(5)?,
-        created: row.try_get(6)?,
-        updated: row.try_get(7)?,
-        created_by: row.try_get(8)?,
-        updated_by: row.try_get(9)?,
+        id: row.get(1)?,
+        name: row.get(2)?,
+        digest: row.get(3)?,
+        schema: row.get(4)?,
+        records: row.get(5)?,
+        created: row.get(6)?,
+        updated: row.get(7)?,
+        created_by: row.get(8)?,
+        updated_by: row.get(9)?,
         ..EvaluationDataset::default()
     })
 }

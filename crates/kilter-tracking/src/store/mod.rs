@@ -13,6 +13,7 @@ mod runs;
 mod scorers;
 mod search;
 mod spans;
+mod trace_search;
 mod traces;
 mod writer;
 

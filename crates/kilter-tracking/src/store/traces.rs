@@ -1,14 +1,12 @@
 //! Traces: what is known of them beside their spans.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row, Sqlite};
-
-use super::Tracking;
-use super::search::{CHUNK, in_list, listed};
+use super::search::{CHUNK, each_of, in_list, listed};
 use super::spans::TraceKey;
 use super::writer::Writer;
+use super::{Tracking, assessments};
+use crate::db::{Db, Row, Sql, bind};
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::model::Pair;
@@ -39,9 +37,9 @@ impl Tracking {
         limits::length("client_request_id", ID, info.client_request_id.as_deref().unwrap_or_default())?;
         info.request_preview.iter_mut().chain(&mut info.response_preview).for_each(limits::preview);
         info.tags.iter_mut().chain(&mut info.metadata).try_for_each(limits::trace_pair)?;
-        info.assessments.iter().try_for_each(super::assessments::check)?;
+        info.assessments.iter().try_for_each(assessments::check)?;
         let id = info.id.clone();
-        self.write(move |w| Box::pin(async move { w.start_trace(info).await })).await?;
+        self.write(move |w| w.start_trace(&info)).await?;
         self.trace_info(&id).await
     }
 
@@ -69,15 +67,14 @@ impl Tracking {
         tags.iter_mut().chain(&mut metadata).try_for_each(limits::trace_pair)?;
         let id = trace_id.clone();
         self.write(move |w| {
-            Box::pin(async move {
-                let trace = w.need_trace(&id).await?;
-                w.room_for_tags(Some(trace), &tags).await?;
-                w.room("trace_metadata", "entries of a trace's metadata", Some(trace), &metadata).await?;
-                let sql = "UPDATE traces SET duration = MAX($2 - start_time, 0), status = $3, is_final = 1 WHERE id = $1";
-                sqlx::query(sql).bind(trace).bind(time).bind(state.as_str()).execute(&mut w.connection).await?;
-                w.set_trace_tags(trace, &tags).await?;
-                w.set_metadata(trace, &metadata).await
-            })
+            let trace = w.need_trace(&id)?;
+            w.room_for_tags(Some(trace), &tags)?;
+            w.room("trace_metadata", "entries of a trace's metadata", Some(trace), &metadata)?;
+            let sql = "UPDATE traces SET duration = CASE WHEN ?2 > start_time THEN ?2 - start_time ELSE 0 END, status = ?3, is_final = 1
+                       WHERE id = ?1";
+            w.db.execute(sql, bind![trace, time, state.as_str()])?;
+            w.set_trace_tags(trace, &tags)?;
+            w.set_metadata(trace, &metadata)
         })
         .await?;
         self.trace_info(&trace_id).await
@@ -96,8 +93,12 @@ impl Tracking {
     /// # Errors
     /// When too many are named, or they are too large together.
     pub async fn trace_infos(&self, trace_ids: &[String]) -> Result<Vec<TraceInfo>> {
-        let ids = self.trace_numbers(trace_ids).await?;
-        Ok(self.all_infos(&ids).await?.into_iter().map(|(_, info)| info).collect())
+        let trace_ids = trace_ids.to_vec();
+        self.read(move |db| {
+            let ids = trace_numbers(db, &trace_ids)?;
+            Ok(all_infos(db, &ids)?.into_iter().map(|(_, info)| info).collect())
+        })
+        .await
     }
 
     /// Sets a tag of a trace.
@@ -107,12 +108,9 @@ impl Tracking {
     pub async fn set_trace_tag(&self, trace_id: String, mut tag: Pair) -> Result<()> {
         limits::trace_pair(&mut tag)?;
         self.write(move |w| {
-            Box::pin(async move {
-                let trace = w.need_trace(&trace_id).await?;
-                let tags = [tag];
-                w.room_for_tags(Some(trace), &tags).await?;
-                w.set_trace_tags(trace, &tags).await
-            })
+            let trace = w.need_trace(&trace_id)?;
+            w.room_for_tags(Some(trace), std::slice::from_ref(&tag))?;
+            w.set_trace_tags(trace, [&tag])
         })
         .await
     }
@@ -123,13 +121,10 @@ impl Tracking {
     /// When it or the tag is missing.
     pub async fn delete_trace_tag(&self, trace_id: String, key: String) -> Result<()> {
         self.write(move |w| {
-            Box::pin(async move {
-                let trace = w.need_trace(&trace_id).await?;
-                let sql = "DELETE FROM trace_tags WHERE trace = $1 AND key = $2";
-                let done = sqlx::query(sql).bind(trace).bind(&key).execute(&mut w.connection).await?;
-                let missing = || Error::missing(format!("No tag with name: {key} in trace with ID {trace_id}."));
-                if done.rows_affected() == 0 { Err(missing()) } else { Ok(()) }
-            })
+            let trace = w.need_trace(&trace_id)?;
+            let sql = "DELETE FROM trace_tags WHERE trace = ?1 AND key = ?2";
+            let missing = || Error::missing(format!("No tag with name: {key} in trace with ID {trace_id}."));
+            if w.db.execute(sql, bind![trace, &key])? == 0 { Err(missing()) } else { Ok(()) }
         })
         .await
     }
@@ -139,29 +134,26 @@ impl Tracking {
     /// # Errors
     /// When too many are named. Where something fails some of them may be gone, and of one some of its spans.
     pub async fn delete_traces(&self, experiment: i64, which: OldTraces) -> Result<u64> {
-        let mut sql = QueryBuilder::<Sqlite>::new("SELECT id FROM traces WHERE experiment = ");
-        sql.push_bind(experiment);
+        let mut sql = Sql::new("SELECT id FROM traces WHERE experiment = ");
+        sql.bind(experiment);
         match which {
+            OldTraces::Named(trace_ids) if trace_ids.is_empty() => return Ok(0),
             OldTraces::Named(trace_ids) => {
                 few(&trace_ids)?;
-                sql.push(" AND trace_id IN (");
-                let mut list = sql.separated(", ");
-                for id in trace_ids {
-                    list.push_bind(id);
-                }
-                sql.push(")");
+                sql.push(" AND trace_id IN (").bind_all(trace_ids).push(")");
             }
             OldTraces::Before(time, most) => {
-                sql.push(" AND start_time <= ").push_bind(time).push(" ORDER BY start_time, trace_id LIMIT ");
-                sql.push_bind(most.unwrap_or(DELETED).clamp(0, DELETED));
+                sql.push(" AND start_time <= ").bind(time).push(" ORDER BY start_time, trace_id LIMIT ");
+                sql.bind(most.unwrap_or(DELETED).clamp(0, DELETED));
             }
         }
-        let (mut deleted, ids) = (0, self.numbers(sql).await?);
+        let ids: Vec<i64> = self.read(move |db| sql.rows(db)).await?;
+        let mut deleted = 0;
         for some in ids.chunks(DELETED_AT_ONCE).map(listed) {
             // A trace may have a hundred thousand spans: others write in between.
             loop {
                 let list = in_list(&some);
-                if let Some(gone) = self.write(move |w| Box::pin(async move { w.delete_traces(&list).await })).await? {
+                if let Some(gone) = self.write(move |w| w.delete_traces(&list)).await? {
                     deleted += gone;
                     break;
                 }
@@ -182,15 +174,13 @@ impl Tracking {
             )));
         }
         self.write(move |w| {
-            Box::pin(async move {
-                w.any_run(&run_id).await?;
-                for trace_id in trace_ids {
-                    if let Some(trace) = w.trace(&trace_id).await? {
-                        w.link_run(trace.id, &run_id).await?;
-                    }
+            w.any_run(&run_id)?;
+            for trace_id in trace_ids {
+                if let Some(trace) = w.trace(&trace_id)? {
+                    w.link_run(trace.id, &run_id)?;
                 }
-                Ok(())
-            })
+            }
+            Ok(())
         })
         .await
     }
@@ -205,138 +195,62 @@ impl Tracking {
         }
         prompts.iter().try_for_each(|prompt| limits::text("prompt_versions", prompt))?;
         self.write(move |w| {
-            Box::pin(async move {
-                let trace = w.need_trace(&trace_id).await?;
-                for prompt in prompts {
-                    let sql = "INSERT INTO trace_prompts (prompt, trace) VALUES ($1, $2) ON CONFLICT DO NOTHING";
-                    sqlx::query(sql).bind(prompt).bind(trace).execute(&mut w.connection).await?;
-                }
-                Ok(())
-            })
+            let trace = w.need_trace(&trace_id)?;
+            let rows = prompts.iter().map(|prompt| [prompt.into(), trace.into()]);
+            w.db.insert("INSERT INTO trace_prompts (prompt, trace)", "ON CONFLICT DO NOTHING", rows)
         })
         .await
-    }
-
-    /// The numbers of those that are there, in the order they are named.
-    pub(super) async fn trace_numbers(&self, trace_ids: &[String]) -> Result<Vec<i64>> {
-        few(trace_ids)?;
-        if trace_ids.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut sql = QueryBuilder::<Sqlite>::new("SELECT trace_id, id FROM traces WHERE trace_id IN (");
-        let mut list = sql.separated(", ");
-        for id in trace_ids {
-            list.push_bind(id);
-        }
-        sql.push(")");
-        let found: Vec<(String, i64)> = sql.build_query_as().fetch_all(self.readers()).await?;
-        let mut found: HashMap<String, i64> = found.into_iter().collect();
-        // One that is named twice is answered once.
-        Ok(trace_ids.iter().filter_map(|id| found.remove(id)).collect())
-    }
-
-    /// How many of the first of some traces fit into an answer, with what is known of them beside their spans: one at least.
-    pub(super) async fn fitting_traces(&self, ids: &[i64]) -> Result<usize> {
-        let mut left = ANSWERED;
-        for (chunk_at, chunk) in ids.chunks(CHUNK).enumerate() {
-            let list = in_list(&listed(chunk));
-            let pairs = |table| format!("SELECT trace, octet_length(key) + octet_length(value) AS size FROM {table} WHERE trace IN {list}");
-            let text = format!(
-                "SELECT trace, SUM(size) FROM (
-                     {} UNION ALL {} UNION ALL SELECT trace, size FROM assessments WHERE trace IN {list} UNION ALL
-                     SELECT id, COALESCE(octet_length(request_preview), 0) + COALESCE(octet_length(response_preview), 0) FROM traces WHERE id IN {list}
-                 ) GROUP BY trace",
-                pairs("trace_tags"),
-                pairs("trace_metadata")
-            );
-            let sizes: Vec<(i64, i64)> = sqlx::query_as(sqlx::AssertSqlSafe(text)).persistent(false).fetch_all(self.readers()).await?;
-            let sizes: HashMap<i64, i64> = sizes.into_iter().collect();
-            for (at, id) in (chunk_at * CHUNK..).zip(chunk) {
-                left -= sizes.get(id).copied().unwrap_or(0);
-                if left < 0 {
-                    return Ok(at.max(1));
-                }
-            }
-        }
-        Ok(ids.len())
-    }
-
-    /// What is known of traces that an answer must have all of.
-    pub(super) async fn all_infos(&self, ids: &[i64]) -> Result<Vec<(i64, TraceInfo)>> {
-        if self.fitting_traces(ids).await? < ids.len() {
-            return Err(Error::invalid(format!("What is known of these traces is more than {ANSWERED} bytes: ask for fewer at once.")));
-        }
-        self.infos(ids).await
-    }
-
-    /// What is known of those traces that are there, in the order of their numbers given.
-    pub(super) async fn infos(&self, ids: &[i64]) -> Result<Vec<(i64, TraceInfo)>> {
-        let mut found: HashMap<i64, TraceInfo> = HashMap::with_capacity(ids.len());
-        for chunk in ids.chunks(CHUNK) {
-            let ids = in_list(&listed(chunk));
-            let rows = |text: String| async move { sqlx::query(sqlx::AssertSqlSafe(text)).fetch_all(self.readers()).await };
-            let columns = "id, trace_id, experiment, status, start_time, duration, client_request_id, request_preview, response_preview";
-            for row in rows(format!("SELECT {columns} FROM traces WHERE id IN {ids}")).await? {
-                found.insert(row.try_get(0)?, read(&row)?);
-            }
-            for (table, is_tag) in [("trace_tags", true), ("trace_metadata", false)] {
-                for row in rows(format!("SELECT trace, key, value FROM {table} WHERE trace IN {ids} ORDER BY trace, key")).await? {
-                    if let Some(info) = found.get_mut(&row.try_get(0)?) {
-                        let pair = Pair { key: row.try_get(1)?, value: row.try_get(2)? };
-                        if is_tag { info.tags.push(pair) } else { info.metadata.push(pair) }
-                    }
-                }
-            }
-            for row in rows(format!("{} WHERE a.trace IN {ids} ORDER BY a.id", super::assessments::COLUMNS)).await? {
-                if let Some(info) = found.get_mut(&row.try_get(0)?) {
-                    info.assessments.push(super::assessments::read(&row, &info.id)?);
-                }
-            }
-        }
-        Ok(ids.iter().filter_map(|id| Some((*id, found.remove(id)?))).collect())
     }
 }
 
 impl Writer {
-    async fn start_trace(&mut self, info: TraceInfo) -> Result<()> {
-        self.active_experiment(info.experiment).await?;
-        let there = self.trace(&info.id).await?.map(|trace| trace.id);
-        self.room_for_tags(there, &info.tags).await?;
-        self.room("trace_metadata", "entries of a trace's metadata", there, &info.metadata).await?;
-        self.room_for_assessments(there, &info.assessments).await?;
-        let name = info.tags.iter().find(|t| t.key == key::NAME).map(|t| t.value.clone());
+    fn start_trace(&mut self, info: &TraceInfo) -> Result<()> {
+        self.active_experiment(info.experiment)?;
+        let there = self.trace(&info.id)?.map(|trace| trace.id);
+        self.room_for_tags(there, &info.tags)?;
+        self.room("trace_metadata", "entries of a trace's metadata", there, &info.metadata)?;
+        self.room_for_assessments(there, &info.assessments)?;
+        let name = info.tags.iter().find(|t| t.key == key::NAME).map(|t| &t.value);
         let sql = "INSERT INTO traces (trace_id, experiment, name, status, start_time, duration, client_request_id, request_preview, response_preview,
                        is_final, spans, bytes)
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 1, 0, 0)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 1, 0, 0)
                    ON CONFLICT (trace_id) DO UPDATE SET experiment = excluded.experiment, name = COALESCE(excluded.name, traces.name),
                        status = excluded.status, start_time = excluded.start_time, duration = excluded.duration,
                        client_request_id = COALESCE(excluded.client_request_id, traces.client_request_id),
                        request_preview = COALESCE(excluded.request_preview, traces.request_preview),
                        response_preview = COALESCE(excluded.response_preview, traces.response_preview), is_final = 1
                    RETURNING id";
-        let query = sqlx::query_scalar(sql).bind(&info.id).bind(info.experiment).bind(name).bind(info.state.as_str());
-        let query = query.bind(info.start_time).bind(info.duration).bind(&info.client_request_id);
-        let trace: i64 = query.bind(&info.request_preview).bind(&info.response_preview).fetch_one(&mut self.connection).await?;
-        let place = self.place_of_trace(info.experiment, &info.id).await?;
+        let values = bind![
+            &info.id,
+            info.experiment,
+            name,
+            info.state.as_str(),
+            info.start_time,
+            info.duration,
+            &info.client_request_id,
+            &info.request_preview,
+            &info.response_preview
+        ];
+        let trace: i64 = self.db.one(sql, values)?;
+        let place = self.place_of_trace(info.experiment, &info.id)?;
         let own = |key: &str, value: &str| Pair { key: key.into(), value: value.into() };
-        self.set_trace_tags(trace, &[info.tags.as_slice(), &[own(key::ARTIFACTS, &place)]].concat()).await?;
-        self.set_metadata(trace, &[info.metadata.as_slice(), &[own(key::FINAL, "true")]].concat()).await?;
+        self.set_trace_tags(trace, info.tags.iter().chain([&own(key::ARTIFACTS, &place)]))?;
+        self.set_metadata(trace, info.metadata.iter().chain([&own(key::FINAL, "true")]))?;
         for assessment in &info.assessments {
-            self.put_assessment(trace, assessment).await?;
+            self.put_assessment(trace, assessment)?;
         }
-        self.settle_overrides(trace).await
+        self.settle_overrides(trace)
     }
 
     /// Whether a trace has room for more tags; without one, whether a new one has.
-    pub(super) async fn room_for_tags(&mut self, trace: Option<i64>, tags: &[Pair]) -> Result<()> {
-        self.room("trace_tags", "tags of a trace", trace, tags).await
+    pub(super) fn room_for_tags(&mut self, trace: Option<i64>, tags: &[Pair]) -> Result<()> {
+        self.room("trace_tags", "tags of a trace", trace, tags)
     }
 
-    async fn room(&mut self, table: &'static str, what: &str, trace: Option<i64>, new: &[Pair]) -> Result<()> {
+    fn room(&mut self, table: &'static str, what: &str, trace: Option<i64>, new: &[Pair]) -> Result<()> {
         let there: Vec<(String, i64)> = match trace {
             Some(trace) if !new.is_empty() => {
-                let text = format!("SELECT key, octet_length(value) FROM {table} WHERE trace = $1");
-                sqlx::query_as(sqlx::AssertSqlSafe(text)).bind(trace).fetch_all(&mut self.connection).await?
+                self.db.rows(&format!("SELECT key, octet_length(value) FROM {table} WHERE trace = ?1"), bind![trace])?
             }
             _ => Vec::new(),
         };
@@ -344,65 +258,145 @@ impl Writer {
     }
 
     /// Where the client puts files of a trace.
-    pub(super) async fn place_of_trace(&mut self, experiment: i64, trace_id: &str) -> Result<String> {
-        let sql = "SELECT artifact_location FROM experiments WHERE id = $1";
-        let location: String = sqlx::query_scalar(sql).bind(experiment).fetch_one(&mut self.connection).await?;
+    pub(super) fn place_of_trace(&mut self, experiment: i64, trace_id: &str) -> Result<String> {
+        let location: String = self.db.one("SELECT artifact_location FROM experiments WHERE id = ?1", bind![experiment])?;
         Ok(format!("{location}/traces/{trace_id}/artifacts"))
     }
 
-    pub(super) async fn trace(&mut self, trace_id: &str) -> Result<Option<TraceKey>> {
-        let sql = "SELECT id, spans, bytes FROM traces WHERE trace_id = $1";
-        let row: Option<(i64, i64, i64)> = sqlx::query_as(sql).bind(trace_id).fetch_optional(&mut self.connection).await?;
+    pub(super) fn trace(&mut self, trace_id: &str) -> Result<Option<TraceKey>> {
+        let sql = "SELECT id, spans, bytes FROM traces WHERE trace_id = ?1";
+        let row: Option<(i64, i64, i64)> = self.db.optional(sql, bind![trace_id])?;
         Ok(row.map(|(id, spans, bytes)| TraceKey { id, spans, bytes }))
     }
 
-    pub(super) async fn need_trace(&mut self, trace_id: &str) -> Result<i64> {
-        Ok(self.trace(trace_id).await?.ok_or_else(|| no_trace(trace_id))?.id)
+    pub(super) fn need_trace(&mut self, trace_id: &str) -> Result<i64> {
+        Ok(self.trace(trace_id)?.ok_or_else(|| no_trace(trace_id))?.id)
     }
 
     /// The tag that is the trace's name is kept with the trace as well, where searches look.
-    pub(super) async fn set_trace_tags(&mut self, trace: i64, tags: &[Pair]) -> Result<()> {
-        self.set_trace_pairs("INSERT INTO trace_tags (trace, key, value)", trace, tags).await?;
-        if let Some(name) = tags.iter().rfind(|tag| tag.key == key::NAME) {
-            let sql = "UPDATE traces SET name = $2 WHERE id = $1";
-            sqlx::query(sql).bind(trace).bind(&name.value).execute(&mut self.connection).await?;
+    pub(super) fn set_trace_tags<'a>(&mut self, trace: i64, tags: impl IntoIterator<Item = &'a Pair>) -> Result<()> {
+        let tags = last_of_each(tags);
+        self.set_trace_pairs("INSERT INTO trace_tags (trace, key, value)", trace, &tags)?;
+        if let Some(name) = tags.get(key::NAME) {
+            self.db.execute("UPDATE traces SET name = ?2 WHERE id = ?1", bind![trace, *name])?;
         }
         Ok(())
     }
 
-    pub(super) async fn set_metadata(&mut self, trace: i64, pairs: &[Pair]) -> Result<()> {
-        self.set_trace_pairs("INSERT INTO trace_metadata (trace, key, value)", trace, pairs).await
+    pub(super) fn set_metadata<'a>(&mut self, trace: i64, pairs: impl IntoIterator<Item = &'a Pair>) -> Result<()> {
+        self.set_trace_pairs("INSERT INTO trace_metadata (trace, key, value)", trace, &last_of_each(pairs))
     }
 
-    /// Of each name the last counts.
-    async fn set_trace_pairs(&mut self, into: &str, trace: i64, pairs: &[Pair]) -> Result<()> {
-        let conflict = "ON CONFLICT (trace, key) DO UPDATE SET value = excluded.value";
-        self.insert(into, pairs, conflict, |row, pair| {
-            row.push_bind(trace).push_bind(pair.key.clone()).push_bind(pair.value.clone());
-        })
-        .await
+    fn set_trace_pairs(&mut self, into: &str, trace: i64, pairs: &BTreeMap<&str, &str>) -> Result<()> {
+        let rows = pairs.iter().map(|(key, value)| [trace.into(), (*key).into(), (*value).into()]);
+        self.db.insert(into, "ON CONFLICT (trace, key) DO UPDATE SET value = excluded.value", rows)
     }
 
-    pub(super) async fn link_run(&mut self, trace: i64, run_id: &str) -> Result<()> {
-        let sql = "INSERT INTO trace_runs (run_id, trace) VALUES ($1, $2) ON CONFLICT DO NOTHING";
-        sqlx::query(sql).bind(run_id).bind(trace).execute(&mut self.connection).await?;
-        Ok(())
+    pub(super) fn link_run(&mut self, trace: i64, run_id: &str) -> Result<()> {
+        let sql = "INSERT INTO trace_runs (run_id, trace) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+        self.db.execute(sql, bind![run_id, trace]).map(drop)
     }
 
     /// Deletes some spans of traces, or the traces once they have none: how many.
-    async fn delete_traces(&mut self, list: &str) -> Result<Option<u64>> {
-        let text = format!("DELETE FROM spans WHERE id IN (SELECT id FROM spans WHERE trace IN {list} LIMIT {SPANS_AT_ONCE})");
-        let spans = sqlx::query(sqlx::AssertSqlSafe(text)).execute(&mut self.connection).await?.rows_affected();
-        if spans as i64 == SPANS_AT_ONCE {
+    fn delete_traces(&mut self, list: &str) -> Result<Option<u64>> {
+        let some = format!("DELETE FROM spans WHERE id IN (SELECT id FROM spans WHERE trace IN {list} LIMIT {SPANS_AT_ONCE})");
+        if Sql::new(some).execute(&mut self.db)? as i64 == SPANS_AT_ONCE {
             return Ok(None);
         }
-        let tables = ["trace_tags", "trace_metadata", "trace_runs", "trace_prompts", "assessments"];
-        for text in tables.map(|table| format!("DELETE FROM {table} WHERE trace IN {list}")) {
-            sqlx::query(sqlx::AssertSqlSafe(text)).execute(&mut self.connection).await?;
+        for table in ["trace_tags", "trace_metadata", "trace_runs", "trace_prompts", "assessments"] {
+            Sql::new(format!("DELETE FROM {table} WHERE trace IN {list}")).execute(&mut self.db)?;
         }
-        let text = format!("DELETE FROM traces WHERE id IN {list}");
-        Ok(Some(sqlx::query(sqlx::AssertSqlSafe(text)).execute(&mut self.connection).await?.rows_affected()))
+        Sql::new(format!("DELETE FROM traces WHERE id IN {list}")).execute(&mut self.db).map(Some)
     }
+}
+
+/// The numbers of those that are there, in the order they are named.
+pub(super) fn trace_numbers(db: &mut Db, trace_ids: &[String]) -> Result<Vec<i64>> {
+    few(trace_ids)?;
+    if let [trace_id] = trace_ids {
+        return Ok(trace_number(db, trace_id)?.into_iter().collect());
+    }
+    if trace_ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut sql = Sql::new("SELECT trace_id, id FROM traces WHERE trace_id IN (");
+    sql.bind_all(trace_ids.iter().cloned()).push(")");
+    let mut found: HashMap<String, i64> = sql.rows(db)?.into_iter().collect();
+    // One that is named twice is answered once.
+    Ok(trace_ids.iter().filter_map(|id| found.remove(id)).collect())
+}
+
+pub(super) fn trace_number(db: &mut Db, trace_id: &str) -> Result<Option<i64>> {
+    db.optional("SELECT id FROM traces WHERE trace_id = ?1", bind![trace_id])
+}
+
+/// How many of the first of some traces fit into an answer, with what is known of them beside their spans: one at least.
+pub(super) fn fitting_traces(db: &mut Db, ids: &[i64]) -> Result<usize> {
+    if ids.len() <= 1 {
+        return Ok(ids.len());
+    }
+    let mut left = ANSWERED;
+    for (chunk_at, chunk) in ids.chunks(CHUNK).enumerate() {
+        let list = in_list(&listed(chunk));
+        let pairs = |table| format!("SELECT trace, octet_length(key) + octet_length(value) AS size FROM {table} WHERE trace IN {list}");
+        let text = format!(
+            "SELECT trace, CAST(SUM(size) AS BIGINT) FROM (
+                 {} UNION ALL {} UNION ALL SELECT trace, size FROM assessments WHERE trace IN {list} UNION ALL
+                 SELECT id, COALESCE(octet_length(request_preview), 0) + COALESCE(octet_length(response_preview), 0) FROM traces WHERE id IN {list}
+             ) AS sizes GROUP BY trace",
+            pairs("trace_tags"),
+            pairs("trace_metadata")
+        );
+        let sizes: HashMap<i64, i64> = Sql::new(text).rows(db)?.into_iter().collect();
+        for (at, id) in (chunk_at * CHUNK..).zip(chunk) {
+            left -= sizes.get(id).copied().unwrap_or(0);
+            if left < 0 {
+                return Ok(at.max(1));
+            }
+        }
+    }
+    Ok(ids.len())
+}
+
+/// What is known of traces that an answer must have all of.
+pub(super) fn all_infos(db: &mut Db, ids: &[i64]) -> Result<Vec<(i64, TraceInfo)>> {
+    if fitting_traces(db, ids)? < ids.len() {
+        return Err(Error::invalid(format!("What is known of these traces is more than {ANSWERED} bytes: ask for fewer at once.")));
+    }
+    infos(db, ids)
+}
+
+/// What is known of those traces that are there, in the order of their numbers given.
+pub(super) fn infos(db: &mut Db, ids: &[i64]) -> Result<Vec<(i64, TraceInfo)>> {
+    let mut found: HashMap<i64, TraceInfo> = HashMap::with_capacity(ids.len());
+    for chunk in ids.chunks(CHUNK) {
+        let columns = "id, trace_id, experiment, status, start_time, duration, client_request_id, request_preview, response_preview";
+        each_of(db, &format!("SELECT {columns} FROM traces WHERE id"), chunk, "", |row| {
+            found.insert(row.get(0)?, read(row)?);
+            Ok(())
+        })?;
+        for (table, is_tag) in [("trace_tags", true), ("trace_metadata", false)] {
+            each_of(db, &format!("SELECT trace, key, value FROM {table} WHERE trace"), chunk, " ORDER BY trace, key", |row| {
+                if let Some(info) = found.get_mut(&row.get(0)?) {
+                    let pair = Pair { key: row.get(1)?, value: row.get(2)? };
+                    if is_tag { info.tags.push(pair) } else { info.metadata.push(pair) }
+                }
+                Ok(())
+            })?;
+        }
+        each_of(db, &format!("{} WHERE a.trace", assessments::COLUMNS), chunk, " ORDER BY a.id", |row| {
+            if let Some(info) = found.get_mut(&row.get(0)?) {
+                info.assessments.push(assessments::read(row, &info.id)?);
+            }
+            Ok(())
+        })?;
+    }
+    Ok(ids.iter().filter_map(|id| Some((*id, found.remove(id)?))).collect())
+}
+
+/// Pairs as they are once all are set: of each name the last.
+fn last_of_each<'a>(pairs: impl IntoIterator<Item = &'a Pair>) -> BTreeMap<&'a str, &'a str> {
+    pairs.into_iter().map(|pair| (pair.key.as_str(), pair.value.as_str())).collect()
 }
 
 pub(super) fn no_trace(trace_id: &str) -> Error {
@@ -416,16 +410,16 @@ fn few(trace_ids: &[String]) -> Result<()> {
     Err(Error::invalid(format!("A request can name at most {NAMED} traces. Got {}.", trace_ids.len())))
 }
 
-fn read(row: &SqliteRow) -> Result<TraceInfo> {
+fn read(row: &Row<'_>) -> Result<TraceInfo> {
     Ok(TraceInfo {
-        id: row.try_get(1)?,
-        experiment: row.try_get(2)?,
-        state: TraceState::read(row.try_get(3)?),
-        start_time: row.try_get(4)?,
-        duration: row.try_get(5)?,
-        client_request_id: row.try_get(6)?,
-        request_preview: row.try_get(7)?,
-        response_preview: row.try_get(8)?,
+        id: row.get(1)?,
+        experiment: row.get(2)?,
+        state: TraceState::read(&row.get::<String>(3)?),
+        start_time: row.get(4)?,
+        duration: row.get(5)?,
+        client_request_id: row.get(6)?,
+        request_preview: row.get(7)?,
+        response_preview: row.get(8)?,
         ..TraceInfo::default()
     })
 }
