@@ -1,11 +1,13 @@
 //! Evaluation datasets and scorers through the store's public face.
 
+mod common;
+
 use kilter_tracking::{ErrorCode, EvaluationRecord, NewExperiment, Pair, Query, Tracking};
 use serde_json::{Value, json};
 
 async fn open() -> (tempfile::TempDir, Tracking) {
     let dir = tempfile::tempdir().unwrap();
-    let tracking = Tracking::open(dir.path()).await.unwrap();
+    let tracking = common::open(dir.path()).await.unwrap();
     (dir, tracking)
 }
 
@@ -46,7 +48,7 @@ async fn a_dataset_has_each_input_once_and_merges_what_comes_again() {
     let with_outputs = EvaluationRecord { outputs: Some(json!({"o": 0.5})), ..record(json!({"q": 2}), json!({"a": 3})) };
     assert_eq!(tracking.upsert_records(made.id.clone(), vec![with_outputs]).await.unwrap(), (0, 1));
     tracking.close().await;
-    let tracking = Tracking::open(dir.path()).await.unwrap();
+    let tracking = common::open(dir.path()).await.unwrap();
     let dataset = tracking.evaluation_dataset(&made.id).await.unwrap();
     let schema = r#"{"inputs": {"q": "integer", "r": "string"}, "outputs": {"o": "float"}, "expectations": {"a": "integer", "b": "array"}, "version": "1.0"}"#;
     assert_eq!((dataset.records, dataset.schema.as_deref()), (2, Some(schema)));

@@ -1,6 +1,8 @@
 //! Traces through the store's public face: spans in any order become a trace, a plain look at everything finds what searches find, and what is said of a
 //! trace stands until something stands in its place.
 
+mod common;
+
 use kilter_tracking::otel::{Any, AnyValue, KeyValue, Sent, Span, SpanStatus};
 use kilter_tracking::{
     Assessment, AssessmentChange, AssessmentKind, ErrorCode, Logged, NewRun, OldTraces, Pair, Query, Stage, TraceInfo, TraceState, Tracking,
@@ -9,7 +11,7 @@ use serde_json::json;
 
 async fn open() -> (tempfile::TempDir, Tracking) {
     let dir = tempfile::tempdir().unwrap();
-    let tracking = Tracking::open(dir.path()).await.unwrap();
+    let tracking = common::open(dir.path()).await.unwrap();
     (dir, tracking)
 }
 
@@ -77,7 +79,7 @@ async fn spans_in_any_order_become_a_trace_that_is_there_after_opening_again() {
     ];
     log(&tracking, vec![span(1, 1, 0, "root", root), span(1, 3, 1, "other", vec![usage(7)])]).await;
     tracking.close().await;
-    let tracking = Tracking::open(dir.path()).await.unwrap();
+    let tracking = common::open(dir.path()).await.unwrap();
     let trace = tracking.trace(&id(1), &tracking.place().await.unwrap()).await.unwrap();
     let info = &trace.info;
     assert_eq!((info.state, info.start_time, info.duration), (TraceState::Ok, 1001, Some(102)));
