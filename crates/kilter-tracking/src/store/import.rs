@@ -13,11 +13,11 @@ use super::writer::Writer;
 use super::{DEFAULT_EXPERIMENT, Tracking, own_location};
 use crate::db::{Sql, Value, bind};
 use crate::error::{Error, ErrorCode, Result};
-use crate::evaluation::{EvaluationDataset, EvaluationRecord};
+use crate::evaluation::EvaluationRecord;
 use crate::import::{Clashes, Differences, Kind, Names, Owned, Place, Point, Read, Rows, Tally, own};
-use crate::model::{Dataset, Experiment, LoggedModel, Metric, ModelVersion, Pair, RegisteredModel, RunInfo, RunModel, Stage};
+use crate::model::{Experiment, Metric, ModelVersion, Pair, RunInfo};
 use crate::otel::AnyValue;
-use crate::trace::{ReadySpan, TraceInfo, TraceState, key};
+use crate::trace::{ReadySpan, TraceState, key};
 
 const NOTHING: &str = "ON CONFLICT DO NOTHING";
 const NO_EXPERIMENT: &str = "its experiment is not there";
@@ -321,7 +321,7 @@ impl Writer {
     fn is_unused(&mut self, experiment: i64) -> Result<bool> {
         let sql = "SELECT NOT EXISTS (SELECT 1 FROM runs WHERE experiment = ?1) AND NOT EXISTS (SELECT 1 FROM traces WHERE experiment = ?1)
                        AND NOT EXISTS (SELECT 1 FROM logged_models WHERE experiment = ?1)";
-        Ok(self.db.one(sql, bind![experiment])?)
+        self.db.one(sql, bind![experiment])
     }
 
     /// The experiment in which most of these runs lie.
@@ -346,7 +346,7 @@ impl Writer {
 
     fn experiment_named(&mut self, name: &str) -> Result<Option<i64>> {
         let sql = "SELECT id FROM experiments WHERE name = ?1";
-        Ok(self.db.optional(sql, bind![name])?)
+        self.db.optional(sql, bind![name])
     }
 
     /// A name that none here has, none in the source, and none of those that come.
