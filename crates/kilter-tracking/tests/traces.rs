@@ -123,6 +123,18 @@ async fn what_the_client_says_of_a_trace_stands_whatever_spans_come_later() {
 }
 
 #[tokio::test]
+async fn of_a_span_that_is_sent_twice_at_once_the_last_counts() {
+    let (_dir, tracking) = open().await;
+    // As many as PostgreSQL is given by one statement, which must not have the same row twice.
+    let others = (2..=9).map(|id| span(1, id, 1, "other", vec![]));
+    let spans = [span(1, 1, 0, "first", vec![])].into_iter().chain(others).chain([span(1, 1, 0, "last", vec![])]);
+    log(&tracking, spans.collect()).await;
+    let trace = tracking.trace(&id(1), &tracking.place().await.unwrap()).await.unwrap();
+    let names: Vec<_> = trace.spans.iter().map(|s| s.name.as_str()).collect();
+    assert_eq!((names[0], names.len()), ("last", 9));
+}
+
+#[tokio::test]
 async fn searches_find_what_a_look_at_everything_finds() {
     let (_dir, tracking) = open().await;
     let run = tracking.create_run(NewRun::default()).await.unwrap().info.id;
