@@ -5,12 +5,8 @@ use std::path::Path;
 
 use kilter_tracking::{Result, Tracking};
 
-const SERVER: &str = "KILTER_TEST_POSTGRES";
-
-/// Whether tests are on PostgreSQL.
-pub fn is_shared() -> bool {
-    std::env::var_os(SERVER).is_some()
-}
+/// What says that tests are on PostgreSQL.
+pub const SERVER: &str = "KILTER_TEST_POSTGRES";
 
 /// Opens the store of a folder, the same one each time.
 pub async fn open(dir: &Path) -> Result<Tracking> {
