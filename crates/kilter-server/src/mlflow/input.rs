@@ -7,6 +7,7 @@ use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use kilter_tracking::{Error, Pair, Result, View};
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -25,42 +26,61 @@ static LARGE_ONES: Semaphore = Semaphore::const_new(8);
 const VALUES: usize = 100_000;
 
 /// The fields of one request; those of the body before those of the query.
+#[derive(Default)]
 pub struct Input {
     map: Map<String, Value>,
+}
+
+/// A request whose body is nothing but what `T` says, which is the quick way, or any other one.
+pub enum Plain<T> {
+    Typed(T),
+    Fields(Input),
+}
+
+/// What a request brings, unread.
+struct Brought {
+    query: Vec<(String, String)>,
+    body: Bytes,
+    _place: Option<SemaphorePermit<'static>>,
 }
 
 impl<S: Send + Sync> FromRequest<S> for Input {
     type Rejection = Response;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Response> {
-        let mut map = Map::new();
-        let refuse = |message: &str| Refusal(Error::invalid(message)).into_response();
-        let Query(pairs) =
-            Query::<Vec<(String, String)>>::try_from_uri(request.uri()).map_err(|_| refuse("Bad Request. The query is not readable."))?;
-        for (name, value) in pairs {
-            match map.get_mut(&name) {
-                Some(Value::Array(list)) => list.push(Value::String(value)),
-                Some(first) => *first = Value::Array(vec![first.take(), Value::String(value)]),
-                None => drop(map.insert(name, Value::String(value))),
-            }
-        }
-        let (parts, body) = request.into_parts();
-        let limit = if parts.uri.path().ends_with("/log-inputs") { DATASETS_BODY } else { BODY };
-        let read = in_turn(&parts.headers, body, limit, "log in several requests").await;
-        let (bytes, _place) = read.map_err(IntoResponse::into_response)?;
-        if !bytes.is_empty() {
-            let content_type = parts.headers.get(CONTENT_TYPE).map(|v| v.to_str().unwrap_or_default());
-            if content_type.is_some_and(|t| !t.trim_start().starts_with("application/json")) {
-                return Err(refuse("Bad Request. Content-Type must be one of ['application/json']."));
-            }
-            if values(&bytes) > VALUES {
-                return Err(refuse(&format!("The request holds more than {VALUES} values. Send it in parts.")));
-            }
-            // What is no JSON counts as empty, and then lacks what is required.
-            map.extend(object(&bytes).unwrap_or_default());
-        }
-        Ok(Input { map })
+        Ok(Input::of(&brought(request).await?))
     }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Plain<T> {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Response> {
+        let brought = brought(request).await?;
+        // What is not quite as it should be is read once more, by those who can say what is wrong with it.
+        let typed = if brought.query.is_empty() { serde_json::from_slice(&brought.body).ok() } else { None };
+        Ok(typed.map_or_else(|| Plain::Fields(Input::of(&brought)), Plain::Typed))
+    }
+}
+
+async fn brought(request: Request) -> Result<Brought, Response> {
+    let refuse = |message: &str| Refusal(Error::invalid(message)).into_response();
+    let Query(query) =
+        Query::<Vec<(String, String)>>::try_from_uri(request.uri()).map_err(|_| refuse("Bad Request. The query is not readable."))?;
+    let (parts, body) = request.into_parts();
+    let limit = if parts.uri.path().ends_with("/log-inputs") { DATASETS_BODY } else { BODY };
+    let read = in_turn(&parts.headers, body, limit, "log in several requests").await;
+    let (body, _place) = read.map_err(IntoResponse::into_response)?;
+    if !body.is_empty() {
+        let content_type = parts.headers.get(CONTENT_TYPE).map(|v| v.to_str().unwrap_or_default());
+        if content_type.is_some_and(|t| !t.trim_start().starts_with("application/json")) {
+            return Err(refuse("Bad Request. Content-Type must be one of ['application/json']."));
+        }
+        if values(&body) > VALUES {
+            return Err(refuse(&format!("The request holds more than {VALUES} values. Send it in parts.")));
+        }
+    }
+    Ok(Brought { query, body, _place })
 }
 
 /// Reads a body, a large one once it has a place among those that are in memory: as long as the place is held.
@@ -101,6 +121,21 @@ pub fn values(bytes: &[u8]) -> usize {
 }
 
 impl Input {
+    fn of(brought: &Brought) -> Input {
+        let mut map = Map::new();
+        for (name, value) in &brought.query {
+            let value = Value::String(value.clone());
+            match map.get_mut(name) {
+                Some(Value::Array(list)) => list.push(value),
+                Some(first) => *first = Value::Array(vec![first.take(), value]),
+                None => drop(map.insert(name.clone(), value)),
+            }
+        }
+        // What is no JSON counts as empty, and then lacks what is required.
+        map.extend(object(&brought.body).unwrap_or_default());
+        Input { map }
+    }
+
     pub fn fields(&self) -> Fields<'_> {
         Fields { map: &self.map, at: None }
     }

@@ -4,11 +4,11 @@ use axum::extract::State;
 use kilter_tracking::{
     Batch, Dataset, DatasetInput, Error, Metric, NewRun, Pair, Query, Result, RunChange, RunModel, Stage, Status, Tracking,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::answer::{Answer, MetricJson, RunInfoJson, RunJson, done, json};
-use super::input::{Fields, Input, experiment_id, within};
+use super::input::{Fields, Input, Plain, experiment_id, within};
 
 const MOST: i64 = 50_000;
 const MOST_POINTS: i64 = 25_000;
@@ -117,9 +117,19 @@ pub async fn search(State(tracking): State<Tracking>, input: Input) -> Answer {
     Ok(json(&Many { runs: page.items.iter().map(RunJson::from).collect(), next_page_token: page.next }))
 }
 
-pub async fn log_metric(State(tracking): State<Tracking>, input: Input) -> Answer {
-    let f = input.fields();
-    log(&tracking, &f, Batch { metrics: vec![metric(&f)?], ..Batch::default() }).await
+pub async fn log_metric(State(tracking): State<Tracking>, input: Plain<PlainMetric>) -> Answer {
+    match input {
+        Plain::Typed(mut metric) => {
+            let run_id = metric.run_id.take().or(metric.run_uuid.take());
+            let run_id = run_id.ok_or_else(|| Input::default().fields().missing("run_id"))?;
+            tracking.log(run_id.0, Batch { metrics: vec![metric.into()], ..Batch::default() }).await?;
+            done()
+        }
+        Plain::Fields(input) => {
+            let f = input.fields();
+            log(&tracking, &f, Batch { metrics: vec![metric(&f)?], ..Batch::default() }).await
+        }
+    }
 }
 
 pub async fn log_param(State(tracking): State<Tracking>, input: Input) -> Answer {
@@ -134,10 +144,83 @@ pub async fn set_tag(State(tracking): State<Tracking>, input: Input) -> Answer {
     log(&tracking, &f, Batch { tags: vec![tag], ..Batch::default() }).await
 }
 
-pub async fn log_batch(State(tracking): State<Tracking>, input: Input) -> Answer {
-    let f = input.fields();
-    let metrics = f.objects("metrics")?.iter().map(metric).collect::<Result<_>>()?;
-    log(&tracking, &f, Batch { metrics, params: f.pairs("params")?, tags: f.pairs("tags")? }).await
+pub async fn log_batch(State(tracking): State<Tracking>, input: Plain<PlainBatch>) -> Answer {
+    match input {
+        Plain::Typed(PlainBatch { run_id, metrics, params, tags }) => {
+            let pairs = |pairs: Vec<PlainPair>| pairs.into_iter().map(|p| Pair { key: p.key.0, value: p.value }).collect();
+            let batch = Batch { metrics: metrics.into_iter().map(Metric::from).collect(), params: pairs(params), tags: pairs(tags) };
+            tracking.log(run_id.0, batch).await?;
+            done()
+        }
+        Plain::Fields(input) => {
+            let f = input.fields();
+            let metrics = f.objects("metrics")?.iter().map(metric).collect::<Result<_>>()?;
+            log(&tracking, &f, Batch { metrics, params: f.pairs("params")?, tags: f.pairs("tags")? }).await
+        }
+    }
+}
+
+/// A batch as clients send it. What is otherwise in any way, and may be right all the same, is read field by field.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlainBatch {
+    run_id: Named,
+    #[serde(default)]
+    metrics: Vec<PlainMetric>,
+    #[serde(default)]
+    params: Vec<PlainPair>,
+    #[serde(default)]
+    tags: Vec<PlainPair>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlainMetric {
+    /// Where it comes alone.
+    run_id: Option<Named>,
+    run_uuid: Option<Named>,
+    key: Named,
+    value: f64,
+    timestamp: i64,
+    #[serde(default)]
+    step: i64,
+    model_id: Option<Named>,
+    dataset_name: Option<String>,
+    dataset_digest: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PlainPair {
+    key: Named,
+    #[serde(default)]
+    value: String,
+}
+
+/// A text that says something.
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct Named(String);
+
+impl TryFrom<String> for Named {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Named, &'static str> {
+        if text.is_empty() { Err("it is empty") } else { Ok(Named(text)) }
+    }
+}
+
+impl From<PlainMetric> for Metric {
+    fn from(plain: PlainMetric) -> Metric {
+        Metric {
+            key: plain.key.0,
+            value: plain.value,
+            timestamp: plain.timestamp,
+            step: plain.step,
+            model_id: plain.model_id.map(|id| id.0),
+            dataset: (plain.dataset_name.unwrap_or_default(), plain.dataset_digest.unwrap_or_default()),
+        }
+    }
 }
 
 /// A model that a client of MLflow 2 has put beside its run: what of its description is kept with the run.

@@ -1,4 +1,4 @@
-//! The store: one file of SQLite, written by one task, read by several connections. All SQL is below this module.
+//! The store: a file of SQLite or a database of PostgreSQL, written by one thread, read by several connections. All SQL is below this module.
 
 mod assessments;
 mod evaluation;

@@ -70,8 +70,26 @@ impl Readers {
     pub async fn close(&self) -> bool {
         let all = tokio::time::timeout(CLOSING, self.places.acquire_many(READERS)).await;
         self.places.close();
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let _ = tokio::task::spawn_blocking({
+            let idle = self.take_idle();
+            move || drop(idle)
+        })
+        .await;
         all.is_ok()
+    }
+
+    fn take_idle(&self) -> Vec<Db> {
+        std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Drop for Readers {
+    fn drop(&mut self) {
+        let idle = self.take_idle();
+        if !idle.is_empty() {
+            // Ending a connection to PostgreSQL blocks, which tasks must not.
+            std::thread::spawn(move || drop(idle));
+        }
     }
 }
 
@@ -99,7 +117,8 @@ mod tests {
     #[tokio::test]
     async fn what_takes_too_long_is_stopped_and_its_reader_reads_on() {
         let dir = tempfile::tempdir().unwrap();
-        let readers = Readers { reading: Duration::from_millis(100), ..readers(&dir) };
+        let mut readers = readers(&dir);
+        readers.reading = Duration::from_millis(100);
         for _ in 0..3 {
             let stopped = readers.read(|db| db.one::<i64>(ENDLESS, bind![])).await.unwrap_err();
             assert_eq!(stopped.code, ErrorCode::TemporarilyUnavailable, "{stopped}");
@@ -111,7 +130,8 @@ mod tests {
     #[tokio::test]
     async fn what_nobody_waits_for_ends_and_gives_its_reader_back() {
         let dir = tempfile::tempdir().unwrap();
-        let readers = Readers { reading: Duration::from_secs(3600), ..readers(&dir) };
+        let mut readers = readers(&dir);
+        readers.reading = Duration::from_secs(3600);
         let (begun, has_begun) = std::sync::mpsc::channel();
         let endless = readers.read(move |db| {
             begun.send(()).unwrap();

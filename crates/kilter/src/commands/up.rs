@@ -38,8 +38,12 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
         () = stop.wait() => return Ok(()),
     };
     let tracking_database = args.tracking_database.or_else(super::tracking::database_of_environment);
-    let options =
-        kilter_server::ServeOptions { listen, allow_remote: args.allow_remote, tracking_database, ..kilter_server::ServeOptions::default() };
+    let options = kilter_server::ServeOptions {
+        listen,
+        allow_remote: args.allow_remote,
+        tracking_database,
+        ..kilter_server::ServeOptions::default()
+    };
     let server = kilter_server::bind(Arc::clone(&service), options).await?;
     std::fs::write(data.join(ADDRESS_FILE), server.address().to_string())
         .with_context(|| format!("cannot write {}", data.join(ADDRESS_FILE).display()))?;
