@@ -1052,6 +1052,59 @@ async fn the_spans_of_a_trace_that_was_at_work_are_those_of_its_end() {
 }
 
 #[tokio::test]
+async fn a_trace_that_was_at_work_gets_its_name_times_usage_and_cost_with_its_end() {
+    let mut stores = Stores::new("mlflow.db");
+    database(&stores).await;
+    let begun = "INSERT INTO trace_info (request_id, experiment_id, timestamp_ms, status, db_payload_generation) VALUES ('rows', 0, 1, 'IN_PROGRESS', 0);
+        INSERT INTO trace_tags VALUES ('mlflow.traceName', 'begun', 'rows');
+        INSERT INTO trace_request_metadata VALUES ('mlflow.trace.tokenUsage', '{\"total_tokens\": 1}', 'rows'), ('mlflow.trace.sizeStats', '{\"n\": 1}', 'rows')";
+    stores.sql(begun).await;
+    let tracking = stores.target().await;
+    assert!(stores.bring(&tracking).await.unwrap().agrees());
+    let ended = "UPDATE trace_info SET status = 'OK', execution_time_ms = 9, timestamp_ms = 590, trace_name = 'final', total_tokens = 70, session_id = 's-1',
+                     total_cost = 0.5, client_request_id = 'c-1', request_preview = 'q', response_preview = 'a' WHERE request_id = '0123';
+        UPDATE trace_info SET status = 'ERROR', timestamp_ms = 2 WHERE request_id = 'rows'; UPDATE trace_tags SET value = 'ended' WHERE request_id = 'rows';
+        UPDATE trace_request_metadata SET value = '{\"total_tokens\": 2}' WHERE key = 'mlflow.trace.tokenUsage';
+        UPDATE trace_request_metadata SET value = '{\"n\": 2}' WHERE key = 'mlflow.trace.sizeStats';
+        INSERT INTO trace_request_metadata VALUES ('mlflow.trace.session', 's-2', 'rows'), ('mlflow.trace.tokenUsage', '{ \"total_tokens\": 70 }', '0123')";
+    stores.sql(ended).await;
+    for _ in 0..2 {
+        let report = stores.bring(&tracking).await.unwrap();
+        assert!(report.agrees(), "{report:#?}");
+        let trace = tracking.trace_info("0123").await.unwrap();
+        assert_eq!(
+            (trace.state, trace.start_time, trace.duration, trace.client_request_id.as_deref()),
+            (TraceState::Ok, 590, Some(9), Some("c-1"))
+        );
+        assert_eq!((trace.request_preview.as_deref(), trace.response_preview.as_deref()), (Some("q"), Some("a")));
+        assert_eq!(trace.tags, [pair("mlflow.traceName", "final")]);
+        let [cost, session, usage] = ["{\"total_cost\": 0.5}", "s-1", "{\"total_tokens\": 70}"];
+        assert_eq!(
+            trace.metadata,
+            [pair("mlflow.trace.cost", cost), pair("mlflow.trace.session", session), pair("mlflow.trace.tokenUsage", usage)]
+        );
+        let rows = tracking.trace_info("rows").await.unwrap();
+        assert_eq!((rows.state, rows.start_time, rows.tags), (TraceState::Error, 2, vec![pair("mlflow.traceName", "ended")]));
+        let [stats, usage] = ["{\"n\": 2}", "{\"total_tokens\": 2}"];
+        assert_eq!(
+            rows.metadata,
+            [pair("mlflow.trace.session", "s-2"), pair("mlflow.trace.sizeStats", stats), pair("mlflow.trace.tokenUsage", usage)]
+        );
+    }
+    assert_eq!(tracking.search_traces(&[0], &query("attributes.name = 'final'")).await.unwrap().items.len(), 1);
+
+    let later = "UPDATE trace_request_metadata SET value = 's-3' WHERE key = 'mlflow.trace.session' AND request_id = 'rows';
+                 UPDATE trace_info SET trace_name = 'renamed' WHERE request_id = '0123'";
+    stores.sql(later).await;
+    let report = stores.bring(&tracking).await.unwrap();
+    assert_eq!(differing(&report), [("tags of traces", 1), ("metadata of traces", 1)], "of a finished trace: {report:#?}");
+    stores.differences = Differences::Take;
+    assert!(stores.bring(&tracking).await.unwrap().agrees());
+    assert!(tracking.trace_info("rows").await.unwrap().metadata.contains(&pair("mlflow.trace.session", "s-3")));
+    assert_eq!(tracking.search_traces(&[0], &query("attributes.name = 'renamed'")).await.unwrap().items.len(), 1);
+}
+
+#[tokio::test]
 async fn spans_in_files_that_are_larger_together_than_what_is_stored_at_once_all_come() {
     let stores = Stores::new("mlruns");
     folder(&stores);

@@ -33,8 +33,11 @@ const AT_ONCE: usize = 500;
 /// Clashes that a refusal names.
 const NAMED: usize = 20;
 
-/// Metadata and tags of traces that newer schemas keep with the trace itself: these have come first, and may be written in another way.
-const SETTLED: [&str; 5] = [key::NAME, key::SPANS, key::SESSION, key::TRACE_USAGE, key::TRACE_COST];
+/// Of tags and metadata: those of a trace that was not finished here become those of the source.
+const GROWN: &str = "ON CONFLICT (trace, key) DO UPDATE SET value = excluded.value
+                     WHERE EXISTS (SELECT 1 FROM import_seen WHERE kind = 'growing' AND id = excluded.trace)";
+/// Metadata of traces that newer schemas keep with the trace itself: that comes first, and may be written in another way.
+const GIVEN: [&str; 3] = [key::SESSION, key::TRACE_USAGE, key::TRACE_COST];
 
 /// What is to come, as far as it is known at the beginning.
 #[derive(Debug)]
@@ -666,7 +669,9 @@ impl Writer {
                     row.push_bind(t.state != TraceState::InProgress).push_bind(0i64).push_bind(0i64);
                 };
                 let conflict = "ON CONFLICT (trace_id) DO UPDATE SET status = excluded.status, duration = excluded.duration, is_final = excluded.is_final,
-                                    request_preview = excluded.request_preview, response_preview = excluded.response_preview
+                                    request_preview = excluded.request_preview, response_preview = excluded.response_preview,
+                                    name = COALESCE(excluded.name, name), start_time = excluded.start_time,
+                                    client_request_id = COALESCE(excluded.client_request_id, client_request_id)
                                 WHERE traces.status = 'IN_PROGRESS'";
                 let before = self.numbers("traces", "trace_id", here.iter().map(|(_, t)| t.id.as_str())).await?;
                 for trace in before.into_values() {
@@ -680,12 +685,20 @@ impl Writer {
                 let names = numbered().flat_map(|(id, t)| t.tags.iter().filter(|tag| tag.key == key::NAME).map(move |tag| (id, tag)));
                 let names: Vec<(i64, &Pair)> = names.collect();
                 let metadata: Vec<(i64, &Pair)> = numbered().flat_map(|(id, t)| t.metadata.iter().map(move |pair| (id, pair))).collect();
-                for (table, pairs) in [("trace_tags", names), ("trace_metadata", metadata)] {
-                    let bind = |row: &mut Row<'_, '_>, (trace, pair): &(i64, &Pair)| {
-                        row.push_bind(*trace).push_bind(&pair.key).push_bind(&pair.value);
-                    };
-                    let into = format!("INSERT INTO {table} (trace, key, value)");
-                    self.insert(&into, &pairs, NOTHING, bind).await?;
+                let bind = |row: &mut Row<'_, 'static>, (trace, pair): &(i64, &Pair)| {
+                    row.push_bind(*trace).push_bind(pair.key.clone()).push_bind(pair.value.clone());
+                };
+                self.insert("INSERT INTO trace_metadata (trace, key, value)", &metadata, GROWN, bind).await?;
+                let given = |(trace, pair): &(i64, &Pair)| Some((*trace, GIVEN.iter().position(|key| *key == pair.key)? as i64));
+                let given: Vec<(i64, i64)> = metadata.iter().filter_map(given).collect();
+                self.see("given", &given).await?;
+                let of = tags(Kind::TraceTags, "trace_tags", "trace, key, value", &["trace", "key"]);
+                self.put(&of, &names, GROWN, (plan, tally), bind).await?;
+                if plan.differences == Differences::Take {
+                    for (trace, name) in names {
+                        let sql = "UPDATE traces SET name = $2 WHERE id = $1 AND name IS NOT $2";
+                        sqlx::query(sql).bind(trace).bind(&name.value).execute(&mut self.connection).await?;
+                    }
                 }
                 self.see_all("trace", ids).await
             }
@@ -845,11 +858,23 @@ impl Writer {
                 let experiment: i64 = sqlx::query_scalar(sql).bind(*trace).fetch_one(&mut self.connection).await?;
                 owned.pair.value = moved(&owned.pair.value, &format!("{experiment}/traces/{}/artifacts", owned.owner));
             }
-            let (settled, others): (Vec<_>, _) = here.into_iter().partition(|(_, owned)| SETTLED.contains(&owned.pair.key.as_str()));
+            let (mut settled, mut others) = (Vec::new(), Vec::with_capacity(here.len()));
+            for (trace, owned) in here {
+                let is_settled = match GIVEN.iter().position(|key| kind == Kind::TraceMetadata && *key == owned.pair.key) {
+                    Some(at) => {
+                        let sql = "SELECT EXISTS (SELECT 1 FROM import_seen WHERE kind = 'given' AND id = $1 AND part = $2)";
+                        sqlx::query_scalar(sql).bind(trace).bind(at as i64).fetch_one(&mut self.connection).await?
+                    }
+                    // The name came with the trace, and where spans lie is another place here than there.
+                    None => kind == Kind::TraceTags && matches!(owned.pair.key.as_str(), key::NAME | key::SPANS),
+                };
+                if is_settled { settled.push((trace, owned)) } else { others.push((trace, owned)) }
+            }
             self.insert(&format!("INSERT INTO {table} ({columns})"), &settled, NOTHING, bind).await?;
             here = others;
         }
-        self.put(&of, &here, NOTHING, (plan, tally), bind).await
+        let conflict = if kind == Kind::TraceMetadata { GROWN } else { NOTHING };
+        self.put(&of, &here, conflict, (plan, tally), bind).await
     }
 
     async fn bring_points(&mut self, points: Vec<Point>, tally: &mut Tally) -> Result<()> {
