@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
+use kilter_tracking::otel::{Any, AnyValue, KeyValue, Span};
 use kilter_tracking::{
     ArtifactPath, AssessmentKind, Clashes, Differences, Error, ImportReport, MlflowImport, NewExperiment, NewModelVersion, NewRun, Pair,
     Query, Stage, Status, Trace, TraceState, Tracking, View,
@@ -151,7 +152,8 @@ async fn database(stores: &Stores) {
             ('tr-00000000000000000000000000000001', 7, '2', NULL, 'agent', 'AGENT', 'OK', 5, 9, '{{"trace_id": "AAAAAAAAAAAAAAAAAAAAAQ==", "span_id": "AAAAAAAAAAI=",
               "parent_span_id": null, "name": "agent", "start_time_unix_nano": 5, "end_time_unix_nano": 9, "status": {{"code": "STATUS_CODE_OK", "message": ""}},
               "attributes": {{"mlflow.spanType": "\"AGENT\"", "mlflow.spanInputs": "{{\"q\": 1}}"}}, "events": [], "links": []}}'),
-            ('0123', 0, '3', NULL, 'bad', 'TOOL', 'OK', 5, 9, 'no span');
+            ('0123', 0, '3', NULL, 'step', 'TOOL', 'OK', 5, 9, '{{"trace_id": "AAAAAAAAAAAAAAAAAAAAAg==", "span_id": "AAAAAAAAAAM=", "parent_span_id": null,
+              "name": "step", "start_time_unix_nano": 5, "end_time_unix_nano": 9, "status": {{"code": "STATUS_CODE_OK", "message": ""}}, "attributes": {{}}}}');
         INSERT INTO assessments (assessment_id, trace_id, name, assessment_type, value, created_timestamp, last_updated_timestamp, is_numeric_value, source_type,
                 source_id, overrides, valid, assessment_metadata)
             VALUES ('a-1', 'tr-00000000000000000000000000000001', 'good', 'feedback', 'true', 700, 701, 0, 'HUMAN', 'me', NULL, 0, '{{"k": "v"}}'),
@@ -201,7 +203,7 @@ async fn a_database_comes_over_with_everything_in_it() {
         ("model versions", (3, 3, 0)),
         ("aliases", (1, 1, 0)),
         ("traces", (2, 2, 0)),
-        ("spans", (2, 1, 1)),
+        ("spans", (2, 2, 0)),
         ("assessments", (2, 2, 0)),
         ("records of evaluation datasets", (1, 1, 0)),
         ("versions of scorers", (2, 2, 0)),
@@ -332,7 +334,7 @@ async fn an_import_that_was_ended_anywhere_goes_on_from_there() {
     assert!(report.agrees() && counts(&report)["points of metrics"] == (100_008, 100_007, 1), "{report:#?}");
     let b = tracking.run("b").await.unwrap();
     assert_eq!((b.params.len(), b.info.status, b.info.end_time), (6, Status::Failed, Some(7)), "what changed in what had come");
-    assert_eq!(counts(&report)["spans"], (2, 1, 1));
+    assert_eq!(counts(&report)["spans"], (2, 2, 0));
     let mut points = Vec::new();
     let mut token = None;
     loop {
@@ -380,7 +382,7 @@ async fn what_is_lost_on_the_way_is_told_and_comes_the_next_time() {
     let tracking = stores.target().await;
     let report = stores.bring(&tracking).await.unwrap();
     let missing: Vec<_> = report.lines.iter().filter(|line| line.missing() > 0).map(|line| (line.what, line.missing())).collect();
-    assert!(!report.agrees() && missing == [("points of metrics", 1), ("spans", 1)], "{report:#?}");
+    assert!(!report.agrees() && missing == [("points of metrics", 1), ("spans", 2)], "{report:#?}");
     tracking.close().await;
     stores.sql_in("tracking/tracking.db", "DROP TRIGGER loses; DROP TRIGGER loses_too").await;
     let tracking = stores.target().await;
@@ -1102,6 +1104,99 @@ async fn a_trace_that_was_at_work_gets_its_name_times_usage_and_cost_with_its_en
     assert!(stores.bring(&tracking).await.unwrap().agrees());
     assert!(tracking.trace_info("rows").await.unwrap().metadata.contains(&pair("mlflow.trace.session", "s-3")));
     assert_eq!(tracking.search_traces(&[0], &query("attributes.name = 'renamed'")).await.unwrap().items.len(), 1);
+}
+
+/// What lacks, in one text.
+fn lacking(report: &ImportReport) -> String {
+    assert!(!report.agrees(), "{report:#?}");
+    report.lacking.join("\n")
+}
+
+#[tokio::test]
+async fn spans_that_are_damaged_in_the_database_are_lacking() {
+    let stores = Stores::new("mlflow.db");
+    database(&stores).await;
+    stores.sql("UPDATE spans SET content = 'no span' WHERE trace_id = '0123'").await;
+    let tracking = stores.target().await;
+    let report = stores.bring(&tracking).await.unwrap();
+    assert_eq!((lacking(&report).as_str(), counts(&report)["spans"]), ("spans: 1 are damaged in the database and did not come", (2, 1, 1)));
+}
+
+#[tokio::test]
+async fn spans_of_archived_traces_come_from_the_archive_and_lack_where_it_is_not_there() {
+    use prost::Message;
+    const TRACE: &str = "tr-00000000000000000000000000000001";
+    let mut stores = Stores::new("mlflow.db");
+    database(&stores).await;
+    let archive = format!("{}/archive/7/traces/{TRACE}/artifacts", stores.dir.path().display());
+    let archived = format!(
+        "UPDATE spans SET content = '' WHERE trace_id = '{TRACE}';
+         INSERT INTO trace_tags VALUES ('mlflow.trace.spansLocation', 'ARCHIVE_REPO', '{TRACE}'), ('mlflow.trace.archiveLocation', '{archive}', '{TRACE}')"
+    );
+    let before = Stores::new("mlflow.db");
+    fs::copy(stores.path("mlflow.db"), before.path("mlflow.db")).unwrap();
+    stores.sql(&archived).await;
+    let tracking = stores.target().await;
+    let report = stores.bring(&tracking).await.unwrap();
+    assert!(lacking(&report).starts_with(&format!("spans of 1 archived traces did not come: {TRACE}\n")), "{report:#?}");
+    assert_eq!(counts(&report)["spans"], (2, 1, 1));
+
+    stores.write(&format!("archive/7/traces/{TRACE}/artifacts/traces.pb"), "no spans");
+    let report = stores.bring(&tracking).await.unwrap();
+    assert!(lacking(&report).contains("traces.pb (it holds something else than spans)"), "{report:#?}");
+
+    let text = |text: &str| AnyValue { value: Some(Any::Text(text.into())) };
+    let span = Span {
+        trace_id: [vec![0; 15], vec![1]].concat(),
+        span_id: [vec![0; 7], vec![2]].concat(),
+        name: "agent".into(),
+        start_time_unix_nano: 5,
+        end_time_unix_nano: 9,
+        attributes: vec![KeyValue { key: "mlflow.spanType".into(), value: Some(text("AGENT")) }],
+        ..Span::default()
+    };
+    // Of a message, a field of bytes: `TracesData`, in it `ResourceSpans`, in it `ScopeSpans`.
+    let field = |number: u8, content: Vec<u8>| [vec![number << 3 | 2, u8::try_from(content.len()).unwrap()], content].concat();
+    let content = field(1, field(2, field(2, span.encode_to_vec())));
+    fs::write(format!("{archive}/traces.pb"), content).unwrap();
+    for _ in 0..2 {
+        let report = stores.bring(&tracking).await.unwrap();
+        assert!(report.agrees() && counts(&report)["spans"] == (2, 2, 0), "{report:#?}");
+        let trace = tracking.trace(TRACE, &tracking.place().await.unwrap()).await.unwrap();
+        assert_eq!((trace.spans.len(), trace.spans[0].name.as_str()), (1, "agent"));
+        assert!(trace.info.tags.contains(&pair("mlflow.trace.spansLocation", "TRACKING_STORE")), "{trace:?}");
+    }
+    assert_eq!(tracking.search_traces(&[7], &query("span.type = 'AGENT'")).await.unwrap().items.len(), 1);
+
+    // One that was archived after it had come.
+    fs::remove_dir_all(stores.path("archive")).unwrap();
+    stores.dir = before.dir;
+    let tracking = stores.target().await;
+    stores.bring(&tracking).await.unwrap();
+    stores.sql(&archived).await;
+    let report = stores.bring(&tracking).await.unwrap();
+    assert!(report.lacking.iter().all(|what| !what.contains("archive")) && counts(&report)["spans"] == (2, 2, 0), "{report:#?}");
+}
+
+#[tokio::test]
+async fn json_of_python_that_is_no_number_comes_over_and_what_is_damaged_is_lacking() {
+    let stores = Stores::new("mlflow.db");
+    database(&stores).await;
+    let odd = r#"UPDATE evaluation_dataset_records SET inputs = '{"q": NaN, "t": "NaN"}', expectations = '{"x": [Infinity, -Infinity]}', outputs = '{"mlflow_wrapped": NaN}';
+        UPDATE assessments SET value = '{"a": [NaN]}' WHERE assessment_id = 'a-2'; UPDATE assessments SET value = 'NaN' WHERE assessment_id = 'a-1';
+        INSERT INTO evaluation_dataset_records (dataset_record_id, dataset_id, inputs, expectations, created_time, last_update_time, input_hash)
+            VALUES ('dr-2', 'd-1', '{"q"', NULL, 1, 2, 'i'), ('dr-3', 'd-1', '{"q": 3}', '[1', 1, 2, 'j')"#;
+    stores.sql(odd).await;
+    let tracking = stores.target().await;
+    let report = stores.bring(&tracking).await.unwrap();
+    assert_eq!(lacking(&report), "records of evaluation datasets: 2 are damaged in the database and did not come");
+    assert_eq!(counts(&report)["records of evaluation datasets"], (3, 1, 2));
+    let records = tracking.records("d-1", 10, None, &tracking.place().await.unwrap()).await.unwrap().items;
+    assert_eq!(json!(records[0].inputs), json!({"q": "NaN", "t": "NaN"}));
+    assert_eq!((json!(records[0].expectations), records[0].outputs.clone()), (json!({"x": ["Infinity", "-Infinity"]}), Some(json!("NaN"))));
+    let trace = tracking.trace_info("tr-00000000000000000000000000000001").await.unwrap();
+    let said: Vec<_> = trace.assessments.iter().map(|a| (a.id.as_str(), a.value.clone())).collect();
+    assert_eq!(said, [("a-1", json!("NaN")), ("a-2", json!({"a": ["NaN"]}))]);
 }
 
 #[tokio::test]

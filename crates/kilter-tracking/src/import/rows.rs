@@ -137,10 +137,12 @@ pub(crate) enum Rows {
     Aliases(Vec<(String, String, i64)>),
     /// Of their tags, only those that the trace itself is made with.
     Traces(Vec<TraceInfo>),
-    /// With the trace's id; none: what was stored is no span.
+    /// With the trace's id; none: its content was moved to an archive.
     Spans(Vec<(String, Option<ReadySpan>)>),
     /// Of traces whose spans lay in a file beside the database: here they are in it.
     FileSpans(String, Vec<ReadySpan>),
+    /// Of traces whose spans lay in an archive, beside those without content in the database, which are counted.
+    ArchivedSpans(String, Vec<ReadySpan>),
     Assessments(Vec<Assessment>),
     /// Trace and run.
     TraceRuns(Vec<(String, String)>),
@@ -154,6 +156,8 @@ pub(crate) enum Rows {
     Scorers(Vec<Scorer>),
     /// What was found not to be usable, why, and how many there are.
     Left(Kind, String, u64),
+    /// What is damaged in the database, and how many there are.
+    Damaged(Kind, u64),
     /// What was among the rows of an owner and is none of its own, why, and how many there are.
     Merged(Kind, String, &'static str, u64),
 }
@@ -162,7 +166,7 @@ impl Rows {
     pub fn kind(&self) -> Kind {
         match self {
             Rows::Runs(_) => Kind::Runs,
-            Rows::Pairs(kind, _) | Rows::Left(kind, ..) | Rows::Merged(kind, ..) => *kind,
+            Rows::Pairs(kind, _) | Rows::Left(kind, ..) | Rows::Damaged(kind, _) | Rows::Merged(kind, ..) => *kind,
             Rows::Points(_) => Kind::Points,
             Rows::Datasets(_) => Kind::Datasets,
             Rows::Inputs(_) => Kind::Inputs,
@@ -175,7 +179,7 @@ impl Rows {
             Rows::VersionTags(_) => Kind::VersionTags,
             Rows::Aliases(_) => Kind::Aliases,
             Rows::Traces(_) => Kind::Traces,
-            Rows::Spans(_) | Rows::FileSpans(..) => Kind::Spans,
+            Rows::Spans(_) | Rows::FileSpans(..) | Rows::ArchivedSpans(..) => Kind::Spans,
             Rows::Assessments(_) => Kind::Assessments,
             Rows::TraceRuns(_) => Kind::TraceRuns,
             Rows::TracePrompts(_) => Kind::TracePrompts,
@@ -210,7 +214,7 @@ impl Rows {
             Rows::EvaluationExperiments(rows) => rows.len(),
             Rows::EvaluationRecords(rows) => rows.len(),
             Rows::Scorers(rows) => rows.len(),
-            Rows::Left(..) | Rows::Merged(..) => 0,
+            Rows::ArchivedSpans(..) | Rows::Left(..) | Rows::Damaged(..) | Rows::Merged(..) => 0,
         }
     }
 }
@@ -234,8 +238,16 @@ pub(crate) struct Tally {
     pub looked: BTreeMap<i64, (u64, u64)>,
     /// Folders of artifacts that lie where nobody said that they may be read.
     pub outside: BTreeSet<String>,
-    /// Files and folders of artifacts that could not be read, and why.
+    /// Files and folders that could not be read, and why.
     pub unreadable: BTreeMap<String, String>,
+    /// What is damaged in the database.
+    pub damaged: BTreeMap<Kind, u64>,
+    /// Traces whose spans lie in an archive that was not read.
+    pub archived: BTreeSet<String>,
+    /// Traces whose spans came from an archive.
+    pub unpacked: BTreeSet<String>,
+    /// Traces whose spans stay in the file beside them, and why.
+    pub in_files: BTreeMap<String, String>,
 }
 
 impl Tally {
@@ -251,6 +263,12 @@ impl Tally {
         let reason = (kind, why.to_string());
         let reason = if known < REASONS || self.left.contains_key(&reason) { reason } else { (kind, "as those above".into()) };
         *self.left.entry(reason).or_default() += rows;
+    }
+
+    pub fn damaged(&mut self, kind: Kind, rows: u64) {
+        self.read(kind, rows);
+        self.left(kind, "what is stored cannot be read", rows);
+        *self.damaged.entry(kind).or_default() += rows;
     }
 
     pub fn differ(&mut self, kind: Kind, rows: u64) {

@@ -521,6 +521,10 @@ impl Writer {
                 tally.left(kind, &why, count);
                 Ok(())
             }
+            Rows::Damaged(kind, count) => {
+                tally.damaged(kind, count);
+                Ok(())
+            }
             Rows::Merged(kind, owner, why, count) => {
                 let (table, column) = if kind == Kind::Points { ("runs", "run_id") } else { ("logged_models", "model_id") };
                 // Rows of an owner that is not here were left out already.
@@ -703,9 +707,10 @@ impl Writer {
                 self.see_all("trace", ids).await
             }
             Rows::Spans(spans) => self.bring_spans(spans, tally).await,
-            Rows::FileSpans(trace, spans) => {
-                let tag = Owned { owner: trace.clone(), pair: Pair { key: key::SPANS.into(), value: "TRACKING_STORE".into() } };
-                self.bring_pairs(Kind::TraceTags, vec![tag], plan, tally).await?;
+            Rows::FileSpans(trace, spans) | Rows::ArchivedSpans(trace, spans) => {
+                let sql = "INSERT INTO trace_tags (trace, key, value) SELECT id, $2, 'TRACKING_STORE' FROM traces WHERE trace_id = $1
+                           ON CONFLICT (trace, key) DO UPDATE SET value = excluded.value";
+                sqlx::query(sql).bind(&trace).bind(key::SPANS).execute(&mut self.connection).await?;
                 self.bring_spans(spans.into_iter().map(|span| (trace.clone(), Some(span))).collect(), tally).await
             }
             Rows::Assessments(assessments) => {
@@ -1008,10 +1013,18 @@ impl Writer {
     async fn bring_spans(&mut self, spans: Vec<(String, Option<ReadySpan>)>, tally: &mut Tally) -> Result<()> {
         let traces = self.numbers("traces", "trace_id", spans.iter().map(|(trace, _)| trace.as_str())).await?;
         let mut rows = Vec::with_capacity(spans.len());
-        for (trace, (_, span)) in known(spans, |(trace, _)| traces.get(trace).copied(), Kind::Spans, NO_TRACE, tally) {
-            match span {
-                Some(span) => rows.push((trace, span)),
-                None => tally.left(Kind::Spans, "what is stored is no span", 1),
+        for (trace, (name, span)) in known(spans, |(trace, _)| traces.get(trace).copied(), Kind::Spans, NO_TRACE, tally) {
+            if let Some(span) = span {
+                rows.push((trace, span));
+                continue;
+            }
+            // Those of a trace that was archived after it had come are here.
+            let sql =
+                "SELECT spans > 0 AND NOT EXISTS (SELECT 1 FROM import_seen WHERE kind = 'growing' AND id = $1) FROM traces WHERE id = $1";
+            let is_here: bool = sqlx::query_scalar(sql).bind(trace).fetch_one(&mut self.connection).await?;
+            if !is_here && !tally.unpacked.contains(&name) {
+                tally.left(Kind::Spans, "its trace is archived, and the archive was not read", 1);
+                tally.archived.insert(name);
             }
         }
         let into = "INSERT INTO spans (trace, span_id, parent_id, name, type, status, start_time, duration, usage, cost, size, content)";
