@@ -43,6 +43,8 @@ const TOGETHER: usize = 32 << 20;
 const ARCHIVE: &str = "mlflow.trace.archiveLocation";
 /// Folders that a report names.
 const NAMED: usize = 5;
+/// Why something is left out whose id would be a part of a path.
+const NO_PART: &str = "its id is no part of a path";
 /// Why a point of a logged model is not kept.
 const LATER: &str = "a later point of the same metric is kept";
 
@@ -156,9 +158,13 @@ impl Tracking {
         tally.read(Kind::Experiments, count);
         tally.left(Kind::Experiments, "another one here has its name", count - plan.experiments.len() as u64);
         for rows in left {
-            if let Rows::Left(kind, why, rows) = rows {
-                tally.read(kind, rows);
-                tally.left(kind, &why, rows);
+            match rows {
+                Rows::Left(kind, why, rows) => {
+                    tally.read(kind, rows);
+                    tally.left(kind, &why, rows);
+                }
+                Rows::Unreadable(kind, path, why) => tally.unread(kind, &path, &why),
+                _ => {}
             }
         }
         let plan = Arc::new(plan);
@@ -174,7 +180,8 @@ impl Tracking {
             let kind = together.iter().map(Rows::kind).max().unwrap_or(Kind::Runs);
             let mut brought = Vec::with_capacity(together.len());
             let mut with_spans = Vec::new();
-            for rows in together {
+            for mut rows in together {
+                refuse_ids(&mut rows, &mut tally);
                 with_spans.extend(self.copy_artifacts(&rows, &plan, &places, &mut tally, &told).await?);
                 brought.push(rows);
             }
@@ -316,6 +323,24 @@ impl Tracking {
     }
 }
 
+/// Leaves out what has an id that folders cannot be called by: it says where files are copied from and to.
+fn refuse_ids(rows: &mut Rows, tally: &mut Tally) {
+    let (kind, all) = (rows.kind(), rows.len());
+    match rows {
+        Rows::Runs(runs) => runs.retain(|run| is_one_part(&run.id)),
+        Rows::LoggedModels(models) => models.retain(|(model, _)| is_one_part(&model.id)),
+        Rows::Traces(traces) => traces.retain(|trace| is_one_part(&trace.id)),
+        _ => {}
+    }
+    let left = (all - rows.len()) as u64;
+    tally.read(kind, left);
+    tally.left(kind, NO_PART, left);
+}
+
+fn is_one_part(id: &str) -> bool {
+    !id.is_empty() && !id.contains('/') && ArtifactPath::parse(id).is_ok()
+}
+
 /// A file with the spans of a trace.
 enum SpanFile {
     /// Among its artifacts: where it cannot be read it is left to the client, which reads it from there.
@@ -417,7 +442,9 @@ fn lacking(tally: &Tally, nowhere: &[String]) -> Vec<String> {
         ));
     }
     if !tally.unreadable.is_empty() {
-        let why: Vec<String> = tally.unreadable.iter().take(NAMED + 1).map(|(path, why)| format!("{path} ({why})")).collect();
+        // Some reasons name the file.
+        let named_once = |(path, why): (&String, &String)| if why.contains(path) { why.clone() } else { format!("{path} ({why})") };
+        let why: Vec<String> = tally.unreadable.iter().take(NAMED + 1).map(named_once).collect();
         lacking.push(format!(
             "{} files and folders could not be read: {}\n  hint: the same command brings them once they can be",
             tally.unreadable.len(),

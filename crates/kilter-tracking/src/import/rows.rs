@@ -1,7 +1,7 @@
 //! What a store of MLflow holds, in the words of this one, on its way from the one to the other. Numbers of experiments and names of models are still the source's.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::evaluation::{EvaluationDataset, EvaluationRecord, Scorer};
 use crate::model::{Dataset, LoggedModel, Metric, ModelVersion, Pair, RegisteredModel, RunInfo, RunModel, Stage};
@@ -156,6 +156,8 @@ pub(crate) enum Rows {
     Scorers(Vec<Scorer>),
     /// What was found not to be usable, why, and how many there are.
     Left(Kind, String, u64),
+    /// A file that cannot be read or is damaged, and why.
+    Unreadable(Kind, PathBuf, String),
     /// What is damaged in the database, and how many there are.
     Damaged(Kind, u64),
     /// What was among the rows of an owner and is none of its own, why, and how many there are.
@@ -166,7 +168,9 @@ impl Rows {
     pub fn kind(&self) -> Kind {
         match self {
             Rows::Runs(_) => Kind::Runs,
-            Rows::Pairs(kind, _) | Rows::Left(kind, ..) | Rows::Damaged(kind, _) | Rows::Merged(kind, ..) => *kind,
+            Rows::Pairs(kind, _) | Rows::Left(kind, ..) | Rows::Unreadable(kind, ..) | Rows::Damaged(kind, _) | Rows::Merged(kind, ..) => {
+                *kind
+            }
             Rows::Points(_) => Kind::Points,
             Rows::Datasets(_) => Kind::Datasets,
             Rows::Inputs(_) => Kind::Inputs,
@@ -214,7 +218,7 @@ impl Rows {
             Rows::EvaluationExperiments(rows) => rows.len(),
             Rows::EvaluationRecords(rows) => rows.len(),
             Rows::Scorers(rows) => rows.len(),
-            Rows::ArchivedSpans(..) | Rows::Left(..) | Rows::Damaged(..) | Rows::Merged(..) => 0,
+            Rows::ArchivedSpans(..) | Rows::Left(..) | Rows::Unreadable(..) | Rows::Damaged(..) | Rows::Merged(..) => 0,
         }
     }
 }
@@ -263,6 +267,13 @@ impl Tally {
         let reason = (kind, why.to_string());
         let reason = if known < REASONS || self.left.contains_key(&reason) { reason } else { (kind, "as those above".into()) };
         *self.left.entry(reason).or_default() += rows;
+    }
+
+    /// A file with one thing of this kind.
+    pub fn unread(&mut self, kind: Kind, path: &Path, why: &str) {
+        self.read(kind, 1);
+        self.left(kind, why, 1);
+        self.unreadable(path, why);
     }
 
     pub fn damaged(&mut self, kind: Kind, rows: u64) {

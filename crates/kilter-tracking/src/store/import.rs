@@ -521,6 +521,10 @@ impl Writer {
                 tally.left(kind, &why, count);
                 Ok(())
             }
+            Rows::Unreadable(kind, path, why) => {
+                tally.unread(kind, &path, &why);
+                Ok(())
+            }
             Rows::Damaged(kind, count) => {
                 tally.damaged(kind, count);
                 Ok(())
