@@ -648,7 +648,7 @@ async fn an_old_schema_is_read_a_newer_one_is_told_and_one_that_lacks_something_
     ];
     let drops: String = gone.iter().map(|table| format!("DROP TABLE {table};")).collect();
     let old = "DROP TABLE scorer_versions; DROP TABLE evaluation_datasets; DROP TABLE registered_model_aliases; ALTER TABLE inputs DROP COLUMN step; ALTER TABLE trace_info DROP COLUMN request_preview;
-               UPDATE alembic_version SET version_num = '867495a8f9d4'";
+               UPDATE model_versions SET storage_location = NULL; UPDATE alembic_version SET version_num = '867495a8f9d4'";
     stores.sql(&format!("{drops}{old}")).await;
     let tracking = stores.target().await;
     let report = stores.bring(&tracking).await.unwrap();
@@ -1227,6 +1227,57 @@ async fn a_trace_that_was_at_work_gets_its_name_times_usage_and_cost_with_its_en
 fn lacking(report: &ImportReport) -> String {
     assert!(!report.agrees(), "{report:#?}");
     report.lacking.join("\n")
+}
+
+#[tokio::test]
+async fn links_and_names_that_are_not_served_lack_among_artifacts() {
+    let stores = Stores::new("mlflow.db");
+    database(&stores).await;
+    stores.write("there/7/a/artifacts/%2e%2e/inside", "not counted");
+    std::os::unix::fs::symlink("/etc/hosts", stores.path("there/7/a/artifacts/link")).unwrap();
+    let tracking = stores.target().await;
+    let report = stores.bring(&tracking).await.unwrap();
+    let told = lacking(&report);
+    assert!(told.starts_with("2 files and folders could not be read: "), "{told}");
+    assert!(told.contains("link (it is a link or no file)") && told.contains("what lies in it is not counted"), "{told}");
+    assert_eq!(counts(&report)["artifact files"], (5, 3, 2));
+}
+
+#[tokio::test]
+async fn versions_of_folders_that_did_not_come_are_lacking() {
+    let stores = Stores::new("mlflow.db");
+    database(&stores).await;
+    let versions = "INSERT INTO model_versions (workspace, name, version, creation_time, source, storage_location, current_stage) VALUES
+        ('default', 'clf', 4, 1, '/somewhere/model', NULL, 'None'), ('default', 'clf', 5, 1, 's3://bucket/model', NULL, 'None'),
+        ('default', 'clf', 6, 1, 'dummy-source', NULL, 'None')";
+    stores.sql(versions).await;
+    let tracking = stores.target().await;
+    let report = stores.bring(&tracking).await.unwrap();
+    assert!(
+        lacking(&report).starts_with("1 addresses of model versions") && lacking(&report).contains(": /somewhere/model\n"),
+        "{report:#?}"
+    );
+    assert_eq!(tracking.model_version("clf", 4).await.unwrap().source, "/somewhere/model");
+}
+
+#[tokio::test]
+async fn runs_and_spans_that_did_not_come_as_they_will_be_are_told() {
+    let stores = Stores::new("mlruns");
+    folder(&stores);
+    let meta = fs::read_to_string(stores.path("mlruns/12/a1/meta.yaml")).unwrap();
+    stores.write("mlruns/12/a2/meta.yaml", &meta.replace("a1", "a2").replace("status: 3", "status: 1"));
+    stores.write("mlruns/12/traces/tr-1/artifacts/traces.json", r#"{"spans": [{"name": "odd"}]}"#);
+    let tracking = stores.target().await;
+    let report = stores.bring(&tracking).await.unwrap();
+    let told = |what: &str| report.notes.iter().any(|note| note.starts_with(what));
+    assert!(report.agrees() && told("runs: 1 were not finished when they were read"), "{report:#?}");
+    assert!(
+        told("the spans of 1 traces stay in their files traces.json") && report.notes.iter().any(|note| note.contains(": tr-1 (it holds")),
+        "{report:#?}"
+    );
+    stores.write("mlruns/12/traces/tr-1/artifacts/traces.json", &SPANS.replace("\"start_time\": 5", "\"start_time\": 5, \"x\": NaN"));
+    let report = stores.bring(&tracking).await.unwrap();
+    assert_eq!(counts(&report)["spans"], (1, 1, 0), "JSON of Python: {report:#?}");
 }
 
 #[tokio::test]

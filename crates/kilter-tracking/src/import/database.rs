@@ -290,9 +290,13 @@ static PARTS: [Part; 30] = [
             Rows::Versions(rows.iter().map(version).collect())
         },
     ),
-    part(Kind::VersionTags, "model_version_tags", &["t.name", "t.version", "t.key", "t.value"], |rows| {
-        Rows::VersionTags(rows.iter().map(|c| (c.text(1), c.int(2), c.pair(3))).collect())
-    }),
+    Part {
+        // The text of a prompt is one, of up to 100 KB.
+        page: 200,
+        ..part(Kind::VersionTags, "model_version_tags", &["t.name", "t.version", "t.key", "t.value"], |rows| {
+            Rows::VersionTags(rows.iter().map(|c| (c.text(1), c.int(2), c.pair(3))).collect())
+        })
+    },
     part(Kind::Aliases, "registered_model_aliases", &["t.name", "t.alias", "t.version"], |rows| {
         Rows::Aliases(rows.iter().map(|c| (c.text(1), c.text(2), c.int(3))).collect())
     }),

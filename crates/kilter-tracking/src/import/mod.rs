@@ -32,9 +32,8 @@ pub(crate) use rows::{Kind, Owned, Point, Read, Rows, Tally};
 
 /// Pages that are read ahead.
 const AHEAD: usize = 4;
-/// Rows of one transaction; those that are large or have files count as many.
+/// What the rows of one transaction weigh.
 const TRANSACTION: usize = 20_000;
-const LARGE: usize = 200;
 /// Bytes of a file of spans that is looked into.
 const SPANS: u64 = 64 << 20;
 /// Bytes of spans from files that are stored at once.
@@ -172,7 +171,7 @@ impl Tracking {
         let reading = source.send(sender);
         while let Some(rows) = pages.recv().await {
             let mut together = vec![rows?];
-            while together.iter().map(weight).sum::<usize>() < TRANSACTION
+            while together.iter().map(Rows::weight).sum::<usize>() < TRANSACTION
                 && let Ok(rows) = pages.try_recv()
             {
                 together.push(rows?);
@@ -182,6 +181,7 @@ impl Tracking {
             let mut with_spans = Vec::new();
             for mut rows in together {
                 refuse_ids(&mut rows, &mut tally);
+                tally.at_work(&rows);
                 with_spans.extend(self.copy_artifacts(&rows, &plan, &places, &mut tally, &told).await?);
                 brought.push(rows);
             }
@@ -370,20 +370,6 @@ impl SpanFile {
     }
 }
 
-fn weight(rows: &Rows) -> usize {
-    let is_large = matches!(
-        rows,
-        Rows::Runs(_)
-            | Rows::LoggedModels(_)
-            | Rows::Spans(_)
-            | Rows::Traces(_)
-            | Rows::Datasets(_)
-            | Rows::EvaluationRecords(_)
-            | Rows::Scorers(_)
-    );
-    rows.len() * if is_large { LARGE } else { 1 } + 1
-}
-
 fn report(counts: &BTreeMap<Kind, u64>, tally: &Tally, here: &BTreeMap<Kind, u64>, unknown: Option<&str>) -> ImportReport {
     let (mut lines, mut notes) = (Vec::new(), Vec::new());
     notes.extend(tally.notes.iter().map(|(note, times)| if *times > 1 { format!("{note} ({times})") } else { note.clone() }));
@@ -406,6 +392,12 @@ fn report(counts: &BTreeMap<Kind, u64>, tally: &Tally, here: &BTreeMap<Kind, u64
         let what = kind.name();
         notes.push(format!(
             "the artifact folders of {gone} of {all} {what} were not found; where they have artifacts, name the folder of these with --artifacts"
+        ));
+    }
+    for (kind, rows) in &tally.at_work {
+        notes.push(format!(
+            "{}: {rows} were not finished when they were read; run the same command again once the server has stopped",
+            kind.name()
         ));
     }
     if !tally.in_files.is_empty() {
@@ -449,6 +441,13 @@ fn lacking(tally: &Tally, nowhere: &[String]) -> Vec<String> {
             "{} files and folders could not be read: {}\n  hint: the same command brings them once they can be",
             tally.unreadable.len(),
             named(why.iter().map(String::as_str))
+        ));
+    }
+    if !tally.kept.is_empty() {
+        lacking.push(format!(
+            "{} addresses of model versions name folders that lie below no run or model that is here, and did not come: {}\n  hint: `mlflow.register_model` with what lies there makes versions that have their files here",
+            tally.kept.len(),
+            named(tally.kept.iter().map(String::as_str))
         ));
     }
     if !tally.archived.is_empty() {

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::evaluation::{EvaluationDataset, EvaluationRecord, Scorer};
-use crate::model::{Dataset, LoggedModel, Metric, ModelVersion, Pair, RegisteredModel, RunInfo, RunModel, Stage};
-use crate::trace::{Assessment, ReadySpan, TraceInfo};
+use crate::model::{Dataset, LoggedModel, Metric, ModelVersion, Pair, RegisteredModel, RunInfo, RunModel, Stage, Status};
+use crate::trace::{Assessment, ReadySpan, TraceInfo, TraceState};
 
 /// What is counted by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,6 +86,10 @@ impl Kind {
     }
 }
 
+/// Rows that those with files, and those that are read by few, count as.
+const LARGE: usize = 200;
+/// Bytes that count as a row.
+const BYTES: usize = 1 << 10;
 /// Reasons that are told apart for one kind.
 const REASONS: usize = 20;
 
@@ -223,6 +227,37 @@ impl Rows {
     }
 }
 
+impl Rows {
+    /// How much they are to store: by their number, and those that are long by their bytes.
+    pub fn weight(&self) -> usize {
+        let pair = |pair: &Pair| pair.key.len() + pair.value.len();
+        let bytes: usize = match self {
+            Rows::Pairs(_, rows) => rows.iter().map(|of| pair(&of.pair)).sum(),
+            Rows::InputTags(rows) => rows.iter().map(|(_, tag)| pair(tag)).sum(),
+            Rows::VersionTags(rows) => rows.iter().map(|(.., tag)| pair(tag)).sum(),
+            Rows::Models(rows) => rows.iter().map(|model| model.description.len()).sum(),
+            Rows::Versions(rows) => rows.iter().map(|version| version.description.len()).sum(),
+            Rows::Datasets(rows) => {
+                rows.iter().map(|(_, of)| [&of.schema, &of.profile].into_iter().flatten().map(String::len).sum::<usize>()).sum()
+            }
+            Rows::Spans(rows) => rows.iter().filter_map(|(_, span)| span.as_ref()).map(|span| span.content.len()).sum(),
+            Rows::Scorers(rows) => rows.iter().map(|scorer| scorer.serialized.len()).sum(),
+            _ => 0,
+        };
+        let is_large = matches!(
+            self,
+            Rows::Runs(_)
+                | Rows::LoggedModels(_)
+                | Rows::Spans(_)
+                | Rows::Traces(_)
+                | Rows::Datasets(_)
+                | Rows::EvaluationRecords(_)
+                | Rows::Scorers(_)
+        );
+        self.len() * if is_large { LARGE } else { 1 } + bytes / BYTES + 1
+    }
+}
+
 /// What has been counted so far.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Tally {
@@ -246,6 +281,10 @@ pub(crate) struct Tally {
     pub unreadable: BTreeMap<String, String>,
     /// What is damaged in the database.
     pub damaged: BTreeMap<Kind, u64>,
+    /// Addresses of model versions that name something of the source's, which belongs to no run or model that is here.
+    pub kept: BTreeSet<String>,
+    /// Runs and traces that were not finished in the source.
+    pub at_work: BTreeMap<Kind, u64>,
     /// Traces whose spans lie in an archive that was not read.
     pub archived: BTreeSet<String>,
     /// Traces whose spans came from an archive.
@@ -299,6 +338,17 @@ impl Tally {
         self.unreadable.insert(path.display().to_string(), why.into());
     }
 
+    pub fn at_work(&mut self, rows: &Rows) {
+        let count = match rows {
+            Rows::Runs(runs) => runs.iter().filter(|run| matches!(run.status, Status::Running | Status::Scheduled)).count(),
+            Rows::Traces(traces) => traces.iter().filter(|trace| trace.state == TraceState::InProgress).count(),
+            _ => 0,
+        };
+        if count > 0 {
+            *self.at_work.entry(rows.kind()).or_default() += count as u64;
+        }
+    }
+
     pub fn note(&mut self, what: String) {
         *self.notes.entry(what).or_default() += 1;
     }
@@ -312,6 +362,13 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_weigh_what_they_hold() {
+        let tags = |bytes: usize| Rows::VersionTags(vec![("m".into(), 1, Pair { key: String::new(), value: "x".repeat(bytes) })]);
+        assert_eq!((tags(10).weight(), tags(100 << 10).weight()), (2, 102));
+        assert_eq!(Rows::Merged(Kind::Points, String::new(), "", 7).weight(), 1);
+    }
 
     #[test]
     fn kinds_stand_in_order_and_reasons_are_added_up() {

@@ -1010,7 +1010,7 @@ impl Writer {
                 return Ok(format!("{root}{below}"));
             }
         }
-        tally.note("addresses of model versions are kept as they are: they lie below no run or model that is here".into());
+        tally.kept.insert(uri.clone());
         Ok(uri)
     }
 
