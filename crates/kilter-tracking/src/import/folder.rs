@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::database::logged_status;
 use super::rows::{Kind, Owned, Point, Read, Rows};
 use super::yaml::{self, Yaml, time};
-use super::{LATER, NO_PART, Names, is_one_part};
+use super::{LATER, NO_PART, Names, is_one_part, json};
 use crate::error::{Error, Result};
 use crate::model::{Dataset, Experiment, LoggedModel, Metric, ModelVersion, Pair, RegisteredModel, RunInfo, RunModel, Stage, Status};
 use crate::trace::{Assessment, AssessmentKind, TraceInfo, TraceState, key};
@@ -492,7 +492,7 @@ fn send_trace(experiment: i64, folder: &Path, way: &Way) -> Sent {
 fn assessment(trace: &str, read: &Yaml) -> Assessment {
     let (kind, value) = match (read.get("expectation"), read.get("issue")) {
         (Some(expectation), _) => {
-            let serialized = expectation.get("serialized_value").and_then(|s| serde_json::from_str(&s.text("value")).ok());
+            let serialized = expectation.get("serialized_value").and_then(|s| json::read(&s.text("value")));
             (AssessmentKind::Expectation, serialized.or_else(|| Some(expectation.get("value")?.json())))
         }
         (_, Some(issue)) => (AssessmentKind::Issue, issue.get("issue_name").map(Yaml::json)),
