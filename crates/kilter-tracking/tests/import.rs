@@ -816,6 +816,7 @@ async fn a_file_that_is_none_of_the_stores_is_left_out_and_a_link_is_not_followe
     for path in ["tags/.DS_Store", "params/.DS_Store", "metrics/.DS_Store"] {
         spoilt(&format!("mlruns/12/a1/{path}"));
     }
+    stores.write("mlruns/12/.ipynb_checkpoints/notes", "");
     spoilt("mlruns/14/meta.yaml");
     spoilt("mlruns/models/clf/tags/.DS_Store");
     stores.write("mlruns/14/lost/meta.yaml", "run_id: lost");
@@ -828,7 +829,7 @@ async fn a_file_that_is_none_of_the_stores_is_left_out_and_a_link_is_not_followe
     assert!(told.starts_with("2 files and folders") && !told.contains("DS_Store"), "{told}");
     for (what, expected) in [
         ("experiments", (4, 3, 1)),
-        ("runs", (3, 2, 1)),
+        ("runs", (4, 2, 2)),
         ("tags of runs", (3, 1, 2)),
         ("params", (2, 1, 1)),
         ("points of metrics", (9, 5, 4)),
@@ -1335,6 +1336,13 @@ async fn spans_of_archived_traces_come_from_the_archive_and_lack_where_it_is_not
         assert!(trace.info.tags.contains(&pair("mlflow.trace.spansLocation", "TRACKING_STORE")), "{trace:?}");
     }
     assert_eq!(tracking.search_traces(&[7], &query("span.type = 'AGENT'")).await.unwrap().items.len(), 1);
+
+    let other = Tracking::open(stores.path("other")).await.unwrap();
+    other.create_experiment(NewExperiment { name: "churn".into(), ..NewExperiment::default() }).await.unwrap();
+    stores.clashes = Clashes::Skip;
+    let report = stores.bring(&other).await.unwrap();
+    let is_told = report.lacking.iter().any(|what| what.contains("archive"));
+    assert!(!is_told && counts(&report)["spans"] == (2, 1, 1), "of an experiment that is left out: {report:#?}");
 
     // One that was archived after it had come.
     fs::remove_dir_all(stores.path("archive")).unwrap();

@@ -254,9 +254,9 @@ impl Way<'_> {
     fn whole<T>(&self, kind: Kind, file: &Path, read: Result<T>) -> std::result::Result<Option<T>, Ended> {
         match read {
             Ok(read) => Ok(Some(read)),
-            // Such as a `.DS_Store`: programs beside MLflow write it.
-            Err(_) if is_hidden(file) => {
-                self.send(Rows::Left(kind, "its name begins with a dot, and it holds no text".into(), 1)).map(|()| None)
+            // Such as a `.DS_Store` or a folder `.ipynb_checkpoints`: programs beside MLflow write them.
+            Err(_) if is_hidden(file) || file.parent().is_some_and(is_hidden) => {
+                self.send(Rows::Left(kind, "its name begins with a dot, and it is nothing of MLflow's".into(), 1)).map(|()| None)
             }
             Err(error) => self.send(Rows::Unreadable(kind, file.to_path_buf(), first_line(&error))).map(|()| None),
         }
@@ -701,4 +701,24 @@ fn first_line(error: &Error) -> String {
 
 fn failed(path: &Path, error: std::io::Error) -> Error {
     Error::invalid(format!("cannot read {}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_is_too_long_is_one_and_not_kept() {
+        let long = "1 0.5 1 ".to_string() + &"x".repeat(3 * LINE as usize);
+        for (text, expected) in [
+            (format!("1 1 1\n{long}\n2 2 2"), vec!["1 1 1\n", "too long", "2 2 2"]),
+            (long, vec!["too long"]),
+            ("\n".into(), vec!["\n"]),
+            (String::new(), vec![]),
+        ] {
+            let mut from = text.as_bytes();
+            let lines: Vec<String> = std::iter::from_fn(|| line(&mut from).unwrap()).collect();
+            assert_eq!(lines, expected);
+        }
+    }
 }

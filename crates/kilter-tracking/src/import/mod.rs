@@ -246,7 +246,8 @@ impl Tracking {
                         stored.insert(trace.id.as_str());
                     }
                     folders.extend(place.map(|place| (trace.experiment, place, trace.id.as_str(), format!("traces/{}", trace.id))));
-                    let archive = trace.tags.iter().find(|tag| tag.key == ARCHIVE).map(|tag| Place::read(&tag.value));
+                    let is_coming = plan.experiments.contains_key(&trace.experiment);
+                    let archive = trace.tags.iter().find(|tag| tag.key == ARCHIVE && is_coming).map(|tag| Place::read(&tag.value));
                     match archive.map(|place| places.find(&place, &format!("{}/traces/{}/artifacts", trace.experiment, trace.id))) {
                         Some(Found::Folder(folder)) => spans.push((trace.id.clone(), SpanFile::Archive(folder.join("traces.pb")))),
                         Some(Found::Outside(folder)) => {
