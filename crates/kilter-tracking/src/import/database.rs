@@ -3,13 +3,13 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Row};
 use tokio::sync::mpsc;
 
 use super::rows::{Kind, Owned, Point, Read, Rows, Tally};
-use super::{LATER, Names, span};
+use super::{ARCHIVE, LATER, Names, json, span};
 use crate::error::{Error, Result};
 use crate::evaluation::{EvaluationDataset, EvaluationRecord, Scorer};
 use crate::model::{
@@ -290,9 +290,13 @@ static PARTS: [Part; 30] = [
             Rows::Versions(rows.iter().map(version).collect())
         },
     ),
-    part(Kind::VersionTags, "model_version_tags", &["t.name", "t.version", "t.key", "t.value"], |rows| {
-        Rows::VersionTags(rows.iter().map(|c| (c.text(1), c.int(2), c.pair(3))).collect())
-    }),
+    Part {
+        // The text of a prompt is one, of up to 100 KB.
+        page: 200,
+        ..part(Kind::VersionTags, "model_version_tags", &["t.name", "t.version", "t.key", "t.value"], |rows| {
+            Rows::VersionTags(rows.iter().map(|c| (c.text(1), c.int(2), c.pair(3))).collect())
+        })
+    },
     part(Kind::Aliases, "registered_model_aliases", &["t.name", "t.alias", "t.version"], |rows| {
         Rows::Aliases(rows.iter().map(|c| (c.text(1), c.text(2), c.int(3))).collect())
     }),
@@ -324,6 +328,8 @@ static PARTS: [Part; 30] = [
                 "?input_cost",
                 "?output_cost",
                 "?total_cost",
+                "(SELECT g.value FROM trace_tags g JOIN trace_tags l ON l.request_id = g.request_id WHERE g.request_id = t.request_id
+                    AND g.key = 'mlflow.trace.archiveLocation' AND l.key = 'mlflow.trace.spansLocation' AND l.value = 'ARCHIVE_REPO')",
             ],
             |rows| {
                 let trace = |c: &Cells| TraceInfo {
@@ -335,7 +341,7 @@ static PARTS: [Part; 30] = [
                     client_request_id: c.maybe(6),
                     request_preview: c.maybe(7),
                     response_preview: c.maybe(8),
-                    tags: [(key::NAME, if c.maybe(12).is_some() { 12 } else { 9 }), (key::ARTIFACTS, 10), (key::SPANS, 11)]
+                    tags: [(key::NAME, if c.maybe(12).is_some() { 12 } else { 9 }), (key::ARTIFACTS, 10), (key::SPANS, 11), (ARCHIVE, 23)]
                         .into_iter()
                         .filter_map(|(key, at)| Some(Pair { key: key.into(), value: c.maybe(at)? }))
                         .collect(),
@@ -352,7 +358,9 @@ static PARTS: [Part; 30] = [
         page: 64,
         ..part(Kind::Spans, "spans", &["t.trace_id", "t.content"], |rows| {
             let ready = |c: &Cells| trace::ready_alone(&c.text(1), span::read(&c.text(2))?).ok();
-            Rows::Spans(rows.iter().map(|c| (c.text(1), ready(c))).collect())
+            let is_archived = |c: &Cells| c.text(2).is_empty();
+            let span = |c: &Cells| Some((c.text(1), if is_archived(c) { None } else { Some(ready(c)?) }));
+            Rows::Spans(rows.iter().filter_map(span).collect())
         })
     },
     Part {
@@ -377,7 +385,7 @@ static PARTS: [Part; 30] = [
                 "t.valid",
                 "t.assessment_metadata",
             ],
-            |rows| Rows::Assessments(rows.iter().map(assessment).collect()),
+            |rows| Rows::Assessments(rows.iter().filter_map(assessment).collect()),
         )
     },
     Part {
@@ -436,7 +444,7 @@ static PARTS: [Part; 30] = [
                 "t.created_by",
                 "t.last_updated_by",
             ],
-            |rows| Rows::EvaluationRecords(rows.iter().map(|c| (c.text(2), record(c))).collect()),
+            |rows| Rows::EvaluationRecords(rows.iter().filter_map(|c| Some((c.text(2), record(c)?))).collect()),
         )
     },
     Part {
@@ -494,7 +502,16 @@ impl Cells<'_> {
 
     fn json(&self, at: usize) -> Option<Value> {
         let text = self.maybe(at)?;
-        Some(serde_json::from_str(&text).unwrap_or(Value::String(text))).filter(|value| !value.is_null())
+        Some(json::read(&text).unwrap_or(Value::String(text))).filter(|value| !value.is_null())
+    }
+
+    /// None for what is no object, and an empty one where nothing is stored.
+    fn object(&self, at: usize) -> Option<Option<Map<String, Value>>> {
+        match self.json(at) {
+            None => Some(None),
+            Some(Value::Object(map)) => Some(Some(map)),
+            Some(_) => None,
+        }
     }
 }
 
@@ -526,12 +543,13 @@ fn summary(c: &Cells) -> Vec<Pair> {
     known.into_iter().filter_map(|(key, value)| Some(Pair { key: key.into(), value: value? })).collect()
 }
 
-fn assessment(c: &Cells) -> Assessment {
+/// None where what is stored is not what was written.
+fn assessment(c: &Cells) -> Option<Assessment> {
     let kind = AssessmentKind::read(&c.text(4));
     let value = c.json(5).unwrap_or_default();
-    let metadata = c.json(15);
+    let metadata = c.object(15)?.unwrap_or_default();
     let word = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_string);
-    Assessment {
+    Some(Assessment {
         id: c.text(1),
         trace: c.text(2),
         name: c.text(3),
@@ -546,25 +564,25 @@ fn assessment(c: &Cells) -> Assessment {
         rationale: c.maybe(12),
         overrides: c.maybe(13),
         is_valid: c.maybe_int(14) != Some(0),
-        metadata: metadata.iter().filter_map(Value::as_object).flatten().map(|(key, value)| (key.clone(), word(value))).collect(),
-    }
+        metadata: metadata.iter().map(|(key, value)| (key.clone(), word(value))).collect(),
+    })
 }
 
-fn record(c: &Cells) -> EvaluationRecord {
-    let map = |at: usize| c.json(at).and_then(|value| if let Value::Object(map) = value { Some(map) } else { None });
-    EvaluationRecord {
+/// None where what is stored is not what was written.
+fn record(c: &Cells) -> Option<EvaluationRecord> {
+    Some(EvaluationRecord {
         id: c.text(1),
-        inputs: map(3).unwrap_or_default(),
+        inputs: c.object(3)??,
         // Outputs may be anything, and a column of JSON is an object.
         outputs: c.json(4).map(|outputs| outputs.get("mlflow_wrapped").cloned().unwrap_or(outputs)),
-        expectations: map(5),
-        tags: map(6),
+        expectations: c.object(5)?,
+        tags: c.object(6)?,
         source: c.json(7),
         created: c.int(8),
         updated: c.int(9),
         created_by: c.maybe(10),
         updated_by: c.maybe(11),
-    }
+    })
 }
 
 /// A database of MLflow, open to be read.
@@ -667,8 +685,13 @@ impl Database {
                 let rows = query.fetch_all(&mut self.connection).await.map_err(failed)?;
                 let Some(end) = rows.last() else { break };
                 last = Cells(end).int(0);
-                if to.send(Ok((part.rows)(&rows.iter().map(Cells).collect::<Vec<_>>()))).await.is_err() {
-                    return Ok(());
+                let read = (part.rows)(&rows.iter().map(Cells).collect::<Vec<_>>());
+                let damaged = rows.len() - read.len();
+                let damaged = (damaged > 0).then_some(Rows::Damaged(part.kind, damaged as u64));
+                for rows in std::iter::once(read).chain(damaged) {
+                    if to.send(Ok(rows)).await.is_err() {
+                        return Ok(());
+                    }
                 }
             }
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, FileType};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{BufRead, BufReader, ErrorKind};
+use std::io::{BufRead, BufReader, ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
 use tokio::sync::mpsc;
@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::database::logged_status;
 use super::rows::{Kind, Owned, Point, Read, Rows};
 use super::yaml::{self, Yaml, time};
-use super::{LATER, Names};
+use super::{LATER, NO_PART, Names, is_one_part, json};
 use crate::error::{Error, Result};
 use crate::model::{Dataset, Experiment, LoggedModel, Metric, ModelVersion, Pair, RegisteredModel, RunInfo, RunModel, Stage, Status};
 use crate::trace::{Assessment, AssessmentKind, TraceInfo, TraceState, key};
@@ -24,6 +24,9 @@ const NO_RUNS: [&str; 4] = ["tags", "datasets", "models", "traces"];
 /// Bytes of a tag, a param or the like at most.
 const VALUE: u64 = 16 << 20;
 const TRACE: &str = "trace_info.yaml";
+const ARTIFACTS: &str = "artifacts";
+/// Bytes of a line of a metric at most.
+const LINE: u64 = 64 << 10;
 const NO_POINT: &str = "its line is no point";
 /// Points that are sent at once.
 const POINTS: usize = 10_000;
@@ -72,7 +75,7 @@ impl Folder {
             let read = match meta(&folder) {
                 Ok(read) => read,
                 Err(error) => {
-                    left.push(Rows::Left(Kind::Experiments, first_line(&error), 1));
+                    left.push(Rows::Unreadable(Kind::Experiments, folder.join(META), first_line(&error)));
                     continue;
                 }
             };
@@ -96,8 +99,9 @@ impl Folder {
 
     /// Names of registered models, and when each was made.
     pub fn models(&self) -> Result<Names> {
-        let folders = folders(&self.path.join(REGISTRY))?.into_iter().filter(|(_, folder)| folder.join(META).is_file());
+        let folders = folders(&self.path.join(REGISTRY))?;
         Ok(folders
+            .into_iter()
             .filter_map(|(_, folder)| meta(&folder).ok())
             .map(|m| (m.text("name"), m.int("creation_timestamp").unwrap_or_default()))
             .collect())
@@ -197,22 +201,26 @@ impl Folder {
         Ok(counts.into_iter().collect())
     }
 
-    /// Whether a run or an experiment came, went or was written to since it was opened.
+    /// Whether anything in it but artifacts came, went or was written to since it was opened.
     pub fn has_changed(&self) -> Result<bool> {
         Ok(self.print()? != self.print)
     }
 
-    /// Of experiments and runs, and when each was written to by the clock of whoever wrote it, which may be another machine's.
+    /// Of all files but artifacts, and when each was written to by the clock of whoever wrote it, which may be another machine's.
     fn print(&self) -> Result<u64> {
         let mut hasher = DefaultHasher::new();
-        let mut add = |folder: &Path| {
-            let meta = fs::symlink_metadata(folder.join(META)).ok();
-            (folder, meta.map(|meta| (meta.len(), meta.modified().ok()))).hash(&mut hasher);
-        };
-        for (_, folder) in self.experiment_folders()? {
-            add(&folder);
-            for (_, run) in runs(&folder)? {
-                add(&run);
+        let experiments = self.experiment_folders()?.into_iter().map(|(_, folder)| folder);
+        let mut waiting: Vec<PathBuf> = experiments.chain([self.path.join(REGISTRY)]).collect();
+        while let Some(folder) = waiting.pop() {
+            let mut found = entries(&folder)?;
+            found.sort_by(|(a, ..), (b, ..)| a.cmp(b));
+            for (name, path, kind) in found {
+                if kind.is_dir() {
+                    waiting.extend((name != ARTIFACTS).then_some(path));
+                } else {
+                    let found = fs::symlink_metadata(&path).ok();
+                    (path, found.map(|found| (found.len(), found.modified().ok()))).hash(&mut hasher);
+                }
             }
         }
         Ok(hasher.finish())
@@ -223,9 +231,14 @@ impl Folder {
         let mut found = folders(&self.path)?;
         found.retain(|(name, _)| name != REGISTRY && name != TRASH);
         found.extend(folders(&self.path.join(TRASH))?);
-        found.retain(|(_, folder)| folder.join(META).is_file());
-        found.sort();
-        Ok(found)
+        let mut kept = Vec::with_capacity(found.len());
+        for (name, folder) in found {
+            if has_meta(&folder)? {
+                kept.push((name, folder));
+            }
+        }
+        kept.sort();
+        Ok(kept)
     }
 }
 
@@ -237,19 +250,31 @@ impl Way<'_> {
         self.0.blocking_send(Ok(rows)).map_err(|_| Ended::Early)
     }
 
-    /// What a file says; one that cannot be read is counted as left out.
-    fn whole<T>(&self, kind: Kind, read: Result<T>) -> std::result::Result<Option<T>, Ended> {
+    /// What a file says; one that cannot be read is told, and left out.
+    fn whole<T>(&self, kind: Kind, file: &Path, read: Result<T>) -> std::result::Result<Option<T>, Ended> {
         match read {
             Ok(read) => Ok(Some(read)),
-            Err(error) => self.send(Rows::Left(kind, first_line(&error), 1)).map(|()| None),
+            // Such as a `.DS_Store` or a folder `.ipynb_checkpoints`: programs beside MLflow write them.
+            Err(_) if is_hidden(file) || file.parent().is_some_and(is_hidden) => {
+                self.send(Rows::Left(kind, "its name begins with a dot, and it is nothing of MLflow's".into(), 1)).map(|()| None)
+            }
+            Err(error) => self.send(Rows::Unreadable(kind, file.to_path_buf(), first_line(&error))).map(|()| None),
         }
+    }
+
+    fn yaml(&self, kind: Kind, file: &Path) -> std::result::Result<Option<Yaml>, Ended> {
+        self.whole(kind, file, yaml_file(file))
+    }
+
+    fn meta(&self, kind: Kind, folder: &Path) -> std::result::Result<Option<Yaml>, Ended> {
+        self.yaml(kind, &folder.join(META))
     }
 
     /// Files below a folder, whose path is a name and whose content is its value.
     fn values(&self, kind: Kind, folder: &Path) -> std::result::Result<Vec<Pair>, Ended> {
         let mut found = Vec::new();
         for (key, file) in files(folder)? {
-            found.extend(self.whole(kind, text(&file, VALUE))?.map(|value| Pair { key, value }));
+            found.extend(self.whole(kind, &file, text(&file, VALUE))?.map(|value| Pair { key, value }));
         }
         Ok(found)
     }
@@ -264,7 +289,7 @@ impl Way<'_> {
 
 fn send_datasets(experiment: i64, folder: &Path, way: &Way) -> Sent {
     for (_, folder) in folders(folder)? {
-        if let Some(read) = way.whole(Kind::Datasets, meta(&folder))? {
+        if let Some(read) = way.meta(Kind::Datasets, &folder)? {
             let dataset = Dataset {
                 name: read.text("name"),
                 digest: read.text("digest"),
@@ -280,7 +305,7 @@ fn send_datasets(experiment: i64, folder: &Path, way: &Way) -> Sent {
 }
 
 fn send_run(experiment: i64, folder: &Path, way: &Way) -> Sent {
-    let Some(read) = way.whole(Kind::Runs, meta(folder))? else { return Ok(()) };
+    let Some(read) = way.meta(Kind::Runs, folder)? else { return Ok(()) };
     let id = run_id(&read);
     if id.is_empty() {
         return way.send(Rows::Left(Kind::Runs, "its meta.yaml names no run".into(), 1));
@@ -316,7 +341,7 @@ fn send_run(experiment: i64, folder: &Path, way: &Way) -> Sent {
 
 fn send_metric(run: &str, key: &str, file: &Path, way: &Way) -> Sent {
     let (mut points, mut hashes, mut spoilt) = (Vec::new(), Vec::new(), 0);
-    let Some(read) = way.whole(Kind::Points, lines(file))? else { return Ok(()) };
+    let Some(read) = way.whole(Kind::Points, file, lines(file))? else { return Ok(()) };
     for line in read {
         let line = line?;
         let parts: Vec<&str> = line.split_whitespace().collect();
@@ -354,14 +379,18 @@ fn send_metric(run: &str, key: &str, file: &Path, way: &Way) -> Sent {
 fn send_inputs(experiment: i64, run: &str, folder: &Path, way: &Way) -> Sent {
     let (mut inputs, mut tags, mut models) = (Vec::new(), Vec::new(), Vec::new());
     for (_, at) in folders(&folder.join("inputs"))? {
-        let Some(read) = way.whole(Kind::Inputs, meta(&at))? else { continue };
+        let Some(read) = way.meta(Kind::Inputs, &at)? else { continue };
         let source = read.text("source_id");
         if read.text("source_type") == "MODEL" {
             models.push((run.to_string(), RunModel { model_id: source, step: 0, is_output: false }));
             continue;
         }
+        if !is_one_part(&source) {
+            way.send(Rows::Left(Kind::Inputs, NO_PART.into(), 1))?;
+            continue;
+        }
         let of = folder.parent().map(|experiment| experiment.join("datasets").join(&source)).unwrap_or_default();
-        let Some(of) = way.whole(Kind::Inputs, meta(&of))? else { continue };
+        let Some(of) = way.meta(Kind::Inputs, &of)? else { continue };
         let input = Read { run: run.into(), experiment, name: of.text("name"), digest: of.text("digest") };
         for (key, value) in read.get("tags").map(Yaml::pairs).unwrap_or_default() {
             tags.push((input.clone(), Pair { key, value }));
@@ -369,7 +398,7 @@ fn send_inputs(experiment: i64, run: &str, folder: &Path, way: &Way) -> Sent {
         inputs.push(input);
     }
     for (_, at) in folders(&folder.join("outputs"))? {
-        let Some(read) = way.whole(Kind::RunModels, meta(&at))? else { continue };
+        let Some(read) = way.meta(Kind::RunModels, &at)? else { continue };
         let model_id = read.text("destination_id");
         models.push((run.to_string(), RunModel { model_id, step: read.int("step").unwrap_or_default(), is_output: true }));
     }
@@ -382,7 +411,7 @@ fn send_inputs(experiment: i64, run: &str, folder: &Path, way: &Way) -> Sent {
 }
 
 fn send_model(experiment: i64, folder: &Path, way: &Way) -> Sent {
-    let Some(read) = way.whole(Kind::LoggedModels, meta(folder))? else { return Ok(()) };
+    let Some(read) = way.meta(Kind::LoggedModels, folder)? else { return Ok(()) };
     let id = read.text("model_id");
     let created = read.int("creation_timestamp").unwrap_or_default();
     let model = LoggedModel {
@@ -405,7 +434,7 @@ fn send_model(experiment: i64, folder: &Path, way: &Way) -> Sent {
     way.pairs(Kind::LoggedTags, &id, way.values(Kind::LoggedTags, &folder.join("tags"))?)?;
     let (mut points, mut kept, mut spoilt) = (Vec::new(), BTreeMap::new(), 0);
     for (key, file) in files(&folder.join("metrics"))? {
-        let Some(read) = way.whole(Kind::LoggedPoints, lines(&file))? else { continue };
+        let Some(read) = way.whole(Kind::LoggedPoints, &file, lines(&file))? else { continue };
         for line in read {
             let line = line?;
             let parts: Vec<&str> = line.split_whitespace().collect();
@@ -434,7 +463,7 @@ fn send_model(experiment: i64, folder: &Path, way: &Way) -> Sent {
 }
 
 fn send_trace(experiment: i64, folder: &Path, way: &Way) -> Sent {
-    let Some(read) = way.whole(Kind::Traces, yaml_file(&folder.join(TRACE)))? else { return Ok(()) };
+    let Some(read) = way.yaml(Kind::Traces, &folder.join(TRACE))? else { return Ok(()) };
     let id = read.maybe("trace_id").unwrap_or_else(|| read.text("request_id"));
     let start = read.maybe("request_time").and_then(|text| time(&text)).or(read.int("timestamp_ms"));
     let tags = way.values(Kind::TraceTags, &folder.join("tags"))?;
@@ -455,7 +484,7 @@ fn send_trace(experiment: i64, folder: &Path, way: &Way) -> Sent {
     way.pairs(Kind::TraceMetadata, &id, way.values(Kind::TraceMetadata, &folder.join("request_metadata"))?)?;
     let mut assessments = Vec::new();
     for (_, file) in files(&folder.join("assessments"))? {
-        assessments.extend(way.whole(Kind::Assessments, yaml_file(&file))?.map(|read| assessment(&id, &read)));
+        assessments.extend(way.yaml(Kind::Assessments, &file)?.map(|read| assessment(&id, &read)));
     }
     way.send(Rows::Assessments(assessments))
 }
@@ -463,7 +492,7 @@ fn send_trace(experiment: i64, folder: &Path, way: &Way) -> Sent {
 fn assessment(trace: &str, read: &Yaml) -> Assessment {
     let (kind, value) = match (read.get("expectation"), read.get("issue")) {
         (Some(expectation), _) => {
-            let serialized = expectation.get("serialized_value").and_then(|s| serde_json::from_str(&s.text("value")).ok());
+            let serialized = expectation.get("serialized_value").and_then(|s| json::read(&s.text("value")));
             (AssessmentKind::Expectation, serialized.or_else(|| Some(expectation.get("value")?.json())))
         }
         (_, Some(issue)) => (AssessmentKind::Issue, issue.get("issue_name").map(Yaml::json)),
@@ -491,7 +520,7 @@ fn assessment(trace: &str, read: &Yaml) -> Assessment {
 }
 
 fn send_registered(folder: &Path, way: &Way) -> Sent {
-    let Some(read) = way.whole(Kind::Models, meta(folder))? else { return Ok(()) };
+    let Some(read) = way.meta(Kind::Models, folder)? else { return Ok(()) };
     let name = read.text("name");
     let created = read.int("creation_timestamp").unwrap_or_default();
     let model = RegisteredModel {
@@ -506,7 +535,7 @@ fn send_registered(folder: &Path, way: &Way) -> Sent {
     way.send(Rows::Models(vec![model]))?;
     way.pairs(Kind::ModelTags, &name, way.values(Kind::ModelTags, &folder.join("tags"))?)?;
     for (_, folder) in versions(folder)? {
-        let Some(read) = way.whole(Kind::Versions, meta(&folder))? else { continue };
+        let Some(read) = way.meta(Kind::Versions, &folder)? else { continue };
         let (number, created) = (read.int("version").unwrap_or_default(), read.int("creation_timestamp").unwrap_or_default());
         let source = read.text("source");
         let version = ModelVersion {
@@ -530,6 +559,19 @@ fn send_registered(folder: &Path, way: &Way) -> Sent {
     let aliases = way.values(Kind::Aliases, &folder.join("aliases"))?;
     let alias = |pair: Pair| (name.clone(), pair.key, pair.value.trim().parse().unwrap_or_default());
     way.send(Rows::Aliases(aliases.into_iter().map(alias).collect()))
+}
+
+/// Whether a folder says what it is. One that cannot be looked into is not taken for one that says nothing.
+fn has_meta(folder: &Path) -> Result<bool> {
+    match fs::symlink_metadata(folder.join(META)) {
+        Ok(found) => Ok(!found.is_dir()),
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
+        Err(e) => Err(failed(&folder.join(META), e)),
+    }
+}
+
+fn is_hidden(file: &Path) -> bool {
+    file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
 fn meta(folder: &Path) -> Result<Yaml> {
@@ -560,12 +602,28 @@ fn size(file: &Path) -> Result<u64> {
     if found.is_file() { Ok(found.len()) } else { Err(Error::invalid(format!("{} is a link or no file", file.display()))) }
 }
 
-/// The lines of a file that hold something; what is no UTF-8 in them is no number either.
+/// The lines of a file that hold something; what is no UTF-8 in them is no number either, nor is one that is too long.
 fn lines(file: &Path) -> Result<impl Iterator<Item = Result<String>>> {
     size(file)?;
-    let lines = BufReader::new(fs::File::open(file).map_err(|e| failed(file, e))?).split(b'\n');
-    let lines = lines.map(move |line| line.map(|line| String::from_utf8_lossy(&line).into_owned()).map_err(|e| failed(file, e)));
+    let mut from = BufReader::new(fs::File::open(file).map_err(|e| failed(file, e))?);
+    let lines = std::iter::from_fn(move || line(&mut from).map_err(|e| failed(file, e)).transpose());
     Ok(lines.filter(|line| !line.as_ref().is_ok_and(|line| line.trim().is_empty())))
+}
+
+fn line(from: &mut impl BufRead) -> std::io::Result<Option<String>> {
+    let (mut line, mut is_long) = (Vec::new(), false);
+    loop {
+        let bytes = from.take(LINE).read_until(b'\n', &mut line)?;
+        let is_end = bytes == 0 || line.ends_with(b"\n");
+        if is_end {
+            let is_none = bytes == 0 && line.is_empty() && !is_long;
+            return Ok((!is_none).then(|| if is_long { "too long".into() } else { String::from_utf8_lossy(&line).into_owned() }));
+        }
+        if bytes as u64 == LINE {
+            is_long = true;
+            line.clear();
+        }
+    }
 }
 
 /// The number of an experiment whose folder is as it must be.
@@ -643,4 +701,24 @@ fn first_line(error: &Error) -> String {
 
 fn failed(path: &Path, error: std::io::Error) -> Error {
     Error::invalid(format!("cannot read {}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_is_too_long_is_one_and_not_kept() {
+        let long = "1 0.5 1 ".to_string() + &"x".repeat(3 * LINE as usize);
+        for (text, expected) in [
+            (format!("1 1 1\n{long}\n2 2 2"), vec!["1 1 1\n", "too long", "2 2 2"]),
+            (long, vec!["too long"]),
+            ("\n".into(), vec!["\n"]),
+            (String::new(), vec![]),
+        ] {
+            let mut from = text.as_bytes();
+            let lines: Vec<String> = std::iter::from_fn(|| line(&mut from).unwrap()).collect();
+            assert_eq!(lines, expected);
+        }
+    }
 }

@@ -6,12 +6,14 @@
 
 mod database;
 mod folder;
+mod json;
 mod places;
 mod rows;
 mod span;
 mod yaml;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -30,15 +32,18 @@ pub(crate) use rows::{Kind, Owned, Point, Read, Rows, Tally};
 
 /// Pages that are read ahead.
 const AHEAD: usize = 4;
-/// Rows of one transaction; those that are large or have files count as many.
+/// What the rows of one transaction weigh.
 const TRANSACTION: usize = 20_000;
-const LARGE: usize = 200;
 /// Bytes of a file of spans that is looked into.
 const SPANS: u64 = 64 << 20;
 /// Bytes of spans from files that are stored at once.
 const TOGETHER: usize = 32 << 20;
+/// The tag of a trace that says where its spans were archived.
+const ARCHIVE: &str = "mlflow.trace.archiveLocation";
 /// Folders that a report names.
 const NAMED: usize = 5;
+/// Why something is left out whose id would be a part of a path.
+const NO_PART: &str = "its id is no part of a path";
 /// Why a point of a logged model is not kept.
 const LATER: &str = "a later point of the same metric is kept";
 
@@ -152,9 +157,13 @@ impl Tracking {
         tally.read(Kind::Experiments, count);
         tally.left(Kind::Experiments, "another one here has its name", count - plan.experiments.len() as u64);
         for rows in left {
-            if let Rows::Left(kind, why, rows) = rows {
-                tally.read(kind, rows);
-                tally.left(kind, &why, rows);
+            match rows {
+                Rows::Left(kind, why, rows) => {
+                    tally.read(kind, rows);
+                    tally.left(kind, &why, rows);
+                }
+                Rows::Unreadable(kind, path, why) => tally.unread(kind, &path, &why),
+                _ => {}
             }
         }
         let plan = Arc::new(plan);
@@ -162,7 +171,7 @@ impl Tracking {
         let reading = source.send(sender);
         while let Some(rows) = pages.recv().await {
             let mut together = vec![rows?];
-            while together.iter().map(weight).sum::<usize>() < TRANSACTION
+            while together.iter().map(Rows::weight).sum::<usize>() < TRANSACTION
                 && let Ok(rows) = pages.try_recv()
             {
                 together.push(rows?);
@@ -170,7 +179,9 @@ impl Tracking {
             let kind = together.iter().map(Rows::kind).max().unwrap_or(Kind::Runs);
             let mut brought = Vec::with_capacity(together.len());
             let mut with_spans = Vec::new();
-            for rows in together {
+            for mut rows in together {
+                refuse_ids(&mut rows, &mut tally);
+                tally.at_work(&rows);
                 with_spans.extend(self.copy_artifacts(&rows, &plan, &places, &mut tally, &told).await?);
                 brought.push(rows);
             }
@@ -207,7 +218,7 @@ impl Tracking {
         Ok(report)
     }
 
-    /// Copies the files of runs, models and traces: before their rows are stored, which say that they are there. Answers folders in which spans of traces lie.
+    /// Copies the files of runs, models and traces: before their rows are stored, which say that they are there. Answers the files in which spans of traces lie.
     async fn copy_artifacts(
         &self,
         rows: &Rows,
@@ -215,7 +226,7 @@ impl Tracking {
         places: &Places,
         tally: &mut Tally,
         told: &(impl Fn(&str, u64) + Send + Sync),
-    ) -> Result<Vec<(String, PathBuf)>> {
+    ) -> Result<Vec<(String, SpanFile)>> {
         // Traces whose spans come as rows.
         let mut stored = HashSet::new();
         let mut spans = Vec::new();
@@ -235,6 +246,15 @@ impl Tracking {
                         stored.insert(trace.id.as_str());
                     }
                     folders.extend(place.map(|place| (trace.experiment, place, trace.id.as_str(), format!("traces/{}", trace.id))));
+                    let is_coming = plan.experiments.contains_key(&trace.experiment);
+                    let archive = trace.tags.iter().find(|tag| tag.key == ARCHIVE && is_coming).map(|tag| Place::read(&tag.value));
+                    match archive.map(|place| places.find(&place, &format!("{}/traces/{}/artifacts", trace.experiment, trace.id))) {
+                        Some(Found::Folder(folder)) => spans.push((trace.id.clone(), SpanFile::Archive(folder.join("traces.pb")))),
+                        Some(Found::Outside(folder)) => {
+                            tally.outside.insert(folder.display().to_string());
+                        }
+                        _ => {}
+                    }
                 }
             }
             _ => return Ok(spans),
@@ -259,7 +279,7 @@ impl Tracking {
                     let differences = owner.is_some_and(|owner| owner.is_finished).then_some(plan.differences);
                     places::copy(self.artifacts(), &folder, &to, differences, tally, told).await?;
                     if kind == Kind::Traces && !stored.contains(id) {
-                        spans.push((id.to_string(), folder));
+                        spans.push((id.to_string(), SpanFile::Json(folder.join("traces.json"))));
                     }
                 }
                 (Found::Folder(folder), Err(_)) => tally.unreadable(&folder, &format!("{to} is no path that is served")),
@@ -274,12 +294,28 @@ impl Tracking {
     }
 
     /// Stores the spans that lie in files, not all at once: each of the files may be large.
-    async fn bring_file_spans(&self, folders: Vec<(String, PathBuf)>, mut tally: Tally, plan: &Arc<Plan>) -> Result<Tally> {
+    async fn bring_file_spans(&self, files: Vec<(String, SpanFile)>, mut tally: Tally, plan: &Arc<Plan>) -> Result<Tally> {
         let (mut together, mut bytes) = (Vec::new(), 0);
-        for (trace, folder) in folders {
-            let Some(spans) = spans_in(&folder, &trace) else { continue };
+        for (trace, file) in files {
+            let spans = match (file.spans(&trace), &file) {
+                (Ok(None), _) => continue,
+                (Ok(Some(spans)), _) => spans,
+                (Err(why), SpanFile::Json(_)) => {
+                    tally.in_files.insert(trace, why);
+                    continue;
+                }
+                (Err(why), SpanFile::Archive(path)) => {
+                    tally.unreadable(path, &why);
+                    continue;
+                }
+            };
             bytes += spans.iter().map(|span| span.content.len()).sum::<usize>();
-            together.push(Rows::FileSpans(trace, spans));
+            if let SpanFile::Archive(_) = file {
+                tally.unpacked.insert(trace.clone());
+                together.push(Rows::ArchivedSpans(trace, spans));
+            } else {
+                together.push(Rows::FileSpans(trace, spans));
+            }
             if bytes > TOGETHER {
                 (tally, bytes) = (self.bring(std::mem::take(&mut together), tally, plan.clone()).await?, 0);
             }
@@ -288,27 +324,51 @@ impl Tracking {
     }
 }
 
-/// The spans of a trace that lie in a file beside the store; one that cannot be read is left to the client, which reads it from among the artifacts.
-fn spans_in(folder: &Path, trace_id: &str) -> Option<Vec<ReadySpan>> {
-    let file = folder.join("traces.json");
-    let is_fit = std::fs::symlink_metadata(&file).is_ok_and(|meta| meta.is_file() && meta.len() <= SPANS);
-    let text = is_fit.then(|| std::fs::read_to_string(&file).ok())??;
-    let spans: Option<Vec<ReadySpan>> = span::read_file(&text)?.into_iter().map(|span| ready_alone(trace_id, span).ok()).collect();
-    spans.filter(|spans| !spans.is_empty())
+/// Leaves out what has an id that folders cannot be called by: it says where files are copied from and to.
+fn refuse_ids(rows: &mut Rows, tally: &mut Tally) {
+    let (kind, all) = (rows.kind(), rows.len());
+    match rows {
+        Rows::Runs(runs) => runs.retain(|run| is_one_part(&run.id)),
+        Rows::LoggedModels(models) => models.retain(|(model, _)| is_one_part(&model.id)),
+        Rows::Traces(traces) => traces.retain(|trace| is_one_part(&trace.id)),
+        _ => {}
+    }
+    let left = (all - rows.len()) as u64;
+    tally.read(kind, left);
+    tally.left(kind, NO_PART, left);
 }
 
-fn weight(rows: &Rows) -> usize {
-    let is_large = matches!(
-        rows,
-        Rows::Runs(_)
-            | Rows::LoggedModels(_)
-            | Rows::Spans(_)
-            | Rows::Traces(_)
-            | Rows::Datasets(_)
-            | Rows::EvaluationRecords(_)
-            | Rows::Scorers(_)
-    );
-    rows.len() * if is_large { LARGE } else { 1 } + 1
+fn is_one_part(id: &str) -> bool {
+    !id.is_empty() && !id.contains('/') && ArtifactPath::parse(id).is_ok()
+}
+
+/// A file with the spans of a trace.
+enum SpanFile {
+    /// Among its artifacts: where it cannot be read it is left to the client, which reads it from there.
+    Json(PathBuf),
+    /// In an archive, which stays behind.
+    Archive(PathBuf),
+}
+
+impl SpanFile {
+    /// None where there is no file, or no span in it; otherwise what keeps it from being read.
+    fn spans(&self, trace: &str) -> std::result::Result<Option<Vec<ReadySpan>>, String> {
+        let (SpanFile::Json(file) | SpanFile::Archive(file)) = self;
+        let bytes = match std::fs::symlink_metadata(file) {
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
+            Ok(found) if !found.is_file() => return Err("it is a link or no file".into()),
+            Ok(found) if found.len() > SPANS => return Err(format!("it has {} bytes, more than {SPANS}", found.len())),
+            found => found.and_then(|_| std::fs::read(file)).map_err(|e| e.to_string())?,
+        };
+        let read = match self {
+            SpanFile::Json(_) => std::str::from_utf8(&bytes).ok().and_then(span::read_file),
+            SpanFile::Archive(_) => span::read_archive(&bytes),
+        };
+        let ready = |span| ready_alone(trace, span).map_err(|e| e.message);
+        let spans: Vec<ReadySpan> =
+            read.ok_or("it holds something else than spans")?.into_iter().map(ready).collect::<std::result::Result<_, _>>()?;
+        Ok((!spans.is_empty()).then_some(spans))
+    }
 }
 
 fn report(counts: &BTreeMap<Kind, u64>, tally: &Tally, here: &BTreeMap<Kind, u64>, unknown: Option<&str>) -> ImportReport {
@@ -335,6 +395,20 @@ fn report(counts: &BTreeMap<Kind, u64>, tally: &Tally, here: &BTreeMap<Kind, u64
             "the artifact folders of {gone} of {all} {what} were not found; where they have artifacts, name the folder of these with --artifacts"
         ));
     }
+    for (kind, rows) in &tally.at_work {
+        notes.push(format!(
+            "{}: {rows} were not finished when they were read; run the same command again once the server has stopped",
+            kind.name()
+        ));
+    }
+    if !tally.in_files.is_empty() {
+        let why: Vec<String> = tally.in_files.iter().take(NAMED + 1).map(|(trace, why)| format!("{trace} ({why})")).collect();
+        notes.push(format!(
+            "the spans of {} traces stay in their files traces.json, which clients read and no search finds: {}",
+            tally.in_files.len(),
+            named(why.iter().map(String::as_str))
+        ));
+    }
     if let Some(schema) = unknown {
         notes.push(format!(
             "the schema of the database ({schema}) is newer than MLflow 3.17, which this release knows: what was added since is not brought over"
@@ -343,7 +417,7 @@ fn report(counts: &BTreeMap<Kind, u64>, tally: &Tally, here: &BTreeMap<Kind, u64
     ImportReport { lines, notes, lacking: Vec::new() }
 }
 
-/// What lacks of the artifacts. It may be that a run has none, but not that nothing of an experiment is found, nor anything beside it.
+/// What lacks beside what was counted. It may be that a run has none, but not that nothing of an experiment is found, nor anything beside it.
 fn lacking(tally: &Tally, nowhere: &[String]) -> Vec<String> {
     let mut lacking = Vec::new();
     if !nowhere.is_empty() {
@@ -361,12 +435,31 @@ fn lacking(tally: &Tally, nowhere: &[String]) -> Vec<String> {
         ));
     }
     if !tally.unreadable.is_empty() {
-        let why: Vec<String> = tally.unreadable.iter().take(NAMED + 1).map(|(path, why)| format!("{path} ({why})")).collect();
+        // Some reasons name the file.
+        let named_once = |(path, why): (&String, &String)| if why.contains(path) { why.clone() } else { format!("{path} ({why})") };
+        let why: Vec<String> = tally.unreadable.iter().take(NAMED + 1).map(named_once).collect();
         lacking.push(format!(
-            "{} files and folders of artifacts could not be read: {}\n  hint: the same command brings them once they can be",
+            "{} files and folders could not be read: {}\n  hint: the same command brings them once they can be",
             tally.unreadable.len(),
             named(why.iter().map(String::as_str))
         ));
+    }
+    if !tally.kept.is_empty() {
+        lacking.push(format!(
+            "{} addresses of model versions name folders that lie below no run or model that is here, and did not come: {}\n  hint: `mlflow.register_model` with what lies there makes versions that have their files here",
+            tally.kept.len(),
+            named(tally.kept.iter().map(String::as_str))
+        ));
+    }
+    if !tally.archived.is_empty() {
+        lacking.push(format!(
+            "spans of {} archived traces did not come: {}\n  hint: name the folder of the archive with --artifacts where it is on this machine",
+            tally.archived.len(),
+            named(tally.archived.iter().map(String::as_str))
+        ));
+    }
+    for (kind, rows) in &tally.damaged {
+        lacking.push(format!("{}: {rows} are damaged in the database and did not come", kind.name()));
     }
     lacking
 }

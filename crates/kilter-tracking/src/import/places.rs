@@ -188,14 +188,17 @@ pub(crate) async fn copy(
                 continue;
             }
             tally.read(Kind::Files, 1);
-            let Some((_, parsed)) = parsed else {
-                tally.left(Kind::Files, "its name is no path that is served", 1);
-                continue;
+            let refused = match (&parsed, kind.is_dir()) {
+                (None, true) => Some("it is a folder whose name is no path that is served, and what lies in it is not counted"),
+                (None, false) => Some("its name is no path that is served"),
+                (Some(_), _) if !kind.is_file() => Some("it is a link or no file"),
+                (Some(_), _) => None,
             };
-            if !kind.is_file() {
-                tally.left(Kind::Files, "it is a link or no file", 1);
-                continue;
+            if let Some(why) = refused {
+                tally.left(Kind::Files, why, 1);
+                tally.unreadable(&path, why);
             }
+            let (Some((_, parsed)), None) = (parsed, refused) else { continue };
             match copy_file(artifacts, &path, &to.join(&parsed), differences == Some(Differences::Keep)).await {
                 Ok(Copied::Differs) => tally.differ(Kind::Files, 1),
                 Ok(Copied::Replaced) if differences.is_some() => tally.take(Kind::Files, 1),

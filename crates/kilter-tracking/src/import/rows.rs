@@ -1,11 +1,11 @@
 //! What a store of MLflow holds, in the words of this one, on its way from the one to the other. Numbers of experiments and names of models are still the source's.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::evaluation::{EvaluationDataset, EvaluationRecord, Scorer};
-use crate::model::{Dataset, LoggedModel, Metric, ModelVersion, Pair, RegisteredModel, RunInfo, RunModel, Stage};
-use crate::trace::{Assessment, ReadySpan, TraceInfo};
+use crate::model::{Dataset, LoggedModel, Metric, ModelVersion, Pair, RegisteredModel, RunInfo, RunModel, Stage, Status};
+use crate::trace::{Assessment, ReadySpan, TraceInfo, TraceState};
 
 /// What is counted by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,6 +86,10 @@ impl Kind {
     }
 }
 
+/// Rows that those with files, and those that are read by few, count as.
+const LARGE: usize = 200;
+/// Bytes that count as a row.
+const BYTES: usize = 1 << 10;
 /// Reasons that are told apart for one kind.
 const REASONS: usize = 20;
 
@@ -137,10 +141,12 @@ pub(crate) enum Rows {
     Aliases(Vec<(String, String, i64)>),
     /// Of their tags, only those that the trace itself is made with.
     Traces(Vec<TraceInfo>),
-    /// With the trace's id; none: what was stored is no span.
+    /// With the trace's id; none: its content was moved to an archive.
     Spans(Vec<(String, Option<ReadySpan>)>),
     /// Of traces whose spans lay in a file beside the database: here they are in it.
     FileSpans(String, Vec<ReadySpan>),
+    /// Of traces whose spans lay in an archive, beside those without content in the database, which are counted.
+    ArchivedSpans(String, Vec<ReadySpan>),
     Assessments(Vec<Assessment>),
     /// Trace and run.
     TraceRuns(Vec<(String, String)>),
@@ -154,6 +160,10 @@ pub(crate) enum Rows {
     Scorers(Vec<Scorer>),
     /// What was found not to be usable, why, and how many there are.
     Left(Kind, String, u64),
+    /// A file that cannot be read or is damaged, and why.
+    Unreadable(Kind, PathBuf, String),
+    /// What is damaged in the database, and how many there are.
+    Damaged(Kind, u64),
     /// What was among the rows of an owner and is none of its own, why, and how many there are.
     Merged(Kind, String, &'static str, u64),
 }
@@ -162,7 +172,9 @@ impl Rows {
     pub fn kind(&self) -> Kind {
         match self {
             Rows::Runs(_) => Kind::Runs,
-            Rows::Pairs(kind, _) | Rows::Left(kind, ..) | Rows::Merged(kind, ..) => *kind,
+            Rows::Pairs(kind, _) | Rows::Left(kind, ..) | Rows::Unreadable(kind, ..) | Rows::Damaged(kind, _) | Rows::Merged(kind, ..) => {
+                *kind
+            }
             Rows::Points(_) => Kind::Points,
             Rows::Datasets(_) => Kind::Datasets,
             Rows::Inputs(_) => Kind::Inputs,
@@ -175,7 +187,7 @@ impl Rows {
             Rows::VersionTags(_) => Kind::VersionTags,
             Rows::Aliases(_) => Kind::Aliases,
             Rows::Traces(_) => Kind::Traces,
-            Rows::Spans(_) | Rows::FileSpans(..) => Kind::Spans,
+            Rows::Spans(_) | Rows::FileSpans(..) | Rows::ArchivedSpans(..) => Kind::Spans,
             Rows::Assessments(_) => Kind::Assessments,
             Rows::TraceRuns(_) => Kind::TraceRuns,
             Rows::TracePrompts(_) => Kind::TracePrompts,
@@ -210,8 +222,39 @@ impl Rows {
             Rows::EvaluationExperiments(rows) => rows.len(),
             Rows::EvaluationRecords(rows) => rows.len(),
             Rows::Scorers(rows) => rows.len(),
-            Rows::Left(..) | Rows::Merged(..) => 0,
+            Rows::ArchivedSpans(..) | Rows::Left(..) | Rows::Unreadable(..) | Rows::Damaged(..) | Rows::Merged(..) => 0,
         }
+    }
+}
+
+impl Rows {
+    /// How much they are to store: by their number, and those that are long by their bytes.
+    pub fn weight(&self) -> usize {
+        let pair = |pair: &Pair| pair.key.len() + pair.value.len();
+        let bytes: usize = match self {
+            Rows::Pairs(_, rows) => rows.iter().map(|of| pair(&of.pair)).sum(),
+            Rows::InputTags(rows) => rows.iter().map(|(_, tag)| pair(tag)).sum(),
+            Rows::VersionTags(rows) => rows.iter().map(|(.., tag)| pair(tag)).sum(),
+            Rows::Models(rows) => rows.iter().map(|model| model.description.len()).sum(),
+            Rows::Versions(rows) => rows.iter().map(|version| version.description.len()).sum(),
+            Rows::Datasets(rows) => {
+                rows.iter().map(|(_, of)| [&of.schema, &of.profile].into_iter().flatten().map(String::len).sum::<usize>()).sum()
+            }
+            Rows::Spans(rows) => rows.iter().filter_map(|(_, span)| span.as_ref()).map(|span| span.content.len()).sum(),
+            Rows::Scorers(rows) => rows.iter().map(|scorer| scorer.serialized.len()).sum(),
+            _ => 0,
+        };
+        let is_large = matches!(
+            self,
+            Rows::Runs(_)
+                | Rows::LoggedModels(_)
+                | Rows::Spans(_)
+                | Rows::Traces(_)
+                | Rows::Datasets(_)
+                | Rows::EvaluationRecords(_)
+                | Rows::Scorers(_)
+        );
+        self.len() * if is_large { LARGE } else { 1 } + bytes / BYTES + 1
     }
 }
 
@@ -234,8 +277,20 @@ pub(crate) struct Tally {
     pub looked: BTreeMap<i64, (u64, u64)>,
     /// Folders of artifacts that lie where nobody said that they may be read.
     pub outside: BTreeSet<String>,
-    /// Files and folders of artifacts that could not be read, and why.
+    /// Files and folders that could not be read, and why.
     pub unreadable: BTreeMap<String, String>,
+    /// What is damaged in the database.
+    pub damaged: BTreeMap<Kind, u64>,
+    /// Addresses of model versions that name something of the source's, which belongs to no run or model that is here.
+    pub kept: BTreeSet<String>,
+    /// Runs and traces that were not finished in the source.
+    pub at_work: BTreeMap<Kind, u64>,
+    /// Traces whose spans lie in an archive that was not read.
+    pub archived: BTreeSet<String>,
+    /// Traces whose spans came from an archive.
+    pub unpacked: BTreeSet<String>,
+    /// Traces whose spans stay in the file beside them, and why.
+    pub in_files: BTreeMap<String, String>,
 }
 
 impl Tally {
@@ -251,6 +306,19 @@ impl Tally {
         let reason = (kind, why.to_string());
         let reason = if known < REASONS || self.left.contains_key(&reason) { reason } else { (kind, "as those above".into()) };
         *self.left.entry(reason).or_default() += rows;
+    }
+
+    /// A file with one thing of this kind.
+    pub fn unread(&mut self, kind: Kind, path: &Path, why: &str) {
+        self.read(kind, 1);
+        self.left(kind, why, 1);
+        self.unreadable(path, why);
+    }
+
+    pub fn damaged(&mut self, kind: Kind, rows: u64) {
+        self.read(kind, rows);
+        self.left(kind, "what is stored cannot be read", rows);
+        *self.damaged.entry(kind).or_default() += rows;
     }
 
     pub fn differ(&mut self, kind: Kind, rows: u64) {
@@ -270,6 +338,17 @@ impl Tally {
         self.unreadable.insert(path.display().to_string(), why.into());
     }
 
+    pub fn at_work(&mut self, rows: &Rows) {
+        let count = match rows {
+            Rows::Runs(runs) => runs.iter().filter(|run| matches!(run.status, Status::Running | Status::Scheduled)).count(),
+            Rows::Traces(traces) => traces.iter().filter(|trace| trace.state == TraceState::InProgress).count(),
+            _ => 0,
+        };
+        if count > 0 {
+            *self.at_work.entry(rows.kind()).or_default() += count as u64;
+        }
+    }
+
     pub fn note(&mut self, what: String) {
         *self.notes.entry(what).or_default() += 1;
     }
@@ -283,6 +362,13 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_weigh_what_they_hold() {
+        let tags = |bytes: usize| Rows::VersionTags(vec![("m".into(), 1, Pair { key: String::new(), value: "x".repeat(bytes) })]);
+        assert_eq!((tags(10).weight(), tags(100 << 10).weight()), (2, 102));
+        assert_eq!(Rows::Merged(Kind::Points, String::new(), "", 7).weight(), 1);
+    }
 
     #[test]
     fn kinds_stand_in_order_and_reasons_are_added_up() {

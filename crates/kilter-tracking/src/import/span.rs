@@ -2,19 +2,45 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use prost::Message;
 use serde_json::{Map, Value};
 
+use super::json;
 use crate::otel::{Any, AnyValue, Event, KeyValue, Link, Span, SpanStatus};
+
+/// `TracesData` of OpenTelemetry, in which MLflow archives the spans of a trace.
+#[derive(Clone, PartialEq, Message)]
+struct Archive {
+    #[prost(message, repeated, tag = "1")]
+    resources: Vec<OfResource>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct OfResource {
+    #[prost(message, repeated, tag = "2")]
+    scopes: Vec<OfScope>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct OfScope {
+    #[prost(message, repeated, tag = "2")]
+    spans: Vec<Span>,
+}
 
 /// None for what is no span.
 pub(super) fn read(text: &str) -> Option<Span> {
-    of_json(&serde_json::from_str(text).ok()?)
+    of_json(&json::read(text)?)
 }
 
 /// All spans of a file that MLflow kept beside its database: none where one is no span.
 pub(super) fn read_file(text: &str) -> Option<Vec<Span>> {
-    let json: Value = serde_json::from_str(text).ok()?;
-    json["spans"].as_array()?.iter().map(of_json).collect()
+    json::read(text)?["spans"].as_array()?.iter().map(of_json).collect()
+}
+
+/// All spans of a file in which MLflow archived a trace.
+pub(super) fn read_archive(bytes: &[u8]) -> Option<Vec<Span>> {
+    let resources = Archive::decode(bytes).ok()?.resources;
+    Some(resources.into_iter().flat_map(|of| of.scopes).flat_map(|of| of.spans).collect())
 }
 
 fn of_json(json: &Value) -> Option<Span> {

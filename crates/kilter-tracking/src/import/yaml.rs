@@ -108,11 +108,16 @@ impl Yaml {
             Yaml::Scalar(text, true) => match text.as_str() {
                 "true" => Value::Bool(true),
                 "false" => Value::Bool(false),
+                // As JSON of Python comes over.
+                ".nan" => Value::from("NaN"),
+                ".inf" => Value::from("Infinity"),
+                "-.inf" => Value::from("-Infinity"),
                 number => number
                     .parse::<i64>()
                     .map(Value::from)
-                    .or_else(|_| number.parse::<f64>().map(Value::from))
-                    .unwrap_or_else(|_| Value::String(text.clone())),
+                    .ok()
+                    .or_else(|| number.parse().ok().filter(|number: &f64| number.is_finite()).map(Value::from))
+                    .unwrap_or_else(|| Value::String(text.clone())),
             },
             Yaml::Scalar(text, false) => Value::String(text.clone()),
         }
@@ -160,6 +165,8 @@ mod tests {
         assert_eq!((read.get("end"), read.maybe("gone"), read.int("n")), (None, None, Some(-3)));
         assert_eq!((read.text("long").as_str(), read.text("rest").as_str()), ("a\n b", "it's\ntwo"));
         assert_eq!(read.get("map").unwrap().json(), json!({"a": [true, 1.5, "x", 7]}));
+        let read = Yaml::read("[.nan, -.inf, .inf, nan, inf, 1e999, 1e3]").unwrap();
+        assert_eq!(read.json(), json!(["NaN", "-Infinity", "Infinity", "nan", "inf", "1e999", 1000.0]), "what is no number is not lost");
     }
 
     #[test]

@@ -30,8 +30,11 @@ const AT_ONCE: usize = 500;
 /// Clashes that a refusal names.
 const NAMED: usize = 20;
 
-/// Metadata and tags of traces that newer schemas keep with the trace itself: these have come first, and may be written in another way.
-const SETTLED: [&str; 5] = [key::NAME, key::SPANS, key::SESSION, key::TRACE_USAGE, key::TRACE_COST];
+/// Of tags and metadata: those of a trace that was not finished here become those of the source.
+const GROWN: &str = "ON CONFLICT (trace, key) DO UPDATE SET value = excluded.value
+                     WHERE EXISTS (SELECT 1 FROM import_seen WHERE kind = 'growing' AND id = excluded.trace)";
+/// Metadata of traces that newer schemas keep with the trace itself: that comes first, and may be written in another way.
+const GIVEN: [&str; 3] = [key::SESSION, key::TRACE_USAGE, key::TRACE_COST];
 
 /// What is to come, as far as it is known at the beginning.
 #[derive(Debug)]
@@ -483,6 +486,14 @@ impl Writer {
                 tally.left(kind, &why, count);
                 Ok(())
             }
+            Rows::Unreadable(kind, path, why) => {
+                tally.unread(kind, &path, &why);
+                Ok(())
+            }
+            Rows::Damaged(kind, count) => {
+                tally.damaged(kind, count);
+                Ok(())
+            }
             Rows::Merged(kind, owner, why, count) => {
                 let (table, column) = if kind == Kind::Points { ("runs", "run_id") } else { ("logged_models", "model_id") };
                 // Rows of an owner that is not here were left out already.
@@ -674,7 +685,9 @@ impl Writer {
                     })
                     .collect();
                 let conflict = "ON CONFLICT (trace_id) DO UPDATE SET status = excluded.status, duration = excluded.duration, is_final = excluded.is_final,
-                                    request_preview = excluded.request_preview, response_preview = excluded.response_preview
+                                    request_preview = excluded.request_preview, response_preview = excluded.response_preview,
+                                    name = COALESCE(excluded.name, name), start_time = excluded.start_time,
+                                    client_request_id = COALESCE(excluded.client_request_id, client_request_id)
                                 WHERE traces.status = 'IN_PROGRESS'";
                 let before = self.numbers("traces", "trace_id", here.iter().map(|(_, t)| t.id.as_str()))?;
                 for trace in before.into_values() {
@@ -688,18 +701,26 @@ impl Writer {
                 let names = numbered().flat_map(|(id, t)| t.tags.iter().filter(|tag| tag.key == key::NAME).map(move |tag| (id, tag)));
                 let names: Vec<(i64, &Pair)> = names.collect();
                 let metadata: Vec<(i64, &Pair)> = numbered().flat_map(|(id, t)| t.metadata.iter().map(move |pair| (id, pair))).collect();
-                for (table, pairs) in [("trace_tags", names), ("trace_metadata", metadata)] {
-                    let rows: Vec<_> =
-                        pairs.iter().map(|(trace, pair)| [Value::from(*trace), Value::from(&pair.key), Value::from(&pair.value)]).collect();
-                    let into = format!("INSERT INTO {table} (trace, key, value)");
-                    self.db.insert(&into, NOTHING, rows)?;
+                let row = |(trace, pair): &(i64, &Pair)| [(*trace).into(), pair.key.clone().into(), pair.value.clone().into()];
+                self.db.insert("INSERT INTO trace_metadata (trace, key, value)", GROWN, metadata.iter().map(row))?;
+                let given = |(trace, pair): &(i64, &Pair)| Some((*trace, GIVEN.iter().position(|key| *key == pair.key)? as i64));
+                let given: Vec<(i64, i64)> = metadata.iter().filter_map(given).collect();
+                self.see("given", &given)?;
+                let of = tags(Kind::TraceTags, "trace_tags", "trace, key, value", &["trace", "key"]);
+                self.put(&of, &names.iter().map(row).collect::<Vec<_>>(), GROWN, (plan, tally))?;
+                if plan.differences == Differences::Take {
+                    for (trace, name) in names {
+                        let sql = "UPDATE traces SET name = ?2 WHERE id = ?1 AND name IS NOT ?2";
+                        self.db.execute(sql, bind![trace, &name.value])?;
+                    }
                 }
                 self.see_all("trace", ids)
             }
             Rows::Spans(spans) => self.bring_spans(spans, tally),
-            Rows::FileSpans(trace, spans) => {
-                let tag = Owned { owner: trace.clone(), pair: Pair { key: key::SPANS.into(), value: "TRACKING_STORE".into() } };
-                self.bring_pairs(Kind::TraceTags, vec![tag], plan, tally)?;
+            Rows::FileSpans(trace, spans) | Rows::ArchivedSpans(trace, spans) => {
+                let sql = "INSERT INTO trace_tags (trace, key, value) SELECT id, ?2, 'TRACKING_STORE' FROM traces WHERE trace_id = ?1
+                           ON CONFLICT (trace, key) DO UPDATE SET value = excluded.value";
+                self.db.execute(sql, bind![&trace, key::SPANS])?;
                 self.bring_spans(spans.into_iter().map(|span| (trace.clone(), Some(span))).collect(), tally)
             }
             Rows::Assessments(assessments) => {
@@ -869,11 +890,23 @@ impl Writer {
                 let experiment: i64 = self.db.one(sql, bind![*trace])?;
                 owned.pair.value = moved(&owned.pair.value, &format!("{experiment}/traces/{}/artifacts", owned.owner));
             }
-            let (settled, others): (Vec<_>, _) = here.into_iter().partition(|(_, owned)| SETTLED.contains(&owned.pair.key.as_str()));
+            let (mut settled, mut others) = (Vec::new(), Vec::with_capacity(here.len()));
+            for (trace, owned) in here {
+                let is_settled = match GIVEN.iter().position(|key| kind == Kind::TraceMetadata && *key == owned.pair.key) {
+                    Some(at) => {
+                        let sql = "SELECT EXISTS (SELECT 1 FROM import_seen WHERE kind = 'given' AND id = ?1 AND part = ?2)";
+                        self.db.one(sql, bind![trace, at as i64])?
+                    }
+                    // The name came with the trace, and where spans lie is another place here than there.
+                    None => kind == Kind::TraceTags && matches!(owned.pair.key.as_str(), key::NAME | key::SPANS),
+                };
+                if is_settled { settled.push((trace, owned)) } else { others.push((trace, owned)) }
+            }
             self.db.insert(&format!("INSERT INTO {table} ({columns})"), NOTHING, settled.iter().map(row))?;
             here = others;
         }
-        self.put(&of, &here.iter().map(row).collect::<Vec<_>>(), NOTHING, (plan, tally))
+        let conflict = if kind == Kind::TraceMetadata { GROWN } else { NOTHING };
+        self.put(&of, &here.iter().map(row).collect::<Vec<_>>(), conflict, (plan, tally))
     }
 
     fn bring_points(&mut self, points: Vec<Point>, tally: &mut Tally) -> Result<()> {
@@ -1024,17 +1057,25 @@ impl Writer {
                 return Ok(format!("{root}{below}"));
             }
         }
-        tally.note("addresses of model versions are kept as they are: they lie below no run or model that is here".into());
+        tally.kept.insert(uri.clone());
         Ok(uri)
     }
 
     fn bring_spans(&mut self, spans: Vec<(String, Option<ReadySpan>)>, tally: &mut Tally) -> Result<()> {
         let traces = self.numbers("traces", "trace_id", spans.iter().map(|(trace, _)| trace.as_str()))?;
         let mut rows = Vec::with_capacity(spans.len());
-        for (trace, (_, span)) in known(spans, |(trace, _)| traces.get(trace).copied(), Kind::Spans, NO_TRACE, tally) {
-            match span {
-                Some(span) => rows.push((trace, span)),
-                None => tally.left(Kind::Spans, "what is stored is no span", 1),
+        for (trace, (name, span)) in known(spans, |(trace, _)| traces.get(trace).copied(), Kind::Spans, NO_TRACE, tally) {
+            if let Some(span) = span {
+                rows.push((trace, span));
+                continue;
+            }
+            // Those of a trace that was archived after it had come are here.
+            let sql =
+                "SELECT spans > 0 AND NOT EXISTS (SELECT 1 FROM import_seen WHERE kind = 'growing' AND id = ?1) FROM traces WHERE id = ?1";
+            let is_here: bool = self.db.one(sql, bind![trace])?;
+            if !is_here && !tally.unpacked.contains(&name) {
+                tally.left(Kind::Spans, "its trace is archived, and the archive was not read", 1);
+                tally.archived.insert(name);
             }
         }
         let into = "INSERT INTO spans (trace, span_id, parent_id, name, type, status, start_time, duration, usage, cost, size, content)";
