@@ -6,6 +6,11 @@ use crate::error::{Error, Result};
 use crate::model::{Batch, Pair};
 
 const NAME: usize = 250;
+/// Characters of a dataset's name and digest.
+pub(crate) const DATASET: usize = 500;
+pub(crate) const DATASET_DIGEST: usize = 36;
+/// Characters of an id that a client gives.
+pub(crate) const ID: usize = 250;
 const EXPERIMENT_NAME: usize = 500;
 const EXPERIMENT_TAG_VALUE: usize = 20_000;
 const PARAM_VALUE: usize = 6_000;
@@ -118,6 +123,9 @@ pub(crate) fn batch(mut batch: Batch) -> Result<Batch> {
     let path = |list: &str, at: usize, name: &str| if alone { name.to_string() } else { format!("{list}[{at}].{name}") };
     for (at, metric) in metrics.iter().enumerate() {
         key("Metric", &path("metrics", at, "name"), &metric.key)?;
+        length(&path("metrics", at, "model_id"), ID, metric.model_id.as_deref().unwrap_or_default())?;
+        length(&path("metrics", at, "dataset_name"), DATASET, &metric.dataset.0)?;
+        length(&path("metrics", at, "dataset_digest"), DATASET_DIGEST, &metric.dataset.1)?;
     }
     for (at, param) in params.iter_mut().enumerate() {
         key("Param", &path("params", at, "key"), &param.key)?;

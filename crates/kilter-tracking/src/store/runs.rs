@@ -174,8 +174,8 @@ impl Tracking {
         for DatasetInput { dataset, tags } in &inputs {
             limits::many("tags", tags)?;
             limits::text("source_type", &dataset.source_type)?;
-            limits::length("name", 500, &dataset.name)?;
-            limits::length("digest", 36, &dataset.digest)?;
+            limits::length("name", limits::DATASET, &dataset.name)?;
+            limits::length("digest", limits::DATASET_DIGEST, &dataset.digest)?;
             limits::length("source", (64 << 10) - 1, &dataset.source)?;
             limits::length("schema", (1 << 20) - 1, dataset.schema.as_deref().unwrap_or_default())?;
             limits::length("profile", (16 << 20) - 1, dataset.profile.as_deref().unwrap_or_default())?;
@@ -193,7 +193,7 @@ impl Tracking {
     /// When the run is missing or deleted, or there are too many.
     pub async fn log_models(&self, run_id: String, models: Vec<RunModel>) -> Result<()> {
         limits::many("models", &models)?;
-        models.iter().try_for_each(|model| limits::text("model_id", &model.model_id))?;
+        models.iter().try_for_each(|model| limits::length("model_id", limits::ID, &model.model_id))?;
         self.write(move |w| {
             let run = w.active_run(&run_id)?;
             let into = "INSERT INTO run_models (run, is_output, model_id, step)";

@@ -23,7 +23,9 @@ const SPANS_AT_ONCE: i64 = 10_000;
 /// Bytes of what is known of traces in one answer at most, beside their spans; a trace alone always fits.
 const ANSWERED: i64 = 32 << 20;
 /// Characters of an id that the client gives.
-const ID: usize = 250;
+const ID: usize = limits::ID;
+/// The name of a prompt and its version.
+const PROMPT: usize = 300;
 
 impl Tracking {
     /// Notes what a trace is. It may be there already: what is said here stands, and spans that come later do not change it.
@@ -193,7 +195,7 @@ impl Tracking {
         if prompts.len() > LINKED {
             return Err(Error::invalid(format!("Cannot link more than {LINKED} prompts to a trace in a single request.")));
         }
-        prompts.iter().try_for_each(|prompt| limits::text("prompt_versions", prompt))?;
+        prompts.iter().try_for_each(|prompt| limits::length("prompt_versions", PROMPT, prompt))?;
         self.write(move |w| {
             let trace = w.need_trace(&trace_id)?;
             let rows = prompts.iter().map(|prompt| [prompt.into(), trace.into()]);

@@ -11,7 +11,7 @@ pub const SERVER: &str = "KILTER_TEST_POSTGRES";
 /// Opens the store of a folder, the same one each time.
 pub async fn open(dir: &Path) -> Result<Tracking> {
     let Ok(server) = std::env::var(SERVER) else { return Tracking::open(dir).await };
-    let name = format!("test_{:x}", dir.as_os_str().as_encoded_bytes().iter().fold(0u64, |hash, b| hash.wrapping_mul(131) ^ u64::from(*b)));
+    let name = name(dir);
     let make = {
         let (server, name) = (format!("{server}/postgres"), name.clone());
         move || {
@@ -23,4 +23,9 @@ pub async fn open(dir: &Path) -> Result<Tracking> {
     };
     tokio::task::spawn_blocking(make).await.unwrap();
     Tracking::open_shared(dir, &format!("{server}/{name}?sslmode=disable")).await
+}
+
+/// The database of a folder.
+pub fn name(dir: &Path) -> String {
+    format!("test_{:x}", dir.as_os_str().as_encoded_bytes().iter().fold(0u64, |hash, b| hash.wrapping_mul(131) ^ u64::from(*b)))
 }
