@@ -1,5 +1,6 @@
-"""`kilter tracking` as a process, for checks by MLflow's clients."""
+"""`kilter tracking` as a process, for checks by MLflow's clients. On PostgreSQL where `crosscheck/with_postgres` is around."""
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -14,6 +15,17 @@ os.environ["GIT_PYTHON_REFRESH"] = "quiet"
 from mlflow.exceptions import MlflowException  # noqa: E402
 
 
+def database(folder):
+    """The address of a folder's database, which is made where it is missing; none where there is no PostgreSQL."""
+    server = os.environ.get("KILTER_TEST_POSTGRES")
+    if not server:
+        return None
+    name = "check_" + hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+    made = subprocess.run(["createdb", "--maintenance-db", f"{server}/postgres", "--template", "template0", name], capture_output=True, text=True)
+    assert made.returncode == 0 or "already exists" in made.stderr, made.stderr
+    return f"{server}/{name}?sslmode=disable"
+
+
 class Server:
     """`kilter tracking` on a folder, on a port that it finds itself and keeps."""
 
@@ -23,7 +35,9 @@ class Server:
 
     def start(self):
         command = [self.kilter, "--log", "warn", "tracking", "--data", self.folder, "--listen", self.listen]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        url = database(self.folder)
+        environment = {**os.environ, "KILTER_TRACKING_DATABASE": url} if url else None
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
         line = self.process.stdout.readline()
         assert "is up on http://" in line, line
         self.listen = line.split("http://")[1].split()[0]
