@@ -12,6 +12,7 @@ mod scorers;
 mod search;
 mod spans;
 mod traces;
+mod webhooks;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -31,6 +32,7 @@ use crate::artifacts::Artifacts;
 use crate::error::{Error, ErrorCode, Result};
 use crate::model::Pair;
 pub(crate) use import::{Coming, Plan};
+use webhooks::Outbox;
 use writer::{Job, Writer};
 
 const READERS: u32 = 4;
@@ -51,11 +53,12 @@ const QUEUE: usize = 4096;
 /// Another process may hold the file's lock for so long.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Each runs once, in order; one that was released is never changed.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("migrations/0001_runs.sql"),
     include_str!("migrations/0002_models.sql"),
     include_str!("migrations/0003_traces.sql"),
     include_str!("migrations/0004_evaluation.sql"),
+    include_str!("migrations/0005_webhooks.sql"),
 ];
 /// The experiment of runs that name none; it is always there.
 const DEFAULT_EXPERIMENT: i64 = 0;
@@ -75,6 +78,7 @@ struct Shared {
     writer: std::sync::Mutex<Option<JoinHandle<()>>>,
     artifacts: Artifacts,
     looking: Arc<Semaphore>,
+    outbox: Arc<Outbox>,
     /// Keeps other processes out: what the writer has in memory must be what the file says.
     lock: File,
 }
@@ -100,9 +104,10 @@ impl Tracking {
         migrate(&mut connection, &file).await?;
         let readers = readers(READING).connect_with(options).await?;
         let (jobs, queue) = mpsc::channel(QUEUE);
-        let writer = tokio::spawn(Writer::new(connection).run(queue));
+        let outbox = Arc::new(Outbox::default());
+        let writer = tokio::spawn(Writer::new(connection, Arc::clone(&outbox)).run(queue));
         let (writer, looking) = (std::sync::Mutex::new(Some(writer)), Arc::new(Semaphore::new(LOOKING)));
-        Ok(Tracking(Arc::new(Shared { readers, jobs, writer, artifacts, looking, lock })))
+        Ok(Tracking(Arc::new(Shared { readers, jobs, writer, artifacts, looking, outbox, lock })))
     }
 
     /// The files that runs left at this server.
@@ -122,6 +127,10 @@ impl Tracking {
         }
         // Closing the file is not enough: a process being started by this one may hold a copy of it for a moment.
         let _ = self.0.lock.unlock();
+    }
+
+    fn outbox(&self) -> &Outbox {
+        &self.0.outbox
     }
 
     fn readers(&self) -> &SqlitePool {

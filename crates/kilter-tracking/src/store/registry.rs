@@ -15,6 +15,7 @@ use crate::grammar::{Kind, MODEL_VERSIONS, REGISTERED_MODELS};
 use crate::limits;
 use crate::model::{ModelVersion, NewModelVersion, Page, Pair, Query, RegisteredModel};
 use crate::page::Pages;
+use crate::webhook::Change;
 
 const STAGES: [&str; 4] = ["None", "Staging", "Production", "Archived"];
 const VERSIONS: &str = "SELECT v.model, v.version, m.name, v.source, v.location, v.run_id, v.run_link, v.description, v.stage, v.created, \
@@ -39,6 +40,7 @@ impl Tracking {
                 let id: i64 = sqlx::query_scalar(sql).bind(&name).bind(&description).bind(created).fetch_one(&mut w.connection).await?;
                 let tags = settled(tags);
                 w.set_model_pairs("registered_model_tags", id, &tags).await?;
+                w.announce(id, Change::Model { name: &name, tags: &tags, description: &description }).await?;
                 Ok(RegisteredModel { name, description, created, updated: created, tags, aliases: Vec::new(), latest: Vec::new() })
             })
         })
@@ -143,12 +145,20 @@ impl Tracking {
         tag(&new)?;
         self.write(move |w| {
             Box::pin(async move {
-                let Some(version) = version else {
-                    let id = w.registered_model(&name).await?;
-                    return w.set_model_pairs("registered_model_tags", id, &[new]).await;
+                let tags = std::slice::from_ref(&new);
+                let id = match version {
+                    None => {
+                        let id = w.registered_model(&name).await?;
+                        w.set_model_pairs("registered_model_tags", id, tags).await?;
+                        id
+                    }
+                    Some(version) => {
+                        let id = w.model_version(&name, version).await?;
+                        w.set_version_tags(id, version, tags).await?;
+                        id
+                    }
                 };
-                let id = w.model_version(&name, version).await?;
-                w.set_version_tags(id, version, &[new]).await
+                w.announce(id, Change::TagSet { name: &name, version, tag: &new }).await
             })
         })
         .await
@@ -161,19 +171,21 @@ impl Tracking {
     pub async fn delete_model_tag(&self, name: String, version: Option<i64>, key: String) -> Result<()> {
         self.write(move |w| {
             Box::pin(async move {
-                match version {
+                let id = match version {
                     None => {
                         let id = w.registered_model(&name).await?;
                         let sql = "DELETE FROM registered_model_tags WHERE model = $1 AND key = $2";
                         sqlx::query(sql).bind(id).bind(&key).execute(&mut w.connection).await?;
+                        id
                     }
                     Some(version) => {
                         let id = w.model_version(&name, version).await?;
                         let sql = "DELETE FROM model_version_tags WHERE model = $1 AND version = $2 AND key = $3";
                         sqlx::query(sql).bind(id).bind(version).bind(&key).execute(&mut w.connection).await?;
+                        id
                     }
-                }
-                Ok(())
+                };
+                w.announce(id, Change::TagDeleted { name: &name, version, key: &key }).await
             })
         })
         .await
@@ -191,7 +203,7 @@ impl Tracking {
                 let sql = "INSERT INTO registered_model_aliases (model, alias, version) VALUES ($1, $2, $3)
                            ON CONFLICT (model, alias) DO UPDATE SET version = excluded.version";
                 sqlx::query(sql).bind(id).bind(&alias).bind(version).execute(&mut w.connection).await?;
-                Ok(())
+                w.announce(id, Change::AliasSet { name: &name, alias: &alias, version }).await
             })
         })
         .await
@@ -207,7 +219,7 @@ impl Tracking {
                 let id = w.registered_model(&name).await?;
                 let sql = "DELETE FROM registered_model_aliases WHERE model = $1 AND alias = $2";
                 sqlx::query(sql).bind(id).bind(&alias).execute(&mut w.connection).await?;
-                Ok(())
+                w.announce(id, Change::AliasDeleted { name: &name, alias: &alias }).await
             })
         })
         .await
@@ -279,6 +291,7 @@ impl Tracking {
                 query.execute(&mut w.connection).await?;
                 w.set_version_tags(id, version, &made.tags).await?;
                 w.touch_model(id).await?;
+                w.announce(id, Change::Version(&made)).await?;
                 Ok(made)
             })
         })

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Poll;
 
 use sqlx::query_builder::Separated;
@@ -12,6 +13,7 @@ use sqlx::{Connection, QueryBuilder, Sqlite};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Tracking;
+use super::webhooks::{Announced, Outbox};
 use crate::error::{Error, ErrorCode, Result};
 
 /// Writes in one transaction at most.
@@ -45,6 +47,7 @@ pub(super) struct Done {
 /// so one that is refused leaves nothing in the transaction that it shares with others.
 pub(super) struct Writer {
     pub connection: SqliteConnection,
+    pub announced: Announced,
     runs: HashMap<String, RunKey>,
     keys: HashMap<String, i64>,
 }
@@ -88,8 +91,8 @@ impl Tracking {
 }
 
 impl Writer {
-    pub fn new(connection: SqliteConnection) -> Writer {
-        Writer { connection, runs: HashMap::new(), keys: HashMap::new() }
+    pub fn new(connection: SqliteConnection, outbox: Arc<Outbox>) -> Writer {
+        Writer { connection, announced: Announced::to(outbox), runs: HashMap::new(), keys: HashMap::new() }
     }
 
     pub async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
@@ -119,6 +122,7 @@ impl Writer {
                 None => sqlx::query("COMMIT").execute(&mut self.connection).await.err().map(Error::from),
                 spoilt => spoilt,
             };
+            self.announced.settle(failed.is_none());
             if failed.is_some() {
                 self.forget();
                 // Without an open transaction there is none to roll back, which is as good.
