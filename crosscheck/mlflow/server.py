@@ -17,12 +17,12 @@ from mlflow.exceptions import MlflowException  # noqa: E402
 class Server:
     """`kilter tracking` on a folder, on a port that it finds itself and keeps."""
 
-    def __init__(self, kilter, folder):
-        self.kilter, self.folder, self.listen = kilter, folder, "127.0.0.1:0"
+    def __init__(self, kilter, folder, *options):
+        self.kilter, self.folder, self.options, self.listen = kilter, folder, options, "127.0.0.1:0"
         self.start()
 
     def start(self):
-        command = [self.kilter, "--log", "warn", "tracking", "--data", self.folder, "--listen", self.listen]
+        command = [self.kilter, "--log", "warn", "tracking", "--data", self.folder, "--listen", self.listen, *self.options]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         line = self.process.stdout.readline()
         assert "is up on http://" in line, line
