@@ -1,11 +1,14 @@
 """MLflow's unmodified client against `kilter tracking`: what is logged is read back, found and downloaded."""
 
+import http.server
 import json
 import math
 import os
 import signal
 import sys
 import tempfile
+import threading
+from datetime import datetime
 from pathlib import Path
 
 from server import Server, refused  # Before the client, which reads its settings at once.
@@ -13,6 +16,10 @@ from server import Server, refused  # Before the client, which reads its setting
 import mlflow
 import pandas
 from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities.webhook import VALID_ENTITY_ACTIONS
+from mlflow.webhooks import ModelVersionTagSetPayload
+from mlflow.webhooks.constants import WEBHOOK_DELIVERY_ID_HEADER, WEBHOOK_SIGNATURE_HEADER, WEBHOOK_TIMESTAMP_HEADER
+from mlflow.webhooks.delivery import _generate_hmac_signature
 
 RECORDED = Path(__file__).resolve().parents[3] / "shared/peers/mlflow"
 
@@ -286,7 +293,7 @@ def evaluation(client, server):
 
 
 def unknown_routes(client, server):
-    status, body = server.ask("/api/2.0/mlflow/webhooks")
+    status, body = server.ask("/api/2.0/mlflow/gateway/routes")
     assert status == 404 and json.loads(body)["error_code"] == "ENDPOINT_NOT_FOUND", (status, body)
     assert server.ask("/health") == (200, b"OK") and server.ask("/version")[1].startswith(b"3.")
     assert server.ask("/ajax-api/2.0/mlflow/experiments/get?experiment_id=0")[0] == 200
@@ -308,8 +315,123 @@ def kills(client, server):
     assert len(client.search_runs([experiment])) == 3
 
 
+class Receiver(http.server.ThreadingHTTPServer):
+    """Takes what webhooks are told; the first `failures` requests are answered 503."""
+
+    def __init__(self, failures=0):
+        self.got, self.failures, self.came = [], failures, threading.Condition()
+        super().__init__(("127.0.0.1", 0), Told)
+        self.url = f"http://127.0.0.1:{self.server_port}/hook"
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def wait_for(self, count):
+        with self.came:
+            assert self.came.wait_for(lambda: len(self.got) >= count, 120), self.got
+            return list(self.got)
+
+
+class Told(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        with self.server.came:
+            fails = len(self.server.got) < self.server.failures
+            self.server.got.append((self.headers, body))
+            self.server.came.notify_all()
+        self.send_response(503 if fails else 200)
+        if fails:
+            self.send_header("Retry-After", "1")
+        self.end_headers()
+        self.wfile.write(b"" if fails else b"thanks")
+
+    def log_message(self, *_):
+        pass
+
+
+def webhooks(kilter):
+    secret = "a secret of this check"
+
+    def events(got):
+        for headers, body in got:
+            id, timestamp = headers[WEBHOOK_DELIVERY_ID_HEADER], headers[WEBHOOK_TIMESTAMP_HEADER]
+            assert headers[WEBHOOK_SIGNATURE_HEADER] == _generate_hmac_signature(secret, id, timestamp, body), body
+        told = [json.loads(body) for _, body in got]
+        assert all(datetime.fromisoformat(one["timestamp"]).tzinfo for one in told)
+        return [(f"{one['entity']}.{one['action']}", one["data"]) for one in told]
+
+    every = [f"{entity}.{action}" for entity, actions in VALID_ENTITY_ACTIONS.items() for action in sorted(actions)]
+    with tempfile.TemporaryDirectory() as folder:
+        with Server(kilter, folder) as server:
+            mlflow.set_tracking_uri(server.url)
+            client = mlflow.MlflowClient()
+            for url in ("http://example.com", "https://127.0.0.1/", "https://169.254.169.254/", "https://[::1]/", "https://localhost/", "ftp://x", " "):
+                refused("INVALID_PARAMETER_VALUE", lambda: client.create_webhook("w", url, ["prompt.created"]))
+            refused("RESOURCE_DOES_NOT_EXIST", lambda: client.get_webhook("nobody"))
+        options = ("--allow-http-webhooks", "--allow-webhooks-to", "127.0.0.1")
+        with Server(kilter, folder, *options) as server, Receiver() as receiver, Receiver(2) as slow:
+            mlflow.set_tracking_uri(server.url)
+            client = mlflow.MlflowClient()
+            hook = client.create_webhook("w.1", receiver.url, every, description="d", secret=secret)
+            assert (hook.name, hook.url, hook.description, str(hook.status)) == ("w.1", receiver.url, "d", "ACTIVE")
+            assert {str(event) for event in hook.events} == set(every) and hook.secret is None
+            assert client.get_webhook(hook.webhook_id).creation_timestamp == hook.creation_timestamp
+            late = client.create_webhook("slow", slow.url, ["registered_model.created", "model_version.created"], secret=secret)
+            off = client.create_webhook("off", receiver.url, every, status="DISABLED")
+            assert [w.webhook_id for w in client.list_webhooks()] == [off.webhook_id, late.webhook_id, hook.webhook_id]
+            first = client.list_webhooks(max_results=2)
+            assert [w.webhook_id for w in client.list_webhooks(max_results=2, page_token=first.token)] == [hook.webhook_id]
+            tested = client.test_webhook(hook.webhook_id, "model_version_tag.set")
+            assert (tested.success, tested.response_status, tested.response_body) == (True, 200, "thanks"), tested
+            (event, data), *_ = events(receiver.wait_for(1))
+            assert (event, data) == ("model_version_tag.set", ModelVersionTagSetPayload.example())
+
+            client.create_registered_model("m", tags={"a": "b"}, description="a model")
+            client.create_model_version("m", "s3://bucket/m")
+            client.set_model_version_tag("m", "1", "k", "v")
+            client.delete_model_version_tag("m", "1", "k")
+            client.set_registered_model_alias("m", "best", "1")
+            client.delete_registered_model_alias("m", "best")
+            got = events(receiver.wait_for(7))[1:]
+            assert [event for event, _ in got] == [
+                "registered_model.created", "model_version.created", "model_version_tag.set", "model_version_tag.deleted",
+                "model_version_alias.created", "model_version_alias.deleted",
+            ], got
+            assert got[0][1] == {"name": "m", "tags": {"a": "b"}, "description": "a model"}, got[0]
+            assert got[1][1] == {"name": "m", "version": "1", "source": "s3://bucket/m", "run_id": None, "tags": {}, "description": None}, got[1]
+            assert got[4][1] == {"name": "m", "alias": "best", "version": "1"}
+            assert [event for event, _ in events(slow.wait_for(4))] == ["registered_model.created"] * 3 + ["model_version.created"]
+
+            mlflow.genai.register_prompt("p", "Hello {{name}}!", tags={"team": "x"})
+            mlflow.genai.set_prompt_alias("p", "live", 1)
+            client.set_prompt_version_tag("p", "1", "k", "v")
+            client.delete_prompt_version_tag("p", "1", "k")
+            mlflow.genai.delete_prompt_alias("p", "live")
+            client.set_prompt_tag("p", "k", "v")
+            client.delete_prompt_tag("p", "k")
+            want = {
+                "prompt.created", "prompt_version.created", "prompt_alias.created", "prompt_alias.deleted", "prompt_version_tag.set", "prompt_version_tag.deleted",
+                "prompt_tag.set", "prompt_tag.deleted",
+            }
+            with receiver.came:
+                assert receiver.came.wait_for(lambda: want <= {event for event, _ in events(receiver.got[7:])}, 120), events(receiver.got[7:])
+            told = events(receiver.got[7:])
+            assert all(event.startswith("prompt") for event, _ in told), told
+            assert next(data for event, data in told if event == "prompt_version.created")["template"].strip('"') == "Hello {{name}}!", told
+
+            changed = client.update_webhook(hook.webhook_id, name="w2", url=slow.url, events=["prompt.created"], status="DISABLED")
+            assert (changed.name, changed.url, [str(e) for e in changed.events], str(changed.status)) == ("w2", slow.url, ["prompt.created"], "DISABLED")
+            client.delete_webhook(hook.webhook_id)
+            refused("RESOURCE_DOES_NOT_EXIST", lambda: client.get_webhook(hook.webhook_id))
+            assert hook.webhook_id not in [w.webhook_id for w in client.list_webhooks()]
+            # What is told after a kill is what happened before it.
+            client.create_registered_model("last")
+            server.end(signal.SIGKILL)
+            server.start()
+            data = [json.loads(body)["data"]["name"] for _, body in slow.wait_for(5)]
+            assert data[4] == "last", data
+
+
 # Steps of the recorded conversations that are about what Kilter does not answer yet, and one that it answers otherwise: with the tags as they are stored.
-NOT_YET = ("trace metrics", "webhook ", "trace start")
+NOT_YET = ("trace metrics", "trace start")
 
 
 def recorded(kilter):
@@ -319,7 +441,7 @@ def recorded(kilter):
     sys.path.insert(0, str(RECORDED))
     import golden
 
-    with tempfile.TemporaryDirectory() as folder, Server(kilter, folder) as server:
+    with tempfile.TemporaryDirectory() as folder, Server(kilter, folder, "--allow-http-webhooks") as server:
         golden.script()
         got = golden.play(server.url)
     want = {step["name"]: step for step in json.loads((RECORDED / "golden.json").read_text())}
@@ -339,6 +461,8 @@ def main():
             print(f"ok    {check.__name__}", flush=True)
         server.end(signal.SIGTERM)
         assert server.process.returncode == 0, server.process.returncode
+    webhooks(kilter)
+    print("ok    webhooks", flush=True)
     recorded(kilter)
 
 

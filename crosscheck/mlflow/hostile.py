@@ -8,6 +8,7 @@ import http.client
 import json
 import random
 import signal
+import socket
 import tempfile
 import urllib.parse
 from pathlib import Path
@@ -37,9 +38,9 @@ V2, V3, FILES = "/api/2.0/mlflow", "/api/3.0/mlflow", "/api/2.0/mlflow-artifacts
 
 
 class Sender:
-    def __init__(self, server, seed):
-        self.random, self.server = random.Random(seed), server
-        self.known = {"run": "0" * 32, "experiment": "0", "model": "m-x", "dataset": "d-x", "trace": "tr-1", "made": 0}
+    def __init__(self, server, seed, trap):
+        self.random, self.server, self.trap = random.Random(seed), server, trap
+        self.known = {"run": "0" * 32, "experiment": "0", "model": "m-x", "dataset": "d-x", "trace": "tr-1", "hook": "x", "made": 0}
         self.statuses = collections.Counter()
         self.connect()
 
@@ -68,6 +69,8 @@ class Sender:
         run, experiment, model, dataset, trace = k["run"], k["experiment"], k["model"], k["dataset"], k["trace"]
         k["made"] += 1
         name = f"n{k['made']}"
+        inside = self.any(["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "2130706433", "0x7f.1", "127.1", "0", "0.0.0.0", "a@127.0.0.1"])
+        hook = {"name": name, "url": f"{self.any(['https', 'http', 'HTTPS', 'file'])}://{inside}:{self.trap}/x", "events": [{"entity": "REGISTERED_MODEL", "action": "CREATED"}], "secret": "s"}
         metric = {"key": "m", "value": 1.5, "timestamp": 5, "step": 1}
         assessment = {"assessment_name": "ok", "source": {"source_type": "HUMAN", "source_id": "me"}, "feedback": {"value": self.any(ODD)}, "overrides": "", "metadata": {"a": "b"}}
         info = {"trace_id": trace, "trace_location": LOCATION, "request_time": "2026-01-31T10:00:00Z", "execution_duration": "0.250s", "state": "OK", "tags": {"k": "v"},
@@ -128,6 +131,10 @@ class Sender:
             ("GET", f"{V3}/datasets/{dataset}/records", {"max_results": 3}),
             ("POST", f"{V3}/scorers/register", {"experiment_id": "0", "name": "s", "serialized_scorer": "{}"}),
             ("GET", f"{V3}/scorers/list", {"experiment_id": "0"}),
+            ("POST", f"{V2}/webhooks", hook),
+            ("PATCH", f"{V2}/webhooks/{k['hook']}", {"url": hook["url"], "status": "ACTIVE", "description": "d"}),
+            ("POST", f"{V2}/webhooks/{k['hook']}/test", {"event": hook["events"][0]}),
+            ("GET", f"{V2}/webhooks", {"max_results": 5}),
         ]
 
     def climbing(self):
@@ -188,7 +195,7 @@ class Sender:
     def learn(self, path, said):
         """Ids that are there, so that requests get further than to what is missing."""
         for end, field, keys in (("/runs/create", "run", ("run", "info", "run_id")), ("/experiments/create", "experiment", ("experiment_id",)),
-                                 ("/logged-models", "model", ("model", "info", "model_id")), ("/datasets/create", "dataset", ("dataset", "dataset_id"))):
+                                 ("/logged-models", "model", ("model", "info", "model_id")), ("/datasets/create", "dataset", ("dataset", "dataset_id")), ("/webhooks", "hook", ("webhook", "webhook_id"))):
             if path.endswith(end):
                 value = json.loads(said)
                 for key in keys:
@@ -214,8 +221,11 @@ def main():
             (place / "secret").write_text(SECRET)
         (around / "in" / "tracking.db").write_text(SECRET)
         before = [name for name in files(around) if not name.startswith("in/data")]
+        # Webhooks name it in all ways that lead to this machine; nobody may come.
+        trap = socket.create_server(("127.0.0.1", 0))
+        trap.setblocking(False)
         with Server(options.kilter, str(data)) as server:
-            sender = Sender(server, options.seed)
+            sender = Sender(server, options.seed, trap.getsockname()[1])
             for number in range(options.requests):
                 try:
                     sender.send()
@@ -228,6 +238,10 @@ def main():
             assert server.ask("/health")[0] == 200
             server.end(signal.SIGTERM)
             assert server.process.returncode == 0, server.process.returncode
+        try:
+            raise AssertionError(f"a webhook called {trap.accept()}")
+        except BlockingIOError:
+            trap.close()
         after = [name for name in files(around) if not name.startswith("in/data")]
         assert before == after, set(before) ^ set(after)
         assert all(path.read_text() == SECRET for path in (around / "secret", around / "in" / "secret", around / "in" / "tracking.db"))

@@ -29,12 +29,12 @@ def database(folder):
 class Server:
     """`kilter tracking` on a folder, on a port that it finds itself and keeps."""
 
-    def __init__(self, kilter, folder):
-        self.kilter, self.folder, self.listen = kilter, folder, "127.0.0.1:0"
+    def __init__(self, kilter, folder, *options):
+        self.kilter, self.folder, self.options, self.listen = kilter, folder, options, "127.0.0.1:0"
         self.start()
 
     def start(self):
-        command = [self.kilter, "--log", "warn", "tracking", "--data", self.folder, "--listen", self.listen]
+        command = [self.kilter, "--log", "warn", "tracking", "--data", self.folder, "--listen", self.listen, *self.options]
         url = database(self.folder)
         environment = {**os.environ, "KILTER_TRACKING_DATABASE": url} if url else None
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)

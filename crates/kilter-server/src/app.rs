@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use utoipa::openapi::OpenApi;
 
 use crate::error::ApiError;
+use crate::mlflow::Hooks;
 use crate::observe::HttpMetrics;
 use crate::serve::ServeOptions;
 use crate::{openapi, routes, wire};
@@ -45,6 +46,8 @@ pub struct Shared {
     pub requests: Semaphore,
     /// The same for MLflow's clients.
     pub tracking_requests: Semaphore,
+    /// What delivers to webhooks, where there is a tracking store.
+    pub hooks: Option<Hooks>,
     pub replays: Semaphore,
     draining: AtomicBool,
     request_ids: AtomicU64,
@@ -75,7 +78,7 @@ impl FromRef<Host> for App {
 
 impl Host {
     /// `more`: routes beside the project's own.
-    pub fn new(service: Arc<Service>, options: &ServeOptions, more: impl Iterator<Item = String>) -> Host {
+    pub fn new(service: Arc<Service>, options: &ServeOptions, more: impl Iterator<Item = String>, hooks: Option<Hooks>) -> Host {
         let (_, routes) = routes::all().split_for_parts();
         let paths = routes.paths.paths.keys().cloned().chain(more).collect();
         Host(Arc::new(Shared {
@@ -86,6 +89,7 @@ impl Host {
             request_timeout: options.request_timeout,
             requests: Semaphore::new(options.max_requests),
             tracking_requests: Semaphore::new(options.max_requests),
+            hooks,
             replays: Semaphore::new(REPLAYS),
             draining: AtomicBool::new(false),
             request_ids: AtomicU64::new(0),

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use kilter_runtime::Service;
 
 pub use error::{ErrorBody, ErrorDetail, FieldError};
+pub use mlflow::{Network, WebhookOptions};
 pub use routes::decision_json;
 pub use serve::{Bound, Listening, ServeOptions, bind, listen, serve};
 
@@ -26,5 +27,5 @@ pub use serve::{Bound, Listening, ServeOptions, bind, listen, serve};
 /// that is [`bind`]'s matter.
 pub fn router(service: Arc<Service>) -> axum::Router {
     let options = ServeOptions { allow_remote: true, ..ServeOptions::default() };
-    observe::router(&app::Host::new(service, &options, std::iter::empty()), axum::Router::new())
+    observe::router(&app::Host::new(service, &options, std::iter::empty(), None), axum::Router::new())
 }

@@ -17,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::app::Host;
+use crate::mlflow::{Hooks, WebhookOptions};
 use crate::{front, mlflow, observe};
 
 /// The folder of the tracking store within a project's data.
@@ -45,6 +46,8 @@ pub struct ServeOptions {
     pub max_connections: usize,
     /// Requests in work at most; others are told to slow down.
     pub max_requests: usize,
+    /// Where webhooks of the tracking server may go beside public addresses over https.
+    pub webhooks: WebhookOptions,
 }
 
 impl Default for ServeOptions {
@@ -59,6 +62,7 @@ impl Default for ServeOptions {
             drain_timeout: Duration::from_secs(30),
             max_connections: 4096,
             max_requests: 1024,
+            webhooks: WebhookOptions::default(),
         }
     }
 }
@@ -77,8 +81,8 @@ pub struct Bound {
     router: axum::Router,
     /// What is drained and stopped at the end; none: whoever bound the port does so.
     project: Option<(Host, Arc<Service>)>,
-    /// What MLflow's clients log to; closed at the end.
-    tracking: Option<Tracking>,
+    /// What MLflow's clients log to; it delivers to webhooks meanwhile, and is closed at the end.
+    hooks: Option<Hooks>,
     options: ServeOptions,
 }
 
@@ -145,25 +149,27 @@ impl Listening {
     /// `tracking`: or why there is none.
     fn of_project(self, service: Arc<Service>, tracking: Result<Tracking, String>) -> Bound {
         let Listening { listener, address, options } = self;
-        let host = Host::new(Arc::clone(&service), &options, mlflow::paths());
-        let more = match &tracking {
-            Ok(tracking) => mlflow::beside(tracking.clone(), &service),
+        let hooks = tracking.map(|tracking| Hooks::new(tracking, options.webhooks.clone()));
+        let host = Host::new(Arc::clone(&service), &options, mlflow::paths(), hooks.as_ref().ok().cloned());
+        let more = match &hooks {
+            Ok(hooks) => mlflow::beside(hooks.clone(), &service),
             Err(reason) => mlflow::away(reason),
         };
         let router = observe::router(&host, more);
-        Bound { listener, address, router, project: Some((host, service)), tracking: tracking.ok(), options }
+        Bound { listener, address, router, project: Some((host, service)), hooks: hooks.ok(), options }
     }
 
     /// The face of one worker among several; its shards are ended by whoever began them.
     pub fn of_worker(self, shards: Arc<Shards>) -> Bound {
         let Listening { listener, address, options } = self;
-        Bound { listener, address, router: front::router(shards, &options), project: None, tracking: None, options }
+        Bound { listener, address, router: front::router(shards, &options), project: None, hooks: None, options }
     }
 
     /// A tracking server alone, without a project; the store is closed when it has stopped.
     pub fn of_tracking(self, tracking: Tracking) -> Bound {
         let Listening { listener, address, options } = self;
-        Bound { listener, address, router: mlflow::alone(tracking.clone(), &options), project: None, tracking: Some(tracking), options }
+        let hooks = Hooks::new(tracking, options.webhooks.clone());
+        Bound { listener, address, router: mlflow::alone(hooks.clone(), &options), project: None, hooks: Some(hooks), options }
     }
 }
 
@@ -179,7 +185,7 @@ impl Bound {
     /// # Errors
     /// When the service cannot write its last snapshot; the log holds everything that was accepted all the same.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let Bound { listener, address, router, project, tracking, options } = self;
+        let Bound { listener, address, router, project, hooks, options } = self;
         let server = Server {
             router,
             http: http(&options),
@@ -187,6 +193,8 @@ impl Bound {
             places: Arc::new(Semaphore::new(options.max_connections)),
             listener,
         };
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        let delivering = hooks.clone().map(|hooks| tokio::spawn(async move { hooks.deliver_until(async { drop(ended.await) }).await }));
         tracing::info!(%address, "serving");
         server.accept_until(shutdown).await;
         if let Some((host, _)) = &project {
@@ -206,8 +214,12 @@ impl Bound {
             Some((_, service)) => service.shutdown().await.context("stopping"),
             None => Ok(()),
         };
-        if let Some(tracking) = tracking {
-            tracking.close().await;
+        drop(end);
+        if let Some(delivering) = delivering {
+            let _ = delivering.await;
+        }
+        if let Some(hooks) = hooks {
+            hooks.tracking().close().await;
         }
         stopped?;
         tracing::info!("stopped");

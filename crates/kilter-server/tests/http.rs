@@ -864,6 +864,7 @@ fn watches(server: &Server) {
         "kilter_self_check_entities_total{monitor=\"same\",view=\"card\",version=\"",
         "kilter_view_largest_entity_bytes{view=\"",
         "kilter_view_busiest_entity_share{view=\"",
+        "kilter_webhook_deliveries_total{outcome=\"given_up\"} 0",
     ] {
         assert!(text.contains(line), "{line} is missing in\n{text}");
     }

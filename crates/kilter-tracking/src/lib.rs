@@ -15,6 +15,7 @@ pub mod otel;
 mod page;
 mod store;
 mod trace;
+mod webhook;
 
 pub use artifacts::{ArtifactFile, ArtifactPath, Artifacts, Entry, Upload};
 pub use error::{Error, ErrorCode, Result};
@@ -26,3 +27,4 @@ pub use model::{
 };
 pub use store::{Place, Tracking};
 pub use trace::{Assessment, AssessmentChange, AssessmentKind, Logged, OldTraces, Trace, TraceInfo, TraceState};
+pub use webhook::{Delivery, NewWebhook, Secret, Waiting, Webhook, WebhookChange, WebhookEvent};

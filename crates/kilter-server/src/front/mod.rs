@@ -281,7 +281,7 @@ impl Front {
                     // The door is guarded here already.
                     let options = ServeOptions { allow_remote: true, ..self.0.options.clone() };
                     let router = TowerToHyperService::new(observe::router(
-                        &Host::new(Arc::clone(service), &options, std::iter::empty()),
+                        &Host::new(Arc::clone(service), &options, std::iter::empty(), None),
                         Router::new(),
                     ));
                     local.insert(shard, Api { of: Arc::downgrade(service), router: router.clone() });

@@ -7,6 +7,7 @@ mod artifacts;
 mod assessments;
 mod evaluation;
 mod experiments;
+mod hooks;
 mod input;
 mod logged;
 mod moment;
@@ -17,6 +18,7 @@ mod registry;
 mod runs;
 mod scorers;
 mod traces;
+mod webhooks;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -30,7 +32,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, patch, post};
 use kilter_runtime::Service;
-use kilter_tracking::{Error, ErrorCode, Tracking};
+use kilter_tracking::{Error, ErrorCode};
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -39,6 +41,7 @@ use crate::app::Host;
 use crate::observe;
 use crate::serve::ServeOptions;
 use answer::Refusal;
+pub use hooks::{Hooks, Network, WebhookOptions};
 use own::Own;
 
 /// The release of MLflow whose API this is. Clients read it, and hold back what an older server would not understand.
@@ -49,7 +52,7 @@ const OTLP: &str = "/v1/traces";
 const ARTIFACTS: &str = "2.0/mlflow-artifacts/artifacts/";
 
 /// Every route below `/api`, each once.
-fn routes() -> Vec<(&'static str, MethodRouter<Tracking>)> {
+fn routes() -> Vec<(&'static str, MethodRouter<Hooks>)> {
     vec![
         ("/2.0/mlflow/experiments/create", post(experiments::create)),
         ("/2.0/mlflow/experiments/get", get(experiments::get)),
@@ -106,6 +109,9 @@ fn routes() -> Vec<(&'static str, MethodRouter<Tracking>)> {
         ("/2.0/mlflow/model-versions/get-download-uri", get(registry::download_uri)),
         ("/2.0/mlflow/model-versions/set-tag", post(registry::set_version_tag)),
         ("/2.0/mlflow/model-versions/delete-tag", delete(registry::delete_version_tag)),
+        ("/2.0/mlflow/webhooks", get(webhooks::list).post(webhooks::create)),
+        ("/2.0/mlflow/webhooks/{webhook_id}", get(webhooks::get).patch(webhooks::update).delete(webhooks::delete)),
+        ("/2.0/mlflow/webhooks/{webhook_id}/test", post(webhooks::test)),
         ("/3.0/mlflow/traces", post(traces::start)),
         ("/3.0/mlflow/traces/get", get(traces::get)),
         ("/3.0/mlflow/traces/batchGet", get(traces::batch_get)),
@@ -146,7 +152,7 @@ fn routes() -> Vec<(&'static str, MethodRouter<Tracking>)> {
 }
 
 /// The routes, with nothing around them. Under what is no route of theirs below `/api`, MLflow's clients are told so in their own shape.
-fn router<S: Clone + Send + Sync + 'static>(tracking: Tracking) -> Router<S> {
+fn router<S: Clone + Send + Sync + 'static>(hooks: Hooks) -> Router<S> {
     let api = routes().into_iter().fold(Router::new(), |api, (path, method)| api.route(path, method));
     let api = api.fallback(nowhere).method_not_allowed_fallback(nowhere);
     Router::new()
@@ -155,13 +161,13 @@ fn router<S: Clone + Send + Sync + 'static>(tracking: Tracking) -> Router<S> {
         .route("/health", get(|| async { "OK" }))
         .route("/version", get(|| async { LEVEL }))
         .route(OTLP, post(otlp::export))
-        .with_state(tracking)
+        .with_state(hooks)
 }
 
 /// The routes beside a project, whose own runs they show.
-pub fn beside(tracking: Tracking, service: &Service) -> Router<Host> {
-    let own = Arc::new(Own::new(service, tracking.clone()));
-    router(tracking).layer(from_fn_with_state(own, Own::refresh))
+pub fn beside(hooks: Hooks, service: &Service) -> Router<Host> {
+    let own = Arc::new(Own::new(service, hooks.tracking().clone()));
+    router(hooks).layer(from_fn_with_state(own, Own::refresh))
 }
 
 /// What clients are told whose store cannot be opened: for good, so that they do not ask again and again.
@@ -189,13 +195,13 @@ pub fn is_unhurried(path: &str) -> bool {
 }
 
 /// The routes as a server of their own.
-pub fn alone(tracking: Tracking, options: &ServeOptions) -> Router {
+pub fn alone(hooks: Hooks, options: &ServeOptions) -> Router {
     let door = Arc::new(Door {
         allow_remote: options.allow_remote,
         timeout: options.request_timeout,
         requests: Semaphore::new(options.max_requests),
     });
-    router(tracking).fallback(nowhere).layer(CatchPanicLayer::custom(panicked)).layer(from_fn_with_state(door, around))
+    router(hooks).fallback(nowhere).layer(CatchPanicLayer::custom(panicked)).layer(from_fn_with_state(door, around))
 }
 
 struct Door {

@@ -57,6 +57,13 @@ async fn gather(app: &App) -> Result<Registry, ApiError> {
         decisions.get_or_create(&vec![("decision", decision), ("outcome", outcome)]).inc_by(n);
     }
 
+    if let Some(hooks) = &app.hooks {
+        let deliveries =
+            family::<Counter>(r, "kilter_webhook_deliveries", "Deliveries to webhooks of the tracking server, by what became of them");
+        for (outcome, n) in hooks.counts() {
+            deliveries.get_or_create(&vec![("outcome", outcome.to_string())]).inc_by(n);
+        }
+    }
     super::sources::register(app, r);
     latency(r, "kilter_freshness", "From an event's arrival until its effect is visible to a decision", &status.freshness);
     latency(r, "kilter_decide", "From a decide request's arrival until its answer is ready", &status.decide);

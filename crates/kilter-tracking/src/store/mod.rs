@@ -15,6 +15,7 @@ mod search;
 mod spans;
 mod trace_search;
 mod traces;
+mod webhooks;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -32,6 +33,7 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::model::Pair;
 pub(crate) use import::{Coming, Plan};
 use readers::Readers;
+use webhooks::Outbox;
 use writer::{Job, Writer};
 
 /// Requests that have spans in memory at a time, to look for something or to answer them.
@@ -58,6 +60,7 @@ struct Shared {
     writer: std::sync::Mutex<Option<JoinHandle<()>>>,
     artifacts: Artifacts,
     looking: Arc<Semaphore>,
+    outbox: Arc<Outbox>,
     /// Keeps other processes out: what the writer has in memory must be what the file says.
     lock: Option<File>,
 }
@@ -85,17 +88,24 @@ impl Tracking {
     async fn start(dir: &Path, source: Source, lock: Option<File>) -> Result<Tracking> {
         let artifacts = Artifacts::open(dir).await?;
         let readers = Readers::new(source.clone());
+        let outbox = Arc::new(Outbox::default());
+        let rung = Arc::clone(&outbox);
         let opened = tokio::task::spawn_blocking(move || {
             let mut db = source.connect()?;
             migrate::migrate(&mut db, &source)?;
-            Ok::<_, Error>(Writer::new(db, source))
+            Ok::<_, Error>(Writer::new(db, source, rung))
         });
         let writer = opened.await.map_err(|e| Error::internal(&e))??;
         let (jobs, queue) = mpsc::channel(QUEUE);
         let writer = std::thread::Builder::new().name("tracking-writer".into()).spawn(move || writer.run(queue));
         let writer = std::sync::Mutex::new(Some(writer.map_err(|e| Error::internal(&e))?));
         let looking = Arc::new(Semaphore::new(LOOKING));
-        Ok(Tracking(Arc::new(Shared { readers, jobs, writer, artifacts, looking, lock })))
+        Ok(Tracking(Arc::new(Shared { readers, jobs, writer, artifacts, looking, outbox, lock })))
+    }
+
+    /// Whether others may have the same database open.
+    fn is_shared(&self) -> bool {
+        self.0.lock.is_none()
     }
 
     /// The files that runs left at this server.
@@ -117,6 +127,10 @@ impl Tracking {
         if let Some(lock) = &self.0.lock {
             let _ = lock.unlock();
         }
+    }
+
+    fn outbox(&self) -> &Outbox {
+        &self.0.outbox
     }
 
     /// Reads with a connection, on a thread where that keeps nobody waiting. All that `work` reads has some seconds together, and it ends where nobody waits

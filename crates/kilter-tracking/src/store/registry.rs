@@ -12,6 +12,7 @@ use crate::grammar::{Kind, MODEL_VERSIONS, REGISTERED_MODELS};
 use crate::limits;
 use crate::model::{ModelVersion, NewModelVersion, Page, Pair, Query, RegisteredModel};
 use crate::page::Pages;
+use crate::webhook::Change;
 
 const STAGES: [&str; 4] = ["None", "Staging", "Production", "Archived"];
 const VERSIONS: &str = "SELECT v.model, v.version, m.name, v.source, v.location, v.run_id, v.run_link, v.description, v.stage, v.created, \
@@ -35,6 +36,7 @@ impl Tracking {
             let id: i64 = w.db.one(sql, bind![&name, &description, created])?;
             let tags = settled(tags);
             w.set_model_pairs("registered_model_tags", id, &tags)?;
+            w.announce(id, Change::Model { name: &name, tags: &tags, description: &description })?;
             Ok(RegisteredModel { name, description, created, updated: created, tags, aliases: Vec::new(), latest: Vec::new() })
         })
         .await
@@ -140,12 +142,20 @@ impl Tracking {
     pub async fn set_model_tag(&self, name: String, version: Option<i64>, new: Pair) -> Result<()> {
         tag(&new)?;
         self.write(move |w| {
-            let Some(version) = version else {
-                let id = model_number(&mut w.db, &name)?;
-                return w.set_model_pairs("registered_model_tags", id, &[new]);
+            let tags = std::slice::from_ref(&new);
+            let id = match version {
+                None => {
+                    let id = model_number(&mut w.db, &name)?;
+                    w.set_model_pairs("registered_model_tags", id, tags)?;
+                    id
+                }
+                Some(version) => {
+                    let id = w.model_of(&name, version)?;
+                    w.set_version_tags(id, version, tags)?;
+                    id
+                }
             };
-            let id = w.model_of(&name, version)?;
-            w.set_version_tags(id, version, &[new])
+            w.announce(id, Change::TagSet { name: &name, version, tag: &new })
         })
         .await
     }
@@ -156,19 +166,21 @@ impl Tracking {
     /// When the model or version is missing.
     pub async fn delete_model_tag(&self, name: String, version: Option<i64>, key: String) -> Result<()> {
         self.write(move |w| {
-            match version {
+            let id = match version {
                 None => {
                     let id = model_number(&mut w.db, &name)?;
                     let sql = "DELETE FROM registered_model_tags WHERE model = ?1 AND key = ?2";
                     w.db.execute(sql, bind![id, &key])?;
+                    id
                 }
                 Some(version) => {
                     let id = w.model_of(&name, version)?;
                     let sql = "DELETE FROM model_version_tags WHERE model = ?1 AND version = ?2 AND key = ?3";
                     w.db.execute(sql, bind![id, version, &key])?;
+                    id
                 }
-            }
-            Ok(())
+            };
+            w.announce(id, Change::TagDeleted { name: &name, version, key: &key })
         })
         .await
     }
@@ -184,7 +196,7 @@ impl Tracking {
             let sql = "INSERT INTO registered_model_aliases (model, alias, version) VALUES (?1, ?2, ?3)
                        ON CONFLICT (model, alias) DO UPDATE SET version = excluded.version";
             w.db.execute(sql, bind![id, &alias, version])?;
-            Ok(())
+            w.announce(id, Change::AliasSet { name: &name, alias: &alias, version })
         })
         .await
     }
@@ -198,7 +210,7 @@ impl Tracking {
             let id = model_number(&mut w.db, &name)?;
             let sql = "DELETE FROM registered_model_aliases WHERE model = ?1 AND alias = ?2";
             w.db.execute(sql, bind![id, &alias])?;
-            Ok(())
+            w.announce(id, Change::AliasDeleted { name: &name, alias: &alias })
         })
         .await
     }
@@ -268,6 +280,7 @@ impl Tracking {
             w.db.execute(sql, bind![id, version, source, location, run_id, run_link, description, stage, created])?;
             w.set_version_tags(id, version, &made.tags)?;
             w.touch_model(id)?;
+            w.announce(id, Change::Version(&made))?;
             Ok(made)
         })
         .await

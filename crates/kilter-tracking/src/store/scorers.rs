@@ -138,7 +138,7 @@ fn no_scorer(experiment: i64, name: &str, version: Option<i64>) -> Error {
 }
 
 /// In the form of a UUID, version 4.
-fn uuid() -> String {
+pub(super) fn uuid() -> String {
     let id = new_id();
     format!("{}-{}-4{}-a{}-{}", &id[..8], &id[8..12], &id[13..16], &id[17..20], &id[20..])
 }

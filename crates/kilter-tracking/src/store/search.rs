@@ -6,7 +6,7 @@ use crate::grammar::{Comparison, Kind, Op, Order, Value};
 use crate::model::View;
 
 /// The tag by which a registered model is a prompt.
-pub(super) const PROMPT: &str = "mlflow.prompt.is_prompt";
+pub(super) use crate::webhook::PROMPT;
 /// Rows whose belongings are read at once.
 pub(super) const CHUNK: usize = 1000;
 /// Whole numbers below it are the same as a float.

@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::Tracking;
+use super::webhooks::{Announced, Outbox};
 use crate::db::{Db, Dialect, Source, bind};
 use crate::error::{Error, ErrorCode, Result};
 
@@ -35,6 +37,7 @@ pub(super) struct Done {
 /// so one that is refused leaves nothing in the transaction that it shares with others.
 pub(super) struct Writer {
     pub db: Db,
+    pub announced: Announced,
     source: Source,
     /// Tells it from other processes that write to the same database.
     id: i64,
@@ -78,9 +81,9 @@ impl Tracking {
 }
 
 impl Writer {
-    pub fn new(db: Db, source: Source) -> Writer {
+    pub fn new(db: Db, source: Source, outbox: Arc<Outbox>) -> Writer {
         let id = RandomState::new().hash_one(std::process::id()).cast_signed();
-        Writer { db, source, id, runs: HashMap::new(), keys: HashMap::new() }
+        Writer { db, announced: Announced::to(outbox), source, id, runs: HashMap::new(), keys: HashMap::new() }
     }
 
     pub fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
@@ -110,6 +113,7 @@ impl Writer {
                 None => self.db.execute("COMMIT", bind![]).err(),
                 spoilt => spoilt,
             };
+            self.announced.settle(failed.is_none());
             if failed.is_some() {
                 self.forget();
                 // Without an open transaction there is none to roll back, which is as good.

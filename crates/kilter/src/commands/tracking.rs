@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
+use kilter_server::{Network, ServeOptions, WebhookOptions};
 use kilter_tracking::Tracking;
 
 use super::up::StopSignal;
@@ -22,13 +23,32 @@ pub struct Args {
     /// Listen on an address that other machines can reach. There is no authentication yet: only behind a proxy that has it.
     #[arg(long)]
     allow_remote: bool,
+    #[command(flatten)]
+    webhooks: Webhooks,
+}
+
+/// Where webhooks of MLflow's clients may go.
+#[derive(clap::Args)]
+pub struct Webhooks {
+    /// Send webhooks of MLflow's clients over http too, where anybody on the way can read them.
+    #[arg(long)]
+    allow_http_webhooks: bool,
+    /// Send webhooks of MLflow's clients to a network or address although it is not a public one, such as 10.0.0.0/8; may be given several times.
+    #[arg(long, value_name = "NETWORK")]
+    allow_webhooks_to: Vec<Network>,
+}
+
+impl From<Webhooks> for WebhookOptions {
+    fn from(args: Webhooks) -> WebhookOptions {
+        WebhookOptions { allow_http: args.allow_http_webhooks, networks: args.allow_webhooks_to }
+    }
 }
 
 pub async fn run(args: Args) -> anyhow::Result<()> {
     // From here on a stop is an orderly one, however early it comes.
     let mut stop = StopSignal::listen()?;
-    let options =
-        kilter_server::ServeOptions { listen: args.listen, allow_remote: args.allow_remote, ..kilter_server::ServeOptions::default() };
+    let webhooks = args.webhooks.into();
+    let options = ServeOptions { listen: args.listen, allow_remote: args.allow_remote, webhooks, ..ServeOptions::default() };
     let listening = kilter_server::listen(options).await?;
     let database = args.database.or_else(database_of_environment);
     let tracking = match &database {

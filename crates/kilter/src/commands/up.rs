@@ -6,8 +6,10 @@ use std::sync::Arc;
 use anyhow::Context;
 use kilter_runtime::files::{Pace, file_sources, stream};
 use kilter_runtime::{Service, StartOptions};
+use kilter_server::ServeOptions;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::tracking::Webhooks;
 use crate::api::{ADDRESS_FILE, load};
 
 #[derive(clap::Args)]
@@ -25,6 +27,8 @@ pub struct Args {
     /// Leave the project's file sources alone.
     #[arg(long)]
     no_files: bool,
+    #[command(flatten)]
+    webhooks: Webhooks,
 }
 
 pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
@@ -38,12 +42,8 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
         () = stop.wait() => return Ok(()),
     };
     let tracking_database = args.tracking_database.or_else(super::tracking::database_of_environment);
-    let options = kilter_server::ServeOptions {
-        listen,
-        allow_remote: args.allow_remote,
-        tracking_database,
-        ..kilter_server::ServeOptions::default()
-    };
+    let webhooks = args.webhooks.into();
+    let options = ServeOptions { listen, allow_remote: args.allow_remote, tracking_database, webhooks, ..ServeOptions::default() };
     let server = kilter_server::bind(Arc::clone(&service), options).await?;
     std::fs::write(data.join(ADDRESS_FILE), server.address().to_string())
         .with_context(|| format!("cannot write {}", data.join(ADDRESS_FILE).display()))?;
