@@ -4,7 +4,9 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use kilter_tracking::{Batch, ErrorCode, Metric, NewExperiment, NewModelVersion, NewRun, Pair, Query, Stage, Tracking};
+use kilter_tracking::{
+    Batch, ErrorCode, Metric, NewExperiment, NewModelVersion, NewRun, NewWebhook, Pair, Query, Secret, Stage, Tracking, WebhookEvent,
+};
 
 /// Two that have the same database open; none: there is no PostgreSQL.
 async fn two() -> Option<(tempfile::TempDir, Tracking, Tracking)> {
@@ -156,4 +158,30 @@ async fn a_database_that_cannot_be_had_is_told_with_its_address_and_without_its_
     let error = Tracking::open_shared(dir.path(), "postgresql://u:secret@127.0.0.1:1/d?sslmode=disable").await.unwrap_err();
     assert!(error.message.contains("127.0.0.1") && error.message.contains("hint: "), "{error}");
     assert!(!error.message.contains("secret"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_is_attempted_by_one_server() {
+    let Some((_dir, one, other)) = two().await else { return };
+    let events = vec![WebhookEvent::of("registered_model", "created").unwrap()];
+    let new = NewWebhook {
+        name: "hook".into(),
+        description: String::new(),
+        url: "https://example.com/hook".into(),
+        events,
+        secret: Secret::new("hidden"),
+        is_active: true,
+    };
+    one.create_webhook(new).await.unwrap();
+    other.create_registered_model("m", "", Vec::new()).await.unwrap();
+    let waiting = one.waiting_deliveries().await.unwrap();
+    assert_eq!(waiting.len(), 1);
+    let number = waiting[0].delivery;
+    let (first, second) = tokio::join!(one.take_delivery(number), other.take_delivery(number));
+    let taken = [first.unwrap(), second.unwrap()];
+    assert_eq!(taken.iter().flatten().count(), 1, "{taken:?}");
+    // It is put off by whoever has it, and is anybody's again.
+    one.put_off_delivery(number, -1).await.unwrap();
+    assert_eq!(other.take_delivery(number).await.unwrap().map(|d| d.attempts), Some(1));
+    assert!(one.take_delivery(number).await.unwrap().is_none());
 }

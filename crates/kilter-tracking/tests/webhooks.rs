@@ -154,12 +154,14 @@ async fn only_those_are_told_that_want_it_and_are_active() {
     let delivery = tracking.delivery(waiting[0].delivery).await.unwrap().unwrap();
     assert_eq!((waiting.len(), &delivery.webhook), (1, &on.id));
     // What is known goes over a crash: here a copy of the files as they are.
-    let copy = tempfile::tempdir().unwrap();
-    for file in ["tracking.db", "tracking.db-wal"] {
-        std::fs::copy(dir.path().join(file), copy.path().join(file)).unwrap();
+    if std::env::var_os(common::SERVER).is_none() {
+        let copy = tempfile::tempdir().unwrap();
+        for file in ["tracking.db", "tracking.db-wal"] {
+            std::fs::copy(dir.path().join(file), copy.path().join(file)).unwrap();
+        }
+        let again = Tracking::open(copy.path()).await.unwrap();
+        assert_eq!(again.delivery(waiting[0].delivery).await.unwrap().unwrap().id, delivery.id);
     }
-    let again = Tracking::open(copy.path()).await.unwrap();
-    assert_eq!(again.delivery(waiting[0].delivery).await.unwrap().unwrap().id, delivery.id);
     // Disabled, nothing goes out; enabled again, what comes from then on.
     let set = |is_active| WebhookChange { is_active: Some(is_active), ..WebhookChange::default() };
     assert!(!tracking.update_webhook(&on.id, set(false)).await.unwrap().is_active);

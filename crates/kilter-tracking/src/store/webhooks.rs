@@ -23,6 +23,8 @@ const WAITING: i64 = 1000;
 const WAITING_BYTES: i64 = 64 << 20;
 /// How long a server that attempts a delivery keeps the others from it, in milliseconds: longer than an attempt takes.
 const CLAIMED: i64 = 60_000;
+const DELIVERY: &str = "SELECT d.delivery_id, w.webhook_id, w.url, w.secret, d.event, d.created, d.payload, d.attempts
+                        FROM webhook_deliveries d JOIN webhooks w ON w.id = d.webhook WHERE d.id = ?1";
 const COLUMNS: &str = "SELECT id, webhook_id, name, description, url, is_active, created, updated FROM webhooks";
 
 /// What is said about deliveries across tasks.
@@ -159,27 +161,32 @@ impl Tracking {
         Ok(rows.into_iter().map(|(webhook, delivery, due)| Waiting { webhook, delivery, due }).collect())
     }
 
-    /// A delivery that waits, to be attempted; none: it waits no longer, or another server attempts it.
+    /// A delivery that waits; none: it does no longer.
     ///
     /// # Errors
     /// When the store fails.
     pub async fn delivery(&self, number: i64) -> Result<Option<Delivery>> {
-        let sql = "SELECT d.delivery_id, w.webhook_id, w.url, w.secret, d.event, d.created, d.payload, d.attempts
-                   FROM webhook_deliveries d JOIN webhooks w ON w.id = d.webhook WHERE d.id = ?1";
-        if self.is_shared() {
-            return self
-                .write(move |w| {
-                    // Whoever makes it due later attempts it; one that ends meanwhile leaves it to the others then.
-                    let claim = "UPDATE webhook_deliveries SET due = ?2 WHERE id = ?1 AND due <= ?3";
-                    let at = now();
-                    if w.db.execute(claim, bind![number, at + CLAIMED, at])? == 0 {
-                        return Ok(None);
-                    }
-                    w.db.optional(sql, bind![number])
-                })
-                .await;
+        self.read(move |db| db.optional(DELIVERY, bind![number])).await
+    }
+
+    /// A delivery that is due, to be attempted; none: it is not, or another server attempts it.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn take_delivery(&self, number: i64) -> Result<Option<Delivery>> {
+        if !self.is_shared() {
+            return self.delivery(number).await;
         }
-        self.read(move |db| db.optional(sql, bind![number])).await
+        self.write(move |w| {
+            // Whoever makes it due later attempts it; one that ends meanwhile leaves it to the others then.
+            let claim = "UPDATE webhook_deliveries SET due = ?2 WHERE id = ?1 AND due <= ?3";
+            let at = now();
+            if w.db.execute(claim, bind![number, at + CLAIMED, at])? == 0 {
+                return Ok(None);
+            }
+            w.db.optional(DELIVERY, bind![number])
+        })
+        .await
     }
 
     /// Takes a delivery out: it arrived, or is given up.

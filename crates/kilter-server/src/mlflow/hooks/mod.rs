@@ -139,7 +139,7 @@ impl Hooks {
 
     async fn attempt(&self, number: i64) -> Result<()> {
         let Shared { tracking, sender, .. } = &*self.0;
-        let Some(delivery) = tracking.delivery(number).await? else { return Ok(()) };
+        let Some(delivery) = tracking.take_delivery(number).await? else { return Ok(()) };
         let answer = sender.send(&delivery, PATIENCE).await;
         let Delivery { webhook, event, id, attempts, .. } = &delivery;
         let said = match &answer {
