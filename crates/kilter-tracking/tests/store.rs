@@ -486,6 +486,12 @@ async fn a_source_is_below_what_is_named_with_it_and_never_climbs() {
         ("/etc/passwd".into(), "", false),
         ("models:/m/1".into(), "", true),
         ("models:/m-nope".into(), "", false),
+        // Of runs that are not here.
+        ("s3://b/x".into(), "other", true),
+        ("runs:/other/model".into(), "other", true),
+        ("runs:/other/model".into(), "", false),
+        (format!("{own}/model"), "other", false),
+        ("/etc/passwd".into(), "other", false),
     ] {
         assert_eq!(version_of(&tracking, &source, run_id).await.is_ok(), fits, "{source} with {run_id}");
     }
