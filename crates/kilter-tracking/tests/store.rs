@@ -554,6 +554,8 @@ async fn a_logged_model_has_the_latest_of_its_metrics_by_dataset() {
     assert_eq!(names("metrics.acc < 0.2", "x", true).await, Vec::<String>::new());
     assert_eq!(names("metrics.acc < 0.2", "", true).await, ["a"]);
     assert_eq!(names("", "", false).await, ["a", "b"]);
+    assert_eq!(names("", "y", false).await, ["a"]);
+    assert_eq!(names("params.p = 'b'", "y", false).await, Vec::<String>::new());
     assert_eq!(names("params.p = 'b' AND attributes.name LIKE 'b%'", "", false).await, ["b"]);
     tracking.delete_logged_model(b.clone()).await.unwrap();
     assert!(tracking.logged_model(&b).await.is_err());
