@@ -51,6 +51,20 @@ class Server:
             return error.code, error.read()
 
 
+class Noted:
+    """A client that remembers which of its methods were called."""
+
+    def __init__(self, client):
+        self.client, self.called = client, set()
+
+    def __getattr__(self, name):
+        self.called.add(name)
+        return getattr(self.client, name)
+
+    def uncalled(self):
+        return {name for name in dir(type(self.client)) if not name.startswith("_")} - self.called
+
+
 def refused(code, work):
     try:
         work()
