@@ -142,6 +142,56 @@ def autolog(client, server):
     assert data.params["C"] == "0.5" and data.metrics["training_accuracy_score"] == 1.0, data
 
 
+def boosted(client, server):
+    import lightgbm
+    import numpy
+
+    mlflow.set_experiment("boosted")
+    random = numpy.random.default_rng(7)
+    rows = pandas.DataFrame(random.normal(size=(300, 3)), columns=list("abc"))
+    label = (rows.a + rows.b > 0).astype(int)
+    mlflow.lightgbm.autolog(silent=True)
+    with mlflow.start_run() as run:
+        data = lightgbm.Dataset(rows, label)
+        booster = lightgbm.train({"objective": "binary", "verbose": -1}, data, num_boost_round=5, valid_sets=[data])
+    mlflow.lightgbm.autolog(disable=True)
+    got = client.get_run(run.info.run_id)
+    assert got.data.params["objective"] == "binary" and got.data.params["num_boost_round"] == "5", got.data.params
+    assert [m.step for m in client.get_metric_history(run.info.run_id, "training-binary_logloss")] == list(range(5))
+    model = f"models:/{got.outputs.model_outputs[0].model_id}"
+    assert (mlflow.lightgbm.load_model(model).predict(rows) == booster.predict(rows)).all()
+    assert {"feature_importance_gain.json", "feature_importance_gain.png"} <= {f.path for f in client.list_artifacts(run.info.run_id)}
+
+
+def parallel(client, server):
+    """Runs of threads, each with a child, and of processes: each gets what it logged, and only that."""
+    import subprocess
+    from concurrent.futures import ThreadPoolExecutor
+
+    experiment = mlflow.set_experiment("parallel").experiment_id
+
+    def one(at):
+        with mlflow.start_run(run_name=f"thread {at}", experiment_id=experiment) as run:
+            for step in range(20):
+                mlflow.log_metric("m", at * 100 + step, step=step)
+            with mlflow.start_run(nested=True, experiment_id=experiment) as child:
+                mlflow.log_param("at", at)
+        return run.info.run_id, child.info.run_id
+
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(one, range(8)))
+    words = "import mlflow, sys\nwith mlflow.start_run(run_name=sys.argv[1]): mlflow.log_metric('m', 1); mlflow.log_text('x', 'a.txt')"
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": server.url, "MLFLOW_EXPERIMENT_ID": experiment}
+    others = [subprocess.Popen([sys.executable, "-W", "ignore", "-c", words, f"process {at}"], env=environment, stdout=subprocess.DEVNULL) for at in range(3)]
+    assert [other.wait(120) for other in others] == [0, 0, 0]
+    for at, (run, child) in enumerate(made):
+        assert [m.value for m in client.get_metric_history(run, "m")] == [at * 100 + step for step in range(20)]
+        assert client.get_run(child).data.params == {"at": str(at)} and client.get_parent_run(child).info.run_id == run
+    found = client.search_runs([experiment], "run_name LIKE 'process%'", order_by=["run_name"])
+    assert [(run.info.run_name, run.info.status) for run in found] == [(f"process {at}", "FINISHED") for at in range(3)]
+    assert len(client.search_runs([experiment])) == 19
+
+
 def models(client, server):
     from sklearn.linear_model import LogisticRegression
 
@@ -159,6 +209,15 @@ def models(client, server):
     assert [m.model_id for m in mlflow.search_logged_models(filter_string="metrics.acc > 0.5", output_format="list")] == [info.model_id]
     assert mlflow.search_logged_models(filter_string="metrics.acc > 0.95", output_format="list") == []
     assert client.get_run(run.info.run_id).outputs.model_outputs[0].model_id == info.model_id
+    with mlflow.start_run() as judged:
+        settings = {"log_model_explainability": False}
+        data = rows.assign(label=[0, 0, 1, 1])
+        result = mlflow.models.evaluate(info.model_uri, data, targets="label", model_type="classifier", evaluator_config=settings)
+    got = client.get_run(judged.info.run_id)
+    assert result.metrics["accuracy_score"] == 1.0 and got.data.metrics["accuracy_score"] == 1.0, got.data.metrics
+    assert got.inputs.model_inputs[0].model_id == info.model_id and len(got.inputs.dataset_inputs) == 1
+    assert "confusion_matrix.png" in {f.path for f in client.list_artifacts(judged.info.run_id)}
+    assert "accuracy_score" in {m.key for m in mlflow.get_logged_model(info.model_id).metrics}
     client.set_registered_model_alias("clf", "champion", 1)
     assert list(mlflow.sklearn.load_model("models:/clf@champion").predict(rows)) == [0, 0, 1, 1]
     second = mlflow.register_model(info.model_uri, "clf", tags={"q": "1"})
@@ -231,6 +290,82 @@ def traces(client, server):
     assert mlflow.get_assessment(ids[0], feedback.assessment_id).valid
     mlflow.delete_trace_tag(ids[0], "k")
     assert client.delete_traces(experiment, trace_ids=[ids[0]]) == 1 and found("") == [1, 2]
+
+
+def decorated(client, server):
+    """Functions of every kind under `mlflow.trace`: those that are awaited, those that yield, those that fail."""
+    import asyncio
+
+    experiment = mlflow.set_experiment("decorated").experiment_id
+
+    @mlflow.trace(name="later", attributes={"a": 1})
+    async def later(at):
+        await asyncio.sleep(0)
+        return at * 2
+
+    @mlflow.trace
+    async def all_of_them():
+        return await asyncio.gather(*(later(at) for at in range(3)))
+
+    @mlflow.trace(output_reducer=sum)
+    def yields():
+        yield from (1, 2, 3)
+
+    @mlflow.trace
+    def fails():
+        raise ValueError("for a reason")
+
+    assert asyncio.run(all_of_them()) == [0, 2, 4] and list(yields()) == [1, 2, 3]
+    try:
+        fails()
+    except ValueError:
+        pass
+    mlflow.flush_trace_async_logging()
+    found = {t.info.tags["mlflow.traceName"]: t for t in mlflow.search_traces(locations=[experiment], return_type="list")}
+    assert sorted(found) == ["all_of_them", "fails", "yields"], found
+    spans = found["all_of_them"].data.spans
+    assert sorted((s.inputs["at"], s.outputs, s.attributes["a"]) for s in spans[1:]) == [(0, 0, 1), (1, 2, 1), (2, 4, 1)]
+    assert {s.parent_id for s in spans[1:]} == {spans[0].span_id} and spans[0].outputs == [0, 2, 4]
+    assert found["yields"].data.spans[0].outputs == 6 and len(found["yields"].data.spans[0].events) == 3
+    failed = found["fails"]
+    assert failed.info.state == "ERROR" and failed.data.spans[0].events[0].attributes["exception.message"] == "for a reason"
+
+
+def openai(client, server):
+    """OpenAI's client against a service of its kind: each call is a trace, with what was asked and answered, and its tokens."""
+    import asyncio
+
+    import openai as api
+    from openai_api import Fake
+
+    experiment = mlflow.set_experiment("openai").experiment_id
+    mlflow.openai.autolog()
+    with Fake() as url, mlflow.start_run() as run:
+        settings = {"base_url": url, "api_key": "none", "max_retries": 0}
+        asked = {"model": "m-1", "messages": [{"role": "user", "content": "Hello"}], "temperature": 0.5}
+        client_of_api = api.OpenAI(**settings)
+        assert client_of_api.chat.completions.create(**asked).choices[0].message.content == "Hi there"
+        streamed = client_of_api.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True})
+        assert "".join(chunk.choices[0].delta.content for chunk in streamed if chunk.choices) == "Hi there"
+        asyncio.run(api.AsyncOpenAI(**settings).chat.completions.create(**asked))
+        client_of_api.embeddings.create(model="e-1", input="a")
+        try:
+            client_of_api.chat.completions.create(**{**asked, "messages": [{"role": "user", "content": "fail"}]})
+        except api.BadRequestError:
+            pass
+    mlflow.openai.autolog(disable=True)
+    mlflow.flush_trace_async_logging()
+    found = client.search_traces(locations=[experiment], run_id=run.info.run_id, order_by=["timestamp ASC"])
+    assert [(t.data.spans[0].span_type, t.info.state) for t in found] == [("CHAT_MODEL", "OK")] * 3 + [("EMBEDDING", "OK"), ("CHAT_MODEL", "ERROR")], found
+    for trace in found[:3]:
+        span = trace.data.spans[0]
+        assert span.inputs["messages"] == asked["messages"] and span.attributes["temperature"] == 0.5, span
+        assert span.outputs["choices"][0]["message"]["content"] == "Hi there", span.outputs
+        assert trace.info.token_usage == {"input_tokens": 5, "output_tokens": 2, "total_tokens": 7}, trace.info.token_usage
+    assert len(found[1].data.spans[0].events) == 3, "one for each part of what was streamed"
+    assert "no such model" in found[4].data.spans[0].events[0].attributes["exception.message"]
+    names = mlflow.search_traces(locations=[experiment], filter_string="span.type = 'EMBEDDING'", return_type="list")
+    assert [t.info.trace_id for t in names] == [found[3].info.trace_id]
 
 
 def otlp(client, server):
@@ -451,12 +586,15 @@ def recorded(kilter):
     print(f"ok    {len(judged)} of {len(got)} recorded requests are of what is answered, and are answered alike")
 
 
+CHECKS = (runs, batches, searches, parallel, artifacts, autolog, boosted, models, traces, decorated, openai, otlp, evaluation, unknown_routes, kills)
+
+
 def main():
     kilter = sys.argv[1]
     with tempfile.TemporaryDirectory() as folder, Server(kilter, folder) as server:
         mlflow.set_tracking_uri(server.url)
         client = mlflow.MlflowClient()
-        for check in (runs, batches, searches, artifacts, autolog, models, traces, otlp, evaluation, unknown_routes, kills):
+        for check in CHECKS:
             check(client, server)
             print(f"ok    {check.__name__}", flush=True)
         server.end(signal.SIGTERM)

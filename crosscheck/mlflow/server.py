@@ -11,6 +11,7 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["DO_NOT_TRACK"] = "true"
 os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "2"
 os.environ["GIT_PYTHON_REFRESH"] = "quiet"
+os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
 
 from mlflow.exceptions import MlflowException  # noqa: E402
 
@@ -62,6 +63,20 @@ class Server:
                 return answer.status, answer.read()
         except urllib.error.HTTPError as error:
             return error.code, error.read()
+
+
+class Noted:
+    """A client that remembers which of its methods were called."""
+
+    def __init__(self, client):
+        self.client, self.called = client, set()
+
+    def __getattr__(self, name):
+        self.called.add(name)
+        return getattr(self.client, name)
+
+    def uncalled(self):
+        return {name for name in dir(type(self.client)) if not name.startswith("_")} - self.called
 
 
 def refused(code, work):

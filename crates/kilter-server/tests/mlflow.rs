@@ -182,6 +182,9 @@ fn artifacts_stream_in_and_out_and_never_climb() {
         assert_eq!(server.get(&format!("{PROXY}/{climbing}")).0, 400, "{climbing}");
     }
     assert_eq!(server.get(&format!("{API}/artifacts/list?run_id={run}&path=../x")).0, 400);
+    for here in [".", "d/.", "./d"] {
+        assert_eq!(server.get(&format!("{API}/artifacts/list?run_id={run}&path={here}")).0, 200, "{here}");
+    }
     assert_eq!(server.get(&format!("{PROXY}/0/{run}/artifacts/nope")).1["error_code"], "RESOURCE_DOES_NOT_EXIST");
     let delete = answer(server.agent.delete(server.url(&format!("{PROXY}/0/{run}/artifacts/d"))).call().unwrap());
     assert_eq!(delete, (200, json!({})));

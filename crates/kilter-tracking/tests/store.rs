@@ -490,6 +490,12 @@ async fn a_source_is_below_what_is_named_with_it_and_never_climbs() {
         ("/etc/passwd".into(), "", false),
         ("models:/m/1".into(), "", true),
         ("models:/m-nope".into(), "", false),
+        // Of runs that are not here.
+        ("s3://b/x".into(), "other", true),
+        ("runs:/other/model".into(), "other", true),
+        ("runs:/other/model".into(), "", false),
+        (format!("{own}/model"), "other", false),
+        ("/etc/passwd".into(), "other", false),
     ] {
         assert_eq!(version_of(&tracking, &source, run_id).await.is_ok(), fits, "{source} with {run_id}");
     }
@@ -552,6 +558,8 @@ async fn a_logged_model_has_the_latest_of_its_metrics_by_dataset() {
     assert_eq!(names("metrics.acc < 0.2", "x", true).await, Vec::<String>::new());
     assert_eq!(names("metrics.acc < 0.2", "", true).await, ["a"]);
     assert_eq!(names("", "", false).await, ["a", "b"]);
+    assert_eq!(names("", "y", false).await, ["a"]);
+    assert_eq!(names("params.p = 'b'", "y", false).await, Vec::<String>::new());
     assert_eq!(names("params.p = 'b' AND attributes.name LIKE 'b%'", "", false).await, ["b"]);
     tracking.delete_logged_model(b.clone()).await.unwrap();
     assert!(tracking.logged_model(&b).await.is_err());

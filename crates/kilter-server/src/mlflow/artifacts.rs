@@ -48,9 +48,15 @@ fn file_info(prefix: &str, entry: Entry) -> FileInfo {
     FileInfo { path, is_dir: entry.size.is_none(), file_size: entry.size }
 }
 
+/// The folder that is to be listed: clients say `.` for the one where they are.
+fn folder(path: &str) -> kilter_tracking::Result<ArtifactPath> {
+    let named: Vec<&str> = path.split('/').filter(|part| *part != ".").collect();
+    ArtifactPath::parse(&named.join("/"))
+}
+
 /// What lies in a folder of the proxy, by names alone.
 pub async fn list(State(tracking): State<Tracking>, input: Input) -> Answer {
-    let path = ArtifactPath::parse(input.fields().text("path")?.unwrap_or_default())?;
+    let path = folder(input.fields().text("path")?.unwrap_or_default())?;
     let entries = tracking.artifacts().list(&path).await?;
     Ok(json(&Listing { root_uri: None, files: entries.into_iter().map(|e| file_info("", e)).collect() }))
 }
@@ -64,7 +70,7 @@ pub async fn list_of_run(State(tracking): State<Tracking>, input: Input) -> Answ
 
 /// What lies in a folder below `root_uri`, by paths below that.
 pub async fn list_below(tracking: &Tracking, root_uri: String, path: &str) -> Answer {
-    let below = ArtifactPath::parse(path)?;
+    let below = folder(path)?;
     let root = root_uri.strip_prefix(OWN).filter(|rest| !rest.starts_with('/')).ok_or_else(|| {
         Error::new(ErrorCode::NotImplemented, format!("these artifacts are at {root_uri}, which this server does not read"))
     })?;

@@ -66,7 +66,7 @@ impl Tracking {
     }
 
     /// Looks for logged models in `experiments`: newest first unless `orders` says otherwise. `datasets` (name and digest, which may be empty) narrow
-    /// what comparisons of metrics look at.
+    /// what comparisons of metrics look at; where there are none, a model has to have some metric on one of them.
     ///
     /// # Errors
     /// When the query makes no sense.
@@ -88,6 +88,10 @@ impl Tracking {
         let from = pages.position(query.page_token.as_deref())?;
         let mut sql = Sql::new("SELECT l.id FROM logged_models l WHERE l.stage = 'active' AND l.experiment IN ");
         sql.push(in_list(&ids));
+        if !datasets.is_empty() && !filter.iter().any(|comparison| comparison.kind == Kind::Metric) {
+            sql.push(" AND ");
+            search::measured_on(&mut sql, datasets);
+        }
         for comparison in filter {
             sql.push(" AND ");
             search::of_logged_model(&mut sql, comparison, datasets);

@@ -310,23 +310,31 @@ impl Tracking {
                 },
             };
         }
-        let run_root = if new.run_id.is_empty() { None } else { Some(self.run_info(&new.run_id).await?.artifact_uri) };
         let model_root = if new.model_id.is_empty() { None } else { Some(self.logged_model(&new.model_id).await?.artifact_uri) };
         if let Some(below) = source.strip_prefix("runs:/") {
             let (run, path) = below.split_once('/').unwrap_or((below, ""));
             if !new.run_id.is_empty() && new.run_id != run {
                 return refuse("It is not of the run that run_id names.");
             }
-            return Ok(format!("{}/{path}", self.run_info(run).await?.artifact_uri));
+            return match self.run_info(run).await {
+                Ok(run) => Ok(format!("{}/{path}", run.artifact_uri)),
+                Err(error) if error.code == ErrorCode::ResourceDoesNotExist && !new.run_id.is_empty() => Ok(source.to_string()),
+                Err(error) => Err(error),
+            };
         }
+        let is_local = source.starts_with("file:") || !source.contains(":/");
+        let is_own = source.starts_with("mlflow-artifacts:");
+        if !is_local && !is_own {
+            // It may be of a run of another server, so the run need not be here.
+            return Ok(source.to_string());
+        }
+        let run_root = if new.run_id.is_empty() { None } else { Some(self.run_info(&new.run_id).await?.artifact_uri) };
         let below = |root: &Option<String>| {
             root.as_ref()
                 .is_some_and(|root| source.strip_prefix(root.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
         };
-        let is_local = source.starts_with("file:") || !source.contains(":/");
-        let is_own = source.starts_with("mlflow-artifacts:");
         let named = run_root.is_some() || model_root.is_some();
-        if (is_local || (is_own && named)) && !below(&run_root) && !below(&model_root) {
+        if (is_local || named) && !below(&run_root) && !below(&model_root) {
             return refuse(
                 "To use a local path as a model version source, the run_id request parameter has to be specified and the local path has to be \
                  contained within the artifact directory of the run specified by the run_id.",

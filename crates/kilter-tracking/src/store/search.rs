@@ -215,15 +215,7 @@ pub(super) fn of_logged_model(sql: &mut Sql, comparison: Comparison, datasets: &
     match kind {
         Kind::Metric => {
             sql.push("l.id IN (SELECT model FROM logged_model_metrics WHERE key = ").bind(key);
-            if !datasets.is_empty() {
-                sql.push(" AND (FALSE");
-                for dataset in datasets {
-                    sql.push(" OR (TRUE");
-                    of_dataset(sql, dataset);
-                    sql.push(")");
-                }
-                sql.push(")");
-            }
+            of_datasets(sql, datasets);
             sql.push(if op == Op::Ne { " AND (is_nan = 1 OR (" } else { " AND (is_nan = 0 AND (" });
             compare(sql, "value", op, value);
             sql.push(")))");
@@ -237,6 +229,26 @@ pub(super) fn of_logged_model(sql: &mut Sql, comparison: Comparison, datasets: &
         }
         _ => compare(sql, logged_column(&key), op, value),
     }
+}
+
+/// Has any metric on one of the datasets.
+pub(super) fn measured_on(sql: &mut Sql, datasets: &[(String, String)]) {
+    sql.push("l.id IN (SELECT model FROM logged_model_metrics WHERE TRUE");
+    of_datasets(sql, datasets);
+    sql.push(")");
+}
+
+fn of_datasets(sql: &mut Sql, datasets: &[(String, String)]) {
+    if datasets.is_empty() {
+        return;
+    }
+    sql.push(" AND (FALSE");
+    for dataset in datasets {
+        sql.push(" OR (TRUE");
+        of_dataset(sql, dataset);
+        sql.push(")");
+    }
+    sql.push(")");
 }
 
 fn of_dataset(sql: &mut Sql, (name, digest): &(String, String)) {
