@@ -140,7 +140,7 @@ impl Listening {
         let Listening { listener, address, options } = self;
         let host = Host::new(Arc::clone(&service), &options, mlflow::paths());
         let more = match &tracking {
-            Ok(tracking) => mlflow::beside(tracking.clone(), &service),
+            Ok(tracking) => mlflow::beside(tracking.clone(), Arc::clone(&service)),
             Err(reason) => mlflow::away(reason),
         };
         let router = observe::router(&host, more);

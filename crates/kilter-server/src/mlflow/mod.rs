@@ -13,6 +13,7 @@ mod moment;
 mod old_traces;
 mod otlp;
 mod own;
+mod package;
 mod registry;
 mod runs;
 mod scorers;
@@ -158,8 +159,8 @@ fn router<S: Clone + Send + Sync + 'static>(tracking: Tracking) -> Router<S> {
         .with_state(tracking)
 }
 
-/// The routes beside a project, whose own runs they show.
-pub fn beside(tracking: Tracking, service: &Service) -> Router<Host> {
+/// The routes beside a project, whose own runs and models they show.
+pub fn beside(tracking: Tracking, service: Arc<Service>) -> Router<Host> {
     let own = Arc::new(Own::new(service, tracking.clone()));
     router(tracking).layer(from_fn_with_state(own, Own::refresh))
 }

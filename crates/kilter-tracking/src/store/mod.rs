@@ -51,11 +51,12 @@ const QUEUE: usize = 4096;
 /// Another process may hold the file's lock for so long.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Each runs once, in order; one that was released is never changed.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("migrations/0001_runs.sql"),
     include_str!("migrations/0002_models.sql"),
     include_str!("migrations/0003_traces.sql"),
     include_str!("migrations/0004_evaluation.sql"),
+    include_str!("migrations/0006_kept_models.sql"),
 ];
 /// The experiment of runs that name none; it is always there.
 const DEFAULT_EXPERIMENT: i64 = 0;

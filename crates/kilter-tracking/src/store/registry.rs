@@ -1,5 +1,7 @@
 //! Registered models, their versions and aliases.
 
+mod kept;
+
 use std::collections::HashMap;
 
 use sqlx::query_builder::Separated;
@@ -96,6 +98,7 @@ impl Tracking {
                     "DELETE FROM model_versions WHERE model = $1",
                     "DELETE FROM registered_model_aliases WHERE model = $1",
                     "DELETE FROM registered_model_tags WHERE model = $1",
+                    "DELETE FROM kept_models WHERE model = $1",
                     "DELETE FROM registered_models WHERE id = $1",
                 ] {
                     sqlx::query(sql).bind(id).execute(&mut w.connection).await?;
