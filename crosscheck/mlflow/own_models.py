@@ -24,6 +24,7 @@ from server import refused  # noqa: E402  Before the client, which reads its set
 import mlflow  # noqa: E402
 import numpy  # noqa: E402
 import pandas  # noqa: E402
+from sklearn.linear_model import LogisticRegression  # noqa: E402
 
 # Sums and trees are the same to the bit; exp and log are those of another library.
 TOLERANCE = 1e-12
@@ -221,6 +222,38 @@ def main():
         refused("PERMISSION_DENIED", lambda: client.delete_registered_model("trees"))
         print("ok    promotions move the alias, and a client's attempt to is told how", flush=True)
 
+        # A model that a client registered goes into service, in the format of its own program.
+        logged = Path(folder, "logged")
+        logged.mkdir()
+        assert project.run("models", "export", "trees@2", str(logged / "model.txt")).returncode == 0
+        (logged / "model.txt").rename(logged / "model.lgb")
+        flavor = {"data": "model.lgb", "model_class": "lightgbm.basic.Booster", "lgb_version": "4.6.0", "code": None}
+        (logged / "MLmodel").write_text(json.dumps({"flavors": {"lightgbm": flavor}}))
+        with mlflow.start_run(run_name="elsewhere") as run:
+            mlflow.log_artifacts(str(logged), "model")
+            sklearn_model = LogisticRegression().fit(pandas.DataFrame({"x": [0.0, 1.0]}), [0, 1])
+            info = mlflow.sklearn.log_model(sklearn_model, "clf", pip_requirements=[], serialization_format="cloudpickle")
+        version = mlflow.register_model(f"runs:/{run.info.run_id}/model", "candidate of ours")
+        client.set_registered_model_alias("candidate of ours", "ready", version.version)
+        done = project.run("models", "import", "trees", "models:/candidate of ours@ready", "--promote")
+        assert done.returncode == 0 and "models:/candidate of ours@ready (model.lgb)" in done.stdout, (done.stdout, done.stderr)
+        project.play(range(1600, 1700))
+        champion(client, "trees", 3)
+        worst = check_scores(project, "trees", 3, "models:/trees@champion")
+        for uri in (f"models:/candidate of ours/{version.version}", f"runs:/{run.info.run_id}/model", "models:/trees/2"):
+            done = project.run("models", "import", "trees", uri)
+            assert done.returncode == 0, (uri, done.stderr)
+        for uri, word in [
+            (info.model_uri, "skl2onnx.to_onnx"),
+            ("models:/candidate of ours@gone", "alias gone not found"),
+            ("models:/candidate of ours/7", "not found"),
+            ("models:/nothing/1", "not found"),
+            ("models:/candidate of ours/latest", "no version number"),
+            (f"runs:/{run.info.run_id}/nothing", "MLmodel"),
+        ]:
+            done = project.run("models", "import", "trees", uri)
+            assert done.returncode == 1 and word in done.stderr, (uri, done.returncode, done.stderr)
+        print(f"ok    a registered LightGBM model is served, within {worst:.1e}; what cannot be is told the way", flush=True)
 
 
 main()

@@ -18,7 +18,7 @@ mod trace;
 pub use artifacts::{ArtifactFile, ArtifactPath, Artifacts, Entry, Upload};
 pub use error::{Error, ErrorCode, Result};
 pub use evaluation::{EvaluationDataset, EvaluationRecord, Scorer};
-pub use import::{Clashes, Differences, ImportLine, ImportReport, MlflowImport};
+pub use import::{Clashes, Differences, ImportLine, ImportReport, MlflowImport, flavors};
 pub use model::{
     Batch, Dataset, DatasetInput, Experiment, KeptVersion, LoggedModel, Metric, ModelOrder, ModelStatus, ModelVersion, NewExperiment,
     NewLoggedModel, NewModelVersion, NewRun, Page, Pair, Query, RegisteredModel, Run, RunChange, RunInfo, RunModel, Stage, Status, View,

@@ -6,6 +6,7 @@
 
 mod database;
 mod folder;
+mod mlmodel;
 mod places;
 mod rows;
 mod span;
@@ -24,6 +25,7 @@ use crate::store::{Coming, Plan, Tracking};
 use crate::trace::{ReadySpan, key, ready_alone};
 use database::Database;
 use folder::Folder;
+pub use mlmodel::flavors;
 use places::{Found, Places};
 pub(crate) use places::{Place, own};
 pub(crate) use rows::{Kind, Owned, Point, Read, Rows, Tally};
