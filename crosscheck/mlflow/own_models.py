@@ -202,7 +202,7 @@ def main():
 
         # Elsewhere than on this server: all that is needed is in the folder.
         copied = mlflow.artifacts.download_artifacts("models:/trees/1", dst_path=f"{folder}/copied")
-        assert {"MLmodel", "scores.json", "model.kltm", "requirements.txt"} <= set(os.listdir(copied)), os.listdir(copied)
+        assert {"MLmodel", "scores.json.gz", "model.kltm", "requirements.txt"} <= set(os.listdir(copied)), os.listdir(copied)
         check_scores(project, "trees", 1, copied)
 
         # Promotions and rollbacks move the alias; the client's own attempts do not.

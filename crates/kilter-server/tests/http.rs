@@ -393,7 +393,7 @@ fn the_projects_models_are_in_the_registry_that_clients_see() {
     let listed = server.get(&format!("/api/2.0/mlflow/artifacts/list?run_id={}&path=model", trained["run"].as_str().unwrap())).ok();
     let names: Vec<&str> = listed["files"].as_array().unwrap().iter().map(|f| f["path"].as_str().unwrap()).collect();
     let wanted =
-        ["MLmodel", "code", "conda.yaml", "input_example.json", "model.kltm", "python_env.yaml", "requirements.txt", "scores.json"];
+        ["MLmodel", "code", "conda.yaml", "input_example.json", "model.kltm", "python_env.yaml", "requirements.txt", "scores.json.gz"];
     assert_eq!(names, [&wanted.map(|name| format!("model/{name}"))[..], &["model/serving_input_example.json".to_string()]].concat());
     let proxy = format!("/api/2.0/mlflow-artifacts/artifacts/{}", source.trim_start_matches("mlflow-artifacts:/"));
     let described = server.get(&format!("{proxy}/MLmodel")).text();
@@ -460,6 +460,25 @@ fn a_registered_model_that_a_client_made_first_stays_the_clients() {
     let own = wait_for_alias(&server, "champion", "1");
     assert!(own["source"].as_str().unwrap().starts_with("mlflow-artifacts:/"), "{own}");
     assert_eq!(server.get(&api("/registered-models/get?name=mine")).ok()["registered_model"]["description"], "mine");
+    server.end();
+}
+
+#[test]
+fn a_version_whose_file_is_gone_keeps_no_other_from_being_shown() {
+    let server = Server::start();
+    server.play(0..200);
+    server.post("/v1/models/fraud/versions", "text/plain", STUMP).ok();
+    server.post("/v1/models/fraud/train", JSON, r#"{"promote": "always"}"#).ok();
+    let first = server.runtime.block_on(server.service.data.metadata.get_version("fraud", 1)).unwrap().unwrap();
+    let hash = first.spec.artifact;
+    std::fs::remove_file(server.service.data.dir.join("artifacts/blobs").join(&hash[..2]).join(&hash)).unwrap();
+    wait_for_alias(&server, "champion", "2");
+    for (version, files) in [(1, false), (2, true)] {
+        let uri = server.get(&format!("/api/2.0/mlflow/model-versions/get-download-uri?name=fraud&version={version}")).ok();
+        let path = uri["artifact_uri"].as_str().unwrap().trim_start_matches("mlflow-artifacts:/").to_string();
+        let listed = server.get(&format!("/api/2.0/mlflow-artifacts/artifacts?path={path}")).ok();
+        assert_eq!(listed["files"].is_array(), files, "{version}: {listed}");
+    }
     server.end();
 }
 

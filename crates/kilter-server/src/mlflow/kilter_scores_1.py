@@ -1,8 +1,9 @@
-"""What `mlflow.pyfunc.load_model` runs for a model that Kilter trained: NumPy alone, where the model's numbers lie in scores.json.
+"""What `mlflow.pyfunc.load_model` runs for a model that Kilter trained: NumPy alone, where the model's numbers lie in scores.json.gz.
 
 A model of another kind (a scorecard, an explainable or an isolation forest model, one that takes categories) is scored by the package `kilter`.
 """
 
+import gzip
 import json
 import os
 
@@ -14,10 +15,10 @@ LEAST_PROBABILITY = 1e-6
 
 
 def _load_pyfunc(path):
-    plain = os.path.join(path, "scores.json")
+    plain = os.path.join(path, "scores.json.gz")
     if not os.path.exists(plain):
         return PackagedModel(os.path.join(path, "model.kltm"))
-    with open(plain, encoding="utf-8") as file:
+    with gzip.open(plain, "rt", encoding="utf-8") as file:
         return PlainModel(json.load(file))
 
 
@@ -26,7 +27,7 @@ class PlainModel:
 
     def __init__(self, said):
         if said["form"] != FORM:
-            raise ValueError(f"scores.json has form {said['form']}, this page reads form {FORM}; load the model anew")
+            raise ValueError(f"scores.json.gz has form {said['form']}, this page reads form {FORM}; load the model anew")
         self.said = said
         self.inputs = said["inputs"]
         self.trees = [Tree(tree) for tree in said.get("trees", ())]

@@ -1,6 +1,10 @@
 //! A version of the project's model as a folder that MLflow loads: `MLmodel` and what it speaks of.
 
-use kilter_runtime::{InputKind, Packed};
+use std::io::Write;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use kilter_runtime::{InputKind, Packed, PackedInput};
 use kilter_store::metadata::ModelVersion;
 use serde_json::{Value, json};
 
@@ -27,7 +31,7 @@ pub fn files(version: &ModelVersion, packed: Packed, created: &str) -> Vec<(Stri
         ("python_env.yaml".into(), python.into()),
         ("model.kltm".into(), packed.file),
     ];
-    files.extend(packed.plain.map(|plain| ("scores.json".into(), plain)));
+    files.extend(packed.plain.map(|plain| ("scores.json.gz".into(), gzipped(&plain))));
     if let Some(example) = example {
         files.push(("input_example.json".into(), example.to_string().into_bytes()));
         files.push(("serving_input_example.json".into(), json!({ "dataframe_split": example }).to_string().into_bytes()));
@@ -36,9 +40,17 @@ pub fn files(version: &ModelVersion, packed: Packed, created: &str) -> Vec<(Stri
     files
 }
 
+/// Numbers as text are some times the size of what they say.
+fn gzipped(bytes: &[u8]) -> Vec<u8> {
+    let mut to = GzEncoder::new(Vec::new(), Compression::default());
+    // Writing to memory cannot fail.
+    let _ = to.write_all(bytes);
+    to.finish().unwrap_or_default()
+}
+
 /// JSON is YAML, so that whatever a name holds stays one value.
 fn mlmodel(version: &ModelVersion, packed: &Packed, created: &str, has_example: bool) -> String {
-    let column = |input: &kilter_runtime::PackedInput| json!({ "type": word(input.kind), "name": input.name, "required": true });
+    let column = |input: &PackedInput| json!({ "type": word(input.kind), "name": input.name, "required": true });
     let inputs = Value::Array(packed.inputs.iter().map(column).collect()).to_string();
     let outputs = json!([{ "type": "tensor", "tensor-spec": { "dtype": "float64", "shape": [-1] } }]).to_string();
     let quoted = |text: &str| Value::from(text).to_string();
@@ -79,7 +91,7 @@ fn word(kind: InputKind) -> &'static str {
 
 /// One row, as pandas splits a frame; none where a category would have to be made up.
 fn example(packed: &Packed) -> Option<Value> {
-    let value = |input: &kilter_runtime::PackedInput| {
+    let value = |input: &PackedInput| {
         let number = input.example.unwrap_or_default();
         match input.kind {
             InputKind::Number => Some(json!(number)),
