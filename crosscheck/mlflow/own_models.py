@@ -240,6 +240,16 @@ def main():
         project.play(range(1600, 1700))
         champion(client, "trees", 3)
         worst = check_scores(project, "trees", 3, "models:/trees@champion")
+        # Imported trees are added up at the width of their own programs.
+        for at, ending in enumerate(["json", "onnx"]):
+            file = str(Path(folder, f"trees.{ending}"))
+            assert project.run("models", "export", "trees@1", file).returncode == 0
+            done = project.run("models", "import", "trees", file, "--promote")
+            assert done.returncode == 0, done.stderr
+            project.play(range(1700 + 100 * at, 1800 + 100 * at))
+            number = project.ask("/v1/models/trees")["in_service"]
+            champion(client, "trees", number)
+            worst = max(worst, check_scores(project, "trees", number, "models:/trees@champion"))
         for uri in (f"models:/candidate of ours/{version.version}", f"runs:/{run.info.run_id}/model", "models:/trees/2"):
             done = project.run("models", "import", "trees", uri)
             assert done.returncode == 0, (uri, done.stderr)
@@ -253,7 +263,7 @@ def main():
         ]:
             done = project.run("models", "import", "trees", uri)
             assert done.returncode == 1 and word in done.stderr, (uri, done.returncode, done.stderr)
-        print(f"ok    a registered LightGBM model is served, within {worst:.1e}; what cannot be is told the way", flush=True)
+        print(f"ok    a registered LightGBM model is served, and what was imported is loaded, within {worst:.1e}; what cannot be is told the way", flush=True)
 
 
 main()
