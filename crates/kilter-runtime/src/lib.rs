@@ -46,6 +46,8 @@ pub mod journal;
 #[cfg(feature = "operation")]
 pub mod lake;
 mod meaning;
+#[cfg(feature = "operation")]
+mod packed;
 pub mod project;
 #[cfg(feature = "operation")]
 mod schedule;
@@ -73,6 +75,8 @@ pub use kilter_connect::TableFormat;
 pub use kilter_features::Look;
 pub use kilter_learn::exchange::Format as ModelFormat;
 pub use kilter_learn::metrics::{Evaluation, RegressionEvaluation};
+#[cfg(feature = "operation")]
+pub use packed::{InputKind, Packed, PackedInput};
 #[cfg(feature = "operation")]
 pub use sequencer::{CHUNK_ROWS, Decided, FeatureRead, FeatureRows, Positions, Refusal, TrainListener};
 #[cfg(feature = "operation")]

@@ -152,7 +152,7 @@ impl Listening {
         let hooks = tracking.map(|tracking| Hooks::new(tracking, options.webhooks.clone()));
         let host = Host::new(Arc::clone(&service), &options, mlflow::paths(), hooks.as_ref().ok().cloned());
         let more = match &hooks {
-            Ok(hooks) => mlflow::beside(hooks.clone(), &service),
+            Ok(hooks) => mlflow::beside(hooks.clone(), Arc::clone(&service)),
             Err(reason) => mlflow::away(reason),
         };
         let router = observe::router(&host, more);

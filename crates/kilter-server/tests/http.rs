@@ -364,6 +364,124 @@ fn mlflows_clients_log_to_the_same_address() {
     server.end();
 }
 
+/// Asks for the version behind an alias until it is this one: the copy that clients see may be a second old.
+fn wait_for_alias(server: &Server, alias: &str, version: &str) -> Value {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let answer = server.get(&format!("/api/2.0/mlflow/registered-models/alias?name=fraud&alias={alias}"));
+        if answer.status == 200 && answer.json()["model_version"]["version"] == version {
+            return answer.json()["model_version"].clone();
+        }
+        assert!(Instant::now() < deadline, "{}", answer.text());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn the_projects_models_are_in_the_registry_that_clients_see() {
+    let server = Server::start();
+    server.play(0..200);
+    let trained = server.post("/v1/models/fraud/train", JSON, r#"{"promote": "always"}"#).ok();
+    let first = wait_for_alias(&server, "champion", "1");
+    assert_eq!((&first["run_id"], &first["name"]), (&trained["run"], &json!("fraud")));
+    let source = first["source"].as_str().unwrap();
+    assert!(source.ends_with(&format!("/{}/artifacts/model", trained["run"].as_str().unwrap())), "{source}");
+    let uri = server.get("/api/2.0/mlflow/model-versions/get-download-uri?name=fraud&version=1").ok();
+    assert_eq!(uri["artifact_uri"], *source);
+
+    // What MLflow loads.
+    let listed = server.get(&format!("/api/2.0/mlflow/artifacts/list?run_id={}&path=model", trained["run"].as_str().unwrap())).ok();
+    let names: Vec<&str> = listed["files"].as_array().unwrap().iter().map(|f| f["path"].as_str().unwrap()).collect();
+    let wanted =
+        ["MLmodel", "code", "conda.yaml", "input_example.json", "model.kltm", "python_env.yaml", "requirements.txt", "scores.json.gz"];
+    assert_eq!(names, [&wanted.map(|name| format!("model/{name}"))[..], &["model/serving_input_example.json".to_string()]].concat());
+    let proxy = format!("/api/2.0/mlflow-artifacts/artifacts/{}", source.trim_start_matches("mlflow-artifacts:/"));
+    let described = server.get(&format!("{proxy}/MLmodel")).text();
+    assert!(described.contains("loader_module: kilter_scores_1\n") && described.contains("payments.amount"), "{described}");
+    let example = server.get(&format!("{proxy}/input_example.json")).ok();
+    assert_eq!((example["columns"].as_array().unwrap().len(), example["data"][0].as_array().unwrap().len()), (5, 5), "{example}");
+    let file = server.get("/v1/models/fraud/versions/1/file?format=kilter");
+    assert_eq!(server.get(&format!("{proxy}/model.kltm")).body, file.body);
+
+    // A promotion and the way back move the alias.
+    server.post("/v1/models/fraud/versions?promote=always", "text/plain", STUMP).ok();
+    let second = wait_for_alias(&server, "champion", "2");
+    assert!(second["tags"].as_array().unwrap().contains(&json!({ "key": "kilter.kind", "value": "lightgbm" })), "{second}");
+    server.post("/v1/models/fraud/rollback", JSON, "{}").ok();
+    wait_for_alias(&server, "champion", "1");
+
+    // What only the project does.
+    let api = |path: &str| format!("/api/2.0/mlflow{path}");
+    let post = |path: &str, body: Value| server.post(&api(path), JSON, body.to_string());
+    let delete = |path: &str| reply(server.agent.delete(server.url(&api(path))).call().unwrap());
+    let rename = json!({ "name": "fraud", "new_name": "other" });
+    let stage = json!({ "name": "fraud", "version": "2", "stage": "Production", "archive_existing_versions": false });
+    for (refused, hint) in [
+        (post("/registered-models/alias", json!({ "name": "fraud", "alias": "champion", "version": "2" })), "kilter promote fraud@2"),
+        (post("/registered-models/alias", json!({ "name": "fraud", "alias": "challenger", "version": "1" })), "kilter models fraud"),
+        (delete("/registered-models/alias?name=fraud&alias=champion"), "kilter rollback fraud"),
+        (post("/registered-models/rename", rename), "kilter apply"),
+        (delete("/registered-models/delete?name=fraud"), "kilter models fraud"),
+        (post("/model-versions/create", json!({ "name": "fraud", "source": source })), "kilter models import fraud"),
+        (post("/model-versions/transition-stage", stage), "kilter promote fraud@2"),
+        (delete("/model-versions/delete?name=fraud&version=1"), "kilter models fraud"),
+    ] {
+        assert_eq!((refused.status, &refused.json()["error_code"]), (403, &json!("PERMISSION_DENIED")), "{}", refused.text());
+        let message = refused.json()["message"].as_str().unwrap().to_string();
+        assert!(message.contains("model of the project") && message.contains(hint), "{message}");
+    }
+    assert_eq!(post("/registered-models/create", json!({ "name": "fraud" })).json()["error_code"], "RESOURCE_ALREADY_EXISTS");
+    assert_eq!(server.get("/v1/models/fraud").ok()["in_service"], 1);
+
+    // What is anybody's: other aliases, tags and words.
+    post("/registered-models/alias", json!({ "name": "fraud", "alias": "best", "version": "2" })).ok();
+    wait_for_alias(&server, "best", "2");
+    post("/model-versions/set-tag", json!({ "name": "fraud", "version": "1", "key": "reviewed", "value": "yes" })).ok();
+    delete("/registered-models/alias?name=fraud&alias=best").ok();
+    wait_for_alias(&server, "champion", "1");
+    server.end();
+}
+
+#[test]
+fn a_registered_model_that_a_client_made_first_stays_the_clients() {
+    let server = Server::start();
+    let api = |path: &str| format!("/api/2.0/mlflow{path}");
+    let post = |path: &str, body: Value| server.post(&api(path), JSON, body.to_string());
+    post("/registered-models/create", json!({ "name": "fraud", "description": "mine" })).ok();
+    server.play(0..200);
+    server.post("/v1/models/fraud/versions?promote=always", "text/plain", STUMP).ok();
+    let mine = server.get(&api("/registered-models/get?name=fraud")).ok()["registered_model"].clone();
+    assert_eq!((&mine["description"], &mine["latest_versions"], &mine["aliases"]), (&json!("mine"), &Value::Null, &Value::Null), "{mine}");
+    post("/model-versions/create", json!({ "name": "fraud", "source": "s3://bucket/model" })).ok();
+    post("/registered-models/alias", json!({ "name": "fraud", "alias": "champion", "version": "1" })).ok();
+    assert_eq!(server.get("/v1/models/fraud").ok()["in_service"], 1);
+    // Out of the way, it gives room to the project's.
+    post("/registered-models/rename", json!({ "name": "fraud", "new_name": "mine" })).ok();
+    let own = wait_for_alias(&server, "champion", "1");
+    assert!(own["source"].as_str().unwrap().starts_with("mlflow-artifacts:/"), "{own}");
+    assert_eq!(server.get(&api("/registered-models/get?name=mine")).ok()["registered_model"]["description"], "mine");
+    server.end();
+}
+
+#[test]
+fn a_version_whose_file_is_gone_keeps_no_other_from_being_shown() {
+    let server = Server::start();
+    server.play(0..200);
+    server.post("/v1/models/fraud/versions", "text/plain", STUMP).ok();
+    server.post("/v1/models/fraud/train", JSON, r#"{"promote": "always"}"#).ok();
+    let first = server.runtime.block_on(server.service.data.metadata.get_version("fraud", 1)).unwrap().unwrap();
+    let hash = first.spec.artifact;
+    std::fs::remove_file(server.service.data.dir.join("artifacts/blobs").join(&hash[..2]).join(&hash)).unwrap();
+    wait_for_alias(&server, "champion", "2");
+    for (version, files) in [(1, false), (2, true)] {
+        let uri = server.get(&format!("/api/2.0/mlflow/model-versions/get-download-uri?name=fraud&version={version}")).ok();
+        let path = uri["artifact_uri"].as_str().unwrap().trim_start_matches("mlflow-artifacts:/").to_string();
+        let listed = server.get(&format!("/api/2.0/mlflow-artifacts/artifacts?path={path}")).ok();
+        assert_eq!(listed["files"].is_array(), files, "{version}: {listed}");
+    }
+    server.end();
+}
+
 #[test]
 fn events_that_cannot_be_used_are_told_why() {
     let server = Server::start();

@@ -9,6 +9,8 @@ pub enum ErrorCode {
     ResourceDoesNotExist,
     /// What it makes is there already.
     ResourceAlreadyExists,
+    /// It is not the client's to do.
+    PermissionDenied,
     /// What it names is not in a state for this.
     InvalidState,
     /// Nobody answers under this path.
@@ -28,6 +30,7 @@ impl ErrorCode {
             ErrorCode::InvalidParameterValue => "INVALID_PARAMETER_VALUE",
             ErrorCode::ResourceDoesNotExist => "RESOURCE_DOES_NOT_EXIST",
             ErrorCode::ResourceAlreadyExists => "RESOURCE_ALREADY_EXISTS",
+            ErrorCode::PermissionDenied => "PERMISSION_DENIED",
             ErrorCode::InvalidState => "INVALID_STATE",
             ErrorCode::EndpointNotFound => "ENDPOINT_NOT_FOUND",
             ErrorCode::NotImplemented => "NOT_IMPLEMENTED",
@@ -40,6 +43,7 @@ impl ErrorCode {
     pub fn status(self) -> u16 {
         match self {
             ErrorCode::InvalidParameterValue | ErrorCode::ResourceAlreadyExists => 400,
+            ErrorCode::PermissionDenied => 403,
             ErrorCode::ResourceDoesNotExist | ErrorCode::EndpointNotFound => 404,
             ErrorCode::InvalidState | ErrorCode::InternalError => 500,
             ErrorCode::NotImplemented => 501,

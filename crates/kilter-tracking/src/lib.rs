@@ -20,10 +20,10 @@ mod webhook;
 pub use artifacts::{ArtifactFile, ArtifactPath, Artifacts, Entry, Upload};
 pub use error::{Error, ErrorCode, Result};
 pub use evaluation::{EvaluationDataset, EvaluationRecord, Scorer};
-pub use import::{Clashes, Differences, ImportLine, ImportReport, MlflowImport};
+pub use import::{Clashes, Differences, ImportLine, ImportReport, MlflowImport, flavors};
 pub use model::{
-    Batch, Dataset, DatasetInput, Experiment, LoggedModel, Metric, ModelOrder, ModelStatus, ModelVersion, NewExperiment, NewLoggedModel,
-    NewModelVersion, NewRun, Page, Pair, Query, RegisteredModel, Run, RunChange, RunInfo, RunModel, Stage, Status, View,
+    Batch, Dataset, DatasetInput, Experiment, KeptVersion, LoggedModel, Metric, ModelOrder, ModelStatus, ModelVersion, NewExperiment,
+    NewLoggedModel, NewModelVersion, NewRun, Page, Pair, Query, RegisteredModel, Run, RunChange, RunInfo, RunModel, Stage, Status, View,
 };
 pub use store::{Place, Tracking};
 pub use trace::{Assessment, AssessmentChange, AssessmentKind, Logged, OldTraces, Trace, TraceInfo, TraceState};

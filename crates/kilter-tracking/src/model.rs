@@ -398,6 +398,25 @@ pub struct ModelVersion {
     pub aliases: Vec<String>,
 }
 
+/// A version of a registered model that is kept by whoever numbers its versions.
+#[derive(Debug, Clone, Default)]
+pub struct KeptVersion {
+    /// The registered model's name.
+    pub name: String,
+    /// Its number.
+    pub version: i64,
+    /// Where its files are.
+    pub source: String,
+    /// The run that made it; may be empty.
+    pub run_id: String,
+    /// For people.
+    pub description: String,
+    /// Milliseconds UTC.
+    pub created: i64,
+    /// Tags it begins with.
+    pub tags: Vec<Pair>,
+}
+
 /// A version to be made.
 #[derive(Debug, Clone, Default)]
 pub struct NewModelVersion {

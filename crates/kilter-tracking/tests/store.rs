@@ -8,8 +8,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
 use kilter_tracking::{
-    Batch, Dataset, DatasetInput, ErrorCode, Metric, ModelOrder, NewExperiment, NewLoggedModel, NewModelVersion, NewRun, Pair, Query, Run,
-    RunChange, RunModel, Stage, Status, Tracking, View,
+    Batch, Dataset, DatasetInput, ErrorCode, KeptVersion, Metric, ModelOrder, NewExperiment, NewLoggedModel, NewModelVersion, NewRun, Pair,
+    Query, Run, RunChange, RunModel, Stage, Status, Tracking, View,
 };
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
@@ -820,4 +820,37 @@ async fn lists_and_texts_of_a_request_have_limits() {
     for (at, error) in errors.into_iter().enumerate() {
         assert_eq!(error.map(|e| e.code), Some(ErrorCode::InvalidParameterValue), "{at}");
     }
+}
+
+#[tokio::test]
+async fn a_kept_model_has_the_versions_it_is_given_and_one_of_a_client_is_not_taken() {
+    let (dir, tracking) = open().await;
+    assert_eq!(tracking.keep_model("own", "what it is", vec![pair("k", "v")]).await.unwrap(), Some(0));
+    let version = |number| KeptVersion {
+        name: "own".into(),
+        version: number,
+        source: "mlflow-artifacts:/models/own".into(),
+        ..KeptVersion::default()
+    };
+    for number in [3, 7, 3] {
+        tracking.keep_version(version(number)).await.unwrap();
+    }
+    tracking.describe_version("own", 3, "a client's words".into()).await.unwrap();
+    tracking.keep_version(KeptVersion { description: "other".into(), ..version(3) }).await.unwrap();
+    assert_eq!(tracking.model_version("own", 3).await.unwrap().description, "a client's words");
+    assert_eq!(tracking.model_version("own", 7).await.unwrap().location, "mlflow-artifacts:/models/own");
+    let missing = tracking.keep_version(KeptVersion { name: "other".into(), ..version(1) }).await.unwrap_err();
+    assert_eq!(missing.code, ErrorCode::ResourceDoesNotExist);
+
+    tracking.create_registered_model("theirs", "", Vec::new()).await.unwrap();
+    assert_eq!(tracking.keep_model("theirs", "", Vec::new()).await.unwrap(), None);
+    tracking.close().await;
+    let tracking = Tracking::open(dir.path()).await.unwrap();
+    assert_eq!(tracking.keep_model("own", "", Vec::new()).await.unwrap(), Some(7));
+    assert_eq!((tracking.is_kept("own").await.unwrap(), tracking.is_kept("theirs").await.unwrap()), (true, false));
+    // A number that is given again brings nothing of what it was.
+    tracking.delete_registered_model("theirs".into()).await.unwrap();
+    tracking.delete_registered_model("own".into()).await.unwrap();
+    tracking.create_registered_model("own", "", Vec::new()).await.unwrap();
+    assert!(!tracking.is_kept("own").await.unwrap());
 }

@@ -100,7 +100,8 @@ fn read(mut response: ureq::http::Response<ureq::Body>) -> anyhow::Result<Value>
     if status.is_success() {
         return Ok(value);
     }
-    let error = &value["error"];
+    // MLflow's routes tell the message without anything around it.
+    let error = if value["error"].is_object() { &value["error"] } else { &value };
     let message = error["message"].as_str().unwrap_or("the server gave no reason");
     match error["hint"].as_str() {
         Some(hint) => anyhow::bail!("{message}\n  hint: {hint}"),

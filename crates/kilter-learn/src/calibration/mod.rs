@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use classes::ClassMap;
 pub use classes::{ClassMethod, ClassQuality, calibrate_classes};
 pub use model::{Calibrated, Quality, calibrate};
-pub(crate) use model::{KIND, read};
+pub(crate) use model::{KIND, parts, read};
 
 use crate::curve::{Curve, Rows};
 use crate::math::{logit, sigmoid};

@@ -247,6 +247,13 @@ impl Map {
     }
 }
 
+/// What the curve is, and the file of the model beneath it.
+pub(crate) fn parts(sealed: &Sealed<'_>) -> Result<(serde_json::Value, Vec<u8>), LearnError> {
+    let mut body = sealed.body();
+    let map = Map::read(&mut body)?;
+    Ok((map.describe(), body.block()?.to_vec()))
+}
+
 pub(crate) fn read(sealed: &Sealed<'_>) -> Result<Box<dyn Model>, LearnError> {
     let Header { inputs, parameters, report, .. } = sealed.header::<Calibration, Report>()?;
     let mut body = sealed.body();

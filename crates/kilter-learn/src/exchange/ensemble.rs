@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
+use super::portable::PlainTree;
 use super::tree::{OwnTest, Taken, Tree};
 use crate::format::{Header, Sealed, seal};
 use crate::gbdt::{self, Explainer};
@@ -127,6 +128,14 @@ impl Ensemble {
 
     pub fn trees(&self) -> usize {
         self.trees.len()
+    }
+
+    pub(super) fn plain_trees(&self) -> Vec<PlainTree> {
+        self.trees.iter().map(Tree::plain).collect()
+    }
+
+    pub(super) fn line(&self) -> Option<&Coefficients> {
+        self.line.as_ref()
     }
 
     /// The same model under other input names, for one whose file has none or those of another system.
@@ -288,6 +297,15 @@ impl Model for Ensemble {
 
 /// Reads Kilter's own file of imported trees.
 pub(crate) fn read(sealed: &Sealed<'_>) -> Result<Box<dyn Model>, LearnError> {
+    Ok(Box::new(read_trees(sealed)?))
+}
+
+/// Reads Kilter's own file of an imported line.
+pub(crate) fn read_line(sealed: &Sealed<'_>) -> Result<Box<dyn Model>, LearnError> {
+    Ok(Box::new(read_one_line(sealed)?))
+}
+
+pub(super) fn read_trees(sealed: &Sealed<'_>) -> Result<Ensemble, LearnError> {
     let Header { inputs, parameters: arithmetic, report: origin, .. } = sealed.header::<Arithmetic, Origin>()?;
     let kind = check(sealed, &inputs, &arithmetic)?;
     let mut body = sealed.body();
@@ -295,15 +313,14 @@ pub(crate) fn read(sealed: &Sealed<'_>) -> Result<Box<dyn Model>, LearnError> {
     body.room_for(count, 24)?;
     let trees = (0..count).map(|_| Tree::read(&mut body, inputs.len())).collect::<Result<Vec<_>, _>>()?;
     body.end()?;
-    Ok(Box::new(Ensemble::new(kind, inputs, origin, arithmetic, trees)))
+    Ok(Ensemble::new(kind, inputs, origin, arithmetic, trees))
 }
 
-/// Reads Kilter's own file of an imported line.
-pub(crate) fn read_line(sealed: &Sealed<'_>) -> Result<Box<dyn Model>, LearnError> {
+pub(super) fn read_one_line(sealed: &Sealed<'_>) -> Result<Ensemble, LearnError> {
     let Header { inputs, parameters: arithmetic, report: origin, .. } = sealed.header::<Arithmetic, Origin>()?;
     let kind = check(sealed, &inputs, &arithmetic)?;
     let line = Coefficients::read(sealed, inputs.len())?;
-    Ok(Box::new(Ensemble { arithmetic, ..Ensemble::of_line(kind, inputs, origin, Output::Value, line) }))
+    Ok(Ensemble { arithmetic, ..Ensemble::of_line(kind, inputs, origin, Output::Value, line) })
 }
 
 /// The kind of a file whose numbers are of use.

@@ -6,7 +6,8 @@
 //!
 //! One file for each format: `lightgbm`, `xgboost` (and `ubjson`, its binary form), `catboost`, `onnx`. They make `tree`s, which an `ensemble` holds together.
 //!
-//! [`export`](export()) is the way back, for Kilter's own models: `export` to LightGBM, `export_xgboost`, `onnx` and `pmml`.
+//! [`export`](export()) is the way back, for Kilter's own models: `export` to LightGBM, `export_xgboost`, `onnx` and `pmml`; and [`portable`](portable())
+//! for both, as numbers that need no program.
 
 pub(crate) mod catboost;
 mod ensemble;
@@ -16,6 +17,7 @@ mod export_xgboost;
 pub(crate) mod lightgbm;
 pub(crate) mod onnx;
 mod pmml;
+mod portable;
 mod tree;
 mod ubjson;
 pub(crate) mod xgboost;
@@ -23,6 +25,7 @@ pub(crate) mod xgboost;
 pub use ensemble::{Arithmetic, Ensemble, Inputs, Origin, Output, Width};
 
 pub(crate) use ensemble::{read, read_line};
+pub use portable::portable;
 
 use crate::learners::{linear, scorecard};
 use crate::{ClassLink, ClassModel, LearnError, Model, calibration, forest, format, gbdt, load, load_classes, logistic};

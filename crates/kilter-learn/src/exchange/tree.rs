@@ -5,6 +5,7 @@ use crate::format::{Reader, Writer};
 use crate::gbdt::{Child, Explained, MAX_DEPTH, Test};
 
 use super::ensemble::Inputs;
+use super::portable::PlainTree;
 
 /// Share of a node's training rows that a child counts for in explanations at the least: with none at all there is no mean to speak of.
 const LEAST_SHARE: f64 = 1e-9;
@@ -229,6 +230,23 @@ impl Tree {
             at = self.children[at as usize][usize::from(!left)];
         }
         self.leaves[!at as usize]
+    }
+
+    /// The tree by columns, of one that asks for no categories.
+    pub fn plain(&self) -> PlainTree {
+        let threshold = |split: &Split| match split.rule {
+            Rule::AtMost(number) | Rule::Below(number) => number,
+            Rule::OneOf { .. } | Rule::OneOfFromZero { .. } => f64::NAN,
+        };
+        PlainTree {
+            column: self.splits.iter().map(|split| split.column).collect(),
+            threshold: self.splits.iter().map(|split| threshold(split).into()).collect(),
+            at_most: self.splits.iter().map(|split| matches!(split.rule, Rule::AtMost(_))).collect(),
+            missing: self.splits.iter().map(|split| split.missing as u8).collect(),
+            left: self.children.iter().map(|children| children[0]).collect(),
+            right: self.children.iter().map(|children| children[1]).collect(),
+            leaf: self.leaves.clone(),
+        }
     }
 
     pub fn leaf_count(&self) -> usize {

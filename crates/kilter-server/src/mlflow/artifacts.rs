@@ -25,7 +25,7 @@ const PIECE: usize = 256 * 1024;
 /// How long an upload may bring nothing.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// What this server serves itself begins so.
-const OWN: &str = "mlflow-artifacts:/";
+pub const OWN: &str = "mlflow-artifacts:/";
 
 #[derive(Serialize)]
 struct Listing {

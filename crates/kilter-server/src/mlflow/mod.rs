@@ -14,6 +14,7 @@ mod moment;
 mod old_traces;
 mod otlp;
 mod own;
+mod package;
 mod registry;
 mod runs;
 mod scorers;
@@ -164,8 +165,8 @@ fn router<S: Clone + Send + Sync + 'static>(hooks: Hooks) -> Router<S> {
         .with_state(hooks)
 }
 
-/// The routes beside a project, whose own runs they show.
-pub fn beside(hooks: Hooks, service: &Service) -> Router<Host> {
+/// The routes beside a project, whose own runs and models they show.
+pub fn beside(hooks: Hooks, service: Arc<Service>) -> Router<Host> {
     let own = Arc::new(Own::new(service, hooks.tracking().clone()));
     router(hooks).layer(from_fn_with_state(own, Own::refresh))
 }

@@ -1,6 +1,8 @@
-//! The project's own trainings, imports and backtests, shown to MLflow's clients as runs of an experiment with the project's name.
+//! The project's own trainings, imports and backtests, shown to MLflow's clients as runs of an experiment with the project's name; and its models (`models.rs`).
 //!
 //! They are copied from the project's metadata when a client asks, a second old at most: a run at work by its name, one that has ended once and whole.
+
+pub mod models;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,6 +15,8 @@ use kilter_runtime::Service;
 use kilter_store::metadata::{self, Metadata, RunFilter, RunStatus};
 use kilter_tracking::{Batch, Error, ErrorCode, Metric, NewExperiment, NewRun, Pair, Result, RunChange, Stage, Status, Tracking};
 use tokio::sync::Mutex;
+
+use models::Models;
 
 /// How old the copy may be; after a failure, and where it is not wanted, ever older up to the second.
 const AGE: Duration = Duration::from_secs(1);
@@ -28,6 +32,8 @@ const POINTS: u32 = 1000;
 
 /// The copy and how far it is.
 pub struct Own {
+    /// The one that there was at the start, which knows the one in force.
+    service: Arc<Service>,
     project: String,
     metadata: Metadata,
     tracking: Tracking,
@@ -45,6 +51,7 @@ struct Copied {
     at_work: HashSet<String>,
     /// All runs have been gone through once.
     complete: bool,
+    models: Models,
 }
 
 impl Copied {
@@ -59,21 +66,30 @@ impl Copied {
 }
 
 impl Own {
-    pub fn new(service: &Service, tracking: Tracking) -> Own {
+    pub fn new(service: Arc<Service>, tracking: Tracking) -> Own {
         let (project, metadata) = (service.plan.project.clone(), service.data.metadata.clone());
-        Own { project, metadata, tracking, state: Mutex::default() }
+        Own { service, project, metadata, tracking, state: Mutex::default() }
     }
 
     /// Around the routes: what is asked for is brought up to date first. Whatever fails here is told to the program's log, not to the client.
     pub async fn refresh(State(own): State<Arc<Own>>, request: Request, next: Next) -> Response {
         let path = request.uri().path();
-        let reads =
-            ["/runs/get", "/runs/search", "/experiments/get", "/experiments/search", "/metrics/"].iter().any(|part| path.contains(part));
-        if reads {
+        // All of the registry's, also what writes: it must find that a name is the project's.
+        let parts = [
+            "/runs/get",
+            "/runs/search",
+            "/experiments/get",
+            "/experiments/search",
+            "/metrics/",
+            "/mlflow/artifacts/list",
+            "/registered-models/",
+            "/model-versions/",
+        ];
+        if parts.iter().any(|part| path.contains(part)) {
             // A task of its own: a client that goes away leaves nothing half done.
             let copying = tokio::spawn(async move {
                 if let Err(error) = own.copy().await {
-                    tracing::warn!(%error, "the project's own runs could not be copied for MLflow's clients");
+                    tracing::warn!(%error, "the project's own runs and models could not be copied for MLflow's clients");
                 }
             });
             let _ = tokio::time::timeout(WAIT, copying).await;
@@ -92,8 +108,16 @@ impl Own {
         outcome.map(drop)
     }
 
-    /// Whether they are wanted.
+    /// Whether the runs are wanted.
     async fn copy_all(&self, state: &mut Copied) -> Result<bool> {
+        let models = self.reserve(state).await?;
+        let wanted = self.copy_runs(state).await?;
+        self.copy_models(state, models).await?;
+        Ok(wanted)
+    }
+
+    /// Whether they are wanted.
+    async fn copy_runs(&self, state: &mut Copied) -> Result<bool> {
         let mut offset = 0;
         loop {
             let limit = if state.complete && offset == 0 { FIRST_PAGE } else { PAGE };

@@ -1,11 +1,13 @@
 //! Registered models, their versions and aliases.
 
 use axum::extract::State;
-use kilter_tracking::{ModelVersion, NewModelVersion, Pair, Query, RegisteredModel, Result, Tracking};
+use kilter_store::metadata::CHAMPION;
+use kilter_tracking::{Error, ErrorCode, ModelVersion, NewModelVersion, Pair, Query, RegisteredModel, Result, Tracking};
 use serde::Serialize;
 
 use super::answer::{Answer, PairJson, done, json, pairs};
 use super::input::{Fields, Input};
+use super::own::models::ALIASES;
 
 const MOST_MODELS: i64 = 1000;
 const MOST_VERSIONS: i64 = 200_000;
@@ -139,6 +141,29 @@ fn tag(f: &Fields) -> Result<Pair> {
     Ok(Pair { key: f.need_text("key")?.into(), value: f.any_text("value")?.into() })
 }
 
+/// Refuses for a model of the project what only the project does; `hint` says how.
+async fn free(tracking: &Tracking, name: &str, what: &str, hint: String) -> Result<()> {
+    if !tracking.is_kept(name).await? {
+        return Ok(());
+    }
+    let message = format!("Registered model '{name}' is a model of the project, and {what}.\n  hint: {hint}");
+    Err(Error::new(ErrorCode::PermissionDenied, message))
+}
+
+/// The same for an alias: those that say what is in service are the project's, all others anybody's.
+async fn free_alias(tracking: &Tracking, name: &str, alias: &str, version: Option<i64>) -> Result<()> {
+    if !ALIASES.contains(&alias) {
+        return Ok(());
+    }
+    let hint = match version {
+        Some(version) if alias == CHAMPION => format!("kilter promote {name}@{version}"),
+        Some(_) => format!("the version that came last has it; kilter models {name} lists them"),
+        None => format!("kilter rollback {name} goes back to the version before; kilter promote {name}@VERSION to any"),
+    };
+    let what = format!("its alias '{alias}' says what is in service: it follows from promotions, which are in the project's log");
+    free(tracking, name, &what, hint).await
+}
+
 pub async fn create(State(tracking): State<Tracking>, input: Input) -> Answer {
     let f = input.fields();
     let description = f.text("description")?.unwrap_or_default();
@@ -147,7 +172,9 @@ pub async fn create(State(tracking): State<Tracking>, input: Input) -> Answer {
 
 pub async fn rename(State(tracking): State<Tracking>, input: Input) -> Answer {
     let f = input.fields();
-    model(&tracking.update_registered_model(f.need_text("name")?, Some(f.need_text("new_name")?.into()), None).await?)
+    let (name, new) = (f.need_text("name")?, f.need_text("new_name")?);
+    free(&tracking, name, "has the name that it has there", "rename it in kilter.toml, then kilter apply".into()).await?;
+    model(&tracking.update_registered_model(name, Some(new.into()), None).await?)
 }
 
 pub async fn update(State(tracking): State<Tracking>, input: Input) -> Answer {
@@ -156,7 +183,10 @@ pub async fn update(State(tracking): State<Tracking>, input: Input) -> Answer {
 }
 
 pub async fn delete(State(tracking): State<Tracking>, input: Input) -> Answer {
-    tracking.delete_registered_model(input.fields().need_text("name")?.into()).await?;
+    let f = input.fields();
+    let name = f.need_text("name")?;
+    free(&tracking, name, "stays: its versions have decided", format!("kilter models {name} lists them")).await?;
+    tracking.delete_registered_model(name.into()).await?;
     done()
 }
 
@@ -191,13 +221,17 @@ pub async fn delete_tag(State(tracking): State<Tracking>, input: Input) -> Answe
 
 pub async fn set_alias(State(tracking): State<Tracking>, input: Input) -> Answer {
     let f = input.fields();
-    tracking.set_alias(f.need_text("name")?.into(), f.need_text("alias")?.into(), f.need_version()?).await?;
+    let (name, alias, version) = (f.need_text("name")?, f.need_text("alias")?, f.need_version()?);
+    free_alias(&tracking, name, alias, Some(version)).await?;
+    tracking.set_alias(name.into(), alias.into(), version).await?;
     done()
 }
 
 pub async fn delete_alias(State(tracking): State<Tracking>, input: Input) -> Answer {
     let f = input.fields();
-    tracking.delete_alias(f.need_text("name")?.into(), f.need_text("alias")?.into()).await?;
+    let (name, alias) = (f.need_text("name")?, f.need_text("alias")?);
+    free_alias(&tracking, name, alias, None).await?;
+    tracking.delete_alias(name.into(), alias.into()).await?;
     done()
 }
 
@@ -218,6 +252,8 @@ pub async fn create_version(State(tracking): State<Tracking>, input: Input) -> A
         description: text("description")?,
         tags: f.pairs("tags")?,
     };
+    let hint = format!("kilter models import {} FILE", new.name);
+    free(&tracking, &new.name, "its versions are those that it trains and imports", hint).await?;
     version(&tracking.create_model_version(new).await?)
 }
 
@@ -230,12 +266,16 @@ pub async fn update_version(State(tracking): State<Tracking>, input: Input) -> A
 pub async fn set_stage(State(tracking): State<Tracking>, input: Input) -> Answer {
     let f = input.fields();
     let (name, number) = (f.need_text("name")?, f.need_version()?);
-    version(&tracking.set_version_stage(name, number, f.need_text("stage")?, f.need_bool("archive_existing_versions")?).await?)
+    let (stage, archive) = (f.need_text("stage")?, f.need_bool("archive_existing_versions")?);
+    free(&tracking, name, "its versions have no stages", format!("kilter promote {name}@{number} puts it into service")).await?;
+    version(&tracking.set_version_stage(name, number, stage, archive).await?)
 }
 
 pub async fn delete_version(State(tracking): State<Tracking>, input: Input) -> Answer {
     let f = input.fields();
-    tracking.delete_model_version(f.need_text("name")?.into(), f.need_version()?).await?;
+    let (name, number) = (f.need_text("name")?, f.need_version()?);
+    free(&tracking, name, "its versions stay: decisions are replayed with them", format!("kilter models {name} lists them")).await?;
+    tracking.delete_model_version(name.into(), number).await?;
     done()
 }
 

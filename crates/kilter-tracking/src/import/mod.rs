@@ -7,6 +7,7 @@
 mod database;
 mod folder;
 mod json;
+mod mlmodel;
 mod places;
 mod rows;
 mod span;
@@ -26,6 +27,7 @@ use crate::store::{Coming, Plan, Tracking};
 use crate::trace::{ReadySpan, key, ready_alone};
 use database::Database;
 use folder::Folder;
+pub use mlmodel::flavors;
 use places::{Found, Places};
 pub(crate) use places::{Place, own};
 pub(crate) use rows::{Kind, Owned, Point, Read, Rows, Tally};

@@ -1,5 +1,7 @@
 //! Registered models, their versions and aliases.
 
+mod kept;
+
 use std::collections::HashMap;
 
 use super::search::{self, PROMPT, each_of};
@@ -93,6 +95,7 @@ impl Tracking {
                 "DELETE FROM model_versions WHERE model = ?1",
                 "DELETE FROM registered_model_aliases WHERE model = ?1",
                 "DELETE FROM registered_model_tags WHERE model = ?1",
+                "DELETE FROM kept_models WHERE model = ?1",
                 "DELETE FROM registered_models WHERE id = ?1",
             ] {
                 w.db.execute(sql, bind![id])?;

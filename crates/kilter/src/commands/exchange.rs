@@ -1,4 +1,4 @@
-//! `kilter models import` and `kilter models export`: model files from elsewhere and for elsewhere.
+//! `kilter models import` and `kilter models export`: model files from elsewhere and for elsewhere, and what MLflow's clients logged.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use kilter_learn::exchange::Format;
 
 use crate::api::{Api, Client};
 use crate::commands::registry::versioned;
-use crate::commands::{cell, judged};
+use crate::commands::{cell, judged, logged};
 
 #[derive(clap::Subcommand)]
 pub enum Task {
@@ -21,7 +21,8 @@ pub enum Task {
 pub struct ImportArgs {
     /// The model of the project that the file is to be a version of.
     model: String,
-    /// The file: LightGBM's text, XGBoost's JSON or UBJSON, CatBoost's JSON, ONNX, or Kilter's own.
+    /// The file: LightGBM's text, XGBoost's JSON or UBJSON, CatBoost's JSON, ONNX, or Kilter's own. Or a model that an MLflow client logged with this
+    /// project, in the flavors lightgbm, xgboost and onnx: models:/NAME@ALIAS, models:/NAME/VERSION, models:/ID, runs:/RUN/PATH.
     file: PathBuf,
     /// Put the new version into service.
     #[arg(long, conflicts_with = "no_promote")]
@@ -57,14 +58,25 @@ pub async fn run(dir: &Path, task: Task) -> anyhow::Result<()> {
 }
 
 async fn import(dir: &Path, args: ImportArgs) -> anyhow::Result<()> {
-    let bytes = std::fs::read(&args.file).with_context(|| format!("cannot read {}", args.file.display()))?;
+    let uri = args.file.to_str().filter(|name| logged::is_uri(name)).map(str::to_string);
+    let bytes = match uri {
+        Some(_) => Vec::new(),
+        None => std::fs::read(&args.file).with_context(|| format!("cannot read {}", args.file.display()))?,
+    };
     let name = args.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let (path, promote) = (format!("/v1/models/{}/versions", args.model), if args.promote { "always" } else { "never" });
     let by_position = args.by_position.to_string();
-    let report =
-        ask(dir, move |client| client.post_file(&path, &[("file", &name), ("promote", promote), ("by_position", &by_position)], &bytes))
-            .await
-            .with_context(|| format!("{} was not imported", args.file.display()))?;
+    let post = move |client: Client| {
+        let (name, bytes) = match uri {
+            Some(uri) => {
+                let (file, bytes) = logged::fetch(&client, &uri)?;
+                (format!("{uri} ({file})"), bytes)
+            }
+            None => (name, bytes),
+        };
+        client.post_file(&path, &[("file", &name), ("promote", promote), ("by_position", &by_position)], &bytes)
+    };
+    let report = ask(dir, post).await.with_context(|| format!("{} was not imported", args.file.display()))?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
         return Ok(());

@@ -13,6 +13,7 @@ pub mod generate;
 pub mod import;
 pub mod ingest;
 pub mod lake;
+mod logged;
 pub mod new;
 pub mod plan;
 pub mod registry;

@@ -1,9 +1,11 @@
 //! A linear predictor over standardised columns: what a logistic and a linear model have in common once they are fitted.
 
+use serde::Serialize;
+
 use crate::LearnError;
 use crate::format::{Sealed, Writer};
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Coefficients {
     /// The margin of a row of training means.
     pub intercept: f64,
