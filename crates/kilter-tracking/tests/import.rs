@@ -459,16 +459,21 @@ async fn a_version_of_another_origin_and_one_that_was_deleted_give_nothing_to_ot
         report.agrees() && counts(&report)["tags of model versions"] == (2, 1, 1) && counts(&report)["aliases"] == (1, 0, 1),
         "{report:#?}"
     );
-    for number in [2, 3] {
+    // The number of a version that was deleted there is not given to another one here.
+    for number in [4, 5] {
         let new = NewModelVersion { name: "clf".into(), source: "mlflow-artifacts:/x".into(), ..NewModelVersion::default() };
         assert_eq!(tracking.create_model_version(new).await.unwrap().version, number);
     }
-    assert!(tracking.model_version("clf", 3).await.unwrap().tags.is_empty(), "tags of a version that is gone");
+    assert!(tracking.model_version("clf", 3).await.is_err());
+    assert!(tracking.model_version("clf", 4).await.unwrap().tags.is_empty(), "tags of a version that is gone");
+    for table in ["model_versions", "model_version_tags", "registered_model_aliases"] {
+        stores.sql(&format!("UPDATE {table} SET version = 4 WHERE name = 'clf' AND version = 3")).await;
+    }
     stores.sql("UPDATE model_versions SET current_stage = 'None' WHERE name = 'clf'").await;
     let report = stores.bring(&tracking).await.unwrap();
     assert!(differing(&report).contains(&("model versions", 2)), "{report:#?}");
-    let third = tracking.model_version("clf", 3).await.unwrap();
-    assert!(third.tags.is_empty() && third.aliases.is_empty(), "tags and aliases of another version: {third:?}");
+    let fourth = tracking.model_version("clf", 4).await.unwrap();
+    assert!(fourth.tags.is_empty() && fourth.aliases.is_empty(), "tags and aliases of another version: {fourth:?}");
 }
 
 #[tokio::test]

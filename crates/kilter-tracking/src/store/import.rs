@@ -997,6 +997,7 @@ impl Writer {
         for (model, mut v) in known(versions, |v| models.get(&v.name).copied(), Kind::Versions, NO_OWNER, tally) {
             if v.stage == "Deleted_Internal" {
                 tally.left(Kind::Versions, "it is deleted", 1);
+                self.remove_number(model, v.version)?;
                 continue;
             }
             let sql = "SELECT created FROM model_versions WHERE model = ?1 AND version = ?2";

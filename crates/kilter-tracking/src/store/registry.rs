@@ -96,6 +96,7 @@ impl Tracking {
                 "DELETE FROM registered_model_aliases WHERE model = ?1",
                 "DELETE FROM registered_model_tags WHERE model = ?1",
                 "DELETE FROM kept_models WHERE model = ?1",
+                "DELETE FROM removed_versions WHERE model = ?1",
                 "DELETE FROM registered_models WHERE id = ?1",
             ] {
                 w.db.execute(sql, bind![id])?;
@@ -259,7 +260,8 @@ impl Tracking {
         }
         self.write(move |w| {
             let id = model_number(&mut w.db, &new.name)?;
-            let sql = "SELECT COALESCE(MAX(version), 0) + 1 FROM model_versions WHERE model = ?1";
+            let sql = "SELECT COALESCE(MAX(version), 0) + 1 FROM (SELECT version FROM model_versions WHERE model = ?1
+                       UNION ALL SELECT version FROM removed_versions WHERE model = ?1) AS given";
             let version: i64 = w.db.one(sql, bind![id])?;
             let created = now();
             let made = ModelVersion {
@@ -423,6 +425,7 @@ impl Tracking {
             ] {
                 w.db.execute(sql, bind![id, version])?;
             }
+            w.remove_number(id, version)?;
             w.touch_model(id)
         })
         .await
@@ -555,6 +558,13 @@ fn registered_models(db: &mut Db, ids: &[i64]) -> Result<Vec<RegisteredModel>> {
 }
 
 impl Writer {
+    /// Notes that a version of this number was there: none is made again that has it.
+    pub(super) fn remove_number(&mut self, model: i64, version: i64) -> Result<()> {
+        let sql = "INSERT INTO removed_versions (model, version) VALUES (?1, ?2)
+                   ON CONFLICT (model) DO UPDATE SET version = excluded.version WHERE excluded.version > removed_versions.version";
+        self.db.execute(sql, bind![model, version]).map(drop)
+    }
+
     /// The number of the model that has this version.
     fn model_of(&mut self, name: &str, version: i64) -> Result<i64> {
         let id = model_number(&mut self.db, name)?;
