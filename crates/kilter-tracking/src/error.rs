@@ -14,6 +14,10 @@ pub enum ErrorCode {
     ResourceAlreadyExists,
     /// What it names is not in a state for this.
     InvalidState,
+    /// Nobody is known who sent it.
+    Unauthenticated,
+    /// Whoever sent it may not do this.
+    PermissionDenied,
     /// Nobody answers under this path.
     EndpointNotFound,
     /// The request is understood and cannot be served here.
@@ -32,6 +36,8 @@ impl ErrorCode {
             ErrorCode::ResourceDoesNotExist => "RESOURCE_DOES_NOT_EXIST",
             ErrorCode::ResourceAlreadyExists => "RESOURCE_ALREADY_EXISTS",
             ErrorCode::InvalidState => "INVALID_STATE",
+            ErrorCode::Unauthenticated => "UNAUTHENTICATED",
+            ErrorCode::PermissionDenied => "PERMISSION_DENIED",
             ErrorCode::EndpointNotFound => "ENDPOINT_NOT_FOUND",
             ErrorCode::NotImplemented => "NOT_IMPLEMENTED",
             ErrorCode::TemporarilyUnavailable => "TEMPORARILY_UNAVAILABLE",
@@ -43,6 +49,8 @@ impl ErrorCode {
     pub fn status(self) -> u16 {
         match self {
             ErrorCode::InvalidParameterValue | ErrorCode::ResourceAlreadyExists => 400,
+            ErrorCode::Unauthenticated => 401,
+            ErrorCode::PermissionDenied => 403,
             ErrorCode::ResourceDoesNotExist | ErrorCode::EndpointNotFound => 404,
             ErrorCode::InvalidState | ErrorCode::InternalError => 500,
             ErrorCode::NotImplemented => 501,

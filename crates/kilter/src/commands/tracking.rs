@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
+use kilter_server::access::Access;
 use kilter_tracking::Tracking;
 
 use super::up::StopSignal;
@@ -15,7 +16,7 @@ pub struct Args {
     /// Address to listen on.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:5000")]
     listen: String,
-    /// Listen on an address that other machines can reach. There is no authentication yet: only behind a proxy that has it.
+    /// Listen on an address that other machines can reach. There must be a key, by `kilter key create --data FOLDER`.
     #[arg(long)]
     allow_remote: bool,
 }
@@ -23,8 +24,12 @@ pub struct Args {
 pub async fn run(args: Args) -> anyhow::Result<()> {
     // From here on a stop is an orderly one, however early it comes.
     let mut stop = StopSignal::listen()?;
-    let options =
-        kilter_server::ServeOptions { listen: args.listen, allow_remote: args.allow_remote, ..kilter_server::ServeOptions::default() };
+    let options = kilter_server::ServeOptions {
+        listen: args.listen,
+        allow_remote: args.allow_remote,
+        access: Access::of_folder(&args.data)?,
+        ..kilter_server::ServeOptions::default()
+    };
     let listening = kilter_server::listen(options).await?;
     let tracking = Tracking::open(&args.data).await.with_context(|| format!("cannot open {}", args.data.display()))?;
     let server = listening.of_tracking(tracking);

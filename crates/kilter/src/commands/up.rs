@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use kilter_runtime::files::{Pace, file_sources, stream};
 use kilter_runtime::{Service, StartOptions};
+use kilter_server::access::Access;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::api::{ADDRESS_FILE, load};
@@ -15,7 +16,7 @@ pub struct Args {
     /// Address to listen on instead of the project's.
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// Listen on an address that other machines can reach. There is no authentication yet: only behind a proxy that has it.
+    /// Listen on an address that other machines can reach. There must be a key, by `kilter key create`.
     #[arg(long)]
     allow_remote: bool,
     /// Leave the project's file sources alone.
@@ -33,7 +34,8 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
         service = Service::start(project, StartOptions::default()) => service?,
         () = stop.wait() => return Ok(()),
     };
-    let options = kilter_server::ServeOptions { listen, allow_remote: args.allow_remote, ..kilter_server::ServeOptions::default() };
+    let access = Access::of_folder(&data)?;
+    let options = kilter_server::ServeOptions { listen, allow_remote: args.allow_remote, access, ..kilter_server::ServeOptions::default() };
     let server = kilter_server::bind(Arc::clone(&service), options).await?;
     std::fs::write(data.join(ADDRESS_FILE), server.address().to_string())
         .with_context(|| format!("cannot write {}", data.join(ADDRESS_FILE).display()))?;
