@@ -439,3 +439,96 @@ fn other_machines_are_answered_only_where_there_is_a_key() {
     let refused = open("127.0.0.1:0", false).unwrap_err().to_string();
     assert!(refused.contains(FILE), "{refused}");
 }
+
+fn scoped(data: &Path, name: &str, role: Role, experiments: &[(&str, Role)], models: &[(&str, Role)]) -> String {
+    let roles = |named: &[(&str, Role)]| named.iter().map(|(name, role)| (name.to_string(), *role)).collect();
+    keys::create(data, NewKey { name: name.into(), role, experiments: roles(experiments), models: roles(models), lasts: None }).unwrap()
+}
+
+#[test]
+fn a_role_for_one_model_of_the_project_holds_for_its_routes() {
+    let (mut without, mut only) = (String::new(), String::new());
+    let server = Server::of_project(|data| {
+        without = scoped(data, "without", Role::Manage, &[], &[("risk", Role::None)]);
+        only = scoped(data, "only", Role::None, &[], &[("risk", Role::Read)]);
+    });
+    let models = |key: &str| server.with_key(key, "GET", "/v1/models", "").json()["models"].as_array().unwrap().len();
+    assert_eq!((models(&without), models(&only)), (0, 1));
+    for (method, path) in [
+        ("GET", "/v1/models/risk"),
+        ("GET", "/v1/models/ri%73k"),
+        ("POST", "/v1/models/risk/train"),
+        ("POST", "/v1/models/%72isk/rollback"),
+    ] {
+        let refused = server.with_key(&without, method, path, "");
+        assert_eq!(refused.status, 403, "{method} {path}: {}", refused.body);
+    }
+    assert_eq!(server.with_key(&without, "GET", "/v1/models/other", "").status, 404);
+    assert_eq!(server.with_key(&only, "GET", "/v1/models/risk", "").status, 200);
+    let refused = server.with_key(&only, "POST", "/v1/models/risk/train", "{}");
+    assert!(refused.status == 403 && refused.body.contains("lacks the role `manage` for model `risk`"), "{}", refused.body);
+    assert_eq!(server.with_key(&only, "GET", "/v1/status", "").status, 403);
+    server.end();
+}
+
+#[test]
+fn a_role_for_one_experiment_holds_for_its_files_and_its_spans() {
+    let (mut all, mut mine) = (String::new(), String::new());
+    let server = Server::of_tracking(|data| {
+        all = key(data, "all", Role::Manage);
+        mine = scoped(data, "mine", Role::None, &[("mine", Role::Write)], &[]);
+    });
+    let made =
+        |key: &str, name: &str| server.with_key(key, "POST", &format!("{API}/experiments/create"), &json!({ "name": name }).to_string());
+    assert_eq!(made(&mine, "hidden").status, 403);
+    // As a client does it that finds no experiment of the name.
+    let by_name = |name: &str| server.with_key(&mine, "GET", &format!("{API}/experiments/get-by-name?experiment_name={name}"), "").status;
+    assert_eq!((by_name("mine"), by_name("hidden")), (404, 403));
+    let id = |reply: Reply| reply.json()["experiment_id"].as_str().unwrap().to_string();
+    let (hidden, own) = (id(made(&all, "hidden")), id(made(&mine, "mine")));
+    let proxy = |path: &str| format!("/api/2.0/mlflow-artifacts/artifacts/{path}");
+    assert_eq!(server.with_key(&all, "PUT", &proxy(&format!("{hidden}/a.txt")), "secret").status, 200);
+    assert_eq!(server.with_key(&mine, "PUT", &proxy(&format!("{own}/a.txt")), "own").status, 200);
+    assert_eq!(server.with_key(&mine, "GET", &proxy(&format!("{own}/a.txt")), "").body, "own");
+    for path in [
+        format!("{hidden}/a.txt"),
+        format!("0{hidden}/a.txt"),
+        format!("%3{hidden}/a.txt"),
+        format!("{hidden}%2Fa.txt"),
+        format!("{own}/../{hidden}/a.txt"),
+        format!("{own}/%2e%2e/{hidden}/a.txt"),
+        format!("./{hidden}/a.txt"),
+        format!("/{hidden}/a.txt"),
+        format!("%20{hidden}/a.txt"),
+        "models/a.txt".into(),
+    ] {
+        let got = server.with_key(&mine, "GET", &proxy(&path), "");
+        assert!([400, 403, 404].contains(&got.status) && !got.body.contains("secret"), "{path}: {} {}", got.status, got.body);
+    }
+    for (query, status) in [(format!("?path={hidden}"), 403), (String::new(), 403), (format!("?path={own}"), 200)] {
+        assert_eq!(server.with_key(&mine, "GET", &format!("/api/2.0/mlflow-artifacts/artifacts{query}"), "").status, status, "{query}");
+    }
+
+    let export = |key: &str, experiment: &str, trace: &str, name: &str| {
+        let span = json!({ "traceId": trace.repeat(16), "spanId": name.repeat(8), "name": "n", "startTimeUnixNano": "17", "endTimeUnixNano": "18" });
+        let body = json!({ "resourceSpans": [{ "scopeSpans": [{ "spans": [span] }] }] }).to_string();
+        let bearer = format!("Bearer {key}");
+        server.send("POST", "/v1/traces", &[("Authorization", &bearer), ("x-mlflow-experiment-id", experiment)], &body)
+    };
+    assert_eq!(export(&all, &hidden, "0a", "01").status, 200);
+    assert_eq!(export(&mine, &own, "0b", "01").status, 200);
+    assert_eq!(export(&mine, &hidden, "0c", "01").status, 403);
+    let refused = export(&mine, &own, "0a", "02");
+    assert_eq!(
+        (refused.status, &refused.json()["error_code"]),
+        (403, &json!("PERMISSION_DENIED")),
+        "a span for a trace that lies elsewhere"
+    );
+    let places: Vec<Value> = [&hidden, &own].into_iter().map(|id| json!({ "mlflow_experiment": { "experiment_id": id } })).collect();
+    let search = json!({ "locations": places }).to_string();
+    let found = server.with_key(&mine, "POST", "/api/3.0/mlflow/traces/search", &search).json();
+    assert_eq!(found["traces"].as_array().unwrap().len(), 1, "{found}");
+    let found = server.with_key(&mine, "GET", &format!("{API}/experiments/search?max_results=1"), "").json();
+    assert_eq!(found["experiments"][0]["name"], "mine", "{found}");
+    server.end();
+}

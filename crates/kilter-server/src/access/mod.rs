@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use axum::extract::FromRequestParts;
 use axum::http::header::{AUTHORIZATION, HOST, HeaderName, ORIGIN, WWW_AUTHENTICATE};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
@@ -96,8 +98,11 @@ impl Access {
         match rule {
             // Nothing is there, and whoever has a key is told so.
             None => Ok(caller),
-            Some(Some(rule)) if caller.may(rule) => Ok(caller),
-            Some(Some(rule)) => Err(refuse(Reason::Role, Some(key), caller.lacks(rule.role(), "this"))),
+            Some(Some(rule)) if caller.may(rule, path) => Ok(caller),
+            Some(Some(rule)) => {
+                let what = if matches!(rule, Rule::Model(_)) { format!("model `{}`", model_in(path)) } else { "this".into() };
+                Err(refuse(Reason::Role, Some(key), caller.lacks(rule.role(), &what)))
+            }
             Some(None) => Err(refuse(Reason::Role, Some(key), format!("{method} is open to no key here"))),
         }
     }
@@ -117,15 +122,68 @@ impl Caller {
         self.0.as_deref().map(|key| key.name.as_str())
     }
 
-    fn may(&self, rule: Rule) -> bool {
-        let Some(key) = &self.0 else { return true };
-        key.role >= rule.role()
+    /// Whoever: no keys are wanted.
+    #[cfg(test)]
+    pub fn unrestricted() -> Caller {
+        Caller(None)
     }
 
-    fn lacks(&self, role: Role, what: &str) -> String {
+    /// By a key with these roles.
+    #[cfg(test)]
+    pub fn with(role: Role, experiments: &[(&str, Role)], models: &[(&str, Role)]) -> Caller {
+        let roles = |named: &[(&str, Role)]| named.iter().map(|(name, role)| (name.to_string(), *role)).collect();
+        let (key, _) = keys::of_this_process().unwrap_or_else(|e| panic!("{e}"));
+        Caller(Some(Arc::new(Key { role, experiments: roles(experiments), models: roles(models), ..key })))
+    }
+
+    /// Whether it has other roles in single places.
+    pub fn is_scoped(&self) -> bool {
+        self.0.as_ref().is_some_and(|key| !key.experiments.is_empty() || !key.models.is_empty())
+    }
+
+    /// The role for everything that has none of its own.
+    pub fn role(&self) -> Role {
+        self.0.as_ref().map_or(Role::Manage, |key| key.role)
+    }
+
+    /// The role for an experiment alone, by its name or its id.
+    pub fn role_for_experiment(&self, named: &str) -> Option<Role> {
+        self.0.as_ref()?.experiments.get(named).copied()
+    }
+
+    pub fn role_for_model(&self, name: &str) -> Role {
+        self.0.as_ref().and_then(|key| key.models.get(name).copied()).unwrap_or_else(|| self.role())
+    }
+
+    fn may(&self, rule: Rule, path: &str) -> bool {
+        let Some(key) = &self.0 else { return true };
+        match rule {
+            Rule::Open | Rule::Within => true,
+            Rule::Whole(role) => key.role >= role,
+            Rule::Named(role) => key.role >= role || key.experiments.values().chain(key.models.values()).any(|own| *own >= role),
+            // The name of a project's model has nothing to escape: what is escaped may be any.
+            Rule::Model(role) if model_in(path).contains('%') => !self.is_scoped() && key.role >= role,
+            Rule::Model(role) => self.role_for_model(model_in(path)) >= role,
+        }
+    }
+
+    pub fn lacks(&self, role: Role, what: &str) -> String {
         let name = self.name().unwrap_or_default();
         format!("key `{name}` lacks the role `{}` for {what}", role.as_str())
     }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Caller, ApiError> {
+        parts.extensions.get().cloned().ok_or_else(|| ApiError::internal("a request came past the check of keys"))
+    }
+}
+
+/// The name in `/v1/models/NAME/...`.
+fn model_in(path: &str) -> &str {
+    path.split('/').nth(3).unwrap_or_default()
 }
 
 /// Why a request is refused.

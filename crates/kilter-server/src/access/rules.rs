@@ -15,12 +15,16 @@ pub enum Rule {
     Open,
     /// The role that the key has for everything.
     Whole(Role),
+    /// The role that the key has for the model in the path.
+    Model(Role),
+    /// The role that the key has for what the request names, which is checked once that is read; somewhere it must have it.
+    Named(Role),
     /// Any key: what is asked of a shard is checked where the shard answers.
     Within,
 }
 
 use Role::{Manage, Read, Write};
-use Rule::{Open, Whole, Within};
+use Rule::{Model, Named, Open, Whole, Within};
 
 const PROJECT: [(&str, &str, Rule); 37] = [
     ("GET", "/", Whole(Read)),
@@ -40,13 +44,13 @@ const PROJECT: [(&str, &str, Rule); 37] = [
     ("GET", "/v1/decisions/{id}", Whole(Read)),
     // It rebuilds and compares, and changes nothing.
     ("POST", "/v1/decisions/{id}/replay", Whole(Read)),
-    ("GET", "/v1/models", Whole(Read)),
-    ("GET", "/v1/models/{model}", Whole(Read)),
-    ("POST", "/v1/models/{model}/train", Whole(Manage)),
-    ("POST", "/v1/models/{model}/promote", Whole(Manage)),
-    ("POST", "/v1/models/{model}/rollback", Whole(Manage)),
-    ("POST", "/v1/models/{model}/versions", Whole(Manage)),
-    ("GET", "/v1/models/{model}/versions/{version}/file", Whole(Read)),
+    ("GET", "/v1/models", Named(Read)),
+    ("GET", "/v1/models/{model}", Model(Read)),
+    ("POST", "/v1/models/{model}/train", Model(Manage)),
+    ("POST", "/v1/models/{model}/promote", Model(Manage)),
+    ("POST", "/v1/models/{model}/rollback", Model(Manage)),
+    ("POST", "/v1/models/{model}/versions", Model(Manage)),
+    ("GET", "/v1/models/{model}/versions/{version}/file", Model(Read)),
     ("GET", "/v1/runs", Whole(Read)),
     ("GET", "/v1/runs/{id}", Whole(Read)),
     ("GET", "/v1/runs/{id}/artifacts/{*name}", Whole(Read)),
@@ -88,7 +92,7 @@ impl Rule {
     pub fn role(self) -> Role {
         match self {
             Open | Within => Role::None,
-            Whole(role) => role,
+            Whole(role) | Model(role) | Named(role) => role,
         }
     }
 }

@@ -4,6 +4,7 @@ use axum::body::{Body, HttpBody as _};
 use axum::extract::{FromRequest, Query, Request};
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use kilter_tracking::{Error, Pair, Result, View};
@@ -33,10 +34,24 @@ impl<S: Send + Sync> FromRequest<S> for Input {
     type Rejection = Response;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Response> {
+        let (parts, body) = request.into_parts();
+        Ok(Input::take(&parts, body).await?.0)
+    }
+}
+
+impl Input {
+    /// The fields of a request that is to be served yet.
+    pub async fn peek(request: Request) -> Result<(Input, Request), Response> {
+        let (parts, body) = request.into_parts();
+        let (input, bytes) = Input::take(&parts, body).await?;
+        Ok((input, Request::from_parts(parts, Body::from(bytes))))
+    }
+
+    async fn take(parts: &Parts, body: Body) -> Result<(Input, Bytes), Response> {
         let mut map = Map::new();
         let refuse = |message: &str| Refusal(Error::invalid(message)).into_response();
         let Query(pairs) =
-            Query::<Vec<(String, String)>>::try_from_uri(request.uri()).map_err(|_| refuse("Bad Request. The query is not readable."))?;
+            Query::<Vec<(String, String)>>::try_from_uri(&parts.uri).map_err(|_| refuse("Bad Request. The query is not readable."))?;
         for (name, value) in pairs {
             match map.get_mut(&name) {
                 Some(Value::Array(list)) => list.push(Value::String(value)),
@@ -44,7 +59,6 @@ impl<S: Send + Sync> FromRequest<S> for Input {
                 None => drop(map.insert(name, Value::String(value))),
             }
         }
-        let (parts, body) = request.into_parts();
         let limit = if parts.uri.path().ends_with("/log-inputs") { DATASETS_BODY } else { BODY };
         let read = in_turn(&parts.headers, body, limit, "log in several requests").await;
         let (bytes, _place) = read.map_err(IntoResponse::into_response)?;
@@ -59,7 +73,7 @@ impl<S: Send + Sync> FromRequest<S> for Input {
             // What is no JSON counts as empty, and then lacks what is required.
             map.extend(object(&bytes).unwrap_or_default());
         }
-        Ok(Input { map })
+        Ok((Input { map }, bytes))
     }
 }
 

@@ -16,6 +16,7 @@ mod own;
 mod registry;
 mod rules;
 mod runs;
+mod scope;
 mod scorers;
 mod traces;
 
@@ -158,6 +159,7 @@ fn router<S: Clone + Send + Sync + 'static>(tracking: Tracking) -> Router<S> {
         .route("/health", get(|| async { "OK" }))
         .route("/version", get(|| async { LEVEL }))
         .route(OTLP, post(otlp::export))
+        .layer(from_fn_with_state(tracking.clone(), scope::within))
         .with_state(tracking)
 }
 

@@ -7,125 +7,186 @@ use super::OTLP;
 use crate::access::Rule;
 use crate::access::keys::Role::{self, Manage, Read, Write};
 
+/// What a request is about: where a key's role is looked up that has others for single experiments and models.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// Nothing that is anybody's.
+    Nothing,
+    /// The handler leaves out what may not be read.
+    Own,
+    /// `experiment_id`.
+    Experiment,
+    /// `experiment_name`.
+    ExperimentName,
+    /// `experiment_ids` and `experiment_id`.
+    Experiments,
+    /// `name`, of an experiment that is made.
+    NewExperiment,
+    /// `experiment_id` and `new_name`.
+    RenamedExperiment,
+    /// `experiment_id`, or the default one.
+    NewRun,
+    /// `run_id`, and the models that are logged to beside it.
+    Run,
+    /// Ids of runs, in this field.
+    Runs(&'static str),
+    /// `experiment_id` and `source_run_id`.
+    NewLogged,
+    /// `{model_id}`.
+    Logged,
+    /// `name`, of a registered model.
+    Model,
+    /// `name` and `new_name`.
+    RenamedModel,
+    /// The experiment in `trace`.
+    NewTrace,
+    /// `{trace_id}` or `trace_id`.
+    Trace,
+    /// `trace_ids` and `run_id`.
+    TracesAndRun,
+    /// The headers, and the traces within.
+    Spans,
+    /// `{dataset_id}`.
+    Dataset,
+    /// `{dataset_id}` and `experiment_ids`.
+    DatasetAndExperiments,
+    /// `{path}`.
+    File,
+    /// `path`.
+    Folder,
+}
+
+use Subject::{
+    Dataset, DatasetAndExperiments, Experiment, ExperimentName, Experiments, File, Folder, Logged, Model, NewExperiment, NewLogged, NewRun,
+    NewTrace, Nothing, Own, RenamedExperiment, RenamedModel, Run, Runs, Spans, Trace, TracesAndRun,
+};
+
 /// Below `/api` and `/ajax-api`. What edits a run or a trace is writing; what takes away, restores, or moves a model's stage or alias is managing.
-const RULES: [(&str, &str, Role); 105] = [
-    ("POST", "/2.0/mlflow/experiments/create", Write),
-    ("GET", "/2.0/mlflow/experiments/get", Read),
-    ("GET", "/2.0/mlflow/experiments/get-by-name", Read),
-    ("GET", "/2.0/mlflow/experiments/search", Read),
-    ("POST", "/2.0/mlflow/experiments/search", Read),
-    ("POST", "/2.0/mlflow/experiments/update", Write),
-    ("POST", "/2.0/mlflow/experiments/delete", Manage),
-    ("POST", "/2.0/mlflow/experiments/restore", Manage),
-    ("POST", "/2.0/mlflow/experiments/set-experiment-tag", Write),
-    ("POST", "/2.0/mlflow/experiments/delete-experiment-tag", Write),
-    ("POST", "/2.0/mlflow/runs/create", Write),
-    ("GET", "/2.0/mlflow/runs/get", Read),
-    ("POST", "/2.0/mlflow/runs/update", Write),
-    ("POST", "/2.0/mlflow/runs/delete", Manage),
-    ("POST", "/2.0/mlflow/runs/restore", Manage),
-    ("POST", "/2.0/mlflow/runs/search", Read),
-    ("POST", "/2.0/mlflow/runs/log-metric", Write),
-    ("POST", "/2.0/mlflow/runs/log-parameter", Write),
-    ("POST", "/2.0/mlflow/runs/set-tag", Write),
-    ("POST", "/2.0/mlflow/runs/delete-tag", Write),
-    ("POST", "/2.0/mlflow/runs/log-batch", Write),
-    ("POST", "/2.0/mlflow/runs/log-inputs", Write),
-    ("POST", "/2.0/mlflow/runs/outputs", Write),
-    ("POST", "/2.0/mlflow/runs/log-model", Write),
-    ("GET", "/2.0/mlflow/metrics/get-history", Read),
-    ("GET", "/2.0/mlflow/metrics/get-history-bulk", Read),
-    ("GET", "/2.0/mlflow/metrics/get-history-bulk-interval", Read),
-    ("GET", "/2.0/mlflow/artifacts/list", Read),
-    ("GET", "/2.0/mlflow-artifacts/artifacts", Read),
-    ("GET", "/2.0/mlflow-artifacts/artifacts/{*path}", Read),
-    ("PUT", "/2.0/mlflow-artifacts/artifacts/{*path}", Write),
-    ("DELETE", "/2.0/mlflow-artifacts/artifacts/{*path}", Manage),
-    ("POST", "/2.0/mlflow/logged-models", Write),
-    ("POST", "/2.0/mlflow/logged-models/search", Read),
-    ("GET", "/2.0/mlflow/logged-models/{model_id}", Read),
-    ("PATCH", "/2.0/mlflow/logged-models/{model_id}", Write),
-    ("DELETE", "/2.0/mlflow/logged-models/{model_id}", Manage),
-    ("POST", "/2.0/mlflow/logged-models/{model_id}/params", Write),
-    ("PATCH", "/2.0/mlflow/logged-models/{model_id}/tags", Write),
-    ("DELETE", "/2.0/mlflow/logged-models/{model_id}/tags/{tag_key}", Write),
-    ("GET", "/2.0/mlflow/logged-models/{model_id}/artifacts/directories", Read),
-    ("POST", "/2.0/mlflow/registered-models/create", Write),
-    ("POST", "/2.0/mlflow/registered-models/rename", Manage),
-    ("PATCH", "/2.0/mlflow/registered-models/update", Write),
-    ("DELETE", "/2.0/mlflow/registered-models/delete", Manage),
-    ("GET", "/2.0/mlflow/registered-models/get", Read),
-    ("GET", "/2.0/mlflow/registered-models/search", Read),
-    ("GET", "/2.0/mlflow/registered-models/get-latest-versions", Read),
-    ("POST", "/2.0/mlflow/registered-models/get-latest-versions", Read),
-    ("POST", "/2.0/mlflow/registered-models/set-tag", Write),
-    ("DELETE", "/2.0/mlflow/registered-models/delete-tag", Write),
-    ("GET", "/2.0/mlflow/registered-models/alias", Read),
-    ("POST", "/2.0/mlflow/registered-models/alias", Manage),
-    ("DELETE", "/2.0/mlflow/registered-models/alias", Manage),
-    ("POST", "/2.0/mlflow/model-versions/create", Write),
-    ("PATCH", "/2.0/mlflow/model-versions/update", Write),
-    ("POST", "/2.0/mlflow/model-versions/transition-stage", Manage),
-    ("DELETE", "/2.0/mlflow/model-versions/delete", Manage),
-    ("GET", "/2.0/mlflow/model-versions/get", Read),
-    ("GET", "/2.0/mlflow/model-versions/search", Read),
-    ("GET", "/2.0/mlflow/model-versions/get-download-uri", Read),
-    ("POST", "/2.0/mlflow/model-versions/set-tag", Write),
-    ("DELETE", "/2.0/mlflow/model-versions/delete-tag", Write),
-    ("POST", "/3.0/mlflow/traces", Write),
-    ("GET", "/3.0/mlflow/traces/get", Read),
-    ("GET", "/3.0/mlflow/traces/batchGet", Read),
-    ("POST", "/3.0/mlflow/traces/batchGetInfos", Read),
-    ("POST", "/3.0/mlflow/traces/search", Read),
-    ("POST", "/3.0/mlflow/traces/delete-traces", Manage),
-    ("GET", "/3.0/mlflow/traces/{trace_id}", Read),
-    ("PATCH", "/3.0/mlflow/traces/{trace_id}/tags", Write),
-    ("DELETE", "/3.0/mlflow/traces/{trace_id}/tags", Write),
-    ("POST", "/3.0/mlflow/traces/{trace_id}/assessments", Write),
-    ("GET", "/3.0/mlflow/traces/{trace_id}/assessments/{assessment_id}", Read),
-    ("PATCH", "/3.0/mlflow/traces/{trace_id}/assessments/{assessment_id}", Write),
-    ("DELETE", "/3.0/mlflow/traces/{trace_id}/assessments/{assessment_id}", Write),
-    ("GET", "/2.0/mlflow/traces", Read),
-    ("POST", "/2.0/mlflow/traces", Write),
-    ("PATCH", "/2.0/mlflow/traces/{trace_id}", Write),
-    ("GET", "/2.0/mlflow/traces/{trace_id}/info", Read),
-    ("POST", "/2.0/mlflow/traces/delete-traces", Manage),
-    ("POST", "/2.0/mlflow/traces/link-to-run", Write),
-    ("POST", "/2.0/mlflow/traces/link-prompts", Write),
-    ("PATCH", "/2.0/mlflow/traces/{trace_id}/tags", Write),
-    ("DELETE", "/2.0/mlflow/traces/{trace_id}/tags", Write),
-    ("POST", "/3.0/mlflow/datasets/create", Write),
-    ("GET", "/3.0/mlflow/datasets/search", Read),
-    ("POST", "/3.0/mlflow/datasets/search", Read),
-    ("GET", "/3.0/mlflow/datasets/{dataset_id}", Read),
-    ("DELETE", "/3.0/mlflow/datasets/{dataset_id}", Manage),
-    ("GET", "/3.0/mlflow/datasets/{dataset_id}/records", Read),
-    ("POST", "/3.0/mlflow/datasets/{dataset_id}/records", Write),
-    ("DELETE", "/3.0/mlflow/datasets/{dataset_id}/records", Write),
-    ("PATCH", "/3.0/mlflow/datasets/{dataset_id}/tags", Write),
-    ("DELETE", "/3.0/mlflow/datasets/{dataset_id}/tags/{key}", Write),
-    ("GET", "/3.0/mlflow/datasets/{dataset_id}/experiment-ids", Read),
-    ("POST", "/3.0/mlflow/datasets/{dataset_id}/add-experiments", Write),
-    ("POST", "/3.0/mlflow/datasets/{dataset_id}/remove-experiments", Write),
-    ("POST", "/3.0/mlflow/scorers/register", Write),
-    ("GET", "/3.0/mlflow/scorers/list", Read),
-    ("GET", "/3.0/mlflow/scorers/versions", Read),
-    ("GET", "/3.0/mlflow/scorers/get", Read),
-    ("DELETE", "/3.0/mlflow/scorers/delete", Manage),
-    ("GET", "/3.0/mlflow/scorers/online-configs", Read),
-    ("GET", "/3.0/mlflow/server-info", Read),
+pub const RULES: [(&str, &str, Role, Subject); 105] = [
+    ("POST", "/2.0/mlflow/experiments/create", Write, NewExperiment),
+    ("GET", "/2.0/mlflow/experiments/get", Read, Experiment),
+    ("GET", "/2.0/mlflow/experiments/get-by-name", Read, ExperimentName),
+    ("GET", "/2.0/mlflow/experiments/search", Read, Own),
+    ("POST", "/2.0/mlflow/experiments/search", Read, Own),
+    ("POST", "/2.0/mlflow/experiments/update", Write, RenamedExperiment),
+    ("POST", "/2.0/mlflow/experiments/delete", Manage, Experiment),
+    ("POST", "/2.0/mlflow/experiments/restore", Manage, Experiment),
+    ("POST", "/2.0/mlflow/experiments/set-experiment-tag", Write, Experiment),
+    ("POST", "/2.0/mlflow/experiments/delete-experiment-tag", Write, Experiment),
+    ("POST", "/2.0/mlflow/runs/create", Write, NewRun),
+    ("GET", "/2.0/mlflow/runs/get", Read, Run),
+    ("POST", "/2.0/mlflow/runs/update", Write, Run),
+    ("POST", "/2.0/mlflow/runs/delete", Manage, Run),
+    ("POST", "/2.0/mlflow/runs/restore", Manage, Run),
+    ("POST", "/2.0/mlflow/runs/search", Read, Own),
+    ("POST", "/2.0/mlflow/runs/log-metric", Write, Run),
+    ("POST", "/2.0/mlflow/runs/log-parameter", Write, Run),
+    ("POST", "/2.0/mlflow/runs/set-tag", Write, Run),
+    ("POST", "/2.0/mlflow/runs/delete-tag", Write, Run),
+    ("POST", "/2.0/mlflow/runs/log-batch", Write, Run),
+    ("POST", "/2.0/mlflow/runs/log-inputs", Write, Run),
+    ("POST", "/2.0/mlflow/runs/outputs", Write, Run),
+    ("POST", "/2.0/mlflow/runs/log-model", Write, Run),
+    ("GET", "/2.0/mlflow/metrics/get-history", Read, Run),
+    ("GET", "/2.0/mlflow/metrics/get-history-bulk", Read, Runs("run_id")),
+    ("GET", "/2.0/mlflow/metrics/get-history-bulk-interval", Read, Runs("run_ids")),
+    ("GET", "/2.0/mlflow/artifacts/list", Read, Run),
+    ("GET", "/2.0/mlflow-artifacts/artifacts", Read, Folder),
+    ("GET", "/2.0/mlflow-artifacts/artifacts/{*path}", Read, File),
+    ("PUT", "/2.0/mlflow-artifacts/artifacts/{*path}", Write, File),
+    ("DELETE", "/2.0/mlflow-artifacts/artifacts/{*path}", Manage, File),
+    ("POST", "/2.0/mlflow/logged-models", Write, NewLogged),
+    ("POST", "/2.0/mlflow/logged-models/search", Read, Own),
+    ("GET", "/2.0/mlflow/logged-models/{model_id}", Read, Logged),
+    ("PATCH", "/2.0/mlflow/logged-models/{model_id}", Write, Logged),
+    ("DELETE", "/2.0/mlflow/logged-models/{model_id}", Manage, Logged),
+    ("POST", "/2.0/mlflow/logged-models/{model_id}/params", Write, Logged),
+    ("PATCH", "/2.0/mlflow/logged-models/{model_id}/tags", Write, Logged),
+    ("DELETE", "/2.0/mlflow/logged-models/{model_id}/tags/{tag_key}", Write, Logged),
+    ("GET", "/2.0/mlflow/logged-models/{model_id}/artifacts/directories", Read, Logged),
+    ("POST", "/2.0/mlflow/registered-models/create", Write, Model),
+    ("POST", "/2.0/mlflow/registered-models/rename", Manage, RenamedModel),
+    ("PATCH", "/2.0/mlflow/registered-models/update", Write, Model),
+    ("DELETE", "/2.0/mlflow/registered-models/delete", Manage, Model),
+    ("GET", "/2.0/mlflow/registered-models/get", Read, Model),
+    ("GET", "/2.0/mlflow/registered-models/search", Read, Own),
+    ("GET", "/2.0/mlflow/registered-models/get-latest-versions", Read, Model),
+    ("POST", "/2.0/mlflow/registered-models/get-latest-versions", Read, Model),
+    ("POST", "/2.0/mlflow/registered-models/set-tag", Write, Model),
+    ("DELETE", "/2.0/mlflow/registered-models/delete-tag", Write, Model),
+    ("GET", "/2.0/mlflow/registered-models/alias", Read, Model),
+    ("POST", "/2.0/mlflow/registered-models/alias", Manage, Model),
+    ("DELETE", "/2.0/mlflow/registered-models/alias", Manage, Model),
+    ("POST", "/2.0/mlflow/model-versions/create", Write, Model),
+    ("PATCH", "/2.0/mlflow/model-versions/update", Write, Model),
+    ("POST", "/2.0/mlflow/model-versions/transition-stage", Manage, Model),
+    ("DELETE", "/2.0/mlflow/model-versions/delete", Manage, Model),
+    ("GET", "/2.0/mlflow/model-versions/get", Read, Model),
+    ("GET", "/2.0/mlflow/model-versions/search", Read, Own),
+    ("GET", "/2.0/mlflow/model-versions/get-download-uri", Read, Model),
+    ("POST", "/2.0/mlflow/model-versions/set-tag", Write, Model),
+    ("DELETE", "/2.0/mlflow/model-versions/delete-tag", Write, Model),
+    ("POST", "/3.0/mlflow/traces", Write, NewTrace),
+    ("GET", "/3.0/mlflow/traces/get", Read, Trace),
+    ("GET", "/3.0/mlflow/traces/batchGet", Read, Own),
+    ("POST", "/3.0/mlflow/traces/batchGetInfos", Read, Own),
+    ("POST", "/3.0/mlflow/traces/search", Read, Own),
+    ("POST", "/3.0/mlflow/traces/delete-traces", Manage, Experiment),
+    ("GET", "/3.0/mlflow/traces/{trace_id}", Read, Trace),
+    ("PATCH", "/3.0/mlflow/traces/{trace_id}/tags", Write, Trace),
+    ("DELETE", "/3.0/mlflow/traces/{trace_id}/tags", Write, Trace),
+    ("POST", "/3.0/mlflow/traces/{trace_id}/assessments", Write, Trace),
+    ("GET", "/3.0/mlflow/traces/{trace_id}/assessments/{assessment_id}", Read, Trace),
+    ("PATCH", "/3.0/mlflow/traces/{trace_id}/assessments/{assessment_id}", Write, Trace),
+    ("DELETE", "/3.0/mlflow/traces/{trace_id}/assessments/{assessment_id}", Write, Trace),
+    ("GET", "/2.0/mlflow/traces", Read, Own),
+    ("POST", "/2.0/mlflow/traces", Write, Experiment),
+    ("PATCH", "/2.0/mlflow/traces/{trace_id}", Write, Trace),
+    ("GET", "/2.0/mlflow/traces/{trace_id}/info", Read, Trace),
+    ("POST", "/2.0/mlflow/traces/delete-traces", Manage, Experiment),
+    ("POST", "/2.0/mlflow/traces/link-to-run", Write, TracesAndRun),
+    ("POST", "/2.0/mlflow/traces/link-prompts", Write, Trace),
+    ("PATCH", "/2.0/mlflow/traces/{trace_id}/tags", Write, Trace),
+    ("DELETE", "/2.0/mlflow/traces/{trace_id}/tags", Write, Trace),
+    ("POST", "/3.0/mlflow/datasets/create", Write, Experiments),
+    ("GET", "/3.0/mlflow/datasets/search", Read, Own),
+    ("POST", "/3.0/mlflow/datasets/search", Read, Own),
+    ("GET", "/3.0/mlflow/datasets/{dataset_id}", Read, Dataset),
+    ("DELETE", "/3.0/mlflow/datasets/{dataset_id}", Manage, Dataset),
+    ("GET", "/3.0/mlflow/datasets/{dataset_id}/records", Read, Dataset),
+    ("POST", "/3.0/mlflow/datasets/{dataset_id}/records", Write, Dataset),
+    ("DELETE", "/3.0/mlflow/datasets/{dataset_id}/records", Write, Dataset),
+    ("PATCH", "/3.0/mlflow/datasets/{dataset_id}/tags", Write, Dataset),
+    ("DELETE", "/3.0/mlflow/datasets/{dataset_id}/tags/{key}", Write, Dataset),
+    ("GET", "/3.0/mlflow/datasets/{dataset_id}/experiment-ids", Read, Dataset),
+    ("POST", "/3.0/mlflow/datasets/{dataset_id}/add-experiments", Write, DatasetAndExperiments),
+    ("POST", "/3.0/mlflow/datasets/{dataset_id}/remove-experiments", Write, DatasetAndExperiments),
+    ("POST", "/3.0/mlflow/scorers/register", Write, Experiment),
+    ("GET", "/3.0/mlflow/scorers/list", Read, Experiments),
+    ("GET", "/3.0/mlflow/scorers/versions", Read, Experiment),
+    ("GET", "/3.0/mlflow/scorers/get", Read, Experiment),
+    ("DELETE", "/3.0/mlflow/scorers/delete", Manage, Experiment),
+    ("GET", "/3.0/mlflow/scorers/online-configs", Read, Nothing),
+    ("GET", "/3.0/mlflow/server-info", Read, Nothing),
 ];
 
-static BY_ROUTE: LazyLock<HashMap<(&str, &str), Role>> =
-    LazyLock::new(|| RULES.into_iter().map(|(method, route, role)| ((method, route), role)).collect());
+static BY_ROUTE: LazyLock<HashMap<(&str, &str), (Role, Subject)>> =
+    LazyLock::new(|| RULES.into_iter().map(|(method, route, role, subject)| ((method, route), (role, subject))).collect());
 
 /// The rule of a route as the router names it.
 pub fn rule(method: &str, route: &str) -> Option<Rule> {
+    named(method, route).map(|(role, _)| Rule::Named(role))
+}
+
+/// What a route wants, and of what.
+pub fn named(method: &str, route: &str) -> Option<(Role, Subject)> {
+    // Answered by what answers GET.
+    let method = if method == "HEAD" { "GET" } else { method };
     if (method, route) == ("POST", OTLP) {
-        return Some(Rule::Whole(Write));
+        return Some((Write, Spans));
     }
     let below = route.strip_prefix("/ajax-api").or_else(|| route.strip_prefix("/api"))?;
-    BY_ROUTE.get(&(method, below)).copied().map(Rule::Whole)
+    BY_ROUTE.get(&(method, below)).copied()
 }
 
 #[cfg(test)]
@@ -137,6 +198,7 @@ mod tests {
     use kilter_tracking::Tracking;
 
     use super::*;
+    use crate::access::Caller;
 
     #[tokio::test]
     async fn every_route_has_a_rule_and_every_rule_a_route() {
@@ -146,7 +208,7 @@ mod tests {
         for path in &routes {
             for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
                 let asked = format!("/api{path}").replace(['{', '}', '*'], "");
-                let request = Request::builder().method(method).uri(asked).body(Body::empty()).unwrap();
+                let request = Request::builder().method(method).uri(asked).extension(Caller::unrestricted()).body(Body::empty()).unwrap();
                 let answer = api.call(request).await.unwrap();
                 let text = axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap();
                 let is_answered = !String::from_utf8_lossy(&text).contains("does not answer");
@@ -156,7 +218,7 @@ mod tests {
                 }
             }
         }
-        for (method, path, _) in RULES {
+        for (method, path, ..) in RULES {
             assert!(routes.contains(&path), "{method} {path} is a rule for nothing");
         }
     }
