@@ -170,7 +170,9 @@ pub const RULES: [(&str, &str, Role, Subject); 105] = [
     ("GET", "/3.0/mlflow/server-info", Read, Nothing),
 ];
 
-static BY_ROUTE: LazyLock<HashMap<(&str, &str), (Role, Subject)>> =
+type ByRoute = HashMap<(&'static str, &'static str), (Role, Subject)>;
+
+static BY_ROUTE: LazyLock<ByRoute> =
     LazyLock::new(|| RULES.into_iter().map(|(method, route, role, subject)| ((method, route), (role, subject))).collect());
 
 /// The rule of a route as the router names it.
