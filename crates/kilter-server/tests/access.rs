@@ -468,6 +468,15 @@ fn a_role_for_one_model_of_the_project_holds_for_its_routes() {
     let refused = server.with_key(&only, "POST", "/v1/models/risk/train", "{}");
     assert!(refused.status == 403 && refused.body.contains("lacks the role `manage` for model `risk`"), "{}", refused.body);
     assert_eq!(server.with_key(&only, "GET", "/v1/status", "").status, 403);
+    // What is found out of a request later is counted too.
+    let counted = || {
+        let figures = server.with_key(&without, "GET", "/metrics", "").body;
+        let line = figures.lines().find_map(|line| line.strip_prefix("kilter_access_refused_total{reason=\"role\"} ").map(str::to_string));
+        line.unwrap_or_else(|| panic!("{figures}")).parse::<u64>().unwrap()
+    };
+    let before = counted();
+    assert_eq!(server.with_key(&without, "POST", &format!("{API}/registered-models/create"), r#"{"name": "risk"}"#).status, 403);
+    assert_eq!(counted(), before + 1);
     server.end();
 }
 

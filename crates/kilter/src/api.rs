@@ -146,8 +146,9 @@ impl Api {
                 let listen = std::fs::read_to_string(data.join(ADDRESS_FILE)).unwrap_or(listen);
                 let address = listen.trim().parse().with_context(|| format!("`{listen}` is no address"))?;
                 let client = Client::new(address);
+                // What wants no key: what is asked next says whether one is missing.
                 client
-                    .get("/v1/project")
+                    .get("/healthz")
                     .with_context(|| format!("another process has the project open, but its server does not answer on {listen}"))?;
                 Ok(Api { client, local: None })
             }

@@ -84,26 +84,28 @@ impl Access {
 
     /// The check of a request's head. `route`: what its path was found to be; none: nothing is there.
     pub fn admit(&self, method: &Method, path: &str, route: Option<&str>, headers: &HeaderMap) -> Result<Caller, Box<Response>> {
-        let Some(known) = self.keys.known() else { return Ok(Caller(None)) };
+        let Some(known) = self.keys.known() else { return Ok(Caller::default()) };
         let rule = route.map(|route| Rule::of(method, route));
         if rule == Some(Some(Rule::Open)) {
-            return Ok(Caller(None));
+            return Ok(Caller::default());
         }
-        let refuse = |reason: Reason, key: Option<&Key>, message: String| {
-            self.refusals.note(reason, key, method, route);
-            Box::new(reason.response(path, message))
-        };
-        let key = identify(&known, headers).map_err(|(reason, key)| refuse(reason, key, reason.words().into()))?;
-        let caller = Caller(Some(Arc::clone(key)));
+        let asked = || format!("{method} {}", route.unwrap_or("what is not there"));
+        let refuse = |reason: Reason, message: String| Box::new(reason.response(path, message));
+        let key = identify(&known, headers).map_err(|(reason, key)| {
+            self.refusals.note(reason, key, &asked());
+            refuse(reason, reason.words().into())
+        })?;
+        let caller = Caller { key: Some(Arc::clone(key)), refusals: Arc::clone(&self.refusals) };
         match rule {
             // Nothing is there, and whoever has a key is told so.
             None => Ok(caller),
             Some(Some(rule)) if caller.may(rule, path) => Ok(caller),
-            Some(Some(rule)) => {
-                let what = if matches!(rule, Rule::Model(_)) { format!("model `{}`", model_in(path)) } else { "this".into() };
-                Err(refuse(Reason::Role, Some(key), caller.lacks(rule.role(), &what)))
+            Some(Some(Rule::Model(role))) => Err(refuse(Reason::Role, caller.lacks(role, &format!("model `{}`", model_in(path))))),
+            Some(Some(rule)) => Err(refuse(Reason::Role, caller.lacks(rule.role(), &asked()))),
+            Some(None) => {
+                self.refusals.note(Reason::Role, Some(key), &asked());
+                Err(refuse(Reason::Role, format!("{} is open to no key", asked())))
             }
-            Some(None) => Err(refuse(Reason::Role, Some(key), format!("{method} is open to no key here"))),
         }
     }
 
@@ -113,19 +115,22 @@ impl Access {
 }
 
 /// On whose behalf a request runs: everybody's, where no keys are wanted.
-#[derive(Clone)]
-pub struct Caller(Option<Arc<Key>>);
+#[derive(Clone, Default)]
+pub struct Caller {
+    key: Option<Arc<Key>>,
+    refusals: Arc<Refusals>,
+}
 
 impl Caller {
     /// The key's name.
     pub fn name(&self) -> Option<&str> {
-        self.0.as_deref().map(|key| key.name.as_str())
+        self.key.as_deref().map(|key| key.name.as_str())
     }
 
     /// Whoever: no keys are wanted.
     #[cfg(test)]
     pub fn unrestricted() -> Caller {
-        Caller(None)
+        Caller::default()
     }
 
     /// By a key with these roles.
@@ -133,30 +138,30 @@ impl Caller {
     pub fn with(role: Role, experiments: &[(&str, Role)], models: &[(&str, Role)]) -> Caller {
         let roles = |named: &[(&str, Role)]| named.iter().map(|(name, role)| (name.to_string(), *role)).collect();
         let (key, _) = keys::of_this_process().unwrap_or_else(|e| panic!("{e}"));
-        Caller(Some(Arc::new(Key { role, experiments: roles(experiments), models: roles(models), ..key })))
+        Caller { key: Some(Arc::new(Key { role, experiments: roles(experiments), models: roles(models), ..key })), ..Caller::default() }
     }
 
     /// Whether it has other roles in single places.
     pub fn is_scoped(&self) -> bool {
-        self.0.as_ref().is_some_and(|key| !key.experiments.is_empty() || !key.models.is_empty())
+        self.key.as_ref().is_some_and(|key| !key.experiments.is_empty() || !key.models.is_empty())
     }
 
     /// The role for everything that has none of its own.
     pub fn role(&self) -> Role {
-        self.0.as_ref().map_or(Role::Manage, |key| key.role)
+        self.key.as_ref().map_or(Role::Manage, |key| key.role)
     }
 
     /// The role for an experiment alone, by its name or its id.
     pub fn role_for_experiment(&self, named: &str) -> Option<Role> {
-        self.0.as_ref()?.experiments.get(named).copied()
+        self.key.as_ref()?.experiments.get(named).copied()
     }
 
     pub fn role_for_model(&self, name: &str) -> Role {
-        self.0.as_ref().and_then(|key| key.models.get(name).copied()).unwrap_or_else(|| self.role())
+        self.key.as_ref().and_then(|key| key.models.get(name).copied()).unwrap_or_else(|| self.role())
     }
 
     fn may(&self, rule: Rule, path: &str) -> bool {
-        let Some(key) = &self.0 else { return true };
+        let Some(key) = &self.key else { return true };
         match rule {
             Rule::Open | Rule::Within => true,
             Rule::Whole(role) => key.role >= role,
@@ -167,7 +172,9 @@ impl Caller {
         }
     }
 
+    /// Says what is missing for something, and counts it as refused.
     pub fn lacks(&self, role: Role, what: &str) -> String {
+        self.refusals.note(Reason::Role, self.key.as_deref(), what);
         let name = self.name().unwrap_or_default();
         format!("key `{name}` lacks the role `{}` for {what}", role.as_str())
     }
@@ -381,7 +388,7 @@ struct Refusals {
 }
 
 impl Refusals {
-    fn note(&self, reason: Reason, key: Option<&Key>, method: &Method, route: Option<&str>) {
+    fn note(&self, reason: Reason, key: Option<&Key>, what: &str) {
         self.counts.get_or_create(&vec![("reason", reason.label().to_string())]).inc();
         let untold = {
             let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
@@ -393,6 +400,6 @@ impl Refusals {
             std::mem::take(&mut told.1)
         };
         let key = key.map(|key| key.name.as_str());
-        tracing::warn!(reason = reason.label(), key, %method, route, untold, "a request was refused for its key");
+        tracing::warn!(reason = reason.label(), key, what, untold, "a request was refused for its key");
     }
 }
