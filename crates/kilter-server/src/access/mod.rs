@@ -26,7 +26,7 @@ use crate::error::ApiError;
 use crate::mlflow;
 use crate::observe::Labels;
 use keys::{Key, Role};
-pub use rules::Rule;
+pub(crate) use rules::Rule;
 
 /// How long a change of the file may go unseen.
 const LOOK: Duration = Duration::from_secs(1);
@@ -73,17 +73,17 @@ impl Access {
     }
 
     /// The same keys, with figures of its own.
-    pub fn counted_apart(&self) -> Access {
+    pub(crate) fn counted_apart(&self) -> Access {
         Access { keys: Arc::clone(&self.keys), refusals: Arc::default() }
     }
 
     /// Whether there is a key that opens anything.
-    pub fn has_keys(&self) -> bool {
+    pub(crate) fn has_keys(&self) -> bool {
         self.keys.known().is_some_and(|keys| !keys.is_empty())
     }
 
     /// The check of a request's head. `route`: what its path was found to be; none: nothing is there.
-    pub fn admit(&self, method: &Method, path: &str, route: Option<&str>, headers: &HeaderMap) -> Result<Caller, Box<Response>> {
+    pub(crate) fn admit(&self, method: &Method, path: &str, route: Option<&str>, headers: &HeaderMap) -> Result<Caller, Box<Response>> {
         let Some(known) = self.keys.known() else { return Ok(Caller::default()) };
         let rule = route.map(|route| Rule::of(method, route));
         if rule == Some(Some(Rule::Open)) {
@@ -95,7 +95,7 @@ impl Access {
             self.refusals.note(reason, key, &asked());
             refuse(reason, reason.words().into())
         })?;
-        let caller = Caller { key: Some(Arc::clone(key)), refusals: Arc::clone(&self.refusals) };
+        let caller = Caller(Some(Known { key: Arc::clone(key), refusals: Arc::clone(&self.refusals) }));
         match rule {
             // Nothing is there, and whoever has a key is told so.
             None => Ok(caller),
@@ -109,22 +109,29 @@ impl Access {
         }
     }
 
-    pub fn register(&self, registry: &mut Registry) {
+    pub(crate) fn register(&self, registry: &mut Registry) {
         registry.register("kilter_access_refused", "Requests refused for their key, by reason", self.refusals.counts.clone());
     }
 }
 
 /// On whose behalf a request runs: everybody's, where no keys are wanted.
 #[derive(Clone, Default)]
-pub struct Caller {
-    key: Option<Arc<Key>>,
+pub(crate) struct Caller(Option<Known>);
+
+#[derive(Clone)]
+struct Known {
+    key: Arc<Key>,
     refusals: Arc<Refusals>,
 }
 
 impl Caller {
     /// The key's name.
     pub fn name(&self) -> Option<&str> {
-        self.key.as_deref().map(|key| key.name.as_str())
+        self.key().map(|key| key.name.as_str())
+    }
+
+    fn key(&self) -> Option<&Key> {
+        self.0.as_ref().map(|known| known.key.as_ref())
     }
 
     /// Whoever: no keys are wanted.
@@ -138,30 +145,31 @@ impl Caller {
     pub fn with(role: Role, experiments: &[(&str, Role)], models: &[(&str, Role)]) -> Caller {
         let roles = |named: &[(&str, Role)]| named.iter().map(|(name, role)| (name.to_string(), *role)).collect();
         let (key, _) = keys::of_this_process().unwrap_or_else(|e| panic!("{e}"));
-        Caller { key: Some(Arc::new(Key { role, experiments: roles(experiments), models: roles(models), ..key })), ..Caller::default() }
+        let key = Arc::new(Key { role, experiments: roles(experiments), models: roles(models), ..key });
+        Caller(Some(Known { key, refusals: Arc::default() }))
     }
 
     /// Whether it has other roles in single places.
     pub fn is_scoped(&self) -> bool {
-        self.key.as_ref().is_some_and(|key| !key.experiments.is_empty() || !key.models.is_empty())
+        self.key().is_some_and(|key| !key.experiments.is_empty() || !key.models.is_empty())
     }
 
     /// The role for everything that has none of its own.
     pub fn role(&self) -> Role {
-        self.key.as_ref().map_or(Role::Manage, |key| key.role)
+        self.key().map_or(Role::Manage, |key| key.role)
     }
 
     /// The role for an experiment alone, by its name or its id.
     pub fn role_for_experiment(&self, named: &str) -> Option<Role> {
-        self.key.as_ref()?.experiments.get(named).copied()
+        self.key()?.experiments.get(named).copied()
     }
 
     pub fn role_for_model(&self, name: &str) -> Role {
-        self.key.as_ref().and_then(|key| key.models.get(name).copied()).unwrap_or_else(|| self.role())
+        self.key().and_then(|key| key.models.get(name).copied()).unwrap_or_else(|| self.role())
     }
 
     fn may(&self, rule: Rule, path: &str) -> bool {
-        let Some(key) = &self.key else { return true };
+        let Some(key) = self.key() else { return true };
         match rule {
             Rule::Open | Rule::Within => true,
             Rule::Whole(role) => key.role >= role,
@@ -174,9 +182,9 @@ impl Caller {
 
     /// Says what is missing for something, and counts it as refused.
     pub fn lacks(&self, role: Role, what: &str) -> String {
-        self.refusals.note(Reason::Role, self.key.as_deref(), what);
-        let name = self.name().unwrap_or_default();
-        format!("key `{name}` lacks the role `{}` for {what}", role.as_str())
+        let Some(Known { key, refusals }) = &self.0 else { return String::new() };
+        refusals.note(Reason::Role, Some(key), what);
+        format!("key `{}` lacks the role `{}` for {what}", key.name, role.as_str())
     }
 }
 
