@@ -11,6 +11,7 @@ use kilter_runtime::{Service, ServiceError};
 use tokio::sync::Semaphore;
 use utoipa::openapi::OpenApi;
 
+use crate::access::Access;
 use crate::error::ApiError;
 use crate::mlflow::Hooks;
 use crate::observe::HttpMetrics;
@@ -41,6 +42,7 @@ pub struct Shared {
     /// The whole document, ready to send, and the service that it describes.
     document: Mutex<Option<(Arc<Service>, Bytes)>>,
     pub allow_remote: bool,
+    pub access: Access,
     pub request_timeout: Duration,
     /// Places for requests in work.
     pub requests: Semaphore,
@@ -86,6 +88,7 @@ impl Host {
             routes,
             document: Mutex::default(),
             allow_remote: options.allow_remote,
+            access: options.access.clone(),
             request_timeout: options.request_timeout,
             requests: Semaphore::new(options.max_requests),
             tracking_requests: Semaphore::new(options.max_requests),

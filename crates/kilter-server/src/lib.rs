@@ -1,8 +1,9 @@
 //! Kilter over HTTP: events in, decisions out, and everything a person or a dashboard asks about a running project.
 //!
 //! [`serve`] runs a [`Service`] on an address until told to stop; [`bind`] does the same in two steps, for those who must know
-//! the port first. [`router`] is the same without a socket.
+//! the port first. [`router`] is the same without a socket. Who may do what is [`access`].
 
+pub mod access;
 mod app;
 mod error;
 mod front;
@@ -23,8 +24,8 @@ pub use mlflow::{Network, WebhookOptions};
 pub use routes::decision_json;
 pub use serve::{Bound, Listening, ServeOptions, bind, listen, serve};
 
-/// All routes on a service but those of MLflow, with the limits of [`ServeOptions::default`]. Requests meant for other hosts are not turned away here:
-/// that is [`bind`]'s matter.
+/// All routes on a service but those of MLflow, with the limits of [`ServeOptions::default`]. Requests meant for other hosts are not turned away here, and
+/// none wants a key: that is [`bind`]'s matter.
 pub fn router(service: Arc<Service>) -> axum::Router {
     let options = ServeOptions { allow_remote: true, ..ServeOptions::default() };
     observe::router(&app::Host::new(service, &options, std::iter::empty(), None), axum::Router::new())

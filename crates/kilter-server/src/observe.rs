@@ -18,6 +18,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use tower_http::catch_panic::CatchPanicLayer;
 
+use crate::access::Caller;
 use crate::app::{App, Host};
 use crate::error::ApiError;
 use crate::{mlflow, routes};
@@ -43,14 +44,17 @@ pub fn router(host: &Host, more: Router<Host>) -> Router {
         .with_state(host.clone())
 }
 
-async fn observe(State(app): State<App>, request: Request, next: Next) -> Response {
+async fn observe(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = request_id(&app, request.headers());
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let path = route.is_none().then(|| request.uri().path().to_string());
-    let mut response = match admit(&app, &request) {
-        Ok(_place) => {
+    let mut key = None;
+    let mut response = match admit(&app, &request, route.as_ref().map(MatchedPath::as_str)) {
+        Ok((caller, _place)) => {
+            key = caller.name().map(str::to_string);
+            request.extensions_mut().insert(caller);
             let unhurried = route.as_ref().is_some_and(|r| UNHURRIED.contains(&r.as_str()) || mlflow::is_unhurried(r.as_str()));
             let limit = if unhurried { Duration::MAX } else { app.request_timeout };
             match tokio::time::timeout(limit, next.run(request)).await {
@@ -58,7 +62,7 @@ async fn observe(State(app): State<App>, request: Request, next: Next) -> Respon
                 Err(_) => timed_out(limit).into_response(),
             }
         }
-        Err(refusal) => refusal.into_response(),
+        Err(refusal) => *refusal,
     };
     let took = started.elapsed();
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
@@ -68,6 +72,7 @@ async fn observe(State(app): State<App>, request: Request, next: Next) -> Respon
         %method,
         route,
         path,
+        key,
         status = response.status().as_u16(),
         took_us = took.as_micros() as u64,
         "request"
@@ -77,19 +82,23 @@ async fn observe(State(app): State<App>, request: Request, next: Next) -> Respon
     response
 }
 
-/// A place among the requests in work; health and metrics answer even when all are taken.
-fn admit<'a>(app: &'a App, request: &Request) -> Result<Option<tokio::sync::SemaphorePermit<'a>>, ApiError> {
+type Place<'a> = Option<tokio::sync::SemaphorePermit<'a>>;
+
+/// On whose behalf the request runs, and a place among the requests in work; health and metrics answer even when all are taken.
+fn admit<'a>(app: &'a App, request: &Request, route: Option<&str>) -> Result<(Caller, Place<'a>), Box<Response>> {
     if !app.allow_remote {
-        guard(request.headers(), request.uri())?;
+        guard(request.headers(), request.uri()).map_err(|refusal| Box::new(refusal.into_response()))?;
     }
+    let caller = app.access.admit(request.method(), request.uri().path(), route, request.headers())?;
     // Uploads and exports may take long; they take no place of a decision.
     let path = request.uri().path();
     let places = match path {
         _ if mlflow::is_below(path) => &app.tracking_requests,
         _ if path.starts_with("/v1/") => &app.requests,
-        _ => return Ok(None),
+        _ => return Ok((caller, None)),
     };
-    places.try_acquire().map(Some).map_err(|_| slow_down())
+    let place = places.try_acquire().map_err(|_| Box::new(slow_down().into_response()))?;
+    Ok((caller, Some(place)))
 }
 
 pub fn slow_down() -> ApiError {
@@ -103,7 +112,7 @@ pub fn timed_out(limit: Duration) -> ApiError {
         .retry_after(1)
 }
 
-/// Without authentication, being on this machine is the only right a caller has. A page of some web site in a browser on this
+/// Without `--allow-remote`, being on this machine is the only right a caller has. A page of some web site in a browser on this
 /// machine must not borrow it, neither by a request of its own nor through a name that it points at this address.
 pub fn guard(headers: &HeaderMap, uri: &Uri) -> Result<(), ApiError> {
     let forbidden = |code: &'static str, message: String| {

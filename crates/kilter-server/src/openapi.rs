@@ -20,6 +20,12 @@ pub fn document(mut routes: OpenApi, service: &Service) -> Bytes {
         .build();
     // Made of our own types: all of it is JSON.
     let mut document = serde_json::to_value(&routes).unwrap_or_default();
+    document["components"]["securitySchemes"] = json!({
+        "key": { "type": "http", "scheme": "bearer", "description": "a key, by `kilter key create`" },
+        "password": { "type": "http", "scheme": "basic", "description": "the same key as the password of any user" },
+    });
+    // A server without keys is open.
+    document["security"] = json!([{ "key": [] }, { "password": [] }, {}]);
     if let Some(paths) = document["paths"].as_object_mut() {
         plain_names(paths);
         every_error(paths);

@@ -16,6 +16,7 @@ use kilter_tracking::Tracking;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::access::Access;
 use crate::app::Host;
 use crate::mlflow::{Hooks, WebhookOptions};
 use crate::{front, mlflow, observe};
@@ -28,11 +29,12 @@ const TRACKING: &str = "tracking";
 pub struct ServeOptions {
     /// Address and port; port 0 takes a free one.
     pub listen: String,
-    /// Listen on addresses that other machines can reach, and answer requests meant for any host. There is no authentication yet:
-    /// something in front must decide who may call.
+    /// Listen on addresses that other machines can reach, for which there must be a key, and answer requests meant for any host.
     pub allow_remote: bool,
     /// Database of PostgreSQL in which the tracking store of a project lies; none: in its data folder.
     pub tracking_database: Option<String>,
+    /// Who may do what.
+    pub access: Access,
     /// A request's head must be complete within this, counted from the first moment the connection waits for it: idle
     /// connections end by it too.
     pub header_timeout: Duration,
@@ -56,6 +58,7 @@ impl Default for ServeOptions {
             listen: "127.0.0.1:8080".into(),
             allow_remote: false,
             tracking_database: None,
+            access: Access::default(),
             header_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(30),
             drain_delay: Duration::ZERO,
@@ -97,7 +100,7 @@ pub async fn serve(service: Arc<Service>, options: ServeOptions, shutdown: impl 
 /// Opens the port.
 ///
 /// # Errors
-/// When the address cannot be had, or is one that other machines reach and [`ServeOptions::allow_remote`] is not set.
+/// When the address cannot be had, or is one that other machines reach and [`ServeOptions::allow_remote`] is not set or no key is there.
 pub async fn bind(service: Arc<Service>, options: ServeOptions) -> anyhow::Result<Bound> {
     let (folder, database) = (service.data.dir.join(TRACKING), options.tracking_database.clone());
     let listening = listen(options).await?;
@@ -123,14 +126,17 @@ pub async fn listen(options: ServeOptions) -> anyhow::Result<Listening> {
         .await
         .with_context(|| format!("`{listen}` is no address to listen on\n  hint: write it like 127.0.0.1:8080"))?
         .collect();
-    if let Some(open) = addresses.iter().find(|a| !a.ip().is_loopback())
-        && !options.allow_remote
-    {
-        anyhow::bail!(
-            "will not listen on {open}: other machines can reach it, and anyone who can may read and change everything, for there is \
-             no authentication yet\n  hint: listen on 127.0.0.1:{}, or start with `--allow-remote` behind something that decides \
-             who may call",
-            open.port()
+    if let Some(open) = addresses.iter().find(|a| !a.ip().is_loopback()) {
+        let port = open.port();
+        anyhow::ensure!(
+            options.allow_remote,
+            "will not listen on {open}: other machines can reach it\n  hint: listen on 127.0.0.1:{port}, or start with `--allow-remote`, \
+             once `kilter key create` has made a key"
+        );
+        anyhow::ensure!(
+            options.access.has_keys(),
+            "will not listen on {open}: other machines can reach it, and there is no key by which to tell who may call\n  hint: \
+             `kilter key create` makes one; or listen on 127.0.0.1:{port}, where none is needed"
         );
     }
     let listener = TcpListener::bind(addresses.as_slice())

@@ -1,5 +1,6 @@
 //! Two workers over loopback that share two shards: a request to either reaches the shard of its key.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -7,6 +8,8 @@ use kilter_core::Value as Key;
 use kilter_runtime::project::{Project, Shard, check_text};
 use kilter_runtime::shards::Shards;
 use kilter_runtime::{Service, StartOptions};
+use kilter_server::access::Access;
+use kilter_server::access::keys::{self, NewKey, Role};
 use kilter_server::{Listening, ServeOptions, listen};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -58,12 +61,17 @@ struct Pair {
 
 impl Pair {
     fn start() -> Pair {
+        Pair::with(Access::default)
+    }
+
+    /// Each worker reads the keys for itself.
+    fn with(access: impl Fn() -> Access) -> Pair {
         let runtime = Runtime::new().unwrap();
         let dir = tempfile::tempdir().unwrap();
         let project = check_text(DEFINITIONS, "kilter.toml", dir.path()).unwrap_or_else(|report| panic!("{report}"));
         let workers = runtime.block_on(async {
-            let first = Worker::start(&project, "first").await;
-            let second = Worker::start(&project, "second").await;
+            let first = Worker::start(&project, "first", access()).await;
+            let second = Worker::start(&project, "second", access()).await;
             for (number, worker) in [&first, &second].into_iter().enumerate() {
                 let data = dir.path().join(format!("shard-{number}"));
                 let shard = Some(Shard { number: number as u32, data });
@@ -83,11 +91,16 @@ impl Pair {
 
     /// Asks a worker; `body` is sent where there is one.
     fn ask(&self, worker: usize, path: &str, body: Option<(&str, &str)>) -> (u16, String) {
+        self.ask_with("", worker, path, body)
+    }
+
+    fn ask_with(&self, key: &str, worker: usize, path: &str, body: Option<(&str, &str)>) -> (u16, String) {
         let url = format!("http://{}{path}", self.workers[worker].address);
         let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
+        let key = format!("Bearer {key}");
         let response = match body {
-            None => agent.get(url).call(),
-            Some((content_type, body)) => agent.post(url).header("content-type", content_type).send(body),
+            None => agent.get(url).header("authorization", key).call(),
+            Some((content_type, body)) => agent.post(url).header("authorization", key).header("content-type", content_type).send(body),
         };
         let mut response = response.unwrap();
         (response.status().as_u16(), response.body_mut().read_to_string().unwrap())
@@ -107,8 +120,8 @@ impl Pair {
 }
 
 impl Worker {
-    async fn start(project: &Project, name: &str) -> Worker {
-        let listening: Listening = listen(ServeOptions { listen: "127.0.0.1:0".into(), ..ServeOptions::default() }).await.unwrap();
+    async fn start(project: &Project, name: &str, access: Access) -> Worker {
+        let listening: Listening = listen(ServeOptions { listen: "127.0.0.1:0".into(), access, ..ServeOptions::default() }).await.unwrap();
         let address = listening.address();
         let workers = project.definitions.workers.clone().unwrap();
         let shards = Arc::new(Shards::new(Arc::new(project.clone()), workers, name.into()));
@@ -238,4 +251,57 @@ fn a_shard_that_is_away_is_said_to_be_and_no_request_goes_in_circles() {
     }
     let foreign = ureq::get(format!("http://{}/v1/shards", pair.workers[0].address)).header("host", "evil.example").call();
     assert!(matches!(foreign, Err(ureq::Error::StatusCode(403))));
+}
+
+#[test]
+fn a_key_goes_along_to_the_worker_that_answers_and_is_looked_at_there_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys: Vec<(Role, String)> = Role::ALL
+        .map(|(role, word)| {
+            let new = NewKey { name: word.into(), role, experiments: BTreeMap::new(), models: BTreeMap::new(), lasts: None };
+            (role, keys::create(dir.path(), new).unwrap())
+        })
+        .into();
+    let pair = Pair::with(|| Access::of_folder(dir.path()).unwrap());
+    let [zero, one] = pair.cards();
+    let both = json!([payment(zero, 1.0), payment(one, 1.0)]).to_string();
+    let (zero, one, nothing) = (payment(zero, 1.0).to_string(), payment(one, 1.0).to_string(), "{}".to_string());
+    // At the worker itself and by way of the other, which has shard 0 or 1.
+    for worker in 0..2 {
+        for (path, body, wanted) in [
+            ("/v1/shards", None, Role::Read),
+            ("/metrics", None, Role::Read),
+            ("/v1/features/card/1", None, Role::Read),
+            ("/v1/shards/0/status", None, Role::Read),
+            ("/v1/shards/1/status", None, Role::Read),
+            ("/v1/shards/1/metrics", None, Role::Read),
+            ("/v1/decide/limit", Some(&zero), Role::Write),
+            ("/v1/decide/limit", Some(&one), Role::Write),
+            ("/v1/events/payments", Some(&both), Role::Write),
+            ("/v1/shards/0/events/payments", Some(&zero), Role::Write),
+            ("/v1/shards/1/decide/limit", Some(&one), Role::Write),
+            ("/v1/models/risk/train", Some(&nothing), Role::Manage),
+            ("/v1/shards/0/models/risk/promote", Some(&nothing), Role::Manage),
+            ("/v1/shards/1/project/apply", Some(&nothing), Role::Manage),
+        ] {
+            let body = body.map(|body| ("application/json", body.as_str()));
+            assert_eq!(pair.ask(worker, path, body).0, 401, "{path}");
+            for (role, key) in &keys {
+                let (status, said) = pair.ask_with(key, worker, path, body);
+                assert_eq!(status == 403, *role < wanted, "{path} by worker {worker} with {role:?}: {status} {said}");
+                assert_ne!(status, 401, "{path} by worker {worker} with {role:?}: {said}");
+            }
+        }
+        for open in ["/healthz", "/readyz"] {
+            assert_eq!(pair.ask(worker, open, None).0, 200, "{open}");
+        }
+        // A header that says it was let in elsewhere lets nobody in.
+        let url = format!("http://{}/v1/shards/0/status", pair.workers[worker].address);
+        let forged = ureq::get(url).header("kilter-forwarded", "first").call();
+        assert!(matches!(forged, Err(ureq::Error::StatusCode(401))));
+    }
+    let read = &keys[1].1;
+    let (_, figures) = pair.ask_with(read, 0, "/metrics", None);
+    assert!(figures.contains("kilter_access_refused_total{reason=\"malformed\"}"), "{figures}");
+    assert!(figures.contains("kilter_events_total{shard=\"0\"}"), "{figures}");
 }

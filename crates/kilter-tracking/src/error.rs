@@ -9,10 +9,12 @@ pub enum ErrorCode {
     ResourceDoesNotExist,
     /// What it makes is there already.
     ResourceAlreadyExists,
-    /// It is not the client's to do.
-    PermissionDenied,
     /// What it names is not in a state for this.
     InvalidState,
+    /// Nobody is known who sent it.
+    Unauthenticated,
+    /// Whoever sent it may not do this.
+    PermissionDenied,
     /// Nobody answers under this path.
     EndpointNotFound,
     /// The request is understood and cannot be served here.
@@ -30,8 +32,9 @@ impl ErrorCode {
             ErrorCode::InvalidParameterValue => "INVALID_PARAMETER_VALUE",
             ErrorCode::ResourceDoesNotExist => "RESOURCE_DOES_NOT_EXIST",
             ErrorCode::ResourceAlreadyExists => "RESOURCE_ALREADY_EXISTS",
-            ErrorCode::PermissionDenied => "PERMISSION_DENIED",
             ErrorCode::InvalidState => "INVALID_STATE",
+            ErrorCode::Unauthenticated => "UNAUTHENTICATED",
+            ErrorCode::PermissionDenied => "PERMISSION_DENIED",
             ErrorCode::EndpointNotFound => "ENDPOINT_NOT_FOUND",
             ErrorCode::NotImplemented => "NOT_IMPLEMENTED",
             ErrorCode::TemporarilyUnavailable => "TEMPORARILY_UNAVAILABLE",
@@ -43,6 +46,7 @@ impl ErrorCode {
     pub fn status(self) -> u16 {
         match self {
             ErrorCode::InvalidParameterValue | ErrorCode::ResourceAlreadyExists => 400,
+            ErrorCode::Unauthenticated => 401,
             ErrorCode::PermissionDenied => 403,
             ErrorCode::ResourceDoesNotExist | ErrorCode::EndpointNotFound => 404,
             ErrorCode::InvalidState | ErrorCode::InternalError => 500,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use kilter_runtime::project::{self, Project};
 use kilter_runtime::{Service, StartOptions};
+use kilter_server::access::Access;
 use kilter_store::log::LogError;
 use serde_json::Value;
 
@@ -16,11 +17,16 @@ pub fn load(dir: &Path) -> anyhow::Result<Project> {
     project::load(dir).map_err(|report| anyhow::anyhow!("the definitions do not hold\n\n{report}"))
 }
 
+/// The key that is sent to a running server.
+const KEY: &str = "KILTER_API_KEY";
+
 /// An HTTP client for one server.
 #[derive(Clone)]
 pub struct Client {
     agent: ureq::Agent,
     base: String,
+    /// The header that says whose requests these are.
+    key: Option<String>,
 }
 
 /// A project's API within reach.
@@ -47,37 +53,45 @@ impl Server {
 }
 
 impl Client {
+    /// Sends the key of the environment, where there is one.
     pub fn new(address: SocketAddr) -> Client {
+        Client::with_key(address, std::env::var(KEY).ok().filter(|key| !key.is_empty()))
+    }
+
+    fn with_key(address: SocketAddr, key: Option<String>) -> Client {
         let agent =
             ureq::Agent::config_builder().http_status_as_error(false).timeout_connect(Some(Duration::from_secs(5))).build().new_agent();
-        Client { agent, base: format!("http://{address}") }
+        Client { agent, base: format!("http://{address}"), key: key.map(|key| format!("Bearer {}", key.trim())) }
     }
 
     pub fn get(&self, path: &str) -> anyhow::Result<Value> {
-        let response = self.agent.get(format!("{}{path}", self.base)).call().with_context(|| format!("asking {}", self.base))?;
-        read(response)
+        let request = self.signed(self.agent.get(format!("{}{path}", self.base)));
+        read(request.call().with_context(|| format!("asking {}", self.base))?)
+    }
+
+    fn signed<T>(&self, request: ureq::RequestBuilder<T>) -> ureq::RequestBuilder<T> {
+        match &self.key {
+            Some(key) => request.header("authorization", key),
+            None => request,
+        }
     }
 
     pub fn post(&self, path: &str, body: &[u8]) -> anyhow::Result<Value> {
-        let response = self
-            .agent
-            .post(format!("{}{path}", self.base))
-            .content_type("application/json")
-            .send(body)
-            .with_context(|| format!("asking {}", self.base))?;
-        read(response)
+        let request = self.signed(self.agent.post(format!("{}{path}", self.base))).content_type("application/json");
+        read(request.send(body).with_context(|| format!("asking {}", self.base))?)
     }
 
     /// Sends a file as the body, with parameters of the query.
     pub fn post_file(&self, path: &str, query: &[(&str, &str)], bytes: &[u8]) -> anyhow::Result<Value> {
-        let request = self.agent.post(format!("{}{path}", self.base)).query_pairs(query.iter().copied());
+        let request = self.signed(self.agent.post(format!("{}{path}", self.base))).query_pairs(query.iter().copied());
         let response = request.content_type("application/octet-stream").send(bytes).with_context(|| format!("asking {}", self.base))?;
         read(response)
     }
 
     /// The body as it is.
     pub fn get_file(&self, path: &str) -> anyhow::Result<Vec<u8>> {
-        let mut response = self.agent.get(format!("{}{path}", self.base)).call().with_context(|| format!("asking {}", self.base))?;
+        let request = self.signed(self.agent.get(format!("{}{path}", self.base)));
+        let mut response = request.call().with_context(|| format!("asking {}", self.base))?;
         if !response.status().is_success() {
             read(response)?;
             anyhow::bail!("the server gave neither a file nor a reason");
@@ -87,7 +101,8 @@ impl Client {
 
     /// The status and raw body, for callers that count rather than read.
     pub fn post_raw(&self, path: &str, content_type: &str, body: &[u8]) -> anyhow::Result<(u16, Vec<u8>)> {
-        let mut response = self.agent.post(format!("{}{path}", self.base)).content_type(content_type).send(body)?;
+        let request = self.signed(self.agent.post(format!("{}{path}", self.base)));
+        let mut response = request.content_type(content_type).send(body)?;
         let status = response.status().as_u16();
         Ok((status, response.body_mut().read_to_vec()?))
     }
@@ -122,16 +137,19 @@ impl Api {
         );
         match Service::start(project, StartOptions { schedules: false, ..StartOptions::default() }).await {
             Ok(service) => {
-                let server = serve(&service, "127.0.0.1:0").await?;
-                Ok(Api { client: Client::new(server.address), local: Some(server) })
+                // Others on this machine are not to use what is open for a moment.
+                let (access, key) = Access::of_this_process()?;
+                let server = serve_to(&service, "127.0.0.1:0", access).await?;
+                Ok(Api { client: Client::with_key(server.address, Some(key)), local: Some(server) })
             }
             Err(e) if is_locked(&e) => {
                 // The server that holds the project has written down where it listens.
                 let listen = std::fs::read_to_string(data.join(ADDRESS_FILE)).unwrap_or(listen);
                 let address = listen.trim().parse().with_context(|| format!("`{listen}` is no address"))?;
                 let client = Client::new(address);
+                // What wants no key: what is asked next says whether one is missing.
                 client
-                    .get("/v1/project")
+                    .get("/healthz")
                     .with_context(|| format!("another process has the project open, but its server does not answer on {listen}"))?;
                 Ok(Api { client, local: None })
             }
@@ -150,8 +168,12 @@ impl Api {
 
 /// Serves a project in this process until told to stop.
 pub async fn serve(service: &Arc<Service>, listen: &str) -> anyhow::Result<Server> {
+    serve_to(service, listen, Access::of_folder(&service.data.dir)?).await
+}
+
+async fn serve_to(service: &Arc<Service>, listen: &str, access: Access) -> anyhow::Result<Server> {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let options = kilter_server::ServeOptions { listen: listen.to_string(), ..kilter_server::ServeOptions::default() };
+    let options = kilter_server::ServeOptions { listen: listen.to_string(), access, ..kilter_server::ServeOptions::default() };
     let bound = kilter_server::bind(Arc::clone(service), options).await?;
     let address = bound.address();
     let task = tokio::spawn(bound.run(async move {

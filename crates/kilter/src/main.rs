@@ -47,6 +47,8 @@ enum Command {
     Worker(commands::worker::Args),
     /// Runs a tracking server for MLflow's clients alone, without a project.
     Tracking(commands::tracking::Args),
+    /// Makes, lists and revokes keys, by which the server tells who may do what.
+    Key(commands::key::Args),
     /// Brings over what another program stored: `kilter import mlflow` an MLflow tracking store.
     Import(commands::import::Args),
     /// Makes the data folder of a project from a state made elsewhere, such as by `kilter.spark.backfill`.
@@ -134,6 +136,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Up(args) => commands::up::run(&dir, args).await,
         Command::Worker(args) => commands::worker::run(&dir, args).await,
         Command::Tracking(args) => commands::tracking::run(args).await,
+        Command::Key(args) => commands::key::run(&dir, args),
         Command::Import(args) => return commands::import::run(args).await,
         Command::Boot(args) => commands::boot::run(&dir, args).await,
         Command::Ingest(args) => commands::ingest::run(&dir, args).await,

@@ -476,7 +476,7 @@ fn a_port_or_a_folder_in_use_is_told() {
     let taken = holder.local_addr().unwrap().to_string();
     let start = |args: &[&str]| project.start(args).ready().err().expect("it must not come up");
     start(&["--listen", &taken]).failed(1, &[&format!("cannot listen on {taken}"), "hint", "--listen"]);
-    start(&["--listen", "0.0.0.0:0"]).failed(1, &["will not listen on 0.0.0.0:0", "no authentication", "--allow-remote"]);
+    start(&["--listen", "0.0.0.0:0"]).failed(1, &["will not listen on 0.0.0.0:0", "hint", "--allow-remote", "kilter key create"]);
     start(&["--listen", "nonsense"]).failed(1, &["`nonsense` is no address", "127.0.0.1:8080"]);
     let server = project.up();
     start(&["--listen", "127.0.0.1:0"]).failed(1, &["in use by another process", "stop the other kilter process"]);

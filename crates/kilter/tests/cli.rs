@@ -638,3 +638,45 @@ fn an_import_tells_what_came_and_refuses_what_is_no_store() {
     import("postgresql://host/db", &[]).failed(1, &["cannot be read yet", "hint: "]);
     import(&at("mlruns"), &["--artifacts", "/nowhere/at/all"]).failed(1, &["there is no folder /nowhere/at/all"]);
 }
+
+#[test]
+fn a_running_server_is_asked_with_a_key_and_a_folder_is_opened_without() {
+    let project = Project::new("[project]\nname = \"keys\"\n[source.clicks]\ntime = \"at\"\ncolumns = { at = \"timestamp\" }\n");
+    let made = project.kilter(&["key", "create", "ops", "--role", "manage", "--expires", "90d"]);
+    assert!(made.stderr.contains("shown this once"), "{}", made.stderr);
+    let secret = made.ok().trim().to_string();
+    assert!(secret.starts_with("kilter_") && secret.len() == 71, "{secret}");
+    project.kilter(&["status"]).ok();
+    let server = project.up();
+    let with = |key: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kilter"));
+        command.arg("-C").arg(project.dir()).arg("status").env("KILTER_API_KEY", key).stdin(Stdio::null());
+        common::Output::of(command.output().unwrap())
+    };
+    project.kilter(&["status"]).failed(1, &["this server wants a key", "KILTER_API_KEY"]);
+    project.kilter(&["apply"]).failed(1, &["this server wants a key"]);
+    with(&secret).ok();
+    let listed = project.kilter(&["key", "list"]).ok();
+    assert!(listed.contains("ops") && listed.contains("manage") && !listed.contains(&secret), "{listed}");
+    let one = project.kilter(&["key", "create", "team", "--experiment", "churn=write", "--model", "a=b=read"]).ok();
+    let keys = project.kilter(&["key", "list", "--json"]).json();
+    assert_eq!(
+        (&keys[1]["role"], &keys[1]["experiments"]["churn"], &keys[1]["models"]["a=b"]),
+        (&json!("none"), &json!("write"), &json!("read"))
+    );
+    eventually("a new key is known", || with(one.trim()).stderr.contains("lacks the role `read`"));
+    project.kilter(&["key", "revoke", "ops"]).ok();
+    eventually("a revoked key is not", || with(&secret).stderr.contains("the key is not known here"));
+    assert!(!server.log().contains(&secret[7..]), "a key is in the log: {}", server.log());
+    server.stop();
+
+    project.kilter(&["key", "revoke", "ops"]).failed(1, &["there is no key `ops`", "kilter key list"]);
+    project.kilter(&["key", "create", "team", "--role", "read"]).failed(1, &["already", "kilter key revoke team"]);
+    project.kilter(&["key", "create", "x"]).failed(2, &["--role"]);
+    project.kilter(&["key", "create", "x", "--role", "all"]).failed(2, &["none, read, write, manage"]);
+    project.kilter(&["key", "create", "x", "--experiment", "churn"]).failed(2, &["NAME=read"]);
+    let data = project.path("tracking");
+    kilter(&["key", "create", "x", "--role", "read", "--data", data.to_str().unwrap()]).ok();
+    assert!(data.join("keys.json").is_file());
+    kilter(&["tracking", "--data", data.to_str().unwrap(), "--listen", "0.0.0.0:0"]).failed(1, &["--allow-remote"]);
+}

@@ -49,8 +49,8 @@ pub fn reports(parts: &[(Vec<usize>, Bytes)]) -> Answer {
     Ok(wire::json(if all_rejected { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK }, &report))
 }
 
-/// One text of the figures of several shards: each sample gets a label `shard`, and the samples of a family stay together.
-pub fn metrics(texts: &[(u32, String)]) -> Response {
+/// One text of the figures of several shards: each sample gets a label `shard`, but for those of the worker itself, and the samples of a family stay together.
+pub fn metrics(texts: &[(Option<u32>, String)]) -> Response {
     let mut families: BTreeMap<&str, (Vec<&str>, String)> = BTreeMap::new();
     for (shard, text) in texts {
         let mut family = "";
@@ -71,6 +71,11 @@ pub fn metrics(texts: &[(u32, String)]) -> Response {
             let (_, samples) = families.entry(family).or_default();
             let at = line.find(['{', ' ']).unwrap_or(line.len());
             let (name, rest) = line.split_at(at);
+            let Some(shard) = shard else {
+                samples.push_str(line);
+                samples.push('\n');
+                continue;
+            };
             // Writing to a text cannot fail.
             let _ = match rest.strip_prefix('{') {
                 Some(labels) => writeln!(samples, "{name}{{shard=\"{shard}\",{labels}"),
@@ -104,9 +109,9 @@ mod tests {
     async fn figures_of_shards_stand_family_by_family() {
         let of =
             |n: u32| format!("# HELP a Of a.\n# TYPE a counter\na_total {n}\n# HELP b Of b.\n# TYPE b gauge\nb{{x=\"y\"}} {n}\n# EOF\n");
-        let merged = text(metrics(&[(0, of(1)), (7, of(2))])).await;
-        let expected = "# HELP a Of a.\n# TYPE a counter\na_total{shard=\"0\"} 1\na_total{shard=\"7\"} 2\n\
-                        # HELP b Of b.\n# TYPE b gauge\nb{shard=\"0\",x=\"y\"} 1\nb{shard=\"7\",x=\"y\"} 2\n# EOF\n";
+        let merged = text(metrics(&[(Some(0), of(1)), (Some(7), of(2)), (None, of(3))])).await;
+        let expected = "# HELP a Of a.\n# TYPE a counter\na_total{shard=\"0\"} 1\na_total{shard=\"7\"} 2\na_total 3\n\
+                        # HELP b Of b.\n# TYPE b gauge\nb{shard=\"0\",x=\"y\"} 1\nb{shard=\"7\",x=\"y\"} 2\nb{x=\"y\"} 3\n# EOF\n";
         assert_eq!(merged, expected);
         assert_eq!(text(metrics(&[])).await, "# EOF\n");
     }

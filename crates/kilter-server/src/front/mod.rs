@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
-use axum::http::header::{CONTENT_TYPE, HOST, HeaderName};
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName};
 use axum::http::request::Parts;
 use axum::http::uri::{PathAndQuery, Uri};
-use axum::http::{HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
@@ -31,6 +31,8 @@ use kilter_pipeline::parse_decision_id;
 use kilter_runtime::Service;
 use kilter_runtime::project::Shard;
 use kilter_runtime::shards::{Place, Shards};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
@@ -100,6 +102,10 @@ async fn around(State(front): State<Front>, request: Request, next: Next) -> Res
         return refusal.into_response();
     }
     let path = request.uri().path();
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    if let Err(refusal) = front.0.options.access.admit(request.method(), path, route, request.headers()) {
+        return *refusal;
+    }
     let (counted, unhurried) = (path.starts_with("/v1/"), path.contains("/models/") || path.ends_with("/replay"));
     let Ok(_place) = front.0.requests.try_acquire_many(u32::from(counted)) else { return observe::slow_down().into_response() };
     let limit = if unhurried { Duration::MAX } else { front.0.options.request_timeout };
@@ -231,15 +237,22 @@ async fn ready(State(front): State<Front>) -> Answer {
     ok(&serde_json::json!({ "status": "ready" }))
 }
 
-/// The figures of the shards that are here, each with a label `shard`.
-async fn metrics(State(front): State<Front>) -> Answer {
+/// The figures of the shards that are here, each with a label `shard`, and what was refused before it came to one.
+async fn metrics(State(front): State<Front>, headers: HeaderMap) -> Answer {
     let mut texts = Vec::new();
     for (shard, place) in (0..).zip(front.0.shards.places()) {
         let Place::Here(service) = place else { continue };
-        let request = Request::get("/metrics").body(Body::empty()).map_err(|e| ApiError::internal(&e.to_string()))?;
+        let mut request = Request::get("/metrics").body(Body::empty()).map_err(|e| ApiError::internal(&e.to_string()))?;
+        // The shard looks at the key as well.
+        request.headers_mut().extend(headers.get_all(AUTHORIZATION).iter().map(|key| (AUTHORIZATION, key.clone())));
         let (_, bytes) = whole(front.here(shard, &service, request).await?).await?;
-        texts.push((shard, String::from_utf8_lossy(&bytes).into_owned()));
+        texts.push((Some(shard), String::from_utf8_lossy(&bytes).into_owned()));
     }
+    let mut own = Registry::default();
+    front.0.options.access.register(&mut own);
+    let mut text = String::new();
+    encode(&mut text, &own).map_err(|e| ApiError::internal(&format!("metrics: {e}")))?;
+    texts.push((None, text));
     Ok(merge::metrics(&texts))
 }
 
@@ -278,8 +291,9 @@ impl Front {
             match known {
                 Some(api) => api.router.clone(),
                 None => {
-                    // The door is guarded here already.
-                    let options = ServeOptions { allow_remote: true, ..self.0.options.clone() };
+                    // Whom the request is meant for is checked already; what its key may do with this shard is not.
+                    let access = self.0.options.access.counted_apart();
+                    let options = ServeOptions { allow_remote: true, access, ..self.0.options.clone() };
                     let router = TowerToHyperService::new(observe::router(
                         &Host::new(Arc::clone(service), &options, std::iter::empty(), None),
                         Router::new(),
@@ -339,7 +353,7 @@ impl Shared {
     }
 }
 
-fn rebuilt(parts: &Parts, headers: axum::http::HeaderMap, body: Bytes) -> Request {
+fn rebuilt(parts: &Parts, headers: HeaderMap, body: Bytes) -> Request {
     let mut request = Request::new(Body::from(body));
     *request.method_mut() = Method::clone(&parts.method);
     *request.uri_mut() = parts.uri.clone();

@@ -4,6 +4,7 @@ use axum::body::{Body, HttpBody as _};
 use axum::extract::{FromRequest, Query, Request};
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use kilter_tracking::{Error, Pair, Result, View};
@@ -48,7 +49,18 @@ impl<S: Send + Sync> FromRequest<S> for Input {
     type Rejection = Response;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Response> {
-        Ok(Input::of(&brought(request).await?))
+        let (parts, body) = request.into_parts();
+        Ok(Input::of(&brought(&parts, body).await?))
+    }
+}
+
+impl Input {
+    /// The fields of a request that is to be served yet.
+    pub async fn peek(request: Request) -> Result<(Input, Request), Response> {
+        let (parts, body) = request.into_parts();
+        let brought = brought(&parts, body).await?;
+        let input = Input::of(&brought);
+        Ok((input, Request::from_parts(parts, Body::from(brought.body))))
     }
 }
 
@@ -56,18 +68,18 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Plain<T> {
     type Rejection = Response;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Response> {
-        let brought = brought(request).await?;
+        let (parts, body) = request.into_parts();
+        let brought = brought(&parts, body).await?;
         // What is not quite as it should be is read once more, by those who can say what is wrong with it.
         let typed = if brought.query.is_empty() { serde_json::from_slice(&brought.body).ok() } else { None };
         Ok(typed.map_or_else(|| Plain::Fields(Input::of(&brought)), Plain::Typed))
     }
 }
 
-async fn brought(request: Request) -> Result<Brought, Response> {
+async fn brought(parts: &Parts, body: Body) -> Result<Brought, Response> {
     let refuse = |message: &str| Refusal(Error::invalid(message)).into_response();
     let Query(query) =
-        Query::<Vec<(String, String)>>::try_from_uri(request.uri()).map_err(|_| refuse("Bad Request. The query is not readable."))?;
-    let (parts, body) = request.into_parts();
+        Query::<Vec<(String, String)>>::try_from_uri(&parts.uri).map_err(|_| refuse("Bad Request. The query is not readable."))?;
     let limit = if parts.uri.path().ends_with("/log-inputs") { DATASETS_BODY } else { BODY };
     let read = in_turn(&parts.headers, body, limit, "log in several requests").await;
     let (body, _place) = read.map_err(IntoResponse::into_response)?;

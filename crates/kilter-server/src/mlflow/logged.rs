@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::answer::{Answer, PairJson, done, double, json, pairs};
 use super::artifacts::list_below;
 use super::input::{Input, experiment_id};
+use super::scope::Readable;
 
 const MOST: i64 = 1000;
 
@@ -152,7 +153,7 @@ pub async fn list(State(tracking): State<Tracking>, Path(id): Path<String>, inpu
     list_below(&tracking, root, input.fields().text("artifact_directory_path")?.unwrap_or_default()).await
 }
 
-pub async fn search(State(tracking): State<Tracking>, input: Input) -> Answer {
+pub async fn search(State(tracking): State<Tracking>, readable: Readable, input: Input) -> Answer {
     let f = input.fields();
     let experiments = f.texts("experiment_ids")?.into_iter().map(experiment_id).collect::<Result<Vec<_>>>()?;
     let dataset = |f: &super::input::Fields| -> Result<(String, String)> {
@@ -170,6 +171,9 @@ pub async fn search(State(tracking): State<Tracking>, input: Input) -> Answer {
         max_results: f.max_results(100, MOST)?,
         page_token: f.text("page_token")?.map(str::to_string),
         ..Query::default()
+    };
+    let Some(experiments) = readable.experiments(experiments).await? else {
+        return Ok(json(&Many { models: Vec::new(), next_page_token: None }));
     };
     let page = tracking.search_logged_models(&experiments, &query, &orders, &datasets).await?;
     Ok(json(&Many { models: page.items.iter().map(ModelJson::from).collect(), next_page_token: page.next }))

@@ -16,7 +16,9 @@ mod otlp;
 mod own;
 mod package;
 mod registry;
+mod rules;
 mod runs;
+mod scope;
 mod scorers;
 mod traces;
 mod webhooks;
@@ -26,7 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{OriginalUri, Request, State};
+use axum::extract::{MatchedPath, OriginalUri, Request, State};
 use axum::http::header::X_CONTENT_TYPE_OPTIONS;
 use axum::http::{HeaderValue, Method};
 use axum::middleware::{Next, from_fn_with_state};
@@ -38,12 +40,14 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use crate::access::Access;
 use crate::app::Host;
 use crate::observe;
 use crate::serve::ServeOptions;
 use answer::Refusal;
 pub use hooks::{Hooks, Network, WebhookOptions};
 use own::Own;
+pub use rules::rule;
 
 /// The release of MLflow whose API this is. Clients read it, and hold back what an older server would not understand.
 const LEVEL: &str = "3.17.2";
@@ -162,6 +166,7 @@ fn router<S: Clone + Send + Sync + 'static>(hooks: Hooks) -> Router<S> {
         .route("/health", get(|| async { "OK" }))
         .route("/version", get(|| async { LEVEL }))
         .route(OTLP, post(otlp::export))
+        .layer(from_fn_with_state(hooks.tracking().clone(), scope::within))
         .with_state(hooks)
 }
 
@@ -199,6 +204,7 @@ pub fn is_unhurried(path: &str) -> bool {
 pub fn alone(hooks: Hooks, options: &ServeOptions) -> Router {
     let door = Arc::new(Door {
         allow_remote: options.allow_remote,
+        access: options.access.clone(),
         timeout: options.request_timeout,
         requests: Semaphore::new(options.max_requests),
     });
@@ -207,16 +213,22 @@ pub fn alone(hooks: Hooks, options: &ServeOptions) -> Router {
 
 struct Door {
     allow_remote: bool,
+    access: Access,
     timeout: Duration,
     requests: Semaphore,
 }
 
 /// Guards the door, bounds the requests in work and the time of each.
-async fn around(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
+async fn around(State(door): State<Arc<Door>>, mut request: Request, next: Next) -> Response {
     if !door.allow_remote
         && let Err(refusal) = observe::guard(request.headers(), request.uri())
     {
         return refusal.into_response();
+    }
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    match door.access.admit(request.method(), request.uri().path(), route, request.headers()) {
+        Ok(caller) => drop(request.extensions_mut().insert(caller)),
+        Err(refusal) => return *refusal,
     }
     let Ok(_place) = door.requests.try_acquire() else { return observe::slow_down().into_response() };
     let limit = if is_unhurried(request.uri().path()) { Duration::MAX } else { door.timeout };
@@ -226,6 +238,11 @@ async fn around(State(door): State<Arc<Door>>, request: Request, next: Next) -> 
     };
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
+}
+
+/// A refusal in MLflow's shape.
+pub fn refusal(error: Error) -> Response {
+    Refusal(error).into_response()
 }
 
 async fn nowhere(method: Method, OriginalUri(uri): OriginalUri) -> Refusal {

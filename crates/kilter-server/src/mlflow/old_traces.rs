@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::answer::{Answer, json, large};
 use super::input::{Input, experiment_id};
 use super::moment;
+use super::scope::Readable;
 use super::traces::{Found, MOST, PAGE, ids};
 
 #[derive(Serialize)]
@@ -73,7 +74,7 @@ pub async fn get_info(State(tracking): State<Tracking>, Path(id): Path<String>) 
     one(&tracking.trace_info(&id).await?)
 }
 
-pub async fn search(State(tracking): State<Tracking>, input: Input) -> Answer {
+pub async fn search(State(tracking): State<Tracking>, readable: Readable, input: Input) -> Answer {
     let f = input.fields();
     if !f.has("experiment_ids")? {
         return Err(f.missing("experiment_ids").into());
@@ -85,6 +86,9 @@ pub async fn search(State(tracking): State<Tracking>, input: Input) -> Answer {
         max_results: f.max_results(PAGE, MOST)?,
         page_token: f.text("page_token")?.filter(|token| !token.is_empty()).map(str::to_string),
         ..Query::default()
+    };
+    let Some(experiments) = readable.experiments(experiments).await? else {
+        return Ok(json(&Found::<InfoJson> { traces: Vec::new(), next_page_token: None }));
     };
     let page = tracking.search_traces(&experiments, &query).await?;
     large(move || json(&Found { traces: page.items.iter().map(InfoJson::from).collect(), next_page_token: page.next })).await

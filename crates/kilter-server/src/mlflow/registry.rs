@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::answer::{Answer, PairJson, done, json, pairs};
 use super::input::{Fields, Input};
 use super::own::models::ALIASES;
+use super::scope::Readable;
 
 const MOST_MODELS: i64 = 1000;
 const MOST_VERSIONS: i64 = 200_000;
@@ -194,10 +195,18 @@ pub async fn get(State(tracking): State<Tracking>, input: Input) -> Answer {
     model(&tracking.registered_model(input.fields().need_text("name")?).await?)
 }
 
-pub async fn search(State(tracking): State<Tracking>, input: Input) -> Answer {
-    let page = tracking.search_registered_models(&query(&input.fields(), 100, MOST_MODELS)?).await?;
-    let registered_models = page.items.iter().map(ModelJson::from).collect();
-    Ok(json(&ManyModels { registered_models, next_page_token: page.next }))
+pub async fn search(State(tracking): State<Tracking>, readable: Readable, input: Input) -> Answer {
+    let mut query = query(&input.fields(), 100, MOST_MODELS)?;
+    let (wanted, mut found) = (query.max_results, Vec::new());
+    let next_page_token = loop {
+        let page = tracking.search_registered_models(&query).await?;
+        found.extend(page.items.into_iter().filter(|m| readable.model(&m.name)));
+        if !readable.goes_on(&mut query, wanted.saturating_sub(found.len()), &page.next) {
+            break page.next;
+        }
+    };
+    let registered_models = found.iter().map(ModelJson::from).collect();
+    Ok(json(&ManyModels { registered_models, next_page_token }))
 }
 
 pub async fn latest(State(tracking): State<Tracking>, input: Input) -> Answer {
@@ -290,10 +299,18 @@ pub async fn download_uri(State(tracking): State<Tracking>, input: Input) -> Ans
     Ok(json(&Uri { artifact_uri: &found.location }))
 }
 
-pub async fn search_versions(State(tracking): State<Tracking>, input: Input) -> Answer {
-    let page = tracking.search_model_versions(&query(&input.fields(), 10_000, MOST_VERSIONS)?).await?;
-    let model_versions = page.items.iter().map(listed).collect();
-    Ok(json(&ManyVersions { model_versions, next_page_token: page.next }))
+pub async fn search_versions(State(tracking): State<Tracking>, readable: Readable, input: Input) -> Answer {
+    let mut query = query(&input.fields(), 10_000, MOST_VERSIONS)?;
+    let (wanted, mut found) = (query.max_results, Vec::new());
+    let next_page_token = loop {
+        let page = tracking.search_model_versions(&query).await?;
+        found.extend(page.items.into_iter().filter(|v| readable.model(&v.name)));
+        if !readable.goes_on(&mut query, wanted.saturating_sub(found.len()), &page.next) {
+            break page.next;
+        }
+    };
+    let model_versions = found.iter().map(listed).collect();
+    Ok(json(&ManyVersions { model_versions, next_page_token }))
 }
 
 pub async fn set_version_tag(State(tracking): State<Tracking>, input: Input) -> Answer {

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::answer::{Answer, MetricJson, RunInfoJson, RunJson, done, json};
 use super::input::{Fields, Input, Plain, experiment_id, within};
+use super::scope::Readable;
 
 const MOST: i64 = 50_000;
 const MOST_POINTS: i64 = 25_000;
@@ -103,7 +104,7 @@ pub async fn restore(State(tracking): State<Tracking>, input: Input) -> Answer {
     done()
 }
 
-pub async fn search(State(tracking): State<Tracking>, input: Input) -> Answer {
+pub async fn search(State(tracking): State<Tracking>, readable: Readable, input: Input) -> Answer {
     let f = input.fields();
     let experiments = f.texts("experiment_ids")?.into_iter().map(experiment_id).collect::<Result<Vec<_>>>()?;
     let query = Query {
@@ -112,6 +113,9 @@ pub async fn search(State(tracking): State<Tracking>, input: Input) -> Answer {
         view: f.view("run_view_type")?,
         max_results: f.max_results(1000, MOST)?,
         page_token: f.text("page_token")?.map(str::to_string),
+    };
+    let Some(experiments) = readable.experiments(experiments).await? else {
+        return Ok(json(&Many { runs: Vec::new(), next_page_token: None }));
     };
     let page = tracking.search_runs(&experiments, &query).await?;
     Ok(json(&Many { runs: page.items.iter().map(RunJson::from).collect(), next_page_token: page.next }))

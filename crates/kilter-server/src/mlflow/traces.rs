@@ -11,6 +11,7 @@ use super::answer::{Answer, done, double, held, json, large};
 use super::assessments::AssessmentJson;
 use super::input::{Fields, Input, experiment_id};
 use super::moment::{self, Span as Lasts, Time};
+use super::scope::Readable;
 
 pub const PAGE: usize = 100;
 pub const MOST: i64 = 500;
@@ -306,14 +307,16 @@ pub async fn get(State(tracking): State<Tracking>, input: Input) -> Answer {
     large(move || held(place, json(&One { trace: (&trace).into() }))).await
 }
 
-pub async fn batch_get(State(tracking): State<Tracking>, input: Input) -> Answer {
+pub async fn batch_get(State(tracking): State<Tracking>, readable: Readable, input: Input) -> Answer {
     let place = tracking.place().await?;
-    let traces = tracking.traces(&ids(&input.fields(), "trace_ids")?, &place).await?;
+    let ids = readable.traces(ids(&input.fields(), "trace_ids")?).await?;
+    let traces = tracking.traces(&ids, &place).await?;
     large(move || held(place, json(&Many { traces: traces.iter().map(TraceJson::from).collect() }))).await
 }
 
-pub async fn batch_get_infos(State(tracking): State<Tracking>, input: Input) -> Answer {
-    let infos = tracking.trace_infos(&ids(&input.fields(), "trace_ids")?).await?;
+pub async fn batch_get_infos(State(tracking): State<Tracking>, readable: Readable, input: Input) -> Answer {
+    let ids = readable.traces(ids(&input.fields(), "trace_ids")?).await?;
+    let infos = tracking.trace_infos(&ids).await?;
     large(move || json(&Infos { trace_infos: infos.iter().map(InfoJson::from).collect() })).await
 }
 
@@ -321,7 +324,7 @@ pub fn ids(f: &Fields, name: &str) -> Result<Vec<String>> {
     Ok(f.texts(name)?.into_iter().map(str::to_string).collect())
 }
 
-pub async fn search(State(tracking): State<Tracking>, input: Input) -> Answer {
+pub async fn search(State(tracking): State<Tracking>, readable: Readable, input: Input) -> Answer {
     let f = input.fields();
     if !f.has("locations")? {
         return Err(f.missing("locations").into());
@@ -338,6 +341,9 @@ pub async fn search(State(tracking): State<Tracking>, input: Input) -> Answer {
         max_results: f.max_results(PAGE, MOST)?,
         page_token: f.text("page_token")?.map(str::to_string),
         ..Query::default()
+    };
+    let Some(experiments) = readable.experiments(experiments).await? else {
+        return Ok(json(&Found::<InfoJson> { traces: Vec::new(), next_page_token: None }));
     };
     let page = tracking.search_traces(&experiments, &query).await?;
     large(move || json(&Found { traces: page.items.iter().map(InfoJson::from).collect(), next_page_token: page.next })).await

@@ -116,6 +116,7 @@ async fn gather(app: &App) -> Result<Registry, ApiError> {
     super::lake::register(app, r);
     super::monitors::register(app, r);
     app.metrics.register(r);
+    app.access.register(r);
     Ok(registry)
 }
 

@@ -10,6 +10,8 @@ use kilter_store::metadata::{AliasRecord, CHALLENGER, CHAMPION, ModelVersion};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::access::Caller;
+use crate::access::keys::Role;
 use crate::app::{Answer, App, ok};
 use crate::error::{ApiError, ErrorBody};
 use crate::input::{Params, Segments};
@@ -362,13 +364,15 @@ impl From<TrainReport> for Trained {
 /// List models
 #[utoipa::path(
     get, path = "/v1/models", tag = "models",
-    responses((status = 200, description = "all models of the project", body = Models))
+    responses((status = 200, description = "the models of the project that the key may read", body = Models))
 )]
-pub async fn list_models(State(app): State<App>, params: Params) -> Answer {
+pub async fn list_models(State(app): State<App>, caller: Caller, params: Params) -> Answer {
     params.done()?;
     let mut models = Vec::new();
-    for index in 0..app.service.plan.models.len() {
-        models.push(model(&app, index).await?.0);
+    for (index, known) in app.service.plan.models.iter().enumerate() {
+        if caller.role_for_model(&known.name) >= Role::Read {
+            models.push(model(&app, index).await?.0);
+        }
     }
     ok(&Models { models })
 }

@@ -31,7 +31,7 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
     tokio::task::spawn_blocking(move || {
         let listen = std::fs::read_to_string(data.join(ADDRESS_FILE)).unwrap_or_else(|_| project.settings.server.listen.clone());
         let client = Client::new(listen.trim().parse().with_context(|| format!("`{listen}` is no address"))?);
-        if let Err(e) = client.get("/v1/project") {
+        if let Err(e) = client.get("/healthz") {
             anyhow::bail!(
                 "no running kilter answers on {} ({e})\n  hint: `kilter up` takes up the changed file at its start; `kilter plan` shows \
                  what it will do",

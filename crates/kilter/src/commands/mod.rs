@@ -12,6 +12,7 @@ pub mod features;
 pub mod generate;
 pub mod import;
 pub mod ingest;
+pub mod key;
 pub mod lake;
 mod logged;
 pub mod new;

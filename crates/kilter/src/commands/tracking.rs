@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
+use kilter_server::access::Access;
 use kilter_server::{Network, ServeOptions, WebhookOptions};
 use kilter_tracking::Tracking;
 
@@ -20,7 +21,7 @@ pub struct Args {
     /// Address to listen on.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:5000")]
     listen: String,
-    /// Listen on an address that other machines can reach. There is no authentication yet: only behind a proxy that has it.
+    /// Listen on an address that other machines can reach. There must be a key, by `kilter key create --data FOLDER`.
     #[arg(long)]
     allow_remote: bool,
     #[command(flatten)]
@@ -48,7 +49,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     // From here on a stop is an orderly one, however early it comes.
     let mut stop = StopSignal::listen()?;
     let webhooks = args.webhooks.into();
-    let options = ServeOptions { listen: args.listen, allow_remote: args.allow_remote, webhooks, ..ServeOptions::default() };
+    let access = Access::of_folder(&args.data)?;
+    let options = ServeOptions { listen: args.listen, allow_remote: args.allow_remote, access, webhooks, ..ServeOptions::default() };
     let listening = kilter_server::listen(options).await?;
     let database = args.database.or_else(database_of_environment);
     let tracking = match &database {

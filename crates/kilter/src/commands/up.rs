@@ -7,6 +7,7 @@ use anyhow::Context;
 use kilter_runtime::files::{Pace, file_sources, stream};
 use kilter_runtime::{Service, StartOptions};
 use kilter_server::ServeOptions;
+use kilter_server::access::Access;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::tracking::Webhooks;
@@ -17,7 +18,7 @@ pub struct Args {
     /// Address to listen on instead of the project's.
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// Listen on an address that other machines can reach. There is no authentication yet: only behind a proxy that has it.
+    /// Listen on an address that other machines can reach. There must be a key, by `kilter key create`.
     #[arg(long)]
     allow_remote: bool,
     /// Database of PostgreSQL for what MLflow's clients log, `postgresql://USER@HOST:PORT/NAME`, which several servers may share; else the environment
@@ -42,8 +43,9 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
         () = stop.wait() => return Ok(()),
     };
     let tracking_database = args.tracking_database.or_else(super::tracking::database_of_environment);
-    let webhooks = args.webhooks.into();
-    let options = ServeOptions { listen, allow_remote: args.allow_remote, tracking_database, webhooks, ..ServeOptions::default() };
+    let (access, webhooks) = (Access::of_folder(&data)?, args.webhooks.into());
+    let allow_remote = args.allow_remote;
+    let options = ServeOptions { listen, allow_remote, access, tracking_database, webhooks, ..ServeOptions::default() };
     let server = kilter_server::bind(Arc::clone(&service), options).await?;
     std::fs::write(data.join(ADDRESS_FILE), server.address().to_string())
         .with_context(|| format!("cannot write {}", data.join(ADDRESS_FILE).display()))?;

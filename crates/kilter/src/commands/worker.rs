@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use kilter_kafka::{Worker, WorkerOptions};
 use kilter_runtime::StartOptions;
+use kilter_server::access::Access;
 
 use super::up::StopSignal;
 use crate::api::load;
@@ -16,7 +17,7 @@ pub struct Args {
     /// Address at which the other workers reach this one; left out: the one listened on.
     #[arg(long, value_name = "ADDRESS")]
     advertise: Option<String>,
-    /// Listen on an address that other machines can reach. There is no authentication yet: only behind something that decides who may call.
+    /// Listen on an address that other machines can reach. There must be a key, by `kilter key create`, and the same ones for all workers.
     #[arg(long)]
     allow_remote: bool,
     /// This worker's name, for good: under it, a worker that is started again within the session's timeout keeps its shards (static membership).
@@ -31,8 +32,13 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
     // From here on a stop is an orderly one, however early it comes.
     let mut stop = StopSignal::listen()?;
     let project = load(dir)?;
-    let options =
-        kilter_server::ServeOptions { listen: args.listen, allow_remote: args.allow_remote, ..kilter_server::ServeOptions::default() };
+    let access = Access::of_folder(project.data_dir())?;
+    let options = kilter_server::ServeOptions {
+        listen: args.listen,
+        allow_remote: args.allow_remote,
+        access,
+        ..kilter_server::ServeOptions::default()
+    };
     let listening = kilter_server::listen(options).await?;
     let address = args.advertise.unwrap_or_else(|| listening.address().to_string());
     let data = args.data.unwrap_or_else(|| project.data_dir().join(args.id.as_deref().unwrap_or("worker")));

@@ -3,6 +3,7 @@
 mod json;
 mod protobuf;
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::answer::Refusal;
 use super::input::{experiment_id, in_turn};
+use super::scope::Scope;
+use crate::access::keys::Role;
 use crate::wire;
 
 /// Bytes of one request at most, before and after they are decompressed.
@@ -31,8 +34,8 @@ const VALUES: usize = 400_000;
 /// Requests whose spans are in memory at a time, and how long others wait before they are told to come again.
 static WORKING: Semaphore = Semaphore::const_new(8);
 const PATIENCE: Duration = Duration::from_secs(5);
-const EXPERIMENT: &str = "x-mlflow-experiment-id";
-const RUN: &str = "x-mlflow-run-id";
+pub const EXPERIMENT: &str = "x-mlflow-experiment-id";
+pub const RUN: &str = "x-mlflow-run-id";
 const PROTOBUF: &str = "application/x-protobuf";
 
 const MALFORMED: &str = "Invalid OpenTelemetry format";
@@ -71,6 +74,12 @@ async fn take(tracking: &Tracking, request: Request) -> Result<Response, Box<Res
     if sent.iter().all(|sent| sent.spans.is_empty()) {
         return Ok(taken(is_json, Logged::default()));
     }
+    if let Some(scope) = Scope::of(&parts.extensions, tracking, Role::Write).map_err(told)? {
+        // What comes in may belong to traces that are elsewhere.
+        let spans = sent.iter().flat_map(|sent| &sent.spans);
+        let ids: BTreeSet<String> = spans.map(|span| trace_id(&span.trace_id)).collect();
+        scope.traces(&ids.into_iter().collect::<Vec<_>>()).await.map_err(told)?;
+    }
     let (tracking, run) = (tracking.clone(), header(RUN).map(str::to_string));
     let storing = tokio::spawn(async move {
         let _place = place;
@@ -83,6 +92,11 @@ async fn take(tracking: &Tracking, request: Request) -> Result<Response, Box<Res
         Some(why) if logged.stored == 0 => Err(told(Error::invalid(why))),
         _ => Ok(taken(is_json, logged)),
     }
+}
+
+/// As a trace of these bytes is called.
+fn trace_id(bytes: &[u8]) -> String {
+    bytes.iter().fold("tr-".to_string(), |id, byte| id + &format!("{byte:02x}"))
 }
 
 fn failed(error: tokio::task::JoinError) -> Box<Response> {

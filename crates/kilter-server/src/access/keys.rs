@@ -1,0 +1,298 @@
+//! The keys that programs send, and the file of a data folder that keeps their hashes.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, ensure};
+use kilter_core::{EventTime, Span};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// The file, in the data folder of a project or of a tracking server.
+pub const FILE: &str = "keys.json";
+/// What every key begins with, so that scanners of secrets and people know one.
+const PREFIX: &str = "kilter_";
+/// Random bytes of a key.
+const BYTES: usize = 32;
+/// Keys of one file at most: each request is compared with all of them.
+const MOST: usize = 1000;
+const NAME_BYTES: usize = 64;
+
+/// What a key may do; each has what those before it have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Not even see it.
+    None,
+    /// Ask.
+    Read,
+    /// Send events, ask for decisions, log runs.
+    Write,
+    /// Change what is in service, and take things away.
+    Manage,
+}
+
+impl Role {
+    /// Every role with its word.
+    pub const ALL: [(Role, &'static str); 4] =
+        [(Role::None, "none"), (Role::Read, "read"), (Role::Write, "write"), (Role::Manage, "manage")];
+
+    /// The role of a word.
+    pub fn parse(word: &str) -> Option<Role> {
+        Role::ALL.into_iter().find(|(_, known)| *known == word).map(|(role, _)| role)
+    }
+
+    /// Its word.
+    pub fn as_str(self) -> &'static str {
+        Role::ALL.into_iter().find(|(role, _)| *role == self).map_or("none", |(_, word)| word)
+    }
+}
+
+/// A key as the file keeps it: everything but the key itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+// What a later release may restrict keys by is not passed over by an earlier one.
+#[serde(deny_unknown_fields)]
+pub struct Key {
+    /// What it is called, in the log and when it is revoked.
+    pub name: String,
+    /// What it may do where nothing else is said.
+    pub role: Role,
+    /// What it may do instead in single experiments, by name or id.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub experiments: BTreeMap<String, Role>,
+    /// What it may do instead with single models, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub models: BTreeMap<String, Role>,
+    /// When it was made.
+    #[serde(serialize_with = "write_time", deserialize_with = "read_time")]
+    pub created: EventTime,
+    /// From when on it is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "write_some", deserialize_with = "read_some")]
+    pub expires: Option<EventTime>,
+    /// BLAKE3 of the key. It is 256 random bits: no slow hash is needed to keep it from being guessed.
+    #[serde(serialize_with = "write_hash", deserialize_with = "read_hash")]
+    pub(super) hash: blake3::Hash,
+}
+
+/// What a new key is to be.
+#[derive(Clone, Debug)]
+pub struct NewKey {
+    /// As [`Key::name`].
+    pub name: String,
+    /// As [`Key::role`].
+    pub role: Role,
+    /// As [`Key::experiments`].
+    pub experiments: BTreeMap<String, Role>,
+    /// As [`Key::models`].
+    pub models: BTreeMap<String, Role>,
+    /// How long it is good for; none: until it is revoked.
+    pub lasts: Option<Span>,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeysFile {
+    keys: Vec<Key>,
+}
+
+/// Makes a key and answers it: it is written down nowhere.
+///
+/// # Errors
+/// When the name is taken or cannot be one, or the file cannot be read or written.
+pub fn create(folder: &Path, new: NewKey) -> anyhow::Result<String> {
+    let NewKey { name, role, experiments, models, lasts } = new;
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.@".contains(c);
+    ensure!(
+        !name.is_empty() && name.len() <= NAME_BYTES && name.chars().all(is_plain),
+        "`{name}` cannot be the name of a key\n  hint: up to {NAME_BYTES} letters, digits and -_.@"
+    );
+    let created = now();
+    let expires = lasts.map(|lasts| created + lasts);
+    let secret = secret()?;
+    let hash = hash(&secret);
+    changed(folder, |keys| {
+        ensure!(
+            keys.iter().all(|key| key.name != name),
+            "there is a key `{name}` already\n  hint: `kilter key revoke {name}` first, or choose another name"
+        );
+        ensure!(keys.len() < MOST, "there are {MOST} keys, which is the most\n  hint: `kilter key revoke` those that nobody uses");
+        keys.push(Key { name, role, experiments, models, created, expires, hash });
+        Ok(())
+    })?;
+    Ok(secret)
+}
+
+/// Takes a key away; answers how many are left.
+///
+/// # Errors
+/// When there is none of that name, or the file cannot be read or written.
+pub fn revoke(folder: &Path, name: &str) -> anyhow::Result<usize> {
+    changed(folder, |keys| {
+        let before = keys.len();
+        keys.retain(|key| key.name != name);
+        ensure!(keys.len() < before, "there is no key `{name}`\n  hint: `kilter key list` shows them");
+        Ok(keys.len())
+    })
+}
+
+/// All keys, in the order they were made; none: there is no file.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn list(folder: &Path) -> anyhow::Result<Option<Vec<Key>>> {
+    let path = folder.join(FILE);
+    let text = match std::fs::read(&path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
+    };
+    let file: KeysFile = serde_json::from_slice(&text).with_context(|| {
+        format!("{} is no file of keys\n  hint: `kilter key create` makes one once this one is moved away", path.display())
+    })?;
+    Ok(Some(file.keys))
+}
+
+/// A key for what lives as long as this process.
+pub(super) fn of_this_process() -> anyhow::Result<(Key, String)> {
+    let secret = secret()?;
+    let none = BTreeMap::new;
+    let key = Key {
+        name: "this-process".into(),
+        role: Role::Manage,
+        experiments: none(),
+        models: none(),
+        created: now(),
+        expires: None,
+        hash: hash(&secret),
+    };
+    Ok((key, secret))
+}
+
+/// The hash of what may be a key; none: it cannot be one.
+pub(super) fn hash_of_key(text: &str) -> Option<blake3::Hash> {
+    let digits = text.strip_prefix(PREFIX)?;
+    let is_key = digits.len() == 2 * BYTES && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    is_key.then(|| hash(text))
+}
+
+pub(super) fn now() -> EventTime {
+    EventTime(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_micros()).unwrap_or(i64::MAX)))
+}
+
+fn hash(secret: &str) -> blake3::Hash {
+    blake3::hash(secret.as_bytes())
+}
+
+fn secret() -> anyhow::Result<String> {
+    let mut bytes = [0; BYTES];
+    getrandom::fill(&mut bytes).map_err(|e| anyhow::anyhow!("the system gives no random numbers: {e}"))?;
+    Ok(bytes.iter().fold(PREFIX.to_string(), |text, byte| text + &format!("{byte:02x}")))
+}
+
+/// Changes the file: whole or not at all, and one change after the other.
+fn changed<T>(folder: &Path, change: impl FnOnce(&mut Vec<Key>) -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let cannot = |what: &Path| format!("cannot write {}", what.display());
+    std::fs::create_dir_all(folder).with_context(|| cannot(folder))?;
+    let lock = File::open(folder).with_context(|| cannot(folder))?;
+    lock.lock().with_context(|| cannot(folder))?;
+    let mut keys = list(folder)?.unwrap_or_default();
+    let done = change(&mut keys)?;
+    let (path, fresh) = (folder.join(FILE), folder.join("keys.json.new"));
+    let mut text = serde_json::to_vec_pretty(&KeysFile { keys })?;
+    text.push(b'\n');
+    // Of an earlier try, with whatever rights.
+    match std::fs::remove_file(&fresh) {
+        Err(e) if e.kind() != ErrorKind::NotFound => return Err(e).with_context(|| cannot(&fresh)),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh).with_context(|| cannot(&fresh))?;
+    file.write_all(&text).and_then(|()| file.sync_all()).with_context(|| cannot(&fresh))?;
+    std::fs::rename(&fresh, &path).and_then(|()| lock.sync_all()).with_context(|| cannot(&path))?;
+    Ok(done)
+}
+
+fn write_time<S: Serializer>(time: &EventTime, s: S) -> Result<S::Ok, S::Error> {
+    s.collect_str(time)
+}
+
+fn read_time<'de, D: Deserializer<'de>>(d: D) -> Result<EventTime, D::Error> {
+    let text = String::deserialize(d)?;
+    EventTime::parse(&text).ok_or_else(|| de::Error::custom(format!("`{text}` is no time")))
+}
+
+fn write_some<S: Serializer>(time: &Option<EventTime>, s: S) -> Result<S::Ok, S::Error> {
+    time.as_ref().map(EventTime::to_string).serialize(s)
+}
+
+fn read_some<'de, D: Deserializer<'de>>(d: D) -> Result<Option<EventTime>, D::Error> {
+    read_time(d).map(Some)
+}
+
+fn write_hash<S: Serializer>(hash: &blake3::Hash, s: S) -> Result<S::Ok, S::Error> {
+    s.collect_str(&hash.to_hex())
+}
+
+fn read_hash<'de, D: Deserializer<'de>>(d: D) -> Result<blake3::Hash, D::Error> {
+    blake3::Hash::from_hex(String::deserialize(d)?).map_err(de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn new(name: &str) -> NewKey {
+        NewKey { name: name.into(), role: Role::Read, experiments: BTreeMap::new(), models: BTreeMap::new(), lasts: None }
+    }
+
+    #[test]
+    fn a_key_is_shown_once_and_kept_as_a_hash_that_only_its_owner_reads() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(list(dir.path()).unwrap().is_none());
+        let models = BTreeMap::from([("risk".to_string(), Role::Manage)]);
+        let secret = create(dir.path(), NewKey { models, lasts: Some(Span::DAY), ..new("ci") }).unwrap();
+        let other = create(dir.path(), new("other")).unwrap();
+        assert!(secret != other && secret.len() == PREFIX.len() + 64 && hash_of_key(&secret).is_some(), "{secret}");
+        let path = dir.path().join(FILE);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(!text.contains(PREFIX) && !text.contains(&secret[PREFIX.len()..]), "{text}");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let keys = list(dir.path()).unwrap().unwrap();
+        assert_eq!(keys[0].hash, hash_of_key(&secret).unwrap());
+        assert_eq!((keys[0].models["risk"], keys[0].expires), (Role::Manage, Some(keys[0].created + Span::DAY)));
+
+        let again = create(dir.path(), new("ci")).unwrap_err().to_string();
+        assert!(again.contains("already") && again.contains("kilter key revoke ci"), "{again}");
+        assert!(create(dir.path(), new("a b")).is_err() && create(dir.path(), new("")).is_err());
+        assert_eq!(revoke(dir.path(), "ci").unwrap(), 1);
+        assert!(revoke(dir.path(), "ci").unwrap_err().to_string().contains("there is no key"));
+        assert_eq!(revoke(dir.path(), "other").unwrap(), 0);
+        assert!(list(dir.path()).unwrap().unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_is_no_key_has_no_hash() {
+        let key = secret().unwrap();
+        for bad in
+            ["", "kilter_", &key[1..], &key[..key.len() - 1], &format!("{key}0"), &key.replace("kilter_", "kilter-"), &"k".repeat(1 << 20)]
+        {
+            assert!(hash_of_key(bad).is_none(), "{}", bad.len());
+        }
+    }
+
+    #[test]
+    fn a_file_that_says_more_than_is_understood_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE);
+        create(dir.path(), new("a")).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        for bad in ["", "[]", &text.replace("\"role\"", "\"only_from\": \"10.0.0.1\", \"role\""), &text.replace("read", "all")] {
+            std::fs::write(&path, bad).unwrap();
+            assert!(list(dir.path()).is_err() && create(dir.path(), new("b")).is_err(), "{bad}");
+        }
+    }
+}

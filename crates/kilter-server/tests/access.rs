@@ -1,0 +1,543 @@
+//! Keys over loopback: who gets in where, and how the others are turned away.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use kilter_core::Span;
+use kilter_runtime::{Service, StartOptions, project};
+use kilter_server::access::Access;
+use kilter_server::access::keys::{self, FILE, NewKey, Role};
+use kilter_server::{ServeOptions, bind, listen};
+use kilter_tracking::Tracking;
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+const DEFINITIONS: &str = r#"
+[project]
+name = "shop"
+[source.payments]
+time = "at"
+max_future = "none"
+[source.payments.columns]
+card = { type = "int64", required = true }
+at = "timestamp"
+amount = { type = "float64", required = true }
+[features.card]
+source = "payments"
+entity = "card"
+columns = { n = "count(*) over 1d" }
+[service.overview]
+features = ["card.n_1d"]
+[source.outcomes]
+time = "at"
+columns = { card = "int64", at = "timestamp", fraud = "bool" }
+[model.risk]
+on = "payments"
+inputs = ["payments.amount"]
+label = { source = "outcomes", value = "fraud", on = "card", within = "1h" }
+[decision.limit]
+on = "payments"
+policy = [{ when = "amount > 90", outcome = "review" }, { outcome = "approve" }]
+"#;
+const API: &str = "/api/2.0/mlflow";
+
+struct Server {
+    runtime: Runtime,
+    address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<anyhow::Result<()>>,
+    dir: tempfile::TempDir,
+}
+
+struct Reply {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Reply {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {}{}", self.head, self.body))
+    }
+}
+
+impl Server {
+    /// A project's server; its keys are in `kilter-data`.
+    fn of_project(make: impl FnOnce(&Path)) -> Server {
+        Server::start(make, |dir, options| {
+            Box::pin(async move {
+                std::fs::write(dir.join("kilter.toml"), DEFINITIONS).unwrap();
+                let project = project::load(&dir).unwrap_or_else(|report| panic!("{report}"));
+                bind(Service::start(project, StartOptions::default()).await.unwrap(), options).await.unwrap()
+            })
+        })
+    }
+
+    fn of_tracking(make: impl FnOnce(&Path)) -> Server {
+        Server::start(make, |dir, options| {
+            Box::pin(async move {
+                let listening = listen(options).await.unwrap();
+                listening.of_tracking(Tracking::open(dir.join("kilter-data/tracking")).await.unwrap())
+            })
+        })
+    }
+
+    fn start<F>(make: impl FnOnce(&Path), bind: F) -> Server
+    where
+        F: FnOnce(std::path::PathBuf, ServeOptions) -> std::pin::Pin<Box<dyn Future<Output = kilter_server::Bound>>>,
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("kilter-data");
+        std::fs::create_dir_all(&data).unwrap();
+        make(&data);
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let access = Access::of_folder(&data).unwrap();
+        let options = ServeOptions { listen: "127.0.0.1:0".into(), access, ..ServeOptions::default() };
+        let bound = runtime.block_on(bind(dir.path().to_path_buf(), options));
+        let address = bound.address();
+        let (stop, stopped) = oneshot::channel();
+        let task = runtime.spawn(bound.run(async move {
+            let _ = stopped.await;
+        }));
+        Server { runtime, address, stop, task, dir }
+    }
+
+    fn data(&self) -> std::path::PathBuf {
+        self.dir.path().join("kilter-data")
+    }
+
+    /// Sends a request as it is written, and reads to the end of the answer.
+    fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        let mut head =
+            format!("{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {}\r\n", self.address, body.len());
+        if !body.is_empty() {
+            head.push_str("Content-Type: application/json\r\n");
+        }
+        headers.iter().for_each(|(name, value)| head.push_str(&format!("{name}: {value}\r\n")));
+        stream.write_all(format!("{head}\r\n{body}").as_bytes()).unwrap();
+        reply(stream)
+    }
+
+    fn with_key(&self, key: &str, method: &str, path: &str, body: &str) -> Reply {
+        self.send(method, path, &[("Authorization", &format!("Bearer {key}"))], body)
+    }
+
+    fn end(self) {
+        let _ = self.stop.send(());
+        self.runtime.block_on(self.task).unwrap().unwrap();
+    }
+}
+
+fn reply(mut stream: TcpStream) -> Reply {
+    let mut bytes = Vec::new();
+    // The server may end the connection of a body that it did not read.
+    let _ = stream.read_to_end(&mut bytes);
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text}"));
+    Reply { status: head.split(' ').nth(1).unwrap().parse().unwrap(), head: head.to_ascii_lowercase(), body: body.into() }
+}
+
+fn key(data: &Path, name: &str, role: Role) -> String {
+    let none = BTreeMap::new;
+    keys::create(data, NewKey { name: name.into(), role, experiments: none(), models: none(), lasts: None }).unwrap()
+}
+
+/// Asks until the answer is as wanted: the file of keys is looked at once a second.
+fn until(what: &str, ask: impl Fn() -> u16, wanted: u16) {
+    let began = Instant::now();
+    while ask() != wanted {
+        assert!(began.elapsed() < Duration::from_secs(30), "{what}: {} and not {wanted}", ask());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn basic(user: &str, password: &str) -> String {
+    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}")))
+}
+
+#[test]
+fn without_keys_all_is_open_and_from_the_first_key_on_nothing_is() {
+    for server in [Server::of_project(|_| ()), Server::of_tracking(|_| ())] {
+        let path = format!("{API}/experiments/get?experiment_id=0");
+        let status = |key: Option<&str>| match key {
+            Some(key) => server.with_key(key, "GET", &path, "").status,
+            None => server.send("GET", &path, &[], "").status,
+        };
+        assert_eq!(status(None), 200);
+        let (first, second) = (key(&server.data(), "first", Role::Read), key(&server.data(), "second", Role::Read));
+        until("a key is there", || status(None), 401);
+        assert_eq!((status(Some(&first)), status(Some(&second))), (200, 200));
+        keys::revoke(&server.data(), "first").unwrap();
+        until("revoked", || status(Some(&first)), 401);
+        assert_eq!(status(Some(&second)), 200);
+        // A file that cannot be read takes nothing away and gives nothing.
+        std::fs::write(server.data().join(FILE), "{").unwrap();
+        std::thread::sleep(Duration::from_millis(1500));
+        assert_eq!((status(None), status(Some(&first)), status(Some(&second))), (401, 401, 200));
+        // Nothing opens what was closed: neither the last key gone nor the file.
+        std::fs::remove_file(server.data().join(FILE)).unwrap();
+        until("the file is gone", || status(Some(&second)), 401);
+        assert_eq!(status(None), 401);
+        for open in ["/health", "/version"] {
+            assert_eq!(server.send("GET", open, &[], "").status, 200, "{open}");
+        }
+        server.end();
+    }
+}
+
+#[test]
+fn a_key_comes_as_a_bearer_or_as_a_password() {
+    let mut secret = String::new();
+    let server = Server::of_project(|data| secret = key(data, "ci", Role::Read));
+    let ask = |headers: &[(&str, &str)]| server.send("GET", "/v1/status", headers, "");
+    let (bearer, lower) = (format!("Bearer {secret}"), format!("bearer  {secret}"));
+    for good in [&bearer, &lower, &basic("ci", &secret), &basic("", &secret), &basic("somebody@example.com", &secret)] {
+        assert_eq!(ask(&[("Authorization", good)]).status, 200, "{good}");
+    }
+    let wrong = format!("{}{}", &secret[..secret.len() - 1], if secret.ends_with('0') { '1' } else { '0' });
+    let bad = [
+        String::new(),
+        "Bearer".into(),
+        "Bearer ".into(),
+        secret.clone(),
+        format!("Token {secret}"),
+        format!("Digest {secret}"),
+        format!("Bearer {wrong}"),
+        format!("Bearer {secret} {secret}"),
+        format!("Bearer{secret}"),
+        "Basic".into(),
+        "Basic !!!!".into(),
+        basic("ci", ""),
+        basic("ci", &wrong),
+        basic(&secret, ""),
+        format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(&secret)),
+        format!("Bearer {}", "a".repeat(8000)),
+        format!("Bearer {secret}{}", "a".repeat(8000)),
+        format!("Basic {}", "QQ==".repeat(2000)),
+        "Bearer kilter_".into(),
+    ];
+    for bad in &bad {
+        let refused = ask(&[("Authorization", bad)]);
+        assert_eq!((refused.status, &refused.json()["error"]["code"]), (401, &json!("unauthenticated")), "{bad}");
+        assert!(!refused.body.contains(&secret), "{bad}: {}", refused.body);
+    }
+    assert_eq!(ask(&[("Authorization", &bearer), ("Authorization", &bearer)]).status, 401, "two headers say two things");
+    assert_eq!(ask(&[("X-Api-Key", &secret)]).status, 401);
+    assert_eq!(server.send("GET", &format!("/v1/status?key={secret}"), &[], "").status, 401, "a key in the path would be in logs");
+
+    // Each API refuses in its own shape.
+    let refused = ask(&[]);
+    let error = refused.json()["error"].clone();
+    assert!(error["hint"].as_str().unwrap().contains("KILTER_API_KEY"), "{error}");
+    assert!(
+        refused.head.contains("www-authenticate: bearer realm=\"kilter\"") && refused.head.contains("www-authenticate: basic realm"),
+        "{}",
+        refused.head
+    );
+    for path in ["/api/2.0/mlflow/runs/search", "/ajax-api/2.0/mlflow/runs/search", "/v1/traces"] {
+        let refused = server.send("POST", path, &[], "{}");
+        assert_eq!((refused.status, &refused.json()["error_code"]), (401, &json!("UNAUTHENTICATED")), "{path}");
+        assert!(refused.head.contains("www-authenticate"), "{path}");
+        let refused = server.with_key(&secret, "POST", &path.replace("search", "create"), "{}");
+        assert_eq!((refused.status, &refused.json()["error_code"]), (403, &json!("PERMISSION_DENIED")), "{path}: {}", refused.body);
+        let message = refused.json()["message"].to_string();
+        assert!(message.contains("`ci` lacks the role `write`"), "{message}");
+    }
+    // Where nothing is, a key is wanted too, and whoever has one is told so.
+    assert_eq!((server.send("GET", "/nothing", &[], "").status, server.with_key(&secret, "GET", "/nothing", "").status), (401, 404));
+    assert_eq!(server.with_key(&secret, "GET", "/api/2.0/mlflow/nothing", "").json()["error_code"], "ENDPOINT_NOT_FOUND");
+    assert_eq!(server.with_key(&secret, "DELETE", "/v1/status", "").status, 403);
+    server.end();
+}
+
+#[test]
+fn a_page_of_another_site_gets_nothing_by_the_password_that_a_browser_keeps() {
+    let mut secret = String::new();
+    let server = Server::of_project(|data| secret = key(data, "me", Role::Manage));
+    let ask = |headers: &[(&str, &str)]| server.send("GET", "/v1/status", headers, "").status;
+    let (password, bearer) = (basic("", &secret), format!("Bearer {secret}"));
+    for site in ["same-origin", "none"] {
+        assert_eq!(ask(&[("Authorization", &password), ("Sec-Fetch-Site", site)]), 200, "{site}");
+    }
+    for site in ["cross-site", "same-site", ""] {
+        assert_eq!(ask(&[("Authorization", &password), ("Sec-Fetch-Site", site)]), 403, "{site}");
+    }
+    // A page can send no such header by itself.
+    assert_eq!(ask(&[("Authorization", &bearer), ("Sec-Fetch-Site", "cross-site")]), 200);
+    // What was checked before keys were is checked still.
+    assert_eq!(ask(&[("Authorization", &bearer), ("Origin", "http://evil.example")]), 403);
+    assert_eq!(ask(&[("Authorization", &password), ("Origin", &format!("http://{}", server.address))]), 200);
+    server.end();
+}
+
+#[test]
+fn each_route_of_a_project_wants_its_role() {
+    let mut secrets = Vec::new();
+    let server = Server::of_project(|data| {
+        secrets = Role::ALL.map(|(role, word)| (role, key(data, word, role))).into();
+    });
+    let manage = ["train", "promote", "rollback", "versions", "compact", "apply"];
+    let document = server.with_key(&secrets[1].1, "GET", "/openapi.json", "").json();
+    assert_eq!(document["components"]["securitySchemes"]["key"]["scheme"], "bearer");
+    let mut seen = 0;
+    for (route, item) in document["paths"].as_object().unwrap() {
+        for method in item.as_object().unwrap().keys() {
+            seen += 1;
+            let path = route.replace("{model}", "risk").replace(['{', '}'], "");
+            let wanted = match method.as_str() {
+                _ if ["/healthz", "/readyz"].contains(&path.as_str()) => Role::None,
+                "get" => Role::Read,
+                _ if route.contains("/events/") || route.contains("/decide/") => Role::Write,
+                _ if manage.contains(&route.rsplit('/').next().unwrap()) => Role::Manage,
+                _ => Role::Read,
+            };
+            for (role, secret) in &secrets {
+                let method = method.to_uppercase();
+                let answer = server.with_key(secret, &method, &path, if method == "GET" { "" } else { "{}" });
+                assert_eq!(answer.status == 403, *role < wanted, "{method} {path} with {role:?}: {} {}", answer.status, answer.body);
+                assert_ne!(answer.status, 401, "{method} {path}");
+                let without = server.send(&method, &path, &[], "").status;
+                assert_eq!(without == 401, wanted > Role::None, "{method} {path}");
+            }
+        }
+    }
+    assert!(seen > 30, "{seen}");
+    // Pages too.
+    for page in ["/docs", "/docs/", "/docs/swagger-ui.css"] {
+        assert_eq!(server.send("GET", page, &[], "").status, 401, "{page}");
+        assert!(server.send("GET", page, &[("Authorization", &basic("", &secrets[1].1))], "").status < 400, "{page}");
+    }
+    let figures = server.with_key(&secrets[1].1, "GET", "/metrics", "").body;
+    for reason in ["no_key", "role"] {
+        assert!(figures.contains(&format!("kilter_access_refused_total{{reason=\"{reason}\"}}")), "{figures}");
+    }
+    server.end();
+}
+
+#[test]
+fn each_route_of_mlflows_clients_wants_its_role() {
+    let mut secrets = Vec::new();
+    let server = Server::of_tracking(|data| {
+        secrets = Role::ALL.map(|(role, word)| (role, key(data, word, role))).into();
+    });
+    let reads =
+        ["get", "search", "get-by-name", "list", "get-history", "batchGetInfos", "get-latest-versions", "info", "records", "server-info"];
+    let manages = ["delete", "restore", "rename", "transition-stage", "delete-traces"];
+    let check = |method: &str, path: &str, wanted: Role| {
+        for (role, secret) in &secrets {
+            let answer = server.with_key(secret, method, path, if method == "GET" { "" } else { "{}" });
+            assert_eq!(answer.status == 403, *role < wanted, "{method} {path} with {role:?}: {} {}", answer.status, answer.body);
+        }
+        assert_eq!(server.send(method, path, &[], "").status, 401, "{method} {path}");
+    };
+    for (method, paths) in [
+        (
+            "GET",
+            "experiments/get experiments/get-by-name experiments/search runs/get metrics/get-history artifacts/list model-versions/get registered-models/search",
+        ),
+        (
+            "POST",
+            "experiments/create experiments/update experiments/delete experiments/restore experiments/set-experiment-tag runs/create runs/update runs/delete \
+                  runs/restore runs/search runs/log-metric runs/log-batch runs/set-tag runs/delete-tag registered-models/create registered-models/rename \
+                  registered-models/get-latest-versions model-versions/create model-versions/transition-stage logged-models logged-models/search \
+                  traces/delete-traces traces/link-to-run",
+        ),
+        ("DELETE", "registered-models/delete model-versions/delete"),
+        ("PATCH", "model-versions/update"),
+    ] {
+        for path in paths.split_whitespace() {
+            let last = path.rsplit('/').next().unwrap();
+            let wanted = if reads.contains(&last) {
+                Role::Read
+            } else if manages.contains(&last) {
+                Role::Manage
+            } else {
+                Role::Write
+            };
+            check(method, &format!("{API}/{path}"), wanted);
+            check(method, &format!("/ajax-api/2.0/mlflow/{path}"), wanted);
+        }
+    }
+    for (method, path, wanted) in [
+        ("GET", "/api/2.0/mlflow/registered-models/alias", Role::Read),
+        ("POST", "/api/2.0/mlflow/registered-models/alias", Role::Manage),
+        ("DELETE", "/api/2.0/mlflow/registered-models/alias", Role::Manage),
+        ("GET", "/api/2.0/mlflow-artifacts/artifacts/0/a", Role::Read),
+        ("PUT", "/api/2.0/mlflow-artifacts/artifacts/0/a", Role::Write),
+        ("DELETE", "/api/2.0/mlflow-artifacts/artifacts/0/a", Role::Manage),
+        ("DELETE", "/api/3.0/mlflow/traces/tr-1/assessments/a-1", Role::Write),
+        ("DELETE", "/api/3.0/mlflow/datasets/d-1", Role::Manage),
+        ("POST", "/v1/traces", Role::Write),
+    ] {
+        check(method, path, wanted);
+    }
+    server.end();
+}
+
+#[test]
+fn a_huge_body_without_a_key_is_not_read() {
+    let mut secret = String::new();
+    let server = Server::of_project(|data| secret = key(data, "reader", Role::Read));
+    for (path, authorization, status) in [
+        ("/v1/events/payments", String::new(), 401),
+        ("/api/2.0/mlflow-artifacts/artifacts/0/a", String::new(), 401),
+        ("/v1/events/payments", format!("Authorization: Bearer {secret}\r\n"), 403),
+    ] {
+        let mut stream = TcpStream::connect(server.address).unwrap();
+        let method = if path.contains("artifacts") { "PUT" } else { "POST" };
+        // Of the body nothing ever comes: whoever waits for it waits for good.
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n{authorization}Content-Length: 1000000000000\r\n\r\n", server.address);
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let mut begin = [0; 12];
+        stream.read_exact(&mut begin).unwrap();
+        assert_eq!(String::from_utf8_lossy(&begin), format!("HTTP/1.1 {status}"), "{path}");
+    }
+    server.end();
+}
+
+#[test]
+fn a_key_ends_when_it_was_told_to() {
+    let mut secret = String::new();
+    let server = Server::of_tracking(|data| {
+        let none = BTreeMap::new;
+        let lasts = Some(Span(1));
+        secret =
+            keys::create(data, NewKey { name: "short".into(), role: Role::Manage, experiments: none(), models: none(), lasts }).unwrap();
+    });
+    let refused = server.with_key(&secret, "GET", &format!("{API}/experiments/get?experiment_id=0"), "");
+    assert_eq!(refused.status, 401);
+    assert!(refused.json()["message"].as_str().unwrap().contains("has expired"), "{}", refused.body);
+    server.end();
+}
+
+#[test]
+fn other_machines_are_answered_only_where_there_is_a_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = Runtime::new().unwrap();
+    let open = |address: &str, allow_remote| {
+        let access = Access::of_folder(dir.path())?;
+        let options = ServeOptions { listen: address.into(), allow_remote, access, ..ServeOptions::default() };
+        runtime.block_on(listen(options)).map(|_| ())
+    };
+    let refused = open("0.0.0.0:0", true).unwrap_err().to_string();
+    assert!(refused.contains("no key") && refused.contains("kilter key create"), "{refused}");
+    open("127.0.0.1:0", true).unwrap();
+    key(dir.path(), "one", Role::Read);
+    let refused = open("0.0.0.0:0", false).unwrap_err().to_string();
+    assert!(refused.contains("--allow-remote"), "{refused}");
+    keys::revoke(dir.path(), "one").unwrap();
+    assert!(open("0.0.0.0:0", true).is_err(), "a file without keys opens nothing");
+    std::fs::write(dir.path().join(FILE), "{").unwrap();
+    let refused = open("127.0.0.1:0", false).unwrap_err().to_string();
+    assert!(refused.contains(FILE), "{refused}");
+}
+
+fn scoped(data: &Path, name: &str, role: Role, experiments: &[(&str, Role)], models: &[(&str, Role)]) -> String {
+    let roles = |named: &[(&str, Role)]| named.iter().map(|(name, role)| (name.to_string(), *role)).collect();
+    keys::create(data, NewKey { name: name.into(), role, experiments: roles(experiments), models: roles(models), lasts: None }).unwrap()
+}
+
+#[test]
+fn a_role_for_one_model_of_the_project_holds_for_its_routes() {
+    let (mut without, mut only) = (String::new(), String::new());
+    let server = Server::of_project(|data| {
+        without = scoped(data, "without", Role::Manage, &[], &[("risk", Role::None)]);
+        only = scoped(data, "only", Role::None, &[], &[("risk", Role::Read)]);
+    });
+    let models = |key: &str| server.with_key(key, "GET", "/v1/models", "").json()["models"].as_array().unwrap().len();
+    assert_eq!((models(&without), models(&only)), (0, 1));
+    for (method, path) in [
+        ("GET", "/v1/models/risk"),
+        ("GET", "/v1/models/ri%73k"),
+        ("POST", "/v1/models/risk/train"),
+        ("POST", "/v1/models/%72isk/rollback"),
+    ] {
+        let refused = server.with_key(&without, method, path, "");
+        assert_eq!(refused.status, 403, "{method} {path}: {}", refused.body);
+    }
+    assert_eq!(server.with_key(&without, "GET", "/v1/models/other", "").status, 404);
+    assert_eq!(server.with_key(&only, "GET", "/v1/models/risk", "").status, 200);
+    let refused = server.with_key(&only, "POST", "/v1/models/risk/train", "{}");
+    assert!(refused.status == 403 && refused.body.contains("lacks the role `manage` for model `risk`"), "{}", refused.body);
+    assert_eq!(server.with_key(&only, "GET", "/v1/status", "").status, 403);
+    // What is found out of a request later is counted too.
+    let counted = || {
+        let figures = server.with_key(&without, "GET", "/metrics", "").body;
+        let line = figures.lines().find_map(|line| line.strip_prefix("kilter_access_refused_total{reason=\"role\"} ").map(str::to_string));
+        line.unwrap_or_else(|| panic!("{figures}")).parse::<u64>().unwrap()
+    };
+    let before = counted();
+    assert_eq!(server.with_key(&without, "POST", &format!("{API}/registered-models/create"), r#"{"name": "risk"}"#).status, 403);
+    assert_eq!(counted(), before + 1);
+    server.end();
+}
+
+#[test]
+fn a_role_for_one_experiment_holds_for_its_files_and_its_spans() {
+    let (mut all, mut mine) = (String::new(), String::new());
+    let server = Server::of_tracking(|data| {
+        all = key(data, "all", Role::Manage);
+        mine = scoped(data, "mine", Role::None, &[("mine", Role::Write)], &[]);
+    });
+    let made =
+        |key: &str, name: &str| server.with_key(key, "POST", &format!("{API}/experiments/create"), &json!({ "name": name }).to_string());
+    assert_eq!(made(&mine, "hidden").status, 403);
+    // As a client does it that finds no experiment of the name.
+    let by_name = |name: &str| server.with_key(&mine, "GET", &format!("{API}/experiments/get-by-name?experiment_name={name}"), "").status;
+    assert_eq!((by_name("mine"), by_name("hidden")), (404, 403));
+    let id = |reply: Reply| reply.json()["experiment_id"].as_str().unwrap().to_string();
+    let (hidden, own) = (id(made(&all, "hidden")), id(made(&mine, "mine")));
+    let proxy = |path: &str| format!("/api/2.0/mlflow-artifacts/artifacts/{path}");
+    assert_eq!(server.with_key(&all, "PUT", &proxy(&format!("{hidden}/a.txt")), "secret").status, 200);
+    assert_eq!(server.with_key(&mine, "PUT", &proxy(&format!("{own}/a.txt")), "own").status, 200);
+    assert_eq!(server.with_key(&mine, "GET", &proxy(&format!("{own}/a.txt")), "").body, "own");
+    for path in [
+        format!("{hidden}/a.txt"),
+        format!("0{hidden}/a.txt"),
+        format!("%3{hidden}/a.txt"),
+        format!("{hidden}%2Fa.txt"),
+        format!("{own}/../{hidden}/a.txt"),
+        format!("{own}/%2e%2e/{hidden}/a.txt"),
+        format!("./{hidden}/a.txt"),
+        format!("/{hidden}/a.txt"),
+        format!("%20{hidden}/a.txt"),
+        "models/a.txt".into(),
+    ] {
+        let got = server.with_key(&mine, "GET", &proxy(&path), "");
+        assert!([400, 403, 404].contains(&got.status) && !got.body.contains("secret"), "{path}: {} {}", got.status, got.body);
+    }
+    for (query, status) in [(format!("?path={hidden}"), 403), (String::new(), 403), (format!("?path={own}"), 200)] {
+        assert_eq!(server.with_key(&mine, "GET", &format!("/api/2.0/mlflow-artifacts/artifacts{query}"), "").status, status, "{query}");
+    }
+
+    let export = |key: &str, experiment: &str, trace: &str, name: &str| {
+        let span = json!({ "traceId": trace.repeat(16), "spanId": name.repeat(8), "name": "n", "startTimeUnixNano": "17", "endTimeUnixNano": "18" });
+        let body = json!({ "resourceSpans": [{ "scopeSpans": [{ "spans": [span] }] }] }).to_string();
+        let bearer = format!("Bearer {key}");
+        server.send("POST", "/v1/traces", &[("Authorization", &bearer), ("x-mlflow-experiment-id", experiment)], &body)
+    };
+    assert_eq!(export(&all, &hidden, "0a", "01").status, 200);
+    assert_eq!(export(&mine, &own, "0b", "01").status, 200);
+    assert_eq!(export(&mine, &hidden, "0c", "01").status, 403);
+    let refused = export(&mine, &own, "0a", "02");
+    assert_eq!(
+        (refused.status, &refused.json()["error_code"]),
+        (403, &json!("PERMISSION_DENIED")),
+        "a span for a trace that lies elsewhere"
+    );
+    let places: Vec<Value> = [&hidden, &own].into_iter().map(|id| json!({ "mlflow_experiment": { "experiment_id": id } })).collect();
+    let search = json!({ "locations": places }).to_string();
+    let found = server.with_key(&mine, "POST", "/api/3.0/mlflow/traces/search", &search).json();
+    assert_eq!(found["traces"].as_array().unwrap().len(), 1, "{found}");
+    let found = server.with_key(&mine, "GET", &format!("{API}/experiments/search?max_results=1"), "").json();
+    assert_eq!(found["experiments"][0]["name"], "mine", "{found}");
+    server.end();
+}
