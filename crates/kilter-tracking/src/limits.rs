@@ -9,6 +9,10 @@ const NAME: usize = 250;
 /// Characters of a dataset's name and digest.
 pub(crate) const DATASET: usize = 500;
 pub(crate) const DATASET_DIGEST: usize = 36;
+/// Bytes of what one row of an index holds.
+const INDEXED: usize = 2_600;
+/// A moment in milliseconds that no calendar goes beyond; differences of two are whole numbers still.
+const MOMENT: i64 = 8_640_000_000_000_000;
 /// Characters of an id that a client gives.
 pub(crate) const ID: usize = 250;
 const EXPERIMENT_NAME: usize = 500;
@@ -104,6 +108,14 @@ pub(crate) fn preview(text: &mut String) {
     cut(text, PREVIEW);
 }
 
+/// A moment of a trace, in milliseconds.
+pub(crate) fn moment(what: &str, ms: i64) -> Result<()> {
+    if (-MOMENT..=MOMENT).contains(&ms) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("'{what}' is no time in milliseconds: {ms}")))
+}
+
 /// Experiments that one search may name.
 pub(crate) fn experiments(ids: &[i64]) -> Result<()> {
     if ids.len() <= EXPERIMENTS {
@@ -126,6 +138,13 @@ pub(crate) fn batch(mut batch: Batch) -> Result<Batch> {
         length(&path("metrics", at, "model_id"), ID, metric.model_id.as_deref().unwrap_or_default())?;
         length(&path("metrics", at, "dataset_name"), DATASET, &metric.dataset.0)?;
         length(&path("metrics", at, "dataset_digest"), DATASET_DIGEST, &metric.dataset.1)?;
+        // An index of PostgreSQL takes no more of a row.
+        let bytes = metric.key.len() + metric.dataset.0.len() + metric.dataset.1.len();
+        if bytes > INDEXED {
+            return Err(Error::invalid(format!(
+                "The names of a metric and its dataset have {bytes} bytes together. There can be {INDEXED}."
+            )));
+        }
     }
     for (at, param) in params.iter_mut().enumerate() {
         key("Param", &path("params", at, "key"), &param.key)?;

@@ -112,13 +112,8 @@ async fn a_database_that_was_away_is_used_again() {
     // What was under way or comes over a dead connection is told to come again, and is done then.
     let mut refusals = 0;
     for tracking in [&one, &other] {
-        for _ in 0..100 {
-            match tracking.log(id.clone(), point("m", 1)).await {
-                Ok(()) => break,
-                Err(e) => assert_eq!(e.code, ErrorCode::TemporarilyUnavailable, "{e}"),
-            }
-            refusals += 1;
-        }
+        // Nothing was under way: it is done over a new connection.
+        tracking.log(id.clone(), point("m", 1)).await.unwrap();
         for _ in 0..100 {
             match tracking.run(&id).await {
                 Ok(run) => {
@@ -130,8 +125,7 @@ async fn a_database_that_was_away_is_used_again() {
             refusals += 1;
         }
     }
-    assert!(refusals > 0, "nothing was cut off");
-    assert!(refusals < 20, "{refusals} refusals: connections are not made anew");
+    assert!(refusals < 10, "{refusals} refusals: connections are not made anew");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -142,12 +136,20 @@ async fn texts_of_any_characters_and_any_length_are_kept_and_found() {
         one.log(id.clone(), Batch { params: vec![pair(&format!("p{at}"), value)], ..Batch::default() }).await.unwrap();
         assert_eq!(other.run(&id).await.unwrap().params[at].value, value);
     }
+    one.log(id.clone(), Batch { tags: vec![pair("school", "École É 1"), pair("none", "I")], ..Batch::default() }).await.unwrap();
     let found = |filter: &str| Query { filter: filter.into(), max_results: 5, ..Query::default() };
     for filter in ["params.p2 LIKE '100\\% _ \\\\ %'", "params.p2 LIKE '100% \\ %'", "params.p2 ILIKE '%\" ?1 $1'"] {
         let there = other.search_runs(&[0], &found(filter)).await;
         let alike = one.search_runs(&[0], &found(filter)).await;
         assert_eq!(there.map(|p| p.items.len()), alike.map(|p| p.items.len()), "{filter}");
     }
+    // Letters of ASCII are folded, others are not.
+    for (filter, count) in
+        [("tags.school ILIKE 'École É %'", 1), ("tags.school ILIKE 'ÉCOLE É _'", 1), ("tags.school ILIKE 'école é 1'", 0)]
+    {
+        assert_eq!(other.search_runs(&[0], &found(filter)).await.unwrap().items.len(), count, "{filter}");
+    }
+    assert_eq!(other.search_runs(&[0], &found("tags.none ILIKE 'i'")).await.unwrap().items.len(), 1);
     assert_eq!(other.search_runs(&[0], &found("params.p2 LIKE '100% \\ %'")).await.unwrap().items.len(), 1);
 }
 

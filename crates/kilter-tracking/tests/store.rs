@@ -846,7 +846,7 @@ async fn a_kept_model_has_the_versions_it_is_given_and_one_of_a_client_is_not_ta
     tracking.create_registered_model("theirs", "", Vec::new()).await.unwrap();
     assert_eq!(tracking.keep_model("theirs", "", Vec::new()).await.unwrap(), None);
     tracking.close().await;
-    let tracking = Tracking::open(dir.path()).await.unwrap();
+    let tracking = common::open(dir.path()).await.unwrap();
     assert_eq!(tracking.keep_model("own", "", Vec::new()).await.unwrap(), Some(7));
     assert_eq!((tracking.is_kept("own").await.unwrap(), tracking.is_kept("theirs").await.unwrap()), (true, false));
     // A number that is given again brings nothing of what it was.

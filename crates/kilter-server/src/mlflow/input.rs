@@ -1,5 +1,8 @@
 //! What comes in: fields of the query or of a JSON body, in snake_case or camelCase, refused in MLflow's words.
 
+use std::fmt;
+use std::marker::PhantomData;
+
 use axum::body::{Body, HttpBody as _};
 use axum::extract::{FromRequest, Query, Request};
 use axum::http::HeaderMap;
@@ -8,7 +11,9 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use kilter_tracking::{Error, Pair, Result, View};
-use serde::de::DeserializeOwned;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -36,6 +41,27 @@ pub struct Input {
 pub enum Plain<T> {
     Typed(T),
     Fields(Input),
+}
+
+/// What is read of an object, and of nothing else: serde's own structs are read of lists as well.
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(of: D) -> std::result::Result<Self, D::Error> {
+        struct Map<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Map<T> {
+            type Value = T;
+
+            fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+                to.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> std::result::Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map))
+            }
+        }
+        of.deserialize_map(Map(PhantomData)).map(Object)
+    }
 }
 
 /// What a request brings, unread.
@@ -72,7 +98,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Plain<T> {
         let brought = brought(&parts, body).await?;
         // What is not quite as it should be is read once more, by those who can say what is wrong with it.
         let typed = if brought.query.is_empty() { serde_json::from_slice(&brought.body).ok() } else { None };
-        Ok(typed.map_or_else(|| Plain::Fields(Input::of(&brought)), Plain::Typed))
+        Ok(typed.map_or_else(|| Plain::Fields(Input::of(&brought)), |Object(typed)| Plain::Typed(typed)))
     }
 }
 
@@ -453,6 +479,17 @@ mod tests {
         for bad in [json!("inf"), json!("nan"), json!("x"), json!([]), json!(true)] {
             assert!(of(bad.clone()).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn typed_bodies_are_objects_all_the_way() {
+        #[derive(Deserialize)]
+        struct Pair {
+            key: String,
+        }
+        let read = |text: &str| serde_json::from_str::<Object<Pair>>(text).ok().map(|of| of.0.key);
+        assert_eq!(read(r#"{"key": "k"}"#).as_deref(), Some("k"));
+        assert_eq!((read(r#"["k"]"#), read(r#""k""#), read("null")), (None, None, None));
     }
 
     #[test]

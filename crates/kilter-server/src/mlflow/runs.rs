@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::answer::{Answer, MetricJson, RunInfoJson, RunJson, done, json};
-use super::input::{Fields, Input, Plain, experiment_id, within};
+use super::input::{Fields, Input, Object, Plain, experiment_id, within};
 use super::scope::Readable;
 
 const MOST: i64 = 50_000;
@@ -151,8 +151,12 @@ pub async fn set_tag(State(tracking): State<Tracking>, input: Input) -> Answer {
 pub async fn log_batch(State(tracking): State<Tracking>, input: Plain<PlainBatch>) -> Answer {
     match input {
         Plain::Typed(PlainBatch { run_id, metrics, params, tags }) => {
-            let pairs = |pairs: Vec<PlainPair>| pairs.into_iter().map(|p| Pair { key: p.key.0, value: p.value }).collect();
-            let batch = Batch { metrics: metrics.into_iter().map(Metric::from).collect(), params: pairs(params), tags: pairs(tags) };
+            let pairs = |pairs: Vec<Object<PlainPair>>| pairs.into_iter().map(|Object(p)| Pair { key: p.key.0, value: p.value }).collect();
+            let batch = Batch {
+                metrics: metrics.into_iter().map(|Object(metric)| metric.into()).collect(),
+                params: pairs(params),
+                tags: pairs(tags),
+            };
             tracking.log(run_id.0, batch).await?;
             done()
         }
@@ -170,11 +174,11 @@ pub async fn log_batch(State(tracking): State<Tracking>, input: Plain<PlainBatch
 pub struct PlainBatch {
     run_id: Named,
     #[serde(default)]
-    metrics: Vec<PlainMetric>,
+    metrics: Vec<Object<PlainMetric>>,
     #[serde(default)]
-    params: Vec<PlainPair>,
+    params: Vec<Object<PlainPair>>,
     #[serde(default)]
-    tags: Vec<PlainPair>,
+    tags: Vec<Object<PlainPair>>,
 }
 
 #[derive(Deserialize)]

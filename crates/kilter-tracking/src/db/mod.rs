@@ -111,11 +111,23 @@ impl Db {
         }
     }
 
-    /// From now on statements end where they are not wanted any more; none: all run to their end. PostgreSQL's end by a time that their connection has.
+    /// From now on statements end where they are not wanted any more; none: all run to their end. Those of PostgreSQL are looked at between rows, and end by
+    /// themselves after the time that their connection was given.
     pub fn limit(&mut self, limits: Option<Limits>) -> Result<()> {
         match self {
             Db::Sqlite(db) => db.limit(limits),
-            Db::Postgres(_) => Ok(()),
+            Db::Postgres(db) => {
+                db.limit(limits);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether the database still answers.
+    pub fn is_alive(&mut self) -> bool {
+        match self {
+            Db::Sqlite(_) => true,
+            Db::Postgres(db) => db.is_alive(),
         }
     }
 

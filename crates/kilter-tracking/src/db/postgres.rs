@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::time::Duration;
 
+use postgres::config::{SslMode, TargetSessionAttrs};
 use postgres::error::SqlState;
 use postgres::fallible_iterator::FallibleIterator;
 use postgres::types::private::BytesMut;
@@ -12,7 +13,7 @@ use postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 use postgres::{Client, Config, NoTls, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{Row, Value, with_rows};
+use super::{Limits, Row, Value, with_rows};
 use crate::error::{Error, ErrorCode, Result};
 
 /// Statements that are kept prepared; past it all are prepared anew.
@@ -22,12 +23,21 @@ const ROWS: [usize; 4] = [1000, 100, 10, 1];
 
 /// How long a server is waited for that does not answer at all.
 const CONNECTING: Duration = Duration::from_secs(10);
+/// How long nothing is heard of the other end before it is asked, and how long what was sent may be without an answer.
+const SILENCE: Duration = Duration::from_secs(30);
+/// How long whoever writes waits for the others that do, and how long it may be still within a transaction before the database ends it.
+const WAITING: Duration = Duration::from_secs(20);
+/// Rows after which the time is looked at.
+const SEEN: usize = 64;
 /// Where the store's tables are: the database may have others of the same names, those of MLflow's own server for one.
 pub(crate) const SCHEMA: &str = "kilter";
 
 pub(crate) struct Connection {
     client: Client,
     prepared: HashMap<String, Statement>,
+    limits: Option<Limits>,
+    /// The server takes no writes: another one has to be found.
+    is_useless: bool,
 }
 
 /// Reads where a database is.
@@ -49,6 +59,19 @@ pub(crate) fn config(url: &str) -> Result<Config> {
     if config.get_connect_timeout().is_none() {
         config.connect_timeout(CONNECTING);
     }
+    // The defaults are two hours; a server that is gone without a word would keep the lock of whoever writes for as long.
+    if config.get_keepalives_idle() == Config::new().get_keepalives_idle() {
+        config.keepalives_idle(SILENCE);
+    }
+    if config.get_keepalives_interval().is_none() {
+        config.keepalives_interval(SILENCE / 3);
+    }
+    if config.get_keepalives_retries().is_none() {
+        config.keepalives_retries(3);
+    }
+    if config.get_tcp_user_timeout().is_none() {
+        config.tcp_user_timeout(SILENCE);
+    }
     Ok(config)
 }
 
@@ -62,7 +85,11 @@ impl Connection {
             let message = format!("cannot connect to the database at {}: {what}\n  hint: {hint}", hosts.join(", "));
             Error::new(ErrorCode::TemporarilyUnavailable, message)
         };
-        let client = if config.get_ssl_mode() == postgres::config::SslMode::Disable {
+        let mut config = config.clone();
+        if reading.is_none() && config.get_target_session_attrs() == TargetSessionAttrs::Any {
+            config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        }
+        let client = if config.get_ssl_mode() == SslMode::Disable {
             config.connect(NoTls)
         } else {
             let (tls, _) = MakeRustlsConnect::with_native_certs()
@@ -71,29 +98,55 @@ impl Connection {
         };
         let mut client = client.map_err(|e| cannot(in_full(&e)))?;
         let mut settings = format!("SET search_path = {SCHEMA};");
-        if let Some(reading) = reading {
-            settings.push_str(&format!("SET statement_timeout = {}; SET default_transaction_read_only = on;", reading.as_millis()));
-        }
+        settings.push_str(&match reading {
+            Some(reading) => format!("SET statement_timeout = {}; SET default_transaction_read_only = on;", reading.as_millis()),
+            None => format!("SET lock_timeout = {0}; SET idle_in_transaction_session_timeout = {0};", WAITING.as_millis()),
+        });
         client.batch_execute(&settings)?;
-        Ok(Connection { client, prepared: HashMap::new() })
+        Ok(Connection { client, prepared: HashMap::new(), limits: None, is_useless: false })
     }
 
     /// Whether nothing can be said over it any more.
     pub fn is_closed(&self) -> bool {
-        self.client.is_closed()
+        self.is_useless || self.client.is_closed()
+    }
+
+    /// Whether the server still answers.
+    pub fn is_alive(&mut self) -> bool {
+        !self.is_closed() && self.client.is_valid(Duration::from_secs(2)).is_ok()
+    }
+
+    /// From now on what is read ends where it is not wanted any more.
+    pub fn limit(&mut self, limits: Option<Limits>) {
+        self.limits = limits;
+    }
+
+    fn in_time(&self) -> Result<()> {
+        if self.limits.as_ref().is_some_and(Limits::are_over) { Err(super::took_too_long()) } else { Ok(()) }
+    }
+
+    fn failed(&mut self, error: postgres::Error) -> Error {
+        self.is_useless |= error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION);
+        error.into()
     }
 
     pub fn execute(&mut self, sql: &str, values: &[Value<'_>], is_kept: bool) -> Result<u64> {
         let statement = self.statement(sql, is_kept)?;
         let values: Vec<&(dyn ToSql + Sync)> = values.iter().map(|value| value as _).collect();
-        Ok(self.client.execute(&statement, &values)?)
+        self.client.execute(&statement, &values).map_err(|e| self.failed(e))
     }
 
     pub fn each(&mut self, sql: &str, values: &[Value<'_>], is_kept: bool, see: &mut dyn FnMut(&Row<'_>) -> Result<()>) -> Result<()> {
+        self.in_time()?;
         let statement = self.statement(sql, is_kept)?;
         let mut rows = self.client.query_raw(&statement, values)?;
+        let mut seen = 0;
         while let Some(row) = rows.next()? {
             see(&Row::Postgres(&row))?;
+            seen += 1;
+            if seen % SEEN == 0 && self.limits.as_ref().is_some_and(Limits::are_over) {
+                return Err(super::took_too_long());
+            }
         }
         Ok(())
     }
@@ -110,14 +163,14 @@ impl Connection {
     }
 
     pub fn script(&mut self, sql: &str) -> Result<()> {
-        Ok(self.client.batch_execute(sql)?)
+        self.client.batch_execute(sql).map_err(|e| self.failed(e))
     }
 
     fn statement(&mut self, sql: &str, is_kept: bool) -> Result<Statement> {
         if let Some(known) = self.prepared.get(sql) {
             return Ok(known.clone());
         }
-        let statement = self.client.prepare(&numbered(sql))?;
+        let statement = self.client.prepare(&numbered(sql)).map_err(|e| self.failed(e))?;
         if is_kept {
             if self.prepared.len() >= PREPARED {
                 self.prepared.clear();
@@ -249,8 +302,14 @@ impl From<postgres::Error> for Error {
             tracing::warn!("a read of the tracking store took too long and was stopped");
             return super::took_too_long();
         }
-        let is_away = |e: &(dyn StdError + 'static)| e.downcast_ref::<std::io::Error>().is_some();
-        if error.is_closed() || error.source().is_some_and(is_away) || error.code().is_some_and(|code| *code == SqlState::ADMIN_SHUTDOWN) {
+        let is_io = |e: &(dyn StdError + 'static)| e.downcast_ref::<std::io::Error>().is_some();
+        // What is over by itself: connections, what another transaction is in the way of, what there is too little of, an end by somebody else.
+        let passes = |code: &SqlState| {
+            ["08", "40", "53", "57"].iter().any(|class| code.code().starts_with(class))
+                || [SqlState::LOCK_NOT_AVAILABLE, SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT, SqlState::READ_ONLY_SQL_TRANSACTION]
+                    .contains(code)
+        };
+        if error.is_closed() || error.source().is_some_and(is_io) || error.code().is_some_and(passes) {
             tracing::error!(%error, "the tracking store's database is away");
             return Error::new(ErrorCode::TemporarilyUnavailable, "the database is away; send again in a moment");
         }

@@ -28,6 +28,12 @@ pub(crate) struct Limits {
     pub is_given_up: Arc<AtomicBool>,
 }
 
+impl Limits {
+    pub fn are_over(&self) -> bool {
+        self.is_given_up.load(Ordering::Relaxed) || Instant::now() > self.until
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Connection {
     of: rusqlite::Connection,
@@ -57,7 +63,7 @@ impl Connection {
 
     /// From now on statements end where they are not wanted any more; none: all run to their end.
     pub fn limit(&self, limits: Option<Limits>) -> Result<()> {
-        let stop = limits.map(|limits| move || limits.is_given_up.load(Ordering::Relaxed) || Instant::now() > limits.until);
+        let stop = limits.map(|limits| move || limits.are_over());
         Ok(self.of.progress_handler(INSTRUCTIONS, stop)?)
     }
 

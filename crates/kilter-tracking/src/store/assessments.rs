@@ -244,6 +244,8 @@ pub(super) fn check(a: &Assessment) -> Result<()> {
     limits::length("source_id", 250, &a.source_id)?;
     limits::length("assessment_id", 250, &a.id)?;
     limits::length("span_id", 250, a.span_id.as_deref().unwrap_or_default())?;
+    let run = a.metadata.iter().find(|(name, _)| *name == key::ASSESSMENT_RUN);
+    limits::length(key::ASSESSMENT_RUN, limits::ID, run.map_or("", |(_, run)| run))?;
     limits::length("overrides", 250, a.overrides.as_deref().unwrap_or_default())?;
     if a.overrides.as_ref().is_some_and(|overridden| *overridden == a.id) {
         return Err(Error::invalid("An assessment cannot override itself"));

@@ -119,7 +119,9 @@ impl Tracking {
         }
         sql.push(" ORDER BY ");
         for order in &orders {
-            sql.push(column(&order.key)).push(direction(order)).push(", ");
+            // Who made it may be missing, which SQLite and PostgreSQL put at different ends.
+            let by = column(&order.key);
+            sql.push(by).push(" IS NULL, ").push(by).push(direction(order)).push(", ");
         }
         sql.push("d.created DESC, d.id DESC LIMIT ").bind(query.max_results as i64 + 1).push(" OFFSET ").bind(from);
         let limit = query.max_results;

@@ -5,7 +5,7 @@ use crate::db::{Db, Dialect, SCHEMA, Source, bind, definition};
 use crate::error::{Error, ErrorCode, Result};
 
 /// Each runs once, in order; one that was released is never changed.
-const MIGRATIONS: [&str; 7] = [
+pub(super) const MIGRATIONS: [&str; 7] = [
     include_str!("migrations/0001_runs.sql"),
     include_str!("migrations/0002_models.sql"),
     include_str!("migrations/0003_traces.sql"),
@@ -35,9 +35,14 @@ pub(super) fn migrate(db: &mut Db, source: &Source) -> Result<()> {
                 );
                 return Err(Error::new(ErrorCode::InternalError, what));
             }
-            db.script(&format!(
-                "CREATE SCHEMA IF NOT EXISTS {SCHEMA}; CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL)"
-            ))?;
+            // Making what is there already wants rights that only the first start needs.
+            if !db.one::<bool>("SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = ?1)", bind![SCHEMA])? {
+                db.script(&format!("CREATE SCHEMA {SCHEMA}"))?;
+            }
+            let made = "SELECT EXISTS (SELECT 1 FROM pg_tables WHERE schemaname = ?1 AND tablename = 'schema_version')";
+            if !db.one::<bool>(made, bind![SCHEMA])? {
+                db.script("CREATE TABLE schema_version (version BIGINT NOT NULL)")?;
+            }
         }
     }
     let version = version(db)?;
@@ -48,6 +53,10 @@ pub(super) fn migrate(db: &mut Db, source: &Source) -> Result<()> {
         );
         return Err(Error::new(ErrorCode::InternalError, what));
     };
+    if db.dialect() == Dialect::Postgres && version > 0 && !missing.is_empty() {
+        // Nobody writes meanwhile.
+        db.script("LOCK TABLE last_writer IN ACCESS EXCLUSIVE MODE")?;
+    }
     for migration in missing {
         match db.dialect() {
             Dialect::Sqlite => db.script(migration)?,

@@ -15,6 +15,8 @@ const READERS: u32 = 4;
 const READING: Duration = Duration::from_secs(20);
 /// How long a request waits for a reader.
 const ACQUIRE: Duration = Duration::from_secs(30);
+/// A connection that was not used for so long is asked whether it is one.
+const STILL: Duration = Duration::from_secs(5);
 /// How long the end waits for what is still being read.
 const CLOSING: Duration = Duration::from_secs(5);
 
@@ -22,7 +24,8 @@ const CLOSING: Duration = Duration::from_secs(5);
 pub(super) struct Readers {
     source: Source,
     places: Arc<Semaphore>,
-    idle: Arc<Mutex<Vec<Db>>>,
+    /// With when each was last used.
+    idle: Arc<Mutex<Vec<(Instant, Db)>>>,
     reading: Duration,
 }
 
@@ -53,13 +56,21 @@ impl Readers {
         let (source, idle, reading) = (self.source.clone(), Arc::clone(&self.idle), self.reading);
         let task = tokio::task::spawn_blocking(move || {
             let _place = place;
-            let known = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let mut db = known.map_or_else(|| source.connect_to_read(reading), Ok)?;
+            let known = || idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let mut alive = None;
+            while let Some((at, mut db)) = known() {
+                // One that lay still for long may have lost its other end.
+                if at.elapsed() < STILL || db.is_alive() {
+                    alive = Some(db);
+                    break;
+                }
+            }
+            let mut db = alive.map_or_else(|| source.connect_to_read(reading), Ok)?;
             db.limit(Some(limits))?;
             // A connection in which something panicked is as good as before: it is in no transaction.
             let outcome = catch_unwind(AssertUnwindSafe(|| work(&mut db)));
             if db.limit(None).is_ok() && !db.is_closed() {
-                idle.lock().unwrap_or_else(PoisonError::into_inner).push(db);
+                idle.lock().unwrap_or_else(PoisonError::into_inner).push((Instant::now(), db));
             }
             outcome.unwrap_or_else(|panic| resume_unwind(panic))
         });
@@ -78,7 +89,7 @@ impl Readers {
         all.is_ok()
     }
 
-    fn take_idle(&self) -> Vec<Db> {
+    fn take_idle(&self) -> Vec<(Instant, Db)> {
         std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -242,8 +242,11 @@ impl Tracking {
     /// # Errors
     /// When the model is missing, or the source is one that this server may not vouch for.
     pub async fn create_model_version(&self, mut new: NewModelVersion) -> Result<ModelVersion> {
-        for (what, text) in [("source", &new.source), ("run_id", &new.run_id), ("run_link", &new.run_link), ("model_id", &new.model_id)] {
+        for (what, text) in [("source", &new.source), ("run_link", &new.run_link)] {
             limits::text(what, text)?;
+        }
+        for (what, text) in [("run_id", &new.run_id), ("model_id", &new.model_id)] {
+            limits::length(what, limits::ID, text)?;
         }
         limits::description(&new.description)?;
         limits::many("tags", &new.tags)?;

@@ -181,10 +181,11 @@ pub(super) fn and_value(sql: &mut Sql, column: &str, op: Op, value: Value) {
 pub(super) fn compare(sql: &mut Sql, column: &str, op: Op, value: Value) {
     match value {
         Value::Text(pattern) if matches!(op, Op::Like | Op::Ilike) => {
-            let (fold, end) = if op == Op::Ilike { ("lower(", ")") } else { ("", "") };
+            // Only letters of ASCII are folded, by either database: the column is, as its texts are compared by their bytes.
+            let (fold, end, pattern) = if op == Op::Ilike { ("lower(", ")", pattern.to_ascii_lowercase()) } else { ("", "", pattern) };
             // A backslash is a sign like others, which it is not in PostgreSQL unless something else takes its place. U+E000 has a place there already.
             let escape = pattern.contains('\\').then(|| ('\u{e001}'..='\u{f8ff}').find(|sign| !pattern.contains(*sign))).flatten();
-            sql.push(fold).push(column).push(end).push(" LIKE ").push(fold).bind(pattern).push(end);
+            sql.push(fold).push(column).push(end).push(" LIKE ").bind(pattern);
             if let Some(escape) = escape {
                 sql.push(format!(" ESCAPE '{escape}'"));
             }

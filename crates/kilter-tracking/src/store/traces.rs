@@ -36,6 +36,7 @@ impl Tracking {
         if info.id.is_empty() || info.id.len() > ID {
             return Err(Error::invalid(format!("Invalid trace_id: it must have 1 to {ID} characters")));
         }
+        limits::moment("start time", info.start_time)?;
         limits::length("client_request_id", ID, info.client_request_id.as_deref().unwrap_or_default())?;
         info.request_preview.iter_mut().chain(&mut info.response_preview).for_each(limits::preview);
         info.tags.iter_mut().chain(&mut info.metadata).try_for_each(limits::trace_pair)?;
@@ -66,6 +67,7 @@ impl Tracking {
         mut metadata: Vec<Pair>,
         mut tags: Vec<Pair>,
     ) -> Result<TraceInfo> {
+        limits::moment("timestamp_ms", time)?;
         tags.iter_mut().chain(&mut metadata).try_for_each(limits::trace_pair)?;
         let id = trace_id.clone();
         self.write(move |w| {

@@ -126,16 +126,34 @@ impl Writer {
     }
 
     fn begin(&mut self) -> Result<()> {
-        if self.db.is_closed() {
-            self.db = self.source.connect()?;
-            self.forget();
-        }
         if self.db.dialect() == Dialect::Sqlite {
             return self.db.execute("BEGIN IMMEDIATE", bind![]).map(drop);
         }
-        self.db.script("BEGIN")?;
+        match self.begin_alone() {
+            // A connection says that it is none only when it is used; nothing was done over it.
+            Err(_) if !self.db.is_alive() => {
+                self.db = self.source.connect()?;
+                self.forget();
+                self.begin_alone()
+            }
+            begun => begun,
+        }
+    }
+
+    /// Begins a transaction on a database that others write to as well.
+    fn begin_alone(&mut self) -> Result<()> {
+        // Whatever the database's default is: what is read must be what the last writer left.
+        self.db.script("BEGIN ISOLATION LEVEL READ COMMITTED")?;
         // One process writes at a time, and knows whether another has written since it did itself.
-        let last: i64 = self.db.one("SELECT id FROM last_writer FOR UPDATE", bind![])?;
+        let sql = "SELECT id, (SELECT version FROM schema_version) FROM last_writer FOR UPDATE";
+        let (last, schema): (i64, i64) = self.db.one(sql, bind![])?;
+        if schema != super::migrate::MIGRATIONS.len() as i64 {
+            tracing::error!(
+                schema,
+                "a newer release of kilter has changed the tables of the tracking store; this one does not write to them"
+            );
+            return Err(unavailable("the store was changed by a newer release"));
+        }
         if last != self.id {
             self.forget();
             self.db.execute("UPDATE last_writer SET id = ?1", bind![self.id])?;

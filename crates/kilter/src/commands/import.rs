@@ -80,6 +80,11 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         anyhow::bail!("there is no folder {}\n  hint: --artifacts names what `mlflow-artifacts:/` is", folder.display());
     }
     let import = MlflowImport { source: args.source, artifacts: args.artifacts, clashes, differences };
+    if super::tracking::database_of_environment().is_some() {
+        anyhow::bail!(
+            "an import goes into a folder, and KILTER_TRACKING_DATABASE names a database\n  hint: unset it; servers on PostgreSQL do not see what lies in the folder"
+        );
+    }
     // Before anything is made for it.
     import.check().await.with_context(|| format!("cannot bring {} over", import.source))?;
     let tracking = Tracking::open(&args.data).await.with_context(|| format!("cannot open {}", args.data.display()))?;
