@@ -3,6 +3,7 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::io::Write;
 
 use kilter_tracking::{
     Batch, ErrorCode, Metric, NewExperiment, NewModelVersion, NewRun, NewWebhook, Pair, Query, Secret, Stage, Tracking, WebhookEvent,
@@ -11,7 +12,7 @@ use kilter_tracking::{
 /// Two that have the same database open; none: there is no PostgreSQL.
 async fn two() -> Option<(tempfile::TempDir, Tracking, Tracking)> {
     if std::env::var_os(common::SERVER).is_none() {
-        println!("skipped: {} names no server", common::SERVER);
+        writeln!(std::io::stdout(), "skipped: {} names no server", common::SERVER).unwrap();
         return None;
     }
     let dir = tempfile::tempdir().unwrap();
