@@ -495,6 +495,45 @@ fn scoped(data: &Path, name: &str, role: Role, experiments: &[(&str, Role)], mod
 }
 
 #[test]
+fn a_role_for_one_experiment_holds_for_its_files_where_it_keeps_them_elsewhere() {
+    let (mut all, mut without, mut only) = (String::new(), String::new(), String::new());
+    let server = Server::of_tracking(|data| {
+        all = key(data, "all", Role::Manage);
+        without = scoped(data, "without", Role::Manage, &[("payroll", Role::None), ("bonus", Role::None)], &[]);
+        only = scoped(data, "only", Role::None, &[("payroll", Role::Read)], &[]);
+    });
+    let proxy = "/api/2.0/mlflow-artifacts/artifacts";
+    for (name, place) in
+        [("payroll", "mlflow-artifacts:/hr/pay"), ("bonus", "mlflow-artifacts://host/hr%20b"), ("open", "mlflow-artifacts:/o")]
+    {
+        let body = json!({ "name": name, "artifact_location": place }).to_string();
+        assert_eq!(server.with_key(&all, "POST", &format!("{API}/experiments/create"), &body).status, 200);
+    }
+    for path in ["hr/pay/r/a.txt", "hr%20b/a.txt", "o/a.txt", "0/a.txt", "models/a.txt"] {
+        assert_eq!(server.with_key(&all, "PUT", &format!("{proxy}/{path}"), "x").status, 200, "{path}");
+    }
+    for (path, by_without, by_only) in [
+        ("/hr/pay/r/a.txt", 403, 200),
+        ("?path=hr/pay", 403, 200),
+        ("?path=hr", 403, 403),
+        ("?path=", 403, 403),
+        ("/hr%20b/a.txt", 403, 403),
+        ("?path=hr%20b", 403, 403),
+        ("/o/a.txt", 200, 403),
+        ("/0/a.txt", 200, 403),
+        ("/models/a.txt", 403, 403),
+    ] {
+        for (who, key, status) in [("without", &without, by_without), ("only", &only, by_only)] {
+            let got = server.with_key(key, "GET", &format!("{proxy}{path}"), "");
+            assert_eq!(got.status, status, "{path} by {who}: {}", got.body);
+        }
+    }
+    assert_eq!(server.with_key(&only, "PUT", &format!("{proxy}/hr/pay/b.txt"), "x").status, 403);
+    assert_eq!(server.with_key(&without, "DELETE", &format!("{proxy}/hr/pay/r/a.txt"), "").status, 403);
+    server.end();
+}
+
+#[test]
 fn a_role_for_one_model_of_the_project_holds_for_its_routes() {
     let (mut without, mut only) = (String::new(), String::new());
     let server = Server::of_project(|data| {

@@ -163,9 +163,20 @@ impl Caller {
         self.key().map_or(Role::Manage, |key| key.role)
     }
 
-    /// The role for an experiment alone, by its name or its id.
-    pub fn role_for_experiment(&self, named: &str) -> Option<Role> {
-        self.key()?.experiments.get(named).copied()
+    /// The lowest role that it has anywhere.
+    pub fn lowest_role(&self) -> Role {
+        self.key().and_then(|key| key.roles().min()).unwrap_or(Role::Manage)
+    }
+
+    /// The role for one experiment alone.
+    pub fn role_for_experiment_id(&self, id: i64) -> Option<Role> {
+        self.key()?.experiments.get(&id.to_string()).copied()
+    }
+
+    /// The role for what has this name alone. A number names the experiment that has it as its id, and no other.
+    pub fn role_for_experiment_name(&self, name: &str) -> Option<Role> {
+        let is_id = name.bytes().all(|b| b.is_ascii_digit());
+        self.key()?.experiments.get(name).copied().filter(|_| !is_id)
     }
 
     pub fn role_for_model(&self, name: &str) -> Role {
