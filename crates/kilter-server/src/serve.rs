@@ -135,7 +135,7 @@ pub async fn listen(options: ServeOptions) -> anyhow::Result<Listening> {
         );
         anyhow::ensure!(
             options.access.has_keys(),
-            "will not listen on {open}: other machines can reach it, and there is no key by which to tell who may call\n  hint: \
+            "will not listen on {open}: other machines can reach it, and no key that opens anything tells who may call\n  hint: \
              `kilter key create` makes one; or listen on 127.0.0.1:{port}, where none is needed"
         );
     }

@@ -177,7 +177,7 @@ fn without_keys_all_is_open_and_from_the_first_key_on_nothing_is() {
         keys::revoke(&server.data(), "first").unwrap();
         until("revoked", || status(Some(&first)), 401);
         assert_eq!(status(Some(&second)), 200);
-        // A file that cannot be read takes nothing away and gives nothing.
+        // A file that is none of keys takes nothing away and gives nothing.
         std::fs::write(server.data().join(FILE), "{").unwrap();
         std::thread::sleep(Duration::from_millis(1500));
         assert_eq!((status(None), status(Some(&first)), status(Some(&second))), (401, 401, 200));
@@ -190,6 +190,48 @@ fn without_keys_all_is_open_and_from_the_first_key_on_nothing_is() {
         }
         server.end();
     }
+}
+
+#[test]
+fn a_first_file_of_keys_that_cannot_be_used_closes_what_was_open() {
+    for is_folder in [false, true] {
+        let server = Server::of_tracking(|_| ());
+        let path = format!("{API}/experiments/get?experiment_id=0");
+        assert_eq!(server.send("GET", &path, &[], "").status, 200);
+        let file = server.data().join(FILE);
+        // A folder is what nobody can read as a file, whoever runs this.
+        if is_folder {
+            std::fs::create_dir(&file).unwrap()
+        } else {
+            std::fs::write(&file, r#"{"keys": ["#).unwrap()
+        }
+        until("there is a file", || server.send("GET", &path, &[], "").status, 401);
+        if is_folder {
+            std::fs::remove_dir(&file).unwrap()
+        } else {
+            std::fs::remove_file(&file).unwrap()
+        }
+        let first = key(&server.data(), "first", Role::Read);
+        until("it can be used", || server.with_key(&first, "GET", &path, "").status, 200);
+        assert_eq!(server.send("GET", &path, &[], "").status, 401);
+        server.end();
+    }
+}
+
+#[test]
+fn keys_of_a_file_that_cannot_be_read_any_more_open_nothing_until_it_can() {
+    let mut secret = String::new();
+    let server = Server::of_tracking(|data| secret = key(data, "ci", Role::Read));
+    let ask = || server.with_key(&secret, "GET", &format!("{API}/experiments/get?experiment_id=0"), "").status;
+    assert_eq!(ask(), 200);
+    let (file, kept) = (server.data().join(FILE), server.data().join("kept"));
+    std::fs::rename(&file, &kept).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    until("a folder is in its place", ask, 401);
+    std::fs::remove_dir(&file).unwrap();
+    std::fs::rename(&kept, &file).unwrap();
+    until("it is back", ask, 200);
+    server.end();
 }
 
 #[test]
@@ -430,6 +472,13 @@ fn other_machines_are_answered_only_where_there_is_a_key() {
     let refused = open("0.0.0.0:0", true).unwrap_err().to_string();
     assert!(refused.contains("no key") && refused.contains("kilter key create"), "{refused}");
     open("127.0.0.1:0", true).unwrap();
+    let lasting = |name: &str, role, lasts| {
+        let none = BTreeMap::new;
+        keys::create(dir.path(), NewKey { name: name.into(), role, experiments: none(), models: none(), lasts }).unwrap();
+    };
+    lasting("expired", Role::Manage, Some(Span(1)));
+    lasting("useless", Role::None, None);
+    assert!(open("0.0.0.0:0", true).is_err(), "a key that opens nothing is none");
     key(dir.path(), "one", Role::Read);
     let refused = open("0.0.0.0:0", false).unwrap_err().to_string();
     assert!(refused.contains("--allow-remote"), "{refused}");
@@ -443,6 +492,45 @@ fn other_machines_are_answered_only_where_there_is_a_key() {
 fn scoped(data: &Path, name: &str, role: Role, experiments: &[(&str, Role)], models: &[(&str, Role)]) -> String {
     let roles = |named: &[(&str, Role)]| named.iter().map(|(name, role)| (name.to_string(), *role)).collect();
     keys::create(data, NewKey { name: name.into(), role, experiments: roles(experiments), models: roles(models), lasts: None }).unwrap()
+}
+
+#[test]
+fn a_role_for_one_experiment_holds_for_its_files_where_it_keeps_them_elsewhere() {
+    let (mut all, mut without, mut only) = (String::new(), String::new(), String::new());
+    let server = Server::of_tracking(|data| {
+        all = key(data, "all", Role::Manage);
+        without = scoped(data, "without", Role::Manage, &[("payroll", Role::None), ("bonus", Role::None)], &[]);
+        only = scoped(data, "only", Role::None, &[("payroll", Role::Read)], &[]);
+    });
+    let proxy = "/api/2.0/mlflow-artifacts/artifacts";
+    for (name, place) in
+        [("payroll", "mlflow-artifacts:/hr/pay"), ("bonus", "mlflow-artifacts://host/hr%20b"), ("open", "mlflow-artifacts:/o")]
+    {
+        let body = json!({ "name": name, "artifact_location": place }).to_string();
+        assert_eq!(server.with_key(&all, "POST", &format!("{API}/experiments/create"), &body).status, 200);
+    }
+    for path in ["hr/pay/r/a.txt", "hr%20b/a.txt", "o/a.txt", "0/a.txt", "models/a.txt"] {
+        assert_eq!(server.with_key(&all, "PUT", &format!("{proxy}/{path}"), "x").status, 200, "{path}");
+    }
+    for (path, by_without, by_only) in [
+        ("/hr/pay/r/a.txt", 403, 200),
+        ("?path=hr/pay", 403, 200),
+        ("?path=hr", 403, 403),
+        ("?path=", 403, 403),
+        ("/hr%20b/a.txt", 403, 403),
+        ("?path=hr%20b", 403, 403),
+        ("/o/a.txt", 200, 403),
+        ("/0/a.txt", 200, 403),
+        ("/models/a.txt", 403, 403),
+    ] {
+        for (who, key, status) in [("without", &without, by_without), ("only", &only, by_only)] {
+            let got = server.with_key(key, "GET", &format!("{proxy}{path}"), "");
+            assert_eq!(got.status, status, "{path} by {who}: {}", got.body);
+        }
+    }
+    assert_eq!(server.with_key(&only, "PUT", &format!("{proxy}/hr/pay/b.txt"), "x").status, 403);
+    assert_eq!(server.with_key(&without, "DELETE", &format!("{proxy}/hr/pay/r/a.txt"), "").status, 403);
+    server.end();
 }
 
 #[test]

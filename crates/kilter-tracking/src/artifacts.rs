@@ -45,6 +45,34 @@ impl ArtifactPath {
         ArtifactPath(self.0.iter().chain(&below.0).cloned().collect())
     }
 
+    /// Whether it is the place `mlflow-artifacts:/a/b`, or one below or above it.
+    pub fn touches(&self, location: &str) -> bool {
+        !self.met(location).is_empty()
+    }
+
+    /// Whether it is the place `mlflow-artifacts:/a/b`, or one below it.
+    pub fn is_within(&self, location: &str) -> bool {
+        self.met(location).into_iter().any(|depth| depth <= self.0.len())
+    }
+
+    /// How deep the place is, for each reading of it that is on the same way as this path.
+    fn met(&self, location: &str) -> Vec<usize> {
+        let Some((_, rest)) = location.split_once(':').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("mlflow-artifacts")) else {
+            return Vec::new();
+        };
+        // After two slashes a host comes first.
+        let path = match rest.strip_prefix("//") {
+            Some(after) => after.split_once('/').map_or("", |(_, path)| path),
+            None => rest,
+        };
+        let forms = std::iter::once(path.to_string()).chain(decoded(path));
+        let depth = |form: String| {
+            let parts: Vec<&str> = form.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+            parts.iter().zip(&self.0).all(|(theirs, own)| theirs == own).then_some(parts.len())
+        };
+        forms.filter_map(depth).collect()
+    }
+
     /// The last part.
     pub fn name(&self) -> &str {
         self.0.last().map_or("", String::as_str)
@@ -268,6 +296,28 @@ impl Drop for Upload {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_path_knows_the_places_on_its_way() {
+        for (location, within, touches) in [
+            ("mlflow-artifacts:/a/b", true, true),
+            ("mlflow-artifacts:/a/b c", true, true),
+            ("mlflow-artifacts:/a/b%20c/", true, true),
+            ("MLflow-Artifacts://host:5000//a/./b%2520c", true, true),
+            ("mlflow-artifacts:/a/b c/d", true, true),
+            ("mlflow-artifacts:/", true, true),
+            ("mlflow-artifacts://a", true, true),
+            ("mlflow-artifacts:/a/b c/d/e", false, true),
+            ("mlflow-artifacts:/b", false, false),
+            ("mlflow-artifacts:/a/b c/dd", false, false),
+            ("s3://a/b c", false, false),
+            ("/a", false, false),
+        ] {
+            let path = ArtifactPath::parse(if location.ends_with("/b") { "a/b/d" } else { "a/b c/d" }).unwrap();
+            assert_eq!((path.is_within(location), path.touches(location)), (within, touches), "{location}");
+            assert_eq!(ArtifactPath::default().touches(location), location.to_ascii_lowercase().starts_with("mlflow"), "{location}");
+        }
+    }
 
     #[test]
     fn no_form_of_climbing_is_a_path() {

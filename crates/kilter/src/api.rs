@@ -58,15 +58,27 @@ impl Client {
         Client::with_key(address, std::env::var(KEY).ok().filter(|key| !key.is_empty()))
     }
 
+    /// Sends no key.
+    pub fn without_key(address: SocketAddr) -> Client {
+        Client::with_key(address, None)
+    }
+
     fn with_key(address: SocketAddr, key: Option<String>) -> Client {
-        let agent =
-            ureq::Agent::config_builder().http_status_as_error(false).timeout_connect(Some(Duration::from_secs(5))).build().new_agent();
+        // A proxy of the environment would be told the key.
+        let config = ureq::Agent::config_builder().proxy(None);
+        let agent = config.http_status_as_error(false).timeout_connect(Some(Duration::from_secs(5))).build().new_agent();
         Client { agent, base: format!("http://{address}"), key: key.map(|key| format!("Bearer {}", key.trim())) }
     }
 
     pub fn get(&self, path: &str) -> anyhow::Result<Value> {
         let request = self.signed(self.agent.get(format!("{}{path}", self.base)));
         read(request.call().with_context(|| format!("asking {}", self.base))?)
+    }
+
+    /// Whether a server answers. It wants no key for that, and is told none.
+    pub fn is_healthy(&self) -> anyhow::Result<()> {
+        let request = self.agent.get(format!("{}/healthz", self.base));
+        read(request.call().with_context(|| format!("asking {}", self.base))?).map(drop)
     }
 
     fn signed<T>(&self, request: ureq::RequestBuilder<T>) -> ureq::RequestBuilder<T> {
@@ -147,9 +159,8 @@ impl Api {
                 let listen = std::fs::read_to_string(data.join(ADDRESS_FILE)).unwrap_or(listen);
                 let address = listen.trim().parse().with_context(|| format!("`{listen}` is no address"))?;
                 let client = Client::new(address);
-                // What wants no key: what is asked next says whether one is missing.
                 client
-                    .get("/healthz")
+                    .is_healthy()
                     .with_context(|| format!("another process has the project open, but its server does not answer on {listen}"))?;
                 Ok(Api { client, local: None })
             }
@@ -188,4 +199,42 @@ pub const ADDRESS_FILE: &str = "server.address";
 /// Whether the data folder is in use by another process.
 pub fn is_locked(e: &anyhow::Error) -> bool {
     e.chain().any(|cause| matches!(cause.downcast_ref::<LogError>(), Some(LogError::Locked { .. })))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// The head of the one request that `ask` sends, in lower case.
+    fn sent(ask: impl FnOnce(SocketAddr)) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                head.push(byte[0]);
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}").unwrap();
+            String::from_utf8(head).unwrap().to_ascii_lowercase()
+        });
+        ask(address);
+        server.join().unwrap()
+    }
+
+    #[test]
+    fn the_key_goes_along_but_not_where_none_is_wanted() {
+        let client = |address, key: Option<&str>| Client::with_key(address, key.map(str::to_string));
+        let asked = sent(|address| drop(client(address, Some("secret")).get("/v1/status").unwrap()));
+        assert!(asked.contains("authorization: bearer secret"), "{asked}");
+        let healthy = sent(|address| client(address, Some("secret")).is_healthy().unwrap());
+        assert!(healthy.starts_with("get /healthz ") && !healthy.contains("secret"), "{healthy}");
+        let without = sent(|address| drop(Client::without_key(address).get("/v1/status").unwrap()));
+        assert!(!without.contains("authorization"), "{without}");
+    }
 }

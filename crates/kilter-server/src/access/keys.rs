@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -77,6 +77,17 @@ pub struct Key {
     pub(super) hash: blake3::Hash,
 }
 
+impl Key {
+    pub(super) fn is_expired(&self, now: EventTime) -> bool {
+        self.expires.is_some_and(|at| at <= now)
+    }
+
+    /// All that it has anywhere.
+    pub(super) fn roles(&self) -> impl Iterator<Item = Role> {
+        std::iter::once(self.role).chain(self.experiments.values().chain(self.models.values()).copied())
+    }
+}
+
 /// What a new key is to be.
 #[derive(Clone, Debug)]
 pub struct NewKey {
@@ -143,16 +154,26 @@ pub fn revoke(folder: &Path, name: &str) -> anyhow::Result<usize> {
 /// # Errors
 /// When the file cannot be read.
 pub fn list(folder: &Path) -> anyhow::Result<Option<Vec<Key>>> {
+    read(folder)?.map(|text| parse(folder, &text)).transpose()
+}
+
+/// The file as it is; none: there is none.
+pub(super) fn read(folder: &Path) -> anyhow::Result<Option<Vec<u8>>> {
     let path = folder.join(FILE);
-    let text = match std::fs::read(&path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
-    };
-    let file: KeysFile = serde_json::from_slice(&text).with_context(|| {
+    match std::fs::read(&path) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+/// What the file of a folder says.
+pub(super) fn parse(folder: &Path, text: &[u8]) -> anyhow::Result<Vec<Key>> {
+    let file: KeysFile = serde_json::from_slice(text).with_context(|| {
+        let path = folder.join(FILE);
         format!("{} is no file of keys\n  hint: `kilter key create` makes one once this one is moved away", path.display())
     })?;
-    Ok(Some(file.keys))
+    Ok(file.keys)
 }
 
 /// A key for what lives as long as this process.
@@ -209,9 +230,33 @@ fn changed<T>(folder: &Path, change: impl FnOnce(&mut Vec<Key>) -> anyhow::Resul
         _ => {}
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh).with_context(|| cannot(&fresh))?;
+    if let Err(e) = hand_over(&file, folder, &path) {
+        let _ = std::fs::remove_file(&fresh);
+        return Err(e);
+    }
     file.write_all(&text).and_then(|()| file.sync_all()).with_context(|| cannot(&fresh))?;
     std::fs::rename(&fresh, &path).and_then(|()| lock.sync_all()).with_context(|| cannot(&path))?;
     Ok(done)
+}
+
+/// Gives the new file to who owns the old one, else the folder: the server that reads it runs as them, and nobody else can read it.
+fn hand_over(file: &File, folder: &Path, old: &Path) -> anyhow::Result<()> {
+    let before = match std::fs::metadata(old) {
+        Err(e) if e.kind() == ErrorKind::NotFound => std::fs::metadata(folder),
+        found => found,
+    };
+    let cannot = || format!("cannot tell who owns {}", old.display());
+    let (before, own) = (before.with_context(cannot)?, file.metadata().with_context(cannot)?);
+    if own.uid() == before.uid() {
+        return Ok(());
+    }
+    fchown(file, Some(before.uid()), Some(before.gid())).with_context(|| {
+        let uid = before.uid();
+        format!(
+            "{} would not belong to the user {uid}, as it must for the server to read it\n  hint: run the command as that user",
+            old.display()
+        )
+    })
 }
 
 fn write_time<S: Serializer>(time: &EventTime, s: S) -> Result<S::Ok, S::Error> {
@@ -272,6 +317,28 @@ mod tests {
         assert!(revoke(dir.path(), "ci").unwrap_err().to_string().contains("there is no key"));
         assert_eq!(revoke(dir.path(), "other").unwrap(), 0);
         assert!(list(dir.path()).unwrap().unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_file_belongs_to_who_owned_it_before_and_at_first_to_who_owns_the_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let owner = |path: &Path| std::fs::metadata(path).unwrap().uid();
+        // Only the superuser can give files away, and only then is there anything to see.
+        let is_root = owner(dir.path()) == 0;
+        let give = |path: &Path, to: u32| {
+            if is_root {
+                std::os::unix::fs::chown(path, Some(to), Some(to)).unwrap()
+            }
+        };
+        let path = dir.path().join(FILE);
+        give(dir.path(), 4711);
+        create(dir.path(), new("a")).unwrap();
+        assert_eq!(owner(&path), owner(dir.path()));
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        give(&path, 4712);
+        create(dir.path(), new("b")).unwrap();
+        revoke(dir.path(), "a").unwrap();
+        assert_eq!(owner(&path), if is_root { 4712 } else { owner(dir.path()) });
     }
 
     #[test]

@@ -58,7 +58,8 @@ impl Access {
         let folder = folder.into();
         let stamp = Stamp::of(&folder.join(keys::FILE));
         let known = keys::list(&folder)?.map(wanted);
-        let keys = Keys { folder: Some(folder), known: RwLock::new((known, stamp)), looked: Mutex::new(Instant::now()) };
+        let known = Known { keys: known, stamp, failed: None };
+        let keys = Keys { folder: Some(folder), known: RwLock::new(known), looked: Mutex::new(Instant::now()) };
         Ok(Access { keys: Arc::new(keys), refusals: Arc::default() })
     }
 
@@ -68,7 +69,8 @@ impl Access {
     /// When the system gives no random numbers.
     pub fn of_this_process() -> anyhow::Result<(Access, String)> {
         let (key, secret) = keys::of_this_process()?;
-        let keys = Keys { known: RwLock::new((Some(wanted(vec![key])), None)), ..Keys::default() };
+        let known = Known { keys: Some(wanted(vec![key])), ..Known::default() };
+        let keys = Keys { known: RwLock::new(known), ..Keys::default() };
         Ok((Access { keys: Arc::new(keys), refusals: Arc::default() }, secret))
     }
 
@@ -79,7 +81,9 @@ impl Access {
 
     /// Whether there is a key that opens anything.
     pub(crate) fn has_keys(&self) -> bool {
-        self.keys.known().is_some_and(|keys| !keys.is_empty())
+        let now = keys::now();
+        let opens = |key: &Arc<Key>| !key.is_expired(now) && key.roles().any(|role| role > Role::None);
+        self.keys.known().is_some_and(|keys| keys.iter().any(opens))
     }
 
     /// The check of a request's head. `route`: what its path was found to be; none: nothing is there.
@@ -95,7 +99,7 @@ impl Access {
             self.refusals.note(reason, key, &asked());
             refuse(reason, reason.words().into())
         })?;
-        let caller = Caller(Some(Known { key: Arc::clone(key), refusals: Arc::clone(&self.refusals) }));
+        let caller = Caller(Some(Identified { key: Arc::clone(key), refusals: Arc::clone(&self.refusals) }));
         match rule {
             // Nothing is there, and whoever has a key is told so.
             None => Ok(caller),
@@ -116,10 +120,10 @@ impl Access {
 
 /// On whose behalf a request runs: everybody's, where no keys are wanted.
 #[derive(Clone, Default)]
-pub(crate) struct Caller(Option<Known>);
+pub(crate) struct Caller(Option<Identified>);
 
 #[derive(Clone)]
-struct Known {
+struct Identified {
     key: Arc<Key>,
     refusals: Arc<Refusals>,
 }
@@ -131,7 +135,7 @@ impl Caller {
     }
 
     fn key(&self) -> Option<&Key> {
-        self.0.as_ref().map(|known| known.key.as_ref())
+        self.0.as_ref().map(|identified| identified.key.as_ref())
     }
 
     /// Whoever: no keys are wanted.
@@ -146,7 +150,7 @@ impl Caller {
         let roles = |named: &[(&str, Role)]| named.iter().map(|(name, role)| (name.to_string(), *role)).collect();
         let (key, _) = keys::of_this_process().unwrap_or_else(|e| panic!("{e}"));
         let key = Arc::new(Key { role, experiments: roles(experiments), models: roles(models), ..key });
-        Caller(Some(Known { key, refusals: Arc::default() }))
+        Caller(Some(Identified { key, refusals: Arc::default() }))
     }
 
     /// Whether it has other roles in single places.
@@ -159,9 +163,20 @@ impl Caller {
         self.key().map_or(Role::Manage, |key| key.role)
     }
 
-    /// The role for an experiment alone, by its name or its id.
-    pub fn role_for_experiment(&self, named: &str) -> Option<Role> {
-        self.key()?.experiments.get(named).copied()
+    /// The lowest role that it has anywhere.
+    pub fn lowest_role(&self) -> Role {
+        self.key().and_then(|key| key.roles().min()).unwrap_or(Role::Manage)
+    }
+
+    /// The role for one experiment alone.
+    pub fn role_for_experiment_id(&self, id: i64) -> Option<Role> {
+        self.key()?.experiments.get(&id.to_string()).copied()
+    }
+
+    /// The role for what has this name alone. A number names the experiment that has it as its id, and no other.
+    pub fn role_for_experiment_name(&self, name: &str) -> Option<Role> {
+        let is_id = name.bytes().all(|b| b.is_ascii_digit());
+        self.key()?.experiments.get(name).copied().filter(|_| !is_id)
     }
 
     pub fn role_for_model(&self, name: &str) -> Role {
@@ -173,7 +188,7 @@ impl Caller {
         match rule {
             Rule::Open | Rule::Within => true,
             Rule::Whole(role) => key.role >= role,
-            Rule::Named(role) => key.role >= role || key.experiments.values().chain(key.models.values()).any(|own| *own >= role),
+            Rule::Named(role) => key.roles().any(|own| own >= role),
             // The name of a project's model has nothing to escape: what is escaped may be any.
             Rule::Model(role) if model_in(path).contains('%') => !self.is_scoped() && key.role >= role,
             Rule::Model(role) => self.role_for_model(model_in(path)) >= role,
@@ -182,7 +197,7 @@ impl Caller {
 
     /// Says what is missing for something, and counts it as refused.
     pub fn lacks(&self, role: Role, what: &str) -> String {
-        let Some(Known { key, refusals }) = &self.0 else { return String::new() };
+        let Some(Identified { key, refusals }) = &self.0 else { return String::new() };
         refusals.note(Reason::Role, Some(key), what);
         format!("key `{}` lacks the role `{}` for {what}", key.name, role.as_str())
     }
@@ -283,10 +298,7 @@ fn identify<'a>(known: &'a [Arc<Key>], headers: &HeaderMap) -> Result<&'a Arc<Ke
     // The comparison of two hashes takes the same time wherever they differ, and none is left out.
     let found = known.iter().fold(None, |found, key| if key.hash == hash { Some(key) } else { found });
     let key = found.ok_or((Reason::Unknown, None))?;
-    match key.expires {
-        Some(at) if at <= keys::now() => Err((Reason::Expired, Some(key))),
-        _ => Ok(key),
-    }
+    if key.is_expired(keys::now()) { Err((Reason::Expired, Some(key))) } else { Ok(key) }
 }
 
 /// What the header says to be the key, and whether by Basic: then its user is whatever the client wants.
@@ -321,8 +333,18 @@ fn wanted(keys: Vec<Key>) -> Wanted {
 struct Keys {
     /// None: what is known never changes.
     folder: Option<PathBuf>,
-    known: RwLock<(Option<Wanted>, Option<Stamp>)>,
+    known: RwLock<Known>,
     looked: Mutex<Instant>,
+}
+
+#[derive(Default)]
+struct Known {
+    /// None: no keys are wanted.
+    keys: Option<Wanted>,
+    /// Of the file that was understood last; none: there was none.
+    stamp: Option<Stamp>,
+    /// Of the file that was not understood, which is tried again.
+    failed: Option<Stamp>,
 }
 
 impl Default for Keys {
@@ -337,10 +359,10 @@ impl Keys {
         if let Some(folder) = &self.folder {
             self.look(folder);
         }
-        self.known.read().unwrap_or_else(PoisonError::into_inner).0.clone()
+        self.known.read().unwrap_or_else(PoisonError::into_inner).keys.clone()
     }
 
-    /// Reads the file again if it changed.
+    /// Reads the file again if it changed, or could not be read.
     fn look(&self, folder: &Path) {
         // Who finds another one looking goes on with what is known.
         let Ok(mut looked) = self.looked.try_lock() else { return };
@@ -351,23 +373,39 @@ impl Keys {
         let path = folder.join(keys::FILE);
         // Before it is read: a change in between is seen next time.
         let stamp = Stamp::of(&path);
-        if self.known.read().unwrap_or_else(PoisonError::into_inner).1 == stamp {
-            return;
+        {
+            let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+            if known.failed.is_none() && known.stamp == stamp {
+                return;
+            }
         }
-        let read = keys::list(folder);
+        let read = keys::read(folder);
+        let was_read = read.is_ok();
+        let read = read.and_then(|text| text.map(|text| keys::parse(folder, &text)).transpose());
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        known.1 = stamp;
         match read {
             Ok(Some(keys)) => {
                 tracing::info!(keys = keys.len(), "the keys have changed");
-                known.0 = Some(wanted(keys));
+                *known = Known { keys: Some(wanted(keys)), stamp, failed: None };
             }
-            Ok(None) if known.0.is_some() => {
-                tracing::error!(path = %path.display(), "the file of keys is gone: no key opens anything");
-                known.0 = Some(wanted(Vec::new()));
+            Ok(None) => {
+                if known.keys.is_some() {
+                    tracing::error!(path = %path.display(), "the file of keys is gone: no key opens anything");
+                }
+                *known = Known { keys: known.keys.as_ref().map(|_| wanted(Vec::new())), stamp, failed: None };
             }
-            Ok(None) => {}
-            Err(error) => tracing::error!(error = %format!("{error:#}"), "the keys known so far hold on"),
+            Err(error) => {
+                let holds_on = was_read && known.keys.is_some();
+                if !holds_on {
+                    known.keys = Some(wanted(Vec::new()));
+                }
+                let failed = stamp.unwrap_or(Stamp::UNKNOWN);
+                if known.failed.as_ref() != Some(&failed) {
+                    let then = if holds_on { "the keys known so far hold on" } else { "no key opens anything" };
+                    tracing::error!(error = %format!("{error:#}"), "the file of keys cannot be used: {then}");
+                    known.failed = Some(failed);
+                }
+            }
         }
     }
 }
@@ -377,12 +415,15 @@ impl Keys {
 struct Stamp([i64; 6]);
 
 impl Stamp {
+    /// Of a file that does not say.
+    const UNKNOWN: Stamp = Stamp([0; 6]);
+
     /// None: there is no file.
     fn of(path: &Path) -> Option<Stamp> {
         match std::fs::metadata(path) {
             Ok(m) => Some(Stamp([m.ino() as i64, m.size() as i64, m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec()])),
             Err(e) if e.kind() == ErrorKind::NotFound => None,
-            Err(_) => Some(Stamp([0; 6])),
+            Err(_) => Some(Stamp::UNKNOWN),
         }
     }
 }

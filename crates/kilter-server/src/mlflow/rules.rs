@@ -12,6 +12,8 @@ use crate::access::keys::Role::{self, Manage, Read, Write};
 pub enum Subject {
     /// Nothing that is anybody's.
     Nothing,
+    /// All there is: the lowest role that the key has anywhere counts.
+    All,
     /// The handler leaves out what may not be read.
     Own,
     /// `experiment_id`.
@@ -38,6 +40,8 @@ pub enum Subject {
     Model,
     /// `name` and `new_name`.
     RenamedModel,
+    /// `name`, and what it is made from: `source`, `run_id` and `model_id`.
+    NewVersion,
     /// The experiment in `trace`.
     NewTrace,
     /// `{trace_id}` or `trace_id`.
@@ -57,8 +61,8 @@ pub enum Subject {
 }
 
 use Subject::{
-    Dataset, DatasetAndExperiments, Experiment, ExperimentName, Experiments, File, Folder, Logged, Model, NewExperiment, NewLogged, NewRun,
-    NewTrace, Nothing, Own, RenamedExperiment, RenamedModel, Run, Runs, Spans, Trace, TracesAndRun,
+    All, Dataset, DatasetAndExperiments, Experiment, ExperimentName, Experiments, File, Folder, Logged, Model, NewExperiment, NewLogged,
+    NewRun, NewTrace, NewVersion, Nothing, Own, RenamedExperiment, RenamedModel, Run, Runs, Spans, Trace, TracesAndRun,
 };
 
 /// Below `/api` and `/ajax-api`. What edits a run or a trace is writing; what takes away, restores, or moves a model's stage or alias is managing.
@@ -117,7 +121,7 @@ pub const RULES: [(&str, &str, Role, Subject); 111] = [
     ("GET", "/2.0/mlflow/registered-models/alias", Read, Model),
     ("POST", "/2.0/mlflow/registered-models/alias", Manage, Model),
     ("DELETE", "/2.0/mlflow/registered-models/alias", Manage, Model),
-    ("POST", "/2.0/mlflow/model-versions/create", Write, Model),
+    ("POST", "/2.0/mlflow/model-versions/create", Write, NewVersion),
     ("PATCH", "/2.0/mlflow/model-versions/update", Write, Model),
     ("POST", "/2.0/mlflow/model-versions/transition-stage", Manage, Model),
     ("DELETE", "/2.0/mlflow/model-versions/delete", Manage, Model),
@@ -126,12 +130,12 @@ pub const RULES: [(&str, &str, Role, Subject); 111] = [
     ("GET", "/2.0/mlflow/model-versions/get-download-uri", Read, Model),
     ("POST", "/2.0/mlflow/model-versions/set-tag", Write, Model),
     ("DELETE", "/2.0/mlflow/model-versions/delete-tag", Write, Model),
-    ("POST", "/2.0/mlflow/webhooks", Manage, Nothing),
-    ("GET", "/2.0/mlflow/webhooks", Manage, Nothing),
-    ("GET", "/2.0/mlflow/webhooks/{webhook_id}", Manage, Nothing),
-    ("PATCH", "/2.0/mlflow/webhooks/{webhook_id}", Manage, Nothing),
-    ("DELETE", "/2.0/mlflow/webhooks/{webhook_id}", Manage, Nothing),
-    ("POST", "/2.0/mlflow/webhooks/{webhook_id}/test", Manage, Nothing),
+    ("POST", "/2.0/mlflow/webhooks", Manage, All),
+    ("GET", "/2.0/mlflow/webhooks", Manage, All),
+    ("GET", "/2.0/mlflow/webhooks/{webhook_id}", Manage, All),
+    ("PATCH", "/2.0/mlflow/webhooks/{webhook_id}", Manage, All),
+    ("DELETE", "/2.0/mlflow/webhooks/{webhook_id}", Manage, All),
+    ("POST", "/2.0/mlflow/webhooks/{webhook_id}/test", Manage, All),
     ("POST", "/3.0/mlflow/traces", Write, NewTrace),
     ("GET", "/3.0/mlflow/traces/get", Read, Trace),
     ("GET", "/3.0/mlflow/traces/batchGet", Read, Own),

@@ -41,6 +41,7 @@ pub async fn within(State(tracking): State<Tracking>, request: Request, next: Ne
 }
 
 /// What a key is allowed in single places.
+#[derive(Clone)]
 pub struct Scope {
     caller: Caller,
     tracking: Tracking,
@@ -64,6 +65,7 @@ impl Scope {
         let (experiment, run) = (header(request.headers(), otlp::EXPERIMENT), header(request.headers(), otlp::RUN));
         let by_head = match (subject, param("trace_id")) {
             (Subject::Nothing | Subject::Own, _) => Some(Ok(())),
+            (Subject::All, _) => Some(self.enough(self.caller.lowest_role(), || "all models".into())),
             (Subject::Trace, Some(id)) => Some(self.trace(&id).await),
             (Subject::Logged, _) => Some(self.logged(&param("model_id").unwrap_or_default()).await),
             (Subject::Dataset, _) => Some(self.dataset(&param("dataset_id").unwrap_or_default()).await),
@@ -121,6 +123,10 @@ impl Scope {
                 self.model(f.need_text("name")?)?;
                 self.model(f.need_text("new_name")?)
             }
+            Subject::NewVersion => {
+                self.model(f.need_text("name")?)?;
+                self.origin(f).await
+            }
             Subject::NewTrace => {
                 let info = f.need_object("trace")?;
                 let info = info.need_object("trace_info")?;
@@ -141,7 +147,7 @@ impl Scope {
             }
             Subject::Folder => self.file(f.text("path")?.unwrap_or_default()).await,
             // They are known by the head of the request.
-            Subject::Nothing | Subject::Own | Subject::Logged | Subject::Dataset | Subject::File | Subject::Spans => Ok(()),
+            Subject::Nothing | Subject::All | Subject::Own | Subject::Logged | Subject::Dataset | Subject::File | Subject::Spans => Ok(()),
         }
     }
 
@@ -154,12 +160,12 @@ impl Scope {
     }
 
     fn role_of(&self, experiment: &Experiment) -> Role {
-        let own = self.caller.role_for_experiment(&experiment.id.to_string());
-        own.or_else(|| self.caller.role_for_experiment(&experiment.name)).unwrap_or_else(|| self.caller.role())
+        let own = self.caller.role_for_experiment_id(experiment.id);
+        own.or_else(|| self.caller.role_for_experiment_name(&experiment.name)).unwrap_or_else(|| self.caller.role())
     }
 
     async fn role_in(&self, id: i64) -> Result<Role> {
-        if let Some(role) = self.caller.role_for_experiment(&id.to_string()) {
+        if let Some(role) = self.caller.role_for_experiment_id(id) {
             return Ok(role);
         }
         match self.tracking.experiment(id).await {
@@ -178,7 +184,7 @@ impl Scope {
         let role = match self.tracking.experiment_by_name(name).await {
             Ok(experiment) => self.role_of(&experiment),
             Err(error) if error.code == ErrorCode::ResourceDoesNotExist => {
-                self.caller.role_for_experiment(name).unwrap_or_else(|| self.caller.role())
+                self.caller.role_for_experiment_name(name).unwrap_or_else(|| self.caller.role())
             }
             Err(error) => return Err(error),
         };
@@ -226,6 +232,30 @@ impl Scope {
         self.enough(self.caller.role_for_model(name), || format!("model `{name}`"))
     }
 
+    /// What a version is made from is read: its location and its run are told with it.
+    async fn origin(&self, f: &Fields<'_>) -> Result<()> {
+        let reads = Scope { role: Role::Read, ..self.clone() };
+        let text = |name: &str| f.text(name).map(Option::unwrap_or_default);
+        let (source, run, logged) = (text("source")?, text("run_id")?, text("model_id")?);
+        let (scheme, rest) = source.split_once(":/").unwrap_or_default();
+        let (first, rest) =
+            rest.trim_start_matches('/').split_once('/').map_or((rest.trim_start_matches('/'), None), |(a, b)| (a, Some(b)));
+        let (mut runs, mut models) = (vec![run], vec![logged]);
+        match scheme.to_ascii_lowercase().as_str() {
+            "models" if rest.is_some() => reads.model(first)?,
+            "models" => models.push(first),
+            "runs" => runs.push(first),
+            _ => {}
+        }
+        for run in runs.into_iter().filter(|run| !run.is_empty()) {
+            known(reads.run(run).await)?;
+        }
+        for model in models.into_iter().filter(|model| !model.is_empty()) {
+            known(reads.logged(model).await)?;
+        }
+        Ok(())
+    }
+
     async fn trace(&self, id: &str) -> Result<()> {
         let experiment = self.tracking.trace_info(id).await?.experiment;
         self.enough(self.role_in(experiment).await?, || format!("the experiment of trace {id}"))
@@ -256,14 +286,22 @@ impl Scope {
         Ok(whole.unwrap_or_else(|| self.caller.role()))
     }
 
-    /// Files of an experiment are in the folder of its number.
+    /// Files of an experiment are in the folder of its number, or where it says. What lies in none of these may be anybody's.
     async fn file(&self, path: &str) -> Result<()> {
-        let path = ArtifactPath::parse(path)?.to_string();
-        let folder = path.split('/').next().unwrap_or_default();
-        let role = match folder.parse::<i64>() {
-            Ok(id) if id.to_string() == folder => self.role_in(id).await?,
-            _ => self.caller.role(),
-        };
+        let path = ArtifactPath::parse(path)?;
+        let text = path.to_string();
+        let folder = text.split('/').next().unwrap_or_default();
+        let (mut roles, mut is_anybodys) = (Vec::new(), true);
+        if let Some(id) = folder.parse::<i64>().ok().filter(|id| id.to_string() == folder) {
+            roles.push(self.role_in(id).await?);
+            is_anybodys = false;
+        }
+        let elsewhere = self.tracking.experiments_elsewhere().await?;
+        for experiment in elsewhere.iter().filter(|e| path.touches(&e.artifact_location)) {
+            roles.push(self.role_of(experiment));
+            is_anybodys &= !path.is_within(&experiment.artifact_location);
+        }
+        let role = roles.into_iter().min().filter(|_| !is_anybodys).unwrap_or_else(|| self.caller.lowest_role());
         self.enough(role, || format!("the files in `{folder}`"))
     }
 
@@ -499,6 +537,14 @@ mod tests {
         let store = Store::make().await;
         let gate = gate(&store.tracking);
         for (method, path, role, subject) in RULES {
+            if subject == Subject::All {
+                for (has, elsewhere, status) in [(role, role, 200), (role, Role::None, 403), (Role::None, role, 403)] {
+                    let caller = Caller::with(elsewhere, &[], &[("hidden", has)]);
+                    let (got, told) = answer(&gate, store.request(method, path, &store.body, caller)).await;
+                    assert_eq!(got, status, "{method} {path} with {has:?} and {elsewhere:?}: {told}");
+                }
+                continue;
+            }
             let less = Role::ALL.into_iter().map(|(role, _)| role).take_while(|less| *less < role).last().unwrap();
             for (has, status) in [(role, 200), (less, if matches!(subject, Subject::Nothing | Subject::Own) { 200 } else { 403 })] {
                 let names = [("hidden", has), ("hidden2", has)];
@@ -539,6 +585,55 @@ mod tests {
         }
         let (status, _) = answer(&gate, store.request("POST", "/2.0/mlflow/runs/log-batch", &own.to_string(), caller())).await;
         assert_eq!(status, 200);
+    }
+
+    #[tokio::test]
+    async fn a_version_is_made_only_from_what_may_be_read() {
+        let store = Store::make().await;
+        let gate = gate(&store.tracking);
+        let fields: serde_json::Value = serde_json::from_str(&store.body).unwrap();
+        let (run, model) = (fields["run_id"].as_str().unwrap(), &store.model);
+        let sources = [
+            json!({ "source": "models:/hidden/1" }),
+            json!({ "source": "models:///hidden/1" }),
+            json!({ "source": "MODELS:/hidden/1" }),
+            json!({ "source": format!("models:/{model}") }),
+            json!({ "source": format!("models://{model}") }),
+            json!({ "source": format!("runs:/{run}/m") }),
+            json!({ "source": format!("Runs:/{run}") }),
+            json!({ "source": "s3://mine/m", "run_id": run }),
+            json!({ "source": "s3://mine/m", "model_id": model }),
+            json!({ "source": "s3://mine/m", "modelId": model }),
+        ];
+        let own = json!({ "name": "mine", "source": "s3://mine/m", "run_id": "of-another-server" });
+        for (reads, status) in [(Role::None, 403), (Role::Read, 200)] {
+            for source in sources.iter().chain([&own]) {
+                let names = [("mine", Role::Write), ("hidden", reads)];
+                let mut body = json!({ "name": "mine" });
+                body.as_object_mut().unwrap().extend(source.as_object().unwrap().clone());
+                let caller = Caller::with(Role::None, &names, &names);
+                let (got, told) =
+                    answer(&gate, store.request("POST", "/2.0/mlflow/model-versions/create", &body.to_string(), caller)).await;
+                assert_eq!(got, if source == &own { 200 } else { status }, "{source} with {reads:?}: {told}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_number_is_an_id_and_not_a_name() {
+        let store = Store::make().await;
+        let gate = gate(&store.tracking);
+        let hidden = store.experiment.to_string();
+        let new = NewExperiment { name: hidden.clone(), ..NewExperiment::default() };
+        let named = store.tracking.create_experiment(new).await.unwrap().to_string();
+        for (role, own, status) in [(Role::None, Role::Read, [200, 403]), (Role::Read, Role::None, [403, 200])] {
+            for (id, status) in [&hidden, &named].into_iter().zip(status) {
+                let caller = Caller::with(role, &[(&hidden, own)], &[]);
+                let path = format!("/2.0/mlflow/experiments/get?experiment_id={id}");
+                let (got, told) = answer(&gate, store.request("GET", &path, "", caller)).await;
+                assert_eq!(got, status, "{id} with {role:?}: {told}");
+            }
+        }
     }
 
     #[tokio::test]

@@ -49,6 +49,17 @@ impl Tracking {
         .await
     }
 
+    /// Experiments whose artifacts this server keeps in another folder than that of their number, deleted or not, without their tags.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn experiments_elsewhere(&self) -> Result<Vec<Experiment>> {
+        let sql = format!(
+            "{COLUMNS} WHERE LOWER(artifact_location) LIKE 'mlflow-artifacts:%' AND artifact_location <> 'mlflow-artifacts:/' || CAST(id AS TEXT)"
+        );
+        self.read(move |db| db.rows(&sql, bind![])).await
+    }
+
     /// Looks for experiments: newest first unless the query says otherwise.
     ///
     /// # Errors

@@ -1,13 +1,16 @@
 //! `kilter apply`: the running server takes up the changed definitions without a stop.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
+use kilter_runtime::Data;
 use kilter_runtime::eras::short;
+use kilter_runtime::project::Project;
 use serde_json::Value;
 
-use crate::api::{ADDRESS_FILE, Client, load};
+use crate::api::{ADDRESS_FILE, Client, is_locked, load};
 use crate::commands::grouped;
 use crate::commands::plan::bar;
 
@@ -28,10 +31,13 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
     // What is wrong with the file is said before anybody is asked.
     let project = load(dir)?;
     let data = project.data_dir();
+    let listen = std::fs::read_to_string(data.join(ADDRESS_FILE)).unwrap_or_else(|_| project.settings.server.listen.clone());
+    let address: SocketAddr = listen.trim().parse().with_context(|| format!("`{listen}` is no address"))?;
+    // An address that a server left behind may be another machine's by now.
+    let is_here = address.ip().is_loopback() || address.ip().is_unspecified() || is_held(&project).await;
+    let client = if is_here { Client::new(address) } else { Client::without_key(address) };
     tokio::task::spawn_blocking(move || {
-        let listen = std::fs::read_to_string(data.join(ADDRESS_FILE)).unwrap_or_else(|_| project.settings.server.listen.clone());
-        let client = Client::new(listen.trim().parse().with_context(|| format!("`{listen}` is no address"))?);
-        if let Err(e) = client.get("/healthz") {
+        if let Err(e) = client.is_healthy() {
             anyhow::bail!(
                 "no running kilter answers on {} ({e})\n  hint: `kilter up` takes up the changed file at its start; `kilter plan` shows \
                  what it will do",
@@ -41,6 +47,11 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
         apply(&client, &args)
     })
     .await?
+}
+
+/// Whether a server has the project open.
+async fn is_held(project: &Project) -> bool {
+    project.data_dir().join("events").is_dir() && Data::open(project).await.is_err_and(|e| is_locked(&e))
 }
 
 fn apply(client: &Client, args: &Args) -> anyhow::Result<()> {

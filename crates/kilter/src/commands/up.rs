@@ -47,8 +47,8 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
     let allow_remote = args.allow_remote;
     let options = ServeOptions { listen, allow_remote, access, tracking_database, webhooks, ..ServeOptions::default() };
     let server = kilter_server::bind(Arc::clone(&service), options).await?;
-    std::fs::write(data.join(ADDRESS_FILE), server.address().to_string())
-        .with_context(|| format!("cannot write {}", data.join(ADDRESS_FILE).display()))?;
+    let address_file = data.join(ADDRESS_FILE);
+    std::fs::write(&address_file, server.address().to_string()).with_context(|| format!("cannot write {}", address_file.display()))?;
     println!("{} is up on http://{} (docs at /docs)", service.plan.project, server.address());
     if !args.no_files && !file_sources(&service.project).is_empty() {
         let service = Arc::clone(&service);
@@ -73,6 +73,10 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
             }
         };
         let _ = tokio::task::spawn_blocking(stopped).await;
+        // Whoever listens there next is not this server. Before the folder is free for another one, which writes its own.
+        if let Err(error) = std::fs::remove_file(&address_file) {
+            tracing::warn!(%error, path = %address_file.display(), "the file with the address stays behind");
+        }
     };
     server.run(end).await
 }
