@@ -1,8 +1,10 @@
 //! Artifacts: files below one folder, under paths that cannot leave it.
 
+use std::hash::{BuildHasher, RandomState};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::fs;
 use tokio::io::AsyncWriteExt;
@@ -14,6 +16,9 @@ const NAME: usize = 255;
 const DEPTH: usize = 64;
 /// Bytes that one path may have: two of them and a folder are what file systems allow.
 const LENGTH: usize = 1500;
+
+/// An upload to which nothing was written for so long is nobody's any more.
+const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 
 /// A path below the folder of artifacts. One that exists has only parts that name something: it cannot climb.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -139,6 +144,8 @@ pub struct Artifacts {
     root: PathBuf,
     /// Where uploads wait until they are whole: on the same disk, so that a rename ends them.
     uploads: PathBuf,
+    /// Tells the uploads of this process from those of others that have the folder open.
+    process: String,
     number: AtomicU64,
 }
 
@@ -152,17 +159,15 @@ pub struct ArtifactFile {
 }
 
 impl Artifacts {
-    pub(crate) async fn open(dir: &Path) -> Result<Artifacts> {
+    /// `is_alone`: no other process has the folder open.
+    pub(crate) async fn open(dir: &Path, is_alone: bool) -> Result<Artifacts> {
         let (root, uploads) = (dir.join("artifacts"), dir.join("uploads"));
-        // What an earlier process left half done is of no use to anybody.
-        match fs::remove_dir_all(&uploads).await {
-            Err(e) if e.kind() != ErrorKind::NotFound => return Err(Error::internal(&e)),
-            _ => {}
-        }
         for folder in [&root, &uploads] {
             fs::create_dir_all(folder).await.map_err(|e| Error::internal(&e))?;
         }
-        Ok(Artifacts { root, uploads, number: AtomicU64::new(0) })
+        remove_parts(&uploads, if is_alone { Duration::ZERO } else { ABANDONED }).await.map_err(|e| Error::internal(&e))?;
+        let process = format!("{:016x}", RandomState::new().hash_one(std::process::id()));
+        Ok(Artifacts { root, uploads, process, number: AtomicU64::new(0) })
     }
 
     /// Where they lie.
@@ -213,7 +218,7 @@ impl Artifacts {
         if path.0.is_empty() {
             return Err(Error::invalid("Invalid path"));
         }
-        let part = self.uploads.join(self.number.fetch_add(1, Ordering::Relaxed).to_string());
+        let part = self.uploads.join(format!("{}-{}", self.process, self.number.fetch_add(1, Ordering::Relaxed)));
         let file = fs::File::create(&part).await.map_err(|e| Error::internal(&e))?;
         Ok(Upload { file, part: Some(part), to: path.below(&self.root) })
     }
@@ -292,6 +297,20 @@ impl Drop for Upload {
     }
 }
 
+/// Removes what an earlier process left half done, and did not write to for so long.
+async fn remove_parts(uploads: &Path, age: Duration) -> std::io::Result<()> {
+    let mut parts = fs::read_dir(uploads).await?;
+    while let Some(part) = parts.next_entry().await? {
+        let written = part.metadata().await.and_then(|meta| meta.modified());
+        let is_old = written.is_ok_and(|at| age.is_zero() || at.elapsed().is_ok_and(|since| since >= age));
+        match if is_old { fs::remove_file(part.path()).await } else { Ok(()) } {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -356,9 +375,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_server_that_starts_beside_another_leaves_its_uploads_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let left = |name: &str| {
+            std::fs::create_dir_all(dir.path().join("uploads")).unwrap();
+            std::fs::File::create(dir.path().join("uploads").join(name)).unwrap()
+        };
+        left("old").set_modified(std::time::SystemTime::now() - 2 * ABANDONED).unwrap();
+        let one = Artifacts::open(dir.path(), false).await.unwrap();
+        let path = |name: &str| ArtifactPath::parse(name).unwrap();
+        let mut first = one.upload(&path("a")).await.unwrap();
+        first.write(b"one").await.unwrap();
+        let other = Artifacts::open(dir.path(), false).await.unwrap();
+        let mut second = other.upload(&path("b")).await.unwrap();
+        second.write(b"other").await.unwrap();
+        assert_eq!(std::fs::read_dir(dir.path().join("uploads")).unwrap().count(), 2, "what is old is gone");
+        first.finish().await.unwrap();
+        second.finish().await.unwrap();
+        assert_eq!((other.read(&path("a")).await.unwrap().size, one.read(&path("b")).await.unwrap().size), (3, 5));
+        left("new");
+        Artifacts::open(dir.path(), true).await.unwrap();
+        assert_eq!(std::fs::read_dir(dir.path().join("uploads")).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
     async fn an_upload_is_there_when_it_is_whole_and_leaves_nothing_when_it_is_not() {
         let dir = tempfile::tempdir().unwrap();
-        let artifacts = Artifacts::open(dir.path()).await.unwrap();
+        let artifacts = Artifacts::open(dir.path(), true).await.unwrap();
         let path = ArtifactPath::parse("0/run/artifacts/d/a.txt").unwrap();
         let mut upload = artifacts.upload(&path).await.unwrap();
         upload.write(b"hel").await.unwrap();

@@ -86,7 +86,7 @@ impl Tracking {
     }
 
     async fn start(dir: &Path, source: Source, lock: Option<File>) -> Result<Tracking> {
-        let artifacts = Artifacts::open(dir).await?;
+        let artifacts = Artifacts::open(dir, lock.is_some()).await?;
         let readers = Readers::new(source.clone());
         let outbox = Arc::new(Outbox::default());
         let rung = Arc::clone(&outbox);
