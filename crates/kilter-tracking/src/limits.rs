@@ -64,11 +64,20 @@ pub(crate) fn artifact_location(location: &str) -> Result<String> {
 
 /// Names of metrics, params and tags; `path` says where the name stood in the request.
 pub(crate) fn key(kind: &str, path: &str, name: &str) -> Result<()> {
-    let refuse = |why: String| Err(Error::invalid(format!("Invalid value \"{name}\" for parameter '{path}' supplied: {why}")));
+    key_at(kind, || path.into(), name)
+}
+
+/// The same for one of many: where it stood is made only to be told.
+fn key_at(kind: &str, path: impl Fn() -> String, name: &str) -> Result<()> {
+    let refuse = |why: String| Err(Error::invalid(format!("Invalid value \"{name}\" for parameter '{}' supplied: {why}", path())));
     if !name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '/' | '.' | '-' | ' ' | ':')) {
         return refuse(
             "Names may only contain alphanumerics, underscores (_), dashes (-), periods (.), spaces ( ), colon(:) and slashes (/).".into(),
         );
+    }
+    // Most names are one part that is no way to anywhere.
+    if !name.is_empty() && !name.starts_with('.') && !name.contains('/') {
+        return length_at(|| format!("{kind} name"), NAME, name);
     }
     let resolved = normal_path(name);
     if resolved != name || resolved == "." || resolved.starts_with("..") || resolved.starts_with('/') {
@@ -77,7 +86,7 @@ pub(crate) fn key(kind: &str, path: &str, name: &str) -> Result<()> {
              This name would resolve to '{resolved}'"
         ));
     }
-    length(&format!("{kind} name"), NAME, name)
+    length_at(|| format!("{kind} name"), NAME, name)
 }
 
 /// A tag of a trace, or what is kept beside its tags; a long value is cut.
@@ -134,10 +143,10 @@ pub(crate) fn batch(mut batch: Batch) -> Result<Batch> {
     let alone = metrics.len() + params.len() + tags.len() == 1;
     let path = |list: &str, at: usize, name: &str| if alone { name.to_string() } else { format!("{list}[{at}].{name}") };
     for (at, metric) in metrics.iter().enumerate() {
-        key("Metric", &path("metrics", at, "name"), &metric.key)?;
-        length(&path("metrics", at, "model_id"), ID, metric.model_id.as_deref().unwrap_or_default())?;
-        length(&path("metrics", at, "dataset_name"), DATASET, &metric.dataset.0)?;
-        length(&path("metrics", at, "dataset_digest"), DATASET_DIGEST, &metric.dataset.1)?;
+        key_at("Metric", || path("metrics", at, "name"), &metric.key)?;
+        length_at(|| path("metrics", at, "model_id"), ID, metric.model_id.as_deref().unwrap_or_default())?;
+        length_at(|| path("metrics", at, "dataset_name"), DATASET, &metric.dataset.0)?;
+        length_at(|| path("metrics", at, "dataset_digest"), DATASET_DIGEST, &metric.dataset.1)?;
         // An index of PostgreSQL takes no more of a row.
         let bytes = metric.key.len() + metric.dataset.0.len() + metric.dataset.1.len();
         if bytes > INDEXED {
@@ -147,11 +156,11 @@ pub(crate) fn batch(mut batch: Batch) -> Result<Batch> {
         }
     }
     for (at, param) in params.iter_mut().enumerate() {
-        key("Param", &path("params", at, "key"), &param.key)?;
+        key_at("Param", || path("params", at, "key"), &param.key)?;
         cut(&mut param.value, PARAM_VALUE);
     }
     for (at, tag) in tags.iter_mut().enumerate() {
-        key("Tag", &path("tags", at, "key"), &tag.key)?;
+        key_at("Tag", || path("tags", at, "key"), &tag.key)?;
         cut(&mut tag.value, TAG_VALUE);
     }
     let mut twice: Vec<&str> = Vec::new();
@@ -202,9 +211,14 @@ pub(crate) fn description(text: &str) -> Result<()> {
 }
 
 pub(crate) fn length(what: &str, limit: usize, text: &str) -> Result<()> {
+    length_at(|| what.into(), limit, text)
+}
+
+fn length_at(what: impl Fn() -> String, limit: usize, text: &str) -> Result<()> {
     if text.len() <= limit || text.chars().count() <= limit {
         return Ok(());
     }
+    let what = what();
     Err(Error::invalid(format!("'{what}' exceeds the maximum length of {limit} characters")))
 }
 

@@ -501,6 +501,8 @@ impl Writer {
               WHERE (excluded.step, excluded.timestamp, excluded.value, excluded.is_nan)
                   > (latest_metrics.step, latest_metrics.timestamp, latest_metrics.value, latest_metrics.is_nan)",
         );
+        // In the order of the index, which is then gone through once.
+        points.sort_unstable_by_key(|p| (p.key, p.timestamp, p.step));
         let row = |p: &Point| [run.id.into(), p.key.into(), p.timestamp.into(), p.step.into(), p.value.into(), p.is_nan.into()];
         self.db.insert(history.0, history.1, points.iter().map(row))?;
         self.db.insert(newest.0, newest.1, latest.values().map(row))
