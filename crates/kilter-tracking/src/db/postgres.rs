@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::time::Duration;
 
-use postgres::config::{SslMode, TargetSessionAttrs};
+use postgres::config::{Host, SslMode, TargetSessionAttrs};
 use postgres::error::SqlState;
 use postgres::fallible_iterator::FallibleIterator;
 use postgres::types::private::BytesMut;
@@ -79,7 +79,11 @@ impl Connection {
     /// `reading`: the connection only reads, and each of its statements ends after so long.
     pub fn connect(config: &Config, reading: Option<Duration>) -> Result<Connection> {
         let cannot = |what: String| {
-            let hosts: Vec<String> = config.get_hosts().iter().map(|host| format!("{host:?}")).collect();
+            let name = |host: &Host| match host {
+                Host::Tcp(name) => name.clone(),
+                Host::Unix(folder) => folder.display().to_string(),
+            };
+            let hosts: Vec<String> = config.get_hosts().iter().map(name).collect();
             let hint = "check that the server runs, and the address; a server whose certificate the system does not know wants SSL_CERT_FILE, or \
                         ?sslmode=disable where the way to it is safe";
             let message = format!("cannot connect to the database at {}: {what}\n  hint: {hint}", hosts.join(", "));
