@@ -9,12 +9,13 @@ mod sqlite;
 
 use std::borrow::Cow;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 pub(crate) use postgres::{SCHEMA, config, definition};
 pub(crate) use sql::Sql;
-pub(crate) use sqlite::Limits;
 
 /// Which words a database wants where the two differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +37,21 @@ pub(crate) enum Source {
     /// A file of SQLite.
     File(PathBuf),
     Postgres(Box<::postgres::Config>),
+}
+
+/// What ends a statement.
+#[derive(Debug, Clone)]
+pub(crate) struct Limits {
+    /// It has taken too long.
+    pub until: Instant,
+    /// Nobody waits for it any more.
+    pub is_given_up: Arc<AtomicBool>,
+}
+
+impl Limits {
+    pub fn are_over(&self) -> bool {
+        self.is_given_up.load(Ordering::Relaxed) || Instant::now() > self.until
+    }
 }
 
 /// A value that is bound to a statement.
@@ -141,10 +157,7 @@ impl Db {
 
     /// Runs a statement that comes again and is kept prepared; answers how many rows it changed.
     pub fn execute(&mut self, sql: &str, values: &[Value<'_>]) -> Result<u64> {
-        match self {
-            Db::Sqlite(db) => db.execute(sql, values, true),
-            Db::Postgres(db) => db.execute(sql, values, true),
-        }
+        self.change(sql, values, true)
     }
 
     /// Shows each row that such a statement finds.
@@ -154,12 +167,7 @@ impl Db {
 
     /// All rows that such a statement finds.
     pub fn rows<T: FromRow>(&mut self, sql: &str, values: &[Value<'_>]) -> Result<Vec<T>> {
-        let mut rows = Vec::new();
-        self.each(sql, values, |row| {
-            rows.push(T::from_row(row)?);
-            Ok(())
-        })?;
-        Ok(rows)
+        self.collect(sql, values, true)
     }
 
     /// The row that such a statement finds, if it finds one; of several, the first.
@@ -193,6 +201,22 @@ impl Db {
             Db::Sqlite(db) => db.script(sql),
             Db::Postgres(db) => db.script(sql),
         }
+    }
+
+    fn change(&mut self, sql: &str, values: &[Value<'_>], is_kept: bool) -> Result<u64> {
+        match self {
+            Db::Sqlite(db) => db.execute(sql, values, is_kept),
+            Db::Postgres(db) => db.execute(sql, values, is_kept),
+        }
+    }
+
+    fn collect<T: FromRow>(&mut self, sql: &str, values: &[Value<'_>], is_kept: bool) -> Result<Vec<T>> {
+        let mut rows = Vec::new();
+        self.run(sql, values, is_kept, &mut |row| {
+            rows.push(T::from_row(row)?);
+            Ok(())
+        })?;
+        Ok(rows)
     }
 
     fn run(&mut self, sql: &str, values: &[Value<'_>], is_kept: bool, see: &mut dyn FnMut(&Row<'_>) -> Result<()>) -> Result<()> {

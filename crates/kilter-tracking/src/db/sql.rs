@@ -51,10 +51,7 @@ impl Sql {
 
     /// Runs it; answers how many rows it changed.
     pub fn execute(&self, db: &mut Db) -> Result<u64> {
-        match db {
-            Db::Sqlite(db) => db.execute(&self.text, &self.values, false),
-            Db::Postgres(db) => db.execute(&self.text, &self.values, false),
-        }
+        db.change(&self.text, &self.values, false)
     }
 
     /// Shows each row that it finds.
@@ -64,12 +61,7 @@ impl Sql {
 
     /// All rows that it finds.
     pub fn rows<T: FromRow>(&self, db: &mut Db) -> Result<Vec<T>> {
-        let mut rows = Vec::new();
-        self.each(db, |row| {
-            rows.push(T::from_row(row)?);
-            Ok(())
-        })?;
-        Ok(rows)
+        db.collect(&self.text, &self.values, false)
     }
 
     /// The first row that it finds, if there is one.

@@ -2,14 +2,12 @@
 
 use std::borrow::Cow;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{OpenFlags, Statement, ToSql};
 
-use super::{Row, Value, with_rows};
+use super::{Limits, Row, Value, with_rows};
 use crate::error::{Error, ErrorCode, Result};
 
 /// Another process may hold the file's lock for so long.
@@ -18,21 +16,6 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 const PREPARED: usize = 256;
 /// How often a statement's time is looked at, in instructions of the database; one may be the comparison of a long text.
 const INSTRUCTIONS: i32 = 1000;
-
-/// What ends a statement.
-#[derive(Debug, Clone)]
-pub(crate) struct Limits {
-    /// It has taken too long.
-    pub until: Instant,
-    /// Nobody waits for it any more.
-    pub is_given_up: Arc<AtomicBool>,
-}
-
-impl Limits {
-    pub fn are_over(&self) -> bool {
-        self.is_given_up.load(Ordering::Relaxed) || Instant::now() > self.until
-    }
-}
 
 #[derive(Debug)]
 pub(crate) struct Connection {
