@@ -75,6 +75,9 @@ enum Command {
     Runs(commands::registry::RunsArgs),
     /// Lists the newest decisions, or shows one with its reasons.
     Decisions(commands::decisions::Args),
+    /// Answers a question in SQL about what the project keeps.
+    #[cfg(feature = "sql")]
+    Sql(commands::sql::Args),
     /// Rebuilds decisions from the log and compares them with their records, to the last bit.
     Replay(commands::replay::Args),
     /// Removes an entity from the log and from everything computed of it, with a record of proof.
@@ -150,6 +153,8 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Rollback(args) => commands::registry::rollback(&dir, args).await,
         Command::Runs(args) => commands::registry::runs(&dir, args).await,
         Command::Decisions(args) => commands::decisions::run(&dir, args).await,
+        #[cfg(feature = "sql")]
+        Command::Sql(args) => commands::sql::run(&dir, args).await,
         Command::Replay(args) => return commands::replay::run(&dir, args).await,
         Command::Lake(args) => commands::lake::run(&dir, args).await,
         Command::Erase(args) => return commands::erase::run(&dir, args).await,

@@ -8,7 +8,7 @@ use arrow_array::builder::{
 };
 use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow_ipc::writer::FileWriter;
-use arrow_schema::{ArrowError, DataType as Arrow, Field as ArrowField, Metadata, Schema as ArrowSchema, SchemaRef, TimeUnit};
+use arrow_schema::{ArrowError, DataType as Arrow, Field as ArrowField, Schema as ArrowSchema, SchemaRef, TimeUnit};
 use kilter_core::{DataType, Schema, Value};
 
 /// A batch ends at so many rows or so many bytes of values, whatever comes first.
@@ -72,7 +72,7 @@ impl<W: Write> ArrowWriter<W> {
 impl ArrowRows {
     pub fn new(columns: &Schema, metadata: &[(String, String)]) -> ArrowRows {
         let fields: Vec<ArrowField> = columns.fields.iter().map(|f| ArrowField::new(&f.name, arrow_type(f.data_type), true)).collect();
-        let schema = Arc::new(ArrowSchema::new_with_metadata(fields, metadata.iter().cloned().collect::<Metadata>()));
+        let schema = Arc::new(ArrowSchema::new_with_metadata(fields, metadata.iter().cloned().collect()));
         ArrowRows { schema, columns: columns.fields.iter().map(|f| Column::new(f.data_type)).collect(), rows: 0, bytes: 0 }
     }
 

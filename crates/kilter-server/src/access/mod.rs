@@ -79,8 +79,30 @@ impl Access {
         Access { keys: Arc::clone(&self.keys), refusals: Arc::default() }
     }
 
+    /// Whether everybody may do everything.
+    pub fn is_open(&self) -> bool {
+        self.keys.known().is_none()
+    }
+
+    /// The name of a key that may read everything, for who asks by another way than HTTP; none: it may not, which is counted.
+    pub fn reader(&self, key: &str) -> Option<String> {
+        let known = self.keys.known()?;
+        let refused = |reason, key| self.refusals.note(reason, key, "a connection by PostgreSQL's protocol");
+        match find(&known, key) {
+            Ok(key) if key.roles().all(|role| role >= Role::Read) => Some(key.name.clone()),
+            Ok(key) => {
+                refused(Reason::Role, Some(key));
+                None
+            }
+            Err((reason, key)) => {
+                refused(reason, key);
+                None
+            }
+        }
+    }
+
     /// Whether there is a key that opens anything.
-    pub(crate) fn has_keys(&self) -> bool {
+    pub fn has_keys(&self) -> bool {
         let now = keys::now();
         let opens = |key: &Arc<Key>| !key.is_expired(now) && key.roles().any(|role| role > Role::None);
         self.keys.known().is_some_and(|keys| keys.iter().any(opens))
@@ -294,7 +316,12 @@ fn identify<'a>(known: &'a [Arc<Key>], headers: &HeaderMap) -> Result<&'a Arc<Ke
     if is_basic && is_foreign(headers) {
         return Err((Reason::ForeignPage, None));
     }
-    let hash = keys::hash_of_key(&header).ok_or((Reason::Unknown, None))?;
+    find(known, &header)
+}
+
+/// The key of a text.
+fn find<'a>(known: &'a [Arc<Key>], text: &str) -> Result<&'a Arc<Key>, (Reason, Option<&'a Key>)> {
+    let hash = keys::hash_of_key(text).ok_or((Reason::Unknown, None))?;
     // The comparison of two hashes takes the same time wherever they differ, and none is left out.
     let found = known.iter().fold(None, |found, key| if key.hash == hash { Some(key) } else { found });
     let key = found.ok_or((Reason::Unknown, None))?;

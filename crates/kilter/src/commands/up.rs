@@ -30,6 +30,9 @@ pub struct Args {
     no_files: bool,
     #[command(flatten)]
     webhooks: Webhooks,
+    #[cfg(feature = "sql")]
+    #[command(flatten)]
+    sql: super::sql::ServeArgs,
 }
 
 pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
@@ -44,6 +47,8 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
     };
     let tracking_database = args.tracking_database.or_else(super::tracking::database_of_environment);
     let (access, webhooks) = (Access::of_folder(&data)?, args.webhooks.into());
+    #[cfg(feature = "sql")]
+    let sql = super::sql::serve(&service, access.clone(), args.sql).await?;
     let allow_remote = args.allow_remote;
     let options = ServeOptions { listen, allow_remote, access, tracking_database, webhooks, ..ServeOptions::default() };
     let server = kilter_server::bind(Arc::clone(&service), options).await?;
@@ -65,6 +70,8 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
     let mut lake = kilter_runtime::lake::start(&service)?;
     let end = async move {
         stop.wait().await;
+        #[cfg(feature = "sql")]
+        drop(sql);
         // Waits for threads, so on one of its own.
         let stopped = move || {
             kafka.stop();

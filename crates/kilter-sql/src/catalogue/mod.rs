@@ -1,0 +1,319 @@
+//! PostgreSQL's catalogue, which clients ask for what there is: `pg_catalog` and `information_schema` as tables in SQLite.
+//!
+//! What clients ask there is deeply nested and correlated, over tables of a few hundred rows, and never about the data itself. DataFusion turns many such
+//! questions away; SQLite answers them all, once they are in its words ([`translate`]).
+
+mod facts;
+mod functions;
+mod tables;
+mod translate;
+mod types;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use datafusion::arrow::array::{ArrayRef, BooleanBuilder, Float64Builder, Int64Builder, RecordBatch, RecordBatchOptions, StringBuilder};
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::ScalarValue;
+use datafusion::sql::sqlparser::ast::Statement;
+use pgwire::api::Type;
+use rusqlite::Connection;
+use rusqlite::config::DbConfig;
+use rusqlite::limits::Limit;
+use rusqlite::types::Value;
+
+use crate::error::{BAD_STATEMENT, CANCELED, Result, SqlError, UNDEFINED_COLUMN, UNDEFINED_FUNCTION, UNDEFINED_TABLE, UNSUPPORTED};
+use crate::session;
+use facts::Facts;
+pub use types::of_cast;
+
+/// Rows of one answer at most.
+const MOST_ROWS: usize = 100_000;
+/// Steps of SQLite between two looks at the clock.
+const STEPS: i32 = 10_000;
+
+/// The catalogue under one set of definitions.
+pub struct Catalogue {
+    db: Mutex<Connection>,
+    facts: Arc<Facts>,
+    /// Types of the columns of all its tables, by name.
+    columns: HashMap<String, &'static str>,
+}
+
+/// A question in SQLite's words.
+pub struct Question {
+    sql: String,
+    columns: Vec<Column>,
+    pub parameters: Vec<Type>,
+}
+
+/// A column of an answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Column {
+    pub name: String,
+    pub data_type: Type,
+}
+
+/// A value of an answer: whatever SQLite has of the column's type. Arrays are JSON.
+pub type Row = Vec<Value>;
+
+impl Catalogue {
+    pub fn new(database: &str, placed: &[crate::tables::Placed]) -> Result<Catalogue> {
+        let facts = Arc::new(Facts::new(placed, tables::oids()));
+        let db = Connection::open_in_memory().map_err(failed)?;
+        tables::fill(&db, &facts, database).map_err(failed)?;
+        functions::register(&db, &facts).map_err(failed)?;
+        // From here on whatever asks is somebody else's: nothing may be attached, no text stands for a column, and nothing becomes large.
+        for config in [DbConfig::SQLITE_DBCONFIG_DQS_DML, DbConfig::SQLITE_DBCONFIG_DQS_DDL] {
+            db.set_db_config(config, false).map_err(failed)?;
+        }
+        db.set_limit(Limit::SQLITE_LIMIT_LENGTH, 4 << 20).map_err(failed)?;
+        db.pragma_update(None, "query_only", true).map_err(failed)?;
+        Ok(Catalogue { db: Mutex::new(db), facts, columns: tables::column_types() })
+    }
+
+    /// Whether a statement is about the catalogue.
+    pub fn is_asked(statement: &mut Statement) -> bool {
+        let relations = session::relations(statement);
+        let of_catalogue = |relation: &Vec<String>| match relation.as_slice() {
+            [name] => name.starts_with("pg_") && tables::is_known(name),
+            [.., schema, _] => schema == "pg_catalog" || schema == "information_schema",
+            [] => false,
+        };
+        match relations.is_empty() {
+            true => translate::is_about_catalogue(statement),
+            false => relations.iter().any(of_catalogue),
+        }
+    }
+
+    /// Translates a question.
+    ///
+    /// # Errors
+    /// When SQLite cannot make sense of it.
+    pub fn question(&self, mut statement: Statement) -> Result<Question> {
+        for relation in session::relations(&mut statement) {
+            self.must_have(&relation)?;
+        }
+        let (output, parameters) = translate::translate(&mut statement, &self.columns);
+        let sql = statement.to_string();
+        let db = self.db.lock().unwrap_or_else(PoisonError::into_inner);
+        let prepared = db.prepare(&sql).map_err(|e| asked(&e, &sql))?;
+        let columns = prepared
+            .columns()
+            .iter()
+            .enumerate()
+            .map(|(i, column)| {
+                let told = output.get(i).cloned().flatten();
+                let name = column.decl_type().map(str::to_lowercase).or(told);
+                Column { name: column.name().to_owned(), data_type: name.as_deref().and_then(of_cast).unwrap_or(Type::TEXT) }
+            })
+            .collect();
+        Ok(Question { columns, sql: sql.clone(), parameters })
+    }
+
+    /// Refuses what is no table of the catalogue: SQLite has tables of its own, which are nobody's business.
+    fn must_have(&self, relation: &[String]) -> Result<()> {
+        let name = relation.join(".");
+        let is_known = match relation {
+            [name] => tables::is_known(name) || translate::gives_rows(name),
+            [.., schema, name] if schema == "pg_catalog" => tables::is_known(name) || translate::gives_rows(name),
+            [.., schema, name] if schema == "information_schema" => tables::is_information(name) || translate::gives_rows(name),
+            _ => false,
+        };
+        if is_known {
+            return Ok(());
+        }
+        match self.facts.oid("regclass", &name) {
+            Some(_) => Err(SqlError::new(UNSUPPORTED, format!("\"{name}\" cannot be in one statement with tables of the catalogue"))
+                .hint("ask for one after the other")),
+            None => Err(SqlError::new(UNDEFINED_TABLE, format!("relation \"{name}\" does not exist"))),
+        }
+    }
+
+    /// The rows of an answer.
+    ///
+    /// # Errors
+    /// When it takes too long or becomes too large.
+    pub fn rows(&self, question: &Question, parameters: &[ScalarValue], time: Duration) -> Result<Vec<Row>> {
+        let db = self.db.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = Instant::now() + time;
+        db.progress_handler(STEPS, Some(move || Instant::now() > until)).map_err(failed)?;
+        let mut prepared = db.prepare_cached(&question.sql).map_err(|e| asked(&e, &question.sql))?;
+        for (i, value) in parameters.iter().enumerate() {
+            if let Some(place) = prepared.parameter_index(&format!("${}", i + 1)).map_err(failed)? {
+                prepared.raw_bind_parameter(place, bound(value)).map_err(failed)?;
+            }
+        }
+        let width = question.columns.len();
+        let mut found = Vec::new();
+        let mut rows = prepared.raw_query();
+        while let Some(row) = rows.next().map_err(|e| asked(&e, &question.sql))? {
+            if found.len() == MOST_ROWS {
+                return Err(SqlError::new(UNSUPPORTED, format!("an answer about the catalogue has at most {MOST_ROWS} rows")));
+            }
+            let values = (0..width).map(|i| row.get::<_, Value>(i)).collect::<rusqlite::Result<Row>>().map_err(failed)?;
+            found.push(question.columns.iter().zip(values).map(|(column, value)| self.told(column, value)).collect());
+        }
+        Ok(found)
+    }
+
+    /// Names stand for oids in columns that are of their types.
+    fn told(&self, column: &Column, value: Value) -> Value {
+        match (&column.data_type, value) {
+            (data_type, Value::Integer(oid)) if data_type.name().starts_with("reg") => Value::Text(self.facts.name(data_type.name(), oid)),
+            (_, value) => value,
+        }
+    }
+}
+
+impl Question {
+    pub fn columns(&self) -> &[Column] {
+        &self.columns
+    }
+
+    /// What it is as a table of Arrow.
+    pub fn schema(&self) -> SchemaRef {
+        let field = |column: &Column| Field::new(&column.name, arrow(&column.data_type), true);
+        Arc::new(Schema::new(self.columns.iter().map(field).collect::<Vec<_>>()))
+    }
+
+    pub fn batch(&self, rows: &[Row]) -> Result<RecordBatch> {
+        let arrays: Vec<ArrayRef> = self.columns.iter().enumerate().map(|(i, column)| array(column, rows.iter().map(|row| &row[i]))).collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+        RecordBatch::try_new_with_options(self.schema(), arrays, &options).map_err(|e| SqlError::new(BAD_STATEMENT, e.to_string()))
+    }
+}
+
+fn arrow(data_type: &Type) -> DataType {
+    match *data_type {
+        Type::BOOL => DataType::Boolean,
+        Type::INT2 | Type::INT4 | Type::INT8 | Type::OID => DataType::Int64,
+        Type::FLOAT4 | Type::FLOAT8 => DataType::Float64,
+        _ => DataType::Utf8,
+    }
+}
+
+fn array<'a>(column: &Column, values: impl Iterator<Item = &'a Value>) -> ArrayRef {
+    match arrow(&column.data_type) {
+        DataType::Boolean => {
+            let mut builder = BooleanBuilder::new();
+            values.for_each(|value| builder.append_option(truth(value)));
+            Arc::new(builder.finish())
+        }
+        DataType::Int64 => {
+            let mut builder = Int64Builder::new();
+            values.for_each(|value| builder.append_option(whole(value)));
+            Arc::new(builder.finish())
+        }
+        DataType::Float64 => {
+            let mut builder = Float64Builder::new();
+            values.for_each(|value| builder.append_option(real(value)));
+            Arc::new(builder.finish())
+        }
+        _ => {
+            let mut builder = StringBuilder::new();
+            values.for_each(|value| builder.append_option(text(&column.data_type, value)));
+            Arc::new(builder.finish())
+        }
+    }
+}
+
+pub fn truth(value: &Value) -> Option<bool> {
+    match value {
+        Value::Integer(n) => Some(*n != 0),
+        Value::Real(x) => Some(*x != 0.0),
+        Value::Text(text) => Some(matches!(text.as_str(), "t" | "true" | "1" | "YES")),
+        Value::Null | Value::Blob(_) => None,
+    }
+}
+
+pub fn whole(value: &Value) -> Option<i64> {
+    match value {
+        Value::Integer(n) => Some(*n),
+        Value::Real(x) => Some(*x as i64),
+        Value::Text(text) => text.parse().ok(),
+        Value::Null | Value::Blob(_) => None,
+    }
+}
+
+pub fn real(value: &Value) -> Option<f64> {
+    match value {
+        Value::Integer(n) => Some(*n as f64),
+        Value::Real(x) => Some(*x),
+        Value::Text(text) => text.parse().ok(),
+        Value::Null | Value::Blob(_) => None,
+    }
+}
+
+/// A value as PostgreSQL writes it.
+pub fn text(data_type: &Type, value: &Value) -> Option<String> {
+    let plain = match value {
+        Value::Null | Value::Blob(_) => return None,
+        Value::Integer(n) => n.to_string(),
+        Value::Real(x) => x.to_string(),
+        Value::Text(text) => text.clone(),
+    };
+    let name = data_type.name();
+    Some(match *data_type {
+        Type::BOOL => if truth(value)? { "t" } else { "f" }.to_owned(),
+        Type::INT2_VECTOR | Type::OID_VECTOR => {
+            functions::items(&plain)?.iter().map(functions::words).collect::<Vec<String>>().join(" ")
+        }
+        _ if name.starts_with('_') => {
+            let items: Vec<String> = functions::items(&plain)?
+                .iter()
+                .map(|item| if item.is_null() { "NULL".into() } else { crate::encode::array_item(&functions::words(item)) })
+                .collect();
+            format!("{{{}}}", items.join(","))
+        }
+        _ => plain,
+    })
+}
+
+/// The items of a value that is an array.
+pub fn array_items(value: &Value) -> Vec<Option<String>> {
+    let Value::Text(text) = value else { return Vec::new() };
+    let items = functions::items(text).unwrap_or_default();
+    items.iter().map(|item| (!item.is_null()).then(|| functions::words(item))).collect()
+}
+
+fn bound(value: &ScalarValue) -> Value {
+    if value.is_null() {
+        return Value::Null;
+    }
+    match value {
+        ScalarValue::Boolean(Some(x)) => Value::Integer(i64::from(*x)),
+        ScalarValue::Float32(_) | ScalarValue::Float64(_) => value.to_string().parse().map_or(Value::Null, Value::Real),
+        other => {
+            let text = other.to_string();
+            match other.data_type().is_integer() {
+                true => text.parse().map_or(Value::Null, Value::Integer),
+                false => Value::Text(text),
+            }
+        }
+    }
+}
+
+fn failed(e: rusqlite::Error) -> SqlError {
+    SqlError::new(crate::error::INTERNAL, format!("catalogue: {e}"))
+}
+
+/// What SQLite says of a question, in PostgreSQL's codes.
+fn asked(e: &rusqlite::Error, sql: &str) -> SqlError {
+    let words = match e {
+        rusqlite::Error::SqliteFailure(_, Some(words)) => words.clone(),
+        rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),
+        other => other.to_string(),
+    };
+    tracing::debug!(sql, error = words, "a question about the catalogue was not understood");
+    let code = match () {
+        () if words.contains("interrupted") => return SqlError::new(CANCELED, "canceling statement due to statement timeout"),
+        () if words.contains("no such table") => UNDEFINED_TABLE,
+        () if words.contains("no such column") => UNDEFINED_COLUMN,
+        () if words.contains("no such function") => UNDEFINED_FUNCTION,
+        () if words.contains("does not exist") => UNDEFINED_TABLE,
+        () => BAD_STATEMENT,
+    };
+    SqlError::new(code, words)
+}

@@ -1,0 +1,313 @@
+//! The engine: statements planned against the tables of the definitions in force, and run within limits.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, MemorySchemaProvider, SchemaProvider};
+use datafusion::common::{ParamValues, ScalarValue};
+use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, TrackConsumersPool};
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::execute_stream;
+use datafusion::prelude::{SQLOptions, SessionConfig};
+use datafusion::sql::parser::Statement as Parsed;
+use datafusion::sql::sqlparser::ast::Statement;
+use futures::StreamExt;
+use kilter_runtime::Service;
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use pgwire::api::Type;
+
+use crate::catalogue::{Catalogue, Question};
+use crate::encode::pg_type;
+use crate::command::{self, Command};
+use crate::error::{CANCELED, INTERNAL, READ_ONLY, Result, SYNTAX, SqlError, UNSUPPORTED};
+use crate::scan::Provider;
+use crate::session::{self, Session};
+use crate::tables::{self, Remembered, SEARCH_PATH};
+
+/// What statements may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Memory of all statements together, as far as they sort, group and join.
+    pub memory: usize,
+    /// How long one may take.
+    pub time: Duration,
+    /// Threads that compute, beside those of the stream.
+    pub threads: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { memory: 512 << 20, time: Duration::from_secs(60), threads: 1 }
+    }
+}
+
+/// Answers questions about a project.
+pub struct Engine {
+    service: Arc<Service>,
+    limits: Limits,
+    memory: Arc<RuntimeEnv>,
+    remembered: Remembered,
+    /// Threads of its own, so that a heavy question takes none from the stream; none once the engine is dropped.
+    threads: Option<Runtime>,
+    current: Mutex<Option<Arc<World>>>,
+}
+
+/// All tables under one set of definitions.
+pub struct World {
+    definitions: String,
+    state: SessionState,
+    tables: BTreeMap<String, &'static str>,
+    pub catalogue: Catalogue,
+}
+
+/// A question that has been understood.
+#[derive(Clone)]
+pub struct Prepared {
+    pub(crate) what: What,
+    /// What PostgreSQL would call the columns.
+    names: Option<Vec<String>>,
+    world: Arc<World>,
+}
+
+#[derive(Clone)]
+pub(crate) enum What {
+    Plan(LogicalPlan),
+    Catalogue(Arc<Question>),
+}
+
+/// Rows, as they come; dropped, the statement ends.
+pub struct Answer {
+    pub schema: SchemaRef,
+    batches: mpsc::Receiver<Result<RecordBatch>>,
+    deadline: Instant,
+}
+
+impl Answer {
+    /// One batch that is known already.
+    pub(crate) fn fixed(batch: RecordBatch) -> Answer {
+        let (tx, batches) = mpsc::channel(1);
+        let schema = batch.schema();
+        // The channel is new and has room.
+        let _ = tx.try_send(Ok(batch));
+        Answer { schema, batches, deadline: Instant::now() + Duration::from_secs(3600) }
+    }
+
+    /// The next rows; none: that was all.
+    ///
+    /// # Errors
+    /// As the statement has it; its time is up.
+    pub async fn next(&mut self) -> Result<Option<RecordBatch>> {
+        match tokio::time::timeout_at(self.deadline, self.batches.recv()).await {
+            Ok(batch) => batch.transpose(),
+            Err(_) => {
+                self.batches.close();
+                Err(SqlError::new(CANCELED, "canceling statement due to statement timeout")
+                    .hint("ask for a shorter range of time, or give statements more time"))
+            }
+        }
+    }
+}
+
+impl Engine {
+    /// # Errors
+    /// When no threads can be made.
+    pub fn new(service: Arc<Service>, limits: Limits) -> anyhow::Result<Engine> {
+        let pool: Arc<dyn MemoryPool> = Arc::new(TrackConsumersPool::new(FairSpillPool::new(limits.memory), 3.try_into()?));
+        let memory = RuntimeEnvBuilder::new().with_memory_pool(pool).build_arc()?;
+        let threads =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(limits.threads.max(1)).thread_name("sql").enable_all().build()?;
+        let remembered = Remembered::default();
+        Ok(Engine { service, limits, memory, remembered, threads: Some(threads), current: Mutex::default() })
+    }
+
+    /// The name of the database: the project's.
+    pub fn database(&self) -> &str {
+        &self.service.plan.project
+    }
+
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// The tables under the definitions in force.
+    pub fn world(&self) -> Result<Arc<World>> {
+        let service = self.service.current();
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(world) = current.as_ref()
+            && world.definitions == service.plan.hash
+        {
+            return Ok(Arc::clone(world));
+        }
+        let world = Arc::new(World::new(&service, self)?);
+        *current = Some(Arc::clone(&world));
+        Ok(world)
+    }
+
+    /// Understands a text that is one question.
+    ///
+    /// # Errors
+    /// When it makes no sense, would write, or is none or several.
+    pub async fn ask(&self, sql: &str, session: &Session) -> Result<Prepared> {
+        let mut commands = command::parse(sql)?;
+        match (commands.pop(), commands.is_empty()) {
+            (Some(Command::Ask(statement)), true) => self.prepare(*statement, session).await,
+            (None, _) => Err(SqlError::new(SYNTAX, "there is no statement")),
+            (_, false) => Err(SqlError::new(UNSUPPORTED, "one statement at a time")),
+            (Some(_), true) => Err(SqlError::new(UNSUPPORTED, "this says something to a session; only questions are answered here")),
+        }
+    }
+
+    /// Understands a question.
+    ///
+    /// # Errors
+    /// When it makes no sense, or would write.
+    pub(crate) async fn prepare(&self, mut statement: Statement, session: &Session) -> Result<Prepared> {
+        let world = self.world()?;
+        let names = session::column_names(&statement);
+        session::fill(&mut statement, session);
+        if Catalogue::is_asked(&mut statement) {
+            let question = world.catalogue.question(statement)?;
+            return Ok(Prepared { what: What::Catalogue(Arc::new(question)), names, world });
+        }
+        session::place(&mut statement, |name| world.tables.get(name).copied());
+        let plan = world.state.statement_to_plan(Parsed::Statement(Box::new(statement))).await?;
+        let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        options.verify_plan(&plan).map_err(|e| SqlError::new(READ_ONLY, e.strip_backtrace()))?;
+        Ok(Prepared { what: What::Plan(plan), names, world })
+    }
+
+    /// Runs a question. `time`: how long it may take, where that is less than the engine's limit.
+    ///
+    /// # Errors
+    /// When it cannot be begun.
+    pub async fn run(&self, prepared: &Prepared, parameters: Vec<ScalarValue>, time: Option<Duration>) -> Result<Answer> {
+        let time = time.map_or(self.limits.time, |time| time.min(self.limits.time));
+        let deadline = Instant::now() + time;
+        let (tx, batches) = mpsc::channel(2);
+        match &prepared.what {
+            What::Plan(plan) => {
+                let mut plan = plan.clone();
+                if !parameters.is_empty() {
+                    plan = plan.with_param_values(ParamValues::from(parameters))?;
+                }
+                let state = prepared.world.state.clone();
+                let begin = async move {
+                    let physical = state.create_physical_plan(&plan).await?;
+                    execute_stream(physical, state.task_ctx()).map_err(SqlError::from)
+                };
+                let begun = tokio::time::timeout_at(deadline, self.spawn(begin)?);
+                let late = |_| SqlError::new(CANCELED, "canceling statement due to statement timeout");
+                let mut stream = begun.await.map_err(late)?.map_err(|e| SqlError::new(INTERNAL, format!("the statement ended badly: {e}")))??;
+                let schema = stream.schema();
+                self.spawn(async move {
+                    loop {
+                        let next = tokio::select! {
+                            () = tx.closed() => return,
+                            next = stream.next() => next,
+                        };
+                        let Some(next) = next else { return };
+                        if tx.send(next.map_err(SqlError::from)).await.is_err() {
+                            return;
+                        }
+                    }
+                })?;
+                Ok(Answer { schema, batches, deadline })
+            }
+            What::Catalogue(question) => {
+                let (question, world) = (Arc::clone(question), Arc::clone(&prepared.world));
+                let schema = question.schema();
+                let rows = tokio::task::spawn_blocking(move || {
+                    let rows = world.catalogue.rows(&question, &parameters, time)?;
+                    question.batch(&rows)
+                });
+                let batch = rows.await.map_err(|e| SqlError::new(INTERNAL, format!("the statement ended badly: {e}")))??;
+                let _ = tx.send(Ok(batch)).await;
+                Ok(Answer { schema, batches, deadline })
+            }
+        }
+    }
+
+    fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> Result<tokio::task::JoinHandle<T>> {
+        let threads = self.threads.as_ref().ok_or_else(|| SqlError::new(INTERNAL, "the engine has ended"))?;
+        Ok(threads.spawn(task))
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // A runtime may not wait for its threads where others run.
+        if let Some(threads) = self.threads.take() {
+            threads.shutdown_background();
+        }
+    }
+}
+
+impl Prepared {
+    /// What clients are told that the columns are.
+    pub fn types(&self) -> Vec<Type> {
+        match &self.what {
+            What::Plan(plan) => plan.schema().fields().iter().map(|field| pg_type(field.data_type())).collect(),
+            What::Catalogue(question) => question.columns().iter().map(|column| column.data_type.clone()).collect(),
+        }
+    }
+
+    /// What the parameters are, as far as the question tells.
+    pub fn parameters(&self) -> Result<Vec<Type>> {
+        match &self.what {
+            What::Plan(plan) => {
+                let found = plan.get_parameter_types()?;
+                let place = |name: &String| name.strip_prefix('$').and_then(|place| place.parse::<usize>().ok()).unwrap_or(0);
+                let count = found.keys().map(place).max().unwrap_or(0);
+                let of = |place: usize| found.get(&format!("${place}")).and_then(Option::as_ref).map_or(Type::TEXT, pg_type);
+                Ok((1..=count).map(of).collect())
+            }
+            What::Catalogue(question) => Ok(question.parameters.clone()),
+        }
+    }
+
+    /// Names of the columns.
+    pub fn names(&self) -> Vec<String> {
+        let own: Vec<String> = match &self.what {
+            What::Plan(plan) => plan.schema().fields().iter().map(|field| field.name().clone()).collect(),
+            What::Catalogue(question) => question.columns().iter().map(|column| column.name.clone()).collect(),
+        };
+        match &self.names {
+            Some(names) if names.len() == own.len() => names.clone(),
+            _ => own,
+        }
+    }
+}
+
+impl World {
+    fn new(service: &Arc<Service>, engine: &Engine) -> Result<World> {
+        let placed = tables::all(service, &engine.remembered);
+        let database = engine.database();
+        let catalog = Arc::new(MemoryCatalogProvider::new());
+        let mut names = BTreeMap::new();
+        for schema in SEARCH_PATH {
+            let tables = MemorySchemaProvider::new();
+            for placed in placed.iter().filter(|placed| placed.schema == schema) {
+                tables.register_table(placed.name.clone(), Arc::new(Provider(Arc::clone(&placed.table))))?;
+                names.entry(placed.name.clone()).or_insert(schema);
+            }
+            catalog.register_schema(schema, Arc::new(tables))?;
+        }
+        let config = SessionConfig::new()
+            .with_default_catalog_and_schema(database, SEARCH_PATH[0])
+            .with_create_default_catalog_and_schema(false)
+            .with_information_schema(false)
+            .with_target_partitions(engine.limits.threads.max(1));
+        let state = SessionStateBuilder::new().with_config(config).with_runtime_env(Arc::clone(&engine.memory)).with_default_features().build();
+        state.catalog_list().register_catalog(database.to_owned(), catalog);
+        let catalogue = Catalogue::new(database, &placed)?;
+        Ok(World { definitions: service.plan.hash.clone(), state, tables: names, catalogue })
+    }
+}

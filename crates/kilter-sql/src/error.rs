@@ -1,0 +1,114 @@
+//! Why a statement is not answered, with the code that PostgreSQL gives for it.
+
+use std::fmt;
+
+use datafusion::common::SchemaError;
+use datafusion::error::DataFusionError;
+use datafusion::sql::sqlparser::parser::ParserError;
+
+/// A statement that came to nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SqlError {
+    /// As PostgreSQL's list of error codes has it.
+    pub code: &'static str,
+    pub message: String,
+    pub hint: Option<String>,
+}
+
+pub const SYNTAX: &str = "42601";
+pub const UNDEFINED_TABLE: &str = "42P01";
+pub const UNDEFINED_COLUMN: &str = "42703";
+pub const UNDEFINED_FUNCTION: &str = "42883";
+pub const UNDEFINED_CURSOR: &str = "34000";
+pub const UNDEFINED_OBJECT: &str = "42704";
+pub const DUPLICATE_CURSOR: &str = "42P03";
+pub const UNSUPPORTED: &str = "0A000";
+pub const READ_ONLY: &str = "25006";
+pub const CANCELED: &str = "57014";
+pub const OUT_OF_MEMORY: &str = "53200";
+pub const BAD_VALUE: &str = "22P02";
+pub const DIVISION_BY_ZERO: &str = "22012";
+pub const BAD_STATEMENT: &str = "42000";
+pub const INTERNAL: &str = "XX000";
+
+pub type Result<T> = std::result::Result<T, SqlError>;
+
+impl SqlError {
+    pub fn new(code: &'static str, message: impl Into<String>) -> SqlError {
+        SqlError { code, message: message.into(), hint: None }
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> SqlError {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// A statement that would write.
+    pub fn read_only(what: &str) -> SqlError {
+        SqlError::new(READ_ONLY, format!("cannot execute {what} in a read-only transaction"))
+            .hint("events come in by the API, files and topics, definitions by `kilter apply`; SQL only reads")
+    }
+}
+
+impl fmt::Display for SqlError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        self.hint.as_ref().map_or(Ok(()), |hint| write!(f, "\n  hint: {hint}"))
+    }
+}
+
+impl std::error::Error for SqlError {}
+
+impl From<ParserError> for SqlError {
+    fn from(e: ParserError) -> SqlError {
+        let message = match e {
+            ParserError::TokenizerError(words) | ParserError::ParserError(words) => words,
+            ParserError::RecursionLimitExceeded => "the statement is nested too deeply".into(),
+        };
+        SqlError::new(SYNTAX, format!("syntax error: {message}"))
+    }
+}
+
+impl From<DataFusionError> for SqlError {
+    fn from(e: DataFusionError) -> SqlError {
+        let words = |e: &DataFusionError| e.strip_backtrace();
+        match e.find_root() {
+            DataFusionError::SQL(e, _) => SqlError::from((**e).clone()),
+            DataFusionError::SchemaError(schema, _) => match schema.as_ref() {
+                SchemaError::FieldNotFound { field, valid_fields } => {
+                    let valid: Vec<&str> = valid_fields.iter().map(|field| field.name.as_str()).collect();
+                    let hint = match kilter_core::nearest(&field.name, valid.iter().copied()) {
+                        Some(near) => format!("did you mean `{near}`?"),
+                        None => format!("there are: {}", kilter_core::list(valid)),
+                    };
+                    SqlError::new(UNDEFINED_COLUMN, format!("column \"{}\" does not exist", field.flat_name())).hint(hint)
+                }
+                other => SqlError::new(BAD_STATEMENT, other.to_string()),
+            },
+            DataFusionError::Plan(message) if message.contains("Invalid function") => SqlError::new(UNDEFINED_FUNCTION, message.clone()),
+            DataFusionError::Plan(message) if message.contains("not found") && message.contains("table") => {
+                SqlError::new(UNDEFINED_TABLE, message.clone())
+            }
+            DataFusionError::Plan(message) => SqlError::new(BAD_STATEMENT, message.clone()),
+            DataFusionError::NotImplemented(message) => SqlError::new(UNSUPPORTED, message.clone()),
+            DataFusionError::ResourcesExhausted(message) => {
+                SqlError::new(OUT_OF_MEMORY, format!("the statement needs more memory than it may have: {message}"))
+            }
+            DataFusionError::ArrowError(e, _) if e.to_string().contains("Divide by zero") => {
+                SqlError::new(DIVISION_BY_ZERO, "division by zero")
+            }
+            DataFusionError::ArrowError(e, _) => SqlError::new(BAD_VALUE, e.to_string()),
+            DataFusionError::External(e) => match e.downcast_ref::<SqlError>() {
+                Some(own) => own.clone(),
+                None => SqlError::new(INTERNAL, format!("{e:#}")),
+            },
+            other => SqlError::new(INTERNAL, words(other)),
+        }
+    }
+}
+
+impl From<anyhow::Error> for SqlError {
+    fn from(e: anyhow::Error) -> SqlError {
+        SqlError::new(INTERNAL, format!("{e:#}"))
+    }
+}

@@ -1,0 +1,19 @@
+//! What a project keeps, in SQL: events, decisions with their reasons, runs, models, alerts and the rest as tables, read only.
+//!
+//! [`Engine`] answers questions, by DataFusion and within limits; [`wire`] serves them to whatever speaks PostgreSQL's protocol.
+
+mod catalogue;
+mod command;
+mod encode;
+mod engine;
+mod error;
+mod output;
+mod scan;
+mod session;
+mod tables;
+pub mod wire;
+
+pub use engine::{Answer, Engine, Limits, Prepared};
+pub use error::SqlError;
+pub use output::{Format, Writer, texts};
+pub use session::Session;

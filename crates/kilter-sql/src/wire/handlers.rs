@@ -1,0 +1,656 @@
+//! What is done about each message of a client.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::channel::oneshot;
+use futures::sink::{Sink, SinkExt};
+use pgwire::api::auth::StartupHandler;
+use pgwire::api::cancel::{CancelHandler, DefaultCancelHandler};
+use pgwire::api::portal::{Format, Portal};
+use pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler, send_ready_for_query};
+use pgwire::api::results::{DescribePortalResponse, DescribeStatementResponse, FieldInfo, Response};
+use pgwire::api::stmt::{QueryParser, StoredStatement};
+use pgwire::api::store::{Entry, PortalStore};
+use pgwire::api::{
+    ClientInfo, ClientPortalStore, ConnectionHandle, ConnectionManager, DEFAULT_NAME, PgWireConnectionState, PgWireServerHandlers, Type,
+};
+use pgwire::error::{ErrorInfo, PgWireError, PgWireResult};
+use pgwire::messages::PgWireBackendMessage;
+use pgwire::messages::copy::{CopyData, CopyDone, CopyOutResponse};
+use pgwire::messages::data::RowDescription;
+use pgwire::messages::extendedquery::{Execute, PortalSuspended, Sync as PgSync};
+use pgwire::messages::response::{CommandComplete, EmptyQueryResponse, TransactionStatus};
+use pgwire::messages::simplequery::Query;
+use tokio::sync::Mutex;
+
+use super::Login;
+use super::login::Door;
+use super::rows::{Rows, binary, fields};
+use crate::command::{self, Command, CopyFormat};
+use crate::encode::parameter;
+use crate::engine::{Engine, Prepared};
+use crate::error::{self, SqlError};
+use crate::session::Session;
+
+/// What one client has made so far.
+pub struct State {
+    session: Session,
+    /// Each with whether it outlives its transaction.
+    cursors: HashMap<String, (Rows, bool)>,
+    /// Portals that have rows left.
+    portals: HashMap<String, Rows>,
+}
+
+/// Cursors of one client at a time.
+const CURSORS: usize = 64;
+/// Bytes gathered into one message of COPY.
+const COPY_BYTES: usize = 32 << 10;
+
+impl State {
+    pub fn new(session: Session) -> State {
+        State { session, cursors: HashMap::new(), portals: HashMap::new() }
+    }
+}
+
+/// A statement that was parsed and waits to be run.
+#[derive(Clone)]
+pub struct Stmt {
+    command: Command,
+    prepared: Option<Prepared>,
+}
+
+impl From<SqlError> for PgWireError {
+    fn from(e: SqlError) -> PgWireError {
+        let mut info = ErrorInfo::new("ERROR".into(), e.code.into(), e.message);
+        info.severity_nonlocalized = Some("ERROR".into());
+        info.hint = e.hint;
+        PgWireError::UserError(Box::new(info))
+    }
+}
+
+/// All handlers of one connection.
+pub struct Handlers {
+    asks: Arc<Asks>,
+    door: Arc<Door>,
+    cancel: Arc<DefaultCancelHandler>,
+}
+
+impl Handlers {
+    pub fn new(engine: &Arc<Engine>, login: &Arc<dyn Login>, manager: &Arc<ConnectionManager>, has_room: bool) -> Handlers {
+        let door = Door { login: Arc::clone(login), manager: Arc::clone(manager), database: engine.database().to_owned(), has_room };
+        Handlers {
+            asks: Arc::new(Asks { engine: Arc::clone(engine) }),
+            door: Arc::new(door),
+            cancel: Arc::new(DefaultCancelHandler::new(Arc::clone(manager))),
+        }
+    }
+}
+
+impl PgWireServerHandlers for Handlers {
+    fn simple_query_handler(&self) -> Arc<impl SimpleQueryHandler> {
+        Arc::clone(&self.asks)
+    }
+
+    fn extended_query_handler(&self) -> Arc<impl ExtendedQueryHandler> {
+        Arc::clone(&self.asks)
+    }
+
+    fn startup_handler(&self) -> Arc<impl StartupHandler> {
+        Arc::clone(&self.door)
+    }
+
+    fn cancel_handler(&self) -> Arc<impl CancelHandler> {
+        Arc::clone(&self.cancel)
+    }
+}
+
+/// Runs statements.
+pub struct Asks {
+    engine: Arc<Engine>,
+}
+
+/// What a statement came to.
+enum Done {
+    Rows(Rows, &'static str),
+    /// Rows of a cursor: its name, how many at most, and whether they are only passed over.
+    Fetch(String, (Rows, bool), usize, bool),
+    Copy(Rows, CopyFormat),
+    Tag(String),
+}
+
+fn state<C: ClientInfo>(client: &C) -> PgWireResult<Arc<Mutex<State>>> {
+    let missing = || PgWireError::from(SqlError::new("08P01", "nobody has logged in"));
+    client.session_extensions().get::<Mutex<State>>().ok_or_else(missing)
+}
+
+/// Told when somebody wants the statement to end.
+async fn cancel<C: ClientInfo>(client: &C) -> PgWireResult<oneshot::Receiver<()>> {
+    let missing = || PgWireError::from(SqlError::new("08P01", "nobody has logged in"));
+    let handle = client.session_extensions().get::<Arc<ConnectionHandle>>().ok_or_else(missing)?;
+    Ok(handle.start_query().await)
+}
+
+fn complete(tag: impl Into<String>) -> PgWireBackendMessage {
+    PgWireBackendMessage::CommandComplete(CommandComplete::new(tag.into()))
+}
+
+fn described(columns: &[(String, Type)], binary: &[bool]) -> PgWireBackendMessage {
+    let fields = fields(columns, binary);
+    PgWireBackendMessage::RowDescription(RowDescription::new(fields.iter().map(Into::into).collect()))
+}
+
+impl Asks {
+    /// Understands the question in a command, if there is one.
+    async fn prepare(&self, command: &Command, session: &Session) -> error::Result<Option<Prepared>> {
+        match command {
+            Command::Ask(statement) | Command::Declare { statement, .. } | Command::Copy { statement, .. } => {
+                self.engine.prepare(statement.as_ref().clone(), session).await.map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Does what a command asks for, as far as no rows are sent.
+    async fn perform<C>(
+        &self,
+        client: &mut C,
+        command: &Command,
+        prepared: Option<&Prepared>,
+        parameters: Vec<datafusion::common::ScalarValue>,
+        cancel: &mut oneshot::Receiver<()>,
+    ) -> PgWireResult<Done>
+    where
+        C: ClientInfo,
+    {
+        let state = state(client)?;
+        let mut state = state.lock().await;
+        let tag = |tag: &str| Ok(Done::Tag(tag.to_owned()));
+        match command {
+            Command::Ask(_) | Command::Copy { .. } | Command::Declare { .. } => {
+                let prepared = prepared.ok_or_else(|| SqlError::new(error::INTERNAL, "the question was not understood"))?;
+                if let Command::Declare { cursor, hold, .. } = command {
+                    if !hold && client.transaction_status() == TransactionStatus::Idle {
+                        return Err(SqlError::new("25P01", "DECLARE CURSOR can only be used in transaction blocks").hint("BEGIN, or WITH HOLD").into());
+                    }
+                    if state.cursors.contains_key(cursor) {
+                        return Err(SqlError::new(error::DUPLICATE_CURSOR, format!("cursor \"{cursor}\" already exists")).into());
+                    }
+                    if state.cursors.len() == CURSORS {
+                        return Err(SqlError::new("53000", format!("a client has at most {CURSORS} cursors")).hint("CLOSE some").into());
+                    }
+                }
+                let time = state.session.setting("statement_timeout").and_then(|text| span(&text));
+                let run = std::pin::pin!(self.engine.run(prepared, parameters, time));
+                let answer = match futures::future::select(run, cancel).await {
+                    futures::future::Either::Left((answer, _)) => answer?,
+                    futures::future::Either::Right(_) => {
+                        return Err(SqlError::new(error::CANCELED, "canceling statement due to user request").into());
+                    }
+                };
+                let rows = Rows::new(prepared, answer);
+                match command {
+                    Command::Declare { cursor, hold, .. } => {
+                        state.cursors.insert(cursor.clone(), (rows, *hold));
+                        tag("DECLARE CURSOR")
+                    }
+                    Command::Copy { format, .. } => Ok(Done::Copy(rows, *format)),
+                    _ => Ok(Done::Rows(rows, "SELECT")),
+                }
+            }
+            Command::Begin(words) => {
+                client.set_transaction_status(TransactionStatus::Transaction);
+                tag(words)
+            }
+            Command::End(words) => {
+                let failed = client.transaction_status() == TransactionStatus::Error;
+                client.set_transaction_status(TransactionStatus::Idle);
+                state.cursors.retain(|_, (_, hold)| *hold);
+                tag(if failed { "ROLLBACK" } else { words })
+            }
+            Command::Nothing(words) => {
+                // Back to a savepoint, a transaction goes on.
+                if *words == "ROLLBACK" && client.transaction_status() == TransactionStatus::Error {
+                    client.set_transaction_status(TransactionStatus::Transaction);
+                }
+                tag(words)
+            }
+            Command::Set { name, value } => {
+                let utf8 = value.to_lowercase().replace('-', "");
+                if name == "client_encoding" && !["utf8", "unicode", "default"].contains(&utf8.as_str()) {
+                    let message = format!("invalid value for parameter \"client_encoding\": \"{value}\"");
+                    return Err(SqlError::new("22023", message).hint("everything is told in UTF8").into());
+                }
+                state.session.set(name, value);
+                tag("SET")
+            }
+            Command::Reset(name) => {
+                state.session.reset(name);
+                tag("RESET")
+            }
+            Command::Discard(words) => {
+                let process = state.session.process;
+                let mut session = Session::new(state.session.user.clone(), state.session.database.clone());
+                session.process = process;
+                *state = State::new(session);
+                tag(words)
+            }
+            Command::Show(name) if name == "all" => {
+                let rows: Vec<Vec<String>> =
+                    state.session.settings().into_iter().map(|(name, value)| vec![name, value, String::new()]).collect();
+                Ok(Done::Rows(Rows::fixed(&["name", "setting", "description"], &rows)?, "SHOW"))
+            }
+            Command::Show(name) => {
+                let value = state.session.setting(name).ok_or_else(|| unknown_setting(name))?;
+                Ok(Done::Rows(Rows::fixed(&[name.as_str()], &[vec![value]])?, "SHOW"))
+            }
+            Command::Fetch { cursor, rows, moves } => {
+                let found = state.cursors.remove(cursor).ok_or_else(|| unknown_cursor(cursor))?;
+                let most = match rows {
+                    command::Rows::Next(rows) => *rows,
+                    command::Rows::All => usize::MAX,
+                };
+                Ok(Done::Fetch(cursor.clone(), found, most, *moves))
+            }
+            Command::Close(Some(cursor)) => {
+                state.cursors.remove(cursor).ok_or_else(|| unknown_cursor(cursor))?;
+                tag("CLOSE CURSOR")
+            }
+            Command::Close(None) => {
+                state.cursors.clear();
+                tag("CLOSE CURSOR ALL")
+            }
+            Command::Deallocate(Some(_)) => tag("DEALLOCATE"),
+            Command::Deallocate(None) => tag("DEALLOCATE ALL"),
+        }
+    }
+
+    /// Does what a command asks for and sends what comes of it. `describe`: the columns are told of before their rows.
+    async fn serve<C>(&self, client: &mut C, done: Done, format: &Format, describe: bool, cancel: &mut oneshot::Receiver<()>) -> PgWireResult<()>
+    where
+        C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        match done {
+            Done::Tag(tag) => client.feed(complete(tag)).await?,
+            Done::Rows(mut rows, verb) => {
+                let binary = binary(format, &rows.columns)?;
+                if describe {
+                    client.feed(described(&rows.columns, &binary)).await?;
+                }
+                let (sent, _) = send(client, &mut rows, &binary, usize::MAX, cancel).await?;
+                let tag = if verb == "SHOW" { verb.to_owned() } else { format!("{verb} {sent}") };
+                client.feed(complete(tag)).await?;
+            }
+            Done::Fetch(cursor, (mut rows, hold), most, moves) => {
+                let binary = binary(format, &rows.columns)?;
+                if describe && !moves {
+                    client.feed(described(&rows.columns, &binary)).await?;
+                }
+                let sent = match moves {
+                    true => pass(&mut rows, most, cancel).await?,
+                    false => send(client, &mut rows, &binary, most, cancel).await?.0,
+                };
+                state(client)?.lock().await.cursors.insert(cursor, (rows, hold));
+                client.feed(complete(format!("{} {sent}", if moves { "MOVE" } else { "FETCH" }))).await?;
+            }
+            Done::Copy(mut rows, format) => {
+                let sent = copy(client, &mut rows, format, cancel).await?;
+                client.feed(complete(format!("COPY {sent}"))).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The columns that a statement gives; none: it gives no rows.
+    async fn columns<C: ClientInfo>(&self, client: &C, stmt: &Stmt) -> PgWireResult<Option<Vec<(String, Type)>>> {
+        let text = |name: &str| (name.to_owned(), Type::TEXT);
+        Ok(match (&stmt.command, &stmt.prepared) {
+            (Command::Ask(_), Some(prepared)) => Some(prepared.names().into_iter().zip(prepared.types()).collect()),
+            (Command::Show(name), _) if name == "all" => Some(vec![text("name"), text("setting"), text("description")]),
+            (Command::Show(name), _) => Some(vec![text(name)]),
+            (Command::Fetch { cursor, moves: false, .. }, _) => {
+                let state = state(client)?;
+                let state = state.lock().await;
+                let (rows, _) = state.cursors.get(cursor).ok_or_else(|| unknown_cursor(cursor))?;
+                Some(rows.columns.as_ref().clone())
+            }
+            _ => None,
+        })
+    }
+}
+
+fn unknown_cursor(cursor: &str) -> SqlError {
+    SqlError::new(error::UNDEFINED_CURSOR, format!("cursor \"{cursor}\" does not exist"))
+}
+
+fn unknown_setting(name: &str) -> SqlError {
+    SqlError::new(error::UNDEFINED_OBJECT, format!("unrecognized configuration parameter \"{name}\""))
+}
+
+/// A length of time as settings have it: milliseconds, or with a unit. None: no limit.
+fn span(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let digits = text.find(|x: char| !x.is_ascii_digit()).unwrap_or(text.len());
+    let n: u64 = text[..digits].parse().ok().filter(|n| *n > 0)?;
+    let unit = match text[digits..].trim() {
+        "" | "ms" => 1,
+        "s" => 1000,
+        "min" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    };
+    Some(Duration::from_millis(n.saturating_mul(unit)))
+}
+
+/// Sends up to `most` rows; how many, and whether there may be more.
+async fn send<C>(client: &mut C, rows: &mut Rows, binary: &[bool], most: usize, cancel: &mut oneshot::Receiver<()>) -> PgWireResult<(usize, bool)>
+where
+    C: Sink<PgWireBackendMessage> + Unpin + Send,
+    PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+{
+    let mut sent = 0;
+    while sent < most {
+        let Some(row) = rows.row(binary, cancel).await? else { return Ok((sent, false)) };
+        client.feed(PgWireBackendMessage::DataRow(row)).await?;
+        sent += 1;
+    }
+    Ok((sent, true))
+}
+
+async fn pass(rows: &mut Rows, most: usize, cancel: &mut oneshot::Receiver<()>) -> PgWireResult<usize> {
+    let mut passed = 0;
+    while passed < most && rows.row(&[], cancel).await?.is_some() {
+        passed += 1;
+    }
+    Ok(passed)
+}
+
+async fn copy<C>(client: &mut C, rows: &mut Rows, format: CopyFormat, cancel: &mut oneshot::Receiver<()>) -> PgWireResult<usize>
+where
+    C: Sink<PgWireBackendMessage> + Unpin + Send,
+    PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+{
+    let width = rows.columns.len();
+    let code = i16::from(format == CopyFormat::Binary);
+    let response = CopyOutResponse::new(code as i8, width as i16, vec![code; width]);
+    client.feed(PgWireBackendMessage::CopyOutResponse(response)).await?;
+    let mut out = BytesMut::new();
+    let mut sent = 0;
+    match format {
+        CopyFormat::Binary => {
+            out.put_slice(b"PGCOPY\n\xff\r\n\0");
+            out.put_slice(&[0; 8]);
+        }
+        CopyFormat::Csv { header: true } => {
+            let names: Vec<String> = rows.columns.iter().map(|(name, _)| quoted(name)).collect();
+            out.put_slice(format!("{}\n", names.join(",")).as_bytes());
+        }
+        CopyFormat::Csv { header: false } | CopyFormat::Text => {}
+    }
+    loop {
+        match format {
+            CopyFormat::Binary => {
+                let start = out.len();
+                out.put_i16(width as i16);
+                if !rows.write(&vec![true; width], cancel, &mut out).await? {
+                    out.truncate(start);
+                    out.put_i16(-1);
+                    break;
+                }
+            }
+            CopyFormat::Csv { .. } | CopyFormat::Text => {
+                let Some(texts) = rows.texts(cancel).await? else { break };
+                let line: Vec<String> = texts
+                    .into_iter()
+                    .map(|text| match (format, text) {
+                        (CopyFormat::Text, None) => "\\N".into(),
+                        (_, None) => String::new(),
+                        (CopyFormat::Text, Some(text)) => escaped(&text),
+                        (_, Some(text)) => quoted(&text),
+                    })
+                    .collect();
+                let separator = if format == CopyFormat::Text { "\t" } else { "," };
+                out.put_slice(line.join(separator).as_bytes());
+                out.put_u8(b'\n');
+            }
+        }
+        sent += 1;
+        if out.len() >= COPY_BYTES {
+            client.feed(PgWireBackendMessage::CopyData(CopyData::new(out.split().freeze()))).await?;
+        }
+    }
+    if !out.is_empty() {
+        client.feed(PgWireBackendMessage::CopyData(CopyData::new(Bytes::from(out)))).await?;
+    }
+    client.feed(PgWireBackendMessage::CopyDone(CopyDone::new())).await?;
+    Ok(sent)
+}
+
+fn quoted(text: &str) -> String {
+    // An empty text is not null.
+    let plain = !text.is_empty() && !text.contains([',', '"', '\n', '\r']);
+    if plain { text.to_owned() } else { format!("\"{}\"", text.replace('"', "\"\"")) }
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('\t', "\\t").replace('\n', "\\n").replace('\r', "\\r")
+}
+
+#[async_trait]
+impl SimpleQueryHandler for Asks {
+    async fn on_query<C>(&self, client: &mut C, query: Query) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        client.set_state(PgWireConnectionState::QueryInProgress);
+        let mut cancel = cancel(client).await?;
+        let commands = command::parse(&query.query)?;
+        if commands.is_empty() {
+            client.feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new())).await?;
+        }
+        for command in commands {
+            let session = state(client)?.lock().await.session.clone();
+            let prepared = self.prepare(&command, &session).await?;
+            let done = self.perform(client, &command, prepared.as_ref(), Vec::new(), &mut cancel).await?;
+            if let Command::Deallocate(Some(name)) = &command {
+                client.portal_store().rm_statement(name);
+            }
+            self.serve(client, done, &Format::UnifiedText, true, &mut cancel).await?;
+        }
+        client.set_state(PgWireConnectionState::ReadyForQuery);
+        let status = client.transaction_status();
+        send_ready_for_query(client, status).await
+    }
+
+    async fn do_query<C>(&self, _: &mut C, _: &str) -> PgWireResult<Vec<Response>>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        // All is done where the message is taken.
+        Ok(Vec::new())
+    }
+}
+
+#[async_trait]
+impl QueryParser for Asks {
+    type Statement = Stmt;
+
+    async fn parse_sql<C>(&self, client: &C, sql: &str, _: &[Option<Type>]) -> PgWireResult<Option<Stmt>>
+    where
+        C: ClientInfo + Unpin + Send + Sync,
+    {
+        let mut commands = command::parse(sql)?;
+        if commands.len() > 1 {
+            return Err(SqlError::new(error::SYNTAX, "cannot insert multiple commands into a prepared statement").into());
+        }
+        let Some(command) = commands.pop() else { return Ok(None) };
+        let session = state(client)?.lock().await.session.clone();
+        let prepared = self.prepare(&command, &session).await?;
+        Ok(Some(Stmt { command, prepared }))
+    }
+
+    fn get_parameter_types(&self, stmt: &Stmt) -> PgWireResult<Vec<Type>> {
+        Ok(stmt.prepared.as_ref().map(Prepared::parameters).transpose()?.unwrap_or_default())
+    }
+
+    fn get_result_schema(&self, _: &Stmt, _: Option<&Format>) -> PgWireResult<Vec<FieldInfo>> {
+        // Told where a statement or portal is described.
+        Ok(Vec::new())
+    }
+}
+
+/// The types of a statement's parameters: as its client says, or as the question tells.
+fn parameter_types(statement: &StoredStatement<Stmt>) -> PgWireResult<Vec<Type>> {
+    let told = statement.statement.prepared.as_ref().map(Prepared::parameters).transpose()?.unwrap_or_default();
+    let count = told.len().max(statement.parameter_types.len());
+    let one = |i: usize| {
+        let said = statement.parameter_types.get(i).cloned().flatten().filter(|said| *said != Type::UNKNOWN);
+        said.or_else(|| told.get(i).cloned()).unwrap_or(Type::TEXT)
+    };
+    Ok((0..count).map(one).collect())
+}
+
+#[async_trait]
+impl ExtendedQueryHandler for Asks {
+    type Statement = Stmt;
+    type QueryParser = Asks;
+
+    fn query_parser(&self) -> Arc<Asks> {
+        Arc::new(Asks { engine: Arc::clone(&self.engine) })
+    }
+
+    async fn on_execute<C>(&self, client: &mut C, message: Execute) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Stmt>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let name = message.name.clone().unwrap_or_else(|| DEFAULT_NAME.to_owned());
+        let portal = match client.portal_store().get_portal(&name) {
+            Some(Entry::Value(portal)) => portal,
+            Some(Entry::Empty) => {
+                client.feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new())).await?;
+                return Ok(());
+            }
+            None => return Err(PgWireError::PortalNotFound(name)),
+        };
+        client.set_state(PgWireConnectionState::QueryInProgress);
+        let mut cancel = cancel(client).await?;
+        let stmt = &portal.statement.statement;
+        let most = usize::try_from(message.max_rows).ok().filter(|rows| *rows > 0).unwrap_or(usize::MAX);
+        let begun = {
+            let begun = portal.state();
+            let mut begun = begun.lock().await;
+            std::mem::replace(&mut *begun, pgwire::api::portal::PortalExecutionState::Finished)
+        };
+        let is_new = matches!(begun, pgwire::api::portal::PortalExecutionState::Initial);
+        let held = state(client)?.lock().await.portals.remove(&name);
+        let done = match (is_new, held) {
+            (true, _) => {
+                let parameters = bound(&portal)?;
+                self.perform(client, &stmt.command, stmt.prepared.as_ref(), parameters, &mut cancel).await?
+            }
+            (false, Some(rows)) => Done::Rows(rows, "SELECT"),
+            (false, None) => Done::Tag("SELECT 0".into()),
+        };
+        match done {
+            Done::Rows(mut rows, "SELECT") if most < usize::MAX => {
+                let binary = binary(&portal.result_column_format, &rows.columns)?;
+                let (sent, more) = send(client, &mut rows, &binary, most, &mut cancel).await?;
+                if more {
+                    state(client)?.lock().await.portals.insert(name, rows);
+                    client.feed(PgWireBackendMessage::PortalSuspended(PortalSuspended::new())).await?;
+                } else {
+                    client.feed(complete(format!("SELECT {sent}"))).await?;
+                }
+            }
+            done => self.serve(client, done, &portal.result_column_format, false, &mut cancel).await?,
+        }
+        client.set_state(PgWireConnectionState::ReadyForQuery);
+        Ok(())
+    }
+
+    async fn on_sync<C>(&self, client: &mut C, _: PgSync) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Stmt>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        // Portals live as long as their transaction, which ends here where none was begun.
+        if client.transaction_status() == TransactionStatus::Idle {
+            client.portal_store().clear_portals();
+            if let Ok(state) = state(client) {
+                state.lock().await.portals.clear();
+            }
+        }
+        let status = client.transaction_status();
+        send_ready_for_query(client, status).await
+    }
+
+    async fn do_describe_statement<C>(&self, client: &mut C, target: &StoredStatement<Stmt>) -> PgWireResult<DescribeStatementResponse>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Stmt>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let parameters = parameter_types(target)?;
+        let columns = self.columns(client, &target.statement).await?.unwrap_or_default();
+        Ok(DescribeStatementResponse::new(parameters, fields(&columns, &vec![false; columns.len()])))
+    }
+
+    async fn do_describe_portal<C>(&self, client: &mut C, target: &Portal<Stmt>) -> PgWireResult<DescribePortalResponse>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Stmt>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let columns = self.columns(client, &target.statement.statement).await?.unwrap_or_default();
+        let binary = binary(&target.result_column_format, &columns)?;
+        Ok(DescribePortalResponse::new(fields(&columns, &binary)))
+    }
+
+    async fn do_query<C>(&self, _: &mut C, _: &Portal<Stmt>, _: usize) -> PgWireResult<Response>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Stmt>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        // All is done where the message is taken.
+        Ok(Response::EmptyQuery)
+    }
+}
+
+/// The parameters of a portal.
+fn bound(portal: &Portal<Stmt>) -> PgWireResult<Vec<datafusion::common::ScalarValue>> {
+    let types = parameter_types(&portal.statement)?;
+    if types.len() != portal.parameters.len() {
+        let message = format!("bind message supplies {} parameters, but prepared statement requires {}", portal.parameters.len(), types.len());
+        return Err(SqlError::new("08P01", message).into());
+    }
+    if let Format::Individual(formats) = &portal.parameter_format
+        && formats.len() != types.len()
+    {
+        return Err(SqlError::new("08P01", "bind message has another number of formats than of parameters").into());
+    }
+    let one = |(i, (bytes, data_type)): (usize, (&Option<Bytes>, &Type))| {
+        parameter(bytes.as_deref(), data_type, portal.parameter_format.is_binary(i)).map_err(PgWireError::from)
+    };
+    portal.parameters.iter().zip(&types).enumerate().map(one).collect()
+}

@@ -1,0 +1,5 @@
+//! Questions about a project, asked of the engine and over the wire.
+
+mod answers;
+mod shop;
+mod wire;

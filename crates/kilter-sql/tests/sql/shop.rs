@@ -1,0 +1,68 @@
+//! A project with payments, decisions on them, and some that were turned away.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use kilter_core::{EventTime, Span};
+use kilter_runtime::{Service, StartOptions, project};
+use kilter_sql::{Engine, Limits};
+
+const DEFINITIONS: &str = r#"
+[project]
+name = "shop"
+[source.payments]
+time = "at"
+id = "payment_id"
+max_future = "none"
+[source.payments.columns]
+payment_id = "string"
+card = { type = "int64", required = true }
+at = "timestamp"
+amount = { type = "float64", required = true }
+[features.card]
+source = "payments"
+entity = "card"
+[features.card.columns]
+count = "count(*) over 1d"
+[decision.pay]
+on = "payments"
+policy = [{ when = "payments.amount > 900", outcome = "review" }, { outcome = "accept" }]
+"#;
+
+pub const PAYMENTS: i64 = 6000;
+/// When the first of them happened.
+pub const BEGIN: EventTime = EventTime(1_700_000_000_000_000);
+
+pub struct Shop {
+    pub engine: Arc<Engine>,
+    _dir: tempfile::TempDir,
+}
+
+pub async fn open() -> Shop {
+    let dir = tempfile::tempdir().unwrap();
+    let service = start(dir.path()).await;
+    let rows: Vec<String> = (0..PAYMENTS).map(payment).collect();
+    let source = service.source("payments").unwrap();
+    for rows in rows.chunks(1000) {
+        let body = rows.join("\n");
+        service.ingest(source, body.as_bytes(), Some("application/x-ndjson"), Instant::now()).await.unwrap();
+    }
+    let report = service.ingest(source, br#"{"card": "none"}"#, Some("application/json"), Instant::now()).await.unwrap();
+    assert_eq!(report.rejected, 1);
+    let engine = Arc::new(Engine::new(service, Limits::default()).unwrap());
+    Shop { engine, _dir: dir }
+}
+
+async fn start(dir: &Path) -> Arc<Service> {
+    std::fs::write(dir.join("kilter.toml"), DEFINITIONS).unwrap();
+    let project = project::load(dir).unwrap_or_else(|report| panic!("{report}"));
+    Service::start(project, StartOptions::default()).await.unwrap()
+}
+
+/// One a minute; each thousandth is large.
+fn payment(n: i64) -> String {
+    let at = BEGIN + Span(n * 60_000_000);
+    let amount = if n % 1000 == 0 { 1000 } else { n % 100 };
+    format!(r#"{{"payment_id":"p{n}","card":{},"at":"{at}","amount":{amount}}}"#, n % 5)
+}
