@@ -275,14 +275,10 @@ mod tests {
         assert!(matches!(only("ROLLBACK TO SAVEPOINT _EXEC_SVP_1"), Command::Nothing("ROLLBACK")));
         assert!(matches!(only("end"), Command::End("COMMIT")));
         assert!(matches!(only("show transaction isolation level;"), Command::Show(name) if name == "transaction_isolation"));
-        assert!(
-            matches!(only("SET extra_float_digits = 3"), Command::Set { name, value } if name == "extra_float_digits" && value == "3")
-        );
+        assert!(matches!(only("SET extra_float_digits = 3"), Command::Set { name, value } if name == "extra_float_digits" && value == "3"));
         assert!(matches!(only("SET DateStyle='ISO'"), Command::Set { name, value } if name == "datestyle" && value == "ISO"));
         assert!(matches!(only("set time zone 'UTC'"), Command::Set { name, value } if name == "timezone" && value == "UTC"));
-        assert!(
-            matches!(only("SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED"), Command::Nothing("SET"))
-        );
+        assert!(matches!(only("SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED"), Command::Nothing("SET")));
         let several = parse("SELECT pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; RESET ALL;").unwrap();
         assert_eq!(several.len(), 4);
     }
@@ -303,7 +299,8 @@ mod tests {
 
     #[test]
     fn what_would_write_is_refused_as_postgresql_does() {
-        for sql in ["INSERT INTO decisions VALUES (1)", "create temp table t (a int)", "DROP TABLE decisions", "COPY decisions FROM STDIN"] {
+        for sql in ["INSERT INTO decisions VALUES (1)", "create temp table t (a int)", "DROP TABLE decisions", "COPY decisions FROM STDIN"]
+        {
             assert_eq!(parse(sql).unwrap_err().code, crate::error::READ_ONLY, "{sql}");
         }
     }

@@ -141,16 +141,16 @@ impl Source {
                 let micros = cast(DataType::Timestamp(TimeUnit::Microsecond, zone.clone()))?;
                 Source::Timestamp(micros.as_primitive::<TimestampMicrosecondType>().clone(), zone.is_some())
             }
-            DataType::Interval(_) => Source::Interval(
-                cast(DataType::Interval(IntervalUnit::MonthDayNano))?.as_primitive::<IntervalMonthDayNanoType>().clone(),
-            ),
+            DataType::Interval(_) => {
+                Source::Interval(cast(DataType::Interval(IntervalUnit::MonthDayNano))?.as_primitive::<IntervalMonthDayNanoType>().clone())
+            }
             DataType::Duration(_) => {
-                let micros = cast(DataType::Duration(TimeUnit::Microsecond)).and_then(|d| {
-                    datafusion::arrow::compute::cast(&d, &DataType::Int64).map_err(failed)
-                })?;
-                let spans = micros.as_primitive::<Int64Type>().iter().map(|micros| {
-                    micros.map(|micros| IntervalMonthDayNanoType::make_value(0, 0, micros.saturating_mul(1000)))
-                });
+                let micros = cast(DataType::Duration(TimeUnit::Microsecond))
+                    .and_then(|d| datafusion::arrow::compute::cast(&d, &DataType::Int64).map_err(failed))?;
+                let spans = micros
+                    .as_primitive::<Int64Type>()
+                    .iter()
+                    .map(|micros| micros.map(|micros| IntervalMonthDayNanoType::make_value(0, 0, micros.saturating_mul(1000))));
                 Source::Interval(spans.collect())
             }
             DataType::Decimal32(..) | DataType::Decimal64(..) | DataType::Decimal128(..) | DataType::Decimal256(..) => {
@@ -471,7 +471,8 @@ fn numeric(text: &str, out: &mut BytesMut) -> Result<()> {
     let mut weight = (all.len() / 4) as i16 - 1;
     all.push_str(fraction);
     all.push_str(&"0".repeat((4 - all.len() % 4) % 4));
-    let mut groups: Vec<i16> = all.as_bytes().chunks(4).map(|group| group.iter().fold(0, |n, digit| n * 10 + i16::from(digit - b'0'))).collect();
+    let mut groups: Vec<i16> =
+        all.as_bytes().chunks(4).map(|group| group.iter().fold(0, |n, digit| n * 10 + i16::from(digit - b'0'))).collect();
     while groups.first() == Some(&0) {
         groups.remove(0);
         weight -= 1;
@@ -564,7 +565,15 @@ fn from_text(text: &str, data_type: &Type) -> Result<ScalarValue> {
             Ok(whole) => ScalarValue::Int64(Some(whole)),
             Err(_) => ScalarValue::Float64(Some(text.trim().parse().map_err(|_| bad())?)),
         },
-        Type::TIMESTAMP | Type::TIMESTAMPTZ | Type::DATE | Type::INT2 | Type::INT4 | Type::INT8 | Type::OID | Type::FLOAT4 | Type::FLOAT8 => {
+        Type::TIMESTAMP
+        | Type::TIMESTAMPTZ
+        | Type::DATE
+        | Type::INT2
+        | Type::INT4
+        | Type::INT8
+        | Type::OID
+        | Type::FLOAT4
+        | Type::FLOAT8 => {
             let texts = ScalarValue::Utf8(Some(text.trim().to_owned()));
             texts.cast_to(&arrow_type(data_type)).map_err(|_| bad())?
         }
@@ -714,7 +723,10 @@ mod tests {
     fn parameters_are_read_in_both_forms() {
         let read = |text: &str, data_type: Type| parameter(Some(text.as_bytes()), &data_type, false).unwrap();
         assert_eq!(read("7", Type::INT4), ScalarValue::Int32(Some(7)));
-        assert_eq!(read("2000-01-01 00:00:01+00", Type::TIMESTAMPTZ), ScalarValue::TimestampMicrosecond(Some(EPOCH_MICROS + 1_000_000), Some("UTC".into())));
+        assert_eq!(
+            read("2000-01-01 00:00:01+00", Type::TIMESTAMPTZ),
+            ScalarValue::TimestampMicrosecond(Some(EPOCH_MICROS + 1_000_000), Some("UTC".into()))
+        );
         assert_eq!(parameter(Some(&7i64.to_be_bytes()), &Type::INT8, true).unwrap(), ScalarValue::Int64(Some(7)));
         assert_eq!(parameter(None, &Type::INT8, true).unwrap(), ScalarValue::Int64(None));
         assert_eq!(parameter(Some(b"x"), &Type::INT8, true).unwrap_err().code, BAD_VALUE);

@@ -25,8 +25,8 @@ use tokio::time::Instant;
 use pgwire::api::Type;
 
 use crate::catalogue::{Catalogue, Question};
-use crate::encode::pg_type;
 use crate::command::{self, Command};
+use crate::encode::pg_type;
 use crate::error::{CANCELED, INTERNAL, READ_ONLY, Result, SYNTAX, SqlError, UNSUPPORTED};
 use crate::scan::Provider;
 use crate::session::{self, Session};
@@ -74,6 +74,8 @@ pub struct Prepared {
     pub(crate) what: What,
     /// What PostgreSQL would call the columns.
     names: Option<Vec<String>>,
+    /// Types that parameters are cast to, by place.
+    casts: BTreeMap<usize, Type>,
     world: Arc<World>,
 }
 
@@ -172,16 +174,17 @@ impl Engine {
     pub(crate) async fn prepare(&self, mut statement: Statement, session: &Session) -> Result<Prepared> {
         let world = self.world()?;
         let names = session::column_names(&statement);
+        let casts = session::casts(&mut statement);
         session::fill(&mut statement, session);
         if Catalogue::is_asked(&mut statement) {
             let question = world.catalogue.question(statement)?;
-            return Ok(Prepared { what: What::Catalogue(Arc::new(question)), names, world });
+            return Ok(Prepared { what: What::Catalogue(Arc::new(question)), names, casts, world });
         }
         session::place(&mut statement, |name| world.tables.get(name).copied());
         let plan = world.state.statement_to_plan(Parsed::Statement(Box::new(statement))).await?;
         let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         options.verify_plan(&plan).map_err(|e| SqlError::new(READ_ONLY, e.strip_backtrace()))?;
-        Ok(Prepared { what: What::Plan(plan), names, world })
+        Ok(Prepared { what: What::Plan(plan), names, casts, world })
     }
 
     /// Runs a question. `time`: how long it may take, where that is less than the engine's limit.
@@ -198,14 +201,17 @@ impl Engine {
                 if !parameters.is_empty() {
                     plan = plan.with_param_values(ParamValues::from(parameters))?;
                 }
-                let state = prepared.world.state.clone();
+                let mut state = prepared.world.state.clone();
+                // What `now()` says.
+                state.mark_start_execution();
                 let begin = async move {
                     let physical = state.create_physical_plan(&plan).await?;
                     execute_stream(physical, state.task_ctx()).map_err(SqlError::from)
                 };
                 let begun = tokio::time::timeout_at(deadline, self.spawn(begin)?);
                 let late = |_| SqlError::new(CANCELED, "canceling statement due to statement timeout");
-                let mut stream = begun.await.map_err(late)?.map_err(|e| SqlError::new(INTERNAL, format!("the statement ended badly: {e}")))??;
+                let mut stream =
+                    begun.await.map_err(late)?.map_err(|e| SqlError::new(INTERNAL, format!("the statement ended badly: {e}")))??;
                 let schema = stream.schema();
                 self.spawn(async move {
                     loop {
@@ -265,8 +271,9 @@ impl Prepared {
             What::Plan(plan) => {
                 let found = plan.get_parameter_types()?;
                 let place = |name: &String| name.strip_prefix('$').and_then(|place| place.parse::<usize>().ok()).unwrap_or(0);
-                let count = found.keys().map(place).max().unwrap_or(0);
-                let of = |place: usize| found.get(&format!("${place}")).and_then(Option::as_ref).map_or(Type::TEXT, pg_type);
+                let count = found.keys().map(place).chain(self.casts.keys().copied()).max().unwrap_or(0);
+                let told = |place: usize| found.get(&format!("${place}")).and_then(Option::as_ref).map(pg_type);
+                let of = |place: usize| self.casts.get(&place).cloned().or_else(|| told(place)).unwrap_or(Type::TEXT);
                 Ok((1..=count).map(of).collect())
             }
             What::Catalogue(question) => Ok(question.parameters.clone()),
@@ -300,12 +307,15 @@ impl World {
             }
             catalog.register_schema(schema, Arc::new(tables))?;
         }
-        let config = SessionConfig::new()
+        let mut config = SessionConfig::new()
             .with_default_catalog_and_schema(database, SEARCH_PATH[0])
             .with_create_default_catalog_and_schema(false)
             .with_information_schema(false)
             .with_target_partitions(engine.limits.threads.max(1));
-        let state = SessionStateBuilder::new().with_config(config).with_runtime_env(Arc::clone(&engine.memory)).with_default_features().build();
+        // Moments are in UTC and say so.
+        config.options_mut().execution.time_zone = Some("UTC".into());
+        let state =
+            SessionStateBuilder::new().with_config(config).with_runtime_env(Arc::clone(&engine.memory)).with_default_features().build();
         state.catalog_list().register_catalog(database.to_owned(), catalog);
         let catalogue = Catalogue::new(database, &placed)?;
         Ok(World { definitions: service.plan.hash.clone(), state, tables: names, catalogue })

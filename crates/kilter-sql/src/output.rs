@@ -77,9 +77,8 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// When it cannot be written to.
     pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
-        let batch = batch.clone().with_schema(Arc::clone(&self.1)).or_else(|_| {
-            RecordBatch::try_new(Arc::clone(&self.1), batch.columns().to_vec())
-        });
+        let batch =
+            batch.clone().with_schema(Arc::clone(&self.1)).or_else(|_| RecordBatch::try_new(Arc::clone(&self.1), batch.columns().to_vec()));
         let batch = batch.map_err(failed)?;
         match &mut self.0 {
             Kind::Csv(writer) => writer.write(&batch).map_err(failed),

@@ -8,6 +8,9 @@ use datafusion::sql::sqlparser::ast::{
     SetExpr, Statement, Value, VisitMut, VisitorMut,
 };
 
+use pgwire::api::Type;
+
+use crate::catalogue::of_cast;
 use crate::tables::SEARCH_PATH;
 
 /// The version of PostgreSQL whose behaviour clients may count on. Every driver can read it.
@@ -216,6 +219,7 @@ fn known(function: &Function, session: &Session) -> Option<Expr> {
         ("current_schema", []) => string(SEARCH_PATH[0]),
         ("current_user" | "session_user" | "user" | "current_role" | "getpgusername", []) => string(&session.user),
         ("pg_backend_pid", []) => number(session.process),
+        ("getdatabaseencoding", []) => string("UTF8"),
         ("current_setting", [name, ..]) => session.setting(literal(name)?).map_or(Expr::value(Value::Null), |value| string(&value)),
         ("set_config", [_, value, _]) => (*value).clone(),
         ("pg_is_in_recovery" | "pg_is_wal_replay_paused", []) => Expr::value(Value::Boolean(false)),
@@ -225,6 +229,38 @@ fn known(function: &Function, session: &Session) -> Option<Expr> {
         _ => return None,
     };
     Some(value)
+}
+
+/// Types that parameters are cast to, by place.
+pub fn casts(statement: &mut Statement) -> BTreeMap<usize, Type> {
+    struct Casts(BTreeMap<usize, Type>);
+    impl VisitorMut for Casts {
+        type Break = ();
+        fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+            if let Expr::Cast { expr, data_type, .. } = expr
+                && let Some(place) = parameter(expr)
+                && let Some(told) = of_cast(&type_name(data_type))
+            {
+                self.0.insert(place, told);
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let mut found = Casts(BTreeMap::new());
+    let _ = statement.visit(&mut found);
+    found.0
+}
+
+/// The place of a parameter, counted from 1.
+pub fn parameter(expr: &Expr) -> Option<usize> {
+    match expr {
+        Expr::Value(value) => match &value.value {
+            Value::Placeholder(name) => name.strip_prefix('$')?.parse().ok().filter(|place| (1..=1000).contains(place)),
+            _ => None,
+        },
+        Expr::Nested(inner) => parameter(inner),
+        _ => None,
+    }
 }
 
 /// The tables that a statement names, without those that it makes itself.
@@ -327,9 +363,9 @@ fn name_of(expr: &Expr) -> String {
         Expr::Trim { .. } => "btrim".into(),
         Expr::Position { .. } => "position".into(),
         Expr::CompoundFieldAccess { root, .. } => name_of(root),
-        Expr::Subquery(query) => column_names(&Statement::Query(query.clone()))
-            .and_then(|names| names.into_iter().next())
-            .unwrap_or_else(|| "?column?".into()),
+        Expr::Subquery(query) => {
+            column_names(&Statement::Query(query.clone())).and_then(|names| names.into_iter().next()).unwrap_or_else(|| "?column?".into())
+        }
         _ => "?column?".into(),
     }
 }

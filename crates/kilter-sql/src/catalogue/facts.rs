@@ -48,6 +48,8 @@ const fn ty(
 }
 
 pub const ARRAY_RECEIVE: (&str, i64) = ("array_recv", 2400);
+/// By this, too, clients know arrays.
+pub const ARRAY_IN: (&str, i64) = ("array_in", 750);
 
 pub const TYPES: &[TypeRow] = &[
     ty(16, "bool", 1, 'B', 1000, ("boolrecv", 2436), "boolean"),
@@ -170,9 +172,12 @@ impl Facts {
     /// The name of an oid.
     pub fn name(&self, kind: &str, oid: i64) -> String {
         let found = match kind {
-            "regclass" => self.tables.iter().find(|t| t.oid == oid).map(|t| t.name.clone()).or_else(|| {
-                self.own.iter().find(|(_, known)| **known == oid).map(|(name, _)| name.clone())
-            }),
+            "regclass" => self
+                .tables
+                .iter()
+                .find(|t| t.oid == oid)
+                .map(|t| t.name.clone())
+                .or_else(|| self.own.iter().find(|(_, known)| **known == oid).map(|(name, _)| name.clone())),
             "regtype" => return display(oid),
             "regnamespace" => namespaces().into_iter().find(|(known, _)| *known == oid).map(|(_, name)| name.to_owned()),
             "regrole" => (oid == OWNER_OID).then(|| OWNER.to_owned()),
@@ -187,13 +192,15 @@ impl Facts {
 }
 
 pub fn display(oid: i64) -> String {
-    let of = |t: &TypeRow| (t.oid == oid).then(|| t.display.to_owned()).or_else(|| (t.array == oid && oid != 0).then(|| format!("{}[]", t.display)));
+    let of = |t: &TypeRow| {
+        (t.oid == oid).then(|| t.display.to_owned()).or_else(|| (t.array == oid && oid != 0).then(|| format!("{}[]", t.display)))
+    };
     TYPES.iter().find_map(of).unwrap_or_else(|| "???".into())
 }
 
-/// Functions that read types in binary, with their oids.
+/// Functions that read types, with their oids.
 pub fn receivers() -> Vec<(i64, &'static str)> {
-    TYPES.iter().map(|t| (t.receive.1, t.receive.0)).chain([(ARRAY_RECEIVE.1, ARRAY_RECEIVE.0)]).collect()
+    TYPES.iter().map(|t| t.receive).chain([ARRAY_RECEIVE, ARRAY_IN]).map(|(name, oid)| (oid, name)).collect()
 }
 
 pub fn namespaces() -> Vec<(i64, &'static str)> {
@@ -249,9 +256,11 @@ fn oid_of(data_type: &DataType) -> u32 {
 
 /// An oid that the table keeps over changes of definitions, as long as nothing else takes it first.
 fn oid(schema: &str, name: &str, taken: &mut BTreeSet<i64>) -> i64 {
-    let hash = schema.bytes().chain([b'.']).chain(name.bytes()).fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = schema
+        .bytes()
+        .chain([b'.'])
+        .chain(name.bytes())
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     let mut oid = FIRST + (hash % (1 << 30)) as i64;
     while !taken.insert(oid) {
         oid += 1;

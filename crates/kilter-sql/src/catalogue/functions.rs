@@ -9,6 +9,7 @@ use rusqlite::{Connection, Error, Result};
 use serde_json::Value as Json;
 
 use super::facts::{Facts, OWNER};
+use crate::session::Session;
 use crate::tables::SEARCH_PATH;
 
 /// Functions that only the catalogue knows, and the type of what they answer.
@@ -100,7 +101,15 @@ const OTHERS: &[(&str, &str)] = &[
     ("left", "text"),
     ("length", "int4"),
     ("lower", "text"),
+    ("pg_all_by", "bool"),
+    ("pg_any", "bool"),
+    ("pg_any_by", "bool"),
+    ("pg_array", "_text"),
+    ("pg_bool", "bool"),
     ("pg_index_column_has_property", "bool"),
+    ("pg_like", "bool"),
+    ("pg_regex", "bool"),
+    ("pg_sets", "bool"),
     ("quote_literal", "text"),
     ("regexp_replace", "text"),
     ("replace", "text"),
@@ -131,17 +140,28 @@ pub fn register(db: &Connection, facts: &Arc<Facts>) -> Result<()> {
     // What there is nothing of here: definitions, sizes, and what only PostgreSQL's own storage has.
     for (name, returned) in KNOWN {
         let answer = match *returned {
-            "bool" => Value::Integer(i64::from(!matches!(*name, "pg_is_other_temp_schema" | "row_security_active" | "pg_relation_is_publishable"))),
+            "bool" => Value::Integer(i64::from(!matches!(
+                *name,
+                "pg_is_other_temp_schema" | "row_security_active" | "pg_relation_is_publishable"
+            ))),
             "int8" | "int4" => Value::Integer(0),
             _ => Value::Null,
         };
         db.create_scalar_function(*name, -1, flags, move |_: &Context<'_>| Ok(answer.clone()))?;
     }
+    for arguments in [1, 2] {
+        // What a parameter names; where it stands in the text, the session has told already.
+        db.create_scalar_function("current_setting", arguments, flags, |c: &Context<'_>| {
+            Ok(c.get::<Option<String>>(0)?.and_then(|name| Session::new(OWNER, "").setting(&name)))
+        })?;
+    }
     db.create_scalar_function("pg_get_userbyid", 1, flags, |_: &Context<'_>| Ok(OWNER))?;
     db.create_scalar_function("pg_encoding_to_char", 1, flags, |_: &Context<'_>| Ok("UTF8"))?;
     db.create_scalar_function("pg_client_encoding", 0, flags, |_: &Context<'_>| Ok("UTF8"))?;
     db.create_scalar_function("pg_char_to_encoding", 1, flags, |_: &Context<'_>| Ok(6))?;
-    db.create_scalar_function("pg_size_pretty", 1, flags, |c: &Context<'_>| Ok(format!("{} bytes", c.get::<Option<i64>>(0)?.unwrap_or(0))))?;
+    db.create_scalar_function("pg_size_pretty", 1, flags, |c: &Context<'_>| {
+        Ok(format!("{} bytes", c.get::<Option<i64>>(0)?.unwrap_or(0)))
+    })?;
     db.create_scalar_function("current_schemas", 1, flags, |c: &Context<'_>| {
         let own = SEARCH_PATH.iter().copied();
         let all: Vec<&str> = c.get::<bool>(0)?.then_some("pg_catalog").into_iter().chain(own).collect();
@@ -160,33 +180,48 @@ pub fn register(db: &Connection, facts: &Arc<Facts>) -> Result<()> {
             of(|facts, c| Ok(optional(oid(c, 0).and_then(|oid| facts.comment(oid, 0))))),
         )?;
     }
-    db.create_scalar_function("col_description", 2, flags, of(|facts, c| {
-        let place = c.get::<Option<i64>>(1)?.unwrap_or(0);
-        Ok(optional(oid(c, 0).and_then(|oid| facts.comment(oid, place))))
-    }))?;
-    db.create_scalar_function("pg_reg", 2, flags, of(|facts, c| {
-        let kind: String = c.get(0)?;
-        match c.get_raw(1) {
-            ValueRef::Text(text) => {
-                let text = String::from_utf8_lossy(text);
-                match text.parse::<i64>().ok().or_else(|| facts.oid(&kind, &text)) {
-                    Some(oid) => Ok(Value::Integer(oid)),
-                    None => Err(failed(format!("{} \"{text}\" does not exist", what(&kind)))),
+    db.create_scalar_function(
+        "col_description",
+        2,
+        flags,
+        of(|facts, c| {
+            let place = c.get::<Option<i64>>(1)?.unwrap_or(0);
+            Ok(optional(oid(c, 0).and_then(|oid| facts.comment(oid, place))))
+        }),
+    )?;
+    db.create_scalar_function(
+        "pg_reg",
+        2,
+        flags,
+        of(|facts, c| {
+            let kind: String = c.get(0)?;
+            match c.get_raw(1) {
+                ValueRef::Text(text) => {
+                    let text = String::from_utf8_lossy(text);
+                    match text.parse::<i64>().ok().or_else(|| facts.oid(&kind, &text)) {
+                        Some(oid) => Ok(Value::Integer(oid)),
+                        None => Err(failed(format!("{} \"{text}\" does not exist", what(&kind)))),
+                    }
                 }
+                other => Ok(other.try_into().unwrap_or(Value::Null)),
             }
-            other => Ok(other.try_into().unwrap_or(Value::Null)),
-        }
-    }))?;
+        }),
+    )?;
     for (name, kind) in [("to_regclass", "regclass"), ("to_regtype", "regtype"), ("to_regnamespace", "regnamespace")] {
         let facts = Arc::clone(facts);
         db.create_scalar_function(name, 1, flags, move |c: &Context<'_>| {
             Ok(c.get::<Option<String>>(0)?.and_then(|text| facts.oid(kind, &text)))
         })?;
     }
-    db.create_scalar_function("pg_reg_text", 2, flags, of(|facts, c| {
-        let kind: String = c.get(0)?;
-        Ok(optional(oid(c, 1).map(|oid| facts.name(&kind, oid))))
-    }))?;
+    db.create_scalar_function(
+        "pg_reg_text",
+        2,
+        flags,
+        of(|facts, c| {
+            let kind: String = c.get(0)?;
+            Ok(optional(oid(c, 1).map(|oid| facts.name(&kind, oid))))
+        }),
+    )?;
     register_general(db, flags)
 }
 
@@ -237,11 +272,12 @@ fn register_general(db: &Connection, flags: FunctionFlags) -> Result<()> {
     db.create_scalar_function("pg_array", 1, flags, |c: &Context<'_>| Ok(list(c, 0).map(|items| Json::Array(items).to_string())))?;
     db.create_scalar_function("pg_element", 2, flags, |c: &Context<'_>| {
         let (Some(items), Some(place)) = (list(c, 0), c.get::<Option<i64>>(1)?) else { return Ok(Value::Null) };
-        // Vectors are counted from 0, and there are no others with elements here.
         Ok(usize::try_from(place).ok().and_then(|place| items.get(place)).map_or(Value::Null, value))
     })?;
     for name in ["array_length", "array_upper"] {
-        db.create_scalar_function(name, 2, flags, |c: &Context<'_>| Ok(list(c, 0).filter(|items| !items.is_empty()).map(|items| items.len() as i64)))?;
+        db.create_scalar_function(name, 2, flags, |c: &Context<'_>| {
+            Ok(list(c, 0).filter(|items| !items.is_empty()).map(|items| items.len() as i64))
+        })?;
     }
     db.create_scalar_function("array_lower", 2, flags, |c: &Context<'_>| Ok(list(c, 0).filter(|items| !items.is_empty()).map(|_| 1)))?;
     db.create_scalar_function("cardinality", 1, flags, |c: &Context<'_>| Ok(list(c, 0).map(|items| items.len() as i64)))?;
@@ -254,7 +290,8 @@ fn register_general(db: &Connection, flags: FunctionFlags) -> Result<()> {
         db.create_scalar_function("array_to_string", arguments, flags, |c: &Context<'_>| {
             let (Some(items), Some(separator)) = (list(c, 0), text(c, 1)) else { return Ok(None) };
             let null = if c.len() > 2 { text(c, 2) } else { None };
-            let texts: Vec<String> = items.iter().filter_map(|item| if item.is_null() { null.clone() } else { Some(words(item)) }).collect();
+            let texts: Vec<String> =
+                items.iter().filter_map(|item| if item.is_null() { null.clone() } else { Some(words(item)) }).collect();
             Ok(Some(texts.join(&separator)))
         })?;
         db.create_scalar_function("string_to_array", arguments, flags, |c: &Context<'_>| {

@@ -13,7 +13,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use datafusion::arrow::array::{ArrayRef, BooleanBuilder, Float64Builder, Int64Builder, RecordBatch, RecordBatchOptions, StringBuilder};
+use datafusion::arrow::array::{
+    Array, ArrayRef, BooleanBuilder, Float64Builder, Int64Builder, RecordBatch, RecordBatchOptions, StringBuilder,
+};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::ScalarValue;
 use datafusion::sql::sqlparser::ast::Statement;
@@ -179,7 +181,8 @@ impl Question {
     }
 
     pub fn batch(&self, rows: &[Row]) -> Result<RecordBatch> {
-        let arrays: Vec<ArrayRef> = self.columns.iter().enumerate().map(|(i, column)| array(column, rows.iter().map(|row| &row[i]))).collect();
+        let arrays: Vec<ArrayRef> =
+            self.columns.iter().enumerate().map(|(i, column)| array(column, rows.iter().map(|row| &row[i]))).collect();
         let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
         RecordBatch::try_new_with_options(self.schema(), arrays, &options).map_err(|e| SqlError::new(BAD_STATEMENT, e.to_string()))
     }
@@ -257,9 +260,7 @@ pub fn text(data_type: &Type, value: &Value) -> Option<String> {
     let name = data_type.name();
     Some(match *data_type {
         Type::BOOL => if truth(value)? { "t" } else { "f" }.to_owned(),
-        Type::INT2_VECTOR | Type::OID_VECTOR => {
-            functions::items(&plain)?.iter().map(functions::words).collect::<Vec<String>>().join(" ")
-        }
+        Type::INT2_VECTOR | Type::OID_VECTOR => functions::items(&plain)?.iter().map(functions::words).collect::<Vec<String>>().join(" "),
         _ if name.starts_with('_') => {
             let items: Vec<String> = functions::items(&plain)?
                 .iter()
@@ -271,18 +272,18 @@ pub fn text(data_type: &Type, value: &Value) -> Option<String> {
     })
 }
 
-/// The items of a value that is an array.
-pub fn array_items(value: &Value) -> Vec<Option<String>> {
-    let Value::Text(text) = value else { return Vec::new() };
-    let items = functions::items(text).unwrap_or_default();
-    items.iter().map(|item| (!item.is_null()).then(|| functions::words(item))).collect()
-}
-
 fn bound(value: &ScalarValue) -> Value {
     if value.is_null() {
         return Value::Null;
     }
     match value {
+        ScalarValue::List(list) => {
+            let items = list.value(0);
+            let text = |i: usize| ScalarValue::try_from_array(&items, i).ok().filter(|item| !item.is_null()).map(|item| item.to_string());
+            let number = |text: String| text.parse::<i64>().map_or_else(|_| text.into(), serde_json::Value::from);
+            let items = (0..items.len()).map(|i| text(i).map_or(serde_json::Value::Null, number));
+            Value::Text(serde_json::Value::from_iter(items).to_string())
+        }
         ScalarValue::Boolean(Some(x)) => Value::Integer(i64::from(*x)),
         ScalarValue::Float32(_) | ScalarValue::Float64(_) => value.to_string().parse().map_or(Value::Null, Value::Real),
         other => {

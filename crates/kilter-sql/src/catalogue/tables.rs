@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use rusqlite::{Connection, Result, params};
 
 use super::facts::{
-    ARRAY_RECEIVE, DATABASE, EVENTS, Facts, INFORMATION_SCHEMA, OWNER, OWNER_OID, PG_CATALOG, PG_CLASS, PUBLIC, TYPES, display, namespaces,
-    receivers,
+    ARRAY_IN, ARRAY_RECEIVE, DATABASE, EVENTS, Facts, INFORMATION_SCHEMA, OWNER, OWNER_OID, PG_CATALOG, PG_CLASS, PUBLIC, TYPES, display,
+    namespaces, receivers,
 };
 use crate::session::Session;
 
@@ -88,7 +88,10 @@ const PG: &[Spec] = &[
         "oid oid, rolname name, rolsuper bool, rolinherit bool, rolcreaterole bool, rolcreatedb bool, rolcanlogin bool, rolreplication bool, \
          rolbypassrls bool, rolconnlimit int4, rolpassword text, rolvaliduntil timestamptz",
     ),
-    ("pg_user", "usename name, usesysid oid, usecreatedb bool, usesuper bool, userepl bool, usebypassrls bool, passwd text, valuntil timestamptz, useconfig _text"),
+    (
+        "pg_user",
+        "usename name, usesysid oid, usecreatedb bool, usesuper bool, userepl bool, usebypassrls bool, passwd text, valuntil timestamptz, useconfig _text",
+    ),
     ("pg_group", "groname name, grosysid oid, grolist _oid"),
     ("pg_auth_members", "oid oid, roleid oid, member oid, grantor oid, admin_option bool, inherit_option bool, set_option bool"),
     (
@@ -102,13 +105,25 @@ const PG: &[Spec] = &[
         "name text, setting text, unit text, category text, short_desc text, extra_desc text, context text, vartype text, source text, min_val text, \
          max_val text, enumvals _text, boot_val text, reset_val text, sourcefile text, sourceline int4, pending_restart bool",
     ),
-    ("pg_extension", "oid oid, extname name, extowner oid, extnamespace oid, extrelocatable bool, extversion text, extconfig _oid, extcondition _text"),
+    (
+        "pg_extension",
+        "oid oid, extname name, extowner oid, extnamespace oid, extrelocatable bool, extversion text, extconfig _oid, extcondition _text",
+    ),
     ("pg_available_extensions", "name name, default_version text, installed_version text, comment text"),
     ("pg_sequence", "seqrelid oid, seqtypid oid, seqstart int8, seqincrement int8, seqmax int8, seqmin int8, seqcache int8, seqcycle bool"),
-    ("pg_sequences", "schemaname name, sequencename name, sequenceowner name, data_type regtype, start_value int8, min_value int8, max_value int8, increment_by int8, cycle bool, cache_size int8, last_value int8"),
-    ("pg_opclass", "oid oid, opcmethod oid, opcname name, opcnamespace oid, opcowner oid, opcfamily oid, opcintype oid, opcdefault bool, opckeytype oid"),
+    (
+        "pg_sequences",
+        "schemaname name, sequencename name, sequenceowner name, data_type regtype, start_value int8, min_value int8, max_value int8, increment_by int8, cycle bool, cache_size int8, last_value int8",
+    ),
+    (
+        "pg_opclass",
+        "oid oid, opcmethod oid, opcname name, opcnamespace oid, opcowner oid, opcfamily oid, opcintype oid, opcdefault bool, opckeytype oid",
+    ),
     ("pg_opfamily", "oid oid, opfmethod oid, opfname name, opfnamespace oid, opfowner oid"),
-    ("pg_operator", "oid oid, oprname name, oprnamespace oid, oprowner oid, oprkind char, oprcanmerge bool, oprcanhash bool, oprleft oid, oprright oid, oprresult oid, oprcom oid, oprnegate oid, oprcode regproc, oprrest regproc, oprjoin regproc"),
+    (
+        "pg_operator",
+        "oid oid, oprname name, oprnamespace oid, oprowner oid, oprkind char, oprcanmerge bool, oprcanhash bool, oprleft oid, oprright oid, oprresult oid, oprcom oid, oprnegate oid, oprcode regproc, oprrest regproc, oprjoin regproc",
+    ),
     (
         "pg_trigger",
         "oid oid, tgrelid oid, tgparentid oid, tgname name, tgfoid oid, tgtype int2, tgenabled char, tgisinternal bool, tgconstrrelid oid, \
@@ -121,24 +136,53 @@ const PG: &[Spec] = &[
     ("pg_foreign_table", "ftrelid oid, ftserver oid, ftoptions _text"),
     ("pg_foreign_server", "oid oid, srvname name, srvowner oid, srvfdw oid, srvtype text, srvversion text, srvacl _text, srvoptions _text"),
     ("pg_foreign_data_wrapper", "oid oid, fdwname name, fdwowner oid, fdwhandler oid, fdwvalidator oid, fdwacl _text, fdwoptions _text"),
-    ("pg_partitioned_table", "partrelid oid, partstrat char, partnatts int2, partdefid oid, partattrs int2vector, partclass oidvector, partcollation oidvector, partexprs text"),
-    ("pg_language", "oid oid, lanname name, lanowner oid, lanispl bool, lanpltrusted bool, lanplcallfoid oid, laninline oid, lanvalidator oid, lanacl _text"),
+    (
+        "pg_partitioned_table",
+        "partrelid oid, partstrat char, partnatts int2, partdefid oid, partattrs int2vector, partclass oidvector, partcollation oidvector, partexprs text",
+    ),
+    (
+        "pg_language",
+        "oid oid, lanname name, lanowner oid, lanispl bool, lanpltrusted bool, lanplcallfoid oid, laninline oid, lanvalidator oid, lanacl _text",
+    ),
     ("pg_aggregate", "aggfnoid regproc, aggkind char, aggnumdirectargs int2, aggtransfn regproc, aggfinalfn regproc"),
     ("pg_cast", "oid oid, castsource oid, casttarget oid, castfunc oid, castcontext char, castmethod char"),
-    ("pg_conversion", "oid oid, conname name, connamespace oid, conowner oid, conforencoding int4, contoencoding int4, conproc regproc, condefault bool"),
-    ("pg_range", "rngtypid oid, rngsubtype oid, rngmultitypid oid, rngcollation oid, rngsubopc oid, rngcanonical regproc, rngsubdiff regproc"),
+    (
+        "pg_conversion",
+        "oid oid, conname name, connamespace oid, conowner oid, conforencoding int4, contoencoding int4, conproc regproc, condefault bool",
+    ),
+    (
+        "pg_range",
+        "rngtypid oid, rngsubtype oid, rngmultitypid oid, rngcollation oid, rngsubopc oid, rngcanonical regproc, rngsubdiff regproc",
+    ),
     ("pg_enum", "oid oid, enumtypid oid, enumsortorder float4, enumlabel name"),
     ("pg_event_trigger", "oid oid, evtname name, evtevent name, evtowner oid, evtfoid oid, evtenabled char, evttags _text"),
     ("pg_init_privs", "objoid oid, classoid oid, objsubid int4, privtype char, initprivs _text"),
     ("pg_default_acl", "oid oid, defaclrole oid, defaclnamespace oid, defaclobjtype char, defaclacl _text"),
     ("pg_seclabel", "objoid oid, classoid oid, objsubid int4, provider text, label text"),
     ("pg_subscription", "oid oid, subdbid oid, subname name, subowner oid, subenabled bool"),
+    ("pg_ts_dict", "oid oid, dictname name, dictnamespace oid, dictowner oid, dicttemplate oid, dictinitoption text"),
+    (
+        "pg_ts_parser",
+        "oid oid, prsname name, prsnamespace oid, prsstart regproc, prstoken regproc, prsend regproc, prsheadline regproc, prslextype regproc",
+    ),
+    ("pg_ts_template", "oid oid, tmplname name, tmplnamespace oid, tmplinit regproc, tmpllexize regproc"),
+    ("pg_db_role_setting", "setdatabase oid, setrole oid, setconfig _text"),
+    ("pg_user_mappings", "umid oid, srvid oid, srvname name, umuser oid, usename name, umoptions _text"),
     ("pg_ts_config", "oid oid, cfgname name, cfgnamespace oid, cfgowner oid, cfgparser oid"),
-    ("pg_tables", "schemaname name, tablename name, tableowner name, tablespace name, hasindexes bool, hasrules bool, hastriggers bool, rowsecurity bool"),
+    (
+        "pg_tables",
+        "schemaname name, tablename name, tableowner name, tablespace name, hasindexes bool, hasrules bool, hastriggers bool, rowsecurity bool",
+    ),
     ("pg_views", "schemaname name, viewname name, viewowner name, definition text"),
-    ("pg_matviews", "schemaname name, matviewname name, matviewowner name, tablespace name, hasindexes bool, ispopulated bool, definition text"),
+    (
+        "pg_matviews",
+        "schemaname name, matviewname name, matviewowner name, tablespace name, hasindexes bool, ispopulated bool, definition text",
+    ),
     ("pg_indexes", "schemaname name, tablename name, indexname name, tablespace name, indexdef text"),
-    ("pg_stat_activity", "datid oid, datname name, pid int4, usesysid oid, usename name, application_name text, client_addr text, state text, query text"),
+    (
+        "pg_stat_activity",
+        "datid oid, datname name, pid int4, usesysid oid, usename name, application_name text, client_addr text, state text, query text",
+    ),
     ("pg_stat_user_tables", "relid oid, schemaname name, relname name, seq_scan int8, n_live_tup int8, n_dead_tup int8"),
     ("pg_stat_all_tables", "relid oid, schemaname name, relname name, seq_scan int8, n_live_tup int8, n_dead_tup int8"),
     ("pg_statio_user_tables", "relid oid, schemaname name, relname name, heap_blks_read int8"),
@@ -150,7 +194,10 @@ const PG: &[Spec] = &[
 ];
 
 const INFORMATION: &[Spec] = &[
-    ("schemata", "catalog_name name, schema_name name, schema_owner name, default_character_set_catalog name, default_character_set_schema name, default_character_set_name name, sql_path varchar"),
+    (
+        "schemata",
+        "catalog_name name, schema_name name, schema_owner name, default_character_set_catalog name, default_character_set_schema name, default_character_set_name name, sql_path varchar",
+    ),
     (
         "tables",
         "table_catalog name, table_schema name, table_name name, table_type varchar, self_referencing_column_name name, reference_generation varchar, \
@@ -168,22 +215,64 @@ const INFORMATION: &[Spec] = &[
          identity_start varchar, identity_increment varchar, identity_maximum varchar, identity_minimum varchar, identity_cycle varchar, \
          is_generated varchar, generation_expression varchar, is_updatable varchar",
     ),
-    ("views", "table_catalog name, table_schema name, table_name name, view_definition varchar, check_option varchar, is_updatable varchar, is_insertable_into varchar"),
-    ("key_column_usage", "constraint_catalog name, constraint_schema name, constraint_name name, table_catalog name, table_schema name, table_name name, column_name name, ordinal_position int4, position_in_unique_constraint int4"),
-    ("table_constraints", "constraint_catalog name, constraint_schema name, constraint_name name, table_catalog name, table_schema name, table_name name, constraint_type varchar, is_deferrable varchar, initially_deferred varchar, enforced varchar, nulls_distinct varchar"),
-    ("referential_constraints", "constraint_catalog name, constraint_schema name, constraint_name name, unique_constraint_catalog name, unique_constraint_schema name, unique_constraint_name name, match_option varchar, update_rule varchar, delete_rule varchar"),
-    ("constraint_column_usage", "table_catalog name, table_schema name, table_name name, column_name name, constraint_catalog name, constraint_schema name, constraint_name name"),
+    (
+        "views",
+        "table_catalog name, table_schema name, table_name name, view_definition varchar, check_option varchar, is_updatable varchar, is_insertable_into varchar",
+    ),
+    (
+        "key_column_usage",
+        "constraint_catalog name, constraint_schema name, constraint_name name, table_catalog name, table_schema name, table_name name, column_name name, ordinal_position int4, position_in_unique_constraint int4",
+    ),
+    (
+        "table_constraints",
+        "constraint_catalog name, constraint_schema name, constraint_name name, table_catalog name, table_schema name, table_name name, constraint_type varchar, is_deferrable varchar, initially_deferred varchar, enforced varchar, nulls_distinct varchar",
+    ),
+    (
+        "referential_constraints",
+        "constraint_catalog name, constraint_schema name, constraint_name name, unique_constraint_catalog name, unique_constraint_schema name, unique_constraint_name name, match_option varchar, update_rule varchar, delete_rule varchar",
+    ),
+    (
+        "constraint_column_usage",
+        "table_catalog name, table_schema name, table_name name, column_name name, constraint_catalog name, constraint_schema name, constraint_name name",
+    ),
     ("check_constraints", "constraint_catalog name, constraint_schema name, constraint_name name, check_clause varchar"),
-    ("character_sets", "character_set_catalog name, character_set_schema name, character_set_name name, character_repertoire name, form_of_use name, default_collate_catalog name, default_collate_schema name, default_collate_name name"),
-    ("routines", "specific_catalog name, specific_schema name, specific_name name, routine_catalog name, routine_schema name, routine_name name, routine_type varchar, data_type varchar, type_udt_name name, routine_definition varchar, external_language varchar"),
-    ("parameters", "specific_catalog name, specific_schema name, specific_name name, ordinal_position int4, parameter_mode varchar, parameter_name name, data_type varchar, udt_name name"),
-    ("sequences", "sequence_catalog name, sequence_schema name, sequence_name name, data_type varchar, start_value varchar, minimum_value varchar, maximum_value varchar, increment varchar, cycle_option varchar"),
-    ("triggers", "trigger_catalog name, trigger_schema name, trigger_name name, event_manipulation varchar, event_object_schema name, event_object_table name, action_statement varchar, action_timing varchar"),
+    (
+        "character_sets",
+        "character_set_catalog name, character_set_schema name, character_set_name name, character_repertoire name, form_of_use name, default_collate_catalog name, default_collate_schema name, default_collate_name name",
+    ),
+    (
+        "routines",
+        "specific_catalog name, specific_schema name, specific_name name, routine_catalog name, routine_schema name, routine_name name, routine_type varchar, data_type varchar, type_udt_name name, routine_definition varchar, external_language varchar",
+    ),
+    (
+        "parameters",
+        "specific_catalog name, specific_schema name, specific_name name, ordinal_position int4, parameter_mode varchar, parameter_name name, data_type varchar, udt_name name",
+    ),
+    (
+        "sequences",
+        "sequence_catalog name, sequence_schema name, sequence_name name, data_type varchar, start_value varchar, minimum_value varchar, maximum_value varchar, increment varchar, cycle_option varchar",
+    ),
+    (
+        "triggers",
+        "trigger_catalog name, trigger_schema name, trigger_name name, event_manipulation varchar, event_object_schema name, event_object_table name, action_statement varchar, action_timing varchar",
+    ),
     ("domains", "domain_catalog name, domain_schema name, domain_name name, data_type varchar, domain_default varchar, udt_name name"),
-    ("element_types", "object_catalog name, object_schema name, object_name name, object_type varchar, collection_type_identifier name, data_type varchar, udt_name name"),
-    ("table_privileges", "grantor name, grantee name, table_catalog name, table_schema name, table_name name, privilege_type varchar, is_grantable varchar, with_hierarchy varchar"),
-    ("role_table_grants", "grantor name, grantee name, table_catalog name, table_schema name, table_name name, privilege_type varchar, is_grantable varchar, with_hierarchy varchar"),
-    ("column_privileges", "grantor name, grantee name, table_catalog name, table_schema name, table_name name, column_name name, privilege_type varchar, is_grantable varchar"),
+    (
+        "element_types",
+        "object_catalog name, object_schema name, object_name name, object_type varchar, collection_type_identifier name, data_type varchar, udt_name name",
+    ),
+    (
+        "table_privileges",
+        "grantor name, grantee name, table_catalog name, table_schema name, table_name name, privilege_type varchar, is_grantable varchar, with_hierarchy varchar",
+    ),
+    (
+        "role_table_grants",
+        "grantor name, grantee name, table_catalog name, table_schema name, table_name name, privilege_type varchar, is_grantable varchar, with_hierarchy varchar",
+    ),
+    (
+        "column_privileges",
+        "grantor name, grantee name, table_catalog name, table_schema name, table_name name, column_name name, privilege_type varchar, is_grantable varchar",
+    ),
     ("enabled_roles", "role_name name"),
     ("applicable_roles", "grantee name, role_name name, is_grantable varchar"),
     ("information_schema_catalog_name", "catalog_name name"),
@@ -200,7 +289,13 @@ pub fn is_information(name: &str) -> bool {
 /// Oids of the catalogue's own tables, which clients look up by name.
 pub fn oids() -> BTreeMap<String, i64> {
     let real = [("pg_class", PG_CLASS), ("pg_type", 1247), ("pg_proc", 1255), ("pg_attribute", 1249), ("pg_namespace", 2615)];
-    let real = real.into_iter().chain([("pg_database", 1262), ("pg_constraint", 2606), ("pg_trigger", 2620), ("pg_rewrite", 2618), ("pg_extension", 3079)]);
+    let real = real.into_iter().chain([
+        ("pg_database", 1262),
+        ("pg_constraint", 2606),
+        ("pg_trigger", 2620),
+        ("pg_rewrite", 2618),
+        ("pg_extension", 3079),
+    ]);
     let mut oids: BTreeMap<String, i64> = real.map(|(name, oid)| (name.to_owned(), oid)).collect();
     for (i, (name, _)) in PG.iter().enumerate() {
         oids.entry((*name).to_owned()).or_insert(12_000 + i as i64);
@@ -266,7 +361,7 @@ fn types(db: &Connection) -> Result<()> {
         "INSERT INTO pg_type (oid, typname, typnamespace, typowner, typlen, typbyval, typtype, typcategory, typispreferred, typisdefined, typdelim, typrelid, \
          typsubscript, typelem, typarray, typinput, typoutput, typreceive, typsend, typmodin, typmodout, typanalyze, typalign, typstorage, typnotnull, \
          typbasetype, typtypmod, typndims, typcollation) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, 1, ',', 0, 0, ?9, ?10, 0, 0, ?11, ?11, 0, 0, 0, 'i', 'p', 0, 0, -1, 0, ?12)",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, 1, ',', 0, 0, ?9, ?10, ?13, 0, ?11, ?11, 0, 0, 0, 'i', 'p', 0, 0, -1, 0, ?12)",
     )?;
     for t in TYPES {
         let kind = if t.category == 'P' || t.category == 'X' { "p" } else { "b" };
@@ -289,11 +384,26 @@ fn types(db: &Connection) -> Result<()> {
             element,
             t.array,
             t.receive.1,
-            collation
+            collation,
+            0
         ])?;
         if t.array != 0 {
             let name = format!("_{}", t.name);
-            insert.execute(params![t.array, name, PG_CATALOG, OWNER_OID, -1, false, "b", "A", t.oid, 0, ARRAY_RECEIVE.1, collation])?;
+            insert.execute(params![
+                t.array,
+                name,
+                PG_CATALOG,
+                OWNER_OID,
+                -1,
+                false,
+                "b",
+                "A",
+                t.oid,
+                0,
+                ARRAY_RECEIVE.1,
+                collation,
+                ARRAY_IN.1
+            ])?;
         }
     }
     let mut insert = db.prepare(
@@ -307,10 +417,7 @@ fn types(db: &Connection) -> Result<()> {
 }
 
 fn people(db: &Connection, database: &str) -> Result<()> {
-    db.execute(
-        "INSERT INTO pg_roles VALUES (?1, 0, 1, 0, 0, 1, 0, -1, '********', NULL, 0, NULL, ?2)",
-        params![OWNER, OWNER_OID],
-    )?;
+    db.execute("INSERT INTO pg_roles VALUES (?1, 0, 1, 0, 0, 1, 0, -1, '********', NULL, 0, NULL, ?2)", params![OWNER, OWNER_OID])?;
     db.execute("INSERT INTO pg_authid VALUES (?2, ?1, 0, 1, 0, 0, 1, 0, 0, -1, NULL, NULL)", params![OWNER, OWNER_OID])?;
     db.execute("INSERT INTO pg_user VALUES (?1, ?2, 0, 0, 0, 0, '********', NULL, NULL)", params![OWNER, OWNER_OID])?;
     db.execute(
@@ -363,10 +470,7 @@ fn project_tables(db: &Connection, facts: &Facts, database: &str) -> Result<()> 
     for table in &facts.tables {
         debug_assert!([PUBLIC, EVENTS].contains(&table.namespace));
         class.execute(params![table.oid, table.name, table.namespace, OWNER_OID, "r", table.columns.len() as i64])?;
-        db.execute(
-            "INSERT INTO pg_tables VALUES (?1, ?2, ?3, NULL, 0, 0, 0, 0)",
-            params![table.schema, table.name, OWNER],
-        )?;
+        db.execute("INSERT INTO pg_tables VALUES (?1, ?2, ?3, NULL, 0, 0, 0, 0)", params![table.schema, table.name, OWNER])?;
         db.execute(
             "INSERT INTO information_schema.tables (table_catalog, table_schema, table_name, table_type, is_insertable_into, is_typed) \
              VALUES (?1, ?2, ?3, 'BASE TABLE', 'NO', 'NO')",

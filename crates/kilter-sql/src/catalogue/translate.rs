@@ -31,7 +31,11 @@ pub fn translate(statement: &mut Statement, columns: &HashMap<String, &'static s
 }
 
 /// Functions that give rows, as functions that give an array.
-const ROWS: [&str; 6] = ["unnest", "generate_series", "generate_subscripts", "_pg_expandarray", "json_array_elements_text", "regexp_split_to_table"];
+const ROWS: [&str; 6] =
+    ["unnest", "generate_series", "generate_subscripts", "_pg_expandarray", "json_array_elements_text", "regexp_split_to_table"];
+
+/// How names of tables begin that are made here.
+const MADE: &str = "__elements_";
 
 pub fn gives_rows(name: &str) -> bool {
     ROWS.contains(&name)
@@ -65,18 +69,51 @@ impl VisitorMut for Translation<'_> {
     }
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+        if let TableFactor::Derived { lateral, .. } = factor {
+            *lateral = false;
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        // Columns come before tables, and must know which of these are arrays.
+        for from in &mut select.from {
+            self.tables(from);
+        }
+        self.columns(select);
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Some(new) = self.translated(expr) {
+            *expr = new;
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+impl Translation<'_> {
+    fn tables(&mut self, from: &mut TableWithJoins) {
+        self.table(&mut from.relation);
+        for join in &mut from.joins {
+            self.table(&mut join.relation);
+        }
+    }
+
+    /// A function that gives rows becomes the elements of an array.
+    fn table(&mut self, factor: &mut TableFactor) {
         let (name, arguments, alias) = match factor {
             TableFactor::Table { name, args: Some(args), alias, .. } => (last(name), plain(&args.args), alias.clone()),
             TableFactor::Function { name, args, alias, .. } => (last(name), plain(args), alias.clone()),
             TableFactor::UNNEST { array_exprs, alias, .. } => ("unnest".to_owned(), array_exprs.clone(), alias.clone()),
-            TableFactor::Derived { lateral, .. } => {
-                *lateral = false;
-                return ControlFlow::Continue(());
+            TableFactor::NestedJoin { table_with_joins, .. } => {
+                self.tables(table_with_joins);
+                return;
             }
-            _ => return ControlFlow::Continue(()),
+            _ => return,
         };
-        if !ROWS.contains(&name.as_str()) {
-            return ControlFlow::Continue(());
+        if !gives_rows(&name) {
+            return;
         }
         let table = alias.as_ref().map_or_else(|| self.name(), |alias| folded(&alias.name));
         match alias.as_ref().map(|alias| alias.columns.as_slice()).unwrap_or_default() {
@@ -90,10 +127,18 @@ impl VisitorMut for Translation<'_> {
             }
         }
         *factor = elements(array(&name, arguments), &table);
-        ControlFlow::Continue(())
     }
 
-    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+    fn columns(&mut self, select: &mut Select) {
+        for item in &mut select.projection {
+            // ORDER BY means the column of the answer, where a name is that of several.
+            if let SelectItem::UnnamedExpr(expr @ Expr::CompoundIdentifier(_)) = item
+                && let Expr::CompoundIdentifier(parts) = &*expr
+                && let Some(name) = parts.last().cloned()
+            {
+                *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: name };
+            }
+        }
         // What gives rows among the columns becomes a table to join.
         let mut tables = Vec::new();
         for item in &mut select.projection {
@@ -107,7 +152,7 @@ impl VisitorMut for Translation<'_> {
                 expr => expr,
             };
             let Expr::Function(function) = inner else { continue };
-            if !ROWS.contains(&last(&function.name).as_str()) {
+            if !gives_rows(&last(&function.name)) {
                 continue;
             }
             let table = self.name();
@@ -122,21 +167,11 @@ impl VisitorMut for Translation<'_> {
                 None => select.from.push(TableWithJoins { relation: join.relation, joins: Vec::new() }),
             }
         }
-        ControlFlow::Continue(())
     }
 
-    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-        if let Some(new) = self.translated(expr) {
-            *expr = new;
-        }
-        ControlFlow::Continue(())
-    }
-}
-
-impl Translation<'_> {
     fn name(&mut self) -> String {
         self.made += 1;
-        format!("__elements_{}", self.made)
+        format!("{MADE}{}", self.made)
     }
 
     fn translated(&mut self, expr: &mut Expr) -> Option<Expr> {
@@ -221,7 +256,12 @@ impl Translation<'_> {
                 call("pg_like", vec![take(expr), take(pattern), string(operator), escape])
             }
             Expr::CompoundFieldAccess { root, access_chain } => match access_chain.as_slice() {
-                [AccessExpr::Subscript(Subscript::Index { index })] => call("pg_element", vec![root.as_ref().clone(), index.clone()]),
+                [AccessExpr::Subscript(Subscript::Index { index })] => self.element(root.as_ref().clone(), index),
+                // `a.b[i]`
+                [AccessExpr::Dot(Expr::Identifier(name)), AccessExpr::Subscript(Subscript::Index { index })] => match root.as_ref() {
+                    Expr::Identifier(table) => self.element(column(&table.value, &name.value), index),
+                    _ => return None,
+                },
                 // A part of what `_pg_expandarray` gives: its element, or its place.
                 [AccessExpr::Dot(Expr::Identifier(name))] => match root.as_ref() {
                     Expr::Nested(inner) => part(inner, name),
@@ -240,6 +280,14 @@ impl Translation<'_> {
             _ => return None,
         };
         Some(new)
+    }
+
+    /// An item of an array. Vectors are counted from 0, other arrays from 1.
+    fn element(&self, array: Expr, index: &Expr) -> Expr {
+        let is_vector = self.types.of(&array).is_some_and(|name| name.ends_with("vector"));
+        let first = crate::session::number(i32::from(!is_vector));
+        let place = Expr::BinaryOp { left: Box::new(index.clone()), op: BinaryOperator::Minus, right: Box::new(first) };
+        call("pg_element", vec![array, place])
     }
 
     fn function(&mut self, function: &mut Function) -> Option<Expr> {
@@ -271,7 +319,7 @@ impl Translation<'_> {
 
 fn part(root: &Expr, name: &Ident) -> Expr {
     match (root, folded(name).as_str()) {
-        (Expr::CompoundIdentifier(parts), "n") if parts.len() == 2 => {
+        (Expr::CompoundIdentifier(parts), "n") if parts.len() == 2 && parts[0].value.starts_with(MADE) => {
             let place = column(&parts[0].value, "key");
             Expr::BinaryOp { left: Box::new(place), op: BinaryOperator::Plus, right: Box::new(crate::session::number(1)) }
         }

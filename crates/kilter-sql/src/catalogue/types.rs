@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{Expr, FunctionArguments, Query, SelectItem, SetExpr, Value, VisitorMut};
+use datafusion::sql::sqlparser::ast::{Expr, FunctionArguments, Query, SelectItem, SetExpr, TableFactor, Value, VisitorMut};
 use pgwire::api::Type;
 
 use super::functions;
-use crate::session::{arguments, folded, last, type_name};
+use crate::session::{arguments, folded, last, literal, parameter, type_name};
 
 /// Types of a statement's expressions, by the columns of the catalogue and the names that the statement gives.
 pub struct Types<'a> {
@@ -25,6 +25,12 @@ impl<'a> Types<'a> {
     pub fn output(&self, query: &Query) -> Vec<Option<String>> {
         match query.body.as_ref() {
             SetExpr::Select(select) => {
+                if let [SelectItem::Wildcard(_)] = select.projection.as_slice()
+                    && let [from] = select.from.as_slice()
+                    && let (TableFactor::Derived { subquery, .. }, true) = (&from.relation, from.joins.is_empty())
+                {
+                    return self.output(subquery);
+                }
                 let item = |item: &SelectItem| match item {
                     SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => Some(self.of(expr)),
                     _ => None,
@@ -89,7 +95,9 @@ impl<'a> Types<'a> {
                 return results.into_iter().find_map(|result| self.of(result));
             }
             Expr::Subquery(query) => return self.output(query).into_iter().next().flatten(),
-            Expr::Array(array) => return Some(format!("_{}", array.elem.first().and_then(|e| self.of(e)).unwrap_or_else(|| "text".into()))),
+            Expr::Array(array) => {
+                return Some(format!("_{}", array.elem.first().and_then(|e| self.of(e)).unwrap_or_else(|| "text".into())));
+            }
             Expr::CompoundFieldAccess { root, .. } => {
                 let array = self.of(root)?;
                 return Some(match array.as_str() {
@@ -110,6 +118,8 @@ impl<'a> Types<'a> {
                         return arguments(function).iter().find_map(|expr| self.of(expr));
                     }
                     ("array_agg", _) => return Some(format!("_{}", first().unwrap_or_else(|| "text".into()))),
+                    // A cast that has been translated.
+                    ("pg_reg", _) => return arguments(function).first().and_then(|kind| literal(kind)).map(str::to_owned),
                     ("unnest" | "_pg_expandarray", _) => return first().map(|array| array.trim_start_matches('_').to_owned()),
                     ("count" | "row_number" | "rank", _) => "int8",
                     ("generate_series" | "generate_subscripts", _) => "int4",
@@ -189,18 +199,6 @@ impl Types<'_> {
     /// What each parameter is; text where nothing tells.
     pub fn parameters(&self) -> Vec<Type> {
         self.parameters.iter().map(|name| name.as_deref().and_then(of_cast).unwrap_or(Type::TEXT)).collect()
-    }
-}
-
-/// The place of a parameter, counted from 1.
-fn parameter(expr: &Expr) -> Option<usize> {
-    match expr {
-        Expr::Value(value) => match &value.value {
-            Value::Placeholder(name) => name.strip_prefix('$')?.parse().ok().filter(|place| (1..=1000).contains(place)),
-            _ => None,
-        },
-        Expr::Nested(inner) => parameter(inner),
-        _ => None,
     }
 }
 

@@ -48,9 +48,12 @@ pub fn tables(service: &Arc<Service>, stretches: &Arc<Stretches>) -> Vec<(&'stat
         columns.push(Column::new("feature", Kind::Text, "What the reason is: an input of the model, or a group of inputs", |p: &Part| {
             Cell::text(&p.name)
         }));
-        columns.push(Column::new("value", Kind::Float, "What the model saw there; null where it was missing, and for a group", |p: &Part| {
-            number(p.value)
-        }));
+        columns.push(Column::new(
+            "value",
+            Kind::Float,
+            "What the model saw there; null where it was missing, and for a group",
+            |p: &Part| number(p.value),
+        ));
         columns.push(Column::new("contribution", Kind::Float, "What it adds to the margin", |p: &Part| Cell::Float(p.contribution)));
         let rows = move |wanted: &Wanted, row: &mut dyn FnMut(Part) -> ControlFlow<()>| parts(&data, &stretches, wanted, row, reasons_of);
         Listed::new("The reasons of each decision, one row for each", columns, NARROWS, Box::new(rows))
@@ -157,12 +160,7 @@ fn parts(
 }
 
 /// Goes through the decisions, newest first, stretch by stretch.
-fn each(
-    data: &Data,
-    stretches: &Stretches,
-    wanted: &Wanted,
-    row: &mut dyn FnMut(Decided) -> ControlFlow<()>,
-) -> anyhow::Result<()> {
+fn each(data: &Data, stretches: &Stretches, wanted: &Wanted, row: &mut dyn FnMut(Decided) -> ControlFlow<()>) -> anyhow::Result<()> {
     let log = &data.decisions;
     let times = wanted.bounds.range("time");
     let offsets = wanted.bounds.range("event_offset");

@@ -98,9 +98,7 @@ fn pairs(service: &Arc<Service>, comment: &str, value: &str, of: fn(&Run) -> Vec
         text(value, "The value", |p| Some(&p.2)),
     ];
     table(service, comment, columns, move |service, wanted, row| {
-        each_run(&service.data, wanted, &mut |run| {
-            of(&run).into_iter().try_for_each(|(key, value)| row((run.id.clone(), key, value)))
-        })
+        each_run(&service.data, wanted, &mut |run| of(&run).into_iter().try_for_each(|(key, value)| row((run.id.clone(), key, value))))
     })
 }
 

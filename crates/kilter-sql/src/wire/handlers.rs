@@ -23,7 +23,7 @@ use pgwire::error::{ErrorInfo, PgWireError, PgWireResult};
 use pgwire::messages::PgWireBackendMessage;
 use pgwire::messages::copy::{CopyData, CopyDone, CopyOutResponse};
 use pgwire::messages::data::RowDescription;
-use pgwire::messages::extendedquery::{Execute, PortalSuspended, Sync as PgSync};
+use pgwire::messages::extendedquery::{Describe, Execute, PortalSuspended, Sync as PgSync};
 use pgwire::messages::response::{CommandComplete, EmptyQueryResponse, TransactionStatus};
 use pgwire::messages::simplequery::Query;
 use tokio::sync::Mutex;
@@ -48,8 +48,6 @@ pub struct State {
 
 /// Cursors of one client at a time.
 const CURSORS: usize = 64;
-/// Bytes gathered into one message of COPY.
-const COPY_BYTES: usize = 32 << 10;
 
 impl State {
     pub fn new(session: Session) -> State {
@@ -175,7 +173,9 @@ impl Asks {
                 let prepared = prepared.ok_or_else(|| SqlError::new(error::INTERNAL, "the question was not understood"))?;
                 if let Command::Declare { cursor, hold, .. } = command {
                     if !hold && client.transaction_status() == TransactionStatus::Idle {
-                        return Err(SqlError::new("25P01", "DECLARE CURSOR can only be used in transaction blocks").hint("BEGIN, or WITH HOLD").into());
+                        return Err(SqlError::new("25P01", "DECLARE CURSOR can only be used in transaction blocks")
+                            .hint("BEGIN, or WITH HOLD")
+                            .into());
                     }
                     if state.cursors.contains_key(cursor) {
                         return Err(SqlError::new(error::DUPLICATE_CURSOR, format!("cursor \"{cursor}\" already exists")).into());
@@ -270,7 +270,14 @@ impl Asks {
     }
 
     /// Does what a command asks for and sends what comes of it. `describe`: the columns are told of before their rows.
-    async fn serve<C>(&self, client: &mut C, done: Done, format: &Format, describe: bool, cancel: &mut oneshot::Receiver<()>) -> PgWireResult<()>
+    async fn serve<C>(
+        &self,
+        client: &mut C,
+        done: Done,
+        format: &Format,
+        describe: bool,
+        cancel: &mut oneshot::Receiver<()>,
+    ) -> PgWireResult<()>
     where
         C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
         C::Error: Debug,
@@ -349,7 +356,13 @@ fn span(text: &str) -> Option<Duration> {
 }
 
 /// Sends up to `most` rows; how many, and whether there may be more.
-async fn send<C>(client: &mut C, rows: &mut Rows, binary: &[bool], most: usize, cancel: &mut oneshot::Receiver<()>) -> PgWireResult<(usize, bool)>
+async fn send<C>(
+    client: &mut C,
+    rows: &mut Rows,
+    binary: &[bool],
+    most: usize,
+    cancel: &mut oneshot::Receiver<()>,
+) -> PgWireResult<(usize, bool)>
 where
     C: Sink<PgWireBackendMessage> + Unpin + Send,
     PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
@@ -421,7 +434,8 @@ where
             }
         }
         sent += 1;
-        if out.len() >= COPY_BYTES {
+        // Clients count on a message for each row.
+        if !out.is_empty() {
             client.feed(PgWireBackendMessage::CopyData(CopyData::new(out.split().freeze()))).await?;
         }
     }
@@ -601,6 +615,27 @@ impl ExtendedQueryHandler for Asks {
         send_ready_for_query(client, status).await
     }
 
+    async fn on_describe<C>(&self, client: &mut C, message: Describe) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Stmt>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        // A cursor is a portal, too.
+        if message.target_type == b'P'
+            && let Some(name) = &message.name
+            && client.portal_store().get_portal(name).is_none()
+        {
+            let columns = state(client)?.lock().await.cursors.get(name).map(|(rows, _)| Arc::clone(&rows.columns));
+            if let Some(columns) = columns {
+                client.feed(described(&columns, &vec![false; columns.len()])).await?;
+                return Ok(());
+            }
+        }
+        self._on_describe(client, message).await
+    }
+
     async fn do_describe_statement<C>(&self, client: &mut C, target: &StoredStatement<Stmt>) -> PgWireResult<DescribeStatementResponse>
     where
         C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
@@ -641,7 +676,8 @@ impl ExtendedQueryHandler for Asks {
 fn bound(portal: &Portal<Stmt>) -> PgWireResult<Vec<datafusion::common::ScalarValue>> {
     let types = parameter_types(&portal.statement)?;
     if types.len() != portal.parameters.len() {
-        let message = format!("bind message supplies {} parameters, but prepared statement requires {}", portal.parameters.len(), types.len());
+        let message =
+            format!("bind message supplies {} parameters, but prepared statement requires {}", portal.parameters.len(), types.len());
         return Err(SqlError::new("08P01", message).into());
     }
     if let Format::Individual(formats) = &portal.parameter_format

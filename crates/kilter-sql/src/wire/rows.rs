@@ -35,7 +35,8 @@ impl Rows {
     /// Rows of texts that are known already.
     pub fn fixed(names: &[&str], rows: &[Vec<String>]) -> Result<Rows> {
         let schema = Schema::new(names.iter().map(|name| Field::new(*name, DataType::Utf8, true)).collect::<Vec<_>>());
-        let arrays = (0..names.len()).map(|i| Arc::new(rows.iter().map(|row| Some(row[i].as_str())).collect::<StringArray>()) as _).collect();
+        let arrays =
+            (0..names.len()).map(|i| Arc::new(rows.iter().map(|row| Some(row[i].as_str())).collect::<StringArray>()) as _).collect();
         let batch = RecordBatch::try_new(Arc::new(schema), arrays).map_err(|e| SqlError::new(crate::error::INTERNAL, e.to_string()))?;
         let columns = names.iter().map(|name| ((*name).to_owned(), Type::TEXT)).collect();
         Ok(Rows { columns: Arc::new(columns), types: vec![Type::TEXT; names.len()], answer: Answer::fixed(batch), held: None, next: 0 })

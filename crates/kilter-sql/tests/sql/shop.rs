@@ -27,7 +27,7 @@ entity = "card"
 count = "count(*) over 1d"
 [decision.pay]
 on = "payments"
-policy = [{ when = "payments.amount > 900", outcome = "review" }, { outcome = "accept" }]
+policy = [{ when = "amount > 900", outcome = "review" }, { outcome = "accept" }]
 "#;
 
 pub const PAYMENTS: i64 = 6000;

@@ -163,13 +163,19 @@ async fn transactions_and_cursors_are_kept() {
     let shop = shop::open().await;
     let mut client = Client::connect(serve(&shop, None, 5).await, "").await.unwrap();
     assert_eq!(client.ask("declare c cursor for select 1").await, "error 25P01");
-    assert_eq!(client.ask("begin; declare c cursor for select event_offset from decisions order by 1").await, "BEGIN\nDECLARE CURSOR\nin T");
+    assert_eq!(
+        client.ask("begin; declare c cursor for select event_offset from decisions order by 1").await,
+        "BEGIN\nDECLARE CURSOR\nin T"
+    );
     assert_eq!(client.ask("fetch 2 from c").await, "0\n1\nFETCH 2\nin T");
     assert_eq!(client.ask("move 5000 in c; fetch c").await, "MOVE 5000\n5002\nFETCH 1\nin T");
     assert_eq!(client.ask("selec").await, "error 42601\nin E");
     assert_eq!(client.ask("commit").await, "ROLLBACK");
     assert_eq!(client.ask("fetch c").await, "error 34000");
-    assert_eq!(client.ask("declare h cursor with hold for select 7; fetch all from h; close h").await, "DECLARE CURSOR\n7\nFETCH 1\nCLOSE CURSOR");
+    assert_eq!(
+        client.ask("declare h cursor with hold for select 7; fetch all from h; close h").await,
+        "DECLARE CURSOR\n7\nFETCH 1\nCLOSE CURSOR"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -241,5 +247,8 @@ async fn a_statement_ends_when_it_is_told_to() {
     }
     let (answer, mut client) = ended.await.unwrap();
     assert_eq!(answer, "error 57014");
-    assert_eq!(client.ask("set statement_timeout = '300ms'; select count(*) from generate_series(1, 1000000000000)").await, "SET\nerror 57014");
+    assert_eq!(
+        client.ask("set statement_timeout = '300ms'; select count(*) from generate_series(1, 1000000000000)").await,
+        "SET\nerror 57014"
+    );
 }

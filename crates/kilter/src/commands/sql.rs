@@ -1,4 +1,4 @@
-//! `kilter sql`: one question, one table. And `kilter up --postgres`: the same questions by PostgreSQL's protocol.
+//! The command `sql`: one question, one table. And what `kilter up` takes for the same by PostgreSQL's protocol.
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -70,7 +70,9 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
     let service = match Service::start(project, StartOptions { schedules: false, ..StartOptions::default() }).await {
         Ok(service) => service,
         Err(e) if is_locked(&e) => {
-            return Err(e.context("a server has the project open\n  hint: run it with `kilter up --postgres ADDRESS` and ask there, with psql for instance"));
+            return Err(e.context(
+                "a server has the project open\n  hint: run it with `kilter up --postgres ADDRESS` and ask there, with psql for instance",
+            ));
         }
         Err(e) => return Err(e),
     };
