@@ -190,6 +190,18 @@ impl Latency {
         }
     }
 
+    /// How many durations lie up to each of the ascending `bounds` and above the one before, with one more for those above all; and the sum of
+    /// all. In microseconds, to three digits.
+    pub fn counts(&self, bounds: &[u64]) -> (Vec<u64>, u64) {
+        let (mut counts, mut sum) = (vec![0; bounds.len() + 1], 0);
+        for step in lock(&self.0).iter_recorded() {
+            let micros = step.value_iterated_to();
+            counts[bounds.partition_point(|bound| *bound < micros)] += step.count_at_value();
+            sum += micros * step.count_at_value();
+        }
+        (counts, sum)
+    }
+
     pub fn reset(&self) {
         lock(&self.0).reset();
     }
@@ -331,4 +343,22 @@ impl Status {
 /// A panic of another holder leaves counters whole: go on with them.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_counted_between_bounds() {
+        let latency = Latency::new();
+        for micros in [1, 100, 101, 250, 7_000_000] {
+            latency.record(Duration::from_micros(micros));
+        }
+        let (counts, sum) = latency.counts(&[100, 200, 300]);
+        assert_eq!(counts, [2, 1, 1, 1]);
+        let exact = 1 + 100 + 101 + 250 + 7_000_000;
+        assert!(sum.abs_diff(exact) <= exact / 1000, "{sum}");
+        assert_eq!(Latency::new().counts(&[100]), (vec![0, 0], 0));
+    }
 }

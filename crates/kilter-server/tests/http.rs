@@ -974,6 +974,9 @@ fn watches(server: &Server) {
         "kilter_decisions_total{decision=\"pay\",outcome=\"block\"} ",
         "kilter_model_version{model=\"fraud\"} 1",
         "kilter_decide_quantile_seconds{quantile=\"0.99\"} ",
+        "kilter_decide_seconds_bucket{le=\"+Inf\"} 4",
+        "kilter_decide_seconds_count 4",
+        "kilter_freshness_seconds_bucket{le=\"0.001\"} ",
         "kilter_http_requests_total{route=\"/v1/decide/{decision}\",status=\"200\"} 4",
         "kilter_http_request_duration_seconds_bucket{le=\"0.001\",route=\"/v1/decide/{decision}\"} ",
         "kilter_monitor_value{monitor=\"drift\",model=\"fraud\",signal=\"psi\"} ",
@@ -987,6 +990,7 @@ fn watches(server: &Server) {
         assert!(text.contains(line), "{line} is missing in\n{text}");
     }
     assert!(text.ends_with("# EOF\n"));
+    assert!(!text.contains("route=\"/v1/lake\""), "a route that nobody called has rows");
 }
 
 /// The member of a list with that name.
