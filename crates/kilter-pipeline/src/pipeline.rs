@@ -100,6 +100,12 @@ impl Pipeline {
         self.next = offset;
     }
 
+    /// The same state, which makes these decisions from now on and watches nothing.
+    pub(crate) fn deciding(self, decisions: Vec<DecisionPlan>) -> Pipeline {
+        let plan = Arc::new(Plan { decisions, monitors: Vec::new(), ..(*self.plan).clone() });
+        Pipeline { plan, monitors: Vec::new(), ..self }
+    }
+
     pub fn plan(&self) -> &Arc<Plan> {
         &self.plan
     }

@@ -66,8 +66,8 @@ struct Shared {
     clock: Arc<dyn Clock>,
     commands: mpsc::Sender<Call>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
-    /// Models with a training or an import under way.
-    training: Mutex<BTreeSet<String>>,
+    /// Jobs of which one at a time may run: models with a training or an import under way, decisions with a test of a policy.
+    at_work: Mutex<BTreeSet<String>>,
     /// Reads of the past under way: each may need the memory of a whole state.
     past_reads: Semaphore,
     /// The self-checks' second opinions, by monitor.
@@ -202,7 +202,7 @@ impl Enqueued {
     }
 }
 
-/// A model that is being given a version.
+/// A job that is alone of its name as long as this lives: a model that is being given a version.
 pub(crate) struct Claim {
     shared: Arc<Shared>,
     name: String,
@@ -210,7 +210,7 @@ pub(crate) struct Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        lock(&self.shared.training).remove(&self.name);
+        lock(&self.shared.at_work).remove(&self.name);
     }
 }
 
@@ -260,7 +260,7 @@ impl Service {
             clock: options.clock,
             commands,
             thread: Mutex::new(Some(thread)),
-            training: Mutex::default(),
+            at_work: Mutex::default(),
             past_reads: Semaphore::new(1),
             shadows: Shadows::default(),
             current: Mutex::default(),
@@ -589,11 +589,21 @@ impl Service {
     /// Makes a model this caller's alone to give versions to, as long as the claim lives.
     pub(crate) fn claim(&self, model: usize) -> Result<Claim, ServiceError> {
         self.must_lead()?;
-        let name = self.plan.models[model].name.clone();
-        if !lock(&self.shared.training).insert(name.clone()) {
-            return Err(ServiceError::Conflict(format!("model `{name}` is being trained or imported already")));
+        let name = &self.plan.models[model].name;
+        self.claim_job(name.clone(), &format!("model `{name}` is being trained or imported already"))
+    }
+
+    /// Lets one job of a name run at a time.
+    pub(crate) fn claim_job(&self, name: String, taken: &str) -> Result<Claim, ServiceError> {
+        if !lock(&self.shared.at_work).insert(name.clone()) {
+            return Err(ServiceError::Conflict(taken.into()));
         }
         Ok(Claim { shared: Arc::clone(&self.shared), name })
+    }
+
+    /// Whether the service is ending: long jobs look now and then.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.shared.commands.is_closed()
     }
 
     async fn train_unguarded(
@@ -612,7 +622,7 @@ impl Service {
             if let (Some(_), Some(workers)) = (&service.project.shard, &service.project.definitions.workers) {
                 request.shards = Some(shards::reached(&service.data.history, workers.shards)?);
             }
-            let wants = || !service.shared.commands.is_closed();
+            let wants = || !service.is_ending();
             train(&service.data, &service.plan, &request, service.clock(), present.champion, &wants)
         };
         let report = tokio::task::spawn_blocking(work)

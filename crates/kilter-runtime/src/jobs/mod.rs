@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod import;
+pub mod policy;
 pub mod shards;
 pub mod train;
 pub mod training_set;

@@ -26,7 +26,7 @@ pub enum Rule {
 use Role::{Manage, Read, Write};
 use Rule::{Model, Named, Open, Whole, Within};
 
-const PROJECT: [(&str, &str, Rule); 37] = [
+const PROJECT: [(&str, &str, Rule); 39] = [
     ("GET", "/", Whole(Read)),
     ("GET", "/docs", Whole(Read)),
     ("GET", "/docs/", Whole(Read)),
@@ -44,6 +44,9 @@ const PROJECT: [(&str, &str, Rule); 37] = [
     ("GET", "/v1/decisions/{id}", Whole(Read)),
     // It rebuilds and compares, and changes nothing.
     ("POST", "/v1/decisions/{id}/replay", Whole(Read)),
+    // Reads the log from its start, and leaves a run behind.
+    ("POST", "/v1/policies/{decision}/backtest", Whole(Write)),
+    ("PUT", "/v1/policies/{decision}", Whole(Manage)),
     ("GET", "/v1/models", Named(Read)),
     ("GET", "/v1/models/{model}", Model(Read)),
     ("POST", "/v1/models/{model}/train", Model(Manage)),

@@ -12,6 +12,7 @@ mod metrics;
 mod models;
 mod monitors;
 pub mod pages;
+mod policies;
 mod project;
 mod runs;
 mod services;
@@ -36,6 +37,8 @@ pub fn all() -> OpenApiRouter<Host> {
         .routes(routes!(decisions::list_decisions))
         .routes(routes!(decisions::get_decision))
         .routes(routes!(decisions::replay_decision))
+        .routes(routes!(policies::backtest_policy))
+        .routes(routes!(policies::publish_policy))
         .routes(routes!(models::list_models))
         .routes(routes!(models::get_model))
         .routes(routes!(models::train_model))
