@@ -93,7 +93,7 @@ async fn play(service: &Arc<Service>) {
         let payment = |n: u64| format!(r#"{{"payment_id":"p{n}","card":{},"at":"{}","amount":{}}}"#, n % 7, at(n * 3), amount(n));
         let outcome = |n: u64| format!(r#"{{"payment_id":"p{n}","at":"{}","fraud":{}}}"#, at(n * 3 + 30), is_fraud(n));
         send(service, "payments", (from..from + 10).map(payment).collect()).await;
-        send(service, "outcomes", (from..from + 10).filter(|n| n % 9 != 0).map(outcome).collect()).await;
+        send(service, "outcomes", (from..from + 10).filter(|n| !n.is_multiple_of(9)).map(outcome).collect()).await;
     }
 }
 
@@ -166,7 +166,7 @@ async fn what_came_of_the_cases_is_told_by_outcome() {
     // Payments come in tens, with nine or ten outcomes after each ten: the n-th decision is of payment n.
     let number: BTreeMap<u64, u64> = made.keys().enumerate().map(|(n, offset)| (*offset, n as u64)).collect();
     let end = at((ALL - 1) * 3 + 30);
-    let known = |n: u64| n % 9 != 0 && at(n * 3) + Span::HOUR <= end;
+    let known = |n: u64| !n.is_multiple_of(9) && at(n * 3) + Span::HOUR <= end;
     for outcome in &report.comparison.outcomes {
         let of: Vec<u64> = made.iter().filter(|(_, (_, o))| *o == outcome.outcome).map(|(offset, _)| number[offset]).collect();
         let labelled: Vec<u64> = of.iter().copied().filter(|n| known(*n)).collect();
