@@ -1,4 +1,5 @@
-"""Stores that MLflow's own client made, without a server, are brought over by `kilter import mlflow`: the client must then hear the same of both."""
+"""Stores that MLflow's own client made, without a server, are brought over by `kilter import mlflow`: the client must then hear the same of both. Where
+`crosscheck/with_postgres` is around, one of them is on PostgreSQL, and all come to PostgreSQL."""
 
 import math
 import os
@@ -9,7 +10,7 @@ from pathlib import Path
 
 os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
 
-from server import Server  # noqa: E402  Before the client, which reads its settings at once.
+from server import Server, database  # noqa: E402  Before the client, which reads its settings at once.
 
 import mlflow  # noqa: E402
 import pandas  # noqa: E402
@@ -139,15 +140,18 @@ def seen(uri, is_database):
     return told
 
 
-def check(kilter, folder, uri, source, is_database):
+def check(kilter, folder, uri, source, is_database, *options):
     os.chdir(folder)
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     fill(mlflow.MlflowClient(uri, uri), is_database)
     want = seen(uri, is_database)
     data = f"{folder}/tracking"
+    target = database(data)
+    environment = {**os.environ, "KILTER_TRACKING_DATABASE": target} if target else None
     for _ in range(2):
-        done = subprocess.run([kilter, "import", "mlflow", source, "--data", data], capture_output=True, text=True)
+        command = [kilter, "import", "mlflow", source, "--data", data, *options]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
         assert done.returncode == 0, (done.stdout, done.stderr)
     print(done.stdout, end="")
     with Server(kilter, data) as server:
@@ -167,6 +171,11 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         check(kilter, folder, f"file://{folder}/mlruns", f"{folder}/mlruns", False)
         os.chdir("/")
+    with tempfile.TemporaryDirectory() as folder:
+        if uri := database(f"{folder}/mlflow"):
+            uri = uri.replace("postgresql://", "postgresql+psycopg2://")
+            check(kilter, folder, uri, uri, True, "--artifacts", f"{folder}/mlruns")
+            os.chdir("/")
 
 
 main()

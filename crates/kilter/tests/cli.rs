@@ -635,7 +635,8 @@ fn an_import_tells_what_came_and_refuses_what_is_no_store() {
     import(&at("tracking"), &[]).failed(1, &["cannot bring", "is not a file store of MLflow", "hint: "]);
     kilter(&["import", "mlflow", &at("mlrums"), "--data", &at("new")]).failed(1, &["cannot read"]);
     assert!(!dir.path().join("new").exists(), "a mistyped source leaves nothing");
-    import("postgresql://host/db", &[]).failed(1, &["cannot be read yet", "hint: "]);
+    import("mysql://user:secret@host/db", &[]).failed(1, &["cannot bring mysql://user@host/db over", "cannot be read", "hint: "]);
+    import("postgresql://user:secret@127.0.0.1:1/db", &[]).failed(1, &["bring postgresql://user@127.0.0.1:1/db over", "cannot connect"]);
     import(&at("mlruns"), &["--artifacts", "/nowhere/at/all"]).failed(1, &["there is no folder /nowhere/at/all"]);
 }
 

@@ -103,6 +103,10 @@ impl Tracking {
         Ok(Tracking(Arc::new(Shared { readers, jobs, writer, artifacts, looking, outbox, lock })))
     }
 
+    fn source(&self) -> &Source {
+        self.0.readers.source()
+    }
+
     /// Whether others may have the same database open.
     fn is_shared(&self) -> bool {
         self.0.lock.is_none()
