@@ -1124,7 +1124,7 @@ impl Writer {
             }
         }
         let rows = first_of_each(rows, |(trace, span)| (*trace, span.id.clone()));
-        let into = "INSERT INTO spans (trace, span_id, parent_id, name, type, status, start_time, duration, usage, cost, size, content)";
+        let into = "INSERT INTO spans (trace, span_id, parent_id, name, type, status, start_time, duration, usage, cost, model, provider, size, content)";
         let values = rows.iter().map(|(trace, s)| {
             [
                 Value::from(*trace),
@@ -1137,6 +1137,8 @@ impl Writer {
                 Value::from(s.duration),
                 Value::from(&s.usage),
                 Value::from(&s.cost),
+                Value::from(&s.model),
+                Value::from(&s.provider),
                 Value::from(s.size),
                 Value::from(&s.content),
             ]
@@ -1144,7 +1146,7 @@ impl Writer {
         // Those of a trace that was not finished here may have ended since.
         let conflict = "ON CONFLICT (trace, span_id) DO UPDATE SET parent_id = excluded.parent_id, name = excluded.name, type = excluded.type,
                             status = excluded.status, start_time = excluded.start_time, duration = excluded.duration, usage = excluded.usage,
-                            cost = excluded.cost, size = excluded.size, content = excluded.content
+                            cost = excluded.cost, model = excluded.model, provider = excluded.provider, size = excluded.size, content = excluded.content
                         WHERE EXISTS (SELECT 1 FROM import_seen WHERE kind = 'growing' AND id = excluded.trace)";
         self.db.insert(into, conflict, values)?;
         for trace in rows.iter().map(|(trace, _)| *trace).collect::<HashSet<_>>() {

@@ -5,6 +5,7 @@ mod evaluation;
 mod experiments;
 mod import;
 mod logged;
+mod measure;
 mod migrate;
 mod plan;
 mod readers;
