@@ -57,6 +57,9 @@ def fill(client, is_database):
             span.set_inputs({"q": question, "a": [1, 2.5, None]})
             span.set_outputs({"found": "a würd"})
             span.set_attribute("mlflow.chat.tokenUsage", {"input_tokens": 3, "output_tokens": 4, "total_tokens": 7})
+            span.set_attribute("mlflow.llm.cost", {"input_cost": 0.25, "output_cost": 0.5, "total_cost": 0.75})
+            span.set_attribute("mlflow.llm.model", f"model for {question}")
+            span.set_attribute("mlflow.llm.provider", "us")
             span.add_event(mlflow.entities.SpanEvent("seen", attributes={"n": 1}))
         if question == "bad":
             raise ValueError("as wanted")
@@ -133,10 +136,42 @@ def seen(uri, is_database):
     prompt = mlflow.genai.load_prompt("prompts:/greeting/1")
     told["prompt"] = (prompt.template, prompt.tags, prompt.variables)
     if is_database:
+        told["metrics"] = metrics(client, client.get_experiment_by_name("churn").experiment_id)
         from mlflow.genai.datasets import search_datasets
 
         for dataset in search_datasets(experiment_ids=[client.get_experiment_by_name("churn").experiment_id]):
             told["dataset", dataset.dataset_id] = (dataset.name, dataset.tags, sorted(str(row) for row in dataset.to_df()["inputs"]))
+    return told
+
+
+METRICS = (
+    ("TRACES", "trace_count", ["COUNT"], ["trace_name", "trace_status"], []),
+    ("TRACES", "trace_count", ["COUNT"], [], ["trace.status = 'OK'"]),
+    ("TRACES", "trace_count", ["COUNT"], [], ["trace.tag.k = 'bad'"]),
+    ("TRACES", "session_count", ["COUNT"], [], []),
+    ("TRACES", "latency", ["AVG", "MIN", "MAX", 50.0, 99.9], ["trace_name"], []),
+    ("TRACES", "input_tokens", ["SUM", "AVG", 25.0], [], []),
+    ("TRACES", "cache_read_input_tokens", ["SUM"], [], []),
+    ("SPANS", "span_count", ["COUNT"], ["span_name", "span_type", "span_status"], []),
+    ("SPANS", "span_count", ["COUNT"], ["span_model_name", "span_model_provider"], ["span.name = 'search'"]),
+    ("SPANS", "latency", ["MIN", "MAX", 75.0], ["span_name"], []),
+    ("SPANS", "total_cost", ["SUM", "MAX"], ["span_model_provider"], []),
+    ("ASSESSMENTS", "assessment_count", ["COUNT"], ["assessment_name", "assessment_value"], []),
+    ("ASSESSMENTS", "assessment_value", ["AVG", 10.0], ["assessment_name"], ["assessment.type = 'feedback'"]),
+)
+
+
+def metrics(client, experiment):
+    """What is told of traces, as a whole and by the hour."""
+    from mlflow.entities.trace_metrics import AggregationType, MetricAggregation, MetricViewType
+
+    store, told = client._tracking_client.store, {}
+    for view, name, kinds, dimensions, filters in METRICS:
+        asked = [MetricAggregation(AggregationType.PERCENTILE, kind) if isinstance(kind, float) else MetricAggregation(AggregationType(kind)) for kind in kinds]
+        for step in ({}, {"time_interval_seconds": 3600, "start_time_ms": 0, "end_time_ms": 4 * 10**12}):
+            points = store.query_trace_metrics([experiment], MetricViewType(view), name, asked, dimensions, filters, **step)
+            told[view, name, str(dimensions), str(filters), bool(step)] = [
+                (point.dimensions, {key: round(float(value), 9) for key, value in point.values.items()}) for point in points]
     return told
 
 

@@ -26,6 +26,7 @@ pub use measure::{Aggregation, DataPoint, MetricsOf, TraceMetrics};
 pub use model::{
     Batch, Dataset, DatasetInput, Experiment, KeptVersion, LoggedModel, Metric, ModelOrder, ModelStatus, ModelVersion, NewExperiment,
     NewLoggedModel, NewModelVersion, NewRun, Page, Pair, Query, RegisteredModel, Run, RunChange, RunInfo, RunModel, Stage, Status, View,
+    Visible,
 };
 pub use store::{Place, Tracking};
 pub use trace::{Assessment, AssessmentChange, AssessmentKind, Logged, OldTraces, Trace, TraceInfo, TraceState};

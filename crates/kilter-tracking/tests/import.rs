@@ -372,6 +372,18 @@ async fn a_database_of_postgresql_comes_over_as_a_file_does() {
 }
 
 #[tokio::test]
+async fn two_imports_into_one_database_come_one_after_the_other() {
+    if std::env::var_os(common::SERVER).is_none() {
+        return;
+    }
+    let stores = Stores::new("mlflow.db");
+    database(&stores).await;
+    let (one, other) = (stores.target().await, stores.target().await);
+    let (first, second) = tokio::join!(stores.bring(&one), stores.bring(&other));
+    assert_eq!(first.unwrap(), second.unwrap());
+}
+
+#[tokio::test]
 async fn an_import_again_brings_what_is_new_and_nothing_twice() {
     let stores = Stores::new("mlflow.db");
     database(&stores).await;
