@@ -629,3 +629,66 @@ fn a_role_for_one_experiment_holds_for_its_files_and_its_spans() {
     assert_eq!(found["experiments"][0]["name"], "mine", "{found}");
     server.end();
 }
+
+#[test]
+fn pages_of_searches_tell_nothing_of_what_is_hidden() {
+    let (mut all, mut some, mut most) = (String::new(), String::new(), String::new());
+    let server = Server::of_tracking(|data| {
+        all = key(data, "all", Role::Manage);
+        // An id goes before a name: 2 is `b`.
+        some = scoped(
+            data,
+            "some",
+            Role::None,
+            &[("a", Role::Read), ("c", Role::Read), ("2", Role::None), ("b", Role::Read)],
+            &[("m2", Role::Read)],
+        );
+        most = scoped(data, "most", Role::Read, &[("0", Role::None), ("b", Role::None)], &[("m1", Role::None), ("m3", Role::None)]);
+    });
+    let made = |path: &str, body: Value| assert_eq!(server.with_key(&all, "POST", path, &body.to_string()).status, 200, "{path}");
+    for name in ["a", "b", "c", "d"] {
+        made(&format!("{API}/experiments/create"), json!({ "name": name }));
+    }
+    for name in ["m1", "m2", "m3"] {
+        made(&format!("{API}/registered-models/create"), json!({ "name": name }));
+        made(&format!("{API}/model-versions/create"), json!({ "name": name, "source": "s3://b/x" }));
+    }
+    for (name, experiments) in [("of-a-and-b", json!(["1", "2"])), ("of-b", json!(["2"])), ("of-none", json!([]))] {
+        made("/api/3.0/mlflow/datasets/create", json!({ "name": name, "experiment_ids": experiments }));
+    }
+    // Page by page, one thing each; the last page has no token.
+    let paged = |key: &str, path: &str, what: &str| {
+        let (mut names, mut token) = (Vec::new(), String::new());
+        loop {
+            let body = json!({ "max_results": 1, "page_token": token, "order_by": ["name ASC"] }).to_string();
+            let reply = if path.contains("registered-models") || path.contains("model-versions") {
+                server.with_key(key, "GET", &format!("{path}?max_results=1&page_token={token}&order_by=name%20ASC"), "")
+            } else {
+                server.with_key(key, "POST", path, &body)
+            };
+            let page = reply.json();
+            let found = page[what].as_array().unwrap_or_else(|| panic!("an empty page in {path}: {page}"));
+            names.extend(found.iter().map(|one| one["name"].as_str().unwrap().to_string()));
+            match page["next_page_token"].as_str() {
+                Some(next) => token = next.into(),
+                None => return names.join(" "),
+            }
+        }
+    };
+    for (key, experiments, models, datasets) in [
+        (&some, "a c", "m2", "of-a-and-b"),
+        (&most, "a c d", "m2", "of-a-and-b of-none"),
+        (&all, "Default a b c d", "m1 m2 m3", "of-a-and-b of-b of-none"),
+    ] {
+        assert_eq!(paged(key, &format!("{API}/experiments/search"), "experiments"), experiments);
+        assert_eq!(paged(key, &format!("{API}/registered-models/search"), "registered_models"), models);
+        assert_eq!(paged(key, &format!("{API}/model-versions/search"), "model_versions"), models);
+        assert_eq!(paged(key, "/api/3.0/mlflow/datasets/search", "datasets"), datasets);
+    }
+    // A token counts what its own key may see.
+    let token =
+        |key: &str| server.with_key(key, "GET", &format!("{API}/experiments/search?max_results=1"), "").json()["next_page_token"].clone();
+    let other = server.with_key(&some, "GET", &format!("{API}/experiments/search?page_token={}", token(&all).as_str().unwrap()), "");
+    assert!(other.status == 400 && token(&some).as_str().unwrap().starts_with("1-"), "{}", other.body);
+    server.end();
+}

@@ -324,6 +324,43 @@ fn a_trace_is_made_assessed_searched_and_deleted() {
 }
 
 #[test]
+fn metrics_of_traces_are_answered_as_mlflow_does() {
+    let server = Server::start();
+    let post = |path: &str, body: Value| server.send(&format!("{V3}{path}"), "application/json", &body.to_string());
+    let location = json!({"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": "0"}});
+    let info = json!({"trace_id": "tr-1", "trace_location": location, "request_time": "2026-01-31T10:00:20Z", "execution_duration": "1.5s",
+        "state": "OK", "tags": {"mlflow.traceName": "agent"}});
+    assert_eq!(post("/traces", json!({"trace": {"trace_info": info}})).0, 200);
+    let ask = |view: &str, metric: &str, aggregations: Value| json!({"experiment_ids": ["0"], "view_type": view, "metric_name": metric, "aggregations": aggregations});
+    // As it was recorded.
+    let counted = json!({"data_points": [{"metric_name": "trace_count", "values": {"COUNT": 1.0}}]});
+    assert_eq!(post("/traces/metrics", ask("TRACES", "trace_count", json!([{"aggregation_type": "COUNT"}]))), (200, counted));
+    let mut steps =
+        ask("TRACES", "latency", json!([{"aggregation_type": "AVG"}, {"aggregation_type": "PERCENTILE", "percentile_value": 99}]));
+    steps["dimensions"] = json!(["trace_name"]);
+    steps["time_interval_seconds"] = json!("60");
+    steps["start_time_ms"] = json!("1769853600000");
+    steps["end_time_ms"] = json!(1_769_853_700_000_i64);
+    let point = json!({"metric_name": "latency", "dimensions": {"time_bucket": "2026-01-31T10:00:00+00:00", "trace_name": "agent"},
+        "values": {"AVG": 1500.0, "P99.0": 1500.0}});
+    assert_eq!(post("/traces/metrics", steps), (200, json!({"data_points": [point]})));
+    assert_eq!(post("/traces/metrics", ask("SPANS", "latency", json!([{"aggregation_type": "AVG"}]))), (200, json!({})));
+    for (asked, why) in [
+        (json!({}), "Missing value for required parameter 'experiment_ids'"),
+        (ask("TRACES", "trace_count", json!([])), "Missing value for required parameter 'aggregations'"),
+        (ask("RUNS", "trace_count", json!([{"aggregation_type": "COUNT"}])), "'RUNS' is not a valid MetricViewType"),
+        (ask("TRACES", "latency", json!([{"aggregation_type": "PERCENTILE"}])), "Percentile value is required"),
+        (ask("TRACES", "latency", json!([{"aggregation_type": "AVG", "percentile_value": 5}])), "only allowed for PERCENTILE"),
+        (ask("TRACES", "latency", json!([{"aggregation_type": "PERCENTILE", "percentile_value": 101}])), "between 0 and 100"),
+    ] {
+        let (status, refused) = post("/traces/metrics", asked);
+        let words = refused["message"].as_str().unwrap_or_default();
+        assert!(status == 400 && refused["error_code"] == "INVALID_PARAMETER_VALUE" && words.contains(why), "{refused}");
+    }
+    server.end();
+}
+
+#[test]
 fn a_trace_is_begun_and_ended_as_clients_of_mlflow_2_do() {
     let server = Server::start();
     let pair = |key: &str, value: &str| json!({"key": key, "value": value});

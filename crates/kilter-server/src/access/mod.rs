@@ -168,6 +168,16 @@ impl Caller {
         self.key().and_then(|key| key.roles().min()).unwrap_or(Role::Manage)
     }
 
+    /// The roles for single experiments, by name or id.
+    pub fn experiments(&self) -> impl Iterator<Item = (&String, &Role)> {
+        self.key().into_iter().flat_map(|key| &key.experiments)
+    }
+
+    /// The roles for single models, by name.
+    pub fn models(&self) -> impl Iterator<Item = (&String, &Role)> {
+        self.key().into_iter().flat_map(|key| &key.models)
+    }
+
     /// The role for one experiment alone.
     pub fn role_for_experiment_id(&self, id: i64) -> Option<Role> {
         self.key()?.experiments.get(&id.to_string()).copied()

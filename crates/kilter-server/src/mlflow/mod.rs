@@ -10,6 +10,7 @@ mod experiments;
 mod hooks;
 mod input;
 mod logged;
+mod measure;
 mod moment;
 mod old_traces;
 mod otlp;
@@ -122,6 +123,7 @@ fn routes() -> Vec<(&'static str, MethodRouter<Hooks>)> {
         ("/3.0/mlflow/traces/batchGet", get(traces::batch_get)),
         ("/3.0/mlflow/traces/batchGetInfos", post(traces::batch_get_infos)),
         ("/3.0/mlflow/traces/search", post(traces::search)),
+        ("/3.0/mlflow/traces/metrics", post(measure::traces)),
         ("/3.0/mlflow/traces/delete-traces", post(traces::delete)),
         ("/3.0/mlflow/traces/{trace_id}", get(traces::get_info)),
         ("/3.0/mlflow/traces/{trace_id}/tags", patch(traces::set_tag).delete(traces::delete_tag)),

@@ -66,7 +66,7 @@ use Subject::{
 };
 
 /// Below `/api` and `/ajax-api`. What edits a run or a trace is writing; what takes away, restores, or moves a model's stage or alias is managing.
-pub const RULES: [(&str, &str, Role, Subject); 111] = [
+pub const RULES: [(&str, &str, Role, Subject); 112] = [
     ("POST", "/2.0/mlflow/experiments/create", Write, NewExperiment),
     ("GET", "/2.0/mlflow/experiments/get", Read, Experiment),
     ("GET", "/2.0/mlflow/experiments/get-by-name", Read, ExperimentName),
@@ -141,6 +141,7 @@ pub const RULES: [(&str, &str, Role, Subject); 111] = [
     ("GET", "/3.0/mlflow/traces/batchGet", Read, Own),
     ("POST", "/3.0/mlflow/traces/batchGetInfos", Read, Own),
     ("POST", "/3.0/mlflow/traces/search", Read, Own),
+    ("POST", "/3.0/mlflow/traces/metrics", Read, Own),
     ("POST", "/3.0/mlflow/traces/delete-traces", Manage, Experiment),
     ("GET", "/3.0/mlflow/traces/{trace_id}", Read, Trace),
     ("PATCH", "/3.0/mlflow/traces/{trace_id}/tags", Write, Trace),

@@ -8,7 +8,7 @@ use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use kilter_tracking::{ArtifactPath, Error, ErrorCode, Experiment, Query, Result, Tracking};
+use kilter_tracking::{ArtifactPath, Error, ErrorCode, Experiment, Result, Tracking, Visible};
 
 use super::answer::Refusal;
 use super::hooks::Hooks;
@@ -342,19 +342,26 @@ impl Readable {
         Ok(Some(readable).filter(|readable| !named || !readable.is_empty()))
     }
 
-    pub fn experiment(&self, experiment: &Experiment) -> bool {
-        self.0.as_ref().is_none_or(|scope| scope.role_of(experiment) >= Role::Read)
-    }
-
-    pub async fn dataset(&self, experiments: &[i64]) -> Result<bool> {
-        match &self.0 {
-            Some(scope) => Ok(scope.role_of_dataset(experiments).await? >= Role::Read),
-            None => Ok(true),
+    /// Which experiments a search may find; none: all.
+    pub fn of_experiments(&self) -> Option<Visible> {
+        let caller = &self.0.as_ref()?.caller;
+        let mut visible = Visible { others: caller.role() >= Role::Read, ..Visible::default() };
+        for (name, role) in caller.experiments() {
+            let is_visible = *role >= Role::Read;
+            match name.parse::<i64>() {
+                Ok(id) if caller.role_for_experiment_id(id).is_some() => visible.ids.push((id, is_visible)),
+                _ if caller.role_for_experiment_name(name).is_some() => visible.names.push((name.clone(), is_visible)),
+                _ => {}
+            }
         }
+        Some(visible)
     }
 
-    pub fn model(&self, name: &str) -> bool {
-        self.0.as_ref().is_none_or(|scope| scope.caller.role_for_model(name) >= Role::Read)
+    /// Which registered models a search may find; none: all.
+    pub fn of_models(&self) -> Option<Visible> {
+        let caller = &self.0.as_ref()?.caller;
+        let names = caller.models().map(|(name, role)| (name.clone(), *role >= Role::Read)).collect();
+        Some(Visible { ids: Vec::new(), names, others: caller.role() >= Role::Read })
     }
 
     /// Those of some traces that may be read.
@@ -369,15 +376,6 @@ impl Readable {
             }
         }
         Ok(ids.into_iter().filter(|id| !hidden.contains(id)).collect())
-    }
-
-    /// Whether a page that lacks some of what was asked for is filled from the next one, which the query is set to then.
-    pub fn goes_on(&self, query: &mut Query, lacks: usize, next: &Option<String>) -> bool {
-        if self.0.is_none() || lacks == 0 || next.is_none() {
-            return false;
-        }
-        (query.max_results, query.page_token) = (lacks, next.clone());
-        true
     }
 }
 

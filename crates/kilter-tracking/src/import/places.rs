@@ -65,8 +65,8 @@ pub(crate) struct Places {
     pub allowed: Vec<PathBuf>,
     /// Folders that somebody named.
     pub named: Vec<PathBuf>,
-    /// The source, and the folder that it is brought to: neither is anybody's artifact.
-    pub source: PathBuf,
+    /// The source, where it lies on this machine, and the folder that it is brought to: neither is anybody's artifact.
+    pub source: Option<PathBuf>,
     pub data: PathBuf,
 }
 
@@ -99,7 +99,9 @@ impl Places {
             match std::fs::canonicalize(&candidate) {
                 Ok(folder) if !folder.is_dir() => {}
                 Ok(folder) if !self.allowed.iter().any(|root| folder.starts_with(root)) => found = Found::Outside(folder),
-                Ok(folder) if self.source.starts_with(&folder) => found = Found::Unreadable(folder, "the source lies in it".into()),
+                Ok(folder) if self.source.as_ref().is_some_and(|source| source.starts_with(&folder)) => {
+                    found = Found::Unreadable(folder, "the source lies in it".into())
+                }
                 Ok(folder) if self.data.starts_with(&folder) || folder.starts_with(&self.data) => {
                     found = Found::Unreadable(folder, "the folder to bring it to lies in it, or it in that".into());
                 }
@@ -121,7 +123,10 @@ impl Places {
             || match place {
                 Place::Local(path) => is_found(place) || self.base.join(path).parent().is_some_and(holds),
                 // In the folder of a file store lie experiments, which says nothing about where a server keeps artifacts.
-                Place::Own(_) => self.roots.iter().filter(|root| !root.starts_with(&self.source)).any(|root| holds(root)),
+                Place::Own(_) => {
+                    let is_of_source = |root: &Path| self.source.as_ref().is_some_and(|source| root.starts_with(source));
+                    self.roots.iter().any(|root| !is_of_source(root) && holds(root))
+                }
                 Place::Elsewhere(_) => is_found(&Place::Local(String::new())),
             }
     }
@@ -337,7 +342,7 @@ mod tests {
             roots: vec![at("store/moved")],
             allowed: vec![at("store")],
             named: Vec::new(),
-            source: at("store/file"),
+            source: Some(at("store/file")),
             data: at("store/data"),
         };
         let find = |uri: &str| places.find(&Place::read(uri), "1/r/artifacts");
@@ -370,7 +375,7 @@ mod tests {
             roots: vec![at("named"), at("mlartifacts"), at("mlruns")],
             allowed: vec![at("")],
             named: vec![at("named")],
-            source: at("mlflow.db"),
+            source: Some(at("mlflow.db")),
             data: at("tracking"),
         };
         let has = |places: &Places, uri: &str| {

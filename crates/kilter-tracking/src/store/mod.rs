@@ -5,6 +5,7 @@ mod evaluation;
 mod experiments;
 mod import;
 mod logged;
+mod measure;
 mod migrate;
 mod plan;
 mod readers;
@@ -101,6 +102,10 @@ impl Tracking {
         let writer = std::sync::Mutex::new(Some(writer.map_err(|e| Error::internal(&e))?));
         let looking = Arc::new(Semaphore::new(LOOKING));
         Ok(Tracking(Arc::new(Shared { readers, jobs, writer, artifacts, looking, outbox, lock })))
+    }
+
+    fn source(&self) -> &Source {
+        self.0.readers.source()
     }
 
     /// Whether others may have the same database open.
