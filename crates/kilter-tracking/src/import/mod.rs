@@ -145,7 +145,7 @@ impl Tracking {
     /// or written: what was brought stays, and the next import brings the rest.
     pub async fn import_mlflow(&self, import: &MlflowImport, told: impl Fn(&str, u64) + Send + Sync) -> Result<ImportReport> {
         let mut source = Source::open(&import.source).await?;
-        let places = source.places(&import.artifacts, self.artifacts().root())?;
+        let places = source.places(&import.artifacts, self.artifacts().folder())?;
         let (experiments, left) = source.experiments().await?;
         let count = experiments.len() as u64;
         let locations: Vec<(i64, String)> = experiments.iter().map(|e| (e.id, e.artifact_location.clone())).collect();
@@ -513,7 +513,7 @@ impl Source {
         Ok(Source::Database(Database::open(&path).await?, path))
     }
 
-    fn places(&self, artifacts: &[PathBuf], here: &Path) -> Result<Places> {
+    fn places(&self, artifacts: &[PathBuf], here: Option<&Path>) -> Result<Places> {
         let (Source::Database(_, path) | Source::Folder(_, path)) = self;
         let base = path.parent().unwrap_or(Path::new("/")).to_path_buf();
         let mut allowed = Vec::with_capacity(artifacts.len() + 1);
@@ -534,8 +534,8 @@ impl Source {
                 allowed.push(base.clone());
             }
         }
-        let here = std::fs::canonicalize(here).map_err(|e| Error::internal(&e))?;
-        let data = here.parent().unwrap_or(&here).to_path_buf();
+        let here = here.map(std::fs::canonicalize).transpose().map_err(|e| Error::internal(&e))?;
+        let data = here.map(|here| here.parent().unwrap_or(&here).to_path_buf());
         Ok(Places { base, roots, allowed, named, source: path.clone(), data })
     }
 

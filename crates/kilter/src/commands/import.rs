@@ -87,7 +87,9 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     // Before anything is made for it.
     import.check().await.with_context(|| format!("cannot bring {} over", import.source))?;
-    let tracking = Tracking::open(&args.data).await.with_context(|| format!("cannot open {}", args.data.display()))?;
+    let artifacts = super::tracking::artifacts_at(None, &Default::default());
+    let tracking =
+        Tracking::open_at(&args.data, None, artifacts.as_ref()).await.with_context(|| format!("cannot open {}", args.data.display()))?;
     let bar = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
     let done = tracking.import_mlflow(&import, |what, count| {
         bar.set_message(format!("{} {what}", grouped(count)));
