@@ -5,6 +5,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import pathlib
 import signal
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 import xml.etree.ElementTree
 
@@ -33,6 +35,8 @@ import mlflow  # noqa: E402
 import sklearn.linear_model  # noqa: E402
 from mlflow.artifacts import download_artifacts  # noqa: E402
 
+# What goes wrong here is to go wrong.
+logging.getLogger("mlflow").setLevel(logging.ERROR)
 # What botocore makes of an address: the signature that it should have.
 SIGNED = """
 import json, sys, urllib.parse
@@ -90,6 +94,22 @@ class Storage:
             time.sleep(0.1)
 
 
+def talk_to(kilter):
+    """As a client that has just begun: it keeps what a server said that it can."""
+    mlflow.set_tracking_uri(kilter.url)
+    mlflow.tracking._tracking_service.utils._artifact_repos_cache.clear()
+
+
+def send(kilter, path, body):
+    """Status and answer of a request with JSON."""
+    request = urllib.request.Request(kilter.url + path, method="POST", headers={"Content-Type": "application/json"}, data=json.dumps(body).encode())
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read())
+
+
 def digest(path):
     return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
 
@@ -111,8 +131,8 @@ def walk(storage, kilter, folder, python):
     client = mlflow.MlflowClient()
     run = begin()
     place = f"prefix/0/{run}/artifacts"
-    client.log_artifact(run, small)
-    client.log_artifact(run, large, "d/e ü")
+    client.log_artifact(run, str(small))
+    client.log_artifact(run, str(large), "d/e ü")
     names = {f"{place}/small.txt", f"{place}/d/e ü/large file.bin"}
     assert set(storage.objects()) == names, storage.objects()
     # Three parts of 5 MiB are the client's own; the server would have sent two of 8 MiB.
@@ -123,22 +143,21 @@ def walk(storage, kilter, folder, python):
 
     api = "/api/2.0/mlflow-artifacts"
     target = f"0/{run}/artifacts"
-    begun = kilter.ask(f"{api}/mpu/create/{target}", "POST", json.dumps({"path": "/x/ü a.bin", "num_parts": 12}).encode())
-    signed = kilter.ask(f"{api}/presigned/{target}/small.txt")
-    assert begun[0] == signed[0] == 200, (begun, signed)
-    begun, signed = json.loads(begun[1]), json.loads(signed[1])
+    status, begun = send(kilter, f"{api}/mpu/create/{target}", {"path": "/x/ü a.bin", "num_parts": 12})
+    assert status == 200, begun
+    signed = json.loads(kilter.ask(f"{api}/presigned/{target}/small.txt")[1])
     calls = [("PUT", part["url"]) for part in begun["credentials"]] + [("GET", signed["url"])]
     names = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"]
     subprocess.run([python, "-c", SIGNED], input=json.dumps([*(os.environ[name] for name in names), calls]), text=True, check=True)
-    body = json.dumps({"path": "/x/ü a.bin", "upload_id": begun["upload_id"]}).encode()
-    assert kilter.ask(f"{api}/mpu/abort/{target}", "POST", body)[0] == 200
-    assert kilter.ask(f"{api}/mpu/abort/{target}", "POST", body)[0] == 404 and storage.uploads() == 0
+    body = {"path": "/x/ü a.bin", "upload_id": begun["upload_id"]}
+    assert send(kilter, f"{api}/mpu/abort/{target}", body)[0] == 200
+    assert send(kilter, f"{api}/mpu/abort/{target}", body)[0] == 404 and storage.uploads() == 0
 
     # The storage refuses parts so small when they are put together: the client gives the upload up.
     os.environ["MLFLOW_MULTIPART_UPLOAD_CHUNK_SIZE"] = str(MIB)
     before = storage.objects()
     try:
-        client.log_artifact(run, large, "again")
+        client.log_artifact(run, str(large), "again")
         raise AssertionError("parts of 1 MiB were taken")
     except Exception as error:
         assert not isinstance(error, AssertionError), error
@@ -146,7 +165,9 @@ def walk(storage, kilter, folder, python):
     assert storage.objects() == before and storage.uploads() == 0
 
     model = sklearn.linear_model.LogisticRegression().fit([[0.0], [1.0], [2.0], [3.0]], [0, 0, 1, 1])
-    info = mlflow.sklearn.log_model(model, name="m", registered_model_name="m")
+    info = mlflow.sklearn.log_model(
+        model, name="m", pip_requirements=[], serialization_format="cloudpickle", registered_model_name="m"
+    )
     loaded = mlflow.sklearn.load_model("models:/m/1")
     assert (loaded.predict([[0.0], [3.0]]) == [0, 1]).all() and info.model_id
     repository = mlflow.store.artifact.artifact_repository_registry.get_artifact_repository(client.get_run(run).info.artifact_uri)
@@ -165,7 +186,7 @@ def through_the_server(storage, kilter, run, large, small):
             os.environ.pop(name, None)
             if forced:
                 os.environ[name] = forced
-        client.log_artifact(run, large, f"by server {forced}")
+        client.log_artifact(run, str(large), f"by server {forced}")
         assert storage.objects()[f"prefix/0/{run}/artifacts/by server {forced}/{large.name}"].endswith("-2")
         assert downloaded(run, f"by server {forced}/{large.name}") == digest(large) and downloaded(run, "small.txt") == digest(small)
     for name in ["MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD", "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD"]:
@@ -207,12 +228,12 @@ def keys(kilter, program, folder, run):
     try:
         kilter.end(signal.SIGTERM)
         kilter.start()
-        mlflow.set_tracking_uri(kilter.url)
+        talk_to(kilter)
         mlflow.set_experiment("mine")
         with mlflow.start_run() as own:
             large = pathlib.Path(folder) / "own.bin"
             large.write_bytes(os.urandom(6 * MIB))
-            mlflow.log_artifact(large)
+            mlflow.log_artifact(str(large))
             assert downloaded(own.info.run_id, "own.bin") == digest(large)
         api = f"{kilter.url}/api/2.0/mlflow-artifacts"
         for method, path, body in [
@@ -241,11 +262,11 @@ def main():
             folder = pathlib.Path(folder)
             data = folder / "data"
             with server.Server(program, data, "--artifacts", "s3://bucket/prefix") as kilter:
-                mlflow.set_tracking_uri(kilter.url)
+                talk_to(kilter)
                 run, large, small = walk(storage, kilter, folder, python)
                 assert not (data / "artifacts").exists(), "nothing lies in the folder"
             with server.Server(program, data, "--artifacts", "s3://bucket/prefix", "--artifacts-by-proxy") as kilter:
-                mlflow.set_tracking_uri(kilter.url)
+                talk_to(kilter)
                 through_the_server(storage, kilter, run, large, small)
                 broken(storage, kilter, run)
             with server.Server(program, data, "--artifacts", "s3://bucket/prefix") as kilter:

@@ -7,7 +7,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use kilter_tracking::{ArtifactPath, Artifacts, ArtifactsAt, Entry, Error, ErrorCode, Span, Tracking};
+use kilter_tracking::{ArtifactPath, Artifacts, ArtifactsAt, Clashes, Differences, Entry, Error, ErrorCode, MlflowImport, Span, Tracking};
 
 /// Bytes of a part, as the crate sends them.
 const PART: usize = 8 << 20;
@@ -473,4 +473,48 @@ async fn a_bucket_that_is_not_there_or_not_ours_is_told_at_the_start() {
     let error = fake.open("s3://bucket").await.map(drop).unwrap_err();
     assert!(error.message.contains("AWS_ACCESS_KEY_ID") && !error.message.contains("secret"), "{error}");
     fake.open("s3://bucket").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_of_mlflow_brings_its_files_along_whichever_request_fails() {
+    let from = tempfile::tempdir().unwrap();
+    let large = bytes(PART + 3);
+    for (name, content) in [
+        ("0/meta.yaml", &b"artifact_location: mlflow-artifacts:/0\ncreation_time: 5\nexperiment_id: '0'\nlifecycle_stage: active\nname: Default\n"[..]),
+        (
+            "0/r1/meta.yaml",
+            b"artifact_uri: mlflow-artifacts:/0/r1/artifacts\nend_time: 7\nexperiment_id: '0'\nlifecycle_stage: active\nrun_id: r1\nrun_name: a\n\
+              start_time: 6\nstatus: 3\nuser_id: u\n",
+        ),
+        ("0/r1/artifacts/notes.txt", b"notes"),
+        ("0/r1/artifacts/d/large.bin", &large),
+    ] {
+        let at = from.path().join("mlruns").join(name);
+        std::fs::create_dir_all(at.parent().unwrap()).unwrap();
+        std::fs::write(at, content).unwrap();
+    }
+    let source = from.path().join("mlruns").display().to_string();
+    let import = |differences| MlflowImport { source: source.clone(), artifacts: Vec::new(), clashes: Clashes::Refuse, differences };
+    let fake = Fake::start();
+    let (tracking, _dir) = fake.open("s3://bucket/p").await.unwrap();
+    let mut failures = 0;
+    let report = loop {
+        fake.refuse(failures + 1);
+        match tracking.import_mlflow(&import(Differences::Keep), |_, _| ()).await {
+            Ok(report) => break report,
+            Err(_) => failures += 1,
+        }
+        fake.refuse(0);
+        fake.settled().await;
+    };
+    fake.refuse(0);
+    assert!(failures > 3 && report.agrees(), "{failures}: {report:?}");
+    assert_eq!(fake.names(), ["p/0/r1/artifacts/d/large.bin", "p/0/r1/artifacts/notes.txt"]);
+    assert!(get(tracking.artifacts(), "0/r1/artifacts/d/large.bin", None).await.unwrap() == large);
+    put(tracking.artifacts(), "0/r1/artifacts/notes.txt", b"other").await.unwrap();
+    for (differences, agrees, notes) in [(Differences::Keep, false, &b"other"[..]), (Differences::Take, true, b"notes")] {
+        let report = tracking.import_mlflow(&import(differences), |_, _| ()).await.unwrap();
+        assert_eq!(report.agrees(), agrees, "{report:?}");
+        assert_eq!(get(tracking.artifacts(), "0/r1/artifacts/notes.txt", None).await.unwrap(), notes);
+    }
 }

@@ -289,6 +289,7 @@ mod tests {
     #[test]
     fn only_artifacts_may_take_their_time() {
         assert!(is_unhurried("/api/2.0/mlflow-artifacts/artifacts/a") && is_unhurried("/ajax-api/2.0/mlflow-artifacts/artifacts/{*path}"));
+        assert!(is_unhurried("/api/2.0/mlflow-artifacts/mpu/complete/a") && !is_unhurried("/api/2.0/mlflow-artifacts/mpu/create/a"));
         assert!(!is_unhurried("/api/2.0/mlflow-artifacts/artifacts") && !is_unhurried("/v1/api/2.0/mlflow-artifacts/artifacts/a"));
     }
 }

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryStreamExt};
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
-use object_store::azure::{AzureConfigKey, MicrosoftAzure, MicrosoftAzureBuilder};
-use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::gcp::{GoogleCloudStorage, GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
 use object_store::signer::Signer;
@@ -56,35 +56,43 @@ pub(super) struct Cloud {
 #[derive(Debug)]
 enum Signs {
     S3(Arc<AmazonS3>),
-    Azure(Arc<MicrosoftAzure>),
     /// Addresses to read at, but none for parts.
-    Reads(Arc<dyn Signer>),
+    Google(Arc<GoogleCloudStorage>),
 }
 
 impl Cloud {
     /// # Errors
     /// A URL of no known kind, settings that make no sense, a bucket that is not there or not ours. One that cannot be reached may come back.
     pub(super) async fn open(at: &ArtifactsAt) -> Result<Cloud> {
-        let cloud = Cloud::configured(at)?;
+        let mut cloud = Cloud::configured(at)?;
         let refuse = |why: String| Err(Error::invalid(format!("cannot use {} for artifacts: {why}", at.url)));
         let mut found = cloud.store.list(Some(&cloud.prefix));
         match tokio::time::timeout(LOOK, found.next()).await {
             Ok(Some(Err(error))) => match status(&error) {
-                Some(404) => refuse("there is no such bucket or container\n  hint: make it first".into()),
+                Some(404) => return refuse("there is no such bucket or container\n  hint: make it first".into()),
                 Some(401 | 403) => {
-                    refuse(format!("{error}\n  hint: keys come from the environment, such as AWS_ACCESS_KEY_ID, and must allow to list"))
+                    let hint = "keys come from the environment, such as AWS_ACCESS_KEY_ID, and must allow to list";
+                    return refuse(format!("{error}\n  hint: {hint}"));
                 }
-                _ => {
-                    tracing::warn!(%error, url = at.url, "the storage of artifacts cannot be reached now");
-                    Ok(cloud)
-                }
+                _ => tracing::warn!(%error, url = at.url, "the storage of artifacts cannot be reached now"),
             },
-            Err(_) => {
-                tracing::warn!(url = at.url, "the storage of artifacts does not answer now");
-                Ok(cloud)
-            }
-            Ok(None | Some(Ok(_))) => Ok(cloud),
+            Err(_) => tracing::warn!(url = at.url, "the storage of artifacts does not answer now"),
+            Ok(None | Some(Ok(_))) => {}
         }
+        drop(found);
+        // Not every key may sign, and clients are not to be sent where nobody lets them in.
+        if let Some(signs) = &cloud.signs {
+            let why = match tokio::time::timeout(LOOK, signs.url("GET", &cloud.prefix, SIGNED_READ)).await {
+                Ok(Ok(_)) => None,
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(_) => Some("no answer".into()),
+            };
+            if let Some(why) = why {
+                tracing::warn!(why, url = at.url, "all artifacts go through this server: no address of the storage can be signed");
+                cloud.signs = None;
+            }
+        }
+        Ok(cloud)
     }
 
     fn configured(at: &ArtifactsAt) -> Result<Cloud> {
@@ -115,13 +123,14 @@ impl Cloud {
                 let builder = MicrosoftAzureBuilder::new().with_config(AzureConfigKey::Client(ClientConfigKey::Timeout), REQUEST);
                 let builder = settings(at, "AZURE_").fold(builder, |builder, (key, value)| builder.with_config(key, value));
                 let store = Arc::new(builder.with_url(&at.url).with_retry(retry).build().map_err(|e| refuse(&e))?);
-                (store.clone(), (!is_on("AZURE_SKIP_SIGNATURE", "true")).then(|| Signs::Azure(store)))
+                // The library signs a name as it stands in the address: where that is not the name itself, Azure lets nobody in.
+                (store, None)
             }
             ObjectStoreScheme::GoogleCloudStorage => {
                 let builder = GoogleCloudStorageBuilder::new().with_config(GoogleConfigKey::Client(ClientConfigKey::Timeout), REQUEST);
                 let builder = settings(at, "GOOGLE_").fold(builder, |builder, (key, value)| builder.with_config(key, value));
                 let store = Arc::new(builder.with_url(&at.url).with_retry(retry).build().map_err(|e| refuse(&e))?);
-                (store.clone(), (!is_on("GOOGLE_SKIP_SIGNATURE", "true")).then(|| Signs::Reads(store)))
+                (store.clone(), (!is_on("GOOGLE_SKIP_SIGNATURE", "true")).then(|| Signs::Google(store)))
             }
             _ => return Err(no_place(&"it is none of these kinds of storage")),
         };
@@ -204,7 +213,7 @@ impl Cloud {
     }
 
     pub(super) fn signs_uploads(&self) -> bool {
-        matches!(self.signs, Some(Signs::S3(_) | Signs::Azure(_)))
+        matches!(self.signs, Some(Signs::S3(_)))
     }
 
     pub(super) fn signs_reads(&self) -> bool {
@@ -222,66 +231,55 @@ impl Cloud {
     }
 
     pub(super) async fn sign_upload(&self, path: &ArtifactPath, parts: usize) -> Result<SignedUpload> {
-        let at = self.at(path)?;
-        let id = self.parts()?.create_multipart(&at).await.map_err(failed)?;
+        let (at, store) = (self.at(path)?, self.takes_parts()?);
+        let id = store.create_multipart(&at).await.map_err(failed)?;
         let signed = self.signed("PUT", &at, SIGNED_PART).await?;
-        match &self.signs {
-            Some(Signs::S3(store)) => {
-                let credential = store.credentials().get_credential().await.map_err(failed)?;
-                let upload = id.clone();
-                // Thousands of them take a moment.
-                let urls = tokio::task::spawn_blocking(move || {
-                    let part = |n: usize| {
-                        let more = [("partNumber", n.to_string()), ("uploadId", upload.clone())];
-                        sign::with_query(&signed, &credential.secret_key, &more)
-                    };
-                    (1..=parts).map(part).collect::<Option<Vec<_>>>()
-                });
-                let urls = urls.await.map_err(|e| Error::internal(&e))?;
-                let urls = urls.ok_or_else(|| Error::internal(&"a signed address of S3 is not as it was expected"))?;
-                Ok(SignedUpload { id, urls })
-            }
-            _ => {
-                // Azure has no uploads: blocks have names, which those of another upload of the same file must not have.
-                let id = format!("{:032x}", u128::from(rand()) << 64 | u128::from(rand()));
-                let part = |n: usize| format!("{signed}&comp=block&blockid={}", sign::encoded(&block(&id, n)));
-                Ok(SignedUpload { urls: (1..=parts).map(part).collect(), id })
-            }
-        }
+        let credential = store.credentials().get_credential().await.map_err(failed)?;
+        let upload = id.clone();
+        // Thousands of them take a moment.
+        let urls = tokio::task::spawn_blocking(move || {
+            let part = |n: usize| {
+                let more = [("partNumber", n.to_string()), ("uploadId", upload.clone())];
+                sign::with_query(&signed, &credential.secret_key, &more)
+            };
+            (1..=parts).map(part).collect::<Option<Vec<_>>>()
+        });
+        let urls = urls.await.map_err(|e| Error::internal(&e))?;
+        let urls = urls.ok_or_else(|| Error::internal(&"a signed address of S3 is not as it was expected"))?;
+        Ok(SignedUpload { id, urls })
     }
 
     pub(super) async fn finish_signed(&self, path: &ArtifactPath, id: &str, tags: Vec<String>) -> Result<()> {
-        let at = self.at(path)?;
-        let parts = match &self.signs {
-            Some(Signs::Azure(_)) => (1..=tags.len()).map(|n| PartId { content_id: named(id, n) }).collect(),
-            _ => tags.into_iter().map(|content_id| PartId { content_id }).collect(),
-        };
-        self.parts()?.complete_multipart(&at, &id.to_owned(), parts).await.map_err(refused_upload)?;
+        let parts = tags.into_iter().map(|content_id| PartId { content_id }).collect();
+        self.takes_parts()?.complete_multipart(&self.at(path)?, &id.to_owned(), parts).await.map_err(refused_upload)?;
         Ok(())
     }
 
     pub(super) async fn abort_signed(&self, path: &ArtifactPath, id: &str) -> Result<()> {
-        let at = self.at(path)?;
-        self.parts()?.abort_multipart(&at, &id.to_owned()).await.map_err(refused_upload)
+        self.takes_parts()?.abort_multipart(&self.at(path)?, &id.to_owned()).await.map_err(refused_upload)
     }
 
-    fn parts(&self) -> Result<&dyn MultipartStore> {
+    fn takes_parts(&self) -> Result<&AmazonS3> {
         match &self.signs {
-            Some(Signs::S3(store)) => Ok(store.as_ref()),
-            Some(Signs::Azure(store)) => Ok(store.as_ref()),
+            Some(Signs::S3(store)) => Ok(store),
             _ => Err(super::no_parts()),
         }
     }
 
     async fn signed(&self, method: &str, at: &Path, good: Duration) -> Result<String> {
-        let method = method.parse().map_err(|e| Error::internal(&e))?;
-        let signed = match &self.signs {
-            Some(Signs::S3(store)) => store.signed_url(method, at, good).await,
-            Some(Signs::Azure(store)) => store.signed_url(method, at, good).await,
-            Some(Signs::Reads(store)) => store.signed_url(method, at, good).await,
-            None => return Err(super::no_parts()),
+        let signs = self.signs.as_ref().ok_or_else(super::no_parts)?;
+        signs.url(method, at, good).await.map_err(failed)
+    }
+}
+
+impl Signs {
+    async fn url(&self, method: &str, at: &Path, good: Duration) -> object_store::Result<String> {
+        let signer: &dyn Signer = match self {
+            Signs::S3(store) => store.as_ref(),
+            Signs::Google(store) => store.as_ref(),
         };
-        signed.map(|url| url.to_string()).map_err(failed)
+        let unknown = |e| StorageError::Generic { store: "artifacts", source: Box::new(e) };
+        signer.signed_url(method.parse().map_err(unknown)?, at, good).await.map(|url| url.to_string())
     }
 }
 
@@ -289,21 +287,6 @@ impl Cloud {
 fn settings<'a, K: FromStr>(at: &'a ArtifactsAt, begins: &'static str) -> impl Iterator<Item = (K, &'a String)> {
     let ours = at.properties.iter().filter(move |(key, _)| key.get(..begins.len()).is_some_and(|start| start.eq_ignore_ascii_case(begins)));
     ours.filter_map(|(key, value)| Some((key.to_ascii_lowercase().parse().ok()?, value)))
-}
-
-/// The name of a block, as its list says it, and as it stands in an address.
-fn named(id: &str, number: usize) -> String {
-    format!("{id}-{number:05}")
-}
-
-fn block(id: &str, number: usize) -> String {
-    use base64::Engine;
-    base64::engine::general_purpose::STANDARD.encode(named(id, number))
-}
-
-fn rand() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(std::time::SystemTime::now())
 }
 
 fn failed(error: StorageError) -> Error {
@@ -316,7 +299,11 @@ fn failed(error: StorageError) -> Error {
 /// What a client sent of an upload is not what the storage has of it.
 fn refused_upload(error: StorageError) -> Error {
     let is_refused = matches!(status(&error), Some(400 | 404));
-    if is_refused { Error::missing("There is no such upload, or not all of its parts are there.") } else { failed(error) }
+    if is_refused {
+        Error::missing("There is no such upload, or its parts are not all there, or too small for the storage.")
+    } else {
+        failed(error)
+    }
 }
 
 /// The status that a refused request was answered with: of some requests the library keeps it in the words alone.

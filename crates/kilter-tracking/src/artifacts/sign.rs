@@ -46,7 +46,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// A part of a query, with all encoded that Signature V4 wants encoded.
-pub(super) fn encoded(text: &str) -> String {
+fn encoded(text: &str) -> String {
     let one = |byte: u8| match byte {
         b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
         byte => format!("%{byte:02X}"),
