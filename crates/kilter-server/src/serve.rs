@@ -12,7 +12,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use kilter_runtime::Service;
 use kilter_runtime::shards::Shards;
-use kilter_tracking::Tracking;
+use kilter_tracking::{ArtifactsAt, Tracking};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -33,6 +33,8 @@ pub struct ServeOptions {
     pub allow_remote: bool,
     /// Database of PostgreSQL in which the tracking store of a project lies; none: in its data folder.
     pub tracking_database: Option<String>,
+    /// Where the artifacts of that store lie; none: in its folder.
+    pub tracking_artifacts: Option<ArtifactsAt>,
     /// Who may do what.
     pub access: Access,
     /// A request's head must be complete within this, counted from the first moment the connection waits for it: idle
@@ -58,6 +60,7 @@ impl Default for ServeOptions {
             listen: "127.0.0.1:8080".into(),
             allow_remote: false,
             tracking_database: None,
+            tracking_artifacts: None,
             access: Access::default(),
             header_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(30),
@@ -102,13 +105,11 @@ pub async fn serve(service: Arc<Service>, options: ServeOptions, shutdown: impl 
 /// # Errors
 /// When the address cannot be had, or is one that other machines reach and [`ServeOptions::allow_remote`] is not set or no key is there.
 pub async fn bind(service: Arc<Service>, options: ServeOptions) -> anyhow::Result<Bound> {
-    let (folder, database) = (service.data.dir.join(TRACKING), options.tracking_database.clone());
+    let folder = service.data.dir.join(TRACKING);
+    let (database, artifacts) = (options.tracking_database.clone(), options.tracking_artifacts.clone());
     let listening = listen(options).await?;
     // Nothing of the project's own depends on it: decisions go on without.
-    let tracking = match &database {
-        Some(url) => Tracking::open_shared(&folder, url).await,
-        None => Tracking::open(&folder).await,
-    };
+    let tracking = Tracking::open_at(&folder, database.as_deref(), artifacts.as_ref()).await;
     let tracking = tracking.map_err(|error| {
         tracing::error!(%error, folder = %folder.display(), "MLflow's clients are not answered: their store cannot be opened");
         error.to_string()

@@ -414,6 +414,10 @@ fn each_route_of_mlflows_clients_wants_its_role() {
         ("GET", "/api/2.0/mlflow-artifacts/artifacts/0/a", Role::Read),
         ("PUT", "/api/2.0/mlflow-artifacts/artifacts/0/a", Role::Write),
         ("DELETE", "/api/2.0/mlflow-artifacts/artifacts/0/a", Role::Manage),
+        ("GET", "/api/2.0/mlflow-artifacts/presigned/0/a", Role::Read),
+        ("POST", "/api/2.0/mlflow-artifacts/mpu/create/0", Role::Write),
+        ("POST", "/api/2.0/mlflow-artifacts/mpu/complete/0", Role::Write),
+        ("POST", "/api/2.0/mlflow-artifacts/mpu/abort/0", Role::Write),
         ("DELETE", "/api/3.0/mlflow/traces/tr-1/assessments/a-1", Role::Write),
         ("DELETE", "/api/3.0/mlflow/datasets/d-1", Role::Manage),
         ("POST", "/v1/traces", Role::Write),
@@ -526,6 +530,21 @@ fn a_role_for_one_experiment_holds_for_its_files_where_it_keeps_them_elsewhere()
         for (who, key, status) in [("without", &without, by_without), ("only", &only, by_only)] {
             let got = server.with_key(key, "GET", &format!("{proxy}{path}"), "");
             assert_eq!(got.status, status, "{path} by {who}: {}", got.body);
+        }
+    }
+    // Past the server as through it; a folder, which has no signed addresses, says so to whoever gets that far.
+    let signed = "/api/2.0/mlflow-artifacts";
+    for (folder, by_without, by_only) in
+        [("hr/pay/r", 403, 501), ("hr", 403, 403), ("hr%20b", 403, 403), ("o", 501, 403), ("models", 403, 403)]
+    {
+        for (key, status) in [(&without, by_without), (&only, by_only)] {
+            assert_eq!(server.with_key(key, "GET", &format!("{signed}/presigned/{folder}/a.txt"), "").status, status, "{folder}");
+            let writes = if key == &only { 403 } else { status };
+            for (what, more) in [("create", ""), ("complete", r#", "parts": [{"part_number": 1}]"#), ("abort", "")] {
+                let body = format!(r#"{{"path": "/x/a.txt", "upload_id": "i"{more}}}"#);
+                let got = server.with_key(key, "POST", &format!("{signed}/mpu/{what}/{folder}"), &body);
+                assert_eq!(got.status, writes, "{what} in {folder}: {}", got.body);
+            }
         }
     }
     assert_eq!(server.with_key(&only, "PUT", &format!("{proxy}/hr/pay/b.txt"), "x").status, 403);

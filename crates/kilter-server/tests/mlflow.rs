@@ -160,6 +160,104 @@ fn refusals_are_in_mlflows_shape_and_words() {
 }
 
 #[test]
+fn a_file_is_read_in_ranges_of_one_version() {
+    let server = Server::start();
+    let run = server.run();
+    let url = server.url(&format!("{PROXY}/0/{run}/artifacts/m.bin"));
+    let put = |content: &[u8]| assert_eq!(server.agent.put(&url).send(content).unwrap().status().as_u16(), 200);
+    let get = |headers: &[(&str, &str)]| {
+        let asked = headers.iter().fold(server.agent.get(&url), |asked, (name, value)| asked.header(*name, *value));
+        let mut answer = asked.call().unwrap();
+        let told = |name: &str| answer.headers().get(name).map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default();
+        let (status, range, tag, length) = (answer.status().as_u16(), told("content-range"), told("etag"), told("content-length"));
+        assert_eq!(told("accept-ranges"), "bytes");
+        let body = answer.body_mut().read_to_vec().unwrap();
+        assert!(status == 304 || length == body.len().to_string(), "{status} {length}");
+        (status, range, String::from_utf8(body).unwrap(), tag)
+    };
+    put(b"0123456789");
+    let (status, range, body, tag) = get(&[]);
+    assert_eq!((status, range.as_str(), body.as_str()), (200, "", "0123456789"));
+    assert!(tag.starts_with('"') && tag.ends_with('"'), "{tag}");
+    for (asked, status, range, body) in [
+        ("bytes=2-4", 206, "bytes 2-4/10", "234"),
+        ("bytes=0-", 206, "bytes 0-9/10", "0123456789"),
+        ("bytes=8-99", 206, "bytes 8-9/10", "89"),
+        ("bytes=-3", 206, "bytes 7-9/10", "789"),
+        ("bytes=-99", 206, "bytes 0-9/10", "0123456789"),
+        ("bytes=1-2,5-6", 200, "", "0123456789"),
+        ("bytes=4-2", 200, "", "0123456789"),
+        ("pages=1-2", 200, "", "0123456789"),
+    ] {
+        let got = get(&[("Range", asked)]);
+        assert_eq!((got.0, got.1.as_str(), got.2.as_str(), &got.3), (status, range, body, &tag), "{asked}");
+        assert_eq!(get(&[("Range", asked), ("If-Range", &tag)]).0, status, "{asked}");
+        assert_eq!(get(&[("Range", asked), ("If-Range", "\"another\"")]).2, "0123456789", "{asked}");
+    }
+    for beyond in ["bytes=10-", "bytes=10-11", "bytes=-0"] {
+        let (status, range, body, _) = get(&[("Range", beyond)]);
+        assert!(
+            (status, range.as_str()) == (416, "bytes */10") && body.contains("INVALID_PARAMETER_VALUE"),
+            "{beyond}: {status} {range} {body}"
+        );
+    }
+    for known in [tag.clone(), format!("W/{tag}"), format!("\"x\", {tag}"), "*".into()] {
+        assert_eq!(get(&[("If-None-Match", &known)]), (304, String::new(), String::new(), tag.clone()), "{known}");
+    }
+    let head = server.agent.head(&url).call().unwrap();
+    assert_eq!((head.status().as_u16(), head.headers()["content-length"].to_str().unwrap()), (200, "10"));
+    put(b"9876543210");
+    let (status, _, body, other) = get(&[("Range", "bytes=2-4"), ("If-Range", &tag)]);
+    assert!(status == 200 && body == "9876543210" && other != tag, "a part of another file is of no use");
+    assert_eq!(get(&[("If-None-Match", &tag)]).0, 200);
+    put(b"");
+    assert_eq!((get(&[]).0, get(&[("Range", "bytes=0-")]).1.as_str()), (200, "bytes */0"));
+    server.end();
+}
+
+#[test]
+fn a_folder_has_no_addresses_of_its_own_as_clients_expect_it_of_one() {
+    let server = Server::start();
+    let run = server.run();
+    let api = "/api/2.0/mlflow-artifacts";
+    let (_, info) = server.get("/api/3.0/mlflow/server-info");
+    assert_eq!([&info["multipart_uploads_enabled"], &info["multipart_downloads_enabled"]], [false, false]);
+    let (status, answer) = server.get(&format!("{api}/presigned/0/{run}/artifacts/m.bin"));
+    assert_eq!((status, &answer["error_code"]), (501, &json!("NOT_IMPLEMENTED")), "{answer}");
+    let send = |what: &str, body: Value| server.send(&format!("{api}/mpu/{what}/0/{run}/artifacts"), "application/json", &body.to_string());
+    let part = json!({"part_number": 1, "etag": "e", "url": "u"});
+    for (what, body) in [
+        ("create", json!({"path": "/home/a/m.bin", "num_parts": 2})),
+        ("complete", json!({"path": "C:\\a\\m.bin", "upload_id": "i", "parts": [part]})),
+        ("abort", json!({"path": "m.bin", "upload_id": "i"})),
+    ] {
+        let (status, answer) = send(what, body);
+        let message = answer["message"].as_str().unwrap();
+        assert!(
+            status == 501 && message.starts_with("Multipart upload is not supported for the current artifact repository"),
+            "{what}: {answer}"
+        );
+    }
+    for (what, body) in [
+        ("create", json!({"num_parts": 2})),
+        ("create", json!({"path": "/home/a/"})),
+        ("create", json!({"path": "/home/.."})),
+        ("create", json!({"path": "m.bin", "num_parts": -1})),
+        ("create", json!({"path": "m.bin", "num_parts": 10_001})),
+        ("complete", json!({"path": "m.bin", "upload_id": "i"})),
+        ("complete", json!({"path": "m.bin", "upload_id": "i", "parts": [part, part]})),
+        ("complete", json!({"path": "m.bin", "parts": [part]})),
+        ("abort", json!({"path": "m.bin"})),
+    ] {
+        let (status, answer) = send(what, body.clone());
+        assert_eq!((status, &answer["error_code"]), (400, &json!("INVALID_PARAMETER_VALUE")), "{what} {body}: {answer}");
+    }
+    let (status, answer) = server.send(&format!("{api}/mpu/create/0/..%2f..%2fx"), "application/json", r#"{"path": "m.bin"}"#);
+    assert_eq!((status, &answer["error_code"]), (400, &json!("INVALID_PARAMETER_VALUE")), "{answer}");
+    server.end();
+}
+
+#[test]
 fn artifacts_stream_in_and_out_and_never_climb() {
     let server = Server::start();
     let run = server.run();

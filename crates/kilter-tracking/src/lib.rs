@@ -18,7 +18,7 @@ mod store;
 mod trace;
 mod webhook;
 
-pub use artifacts::{ArtifactFile, ArtifactPath, Artifacts, Entry, Upload};
+pub use artifacts::{ArtifactFile, ArtifactPath, Artifacts, ArtifactsAt, Entry, SignedFile, SignedUpload, Span, Upload};
 pub use error::{Error, ErrorCode, Result};
 pub use evaluation::{EvaluationDataset, EvaluationRecord, Scorer};
 pub use import::{Clashes, Differences, ImportLine, ImportReport, MlflowImport, flavors};

@@ -108,11 +108,12 @@ fn counts(report: &ImportReport) -> BTreeMap<&'static str, (u64, u64, u64)> {
 }
 
 async fn content(tracking: &Tracking, path: &str) -> Option<String> {
-    use tokio::io::AsyncReadExt;
-    let mut found = tracking.artifacts().read(&ArtifactPath::parse(path).unwrap()).await.ok()?;
-    let mut text = String::new();
-    found.file.read_to_string(&mut text).await.unwrap();
-    Some(text)
+    let mut found = tracking.artifacts().read(&ArtifactPath::parse(path).unwrap(), None).await.ok()?;
+    let mut text = Vec::new();
+    while let Some(bytes) = found.next().await.unwrap() {
+        text.extend_from_slice(&bytes);
+    }
+    Some(String::from_utf8(text).unwrap())
 }
 
 async fn history(tracking: &Tracking, run: &str, key: &str) -> Vec<(i64, i64, String)> {

@@ -158,8 +158,8 @@ impl Tracking {
     pub async fn import_mlflow(&self, import: &MlflowImport, told: impl Fn(&str, u64) + Send + Sync) -> Result<ImportReport> {
         let _alone = self.lock_imports().await?;
         let mut source = Source::open(&import.source).await?;
-        let (artifacts, here) = (import.artifacts.clone(), self.artifacts().root().to_path_buf());
-        let places = source.ask(move |store| store.places(&artifacts, &here)).await?;
+        let (artifacts, here) = (import.artifacts.clone(), self.artifacts().folder().map(Path::to_path_buf));
+        let places = source.ask(move |store| store.places(&artifacts, here.as_deref())).await?;
         let (experiments, left) = source.ask(Store::experiments).await?;
         let count = experiments.len() as u64;
         let locations: Vec<(i64, String)> = experiments.iter().map(|e| (e.id, e.artifact_location.clone())).collect();
@@ -583,7 +583,7 @@ impl Store {
         Ok(Store::Database(Box::new(Database::open(&path)?), Some(path)))
     }
 
-    fn places(&self, artifacts: &[PathBuf], here: &Path) -> Result<Places> {
+    fn places(&self, artifacts: &[PathBuf], here: Option<&Path>) -> Result<Places> {
         let path = match self {
             Store::Database(_, path) => path.clone(),
             Store::Folder(_, path) => Some(path.clone()),
@@ -608,8 +608,8 @@ impl Store {
             }
             Store::Database(_, None) => {}
         }
-        let here = std::fs::canonicalize(here).map_err(|e| Error::internal(&e))?;
-        let data = here.parent().unwrap_or(&here).to_path_buf();
+        let here = here.map(std::fs::canonicalize).transpose().map_err(|e| Error::internal(&e))?;
+        let data = here.map(|here| here.parent().unwrap_or(&here).to_path_buf());
         Ok(Places { base, roots, allowed, named, source: path, data })
     }
 

@@ -10,7 +10,7 @@ use tokio::io::AsyncReadExt;
 
 use super::Differences;
 use super::rows::{Kind, Tally};
-use crate::artifacts::{ArtifactPath, Artifacts};
+use crate::artifacts::{ArtifactFile, ArtifactPath, Artifacts};
 use crate::error::{Error, ErrorCode, Result};
 
 /// How a place begins that the server itself keeps.
@@ -65,9 +65,9 @@ pub(crate) struct Places {
     pub allowed: Vec<PathBuf>,
     /// Folders that somebody named.
     pub named: Vec<PathBuf>,
-    /// The source, where it lies on this machine, and the folder that it is brought to: neither is anybody's artifact.
+    /// The source, where it lies on this machine, and the folder that it is brought to, if it is one: neither is anybody's artifact.
     pub source: Option<PathBuf>,
-    pub data: PathBuf,
+    pub data: Option<PathBuf>,
 }
 
 /// What became of the search for a folder.
@@ -102,7 +102,7 @@ impl Places {
                 Ok(folder) if self.source.as_ref().is_some_and(|source| source.starts_with(&folder)) => {
                     found = Found::Unreadable(folder, "the source lies in it".into())
                 }
-                Ok(folder) if self.data.starts_with(&folder) || folder.starts_with(&self.data) => {
+                Ok(folder) if self.data.as_ref().is_some_and(|data| data.starts_with(&folder) || folder.starts_with(data)) => {
                     found = Found::Unreadable(folder, "the folder to bring it to lies in it, or it in that".into());
                 }
                 Ok(folder) => return Found::Folder(folder),
@@ -234,13 +234,13 @@ async fn next(folder: &Path, entries: &mut Option<fs::ReadDir>) -> std::io::Resu
 
 async fn copy_file(artifacts: &Artifacts, from: &Path, to: &ArtifactPath, keeps: bool) -> std::result::Result<Copied, Failed> {
     let mut file = fs::File::open(from).await?;
-    let there = match artifacts.read(to).await {
+    let there = match artifacts.read(to, None).await {
         Err(e) if e.code == ErrorCode::InternalError => return Err(e.into()),
         there => there.ok(),
     };
     let is_there = there.is_some();
     if let Some(there) = there {
-        if there.size == file.metadata().await?.len() && same(fs::File::open(from).await?, there.file).await? {
+        if there.size == file.metadata().await?.len() && same(fs::File::open(from).await?, there).await? {
             return Ok(Copied::Same);
         }
         if keeps {
@@ -265,18 +265,21 @@ async fn copy_file(artifacts: &Artifacts, from: &Path, to: &ArtifactPath, keeps:
     }
 }
 
-/// Whether two files of one size have the same content.
-async fn same(mut a: fs::File, mut b: fs::File) -> std::io::Result<bool> {
-    let (mut left, mut right) = (vec![0; CHUNK], vec![0; CHUNK]);
-    loop {
-        let bytes = a.read(&mut left).await?;
-        if bytes == 0 {
-            return Ok(true);
-        }
-        if b.read_exact(&mut right[..bytes]).await.is_err() || left[..bytes] != right[..bytes] {
+/// Whether a file has the content of the one of its size that is here.
+async fn same(mut file: fs::File, mut there: ArtifactFile) -> std::result::Result<bool, Failed> {
+    let mut own = Vec::new();
+    while let Some(bytes) = there.next().await.map_err(|e| Failed::Target(Error::internal(&e)))? {
+        own.resize(bytes.len(), 0);
+        match file.read_exact(&mut own).await {
+            // It has become shorter.
+            Err(e) if e.kind() == ErrorKind::UnexpectedEof => return Ok(false),
+            read => read?,
+        };
+        if own != bytes {
             return Ok(false);
         }
     }
+    Ok(true)
 }
 
 /// The address of artifacts that lie here.
@@ -343,7 +346,7 @@ mod tests {
             allowed: vec![at("store")],
             named: Vec::new(),
             source: Some(at("store/file")),
-            data: at("store/data"),
+            data: Some(at("store/data")),
         };
         let find = |uri: &str| places.find(&Place::read(uri), "1/r/artifacts");
         let (there, moved) = (Found::Folder(at("store/there")), Found::Folder(at("store/moved/1/r/artifacts")));
@@ -376,7 +379,7 @@ mod tests {
             allowed: vec![at("")],
             named: vec![at("named")],
             source: Some(at("mlflow.db")),
-            data: at("tracking"),
+            data: Some(at("tracking")),
         };
         let has = |places: &Places, uri: &str| {
             let like: &[i64] = if uri.starts_with("mlruns") { &[7, 9] } else { &[0] };

@@ -87,10 +87,12 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     // Before anything is made for it.
     import.check().await.with_context(|| format!("cannot bring {} over", import.source_name()))?;
     let database = args.database.or_else(super::tracking::database_of_environment);
-    let tracking = match &database {
-        Some(url) => Tracking::open_shared(&args.data, url).await.context("cannot open the tracking store")?,
-        None => Tracking::open(&args.data).await.with_context(|| format!("cannot open {}", args.data.display()))?,
-    };
+    let artifacts = super::tracking::artifacts_at(None, &Default::default());
+    let tracking = Tracking::open_at(&args.data, database.as_deref(), artifacts.as_ref()).await;
+    let tracking = tracking.with_context(|| match &database {
+        Some(_) => "cannot open the tracking store".to_string(),
+        None => format!("cannot open {}", args.data.display()),
+    })?;
     let bar = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
     let done = tracking.import_mlflow(&import, |what, count| {
         bar.set_message(format!("{} {what}", grouped(count)));
