@@ -76,7 +76,8 @@ class Live {
         else await pause(EVERY, signal);
       } catch (error) {
         if (turn !== this.#turn) return;
-        if (streams && error instanceof ApiError && error.isMissingRoute) {
+        // A server without the stream, or one with as many readers of it as it takes, is asked instead.
+        if (streams && error instanceof ApiError && (error.isMissingRoute || error.status === 429)) {
           streams = false;
           continue;
         }
