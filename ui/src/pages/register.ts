@@ -16,4 +16,6 @@ export const pages: PageOf[] = [
   { path: "decisions", title: "Decisions", group: "Operate", load: () => import("./decisions/Decisions.svelte") },
   { path: "drift", title: "Drift", group: "Operate", load: () => import("./drift/Drift.svelte") },
   { path: "alerts", title: "Alerts", group: "Operate", load: () => import("./alerts/Alerts.svelte") },
+  // Models, runs, features and definitions.
+  { path: "models", title: "Models", group: "Learn", load: () => import("./models/Models.svelte") },
 ];
