@@ -18,4 +18,6 @@ export const pages: PageOf[] = [
   { path: "alerts", title: "Alerts", group: "Operate", load: () => import("./alerts/Alerts.svelte") },
   // Models, runs, features and definitions.
   { path: "models", title: "Models", group: "Learn", load: () => import("./models/Models.svelte") },
+  { path: "runs", title: "Runs", group: "Learn", load: () => import("./runs/Runs.svelte") },
+  { path: "dead-letters", title: "Dead letters", group: "Operate", load: () => import("./deadletters/DeadLetters.svelte") },
 ];
