@@ -19,5 +19,7 @@ export const pages: PageOf[] = [
   // Models, runs, features and definitions.
   { path: "models", title: "Models", group: "Learn", load: () => import("./models/Models.svelte") },
   { path: "runs", title: "Runs", group: "Learn", load: () => import("./runs/Runs.svelte") },
+  { path: "features", title: "Features", group: "Define", load: () => import("./features/FeaturePages.svelte") },
+  { path: "project", title: "Project", group: "Define", load: () => import("./project/ProjectPage.svelte") },
   { path: "dead-letters", title: "Dead letters", group: "Operate", load: () => import("./deadletters/DeadLetters.svelte") },
 ];
