@@ -413,3 +413,119 @@ export interface Distributions {
   reference: Counts;
   current: Counts;
 }
+
+// What pages on models, runs, features and definitions read.
+
+export interface Bins {
+  low: number;
+  high: number;
+  count: number;
+}
+
+/** A version on the rows that were held out when it was trained. */
+export interface Evaluation {
+  task: "classes" | "numbers" | "anomalies";
+  rows: number;
+  positives: number | null;
+  rows_from: Time | null;
+  rows_to: Time | null;
+  roc: { threshold: number | null; false_positive_rate: number; true_positive_rate: number }[];
+  precision_recall: { threshold: number; recall: number; precision: number }[];
+  calibration: (Bins & { mean_score: number; observed: number })[];
+  gains: {
+    low: number;
+    high: number;
+    rows: number;
+    positives: number;
+    rate: number;
+    lift: number;
+    share: number;
+    captured: number;
+    cumulative_lift: number;
+    ks: number;
+  }[];
+  thresholds: Confusion[];
+  scores: { edges: number[]; positives: number[] | null; negatives: number[] | null; all: number[] };
+  residuals: { edges: number[]; counts: number[] } | null;
+  predicted: (Bins & { mean_prediction: number; mean_label: number })[];
+  importance: { feature: string; importance: number }[];
+  shap: Shap | null;
+}
+
+export interface Confusion {
+  threshold: number;
+  true_positives: number;
+  false_positives: number;
+  true_negatives: number;
+  false_negatives: number;
+}
+
+export interface Shap {
+  rows: number;
+  base: number;
+  features: { feature: string; mean_abs: number; mean: number }[];
+  dependence: {
+    feature: string;
+    bins: (Bins & { mean: number; p10: number; p90: number })[];
+    missing: { count: number; mean: number | null };
+  }[];
+}
+
+/** How values fell: bin 0 holds those up to the first edge, the last one those above the last edge. */
+export interface Distribution extends Counts {
+  edges: number[];
+}
+
+export interface References {
+  model: string;
+  version: number;
+  features: (Distribution & { feature: string })[];
+}
+
+export interface Trained {
+  run: string;
+  model: string;
+  version: number;
+  promote: boolean;
+  verdict: string;
+  trained_from: Time;
+  trained_to: Time;
+  train_rows: number;
+  unmatured: number;
+}
+
+export interface InService {
+  model: string;
+  version: number;
+  offset: number;
+}
+
+export interface Difference {
+  what: string;
+  old: string | null;
+  new: string | null;
+}
+
+export interface ObjectChange {
+  kind: string;
+  name: string;
+  change: "added" | "changed" | "dropped" | "unchanged";
+  old_hash: string | null;
+  new_hash: string | null;
+  differences: Difference[];
+  features?: ObjectChange[];
+  backfill?: boolean;
+  state?: { entities: number; bytes_per_entity: number; bytes: number; one_in: number };
+  champion?: { version: number | null; stays: boolean; fallback: Record<string, string | null> };
+}
+
+export interface ChangePlan {
+  from: string;
+  to: string;
+  changes: boolean;
+  objects: ObjectChange[];
+  beside: Difference[];
+  restart: string[];
+  backfill: { from_offset: number; events: number; bytes: number; views: string[]; seconds: number; sampled: number } | null;
+  decisions: { definitions: string; decision: string; count: number; replayable: boolean; reason: string | null }[];
+}

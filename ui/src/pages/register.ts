@@ -16,6 +16,11 @@ export const pages: PageOf[] = [
   { path: "decisions", title: "Decisions", group: "Operate", load: () => import("./decisions/Decisions.svelte") },
   { path: "drift", title: "Drift", group: "Operate", load: () => import("./drift/Drift.svelte") },
   { path: "alerts", title: "Alerts", group: "Operate", load: () => import("./alerts/Alerts.svelte") },
+  { path: "dead-letters", title: "Dead letters", group: "Operate", load: () => import("./deadletters/DeadLetters.svelte") },
+  { path: "models", title: "Models", group: "Learn", load: () => import("./models/Models.svelte") },
+  { path: "runs", title: "Runs", group: "Learn", load: () => import("./runs/Runs.svelte") },
+  { path: "features", title: "Features", group: "Define", load: () => import("./features/FeaturePages.svelte") },
   { path: "policies", title: "Policies", group: "Define", load: () => import("./policies/Policies.svelte") },
+  { path: "project", title: "Project", group: "Define", load: () => import("./project/ProjectPage.svelte") },
   { path: "settings", title: "Settings", group: "Define", load: () => import("./settings/Settings.svelte") },
 ];
