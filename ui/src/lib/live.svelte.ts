@@ -41,7 +41,7 @@ class Live {
   alerts = $state(0);
   runs = $state(0);
   swaps = $state(0);
-  state = $state<"connecting" | "live" | "polling" | "lost">("connecting");
+  state = $state<"connecting" | "live" | "polling" | "lost" | "tracking">("connecting");
 
   #before: { at: number; status: Status } | undefined;
   #waiting: Decision[] = [];
@@ -76,7 +76,10 @@ class Live {
         else await pause(EVERY, signal);
       } catch (error) {
         if (turn !== this.#turn) return;
-        if (streams && error instanceof ApiError && error.isMissingRoute) {
+        if (error instanceof ApiError && error.isMissingRoute) {
+          // Without a status it is a server without a project: `kilter tracking`.
+          if (!this.status) this.state = "tracking";
+          if (!this.status || !streams) return;
           streams = false;
           continue;
         }

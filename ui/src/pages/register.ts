@@ -7,6 +7,8 @@ export interface PageOf {
   path: string;
   title: string;
   group: "Operate" | "Learn" | "Define";
+  /** Needs the tracking API only: shown by `kilter tracking` too, which has no project. */
+  tracking?: boolean;
   /** Gets `id`, the rest of the path: `/ui/decisions/loan-17` opens `decisions` with `loan-17`. */
   load: () => Promise<{ default: Component<{ id: string }> | Component }>;
 }
@@ -14,4 +16,13 @@ export interface PageOf {
 export const pages: PageOf[] = [
   { path: "", title: "Now", group: "Operate", load: () => import("./now/Now.svelte") },
   { path: "decisions", title: "Decisions", group: "Operate", load: () => import("./decisions/Decisions.svelte") },
+  {
+    path: "experiments",
+    title: "Experiments",
+    group: "Learn",
+    tracking: true,
+    load: () => import("./experiments/Experiments.svelte"),
+  },
+  { path: "traces", title: "Traces", group: "Learn", tracking: true, load: () => import("./traces/Traces.svelte") },
+  { path: "registry", title: "Registry", group: "Learn", tracking: true, load: () => import("./registry/Registry.svelte") },
 ];
