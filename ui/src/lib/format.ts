@@ -112,6 +112,18 @@ export function moment(
   return parts === "second" ? `${clock}:${pad(s)}` : `${clock}:${pad(s)}.${pad(t.getUTCMilliseconds(), 3)}`;
 }
 
+/** What a `datetime-local` field holds, which knows no zones: read in the reader's zone. RFC 3339, or "" for what is no time. */
+export function fromField(text: string): string {
+  if (!text) return "";
+  const time = new Date(settings.zone === "utc" ? `${text}Z` : text);
+  return Number.isNaN(time.getTime()) ? "" : time.toISOString();
+}
+
+/** The other way. */
+export function toField(time: string): string {
+  return time ? moment(time, "second").replace(" ", "T") : "";
+}
+
 /** A value of a row or an event. */
 export function value(x: unknown): string {
   if (x === null || x === undefined) return NONE;

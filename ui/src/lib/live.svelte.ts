@@ -76,10 +76,13 @@ class Live {
         else await pause(EVERY, signal);
       } catch (error) {
         if (turn !== this.#turn) return;
-        if (error instanceof ApiError && error.isMissingRoute) {
-          // Without a status it is a server without a project: `kilter tracking`.
-          if (!this.status) this.state = "tracking";
-          if (!this.status || !streams) return;
+        // A server without a project has no status either: `kilter tracking`.
+        if (!this.status && error instanceof ApiError && error.isMissingRoute) {
+          this.state = "tracking";
+          return;
+        }
+        // A server without the stream, or one with as many readers of it as it takes, is asked instead.
+        if (streams && error instanceof ApiError && (error.isMissingRoute || error.status === 429)) {
           streams = false;
           continue;
         }

@@ -120,6 +120,8 @@ export interface Page {
 
 export interface Decisions extends Page {
   decisions: Decision[];
+  /** Event time of the oldest decision that was looked at. */
+  back_to?: Time | null;
 }
 
 export interface Model {
@@ -364,4 +366,50 @@ export interface Live {
   models: { model: string; in_service: number | null }[] | null;
   monitors:
     { monitor: string; model: string; state: string; subject: string | null; value: number | null; at: Time | null }[] | null;
+}
+
+export interface Bucket {
+  at: Time;
+  rows: number;
+  model_version: number | null;
+  subject: string;
+  value: number | null;
+  state: string;
+  above: number | null;
+  below: number | null;
+  values: (number | null)[];
+}
+
+export interface History extends Page {
+  monitor: string;
+  model: string;
+  signal: string;
+  window: string;
+  every: string;
+  above: number | null;
+  below: number | null;
+  features: string[];
+  /** Newest first. */
+  buckets: Bucket[];
+}
+
+export interface Counts {
+  rows: number;
+  missing: number;
+  counts: number[];
+}
+
+export interface Distributions {
+  monitor: string;
+  model: string;
+  model_version: number | null;
+  feature: string;
+  at: Time;
+  window: string;
+  rows: number;
+  value: number | null;
+  state: string;
+  edges: number[];
+  reference: Counts;
+  current: Counts;
 }

@@ -16,6 +16,8 @@ export interface PageOf {
 export const pages: PageOf[] = [
   { path: "", title: "Now", group: "Operate", load: () => import("./now/Now.svelte") },
   { path: "decisions", title: "Decisions", group: "Operate", load: () => import("./decisions/Decisions.svelte") },
+  { path: "drift", title: "Drift", group: "Operate", load: () => import("./drift/Drift.svelte") },
+  { path: "alerts", title: "Alerts", group: "Operate", load: () => import("./alerts/Alerts.svelte") },
   {
     path: "experiments",
     title: "Experiments",
