@@ -7,6 +7,8 @@ export interface PageOf {
   path: string;
   title: string;
   group: "Operate" | "Learn" | "Define";
+  /** Needs the tracking API only: shown by `kilter tracking` too, which has no project. */
+  tracking?: boolean;
   /** Gets `id`, the rest of the path: `/ui/decisions/loan-17` opens `decisions` with `loan-17`. */
   load: () => Promise<{ default: Component<{ id: string }> | Component }>;
 }
@@ -23,4 +25,13 @@ export const pages: PageOf[] = [
   { path: "policies", title: "Policies", group: "Define", load: () => import("./policies/Policies.svelte") },
   { path: "project", title: "Project", group: "Define", load: () => import("./project/ProjectPage.svelte") },
   { path: "settings", title: "Settings", group: "Define", load: () => import("./settings/Settings.svelte") },
+  {
+    path: "experiments",
+    title: "Experiments",
+    group: "Learn",
+    tracking: true,
+    load: () => import("./experiments/Experiments.svelte"),
+  },
+  { path: "traces", title: "Traces", group: "Learn", tracking: true, load: () => import("./traces/Traces.svelte") },
+  { path: "registry", title: "Registry", group: "Learn", tracking: true, load: () => import("./registry/Registry.svelte") },
 ];
