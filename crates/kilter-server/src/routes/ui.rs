@@ -19,8 +19,6 @@ use axum::routing::get;
 use bytes::Bytes;
 use flate2::read::GzDecoder;
 
-use crate::app::Host;
-
 /// Name and gzip of every file; empty where the program was built without a dashboard.
 static BUILT: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/ui.rs"));
 
@@ -63,7 +61,7 @@ fn files(built: &'static [(&str, &[u8])]) -> HashMap<&'static str, File> {
 /// The paths of the dashboard, beside `/`.
 pub const PATHS: [&str; 3] = ["/ui", "/ui/", "/ui/{*path}"];
 
-pub fn router() -> Router<Host> {
+pub fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
     let [bare, slash, below] = PATHS;
     Router::new()
         .route(bare, get(async |headers: HeaderMap| answer(&FILES, "", &headers)))
