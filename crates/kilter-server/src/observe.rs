@@ -37,6 +37,7 @@ pub fn router(host: &Host, more: Router<Host>) -> Router {
     router
         .merge(more)
         .merge(routes::pages::swagger())
+        .merge(routes::ui::router())
         .fallback(nowhere)
         .method_not_allowed_fallback(wrong_method)
         .layer(CatchPanicLayer::custom(panicked))
@@ -180,13 +181,14 @@ struct RouteMetrics {
 }
 
 impl HttpMetrics {
-    pub fn new(mut routes: Vec<String>) -> HttpMetrics {
-        // Requests that match no route, and the pages of the API browser.
-        routes.extend(["none".to_string(), "/docs".to_string(), "/docs/".to_string(), "/docs/{*rest}".to_string()]);
+    pub fn new(mut paths: Vec<String>) -> HttpMetrics {
+        // Requests that match no route, and pages.
+        paths.extend(["none".to_string(), "/docs".to_string(), "/docs/".to_string(), "/docs/{*rest}".to_string()]);
+        paths.extend(routes::ui::PATHS.map(String::from));
         let requests = Family::default();
         let durations: Family<_, Histogram, fn() -> Histogram> = Family::new_with_constructor(|| Histogram::new(BUCKETS));
         let by_route =
-            routes.into_iter().map(|route| (route, RouteMetrics { duration: OnceLock::new(), by_status: Mutex::default() })).collect();
+            paths.into_iter().map(|route| (route, RouteMetrics { duration: OnceLock::new(), by_status: Mutex::default() })).collect();
         HttpMetrics { requests, durations, by_route }
     }
 

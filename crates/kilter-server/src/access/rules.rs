@@ -26,8 +26,12 @@ pub enum Rule {
 use Role::{Manage, Read, Write};
 use Rule::{Model, Named, Open, Whole, Within};
 
-const PROJECT: [(&str, &str, Rule); 39] = [
-    ("GET", "/", Whole(Read)),
+const PROJECT: [(&str, &str, Rule); 42] = [
+    // Files without data: what they show they ask of the routes below, with a key.
+    ("GET", "/", Open),
+    ("GET", "/ui", Open),
+    ("GET", "/ui/", Open),
+    ("GET", "/ui/{*path}", Open),
     ("GET", "/docs", Whole(Read)),
     ("GET", "/docs/", Whole(Read)),
     ("GET", "/docs/{*rest}", Whole(Read)),
@@ -122,7 +126,7 @@ mod tests {
         for (method, route) in &served {
             assert!(Rule::of(&method.parse().unwrap(), route).is_some(), "{method} {route} is open to nobody: it needs a rule");
         }
-        let elsewhere = ["/docs", "/docs/", "/docs/{*rest}", "/health", "/version"];
+        let elsewhere = ["/docs", "/docs/", "/docs/{*rest}", "/ui", "/ui/", "/ui/{*path}", "/health", "/version"];
         for (method, route, _) in PROJECT.iter().filter(|(_, route, _)| !elsewhere.contains(route)) {
             assert!(served.iter().any(|(m, r)| m == method && r == route), "{method} {route} is a rule for nothing");
         }

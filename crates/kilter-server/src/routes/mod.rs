@@ -17,6 +17,7 @@ mod project;
 mod runs;
 mod services;
 mod sources;
+pub mod ui;
 mod versions;
 
 pub use decisions::decision_json;
