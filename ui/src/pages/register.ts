@@ -16,4 +16,5 @@ export const pages: PageOf[] = [
   { path: "decisions", title: "Decisions", group: "Operate", load: () => import("./decisions/Decisions.svelte") },
   { path: "drift", title: "Drift", group: "Operate", load: () => import("./drift/Drift.svelte") },
   { path: "alerts", title: "Alerts", group: "Operate", load: () => import("./alerts/Alerts.svelte") },
+  { path: "policies", title: "Policies", group: "Define", load: () => import("./policies/Policies.svelte") },
 ];
