@@ -9,6 +9,8 @@ export class ApiError extends Error {
     readonly code: string,
     message: string,
     readonly hint: string | null,
+    /** What is wrong with single fields, each in a sentence. */
+    readonly details: string[] = [],
   ) {
     super(message);
   }
@@ -38,7 +40,9 @@ async function refusal(response: Response): Promise<ApiError> {
     // The project's own routes answer `error`, MLflow's `error_code` and `message`.
     const error = body.error ?? { code: body.error_code, message: body.message };
     const [message, ...hints] = String(error.message ?? response.statusText).split("\n  hint: ");
-    return new ApiError(response.status, String(error.code ?? ""), message ?? "", error.hint ?? hints[0] ?? null);
+    const fields: { message: string; hint?: string }[] = Array.isArray(error.fields) ? error.fields : [];
+    const details = fields.map((field) => (field.hint ? `${field.message} (${field.hint})` : field.message));
+    return new ApiError(response.status, String(error.code ?? ""), message ?? "", error.hint ?? hints[0] ?? null, details);
   } catch {
     return new ApiError(response.status, "", text || response.statusText || `status ${response.status}`, null);
   }
@@ -82,8 +86,11 @@ export async function getIfServed<T>(path: string, query: Query = {}, signal?: A
   }
 }
 
-export async function post<T>(path: string, body?: unknown, signal?: AbortSignal): Promise<T> {
-  const init: RequestInit = { method: "POST" };
+export const post = <T>(path: string, body?: unknown, signal?: AbortSignal) => send<T>("POST", path, body, signal);
+export const put = <T>(path: string, body?: unknown, signal?: AbortSignal) => send<T>("PUT", path, body, signal);
+
+async function send<T>(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<T> {
+  const init: RequestInit = { method };
   if (body !== undefined) {
     init.headers = { "content-type": "application/json" };
     init.body = JSON.stringify(body);

@@ -529,3 +529,51 @@ export interface ChangePlan {
   backfill: { from_offset: number; events: number; bytes: number; views: string[]; seconds: number; sampled: number } | null;
   decisions: { definitions: string; decision: string; count: number; replayable: boolean; reason: string | null }[];
 }
+
+// Policies
+
+export interface Truth {
+  labelled: number;
+  mean_label: number | null;
+}
+
+/** What another policy would have decided. */
+export interface Backtest {
+  run: string;
+  toml: string;
+  decision: string;
+  cases: number;
+  changed: number;
+  first: string | null;
+  last: string | null;
+  outcomes: { outcome: string; before: number; after: number; before_truth: Truth; after_truth: Truth }[];
+  moves: ({ before: string; after: string; cases: number } & Truth)[];
+  before: RuleCount[];
+  after: RuleCount[];
+  periods: { from: string; to: string; cases: number; changed: number; before: number[]; after: number[] }[];
+  examples: BacktestExample[];
+}
+
+export interface RuleCount {
+  when: string | null;
+  outcome: string;
+  cases: number;
+}
+
+export interface BacktestExample {
+  decision_id: string;
+  time: string;
+  score: number | null;
+  before: string;
+  after: string;
+  before_rule: string | null;
+  after_rule: string | null;
+  label: number | null;
+}
+
+/** How far definitions are that are being taken up. */
+export interface Applying {
+  phase: "filling" | "done" | "failed";
+  to: string;
+  error: string | null;
+}
