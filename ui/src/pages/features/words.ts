@@ -24,8 +24,8 @@ const WORDS: Record<string, (x: string) => string> = {
 /** The definition without its windows: a feature has one of them. */
 export const expression = (feature: Feature): string => feature.text.replace(/ over [^()]*$/, "");
 
-/** "Sum of amount where amount > 0, over the newest 7d of transactions of one account_id"; "" for what has no simple words. */
-export function words(feature: Feature, view: View): string {
+/** "Sum of amount where amount > 0, over the newest 7d of transactions of one account_id"; "" for what has no simple words. `inView`: where source and entity are told elsewhere. */
+export function words(feature: Feature, view: View, inView = false): string {
   const found = /^(\w+)\((.*)\)(?: where (.+))?$/.exec(expression(feature));
   if (!found) return "";
   const [, name = "", inner = "", where] = found;
@@ -41,7 +41,7 @@ export function words(feature: Feature, view: View): string {
       : WORDS[name]?.(inner);
   if (!what) return "";
   const over = feature.window ? `the newest ${feature.window}` : "the whole history";
-  return `${what}${where ? ` where ${where}` : ""}, over ${over} of ${view.source} of one ${view.entity.join(" and ")}`;
+  return `${what}${where ? ` where ${where}` : ""}, over ${over}${inView ? "" : ` of ${view.source} of one ${view.entity.join(" and ")}`}`;
 }
 
 export interface Consumers {
