@@ -334,7 +334,7 @@ fn each_route_of_a_project_wants_its_role() {
             seen += 1;
             let path = route.replace("{model}", "risk").replace(['{', '}'], "");
             let wanted = match method.as_str() {
-                _ if ["/healthz", "/readyz"].contains(&path.as_str()) => Role::None,
+                _ if ["/", "/healthz", "/readyz"].contains(&path.as_str()) => Role::None,
                 "get" => Role::Read,
                 _ if route.contains("/events/") || route.contains("/decide/") => Role::Write,
                 _ if manage.contains(&route.rsplit('/').next().unwrap()) => Role::Manage,
@@ -355,6 +355,10 @@ fn each_route_of_a_project_wants_its_role() {
     for page in ["/docs", "/docs/", "/docs/swagger-ui.css"] {
         assert_eq!(server.send("GET", page, &[], "").status, 401, "{page}");
         assert!(server.send("GET", page, &[("Authorization", &basic("", &secrets[1].1))], "").status < 400, "{page}");
+    }
+    // The dashboard is files without data: it asks for a key itself.
+    for page in ["/", "/ui", "/ui/", "/ui/decisions/loan-1"] {
+        assert_ne!(server.send("GET", page, &[], "").status, 401, "{page}");
     }
     let figures = server.with_key(&secrets[1].1, "GET", "/metrics", "").body;
     for reason in ["no_key", "role"] {

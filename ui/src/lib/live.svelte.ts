@@ -41,7 +41,7 @@ class Live {
   alerts = $state(0);
   runs = $state(0);
   swaps = $state(0);
-  state = $state<"connecting" | "live" | "polling" | "lost">("connecting");
+  state = $state<"connecting" | "live" | "polling" | "lost" | "tracking">("connecting");
 
   #before: { at: number; status: Status } | undefined;
   #waiting: Decision[] = [];
@@ -76,7 +76,13 @@ class Live {
         else await pause(EVERY, signal);
       } catch (error) {
         if (turn !== this.#turn) return;
-        if (streams && error instanceof ApiError && error.isMissingRoute) {
+        // A server without a project has no status either: `kilter tracking`.
+        if (!this.status && error instanceof ApiError && error.isMissingRoute) {
+          this.state = "tracking";
+          return;
+        }
+        // A server without the stream, or one with as many readers of it as it takes, is asked instead.
+        if (streams && error instanceof ApiError && (error.isMissingRoute || error.status === 429)) {
           streams = false;
           continue;
         }

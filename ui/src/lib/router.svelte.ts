@@ -16,7 +16,7 @@ class Place {
 
   /** Segments behind the base, decoded: `["decisions", "loan-17"]`; none on the first page. */
   get segments(): string[] {
-    const path = this.#path.startsWith(`${BASE}/`) ? this.#path.slice(BASE.length) : this.#path;
+    const path = this.#path === BASE || this.#path.startsWith(`${BASE}/`) ? this.#path.slice(BASE.length) : this.#path;
     return path.split("/").filter(Boolean).map(decode);
   }
 

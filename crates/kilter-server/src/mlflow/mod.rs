@@ -30,7 +30,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{MatchedPath, OriginalUri, Request, State};
 use axum::http::header::X_CONTENT_TYPE_OPTIONS;
-use axum::http::{HeaderValue, Method};
+use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, patch, post};
@@ -43,6 +43,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::access::Access;
 use crate::app::Host;
 use crate::observe;
+use crate::routes::ui;
 use crate::serve::ServeOptions;
 use answer::Refusal;
 pub use hooks::{Hooks, Network, WebhookOptions};
@@ -208,7 +209,8 @@ pub fn alone(hooks: Hooks, options: &ServeOptions) -> Router {
         timeout: options.request_timeout,
         requests: Semaphore::new(options.max_requests),
     });
-    router(hooks).fallback(nowhere).layer(CatchPanicLayer::custom(panicked)).layer(from_fn_with_state(door, around))
+    let pages = ui::router().route("/", get(async |headers: HeaderMap| ui::home(&headers)));
+    router(hooks).merge(pages).fallback(nowhere).layer(CatchPanicLayer::custom(panicked)).layer(from_fn_with_state(door, around))
 }
 
 struct Door {

@@ -10,15 +10,14 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Path;
 use axum::http::header::{
-    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName, IF_NONE_MATCH, REFERRER_POLICY, VARY,
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName, IF_NONE_MATCH,
+    REFERRER_POLICY, VARY,
 };
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
 use flate2::read::GzDecoder;
-
-use crate::app::Host;
 
 /// Name and gzip of every file; empty where the program was built without a dashboard.
 static BUILT: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/ui.rs"));
@@ -62,7 +61,7 @@ fn files(built: &'static [(&str, &[u8])]) -> HashMap<&'static str, File> {
 /// The paths of the dashboard, beside `/`.
 pub const PATHS: [&str; 3] = ["/ui", "/ui/", "/ui/{*path}"];
 
-pub fn router() -> Router<Host> {
+pub fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
     let [bare, slash, below] = PATHS;
     Router::new()
         .route(bare, get(async |headers: HeaderMap| answer(&FILES, "", &headers)))
@@ -188,7 +187,9 @@ mod tests {
     #[test]
     fn who_takes_gzip_gets_it_as_it_lies_and_who_has_it_gets_nothing() {
         let files = built();
-        for (accepted, expected) in [("gzip, br", true), ("br, *", true), ("gzip;q=0.5", true), ("gzip;q=0", false), ("br", false), ("", false)] {
+        for (accepted, expected) in
+            [("gzip, br", true), ("br, *", true), ("gzip;q=0.5", true), ("gzip;q=0", false), ("br", false), ("", false)]
+        {
             let headers = HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static(accepted))]);
             let response = answer(&files, "", &headers);
             assert_eq!(response.headers().contains_key(CONTENT_ENCODING), expected, "{accepted}");
