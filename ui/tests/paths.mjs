@@ -195,6 +195,44 @@ const tests = {
     await page.done();
   },
 
+  async "by keyboard: two versions side by side, and one put into service"() {
+    const [{ model, latest, in_service }] = (await get("/v1/models")).models;
+    if (latest === null || latest < 2) return console.log("  left out: the demo trained fewer than two versions");
+    const other = latest === in_service ? latest - 1 : latest;
+    const page = await tab();
+    await open(page, `/ui/models/${model}/compare?a=${in_service}&b=${other}`);
+    const button = page.getByRole("button", { name: /^Promote version/ });
+    await tabTo(page, button);
+    const chosen = Number((await button.textContent()).match(/\d+/)[0]);
+    await page.keyboard.press("Enter");
+    const dialog = page.getByRole("dialog");
+    await dialog.waitFor();
+    // Escape lets everything be.
+    await page.keyboard.press("Escape");
+    await dialog.waitFor({ state: "hidden" });
+    await tabTo(page, button);
+    await page.keyboard.press("Enter");
+    await tabTo(page, dialog.getByRole("button").last(), 20);
+    await page.keyboard.press("Enter");
+    await page.getByText(/is in service from offset/).waitFor();
+    assert.equal((await get(`/v1/models/${model}`)).in_service, chosen);
+    await page.done();
+  },
+
+  async "by keyboard: a policy, edited and back-tested"() {
+    const page = await tab();
+    await open(page, "/ui/policies");
+    const rule = page.getByLabel("Rule 1: when");
+    await tabTo(page, rule);
+    await page.keyboard.press("Control+A");
+    await page.keyboard.type("score >= 0.17");
+    await tabTo(page, page.getByRole("button", { name: "Back-test", exact: true }));
+    await page.keyboard.press("Enter");
+    await page.getByRole("heading", { name: /would have come out differently/ }).waitFor({ timeout: 120_000 });
+    assert.ok(new URL(page.url()).searchParams.get("run"));
+    await page.done();
+  },
+
   async "a link leads to the state it was taken from, and back undoes a filter"() {
     const page = await tab();
     await open(page, "/ui/decisions?outcome=review");
