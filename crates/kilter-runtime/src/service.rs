@@ -333,6 +333,11 @@ impl Service {
         self.next.get().is_some() || self.shared.commands.is_closed()
     }
 
+    /// Whether nothing is taken any more, under these definitions or others.
+    pub fn has_ended(&self) -> bool {
+        self.shared.commands.is_closed()
+    }
+
     pub(crate) fn shadows(&self) -> &Shadows {
         &self.shared.shadows
     }
@@ -762,6 +767,13 @@ impl Service {
             }
         }
         Ok((found, (position > log.start_offset()).then_some(position)))
+    }
+
+    /// The decisions at these positions of the decision log; what else lies there is passed over.
+    pub fn decisions_at(&self, positions: impl IntoIterator<Item = u64>) -> Result<Vec<Recorded>, ServiceError> {
+        let mut layouts = Layouts::default();
+        let read = positions.into_iter().filter_map(|position| layouts.read(&self.data, position).transpose());
+        Ok(read.collect::<anyhow::Result<_>>()?)
     }
 
     /// Takes a snapshot now. Returns the offset it stands at.
