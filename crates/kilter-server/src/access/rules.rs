@@ -26,7 +26,7 @@ pub enum Rule {
 use Role::{Manage, Read, Write};
 use Rule::{Model, Named, Open, Whole, Within};
 
-const PROJECT: [(&str, &str, Rule); 37] = [
+const PROJECT: [(&str, &str, Rule); 42] = [
     ("GET", "/", Whole(Read)),
     ("GET", "/docs", Whole(Read)),
     ("GET", "/docs/", Whole(Read)),
@@ -51,10 +51,15 @@ const PROJECT: [(&str, &str, Rule); 37] = [
     ("POST", "/v1/models/{model}/rollback", Model(Manage)),
     ("POST", "/v1/models/{model}/versions", Model(Manage)),
     ("GET", "/v1/models/{model}/versions/{version}/file", Model(Read)),
+    ("GET", "/v1/models/{model}/versions/{version}/reference", Model(Read)),
+    ("GET", "/v1/models/{model}/versions/{version}/evaluation", Model(Read)),
     ("GET", "/v1/runs", Whole(Read)),
     ("GET", "/v1/runs/{id}", Whole(Read)),
     ("GET", "/v1/runs/{id}/artifacts/{*name}", Whole(Read)),
+    ("GET", "/v1/live", Whole(Read)),
     ("GET", "/v1/monitors", Whole(Read)),
+    ("GET", "/v1/monitors/{monitor}/history", Whole(Read)),
+    ("GET", "/v1/monitors/{monitor}/distributions", Whole(Read)),
     ("GET", "/v1/alerts", Whole(Read)),
     ("GET", "/v1/dead-letters", Whole(Read)),
     ("GET", "/v1/lake", Whole(Read)),
