@@ -1,6 +1,7 @@
 //! A running project: the face that the HTTP server, the command line and the demo talk to.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -18,6 +19,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use crate::catalog::Control;
 use crate::data::Data;
 use crate::jobs::apply::{self, Applying};
+use crate::jobs::backtest::BacktestClaim;
 use crate::jobs::shards;
 use crate::jobs::train::{Promotion, TrainReport, TrainRequest, train};
 use crate::project::{Project, Report};
@@ -68,6 +70,8 @@ struct Shared {
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     /// Models with a training or an import under way.
     training: Mutex<BTreeSet<String>>,
+    /// Whether a backtest of definitions is under way.
+    backtesting: Arc<AtomicBool>,
     /// Reads of the past under way: each may need the memory of a whole state.
     past_reads: Semaphore,
     /// The self-checks' second opinions, by monitor.
@@ -261,6 +265,7 @@ impl Service {
             commands,
             thread: Mutex::new(Some(thread)),
             training: Mutex::default(),
+            backtesting: Arc::default(),
             past_reads: Semaphore::new(1),
             shadows: Shadows::default(),
             current: Mutex::default(),
@@ -601,6 +606,12 @@ impl Service {
         Ok(Claim { shared: Arc::clone(&self.shared), name })
     }
 
+    /// Makes the backtest of definitions this caller's alone to run, as long as the claim lives.
+    pub(crate) fn claim_backtest(&self) -> Result<BacktestClaim, ServiceError> {
+        BacktestClaim::of(&self.shared.backtesting)
+            .ok_or_else(|| ServiceError::Conflict("a backtest is under way already; `/v1/runs?kind=backtest` has it".into()))
+    }
+
     async fn train_unguarded(
         self: &Arc<Self>,
         model: usize,
@@ -889,7 +900,7 @@ fn next_decision(data: &Data, layouts: &mut Layouts, from: u64) -> anyhow::Resul
 }
 
 /// The position in the decision log before which all decisions are on events before `offset`, by halving: decisions lie in the order of their events.
-fn decisions_from(data: &Data, layouts: &mut Layouts, offset: Offset) -> anyhow::Result<u64> {
+pub(crate) fn decisions_from(data: &Data, layouts: &mut Layouts, offset: Offset) -> anyhow::Result<u64> {
     let (mut low, mut high) = (data.decisions.start_offset(), data.decisions.next_offset());
     while low < high {
         let middle = low + (high - low) / 2;

@@ -102,7 +102,7 @@ source = "payments"
 "#;
 
 /// The routes as promised in docs/reference/http.md.
-const ROUTES: [(&str, &str); 37] = [
+const ROUTES: [(&str, &str); 40] = [
     ("post", "/v1/events/{source}"),
     ("get", "/v1/features/{view}/{key}"),
     ("post", "/v1/features/{view}"),
@@ -132,9 +132,12 @@ const ROUTES: [(&str, &str); 37] = [
     ("get", "/v1/alerts"),
     ("get", "/v1/dead-letters"),
     ("get", "/v1/project"),
+    ("get", "/v1/project/definitions"),
+    ("post", "/v1/backtests"),
     ("get", "/v1/project/plan"),
     ("post", "/v1/project/apply"),
     ("get", "/v1/status"),
+    ("get", "/v1/access"),
     ("get", "/healthz"),
     ("get", "/readyz"),
     ("get", "/metrics"),

@@ -1,6 +1,7 @@
 //! The jobs a project can run, one file each.
 
 pub mod apply;
+pub mod backtest;
 pub mod curves;
 pub mod import;
 pub mod shards;

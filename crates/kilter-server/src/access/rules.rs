@@ -26,7 +26,7 @@ pub enum Rule {
 use Role::{Manage, Read, Write};
 use Rule::{Model, Named, Open, Whole, Within};
 
-const PROJECT: [(&str, &str, Rule); 42] = [
+const PROJECT: [(&str, &str, Rule); 45] = [
     ("GET", "/", Whole(Read)),
     ("GET", "/docs", Whole(Read)),
     ("GET", "/docs/", Whole(Read)),
@@ -65,9 +65,13 @@ const PROJECT: [(&str, &str, Rule); 42] = [
     ("GET", "/v1/lake", Whole(Read)),
     ("POST", "/v1/lake/compact", Whole(Manage)),
     ("GET", "/v1/project", Whole(Read)),
+    // The text may hold what sources and sinks are opened with.
+    ("GET", "/v1/project/definitions", Whole(Manage)),
+    ("POST", "/v1/backtests", Whole(Manage)),
     ("GET", "/v1/project/plan", Whole(Read)),
     ("POST", "/v1/project/apply", Whole(Manage)),
     ("GET", "/v1/status", Whole(Read)),
+    ("GET", "/v1/access", Named(Read)),
     ("GET", "/health", Open),
     ("GET", "/version", Open),
 ];

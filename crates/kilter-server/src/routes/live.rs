@@ -24,6 +24,8 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::MissedTickBehavior;
 use utoipa::ToSchema;
 
+use crate::access::Caller;
+use crate::access::keys::Role;
 use crate::app::{Answer, App, Host};
 use crate::error::{ApiError, ErrorBody};
 use crate::input::Params;
@@ -324,7 +326,7 @@ struct Beat {
         (status = 429, description = "64 listen already", body = ErrorBody),
     )
 )]
-pub async fn get_live(State(host): State<Host>, mut params: Params) -> Answer {
+pub async fn get_live(State(host): State<Host>, caller: Caller, mut params: Params) -> Answer {
     let decisions = params.number("decisions", 0..=200).unwrap_or(20);
     params.done()?;
     let busy = || {
@@ -334,7 +336,7 @@ pub async fn get_live(State(host): State<Host>, mut params: Params) -> Answer {
     };
     let place = Arc::clone(&host.live.places).try_acquire_owned().map_err(|_| busy())?;
     let (out, events) = mpsc::channel(1);
-    tokio::spawn(tell(host, decisions, out, place));
+    tokio::spawn(tell(host, caller, decisions, out, place));
     let mut response = Response::new(Body::new(Events(events)));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -355,8 +357,8 @@ impl HttpBody for Events {
     }
 }
 
-/// Tells one listener, until it goes away, takes nothing any more, or the service ends.
-async fn tell(host: Host, decisions: u64, out: mpsc::Sender<Bytes>, _place: OwnedSemaphorePermit) {
+/// Tells one listener, until it goes away, takes nothing any more, may not listen any more, or the service ends.
+async fn tell(host: Host, caller: Caller, decisions: u64, out: mpsc::Sender<Bytes>, _place: OwnedSemaphorePermit) {
     let mut listener = Listener::new(&host, decisions);
     let mut beats = tokio::time::interval(BEAT);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -372,6 +374,9 @@ async fn tell(host: Host, decisions: u64, out: mpsc::Sender<Bytes>, _place: Owne
             () = host.drain.begun() => return,
         };
         let Ok(Ok(room)) = room else { return };
+        if !host.access.still_admits(&caller, Role::Read) {
+            return;
+        }
         match listener.beat().await {
             Ok(Some(text)) => room.send(text),
             Ok(None) => return,

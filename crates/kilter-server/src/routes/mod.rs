@@ -1,5 +1,7 @@
 //! The routes, one file per subject.
 
+mod access;
+mod backtests;
 mod changes;
 mod dead_letters;
 mod decide;
@@ -61,8 +63,11 @@ pub fn all() -> OpenApiRouter<Host> {
         .routes(routes!(project::get_status))
         .routes(routes!(lake::get_lake))
         .routes(routes!(lake::compact_lake))
+        .routes(routes!(backtests::get_definitions))
+        .routes(routes!(backtests::post_backtest))
         .routes(routes!(changes::get_plan))
         .routes(routes!(changes::post_apply))
+        .routes(routes!(access::get_access))
         .routes(routes!(health::get_health))
         .routes(routes!(health::get_ready))
         .routes(routes!(metrics::get_metrics))

@@ -334,3 +334,75 @@ fn a_version_has_curves_and_the_distributions_it_learned_from() {
     }
     server.end();
 }
+
+impl Server {
+    /// What came of a backtest with these definitions, and its run.
+    fn backtest(&self, body: &Value) -> (Value, Value) {
+        let begun = self.post("/v1/backtests", JSON, body.to_string());
+        assert_eq!(begun.status, 202, "{}", begun.text());
+        let id = begun.json()["run"].as_str().unwrap().to_string();
+        let began = Instant::now();
+        let run = loop {
+            let run = self.get(&format!("/v1/runs/{id}")).ok();
+            if run["status"] != "running" {
+                break run;
+            }
+            assert!(began.elapsed() < Duration::from_secs(120), "{run}");
+            std::thread::yield_now();
+        };
+        assert_eq!((&run["status"], &run["kind"]), (&json!("finished"), &json!("backtest")), "{run}");
+        (self.get(&format!("/v1/runs/{id}/artifacts/backtest.json")).ok(), run)
+    }
+}
+
+#[test]
+fn definitions_are_tried_on_the_past() {
+    let server = decided();
+    let text = server.get("/v1/project/definitions");
+    assert_eq!((text.header("content-type"), text.text().as_str()), ("application/toml", DEFINITIONS));
+    let (offset, decided) = (server.offset(), server.service.data.decisions.next_offset());
+    let (same, run) = server.backtest(&json!({"definitions": DEFINITIONS}));
+    assert_eq!(
+        (&same["compared"], &same["changed"], &same["only_recorded"], &same["only_again"]),
+        (&json!(620), &json!(0), &json!(0), &json!(0)),
+        "{same}"
+    );
+    assert_eq!((&run["metrics"]["compared"], &run["definitions"]), (&json!(620.0), &json!(server.service.plan.hash)), "{run}");
+
+    // The first policy blocks whatever has a score.
+    let stricter = DEFINITIONS.replacen("score >= 0.5", "score >= 0.0", 1);
+    let (other, _) = server.backtest(&json!({"definitions": stricter}));
+    let passed = server.get("/v1/decisions?decision=pay&outcome=accept&min_score=0&limit=1000").ok();
+    let passed = list(&passed, "decisions");
+    assert!(passed.len() > 100);
+    assert_eq!((&other["compared"], &other["changed"]), (&json!(620), &json!(passed.len())), "{other}");
+    let of = |name: &str| list(&other, "decisions").iter().find(|own| own["decision"] == name).unwrap();
+    assert_eq!((&of("strict")["changed"], &of("strict")["compared"]), (&json!(0), &json!(160)));
+    let pay = of("pay");
+    assert!(list(pay, "moves").contains(&json!({"recorded": "accept", "again": "block", "count": passed.len()})), "{pay}");
+    let counted = |side: &str| -> u64 {
+        list(pay, "periods").iter().map(|p| p[side].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum::<u64>()).sum()
+    };
+    assert_eq!((counted("recorded"), counted("again"), list(pay, "periods").len() <= 100), (460, 460, true));
+    let newest = &other["examples"][0];
+    assert_eq!((&newest["decision_id"], &newest["recorded"]["score"]), (&passed[0]["decision_id"], &passed[0]["score"]), "{newest}");
+    assert_eq!((&newest["again"]["outcome"], &newest["again"]["rule"]), (&json!("block"), &json!("score >= 0.0")));
+    assert_eq!(
+        (&newest["recorded"]["score"], &newest["recorded"]["model_version"]),
+        (&newest["again"]["score"], &newest["again"]["model_version"])
+    );
+
+    let (late, _) = server.backtest(&json!({"definitions": stricter, "from": at(400 * 3).to_string(), "to": at(410 * 3).to_string()}));
+    assert_eq!(late["compared"], 20, "{late}");
+    // Without its inputs of then no version serves, and the fallback decides.
+    let (without, _) =
+        server.backtest(&json!({"definitions": DEFINITIONS.replace("\"payments.amount\"]", "\"payments.amount\", \"payments.card\"]")}));
+    assert!(without["without_model"].as_u64() == Some(160) && without["only_recorded"].as_u64() == Some(160), "{without}");
+
+    let error = server.post("/v1/backtests", JSON, json!({"definitions": "[project]"}).to_string()).refused(422, "bad_definitions");
+    assert!(error["message"].as_str().unwrap().contains("kilter.toml"), "{error}");
+    server.post("/v1/backtests", JSON, "{}").refused(400, "invalid_request");
+    assert_eq!((server.offset(), server.service.data.decisions.next_offset()), (offset, decided), "nothing has changed");
+    assert_eq!(server.service.plan.hash, server.get("/v1/status").ok()["definitions"]);
+    server.end();
+}
