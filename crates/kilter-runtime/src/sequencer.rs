@@ -5,6 +5,7 @@
 //! work to come. State, log position and decisions therefore move together, and a snapshot between two batches holds all of them.
 
 mod consumed;
+mod kept;
 mod room;
 mod swap;
 mod tier;
@@ -35,6 +36,7 @@ use crate::schedule;
 use crate::status::{Status, lock};
 use consumed::Consumed;
 pub use consumed::Positions;
+use kept::KeptReadings;
 use room::Room;
 pub use swap::{Candidate, Swapped};
 use tier::Tier;
@@ -325,6 +327,8 @@ pub struct Sequencer {
     boundary: Option<EventTime>,
     /// Trainings asked for by monitors while the stream is held (event clock).
     requested: Vec<Wish>,
+    /// Readings on their way to be kept.
+    kept: KeptReadings,
     last_snapshot: (Instant, Offset),
     snapshot_running: Arc<AtomicBool>,
     /// The writing of state beyond memory.
@@ -414,6 +418,7 @@ impl Sequencer {
             trained: BTreeMap::new(),
             boundary: None,
             requested: Vec::new(),
+            kept: KeptReadings::new(&data),
             last_snapshot: (Instant::now(), from),
             snapshot_running: Arc::default(),
             tier: Tier::default(),
@@ -989,9 +994,14 @@ impl Sequencer {
         }
     }
 
-    fn take_reading(&mut self, reading: Reading, at: Offset) {
+    fn take_reading(&mut self, mut reading: Reading, at: Offset) {
         let plan = Arc::clone(&self.plan);
         let monitor = &plan.monitors[reading.monitor];
+        // What the tail of the log says again replaces itself, but for what other definitions said of it.
+        if at >= self.since {
+            self.kept.keep(&plan, &reading);
+        }
+        reading.subjects.clear();
         lock(&self.status.readings).entry(monitor.name.clone()).or_default().push(&reading);
         let Some(threshold) = reading.crossed else { return };
         let model = &plan.models[monitor.model].name;
@@ -1135,11 +1145,13 @@ impl Sequencer {
         let now = self.pipeline.now();
         self.last_snapshot = (Instant::now(), offset);
         let (data, status, hash) = (Arc::clone(&self.data), Arc::clone(&self.status), self.plan.hash.clone());
+        let kept = self.kept.clone();
         self.restate_all();
         move || {
             // A snapshot must never be ahead of what the log is sure to have, nor the decisions it takes for recorded.
             data.events.sync()?;
             data.decisions.sync()?;
+            kept.settle();
             data.snapshots.write(offset, now.map_or(i64::MIN, |t| t.0), &hash, &bytes)?;
             Status::add(&status.snapshots, 1);
             Ok(())

@@ -1,6 +1,7 @@
 //! A running project: the face that the HTTP server, the command line and the demo talk to.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -18,6 +19,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use crate::catalog::Control;
 use crate::data::Data;
 use crate::jobs::apply::{self, Applying};
+use crate::jobs::backtest::BacktestClaim;
 use crate::jobs::shards;
 use crate::jobs::train::{Promotion, TrainReport, TrainRequest, train};
 use crate::project::{Project, Report};
@@ -68,6 +70,8 @@ struct Shared {
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     /// Jobs of which one at a time may run: models with a training or an import under way, decisions with a test of a policy.
     at_work: Mutex<BTreeSet<String>>,
+    /// Whether a backtest of definitions is under way.
+    backtesting: Arc<AtomicBool>,
     /// Reads of the past under way: each may need the memory of a whole state.
     past_reads: Semaphore,
     /// The self-checks' second opinions, by monitor.
@@ -261,6 +265,7 @@ impl Service {
             commands,
             thread: Mutex::new(Some(thread)),
             at_work: Mutex::default(),
+            backtesting: Arc::default(),
             past_reads: Semaphore::new(1),
             shadows: Shadows::default(),
             current: Mutex::default(),
@@ -331,6 +336,11 @@ impl Service {
     /// Whether other definitions have followed these, or nothing is taken any more.
     pub(crate) fn is_over(&self) -> bool {
         self.next.get().is_some() || self.shared.commands.is_closed()
+    }
+
+    /// Whether nothing is taken any more, under these definitions or others.
+    pub fn has_ended(&self) -> bool {
+        self.shared.commands.is_closed()
     }
 
     pub(crate) fn shadows(&self) -> &Shadows {
@@ -601,6 +611,12 @@ impl Service {
         Ok(Claim { shared: Arc::clone(&self.shared), name })
     }
 
+    /// Makes the backtest of definitions this caller's alone to run, as long as the claim lives.
+    pub(crate) fn claim_backtest(&self) -> Result<BacktestClaim, ServiceError> {
+        BacktestClaim::of(&self.shared.backtesting)
+            .ok_or_else(|| ServiceError::Conflict("a backtest is under way already; `/v1/runs?kind=backtest` has it".into()))
+    }
+
     /// Whether the service is ending: long jobs look now and then.
     pub(crate) fn is_ending(&self) -> bool {
         self.shared.commands.is_closed()
@@ -774,6 +790,13 @@ impl Service {
         Ok((found, (position > log.start_offset()).then_some(position)))
     }
 
+    /// The decisions at these positions of the decision log; what else lies there is passed over.
+    pub fn decisions_at(&self, positions: impl IntoIterator<Item = u64>) -> Result<Vec<Recorded>, ServiceError> {
+        let mut layouts = Layouts::default();
+        let read = positions.into_iter().filter_map(|position| layouts.read(&self.data, position).transpose());
+        Ok(read.collect::<anyhow::Result<_>>()?)
+    }
+
     /// Takes a snapshot now. Returns the offset it stands at.
     pub async fn snapshot(&self) -> Result<Offset, ServiceError> {
         let answer = self.send(|reply| Command::Snapshot { reply }).await?;
@@ -887,7 +910,7 @@ fn next_decision(data: &Data, layouts: &mut Layouts, from: u64) -> anyhow::Resul
 }
 
 /// The position in the decision log before which all decisions are on events before `offset`, by halving: decisions lie in the order of their events.
-fn decisions_from(data: &Data, layouts: &mut Layouts, offset: Offset) -> anyhow::Result<u64> {
+pub(crate) fn decisions_from(data: &Data, layouts: &mut Layouts, offset: Offset) -> anyhow::Result<u64> {
     let (mut low, mut high) = (data.decisions.start_offset(), data.decisions.next_offset());
     while low < high {
         let middle = low + (high - low) / 2;

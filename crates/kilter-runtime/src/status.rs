@@ -147,6 +147,31 @@ impl Readings {
 /// A latency histogram in microseconds, 3 significant digits, up to 100 s.
 pub struct Latency(Mutex<Histogram<u64>>);
 
+/// All that a latency had recorded at one moment.
+#[derive(Clone)]
+pub struct Recording(Histogram<u64>);
+
+/// Percentiles in microseconds of what was recorded between two moments.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Window {
+    pub count: u64,
+    pub p50_us: u64,
+    pub p95_us: u64,
+    pub p99_us: u64,
+    pub max_us: u64,
+}
+
+impl Recording {
+    /// What has come since an earlier moment; none: nothing.
+    pub fn since(mut self, earlier: &Recording) -> Option<Window> {
+        // Of a histogram that was emptied in between the earlier one is no part: then nothing can be told.
+        self.0.subtract(&earlier.0).ok()?;
+        let h = &self.0;
+        let at = |quantile| h.value_at_quantile(quantile);
+        (!h.is_empty()).then(|| Window { count: h.len(), p50_us: at(0.5), p95_us: at(0.95), p99_us: at(0.99), max_us: h.max() })
+    }
+}
+
 /// Percentiles in microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Percentiles {
@@ -200,6 +225,11 @@ impl Latency {
             sum += micros * step.count_at_value();
         }
         (counts, sum)
+    }
+
+    /// A copy of all that has been recorded so far.
+    pub fn recording(&self) -> Recording {
+        Recording(lock(&self.0).clone())
     }
 
     pub fn reset(&self) {
@@ -333,6 +363,12 @@ impl Status {
 
     pub fn watches(&self) -> BTreeMap<String, WatchState> {
         lock(&self.watches).clone()
+    }
+
+    /// The newest value of each monitor.
+    pub fn newest_readings(&self) -> BTreeMap<String, Reading> {
+        let readings = lock(&self.readings);
+        readings.iter().filter_map(|(monitor, known)| Some((monitor.clone(), known.values.back()?.clone()))).collect()
     }
 
     pub fn readings(&self) -> BTreeMap<String, Readings> {

@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::access::Access;
-use crate::app::Host;
+use crate::app::{Drain, Host};
 use crate::mlflow::{Hooks, WebhookOptions};
 use crate::{front, mlflow, observe};
 
@@ -85,8 +85,9 @@ pub struct Bound {
     listener: TcpListener,
     address: SocketAddr,
     router: axum::Router,
-    /// What is drained and stopped at the end; none: whoever bound the port does so.
-    project: Option<(Host, Arc<Service>)>,
+    /// What is stopped at the end; none: whoever bound the port does so.
+    project: Option<Arc<Service>>,
+    drain: Drain,
     /// What MLflow's clients log to; it delivers to webhooks meanwhile, and is closed at the end.
     hooks: Option<Hooks>,
     options: ServeOptions,
@@ -156,27 +157,31 @@ impl Listening {
     /// `tracking`: or why there is none.
     fn of_project(self, service: Arc<Service>, tracking: Result<Tracking, String>) -> Bound {
         let Listening { listener, address, options } = self;
+        let drain = Drain::default();
         let hooks = tracking.map(|tracking| Hooks::new(tracking, options.webhooks.clone()));
-        let host = Host::new(Arc::clone(&service), &options, mlflow::paths(), hooks.as_ref().ok().cloned());
+        let host = Host::new(Arc::clone(&service), &options, mlflow::paths(), hooks.as_ref().ok().cloned(), drain.clone());
         let more = match &hooks {
             Ok(hooks) => mlflow::beside(hooks.clone(), Arc::clone(&service)),
             Err(reason) => mlflow::away(reason),
         };
         let router = observe::router(&host, more);
-        Bound { listener, address, router, project: Some((host, service)), hooks: hooks.ok(), options }
+        Bound { listener, address, router, project: Some(service), drain, hooks: hooks.ok(), options }
     }
 
     /// The face of one worker among several; its shards are ended by whoever began them.
     pub fn of_worker(self, shards: Arc<Shards>) -> Bound {
         let Listening { listener, address, options } = self;
-        Bound { listener, address, router: front::router(shards, &options), project: None, hooks: None, options }
+        let drain = Drain::default();
+        let router = front::router(shards, &options, drain.clone());
+        Bound { listener, address, router, project: None, drain, hooks: None, options }
     }
 
     /// A tracking server alone, without a project; the store is closed when it has stopped.
     pub fn of_tracking(self, tracking: Tracking) -> Bound {
         let Listening { listener, address, options } = self;
         let hooks = Hooks::new(tracking, options.webhooks.clone());
-        Bound { listener, address, router: mlflow::alone(hooks.clone(), &options), project: None, hooks: Some(hooks), options }
+        let router = mlflow::alone(hooks.clone(), &options);
+        Bound { listener, address, router, project: None, drain: Drain::default(), hooks: Some(hooks), options }
     }
 }
 
@@ -192,7 +197,7 @@ impl Bound {
     /// # Errors
     /// When the service cannot write its last snapshot; the log holds everything that was accepted all the same.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let Bound { listener, address, router, project, hooks, options } = self;
+        let Bound { listener, address, router, project, drain, hooks, options } = self;
         let server = Server {
             router,
             http: http(&options),
@@ -204,9 +209,7 @@ impl Bound {
         let delivering = hooks.clone().map(|hooks| tokio::spawn(async move { hooks.deliver_until(async { drop(ended.await) }).await }));
         tracing::info!(%address, "serving");
         server.accept_until(shutdown).await;
-        if let Some((host, _)) = &project {
-            host.drain();
-        }
+        drain.begin();
         tracing::info!(open = server.graceful.count(), "draining");
         if !options.drain_delay.is_zero() {
             server.accept_until(tokio::time::sleep(options.drain_delay)).await;
@@ -218,7 +221,7 @@ impl Bound {
             tracing::warn!(open, waited = ?options.drain_timeout, "open requests cut off");
         }
         let stopped = match project {
-            Some((_, service)) => service.shutdown().await.context("stopping"),
+            Some(service) => service.shutdown().await.context("stopping"),
             None => Ok(()),
         };
         drop(end);

@@ -325,17 +325,21 @@ fn each_route_of_a_project_wants_its_role() {
     let server = Server::of_project(|data| {
         secrets = Role::ALL.map(|(role, word)| (role, key(data, word, role))).into();
     });
-    let manage = ["train", "promote", "rollback", "versions", "compact", "apply"];
+    let manage = ["train", "promote", "rollback", "versions", "compact", "apply", "backtests", "definitions"];
     let document = server.with_key(&secrets[1].1, "GET", "/openapi.json", "").json();
     assert_eq!(document["components"]["securitySchemes"]["key"]["scheme"], "bearer");
     let mut seen = 0;
     for (route, item) in document["paths"].as_object().unwrap() {
         for method in item.as_object().unwrap().keys() {
             seen += 1;
-            let path = route.replace("{model}", "risk").replace(['{', '}'], "");
+            // An answer without end is not waited for.
+            let path = route.replace("{model}", "risk").replace("/v1/live", "/v1/live?decisions=x").replace(['{', '}'], "");
             let wanted = match method.as_str() {
                 _ if ["/", "/healthz", "/readyz"].contains(&path.as_str()) => Role::None,
+                "get" if route.ends_with("/definitions") => Role::Manage,
                 "get" => Role::Read,
+                "put" => Role::Manage,
+                _ if route.ends_with("/backtest") => Role::Write,
                 _ if route.contains("/events/") || route.contains("/decide/") => Role::Write,
                 _ if manage.contains(&route.rsplit('/').next().unwrap()) => Role::Manage,
                 _ => Role::Read,
@@ -465,6 +469,46 @@ fn a_key_ends_when_it_was_told_to() {
     let refused = server.with_key(&secret, "GET", &format!("{API}/experiments/get?experiment_id=0"), "");
     assert_eq!(refused.status, 401);
     assert!(refused.json()["message"].as_str().unwrap().contains("has expired"), "{}", refused.body);
+    server.end();
+}
+
+#[test]
+fn what_is_told_live_ends_with_the_key() {
+    let mut secret = String::new();
+    let server = Server::of_project(|data| {
+        secret = key(data, "reader", Role::Read);
+        key(data, "other", Role::Manage);
+    });
+    let listen =
+        format!("GET /v1/live HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nAuthorization: Bearer {secret}\r\n\r\n", server.address);
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    stream.write_all(listen.as_bytes()).unwrap();
+    assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
+    keys::revoke(&server.data(), "reader").unwrap();
+    // The end comes by itself.
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).unwrap();
+    server.end();
+}
+
+#[test]
+fn whoever_asks_is_told_what_it_may_do() {
+    let (mut reader, mut manager) = (String::new(), String::new());
+    let server = Server::of_project(|data| {
+        reader = scoped(data, "reader", Role::Read, &[], &[("risk", Role::Manage)]);
+        manager = key(data, "manager", Role::Manage);
+    });
+    let own = server.with_key(&reader, "GET", "/v1/access", "").json();
+    assert_eq!(
+        (&own["wanted"], &own["key"], &own["role"], &own["keys"]),
+        (&json!(true), &json!("reader"), &json!("read"), &Value::Null),
+        "{own}"
+    );
+    assert_eq!(own["models"], json!({"risk": "manage"}));
+    let all = server.with_key(&manager, "GET", "/v1/access", "").json();
+    let names: Vec<&str> = all["keys"].as_array().unwrap().iter().map(|key| key["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["reader", "manager"], "{all}");
+    assert!(!all.to_string().contains("hash"), "{all}");
     server.end();
 }
 

@@ -1,5 +1,8 @@
 //! The real server over loopback, on a small project: what comes in, what goes out, and what is turned away and how.
 
+#[path = "http/dashboard.rs"]
+mod dashboard;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -99,7 +102,7 @@ source = "payments"
 "#;
 
 /// The routes as promised in docs/reference/http.md.
-const ROUTES: [(&str, &str); 34] = [
+const ROUTES: [(&str, &str); 42] = [
     ("post", "/v1/events/{source}"),
     ("get", "/v1/features/{view}/{key}"),
     ("post", "/v1/features/{view}"),
@@ -119,16 +122,24 @@ const ROUTES: [(&str, &str); 34] = [
     ("post", "/v1/models/{model}/rollback"),
     ("post", "/v1/models/{model}/versions"),
     ("get", "/v1/models/{model}/versions/{version}/file"),
+    ("get", "/v1/models/{model}/versions/{version}/reference"),
+    ("get", "/v1/models/{model}/versions/{version}/evaluation"),
     ("get", "/v1/runs"),
     ("get", "/v1/runs/{id}"),
     ("get", "/v1/runs/{id}/artifacts/{name}"),
+    ("get", "/v1/live"),
     ("get", "/v1/monitors"),
+    ("get", "/v1/monitors/{monitor}/history"),
+    ("get", "/v1/monitors/{monitor}/distributions"),
     ("get", "/v1/alerts"),
     ("get", "/v1/dead-letters"),
     ("get", "/v1/project"),
+    ("get", "/v1/project/definitions"),
+    ("post", "/v1/backtests"),
     ("get", "/v1/project/plan"),
     ("post", "/v1/project/apply"),
     ("get", "/v1/status"),
+    ("get", "/v1/access"),
     ("get", "/healthz"),
     ("get", "/readyz"),
     ("get", "/metrics"),

@@ -13,6 +13,7 @@ use kilter_store::metadata::{AliasChange, MetricPoint, NewModelVersion, NewRun, 
 
 use crate::catalog::Record;
 use crate::data::Data;
+use crate::jobs::curves::{CURVES_FILE, Curves};
 use crate::jobs::shards;
 use crate::meaning::meaning;
 use crate::sequencer::Refusal;
@@ -130,6 +131,10 @@ fn fit_and_register(
     }
     if let Some(holdout) = &trained.holdout {
         data.artifacts.put_named(run, "evaluation.json", &serde_json::to_vec_pretty(holdout)?)?;
+    }
+    if let Some(held) = &trained.held_out {
+        let curves = Curves::of(model.task(), trained.model.as_ref(), held);
+        data.artifacts.put_named(run, CURVES_FILE, &serde_json::to_vec(&curves)?)?;
     }
     let importance: BTreeMap<&String, f64> = trained.model.inputs().iter().zip(trained.model.importance()).collect();
     data.artifacts.put_named(run, "importance.json", &serde_json::to_vec_pretty(&importance)?)?;

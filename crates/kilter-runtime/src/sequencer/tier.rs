@@ -49,11 +49,12 @@ impl Sequencer {
         let changes = self.pipeline.changes();
         let (offset, now) = (self.pipeline.next_offset(), self.pipeline.now());
         self.last_snapshot = (Instant::now(), offset);
-        let (data, hash) = (Arc::clone(&self.data), self.plan.hash.clone());
+        let (data, hash, kept) = (Arc::clone(&self.data), self.plan.hash.clone(), self.kept.clone());
         let write = move || {
             // The state must never be ahead of what the log is sure to have, nor the decisions it takes for recorded.
             data.events.sync()?;
             data.decisions.sync()?;
+            kept.settle();
             let Some(tiers) = &data.state else { return Ok(Vec::new()) };
             let expired = tiers.write(&names, offset, now.map_or(i64::MIN, |t| t.0), &hash, changes)?;
             tiers.retain(&names)?;

@@ -86,6 +86,19 @@ impl Access {
         self.keys.known().is_some_and(|keys| keys.iter().any(opens))
     }
 
+    /// All keys; none: no key is wanted.
+    pub(crate) fn known(&self) -> Option<Wanted> {
+        self.keys.known()
+    }
+
+    /// Whether a caller that was admitted would still be, for what goes on for long.
+    pub(crate) fn still_admits(&self, caller: &Caller, role: Role) -> bool {
+        let Some(known) = self.keys.known() else { return true };
+        let now = keys::now();
+        let is_own = |key: &Arc<Key>| caller.key().is_some_and(|own| own.hash == key.hash) && !key.is_expired(now) && key.role >= role;
+        known.iter().any(is_own)
+    }
+
     /// The check of a request's head. `route`: what its path was found to be; none: nothing is there.
     pub(crate) fn admit(&self, method: &Method, path: &str, route: Option<&str>, headers: &HeaderMap) -> Result<Caller, Box<Response>> {
         let Some(known) = self.keys.known() else { return Ok(Caller::default()) };
@@ -134,7 +147,7 @@ impl Caller {
         self.key().map(|key| key.name.as_str())
     }
 
-    fn key(&self) -> Option<&Key> {
+    pub fn key(&self) -> Option<&Key> {
         self.0.as_ref().map(|identified| identified.key.as_ref())
     }
 
@@ -333,7 +346,7 @@ fn is_foreign(headers: &HeaderMap) -> bool {
     }
 }
 
-type Wanted = Arc<[Arc<Key>]>;
+pub(crate) type Wanted = Arc<[Arc<Key>]>;
 
 fn wanted(keys: Vec<Key>) -> Wanted {
     keys.into_iter().map(Arc::new).collect()

@@ -26,7 +26,7 @@ pub enum Rule {
 use Role::{Manage, Read, Write};
 use Rule::{Model, Named, Open, Whole, Within};
 
-const PROJECT: [(&str, &str, Rule); 42] = [
+const PROJECT: [(&str, &str, Rule); 50] = [
     // Files without data: what they show they ask of the routes below, with a key.
     ("GET", "/", Open),
     ("GET", "/ui", Open),
@@ -58,18 +58,27 @@ const PROJECT: [(&str, &str, Rule); 42] = [
     ("POST", "/v1/models/{model}/rollback", Model(Manage)),
     ("POST", "/v1/models/{model}/versions", Model(Manage)),
     ("GET", "/v1/models/{model}/versions/{version}/file", Model(Read)),
+    ("GET", "/v1/models/{model}/versions/{version}/reference", Model(Read)),
+    ("GET", "/v1/models/{model}/versions/{version}/evaluation", Model(Read)),
     ("GET", "/v1/runs", Whole(Read)),
     ("GET", "/v1/runs/{id}", Whole(Read)),
     ("GET", "/v1/runs/{id}/artifacts/{*name}", Whole(Read)),
+    ("GET", "/v1/live", Whole(Read)),
     ("GET", "/v1/monitors", Whole(Read)),
+    ("GET", "/v1/monitors/{monitor}/history", Whole(Read)),
+    ("GET", "/v1/monitors/{monitor}/distributions", Whole(Read)),
     ("GET", "/v1/alerts", Whole(Read)),
     ("GET", "/v1/dead-letters", Whole(Read)),
     ("GET", "/v1/lake", Whole(Read)),
     ("POST", "/v1/lake/compact", Whole(Manage)),
     ("GET", "/v1/project", Whole(Read)),
+    // The text may hold what sources and sinks are opened with.
+    ("GET", "/v1/project/definitions", Whole(Manage)),
+    ("POST", "/v1/backtests", Whole(Manage)),
     ("GET", "/v1/project/plan", Whole(Read)),
     ("POST", "/v1/project/apply", Whole(Manage)),
     ("GET", "/v1/status", Whole(Read)),
+    ("GET", "/v1/access", Named(Read)),
     ("GET", "/health", Open),
     ("GET", "/version", Open),
 ];

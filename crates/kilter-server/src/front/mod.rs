@@ -36,7 +36,7 @@ use prometheus_client::registry::Registry;
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
-use crate::app::{Answer, Host, ok};
+use crate::app::{Answer, Drain, Host, ok};
 use crate::error::ApiError;
 use crate::input::{DECIDE_BODY, Segments, read};
 use crate::serve::ServeOptions;
@@ -57,6 +57,7 @@ struct Shared {
     client: Client<HttpConnector, Body>,
     /// Places for requests in work.
     requests: Semaphore,
+    drain: Drain,
 }
 
 /// The API of a shard that is here.
@@ -66,7 +67,7 @@ struct Api {
 }
 
 /// The routes of a worker.
-pub fn router(shards: Arc<Shards>, options: &ServeOptions) -> Router {
+pub fn router(shards: Arc<Shards>, options: &ServeOptions, drain: Drain) -> Router {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
     connector.set_connect_timeout(Some(Duration::from_secs(2)));
@@ -76,6 +77,7 @@ pub fn router(shards: Arc<Shards>, options: &ServeOptions) -> Router {
         local: Mutex::default(),
         client: Client::builder(TokioExecutor::new()).build(connector),
         requests: Semaphore::new(options.max_requests),
+        drain,
     }));
     Router::new()
         .route("/v1/shards", get(list_shards))
@@ -295,7 +297,7 @@ impl Front {
                     let access = self.0.options.access.counted_apart();
                     let options = ServeOptions { allow_remote: true, access, ..self.0.options.clone() };
                     let router = TowerToHyperService::new(observe::router(
-                        &Host::new(Arc::clone(service), &options, std::iter::empty(), None),
+                        &Host::new(Arc::clone(service), &options, std::iter::empty(), None, self.0.drain.clone()),
                         Router::new(),
                     ));
                     local.insert(shard, Api { of: Arc::downgrade(service), router: router.clone() });

@@ -1,13 +1,18 @@
 //! The routes, one file per subject.
 
+mod access;
+mod backtests;
 mod changes;
 mod dead_letters;
 mod decide;
 mod decisions;
+mod drift;
+mod evaluation;
 mod events;
 mod features;
 mod health;
 mod lake;
+pub mod live;
 mod metrics;
 mod models;
 mod monitors;
@@ -47,18 +52,26 @@ pub fn all() -> OpenApiRouter<Host> {
         .routes(routes!(models::roll_back_model))
         .routes(routes!(versions::import_version))
         .routes(routes!(versions::get_version_file))
+        .routes(routes!(evaluation::get_evaluation))
         .routes(routes!(runs::list_runs))
         .routes(routes!(runs::get_run))
         .routes(routes!(runs::get_artifact))
+        .routes(routes!(live::get_live))
         .routes(routes!(monitors::list_monitors))
+        .routes(routes!(drift::get_history))
+        .routes(routes!(drift::get_distributions))
+        .routes(routes!(drift::get_reference))
         .routes(routes!(monitors::list_alerts))
         .routes(routes!(dead_letters::list_dead_letters))
         .routes(routes!(project::get_project))
         .routes(routes!(project::get_status))
         .routes(routes!(lake::get_lake))
         .routes(routes!(lake::compact_lake))
+        .routes(routes!(backtests::get_definitions))
+        .routes(routes!(backtests::post_backtest))
         .routes(routes!(changes::get_plan))
         .routes(routes!(changes::post_apply))
+        .routes(routes!(access::get_access))
         .routes(routes!(health::get_health))
         .routes(routes!(health::get_ready))
         .routes(routes!(metrics::get_metrics))

@@ -193,6 +193,14 @@ impl From<kilter_store::metadata::Alert> for Alert {
     }
 }
 
+pub(super) fn state(newest: Option<&Reading>) -> &'static str {
+    match newest {
+        None => "waiting",
+        Some(reading) if reading.crossed.is_some() => "alert",
+        Some(_) => "ok",
+    }
+}
+
 /// List monitors
 #[utoipa::path(
     get, path = "/v1/monitors", tag = "monitors",
@@ -215,11 +223,7 @@ pub async fn list_monitors(State(app): State<App>, params: Params) -> Answer {
             every: m.every.to_string(),
             min_rows: m.min_rows,
             retrain: m.retrain,
-            state: match last {
-                None => "waiting",
-                Some(reading) if reading.crossed.is_some() => "alert",
-                Some(_) => "ok",
-            },
+            state: state(last),
             readings: values.into_iter().flat_map(|v| v.iter().rev().take(READINGS)).map(MonitorReading::from).collect(),
         }
     });

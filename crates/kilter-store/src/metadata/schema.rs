@@ -5,7 +5,7 @@ use sqlx::sqlite::SqlitePool;
 use std::path::Path;
 
 /// A new migration is appended; one that was released is never changed.
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_initial.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("migrations/0001_initial.sql"), include_str!("migrations/0002_readings.sql")];
 
 pub(super) async fn migrate(writer: &SqlitePool, path: &Path) -> Result<()> {
     let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
@@ -45,7 +45,7 @@ mod tests {
         sqlx::query("UPDATE schema_version SET version = 99").execute(&store.writer).await.unwrap();
         store.close().await;
         let error = Metadata::open(&path).await.unwrap_err();
-        assert!(matches!(error, MetadataError::NewerSchema { found: 99, known: 1, .. }), "{error}");
+        assert!(matches!(error, MetadataError::NewerSchema { found: 99, known: 2, .. }), "{error}");
         assert!(error.to_string().contains("hint: use the kilter release"));
     }
 
