@@ -17,8 +17,11 @@ const VALUES: usize = 2_000_000;
 const BYTES: usize = 64 << 20;
 const NANOS: i64 = 1_000_000;
 
-/// By when it begins and what it was made by.
-type Groups = BTreeMap<(i64, Vec<String>), Vec<(f64, u64)>>;
+/// When a group begins, and what it was made by.
+type Group = (i64, Vec<String>);
+/// Values, each with how often it is there.
+type Values = Vec<(f64, u64)>;
+type Groups = BTreeMap<Group, Values>;
 
 impl Tracking {
     /// Measures traces. Groups without a value are left out, but for the count of nothing where no groups are made.
@@ -37,7 +40,7 @@ impl Tracking {
                 let values = vec![(Aggregation::Count.name(), 0.)];
                 return Ok(vec![DataPoint { time: None, dimensions: Vec::new(), values }]);
             }
-            let point = |((time, dimensions), mut values): ((i64, Vec<String>), Vec<(f64, u64)>)| {
+            let point = |((time, dimensions), mut values): (Group, Values)| {
                 values.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
                 let aggregated = asked.aggregations.iter().filter_map(|one| Some((one.name(), one.of(&values)?)));
                 DataPoint {

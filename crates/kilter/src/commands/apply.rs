@@ -98,7 +98,8 @@ mod tests {
     #[tokio::test]
     async fn the_key_goes_to_this_machine_and_to_the_server_that_has_the_project_open() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("kilter.toml"), "[project]\nname = \"keys\"\n").unwrap();
+        let file = "[project]\nname = \"keys\"\n[source.clicks]\ntime = \"at\"\ncolumns = { at = \"timestamp\" }\n";
+        std::fs::write(dir.path().join("kilter.toml"), file).unwrap();
         let project = load(dir.path()).unwrap();
         let is_own = async |address: &str| is_own(address.parse().unwrap(), &project).await;
         for here in ["127.0.0.1:8080", "[::1]:8080", "0.0.0.0:8080", "[::]:8080"] {
