@@ -431,6 +431,7 @@ export interface Evaluation {
   rows_to: Time | null;
   roc: { threshold: number | null; false_positive_rate: number; true_positive_rate: number }[];
   precision_recall: { threshold: number; recall: number; precision: number }[];
+  /** Where labels are numbers: mean prediction and mean label. */
   calibration: (Bins & { mean_score: number; observed: number })[];
   gains: {
     low: number;
@@ -446,8 +447,7 @@ export interface Evaluation {
   }[];
   thresholds: Confusion[];
   scores: { edges: number[]; positives: number[] | null; negatives: number[] | null; all: number[] };
-  residuals: { edges: number[]; counts: number[] } | null;
-  predicted: (Bins & { mean_prediction: number; mean_label: number })[];
+  residuals: { edges: number[]; all: number[] } | null;
   importance: { feature: string; importance: number }[];
   shap: Shap | null;
 }
@@ -463,7 +463,7 @@ export interface Confusion {
 export interface Shap {
   rows: number;
   base: number;
-  features: { feature: string; mean_abs: number; mean: number }[];
+  features: { feature: string; mean_abs: number; mean: number; categorical: boolean }[];
   dependence: {
     feature: string;
     bins: (Bins & { mean: number; p10: number; p90: number })[];

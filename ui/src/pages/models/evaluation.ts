@@ -52,6 +52,7 @@ export function wilson(share: number, n: number): [number, number] {
 
 export const rocPoints = (e: Evaluation) => e.roc.map((p) => ({ x: p.false_positive_rate, y: p.true_positive_rate }));
 export const prPoints = (e: Evaluation) => e.precision_recall.map((p) => ({ x: p.recall, y: p.precision }));
+export const predictedPoints = (e: Evaluation) => e.calibration.map((b) => ({ x: b.mean_score, y: b.observed }));
 export const gainPoints = (e: Evaluation) => [{ x: 0, y: 0 }, ...e.gains.map((g) => ({ x: g.share, y: g.captured }))];
 export const calibrationPoints = (bins: Evaluation["calibration"]) =>
   bins.map((b) => {

@@ -49,9 +49,11 @@ export const metricNote = (key: string): string => KNOWN[key]?.what ?? "";
 export const better = (key: string): "higher" | "lower" | undefined =>
   KNOWN[key.startsWith("champion.") ? key.slice(9) : key]?.better;
 
-/** Counts as whole numbers, measures with four decimals so that columns line up. */
+/** Counts as whole numbers, shares with four decimals so that columns line up. */
 export function metricText(key: string, value: number | null | undefined): string {
   if (/rows$|positives$/.test(key)) return count(value);
+  // In the unit of the label, whatever that is.
+  if (/rmse|mae|absolute_error|bias|pinball|deviance|^mean_/.test(key)) return number(value, 4);
   return value != null && Math.abs(value) < 100 ? fixed(value, 4) : number(value, 5);
 }
 
