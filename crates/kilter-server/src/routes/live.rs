@@ -24,7 +24,7 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::MissedTickBehavior;
 use utoipa::ToSchema;
 
-use crate::app::{Answer, App, Drain, Host};
+use crate::app::{Answer, App, Host};
 use crate::error::{ApiError, ErrorBody};
 use crate::input::Params;
 use crate::routes::changes::Apply;
@@ -358,38 +358,6 @@ impl HttpBody for Events {
     }
 }
 
-/// A body that ends when the server is told to stop.
-pub struct UntilDrained {
-    body: Body,
-    drained: Pin<Box<dyn Future<Output = ()> + Send>>,
-}
-
-impl UntilDrained {
-    pub fn new(body: Body, drain: Drain) -> UntilDrained {
-        UntilDrained { body, drained: Box::pin(async move { drain.begun().await }) }
-    }
-}
-
-impl HttpBody for UntilDrained {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let own = self.get_mut();
-        if own.drained.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(None);
-        }
-        Pin::new(&mut own.body).poll_frame(cx)
-    }
-}
-
-/// Waits until the service has ended.
-async fn ended(host: &Host) {
-    while !App::from_ref(host).service.has_ended() {
-        tokio::time::sleep(BEAT).await;
-    }
-}
-
 /// Tells one listener, until it goes away, takes nothing any more, or the service ends.
 async fn tell(host: Host, decisions: u64, out: mpsc::Sender<Bytes>, _place: OwnedSemaphorePermit) {
     let mut listener = Listener::new(&host, decisions);
@@ -662,5 +630,37 @@ impl Pulse {
         self.news.push_back(text.into());
         self.numbered += 1;
         Ok(())
+    }
+}
+
+/// A body that ends when the server is told to stop.
+pub struct UntilDrained {
+    body: Body,
+    drained: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl UntilDrained {
+    pub fn new(body: Body, drain: crate::app::Drain) -> UntilDrained {
+        UntilDrained { body, drained: Box::pin(async move { drain.begun().await }) }
+    }
+}
+
+impl HttpBody for UntilDrained {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let own = self.get_mut();
+        if own.drained.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(None);
+        }
+        Pin::new(&mut own.body).poll_frame(cx)
+    }
+}
+
+/// Waits until the service has ended.
+async fn ended(host: &Host) {
+    while !App::from_ref(host).service.has_ended() {
+        tokio::time::sleep(BEAT).await;
     }
 }
