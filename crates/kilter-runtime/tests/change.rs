@@ -335,51 +335,56 @@ fn remove_files(folder: &Path, unless: &str) {
     }
 }
 
+/// With a monitor whose window is soon full.
+fn watching(window: &str, above: &str) -> String {
+    edited(&[("window = \"6h\"", &format!("window = \"{window}\"")), ("above = 0.2", &format!("above = {above}"))])
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_monitors_saw_stays_as_the_definitions_of_its_time_had_it() {
     let dir = tempfile::tempdir().unwrap();
-    let service = start(dir.path(), DEFINITIONS).await;
+    let mut service = start(dir.path(), &watching("2h", "0.2")).await;
     play(&service, 0..120).await;
     train(&service).await;
     play(&service, 120..200).await;
     let old = readings(&service).await;
     let hours = |reading: &MonitorReading| (reading.window / Span::HOUR.0, reading.every / Span::HOUR.0);
-    assert!(old.len() >= 2 && old.iter().all(|reading| hours(reading) == (6, 1) && reading.above == Some(0.2)), "{old:?}");
+    assert!(old.len() >= 2 && old.iter().all(|reading| hours(reading) == (2, 1) && reading.above == Some(0.2)), "{old:?}");
 
-    let service = apply(&service, &edited(&[("window = \"6h\"", "window = \"12h\""), ("above = 0.2", "above = 0.3")])).await;
+    service = apply(&service, &watching("3h", "0.3")).await;
     play(&service, 200..280).await;
     let all = readings(&service).await;
     let (new, kept) = all.split_at(all.len() - old.len());
-    assert!(!new.is_empty() && new.iter().all(|reading| hours(reading) == (12, 1) && reading.above == Some(0.3)), "{new:?}");
+    assert!(!new.is_empty() && new.iter().all(|reading| hours(reading) == (3, 1) && reading.above == Some(0.3)), "{new:?}");
     assert_eq!(kept, old);
 
     // The definitions of then are not known any more, and the whole log is read under the next ones.
     crash(service).await;
     remove_files(&dir.path().join("kilter-data/snapshots"), "");
     remove_files(&dir.path().join("kilter-data/definitions"), "in-force");
-    let service = start(dir.path(), &edited(&[("above = 0.2", "above = 0.4")])).await;
+    service = start(dir.path(), &watching("2h", "0.4")).await;
     assert_eq!(readings(&service).await, all, "what they say of the past replaces nothing");
     let (text, _) = DEFINITIONS.split_once("[monitor.drift]").unwrap();
-    let service = apply(&service, text).await;
+    service = apply(&service, text).await;
     assert_eq!(readings(&service).await, [], "a monitor that is gone has no history");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_snapshot_is_past_what_monitors_saw_and_could_not_be_kept() {
     let dir = tempfile::tempdir().unwrap();
-    let service = start(dir.path(), DEFINITIONS).await;
+    let service = start(dir.path(), &watching("2h", "0.2")).await;
     play(&service, 0..120).await;
     train(&service).await;
-    play(&service, 120..160).await;
+    play(&service, 120..200).await;
     let before = readings(&service).await;
     service.data.metadata.close().await;
-    play(&service, 160..220).await;
+    play(&service, 200..260).await;
     let error = service.snapshot().await.unwrap_err().to_string();
     assert!(error.contains("readings of monitors could not be kept"), "{error}");
     crash(service).await;
-    let service = start(dir.path(), DEFINITIONS).await;
+    let service = start(dir.path(), &watching("2h", "0.2")).await;
     let after = readings(&service).await;
-    assert!(after.len() > before.len() && after.ends_with(&before), "{} after {}", after.len(), before.len());
+    assert!(!before.is_empty() && after.len() > before.len() && after.ends_with(&before), "{} after {}", after.len(), before.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]

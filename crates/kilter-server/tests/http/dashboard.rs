@@ -63,8 +63,8 @@ fn what_happens_is_told_as_it_happens() {
     let swapped = told.until(|name, data| name == "swap" && data["version"] == 1);
     assert_eq!(swapped.last().unwrap().1, json!({"kind": "model", "model": "fraud", "version": 1, "before": null}));
     assert!(swapped.iter().any(|(name, run)| name == "run" && run["model"] == "fraud"), "{swapped:?}");
-    let busy = swapped.iter().filter(|(name, status)| name == "status" && status["decisions"][0]["per_second"].as_f64() > Some(0.0));
-    let (_, busy) = busy.last().expect("a second in which something was decided");
+    let mut busy = swapped.iter().filter(|(name, status)| name == "status" && status["decisions"][0]["per_second"].as_f64() > Some(0.0));
+    let (_, busy) = busy.next_back().expect("a second in which something was decided");
     assert!(busy["window_seconds"].as_f64() > Some(0.5), "{busy}");
     let pay = &busy["decisions"][0];
     assert_eq!((&pay["decision"], &pay["outcomes"][1]["share"]), (&json!("pay"), &json!(1.0)), "all by the fallback: {pay}");
