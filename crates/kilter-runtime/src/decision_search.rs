@@ -3,8 +3,9 @@
 //! The decision log has no index: a search reads it backwards, so many records at most, and says from where to go on. Whom a decision was made on
 //! stands in its event alone, which is read last, when all else fits.
 
-use kilter_core::{EntityKey, EventTime};
+use kilter_core::{EntityKey, EventTime, SourceId};
 use kilter_pipeline::Decision;
+use kilter_pipeline::decision::decode;
 
 use crate::catalog::{Decoder, Record};
 use crate::service::{Layouts, Recorded, Service, ServiceError};
@@ -13,6 +14,10 @@ use crate::service::{Layouts, Recorded, Service, ServiceError};
 const LOOKED_AT: u64 = 100_000;
 /// Events that one search reads.
 const EVENTS: u64 = 20_000;
+/// Records that are read at once: the log is read forwards.
+const STRETCH: u64 = 1000;
+/// The same of the first, which is often enough.
+const FIRST: u64 = 100;
 
 /// Which decisions are looked for; what is left out lets all through.
 #[derive(Clone, Debug, Default)]
@@ -34,10 +39,20 @@ pub struct DecisionSearch {
     pub entity: Option<EntityOfDecision>,
 }
 
-/// An entity, as decisions know it: by decision, columns of its event and the key in them.
+/// An entity, as decisions know it.
 #[derive(Clone, Debug)]
 pub struct EntityOfDecision {
-    keys: Vec<(String, Vec<usize>, EntityKey)>,
+    keys: Vec<KeyOfDecision>,
+}
+
+/// A key in the events that a decision is made on.
+#[derive(Clone, Debug)]
+struct KeyOfDecision {
+    decision: String,
+    /// Once it may have been made on another's.
+    source: SourceId,
+    columns: Vec<usize>,
+    key: EntityKey,
 }
 
 /// What a search came to.
@@ -50,6 +65,14 @@ pub struct FoundDecisions {
     pub looked_at: u64,
     /// Event time of the oldest decision looked at.
     pub back_to: Option<EventTime>,
+}
+
+/// What a decision is to whoever looks.
+enum Looked {
+    Found,
+    Passed,
+    /// Nor is any other looked at.
+    Enough,
 }
 
 impl DecisionSearch {
@@ -77,7 +100,10 @@ impl Service {
         for decision in &self.plan.decisions {
             for lookup in decision.context.lookups.iter().filter(|lookup| view.is_none_or(|view| lookup.view == view)) {
                 match self.parse_key(lookup.view, key) {
-                    Ok(parsed) => keys.push((decision.name.clone(), lookup.key.clone(), parsed)),
+                    Ok(key) => {
+                        let (decision, source) = (decision.name.clone(), decision.source);
+                        keys.push(KeyOfDecision { decision, source, columns: lookup.key.clone(), key });
+                    }
                     Err(error) => refused = Some(error),
                 }
             }
@@ -91,27 +117,74 @@ impl Service {
 
     /// Recorded decisions, newest first. The log is read backwards, 100 000 records at most, or 20 000 events where an entity is looked for.
     pub fn search_decisions(&self, search: &DecisionSearch) -> Result<FoundDecisions, ServiceError> {
-        let log = &self.data.decisions;
-        let (start, mut position) = (log.start_offset(), search.before.unwrap_or(u64::MAX).min(log.next_offset()));
         let decoder = search.entity.as_ref().map(|entity| (entity, self.data.decoder(&self.plan)));
+        let mut events = 0;
+        self.look_back(search.before, search.limit, |recorded| {
+            if !search.fits(recorded) {
+                return Ok(Looked::Passed);
+            }
+            let Some((entity, decoder)) = &decoder else { return Ok(Looked::Found) };
+            events += 1;
+            Ok(match self.is_of(entity, decoder, recorded)? {
+                true => Looked::Found,
+                false if events == EVENTS => Looked::Enough,
+                false => Looked::Passed,
+            })
+        })
+    }
+
+    /// Recorded decisions, newest first: at most `limit`, before a position in the decision log, that `keep` lets through.
+    /// The second value is the position to go on from.
+    pub fn decisions(
+        &self,
+        before: Option<u64>,
+        limit: usize,
+        keep: impl Fn(&Recorded) -> bool,
+    ) -> Result<(Vec<Recorded>, Option<u64>), ServiceError> {
+        let looked = |recorded: &Recorded| Ok(if keep(recorded) { Looked::Found } else { Looked::Passed });
+        let found = self.look_back(before, limit, looked)?;
+        Ok((found.decisions, found.next))
+    }
+
+    /// Reads the decision log backwards, 100 000 records at most.
+    fn look_back(
+        &self,
+        before: Option<u64>,
+        limit: usize,
+        mut look: impl FnMut(&Recorded) -> anyhow::Result<Looked>,
+    ) -> Result<FoundDecisions, ServiceError> {
+        let log = &self.data.decisions;
+        let (start, mut position) = (log.start_offset(), before.unwrap_or(u64::MAX).min(log.next_offset()));
         let mut layouts = Layouts::default();
         let mut found = FoundDecisions::default();
-        let mut events = 0;
-        while position > start && found.decisions.len() < search.limit && found.looked_at < LOOKED_AT && events < EVENTS {
-            position -= 1;
-            found.looked_at += 1;
-            let Some(recorded) = layouts.read(&self.data, position)? else { continue };
-            found.back_to = Some(recorded.decision.time);
-            if !search.fits(&recorded) {
-                continue;
+        let mut stretch = FIRST;
+        'stretches: while position > start && found.decisions.len() < limit && found.looked_at < LOOKED_AT {
+            let from = position.saturating_sub(stretch).max(start);
+            stretch = STRETCH;
+            let mut records = Vec::new();
+            let mut reader = log.reader(from);
+            while let Some((at, bytes)) = reader.next_record().map_err(anyhow::Error::from)? {
+                if at >= position {
+                    break;
+                }
+                records.push((at, bytes.to_vec()));
             }
-            if let Some((entity, decoder)) = &decoder {
-                events += 1;
-                if !self.is_of(entity, decoder, &recorded)? {
-                    continue;
+            for (at, bytes) in records.into_iter().rev() {
+                position = at;
+                found.looked_at += 1;
+                if let Some(recorded) = layouts.recorded(&self.data, decode(&bytes).map_err(anyhow::Error::from)?)? {
+                    found.back_to = Some(recorded.decision.time);
+                    match look(&recorded)? {
+                        Looked::Found => found.decisions.push(recorded),
+                        Looked::Passed => {}
+                        Looked::Enough => break 'stretches,
+                    }
+                }
+                if found.decisions.len() == limit || found.looked_at == LOOKED_AT {
+                    break 'stretches;
                 }
             }
-            found.decisions.push(recorded);
+            position = from;
         }
         found.next = (position > start).then_some(position);
         Ok(found)
@@ -119,13 +192,13 @@ impl Service {
 
     /// Whether a decision was made on an entity; what the log no longer has is of nobody.
     fn is_of(&self, entity: &EntityOfDecision, decoder: &Decoder, recorded: &Recorded) -> anyhow::Result<bool> {
-        let mut keys = entity.keys.iter().filter(|(decision, ..)| *decision == recorded.layout.decision).peekable();
+        let mut keys = entity.keys.iter().filter(|own| own.decision == recorded.layout.decision).peekable();
         let (offset, events) = (recorded.decision.offset, &self.data.events);
         if keys.peek().is_none() || offset < events.start_offset() {
             return Ok(false);
         }
         let Some(bytes) = events.read(offset)? else { return Ok(false) };
         let Record::Event(event) = decoder.decode(offset, &bytes)? else { return Ok(false) };
-        Ok(keys.any(|(_, columns, key)| EntityKey::from_row(&event.row, columns).as_ref() == Some(key)))
+        Ok(keys.any(|own| event.source == own.source && EntityKey::from_row(&event.row, &own.columns).as_ref() == Some(&own.key)))
     }
 }

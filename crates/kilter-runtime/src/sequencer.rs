@@ -317,6 +317,8 @@ pub struct Sequencer {
     decided: Option<(Offset, Vec<String>)>,
     /// Where the definitions in force came into force: no decision before is made up for.
     since: Offset,
+    /// What monitors say of events before is not kept: other definitions have said it.
+    readings_since: Offset,
     /// Decisions that the decision log could not take yet; while there are any, no event is taken and no snapshot written.
     pending: Vec<Decision>,
     /// The newest event that was buried as late.
@@ -373,8 +375,9 @@ enum TicketReply {
 
 impl Sequencer {
     /// Brings state to the end of the log: the newest snapshot, then the log's tail through the same pipeline. Decisions and
-    /// alerts of the tail that were recorded before stay as they are, missing ones from `since` on are made up for.
-    pub fn recover(data: Arc<Data>, plan: Arc<Plan>, around: Around, since: Offset) -> anyhow::Result<Sequencer> {
+    /// alerts of the tail that were recorded before stay as they are, missing ones from `since` on are made up for; readings from
+    /// `readings_since` on are kept anew.
+    pub fn recover(data: Arc<Data>, plan: Arc<Plan>, around: Around, since: Offset, readings_since: Offset) -> anyhow::Result<Sequencer> {
         let Around { status, clock, rhythm, background, on_trained } = around;
         let schema_numbers = data.register(&plan)?;
         let end = data.events.next_offset();
@@ -413,6 +416,7 @@ impl Sequencer {
             repeated: BTreeMap::new(),
             decided,
             since,
+            readings_since,
             pending: Vec::new(),
             buried,
             trained: BTreeMap::new(),
@@ -479,6 +483,7 @@ impl Sequencer {
                 sequencer.train_here(wish.model, wish.trigger, None);
             }
         }
+        sequencer.kept.only_of(&plan);
         *lock(&sequencer.status.views) = sequencer.pipeline.engine().stats();
         sequencer.publish();
         Ok(sequencer)
@@ -997,8 +1002,8 @@ impl Sequencer {
     fn take_reading(&mut self, mut reading: Reading, at: Offset) {
         let plan = Arc::clone(&self.plan);
         let monitor = &plan.monitors[reading.monitor];
-        // What the tail of the log says again replaces itself, but for what other definitions said of it.
-        if at >= self.since {
+        // What the tail of the log says again replaces itself.
+        if at >= self.readings_since {
             self.kept.keep(&plan, &reading);
         }
         reading.subjects.clear();
@@ -1151,7 +1156,7 @@ impl Sequencer {
             // A snapshot must never be ahead of what the log is sure to have, nor the decisions it takes for recorded.
             data.events.sync()?;
             data.decisions.sync()?;
-            kept.settle();
+            kept.settle()?;
             data.snapshots.write(offset, now.map_or(i64::MIN, |t| t.0), &hash, &bytes)?;
             Status::add(&status.snapshots, 1);
             Ok(())

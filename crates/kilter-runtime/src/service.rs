@@ -763,33 +763,6 @@ impl Service {
         decisions_from(&self.data, &mut Layouts::default(), offset)
     }
 
-    /// Recorded decisions, newest first: at most `limit`, before a position in the decision log, that `keep` lets through.
-    /// The second value is the position to go on from.
-    pub fn decisions(
-        &self,
-        before: Option<u64>,
-        limit: usize,
-        keep: impl Fn(&Recorded) -> bool,
-    ) -> Result<(Vec<Recorded>, Option<u64>), ServiceError> {
-        const LOOKED_AT: usize = 100_000;
-        let log = &self.data.decisions;
-        let mut position = before.unwrap_or(u64::MAX).min(log.next_offset());
-        let mut found = Vec::new();
-        let mut layouts = Layouts::default();
-        for _ in 0..LOOKED_AT {
-            if position == log.start_offset() || found.len() == limit {
-                break;
-            }
-            position -= 1;
-            if let Some(recorded) = layouts.read(&self.data, position).map_err(ServiceError::from)?
-                && keep(&recorded)
-            {
-                found.push(recorded);
-            }
-        }
-        Ok((found, (position > log.start_offset()).then_some(position)))
-    }
-
     /// The decisions at these positions of the decision log; what else lies there is passed over.
     pub fn decisions_at(&self, positions: impl IntoIterator<Item = u64>) -> Result<Vec<Recorded>, ServiceError> {
         let mut layouts = Layouts::default();

@@ -21,6 +21,8 @@ use crate::{openapi, routes, wire};
 
 /// Replays that may run at once: each reads the log from a snapshot on.
 const REPLAYS: usize = 2;
+/// Searches of the decision log that may run at once; others wait.
+const SEARCHES: usize = 2;
 
 /// Whether the server is on its way to its end; clones share it.
 #[derive(Clone, Default)]
@@ -72,6 +74,7 @@ pub struct Shared {
     /// What delivers to webhooks, where there is a tracking store.
     pub hooks: Option<Hooks>,
     pub replays: Semaphore,
+    pub searches: Semaphore,
     pub drain: Drain,
     pub live: Live,
     request_ids: AtomicU64,
@@ -122,6 +125,7 @@ impl Host {
             tracking_requests: Semaphore::new(options.max_requests),
             hooks,
             replays: Semaphore::new(REPLAYS),
+            searches: Semaphore::new(SEARCHES),
             drain,
             live: Live::default(),
             request_ids: AtomicU64::new(0),

@@ -16,7 +16,7 @@ mod state;
 pub use alerts::{Alert, AlertFilter, NewAlert};
 pub use error::MetadataError;
 pub use models::{AliasChange, AliasRecord, CHALLENGER, CHAMPION, ModelSummary, ModelVersion, NewModelVersion};
-pub use readings::{MonitorReading, READINGS_KEPT, ReadingFilter, ReadingSubject};
+pub use readings::{MonitorReading, READINGS_KEPT, ReadingCounts, ReadingFilter, ReadingSubject};
 pub use runs::{MetricPoint, NewRun, Run, RunFilter, RunKind, RunStatus};
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};

@@ -1,10 +1,8 @@
 //! What a training tells of a model beside its figures: the curves of the held-out rows, and what its inputs contribute to their scores.
 //!
-//! Everything is counted up: no row is in it by itself.
+//! A function of the model and of those rows. Most of it is counted up, but scores of single rows are in it as thresholds: an erasure removes it.
 
-use std::time::{Duration, Instant};
-
-use kilter_learn::metrics::{CalibrationBin, GainsRow, calibration, gains};
+use kilter_learn::metrics::{CalibrationBin, CurvePoint, GainsRow, calibration, curve, gains};
 use kilter_learn::{Matrix, Model, Task};
 use kilter_pipeline::training::HeldOut;
 use serde::Serialize;
@@ -16,13 +14,14 @@ const POINTS: usize = 200;
 const THRESHOLDS: usize = 100;
 /// Bins of histograms.
 const BINS: usize = 40;
-/// Bins and parts of as many rows each.
+/// Bins and parts of as many rows each ...
 const PARTS: usize = 20;
-/// Rows that are explained at most, so many at a time ...
+/// ... and at least so many.
+const FEWEST: usize = 10;
+/// Rows that are explained at most ...
 const EXPLAINED: usize = 500;
-const AT_ONCE: usize = 50;
-/// ... and no more once this much time has gone: forests of deep trees take long.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// ... and no more than this many nodes of trees are visited for them.
+const VISITS: u64 = 20_000_000;
 /// Inputs whose dependence is told.
 const STRONGEST: usize = 12;
 
@@ -115,8 +114,10 @@ struct Dependence {
     missing: Missing,
 }
 
+/// Of ten rows or more.
 #[derive(Serialize)]
 struct DependenceBin {
+    /// The mean of the ten lowest values, and of the ten highest: no value of one row.
     low: f64,
     high: f64,
     count: usize,
@@ -129,15 +130,8 @@ struct DependenceBin {
 #[derive(Serialize)]
 struct Missing {
     count: usize,
+    /// Of ten rows or more.
     mean: Option<f64>,
-}
-
-/// The rows at one score and all above.
-#[derive(Clone, Copy)]
-struct Reached {
-    score: f64,
-    positives: u64,
-    negatives: u64,
 }
 
 impl Curves {
@@ -146,7 +140,11 @@ impl Curves {
         let (matrix, labels) = (&set.matrix, &set.labels);
         let scores = model.predictions(matrix);
         let classes = !task.has_numbers() && !labels.iter().any(|label| label.is_nan());
-        let reached = if classes { reached(&scores, labels) } else { Vec::new() };
+        // With one class only there is nothing to tell apart.
+        let positives = if classes { set.positives() } else { 0 };
+        let apart = positives > 0 && positives < labels.len();
+        let curve = if apart { curve(&scores, labels, None) } else { Vec::new() };
+        let parts = PARTS.min(labels.len() / FEWEST).max(1);
         let mut importance: Vec<Importance> = (model.inputs().iter().zip(model.importance()))
             .map(|(feature, importance)| Importance { feature: feature.clone(), importance })
             .collect();
@@ -160,14 +158,14 @@ impl Curves {
                 Task::Anomalies => "anomalies",
             },
             rows: labels.len(),
-            positives: classes.then(|| set.positives()),
+            positives: classes.then_some(positives),
             rows_from: times.from.to_string(),
             rows_to: times.to.to_string(),
-            roc: roc(&reached),
-            precision_recall: precision_recall(&reached),
-            calibration: if matches!(task, Task::Anomalies) { Vec::new() } else { calibration(&scores, labels, PARTS) },
-            gains: if classes { gains(&scores, labels, PARTS) } else { Vec::new() },
-            thresholds: thresholds(&reached),
+            roc: roc(&curve),
+            precision_recall: precision_recall(&curve),
+            calibration: if matches!(task, Task::Anomalies) { Vec::new() } else { calibration(&scores, labels, parts) },
+            gains: if apart { gains(&scores, labels, parts) } else { Vec::new() },
+            thresholds: thresholds(&curve, positives, labels.len() - positives),
             scores: Histogram::of(&scores, classes.then_some(labels), probability),
             residuals: task.has_numbers().then(|| Histogram::of(&errors(), None, None)),
             importance,
@@ -176,30 +174,13 @@ impl Curves {
     }
 }
 
-/// Each distinct score from the highest down, with all rows that reach it; nothing where one class only came up.
-fn reached(scores: &[f64], labels: &[f64]) -> Vec<Reached> {
-    let mut order: Vec<(f64, f64)> = scores.iter().copied().zip(labels.iter().copied()).collect();
-    order.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
-    let (mut positives, mut negatives) = (0, 0);
-    let all: Vec<Reached> = order
-        .chunk_by(|a, b| a.0 == b.0)
-        .map(|ties| {
-            let own = ties.iter().filter(|(_, label)| *label == 1.0).count() as u64;
-            positives += own;
-            negatives += ties.len() as u64 - own;
-            Reached { score: ties[0].0, positives, negatives }
-        })
-        .collect();
-    if positives == 0 || negatives == 0 { Vec::new() } else { all }
-}
-
-/// Of a curve that grows from 0 to `end` the points after each of so many equal steps, the first and the last one among them.
-fn chosen(reached: &[Reached], most: usize, end: f64, along: impl Fn(&Reached) -> f64) -> Vec<Reached> {
+/// Of a curve that grows from 0 to 1 the points after each of so many equal steps, the first and the last one among them.
+fn chosen(curve: &[CurvePoint], most: usize, along: impl Fn(&CurvePoint) -> f64) -> Vec<CurvePoint> {
     let mut next = 0.0;
-    let mut chosen = Vec::with_capacity(most.min(reached.len()));
-    for (place, point) in reached.iter().enumerate() {
-        let at = along(point) / end * (most - 2) as f64;
-        if place == 0 || place + 1 == reached.len() || at >= next {
+    let mut chosen = Vec::with_capacity(most.min(curve.len()));
+    for (place, point) in curve.iter().enumerate() {
+        let at = along(point) * (most - 2) as f64;
+        if place == 0 || place + 1 == curve.len() || at >= next {
             chosen.push(*point);
             next = at.floor() + 1.0;
         }
@@ -207,43 +188,44 @@ fn chosen(reached: &[Reached], most: usize, end: f64, along: impl Fn(&Reached) -
     chosen
 }
 
-fn totals(reached: &[Reached]) -> (f64, f64) {
-    reached.last().map_or((0.0, 0.0), |all| (all.positives as f64, all.negatives as f64))
+/// How far along both axes a point is.
+fn diagonal(point: &CurvePoint) -> f64 {
+    (point.true_positive_rate + point.false_positive_rate) / 2.0
 }
 
-fn roc(reached: &[Reached]) -> Vec<RocPoint> {
-    let (positives, negatives) = totals(reached);
-    let rates = |point: &Reached| (point.negatives as f64 / negatives, point.positives as f64 / positives);
-    let start = (!reached.is_empty()).then_some(RocPoint { threshold: None, false_positive_rate: 0.0, true_positive_rate: 0.0 });
-    let points = chosen(reached, POINTS, 2.0, |point| rates(point).0 + rates(point).1).into_iter().map(|point| {
-        let (false_positive_rate, true_positive_rate) = rates(&point);
-        RocPoint { threshold: Some(point.score), false_positive_rate, true_positive_rate }
+fn roc(curve: &[CurvePoint]) -> Vec<RocPoint> {
+    let start = (!curve.is_empty()).then_some(RocPoint { threshold: None, false_positive_rate: 0.0, true_positive_rate: 0.0 });
+    let points = chosen(curve, POINTS, diagonal).into_iter().map(|point| RocPoint {
+        threshold: Some(point.threshold),
+        false_positive_rate: point.false_positive_rate,
+        true_positive_rate: point.true_positive_rate,
     });
     start.into_iter().chain(points).collect()
 }
 
-fn precision_recall(reached: &[Reached]) -> Vec<PrecisionPoint> {
-    let (positives, _) = totals(reached);
-    let recall = |point: &Reached| point.positives as f64 / positives;
-    let points = chosen(reached, POINTS, 1.0, recall).into_iter().map(|point| PrecisionPoint {
-        threshold: point.score,
-        recall: recall(&point),
-        precision: point.positives as f64 / (point.positives + point.negatives) as f64,
+fn precision_recall(curve: &[CurvePoint]) -> Vec<PrecisionPoint> {
+    let points = chosen(curve, POINTS, |point| point.true_positive_rate).into_iter().map(|point| PrecisionPoint {
+        threshold: point.threshold,
+        recall: point.true_positive_rate,
+        precision: point.precision,
     });
     points.collect()
 }
 
 /// Ascending.
-fn thresholds(reached: &[Reached]) -> Vec<AtThreshold> {
-    let Some(all) = reached.last().copied() else { return Vec::new() };
-    let (positives, negatives) = totals(reached);
-    let along = |point: &Reached| point.positives as f64 / positives + point.negatives as f64 / negatives;
-    let points = chosen(reached, THRESHOLDS, 2.0, along).into_iter().rev().map(|point| AtThreshold {
-        threshold: point.score,
-        true_positives: point.positives,
-        false_positives: point.negatives,
-        true_negatives: all.negatives - point.negatives,
-        false_negatives: all.positives - point.positives,
+fn thresholds(curve: &[CurvePoint], positives: usize, negatives: usize) -> Vec<AtThreshold> {
+    // The rates are these counts, divided.
+    let of = |rate: f64, all: usize| (rate * all as f64).round() as u64;
+    let points = chosen(curve, THRESHOLDS, diagonal).into_iter().rev().map(|point| {
+        let true_positives = of(point.true_positive_rate, positives);
+        let false_positives = of(point.false_positive_rate, negatives);
+        AtThreshold {
+            threshold: point.threshold,
+            true_positives,
+            false_positives,
+            true_negatives: negatives as u64 - false_positives,
+            false_negatives: positives as u64 - true_positives,
+        }
     });
     points.collect()
 }
@@ -280,24 +262,34 @@ impl Histogram {
     }
 }
 
+/// How many of so many rows are explained by a model whose trees have so many leaves.
+fn explained(leaves: u64, rows: usize) -> usize {
+    // A tree of n leaves has n - 1 splits.
+    let affordable = VISITS / leaves.saturating_mul(2).max(1);
+    rows.min(EXPLAINED).min(usize::try_from(affordable).unwrap_or(EXPLAINED))
+}
+
+/// Leaves of all trees of a model, also beneath its calibration and its steps; 0 without trees.
+fn leaves(described: &serde_json::Value) -> u64 {
+    match described["leaves"].as_u64() {
+        Some(own) => own,
+        None if described["model"].is_object() => leaves(&described["model"]),
+        None => 0,
+    }
+}
+
 impl Shap {
-    /// None: there is nothing to explain.
+    /// None: there is nothing to explain, or one row would be too much.
     fn of(model: &dyn Model, matrix: &Matrix) -> Option<Shap> {
-        let began = Instant::now();
-        let (most, columns) = (matrix.rows().min(EXPLAINED), matrix.columns());
-        // Spread over all rows, and in an order in which what comes first is spread over them too.
-        let rows: Vec<usize> = (0..most).map(|n| (n * 7919 % most) * matrix.rows() / most).collect();
-        let mut explained: Vec<(usize, Vec<f64>)> = Vec::with_capacity(most);
-        for part in rows.chunks(AT_ONCE) {
-            let all = model.explanations(&matrix.select(part));
-            explained.extend(part.iter().copied().zip(all.chunks(columns + 1).map(<[f64]>::to_vec)));
-            if began.elapsed() > PATIENCE {
-                break;
-            }
-        }
-        if explained.is_empty() || columns == 0 {
+        let columns = matrix.columns();
+        let most = explained(leaves(&model.describe()), matrix.rows());
+        if most == 0 || columns == 0 {
             return None;
         }
+        // Spread over all of them.
+        let rows: Vec<usize> = (0..most).map(|n| n * matrix.rows() / most).collect();
+        let all = model.explanations(&matrix.select(&rows));
+        let explained: Vec<(usize, &[f64])> = rows.into_iter().zip(all.chunks(columns + 1)).collect();
         let mean = |of: &dyn Fn(&[f64]) -> f64| explained.iter().map(|(_, row)| of(row)).sum::<f64>() / explained.len() as f64;
         let categorical = model.categorical_inputs();
         let mut features: Vec<(usize, Contribution)> = (matrix.names().iter().enumerate())
@@ -331,28 +323,43 @@ impl Dependence {
         known.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
         let mean = |pairs: &[(f64, f64)]| pairs.iter().map(|(_, contribution)| contribution).sum::<f64>() / pairs.len() as f64;
         let mut bins = Vec::new();
-        let mut start = 0;
-        for part in 1..=PARTS {
-            let mut end = (part * known.len() / PARTS).max(start);
+        let mut rest = known.as_slice();
+        let width = known.len().div_ceil(PARTS).max(FEWEST);
+        while rest.len() >= FEWEST {
+            let mut end = width.min(rest.len());
             // Equal values share a bin.
-            while end > start && end < known.len() && known[end].0 == known[end - 1].0 {
+            while end < rest.len() && rest[end].0 == rest[end - 1].0 {
                 end += 1;
             }
-            let own = &known[start..end];
-            start = end;
-            let (Some(first), Some(last)) = (own.first(), own.last()) else { continue };
+            if rest.len() - end < FEWEST {
+                end = rest.len();
+            }
+            let (own, after) = rest.split_at(end);
+            rest = after;
             let mut contributions: Vec<f64> = own.iter().map(|(_, contribution)| *contribution).collect();
             contributions.sort_unstable_by(f64::total_cmp);
             let at = |share: f64| contributions[((contributions.len() - 1) as f64 * share).round() as usize];
-            bins.push(DependenceBin { low: first.0, high: last.0, count: own.len(), mean: mean(own), p10: at(0.1), p90: at(0.9) });
+            let (low, high) = (edge(&own[..FEWEST]), edge(&own[own.len() - FEWEST..]));
+            bins.push(DependenceBin { low, high, count: own.len(), mean: mean(own), p10: at(0.1), p90: at(0.9) });
         }
-        let missing = Missing { count: missing.len(), mean: (!missing.is_empty()).then(|| mean(&missing)) };
+        let missing = Missing { count: missing.len(), mean: (missing.len() >= FEWEST).then(|| mean(&missing)) };
         Dependence { feature, bins, missing }
+    }
+}
+
+/// The mean of the values; their value where they are all equal.
+fn edge(pairs: &[(f64, f64)]) -> f64 {
+    match (pairs.first(), pairs.last()) {
+        (Some(first), Some(last)) if first.0 < last.0 => pairs.iter().map(|(value, _)| value).sum::<f64>() / pairs.len() as f64,
+        (first, _) => first.map_or(f64::NAN, |pair| pair.0),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use kilter_learn::{Learner, TrainingSet, learners};
+    use kilter_pipeline::Range;
+
     use super::*;
 
     /// A thousand rows, one in ten positive, higher scores more often.
@@ -363,7 +370,7 @@ mod tests {
     #[test]
     fn curves_keep_their_ends_and_their_area_in_few_points() {
         let (scores, labels) = sample();
-        let reached = reached(&scores, &labels);
+        let reached = curve(&scores, &labels, None);
         let points = roc(&reached);
         assert!(points.len() <= POINTS + 1, "{}", points.len());
         assert_eq!((points[0].threshold, points[0].true_positive_rate), (None, 0.0));
@@ -382,14 +389,14 @@ mod tests {
     #[test]
     fn thresholds_count_every_row_once_and_as_the_scores_say() {
         let (scores, labels) = sample();
-        let all = thresholds(&reached(&scores, &labels));
+        let positives = labels.iter().filter(|label| **label == 1.0).count();
+        let all = thresholds(&curve(&scores, &labels, None), positives, 1000 - positives);
         assert!(all.len() <= THRESHOLDS && all.windows(2).all(|pair| pair[0].threshold < pair[1].threshold));
         for at in &all {
             let called = |label: f64| scores.iter().zip(&labels).filter(|(s, l)| **s >= at.threshold && **l == label).count() as u64;
             assert_eq!((at.true_positives, at.false_positives), (called(1.0), called(0.0)));
             assert_eq!(at.true_positives + at.false_positives + at.true_negatives + at.false_negatives, 1000);
         }
-        assert!(thresholds(&reached(&scores, &[0.0; 1000])).is_empty(), "one class has no curve");
     }
 
     #[test]
@@ -411,6 +418,64 @@ mod tests {
         let Dependence { bins, missing, .. } = Dependence::of("x".into(), pairs.collect());
         assert_eq!(bins.len(), 10, "equal values share a bin");
         assert!(bins.iter().all(|bin| bin.low == bin.high && bin.mean == bin.low * 2.0 && bin.p10 == bin.p90 && bin.count == 10));
-        assert_eq!((missing.count, missing.mean), (2, Some(-2.0)));
+        assert_eq!((missing.count, missing.mean), (2, None), "two rows have no mean");
+        let missing = Dependence::of("x".into(), (0..10).map(|n| (f64::NAN, f64::from(n))).collect()).missing;
+        assert_eq!((missing.count, missing.mean), (10, Some(4.5)));
+    }
+
+    #[test]
+    fn no_bin_is_of_a_few_rows_and_no_edge_is_one_rows_value() {
+        for rows in [0, 9, 10, 19, 20, 57, 211, 500] {
+            let values: Vec<f64> = (0..rows).map(|n| 1000.0 + f64::from(n) * 7.0).collect();
+            let Dependence { bins, .. } = Dependence::of("x".into(), values.iter().map(|value| (*value, 0.5)).collect());
+            assert!(bins.len() <= PARTS && bins.iter().all(|bin| bin.count >= FEWEST && bin.low <= bin.high), "{rows}");
+            assert_eq!(bins.iter().map(|bin| bin.count).sum::<usize>(), if values.len() < FEWEST { 0 } else { values.len() });
+            assert!(bins.iter().all(|bin| !values.contains(&bin.low) && !values.contains(&bin.high)), "{rows}");
+        }
+    }
+
+    #[test]
+    fn how_many_rows_are_explained_goes_by_the_size_of_the_model() {
+        assert_eq!([explained(0, 300), explained(0, 9000), explained(31 * 100, 9000)], [300, EXPLAINED, EXPLAINED]);
+        assert_eq!([explained(1_000_000, 9000), explained(1_000_000, 4), explained(100_000_000, 9000)], [10, 4, 0]);
+        let beneath = serde_json::json!({"kind": "calibrated", "model": {"kind": "pipeline", "model": {"leaves": 12}}});
+        assert_eq!((leaves(&beneath), leaves(&serde_json::json!({"kind": "logistic"}))), (12, 0));
+    }
+
+    fn curves(task: Task, learner: &Learner, label: impl Fn(usize) -> f64, rows: usize) -> serde_json::Value {
+        let values: Vec<f64> = (0..rows).map(|n| (n * 37 % 101) as f64).collect();
+        let set = TrainingSet::new(Matrix::from_columns(vec!["x".into()], vec![values]), (0..rows).map(label).collect());
+        let model = learner.fit(&set).unwrap();
+        let times = Range { from: kilter_core::EventTime(0), to: kilter_core::EventTime(1) };
+        let held = HeldOut { set, times };
+        let told = serde_json::to_value(Curves::of(task, model.as_ref(), &held)).unwrap();
+        assert_eq!(told, serde_json::to_value(Curves::of(task, model.as_ref(), &held)).unwrap());
+        assert_eq!(told["rows"], rows);
+        told
+    }
+
+    #[test]
+    fn what_a_task_does_not_define_is_empty() {
+        let isolation = Learner::Isolation(learners::isolation::Isolation::default());
+        let linear = Learner::Linear(learners::linear::Linear::default());
+        let Task::Numbers(_) = linear.task() else { panic!("of numbers") };
+        let empty = |told: &serde_json::Value, names: &[&str]| names.iter().all(|name| told[*name].as_array().is_some_and(Vec::is_empty));
+        let ranked = ["roc", "precision_recall", "thresholds", "gains"];
+
+        let numbers = curves(linear.task(), &linear, |n| (n * 37 % 101) as f64 * 2.0 + (n % 3) as f64, 300);
+        assert!(empty(&numbers, &ranked) && numbers["positives"].is_null(), "{numbers}");
+        assert_eq!((numbers["calibration"].as_array().unwrap().len(), numbers["shap"]["rows"].as_u64()), (PARTS, Some(300)), "{numbers}");
+        assert!(numbers["residuals"]["all"].is_array());
+
+        let anomalies = curves(Task::Anomalies, &isolation, |_| f64::NAN, 300);
+        assert!(empty(&anomalies, &ranked) && empty(&anomalies, &["calibration"]) && anomalies["residuals"].is_null(), "{anomalies}");
+        let labelled = curves(Task::Anomalies, &isolation, |n| f64::from(u8::from(n % 30 == 0)), 300);
+        assert!(!empty(&labelled, &["roc"]) && !empty(&labelled, &["gains"]), "where labels are known they judge: {labelled}");
+
+        let one = curves(Task::Anomalies, &isolation, |_| 0.0, 300);
+        assert!(empty(&one, &ranked) && one["positives"] == 0, "one class has no curve: {one}");
+        let few = curves(linear.task(), &linear, |n| (n * 37 % 101) as f64 + (n % 2) as f64, 12);
+        assert_eq!((few["calibration"].as_array().unwrap().len(), few["calibration"][0]["count"].as_u64()), (1, Some(12)), "{few}");
+        assert_eq!(few["shap"]["dependence"][0]["bins"].as_array().unwrap().len(), 1, "{few}");
     }
 }

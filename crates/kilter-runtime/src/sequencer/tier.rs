@@ -39,22 +39,29 @@ impl Sequencer {
 
     /// Hands what has changed to a thread that writes it, unless one still writes.
     pub(super) fn write_state(&mut self) {
+        if let Err(e) = self.begin_writing() {
+            tracing::error!(error = %e, "the state is not written now; recovery will read more of the log");
+        }
+    }
+
+    fn begin_writing(&mut self) -> anyhow::Result<()> {
         self.collect(false);
         // What is written takes all decisions before it for recorded.
         if self.tier.writing.is_some() || !self.pending.is_empty() || self.data.state.is_none() {
-            return;
+            return Ok(());
         }
+        // Nor may it be ahead of the readings. Once handed out it has to be written, so that comes first.
+        self.kept.settle()?;
         let (tell, told) = channel();
         let names: Vec<String> = self.plan.views.iter().map(|v| v.state_name()).collect();
         let changes = self.pipeline.changes();
         let (offset, now) = (self.pipeline.next_offset(), self.pipeline.now());
         self.last_snapshot = (Instant::now(), offset);
-        let (data, hash, kept) = (Arc::clone(&self.data), self.plan.hash.clone(), self.kept.clone());
+        let (data, hash) = (Arc::clone(&self.data), self.plan.hash.clone());
         let write = move || {
             // The state must never be ahead of what the log is sure to have, nor the decisions it takes for recorded.
             data.events.sync()?;
             data.decisions.sync()?;
-            kept.settle();
             let Some(tiers) = &data.state else { return Ok(Vec::new()) };
             let expired = tiers.write(&names, offset, now.map_or(i64::MIN, |t| t.0), &hash, changes)?;
             tiers.retain(&names)?;
@@ -72,12 +79,13 @@ impl Sequencer {
             // What was handed out counts as unwritten for ever: what comes next must not build on it.
             Err(e) => self.break_off(format!("no thread to write the state: {e}")),
         }
+        Ok(())
     }
 
     /// The same, and waits for it.
     pub(super) fn write_state_now(&mut self) -> anyhow::Result<()> {
         self.collect(true);
-        self.write_state();
+        self.begin_writing()?;
         self.collect(true);
         match &self.broken {
             Some(reason) => Err(anyhow::anyhow!("{reason}")),

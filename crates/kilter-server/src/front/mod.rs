@@ -39,6 +39,7 @@ use tokio::sync::Semaphore;
 use crate::app::{Answer, Drain, Host, ok};
 use crate::error::ApiError;
 use crate::input::{DECIDE_BODY, Segments, read};
+use crate::routes::live::{EVENT_STREAM, UntilDrained};
 use crate::serve::ServeOptions;
 use crate::{observe, wire};
 
@@ -326,7 +327,13 @@ impl Front {
         let worker = HeaderValue::try_from(self.0.shards.worker.as_str()).unwrap_or(HeaderValue::from_static("worker"));
         parts.headers.insert(FORWARDED, worker);
         let answered = self.0.client.request(Request::from_parts(parts, body)).await;
-        answered.map(|response| response.map(Body::new)).map_err(|e| {
+        let drain = &self.0.drain;
+        let passed_on = answered.map(|response| match response.headers().get(CONTENT_TYPE).is_some_and(|kind| *kind == EVENT_STREAM) {
+            // It has no end of its own, and the other worker may go on.
+            true => response.map(|body| Body::new(UntilDrained::new(Body::new(body), drain.clone()))),
+            false => response.map(Body::new),
+        });
+        passed_on.map_err(|e| {
             tracing::debug!(shard, address, error = %e, "a request could not be sent on");
             away(shard).hint("the worker that had it does not answer; send again in a moment, with the same id".to_string())
         })

@@ -178,7 +178,10 @@ pub async fn list_decisions(State(app): State<App>, mut params: Params) -> Answe
         let view = view.map(|view| app.service.view(&view)).transpose()?;
         search.entity = Some(app.service.entity_of_decisions(view, &key)?);
     }
+    // Closed never: whoever asks waits its turn, within the time of a request.
+    let place = app.searches.acquire().await.ok();
     let found = app.blocking(move |service| Ok(service.search_decisions(&search)?)).await?;
+    drop(place);
     if as_csv {
         return Ok(csv(&found));
     }

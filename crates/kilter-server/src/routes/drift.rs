@@ -2,7 +2,10 @@
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use kilter_core::Span;
 use kilter_pipeline::{DriftReference, MonitorPlan, Signal};
+use kilter_runtime::Service;
+use kilter_store::StoreError;
 use kilter_store::metadata::{MonitorReading, ReadingFilter, ReadingSubject};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -10,6 +13,7 @@ use utoipa::ToSchema;
 use crate::app::{Answer, App, ok};
 use crate::error::{ApiError, ErrorBody};
 use crate::input::{Params, Segments};
+use crate::routes::monitors::state;
 use crate::wire::Moment;
 
 /// The name of the score among what a monitor looks at.
@@ -23,10 +27,10 @@ pub struct History<'a> {
     model: &'a str,
     #[schema(example = "psi")]
     signal: &'static str,
-    /// A value is made of this much time before the end of its bucket.
+    /// Today's; buckets have those of then.
     #[schema(example = "7d")]
     window: String,
-    /// The length of a bucket.
+    /// The length of a bucket, today's.
     #[schema(example = "1d")]
     every: String,
     /// Today's limits.
@@ -45,6 +49,12 @@ pub struct History<'a> {
 pub struct Bucket<'a> {
     /// Its end.
     at: Moment,
+    /// Its values are made of this much time before its end.
+    #[schema(example = "7d")]
+    window: String,
+    /// Its length.
+    #[schema(example = "1d")]
+    every: String,
     /// Decisions in the window.
     rows: u64,
     /// The version in service.
@@ -126,14 +136,10 @@ pub struct FeatureReference<'a> {
     histogram: Histogram<'a>,
 }
 
-fn state(crossed: bool) -> &'static str {
-    if crossed { "alert" } else { "ok" }
-}
-
-fn monitor<'a>(app: &'a App, name: &str) -> Result<&'a MonitorPlan, ApiError> {
-    let monitors = &app.service.plan.monitors;
+fn monitor<'a>(service: &'a Service, name: &str) -> Result<&'a MonitorPlan, ApiError> {
+    let monitors = &service.plan.monitors;
     monitors.iter().find(|m| m.name == name).ok_or_else(|| {
-        let watched = app.service.project.watches.iter().any(|w| w.name == name);
+        let watched = service.project.watches.iter().any(|w| w.name == name);
         let names: Vec<&str> = monitors.iter().map(|m| m.name.as_str()).collect();
         let hint = match kilter_core::nearest(name, names.iter().copied()) {
             _ if watched => "a monitor of the machinery keeps no history; `/v1/monitors` has what it last saw".to_string(),
@@ -146,8 +152,8 @@ fn monitor<'a>(app: &'a App, name: &str) -> Result<&'a MonitorPlan, ApiError> {
 
 /// The history of a monitor
 ///
-/// Values of the newest 2000 closed buckets, of everything that it looks at: a heat map of features over time. What the machinery's monitors see is in
-/// `/v1/monitors` only.
+/// Values of the newest 2000 closed buckets, of everything that it looks at: a heat map of features over time. Buckets in which it watched another signal than
+/// today's are left out. What the machinery's monitors see is in `/v1/monitors` only.
 #[utoipa::path(
     get, path = "/v1/monitors/{monitor}/history", tag = "monitors",
     params(
@@ -155,7 +161,7 @@ fn monitor<'a>(app: &'a App, name: &str) -> Result<&'a MonitorPlan, ApiError> {
         ("from" = Option<String>, Query, description = "only buckets that ended at this time or later"),
         ("to" = Option<String>, Query, description = "only buckets that ended before this time"),
         ("limit" = Option<u64>, Query, description = "1 to 1000; 200 when left out"),
-        ("before" = Option<u64>, Query, description = "`next` of the page before"),
+        ("before" = Option<i64>, Query, description = "`next` of the page before"),
     ),
     responses(
         (status = 200, description = "a page of buckets, newest first", body = History),
@@ -166,12 +172,18 @@ fn monitor<'a>(app: &'a App, name: &str) -> Result<&'a MonitorPlan, ApiError> {
 pub async fn get_history(State(app): State<App>, Segments(name): Segments<String>, mut params: Params) -> Answer {
     let (from, to) = (params.time("from"), params.time("to"));
     let limit = params.limit(200, 1000);
-    let before = params.number("before", 0..=i64::MAX as u64).map(|at| at as i64);
+    let before = [params.integer("before"), to.map(|to| to.0)].into_iter().flatten().min();
     params.done()?;
-    let plan = monitor(&app, &name)?;
-    let before = [before, to.map(|to| to.0)].into_iter().flatten().min();
-    let filter = ReadingFilter { monitor: name.clone(), from: from.map(|from| from.0), before, limit: limit as u32 + 1 };
-    let mut found = app.service.data.metadata.readings(&filter).await?;
+    let from = from.map(|from| from.0);
+    // A page is hundreds of buckets with each input: not for the threads that serve requests.
+    app.blocking(move |service| history(service, &name, from, before, limit)).await
+}
+
+fn history(service: &Service, name: &str, from: Option<i64>, before: Option<i64>, limit: usize) -> Answer {
+    let plan = monitor(service, name)?;
+    let signal = Some(plan.signal.name().to_string());
+    let filter = ReadingFilter { monitor: name.to_string(), signal, from, before, limit: limit as u32 + 1, counts: false };
+    let mut found = service.data.wait(service.data.metadata.readings(&filter))?;
     let more = found.len() > limit;
     found.truncate(limit);
     let next = if more { found.last().map(|reading| reading.at) } else { None };
@@ -185,7 +197,7 @@ pub async fn get_history(State(app): State<App>, Segments(name): Segments<String
     features.sort_by_key(|name| *name == SCORE);
     ok(&History {
         monitor: &plan.name,
-        model: &app.service.plan.models[plan.model].name,
+        model: &service.plan.models[plan.model].name,
         signal: plan.signal.name(),
         window: plan.window.to_string(),
         every: plan.every.to_string(),
@@ -202,11 +214,13 @@ impl<'a> Bucket<'a> {
         let value = |name: &&str| reading.subjects.iter().find(|s| s.subject == **name)?.value;
         Bucket {
             at: Moment::micros(reading.at),
+            window: Span(reading.window).to_string(),
+            every: Span(reading.every).to_string(),
             rows: reading.rows,
             model_version: reading.version,
             subject: &reading.subject,
             value: reading.value,
-            state: state(reading.crossed),
+            state: state(Some(reading.crossed)),
             above: reading.above,
             below: reading.below,
             values: features.iter().map(value).collect(),
@@ -238,13 +252,20 @@ pub async fn get_distributions(State(app): State<App>, Segments(name): Segments<
     }
     params.done()?;
     let feature = feature.unwrap_or_default();
-    let plan = monitor(&app, &name)?;
+    let plan = monitor(&app.service, &name)?;
     let none = |message: String| ApiError::new(StatusCode::CONFLICT, "no_distribution", message);
     if plan.signal != Signal::Psi {
         let message = format!("monitor `{name}` watches `{}`: it compares no distributions", plan.signal.name());
         return Err(none(message).hint("`/v1/monitors/{monitor}/history` has its values".to_string()));
     }
-    let filter = ReadingFilter { monitor: name.clone(), from: at.map(|at| at.0), before: at.map(|at| at.0 + 1), limit: 1 };
+    let filter = ReadingFilter {
+        monitor: name.clone(),
+        signal: Some(plan.signal.name().to_string()),
+        from: at.map(|at| at.0),
+        before: at.map(|at| at.0 + 1),
+        limit: 1,
+        counts: true,
+    };
     let found = app.service.data.metadata.readings(&filter).await?.into_iter().next();
     let reading = found.ok_or_else(|| {
         let asked = at.map_or("newest".to_string(), |at| at.to_string());
@@ -253,12 +274,12 @@ pub async fn get_distributions(State(app): State<App>, Segments(name): Segments<
     let subject = named(&reading.subjects, &feature)?;
     let Some(version) = reading.version else { return Err(none("no version was in service then".into())) };
     let known = reference(&app, &reading.model, version).await?;
-    let place = known.as_ref().and_then(|known| {
+    let place = known.as_ref().zip(subject.counts.as_ref()).and_then(|(known, counts)| {
         let place = features_of(known).position(|name| name == feature)?;
         let bins = known.references.get(place)?.sample().bins().len();
-        (bins == subject.bins.len()).then_some((known, place))
+        (bins == counts.bins.len()).then_some((known, place, counts))
     });
-    let Some((known, place)) = place else {
+    let Some((known, place, counts)) = place else {
         let message =
             format!("what `{feature}` looked like in the training of version {version} of model `{}` is not known any more", reading.model);
         return Err(none(message));
@@ -270,13 +291,13 @@ pub async fn get_distributions(State(app): State<App>, Segments(name): Segments<
         model_version: version,
         feature: &feature,
         at: Moment::micros(reading.at),
-        window: plan.window.to_string(),
+        window: Span(reading.window).to_string(),
         rows: reading.rows,
         value: subject.value,
-        state: state(subject.value.is_some_and(is_past)),
+        state: state(Some(subject.value.is_some_and(is_past))),
         edges: known.references[place].edges(),
         reference: Histogram::of(known, place),
-        current: Histogram { rows: subject.bins.iter().sum::<u64>() + subject.missing, missing: subject.missing, counts: &subject.bins },
+        current: Histogram { rows: counts.bins.iter().sum::<u64>() + counts.missing, missing: counts.missing, counts: &counts.bins },
     })
 }
 
@@ -298,7 +319,11 @@ async fn reference(app: &App, model: &str, version: u32) -> Result<Option<DriftR
     let Some(found) = app.service.data.metadata.get_version(model, version).await? else { return Ok(None) };
     let Some(hash) = found.spec.inputs["reference"].as_str().filter(|hash| !hash.is_empty()).map(str::to_string) else { return Ok(None) };
     app.blocking(move |service| {
-        let Ok(bytes) = service.data.artifact(&hash) else { return Ok(None) };
+        let bytes = match service.data.artifact(&hash) {
+            Ok(bytes) => bytes,
+            Err(e) if matches!(e.downcast_ref(), Some(StoreError::NotFound { .. })) => return Ok(None),
+            Err(e) => return Err(ApiError::internal(&format!("reference {hash}: {e:#}"))),
+        };
         serde_json::from_slice(&bytes).map(Some).map_err(|e| ApiError::internal(&format!("reference {hash}: {e}")))
     })
     .await

@@ -49,7 +49,11 @@ pub async fn get_evaluation(State(app): State<App>, Segments((model, version)): 
     let none = || {
         let message = format!("version {version} of model `{model}` has no evaluation: only trainings with held-out rows leave one");
         ApiError::new(StatusCode::NOT_FOUND, "no_evaluation", message)
-            .hint("imported versions and those of earlier releases have none; train the model again".to_string())
+            .hint(
+                "none have versions that were imported, taken over from the log or from shard 0, or trained by earlier releases, nor those whose evaluation an \
+                 erasure removed; train the model again"
+                    .to_string(),
+            )
     };
     let run = found.spec.run_id.ok_or_else(none)?;
     let kept = run.clone();

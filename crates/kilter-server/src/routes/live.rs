@@ -53,6 +53,9 @@ const RETRY: &[u8; 13] = b"retry: 2000\n\n";
 /// A listener that takes nothing for so long is let go.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// What the answer says it is.
+pub const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
+
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// What one event holds.
@@ -339,7 +342,7 @@ pub async fn get_live(State(host): State<Host>, caller: Caller, mut params: Para
     tokio::spawn(tell(host, caller, decisions, out, place));
     let mut response = Response::new(Body::new(Events(events)));
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CONTENT_TYPE, EVENT_STREAM);
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     // Proxies that gather answers are to pass on each event.
     headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
@@ -370,6 +373,7 @@ async fn tell(host: Host, caller: Caller, decisions: u64, out: mpsc::Sender<Byte
         }
         // Only then is the next second made.
         let room = tokio::select! {
+            () = ended(&host) => return,
             room = tokio::time::timeout(PATIENCE, out.reserve()) => room,
             () = host.drain.begun() => return,
         };
@@ -481,8 +485,16 @@ impl Pulse {
             decide: status.decide.recording(),
             freshness: status.freshness.recording(),
         };
-        let before = self.newest.take().filter(|before| at.duration_since(before.at) < PAUSE);
-        let known = self.take_news(app, before.as_ref().map(|before| &before.known)).await?;
+        // What has happened is told however long ago it was looked at; only rates begin anew.
+        let last = self.newest.take();
+        let known = match self.take_news(app, last.as_ref().map(|last| &last.known)).await {
+            Ok(known) => known,
+            Err(error) => {
+                self.newest = last;
+                return Err(error);
+            }
+        };
+        let before = last.filter(|last| at.duration_since(last.at) < PAUSE);
 
         let plan = &app.service.plan;
         let seconds = before.as_ref().map(|before| at.duration_since(before.at).as_secs_f64());
@@ -514,7 +526,7 @@ impl Pulse {
             LiveMonitor {
                 monitor: monitor.name.clone(),
                 model: plan.models[monitor.model].name.clone(),
-                state: super::monitors::state(newest),
+                state: super::monitors::state(newest.map(|reading| reading.crossed.is_some())),
                 at: newest.map(|reading| Moment(reading.at)),
                 subject: newest.map(|reading| reading.subject.clone()),
                 value: newest.map(|reading| reading.value),
@@ -592,6 +604,9 @@ impl Pulse {
             definitions: app.service.plan.hash.clone(),
         };
         let Some(before) = before else { return Ok(known) };
+        let new = alerts.iter().filter(|alert| alert.id > before.alert).count() as u64;
+        // Ids are given in order: those between that were not listed are told as passed over.
+        self.numbered += u64::try_from(known.alert - before.alert).unwrap_or(0).saturating_sub(new);
         for alert in alerts.into_iter().rev().filter(|alert| alert.id > before.alert) {
             self.note(LiveEvent::Alert(alert.into()))?;
         }
@@ -620,5 +635,37 @@ impl Pulse {
         self.news.push_back(text.into());
         self.numbered += 1;
         Ok(())
+    }
+}
+
+/// A body that ends when the server is told to stop.
+pub struct UntilDrained {
+    body: Body,
+    drained: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl UntilDrained {
+    pub fn new(body: Body, drain: crate::app::Drain) -> UntilDrained {
+        UntilDrained { body, drained: Box::pin(async move { drain.begun().await }) }
+    }
+}
+
+impl HttpBody for UntilDrained {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let own = self.get_mut();
+        if own.drained.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(None);
+        }
+        Pin::new(&mut own.body).poll_frame(cx)
+    }
+}
+
+/// Waits until the service has ended.
+async fn ended(host: &Host) {
+    while !App::from_ref(host).service.has_ended() {
+        tokio::time::sleep(BEAT).await;
     }
 }

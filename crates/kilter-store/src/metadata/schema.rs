@@ -50,6 +50,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_file_of_the_first_release_keeps_its_rows() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("meta.db");
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+        let old = SqlitePool::connect_with(options).await.unwrap();
+        let begin = "CREATE TABLE schema_version (version BIGINT NOT NULL); INSERT INTO schema_version (version) VALUES (1);";
+        sqlx::raw_sql(begin).execute(&old).await.unwrap();
+        sqlx::raw_sql(MIGRATIONS[0]).execute(&old).await.unwrap();
+        sqlx::query("INSERT INTO meta (key, value) VALUES ('k', 'v')").execute(&old).await.unwrap();
+        old.close().await;
+        let store = Metadata::open(&path).await.unwrap();
+        assert_eq!(store.meta("k").await.unwrap().as_deref(), Some("v"));
+        let filter = crate::metadata::ReadingFilter { monitor: "drift".into(), limit: 1, ..Default::default() };
+        assert_eq!(store.readings(&filter).await.unwrap(), []);
+    }
+
+    #[tokio::test]
     async fn what_is_no_database_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("meta.db");
