@@ -60,7 +60,7 @@ pub struct Counts {
     /// Buckets of monitors, of all entities.
     #[serde(default)]
     pub readings: u64,
-    /// Runs whose curves of held-out rows were removed.
+    /// Files of runs that told of single rows, or of few, and were removed.
     #[serde(default)]
     pub evaluations: u64,
 }

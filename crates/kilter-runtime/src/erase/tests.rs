@@ -14,7 +14,9 @@ use super::{Journal, Key, Request, begin, complete, files_with, find, finish, ve
 use crate::audit::{audit_all, replay_one};
 use crate::data::Data;
 use crate::history::History;
+use crate::jobs::backtest::BACKTEST_FILE;
 use crate::jobs::curves::CURVES_FILE;
+use crate::jobs::policy::COMPARISON;
 use crate::project::{self, Project};
 use crate::service::{Service, StartOptions};
 
@@ -426,7 +428,9 @@ async fn what_was_counted_up_of_the_entity_goes_too() {
         let id = data.metadata.start_run(&run).await.unwrap();
         let params = params.into_iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
         data.metadata.log_params(&id, &params).await.unwrap();
-        data.artifacts.put_named(&id, CURVES_FILE, id.as_bytes()).unwrap();
+        for file in [CURVES_FILE, COMPARISON, BACKTEST_FILE] {
+            data.artifacts.put_named(&id, file, format!("{id} {file}").as_bytes()).unwrap();
+        }
         runs.push(id);
     }
     data.metadata.close().await;
@@ -434,9 +438,11 @@ async fn what_was_counted_up_of_the_entity_goes_too() {
     let (data, request, journal) = found(&project, request("customer", "8")).await;
     let path = begin(data, &request, journal, NOW).await.unwrap();
     let proof = complete(&project, &path, &request.keys).await.unwrap();
-    assert_eq!((offsets(&proof.events), proof.counts.readings, proof.counts.evaluations), (vec![12], 1, 2));
+    assert_eq!((offsets(&proof.events), proof.counts.readings, proof.counts.evaluations), (vec![12], 1, 6));
     let data = Data::open(&project).await.unwrap();
-    assert_eq!(data.artifacts.runs_with(CURVES_FILE).unwrap(), runs[..1]);
+    for file in [CURVES_FILE, COMPARISON, BACKTEST_FILE] {
+        assert_eq!(data.artifacts.runs_with(file).unwrap(), runs[..1], "{file}");
+    }
     let filter = ReadingFilter { monitor: "drift".into(), limit: 9, ..ReadingFilter::default() };
     assert_eq!(data.metadata.readings(&filter).await.unwrap(), []);
 }

@@ -107,17 +107,18 @@ impl Service {
             seed: None,
         }))?;
         let toml = as_toml(&request.policy);
+        let until = data.events.next_offset();
         let told = |time: Option<EventTime>, word: &str| time.map_or_else(|| word.to_string(), |t| t.to_string());
         let params = BTreeMap::from([
             ("decision".to_string(), name.clone()),
             ("policy".to_string(), toml.clone()),
             ("from".to_string(), told(request.from, "first")),
             ("to".to_string(), told(request.to, "last")),
+            ("until_offset".to_string(), until.to_string()),
         ]);
         data.wait(data.metadata.log_params(&run, &params))?;
         data.wait(data.metadata.set_tags(&run, &BTreeMap::from([("trigger".to_string(), request.trigger.clone())])))?;
 
-        let until = data.events.next_offset();
         let result = self.compared(request, candidate.plan.decisions[request.decision].clone(), until).and_then(|comparison| {
             data.artifacts.put_named(&run, COMPARISON, &serde_json::to_vec_pretty(&comparison)?)?;
             let at = self.clock().now().0;

@@ -108,7 +108,7 @@ async fn erase(data: Data, project: Project, args: Args) -> anyhow::Result<ExitC
             if let Some(check) = &proof.check {
                 let counts = &proof.counts;
                 println!("dropped to be computed again: {} snapshots, {} state files", counts.snapshots, counts.state_files);
-                println!("dropped: {} buckets of monitors, the curves of {} trainings", counts.readings, counts.evaluations);
+                println!("dropped: {} buckets of monitors, {} files of runs that told of single rows", counts.readings, counts.evaluations);
                 show_check(check, &request.keys);
             }
             println!("record of proof: {}", path.display());
