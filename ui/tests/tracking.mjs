@@ -170,6 +170,8 @@ await page.getByText("helpful is added.").waitFor();
 await page.getByText(", on order").waitFor();
 
 await page.goto(`${base}/ui/registry/${it.name}`);
+// Without a version there is nothing that the alias could name.
+await page.getByLabel("Version", { exact: true }).locator("option").first().waitFor({ state: "attached" });
 await page.getByLabel("Alias", { exact: true }).fill("champion");
 await page.keyboard.press("Enter");
 await page.getByRole("button", { name: "Remove the alias champion" }).waitFor();
