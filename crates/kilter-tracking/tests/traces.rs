@@ -547,6 +547,8 @@ async fn traces_spans_and_what_is_said_of_them_are_measured() {
             ],
         ),
         (traces, "trace_count", &[Count], TraceMetrics { max_results: 1, ..by(&["trace_name"]) }, &["trace_name=a COUNT:2"]),
+        // Its values come before and after those of groups that are not answered.
+        (traces, "latency", &[Min, Max], TraceMetrics { max_results: 1, ..by(&["trace_name"]) }, &["trace_name=a MIN:1000 MAX:3000"]),
         (traces, "trace_count", &[Count], with(&["trace.status = 'OK'", "trace.tag.kind = 'a'"]), &["COUNT:1"]),
         (traces, "trace_count", &[Count], with(&["trace.tag.mlflow.traceName = 'b'"]), &["COUNT:1"]),
         (traces, "trace_count", &[Count], with(&[&of_run]), &["COUNT:1"]),

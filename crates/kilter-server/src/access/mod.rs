@@ -193,7 +193,8 @@ impl Caller {
 
     /// The role for one experiment alone.
     pub fn role_for_experiment_id(&self, id: i64) -> Option<Role> {
-        self.key()?.experiments.get(&id.to_string()).copied()
+        // `-5` can only be a name.
+        self.key()?.experiments.get(&id.to_string()).copied().filter(|_| id >= 0)
     }
 
     /// The role for what has this name alone. A number names the experiment that has it as its id, and no other.

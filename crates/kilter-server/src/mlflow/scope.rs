@@ -349,7 +349,8 @@ impl Readable {
         for (name, role) in caller.experiments() {
             let is_visible = *role >= Role::Read;
             match name.parse::<i64>() {
-                Ok(id) if caller.role_for_experiment_id(id).is_some() => visible.ids.push((id, is_visible)),
+                // Not `01`, which would speak for experiment 1.
+                Ok(id) if id.to_string() == *name && caller.role_for_experiment_id(id).is_some() => visible.ids.push((id, is_visible)),
                 _ if caller.role_for_experiment_name(name).is_some() => visible.names.push((name.clone(), is_visible)),
                 _ => {}
             }
@@ -632,6 +633,32 @@ mod tests {
                 assert_eq!(got, status, "{id} with {role:?}: {told}");
             }
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_written_as_an_id_is_a_name_to_searches_as_well() {
+        let store = Store::make().await;
+        let api = TowerToHyperService::new(super::super::router::<()>(Hooks::new(store.tracking.clone(), Default::default())));
+        for name in ["-5", "+1", "-0"] {
+            store.tracking.create_experiment(NewExperiment { name: name.into(), ..NewExperiment::default() }).await.unwrap();
+        }
+        let found = async |caller: Caller| {
+            let (status, told) = answer(&api, store.request("GET", "/2.0/mlflow/experiments/search?max_results=9", "", caller)).await;
+            assert_eq!(status, 200, "{told}");
+            let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+            let names = told["experiments"].as_array().into_iter().flatten().map(|e| e["name"].as_str().unwrap().to_string());
+            names.collect::<Vec<_>>()
+        };
+        for name in ["-5", "+1", "-0"] {
+            assert_eq!(found(Caller::with(Role::None, &[(name, Role::Read)], &[])).await, [name]);
+            let id = store.tracking.experiment_by_name(name).await.unwrap().id;
+            let caller = Caller::with(Role::None, &[(name, Role::Read)], &[]);
+            let (status, told) =
+                answer(&api, store.request("GET", &format!("/2.0/mlflow/experiments/get?experiment_id={id}"), "", caller)).await;
+            assert_eq!(status, 200, "{name}: {told}");
+        }
+        let id = store.experiment.to_string();
+        assert!(found(Caller::with(Role::None, &[(&format!("0{id}"), Role::Read), (&id, Role::None)], &[])).await.is_empty());
     }
 
     #[tokio::test]

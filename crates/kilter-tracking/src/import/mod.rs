@@ -99,7 +99,12 @@ impl MlflowImport {
     /// The source without a password that is in it.
     pub fn source_name(&self) -> String {
         let Some((scheme, rest)) = self.source.split_once("://") else { return self.source.clone() };
-        let (at, options) = rest.split_once('?').map_or((rest, ""), |(at, options)| (at, options));
+        // As those who connect read it: a password ends at an `@` and may have a `?` in it, and the value of an option may have an `@`.
+        let has_login = rest.find([':', '@', '/', '?']).is_some_and(|at| rest[at..].starts_with([':', '@']));
+        let from = rest.find('@').filter(|_| has_login).unwrap_or(0);
+        let is_option = |option: &str| !option.split('=').next().unwrap_or_default().contains('@');
+        let options = rest[from..].match_indices('?').map(|(at, _)| from + at).find(|at| rest[at + 1..].split('&').all(is_option));
+        let (at, options) = options.map_or((rest, ""), |at| (&rest[..at], &rest[at + 1..]));
         let at = match at.rsplit_once('@') {
             Some((login, place)) => format!("{}@{place}", login.split(':').next().unwrap_or_default()),
             None => at.to_string(),
@@ -660,6 +665,11 @@ mod tests {
         for (source, name) in [
             ("mlruns", "mlruns"),
             ("postgresql://u:p@ss@h:1/d?password=x&sslmode=disable", "postgresql://u@h:1/d?sslmode=disable"),
+            ("postgresql://u:p?ss@h/d", "postgresql://u@h/d"),
+            ("postgresql://u:p?a=b@h/d", "postgresql://u@h/d"),
+            ("postgresql://h/d?password=p@s&x&", "postgresql://h/d?x"),
+            ("postgresql://u:p?s&s@h/d?sslmode=disable", "postgresql://u@h/d?sslmode=disable"),
+            ("postgresql://u@h/d?sslmode=disable&password=p@s?s", "postgresql://u@h/d?sslmode=disable"),
             ("postgresql+psycopg2://u@h/d", "postgresql+psycopg2://u@h/d"),
             ("http://u:p@h", "http://u@h"),
         ] {

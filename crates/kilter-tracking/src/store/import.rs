@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
 
@@ -93,6 +94,9 @@ impl Plan {
 
 /// Whoever holds it brings a store of MLflow into a database that several processes have open.
 const IMPORTING: i64 = 0x696d_706f_7274;
+/// How long another import waits, and how often it looks.
+const PATIENCE: Duration = Duration::from_secs(20);
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// Keeps other imports out of a database.
 #[derive(Debug)]
@@ -115,10 +119,14 @@ impl Tracking {
         let source = self.source().clone();
         let locked = tokio::task::spawn_blocking(move || {
             let mut db = source.connect()?;
-            let locked = db.each("SELECT pg_advisory_lock(?1)", bind![IMPORTING], |_| Ok(()));
-            locked.map_err(|e| {
-                Error::new(e.code, "another import into this database is under way\n  hint: run this one when it has ended")
-            })?;
+            let until = Instant::now() + PATIENCE;
+            while !db.one::<bool>("SELECT pg_try_advisory_lock(?1)", bind![IMPORTING])? {
+                if Instant::now() > until {
+                    let busy = "another import into this database is under way\n  hint: run this one when it has ended";
+                    return Err(Error::new(ErrorCode::TemporarilyUnavailable, busy));
+                }
+                std::thread::sleep(AGAIN);
+            }
             Ok(Alone(Some(db)))
         });
         locked.await.map_err(|e| Error::internal(&e))?
@@ -164,18 +172,20 @@ impl Tracking {
         .await
     }
 
-    /// What of everything is here that the import brought, or found.
+    /// What of everything is here that the import brought, or found. It takes long where much is here: beside the writer, which servers wait for, and over a
+    /// connection of its own, as readers have some seconds only.
     pub(crate) async fn imported(&self) -> Result<BTreeMap<Kind, u64>> {
-        self.write(|w| {
-            let mut counts = BTreeMap::new();
+        let source = self.source().clone();
+        let counted = tokio::task::spawn_blocking(move || {
+            let (mut db, mut counts) = (source.connect()?, BTreeMap::new());
             for (kind, table, owner, of) in COUNTED {
                 let sql = format!("SELECT COUNT(*) FROM {table} WHERE {owner} IN (SELECT id FROM import_seen WHERE kind = '{of}')");
-                let rows: i64 = w.db.one(&sql, bind![])?;
+                let rows: i64 = db.one(&sql, bind![])?;
                 counts.insert(kind, rows.unsigned_abs());
             }
             Ok(counts)
-        })
-        .await
+        });
+        counted.await.map_err(|e| Error::internal(&e))?
     }
 
     /// Forgets what the import brought.

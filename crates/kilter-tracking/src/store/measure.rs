@@ -21,7 +21,14 @@ const NANOS: i64 = 1_000_000;
 type Group = (i64, Vec<String>);
 /// Values, each with how often it is there.
 type Values = Vec<(f64, u64)>;
-type Groups = BTreeMap<Group, Values>;
+
+/// The first groups in their order, as many as are answered: of those that come after them nothing is kept.
+struct Groups {
+    first: BTreeMap<Group, Values>,
+    most: usize,
+    values: usize,
+    bytes: usize,
+}
 
 impl Tracking {
     /// Measures traces. Groups without a value are left out, but for the count of nothing where no groups are made.
@@ -35,7 +42,10 @@ impl Tracking {
         let _place = self.place().await?;
         self.read(move |db| {
             let groups = groups(db, &asked, known, &wanted)?;
-            if asked.step.is_none() && asked.dimensions.is_empty() && groups.is_empty() && asked.aggregations.contains(&Aggregation::Count)
+            if asked.step.is_none()
+                && asked.dimensions.is_empty()
+                && groups.first.is_empty()
+                && asked.aggregations.contains(&Aggregation::Count)
             {
                 let values = vec![(Aggregation::Count.name(), 0.)];
                 return Ok(vec![DataPoint { time: None, dimensions: Vec::new(), values }]);
@@ -49,34 +59,51 @@ impl Tracking {
                     values: aggregated.collect(),
                 }
             };
-            Ok(groups.into_iter().take(asked.max_results).map(point).collect())
+            Ok(groups.first.into_iter().map(point).collect())
         })
         .await
     }
 }
 
 fn groups(db: &mut Db, asked: &TraceMetrics, known: &Known, wanted: &[Filter]) -> Result<Groups> {
-    let (mut groups, mut values, mut bytes) = (Groups::new(), 0, 0);
+    let mut groups = Groups { first: BTreeMap::new(), most: asked.max_results, values: 0, bytes: 0 };
     select(asked, known, wanted).each(db, |row| {
         let Some((value, times)) = measured(row, known.measured)? else { return Ok(()) };
         let dimensions = (0..asked.dimensions.len()).map(|at| row.get(3 + at)).collect::<Result<Vec<String>>>()?;
-        let size: usize = dimensions.iter().map(|text| text.len() + size_of::<String>()).sum();
-        let group = groups.entry((row.get(1)?, dimensions)).or_default();
-        bytes += if group.is_empty() { size } else { 0 };
-        match group.last_mut() {
-            // Where nothing is told apart, one number stands for all.
-            Some(last) if last.0 == value => last.1 += times,
-            _ => {
-                values += 1;
-                group.push((value, times));
-            }
-        }
-        if values > VALUES || bytes > BYTES {
+        groups.add((row.get(1)?, dimensions), value, times);
+        if groups.values > VALUES || groups.bytes > BYTES {
             return Err(Error::invalid("there is too much to measure at once\n  hint: ask for a shorter time, or by a narrower filter"));
         }
         Ok(())
     })?;
     Ok(groups)
+}
+
+impl Groups {
+    fn add(&mut self, of: Group, value: f64, times: u64) {
+        let size = bytes(&of);
+        let group = self.first.entry(of).or_default();
+        self.bytes += if group.is_empty() { size } else { 0 };
+        match group.last_mut() {
+            // Where nothing is told apart, one number stands for all.
+            Some(last) if last.0 == value => last.1 += times,
+            _ => {
+                self.values += 1;
+                group.push((value, times));
+            }
+        }
+        // More of the same group may come: it goes again then, as there are no fewer before it.
+        if self.first.len() > self.most
+            && let Some((last, values)) = self.first.pop_last()
+        {
+            self.values -= values.len();
+            self.bytes -= bytes(&last);
+        }
+    }
+}
+
+fn bytes((_, dimensions): &Group) -> usize {
+    dimensions.iter().map(|text| text.len() + size_of::<String>()).sum()
 }
 
 /// Rows of: how many are alike, when their step in time begins, their value, and what groups are made by.
@@ -181,4 +208,22 @@ fn measured(row: &Row<'_>, how: Measured) -> Result<Option<(f64, u64)>> {
         },
     };
     Ok(value.filter(|value| value.is_finite()).map(|value| (value, times)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_groups_are_kept_than_are_answered() {
+        let mut groups = Groups { first: BTreeMap::new(), most: 2, values: 0, bytes: 0 };
+        let of = |name: &str| (0, vec![name.to_string()]);
+        for (name, value) in [("d", 1.), ("a", 1.), ("c", 2.), ("d", 3.), ("b", 3.), ("a", 3.), ("c", 4.), ("a", 3.)] {
+            groups.add(of(name), value, 1);
+            assert_eq!(groups.values, groups.first.values().map(Vec::len).sum::<usize>());
+            assert_eq!(groups.bytes, groups.first.keys().map(bytes).sum::<usize>());
+        }
+        let kept: Vec<_> = groups.first.into_iter().collect();
+        assert_eq!(kept, [(of("a"), vec![(1., 1), (3., 2)]), (of("b"), vec![(3., 1)])]);
+    }
 }
