@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -315,7 +316,6 @@ async fn files_of_any_size_come_and_go_under_their_own_names() {
     let folder = artifacts.list(&path("0/r/artifacts")).await.unwrap();
     assert_eq!(folder, [file("d", None), file("dd", Some(PART as u64)), file("large.bin", Some(large.len() as u64))]);
     assert_eq!(artifacts.list(&path("0/r/artifacts/d")).await.unwrap(), [file("empty", Some(0)), file("ä 100%.txt", Some(5))]);
-    fake.bucket.lock().unwrap().objects.remove("some/prefix/0/r/artifacts/d/");
     assert_eq!(artifacts.list(&path("")).await.unwrap(), [file("0", None)]);
     assert_eq!(artifacts.list(&path("nowhere")).await.unwrap(), []);
     for (span, part) in [
@@ -328,8 +328,18 @@ async fn files_of_any_size_come_and_go_under_their_own_names() {
     }
     let none = artifacts.read(&path(names[2]), Some(Span::From(0))).await.unwrap();
     assert_eq!((none.size, none.range), (0, None));
-    artifacts.delete(&path("0/r/artifacts/d")).await.unwrap();
-    assert_eq!(fake.names(), ["some/prefix/0/r/artifacts/dd", "some/prefix/0/r/artifacts/large.bin"]);
+    let marker = "some/prefix/0/r/artifacts/d/";
+    for _ in 0..2 {
+        artifacts.delete(&path("0/r/artifacts/d")).await.unwrap();
+        assert_eq!(
+            fake.names(),
+            [marker, "some/prefix/0/r/artifacts/dd", "some/prefix/0/r/artifacts/large.bin"],
+            "another program's mark stays"
+        );
+        assert_eq!(artifacts.list(&path("0/r/artifacts")).await.unwrap()[0], file("d", None));
+        assert_eq!(artifacts.list(&path("0/r/artifacts/d")).await.unwrap(), []);
+    }
+    fake.bucket.lock().unwrap().objects.remove(marker);
     for gone in ["0/r/artifacts/d", "0/r/artifacts/d/empty", "0/r"] {
         let expected = if gone == "0/r" { None } else { Some(ErrorCode::ResourceDoesNotExist) };
         assert_eq!(artifacts.delete(&path(gone)).await.err().map(|e| e.code), expected, "{gone}");
@@ -391,6 +401,20 @@ async fn a_deletion_that_fails_is_finished_by_the_next() {
 }
 
 #[tokio::test]
+async fn an_object_whose_name_is_no_path_is_named_where_it_is_in_the_way() {
+    let fake = Fake::start();
+    let (tracking, _dir) = fake.open("s3://bucket/p").await.unwrap();
+    let artifacts = tracking.artifacts();
+    put(artifacts, "r/a", b"x").await.unwrap();
+    fake.bucket.lock().unwrap().objects.insert("p/r/odd//x".into(), Vec::new());
+    assert_eq!(artifacts.list(&path("r")).await.unwrap().len(), 2, "of the folder around it there is nothing odd to tell");
+    for error in [artifacts.list(&path("r/odd")).await.unwrap_err(), artifacts.delete(&path("r")).await.unwrap_err()] {
+        assert!(error.code == ErrorCode::InternalError && error.message.contains("p/r/odd//"), "{error}");
+    }
+    assert_eq!(fake.names(), ["p/r/a", "p/r/odd//x"]);
+}
+
+#[tokio::test]
 async fn a_download_goes_on_where_it_broke_and_never_mixes_two_versions() {
     let fake = Fake::start();
     let (tracking, _dir) = fake.open("s3://bucket").await.unwrap();
@@ -431,7 +455,9 @@ async fn a_client_brings_and_reads_parts_itself() {
         let error = artifacts.finish_signed(to, &upload.id, tags.clone()).await.unwrap_err();
         assert_eq!(error.code, ErrorCode::ResourceDoesNotExist, "{error}");
     }
-    artifacts.finish_signed(&file, &upload.id, tags).await.unwrap();
+    artifacts.finish_signed(&file, &upload.id, tags.clone()).await.unwrap();
+    let again = artifacts.finish_signed(&file, &upload.id, tags).await.unwrap_err();
+    assert!(again.code == ErrorCode::ResourceDoesNotExist && again.message.contains("the file may be there"), "{again}");
     let signed = artifacts.sign_read(&file).await.unwrap();
     assert_eq!((signed.size, fake.ask("GET", &signed.url, b"").1.as_str()), (13, "one,two,three"));
     assert!(signed.url.contains("X-Amz-Expires=300&") && upload.urls[2].contains("X-Amz-Expires=3600&"), "{signed:?}");
@@ -475,24 +501,32 @@ async fn a_bucket_that_is_not_there_or_not_ours_is_told_at_the_start() {
     fake.open("s3://bucket").await.unwrap();
 }
 
+/// A file store of MLflow with one run that has these artifacts.
+fn mlruns(dir: &Path, artifacts: &[(&str, &[u8])]) {
+    let write = |name: &str, content: &[u8]| {
+        let at = dir.join("mlruns/0").join(name);
+        std::fs::create_dir_all(at.parent().unwrap()).unwrap();
+        std::fs::write(at, content).unwrap();
+    };
+    write(
+        "meta.yaml",
+        b"artifact_location: mlflow-artifacts:/0\ncreation_time: 5\nexperiment_id: '0'\nlifecycle_stage: active\nname: Default\n",
+    );
+    write(
+        "r1/meta.yaml",
+        b"artifact_uri: mlflow-artifacts:/0/r1/artifacts\nend_time: 7\nexperiment_id: '0'\nlifecycle_stage: active\nrun_id: r1\nrun_name: a\n\
+          start_time: 6\nstatus: 3\nuser_id: u\n",
+    );
+    for (name, content) in artifacts {
+        write(&format!("r1/artifacts/{name}"), content);
+    }
+}
+
 #[tokio::test]
 async fn a_store_of_mlflow_brings_its_files_along_whichever_request_fails() {
     let from = tempfile::tempdir().unwrap();
     let large = bytes(PART + 3);
-    for (name, content) in [
-        ("0/meta.yaml", &b"artifact_location: mlflow-artifacts:/0\ncreation_time: 5\nexperiment_id: '0'\nlifecycle_stage: active\nname: Default\n"[..]),
-        (
-            "0/r1/meta.yaml",
-            b"artifact_uri: mlflow-artifacts:/0/r1/artifacts\nend_time: 7\nexperiment_id: '0'\nlifecycle_stage: active\nrun_id: r1\nrun_name: a\n\
-              start_time: 6\nstatus: 3\nuser_id: u\n",
-        ),
-        ("0/r1/artifacts/notes.txt", b"notes"),
-        ("0/r1/artifacts/d/large.bin", &large),
-    ] {
-        let at = from.path().join("mlruns").join(name);
-        std::fs::create_dir_all(at.parent().unwrap()).unwrap();
-        std::fs::write(at, content).unwrap();
-    }
+    mlruns(from.path(), &[("notes.txt", b"notes"), ("d/large.bin", &large)]);
     let source = from.path().join("mlruns").display().to_string();
     let import = |differences| MlflowImport { source: source.clone(), artifacts: Vec::new(), clashes: Clashes::Refuse, differences };
     let fake = Fake::start();
@@ -517,4 +551,18 @@ async fn a_store_of_mlflow_brings_its_files_along_whichever_request_fails() {
         assert_eq!(report.agrees(), agrees, "{report:?}");
         assert_eq!(get(tracking.artifacts(), "0/r1/artifacts/notes.txt", None).await.unwrap(), notes);
     }
+}
+
+#[tokio::test]
+async fn a_file_whose_name_the_storage_does_not_take_is_left_out_and_told_and_the_rest_comes() {
+    let from = tempfile::tempdir().unwrap();
+    let long = format!("{}/long", vec!["a".repeat(200); 5].join("/"));
+    mlruns(from.path(), &[("bell\u{7}", b"x"), (&long, b"x"), ("notes.txt", b"notes")]);
+    let source = from.path().join("mlruns").display().to_string();
+    let import = MlflowImport { source, artifacts: Vec::new(), clashes: Clashes::Refuse, differences: Differences::Keep };
+    let fake = Fake::start();
+    let (tracking, _dir) = fake.open("s3://bucket/p").await.unwrap();
+    let report = tracking.import_mlflow(&import, |_, _| ()).await.unwrap();
+    assert!(!report.agrees() && format!("{report:?}").matches("the storage does not take it").count() == 2, "{report:?}");
+    assert_eq!(fake.names(), ["p/0/r1/artifacts/notes.txt"]);
 }

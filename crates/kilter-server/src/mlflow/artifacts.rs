@@ -15,15 +15,20 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use hyper::body::Frame;
+use hyper::body::{Frame, SizeHint};
 use kilter_tracking::{ArtifactFile, ArtifactPath, Entry, Error, ErrorCode, SignedFile, SignedUpload, Span, Tracking};
 use serde::Serialize;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::answer::{Answer, Refusal, done, json};
 use super::input::{Fields, Input};
 
 /// How long an upload may bring nothing.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Addresses of parts in an answer that is made and sent beside any number of others.
+const FEW: usize = 100;
+/// Places for answers with more, which are megabytes each.
+static MANY: Semaphore = Semaphore::const_new(4);
 /// What this server serves itself begins so.
 pub const OWN: &str = "mlflow-artifacts:/";
 
@@ -199,9 +204,10 @@ pub async fn begin_parts(State(tracking): State<Tracking>, Path(folder): Path<St
     let f = input.fields();
     let parts = f.integer("num_parts")?.unwrap_or(1);
     let parts = usize::try_from(parts).map_err(|_| Error::invalid(format!("`num_parts` is {parts}")))?;
+    let place = if parts > FEW { MANY.acquire().await.ok() } else { None };
     let SignedUpload { id, urls } = tracking.artifacts().sign_upload(&file_in(&folder, &f)?, parts).await?;
     let credentials = (1..).zip(urls).map(|(part_number, url)| Credential { url, part_number }).collect();
-    Ok(json(&UploadInParts { upload_id: id, credentials }))
+    Ok(json(&UploadInParts { upload_id: id, credentials }).map(|whole| Body::new(PlacedBody { whole, _place: place })))
 }
 
 pub async fn finish_parts(State(tracking): State<Tracking>, Path(folder): Path<String>, input: Input) -> Answer {
@@ -273,6 +279,29 @@ impl HttpBody for FileBody {
 
     fn is_end_stream(&self) -> bool {
         self.left == 0
+    }
+}
+
+/// A body that has its place until it is sent.
+struct PlacedBody {
+    whole: Body,
+    _place: Option<SemaphorePermit<'static>>,
+}
+
+impl HttpBody for PlacedBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.get_mut().whole).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.whole.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.whole.size_hint()
     }
 }
 

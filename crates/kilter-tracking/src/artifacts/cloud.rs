@@ -232,9 +232,12 @@ impl Cloud {
 
     pub(super) async fn sign_upload(&self, path: &ArtifactPath, parts: usize) -> Result<SignedUpload> {
         let (at, store) = (self.at(path)?, self.takes_parts()?);
-        let id = store.create_multipart(&at).await.map_err(failed)?;
         let signed = self.signed("PUT", &at, SIGNED_PART).await?;
         let credential = store.credentials().get_credential().await.map_err(failed)?;
+        let odd = || Error::internal(&"a signed address of S3 is not as it was expected");
+        // Where nothing can be signed, no upload is begun either.
+        sign::with_query(&signed, &credential.secret_key, &[]).ok_or_else(odd)?;
+        let id = store.create_multipart(&at).await.map_err(failed)?;
         let upload = id.clone();
         // Thousands of them take a moment.
         let urls = tokio::task::spawn_blocking(move || {
@@ -244,14 +247,20 @@ impl Cloud {
             };
             (1..=parts).map(part).collect::<Option<Vec<_>>>()
         });
-        let urls = urls.await.map_err(|e| Error::internal(&e))?;
-        let urls = urls.ok_or_else(|| Error::internal(&"a signed address of S3 is not as it was expected"))?;
-        Ok(SignedUpload { id, urls })
+        match urls.await.map_err(|e| Error::internal(&e)).and_then(|urls| urls.ok_or_else(odd)) {
+            Ok(urls) => Ok(SignedUpload { id, urls }),
+            Err(error) => {
+                if let Err(error) = store.abort_multipart(&at, &id).await {
+                    tracing::warn!(%error, object = %at, "an upload that nobody knows of stays in the bucket");
+                }
+                Err(error)
+            }
+        }
     }
 
     pub(super) async fn finish_signed(&self, path: &ArtifactPath, id: &str, tags: Vec<String>) -> Result<()> {
         let parts = tags.into_iter().map(|content_id| PartId { content_id }).collect();
-        self.takes_parts()?.complete_multipart(&self.at(path)?, &id.to_owned(), parts).await.map_err(refused_upload)?;
+        self.takes_parts()?.complete_multipart(&self.at(path)?, &id.to_owned(), parts).await.map_err(unfinished)?;
         Ok(())
     }
 
@@ -292,7 +301,21 @@ fn settings<'a, K: FromStr>(at: &'a ArtifactsAt, begins: &'static str) -> impl I
 fn failed(error: StorageError) -> Error {
     match error {
         StorageError::Precondition { .. } => Error::new(ErrorCode::TemporarilyUnavailable, "the file was replaced meanwhile; send again"),
+        StorageError::InvalidPath { source } => {
+            tracing::error!(%source, "the name of an object is no path, and its folder cannot be read");
+            let hint = "delete it with the storage's own tools, or give it another name";
+            Error::new(ErrorCode::InternalError, format!("there is an object whose name is no path: {source}\n  hint: {hint}"))
+        }
         error => Error::internal(&error),
+    }
+}
+
+/// The library asks again where an answer is lost. If that was the answer to a finished upload, none of its id is there any more.
+fn unfinished(error: StorageError) -> Error {
+    if status(&error) == Some(404) {
+        Error::missing("There is no such upload. One that was put together already is gone as well: the file may be there, and whole.")
+    } else {
+        refused_upload(error)
     }
 }
 
@@ -409,6 +432,12 @@ impl Upload {
             if self.buffer.len() == PART {
                 self.send().await?;
             }
+            if self.parts == super::PARTS {
+                let most = (PART * super::PARTS) >> 30;
+                return Err(Error::invalid(format!(
+                    "a file larger than {most} GiB does not go through this server: let the client send it in parts"
+                )));
+            }
             let (now, later) = bytes.split_at(bytes.len().min(PART - self.buffer.len()));
             self.buffer.extend_from_slice(now);
             bytes = later;
@@ -417,12 +446,6 @@ impl Upload {
     }
 
     async fn send(&mut self) -> Result<()> {
-        if self.parts == super::PARTS {
-            let most = (PART * super::PARTS) >> 30;
-            return Err(Error::invalid(format!(
-                "a file larger than {most} GiB does not go through this server: let the client send it in parts"
-            )));
-        }
         let sent = match &mut self.sent {
             Some(sent) => sent,
             None => self.sent.insert(self.store.put_multipart(&self.to).await.map_err(failed_write)?),

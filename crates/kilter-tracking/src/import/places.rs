@@ -147,6 +147,8 @@ enum Copied {
 enum Failed {
     Source(std::io::Error),
     Target(Error),
+    /// The storage takes no file of this name or size, and why.
+    Refused(String),
 }
 
 impl From<std::io::Error> for Failed {
@@ -161,8 +163,8 @@ impl From<Error> for Failed {
     }
 }
 
-/// Copies what lies in `from`. What cannot be read there is counted. A file that is here with other content is one that differs; where `differences` is none, its
-/// owner is not finished here, and it is replaced.
+/// Copies what lies in `from`. What cannot be read there, or is not taken by the storage here, is counted. A file that is here with other content is one that
+/// differs; where `differences` is none, its owner is not finished here, and it is replaced.
 ///
 /// # Errors
 /// When what is here cannot be written to.
@@ -213,6 +215,11 @@ pub(crate) async fn copy(
                     tally.unreadable(&path, &e.to_string());
                     continue;
                 }
+                Err(Failed::Refused(why)) => {
+                    tally.left(Kind::Files, "the storage takes no file of its name or size", 1);
+                    tally.unreadable(&path, &format!("the storage does not take it: {why}"));
+                    continue;
+                }
                 Err(Failed::Target(e)) => return Err(e),
             }
             tally.files += 1;
@@ -247,14 +254,18 @@ async fn copy_file(artifacts: &Artifacts, from: &Path, to: &ArtifactPath, keeps:
             return Ok(Copied::Differs);
         }
     }
-    let mut upload = artifacts.upload(to).await?;
+    let refused = |e: Error| match e.code {
+        ErrorCode::InvalidParameterValue => Failed::Refused(e.message),
+        _ => Failed::Target(e),
+    };
+    let mut upload = artifacts.upload(to).await.map_err(refused)?;
     let mut chunk = vec![0; CHUNK];
     loop {
         let bytes = file.read(&mut chunk).await?;
         if bytes == 0 {
             break;
         }
-        upload.write(&chunk[..bytes]).await?;
+        upload.write(&chunk[..bytes]).await.map_err(refused)?;
     }
     match upload.finish().await {
         Ok(()) if is_there => Ok(Copied::Replaced),
