@@ -116,8 +116,8 @@ def seen(uri, is_database):
                                run.data.tags, {key: number(value) for key, value in run.data.metrics.items()}, inputs, outputs, histories)
             told["files", id] = files(client, id)
         for model in mlflow.search_logged_models(experiment_ids=[e.experiment_id], output_format="list"):
-            metrics = sorted((m.key, str(number(m.value)), m.step, m.run_id) for m in model.metrics or [])
-            told["logged", model.model_id] = (model.name, str(model.status), model.source_run_id, model.creation_timestamp, model.params, model.tags, metrics)
+            of_model = sorted((m.key, str(number(m.value)), m.step, m.run_id) for m in model.metrics or [])
+            told["logged", model.model_id] = (model.name, str(model.status), model.source_run_id, model.creation_timestamp, model.params, model.tags, of_model)
         for trace in mlflow.search_traces(locations=[e.experiment_id], return_type="list"):
             tags = {key: value for key, value in trace.info.tags.items() if key not in ("mlflow.artifactLocation", "mlflow.trace.spansLocation")}
             assessments = {a.assessment_id: (a.name, a.to_dictionary().get("feedback"), a.to_dictionary().get("expectation"), a.rationale, a.valid is not False, a.overrides,

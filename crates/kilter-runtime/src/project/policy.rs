@@ -79,11 +79,11 @@ policy = [{ when = "amount > 100", outcome = "block" }, { outcome = "accept" }] 
 
     #[test]
     fn only_the_list_changes() {
-        let policy = [rule(Some("amount > 50"), "block"), rule(Some("amount > 20 and true"), "say \"why\""), rule(None, "accept")];
+        let policy = [rule(Some("amount > 50"), "block"), rule(Some("amount > 20 and 'a\"b' = 'c'"), "review"), rule(None, "accept")];
         let changed = with_policy(&project(TEXT), "pay", &policy, "kilter.toml").unwrap();
         let list = as_toml(&policy);
         assert_eq!(changed.toml_text, TEXT.replace("[{ when = \"amount > 100\", outcome = \"block\" }, { outcome = \"accept\" }]", &list));
-        assert_eq!(changed.plan.decisions[0].outcomes, ["block", "say \"why\"", "accept"]);
+        assert_eq!(changed.plan.decisions[0].outcomes, ["block", "review", "accept"]);
         // The same again is the same text.
         assert_eq!(with_policy(&changed, "pay", &policy, "kilter.toml").unwrap().toml_text, changed.toml_text);
     }

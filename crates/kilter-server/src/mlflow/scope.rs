@@ -473,6 +473,7 @@ mod tests {
                 "request_ids": [TRACE], "model_id": model, "path": id, "locations": [place],
                 "trace": { "trace_info": { "trace_id": TRACE, "trace_location": place } },
                 "version": "1", "alias": "a", "stage": "None", "key": "k", "value": "v",
+                "view_type": "TRACES", "metric_name": "trace_count", "aggregations": [{ "aggregation_type": "COUNT" }],
             });
             Store { tracking, body: body.to_string(), experiment, model, dataset, _dir: dir }
         }
