@@ -200,15 +200,20 @@ impl Tracking {
             }
             let kind = together.iter().map(Rows::kind).max().unwrap_or(Kind::Runs);
             let mut brought = Vec::with_capacity(together.len());
-            let mut with_spans = Vec::new();
             for mut rows in together {
                 refuse_ids(&mut rows, &mut tally);
                 tally.at_work(&rows);
-                with_spans.extend(self.copy_artifacts(&rows, &plan, &places, &mut tally, &told).await?);
+                let with_spans = self.copy_artifacts(&rows, &plan, &places, &mut tally, &told).await?;
                 brought.push(rows);
+                // What archives have is here before the rows that say it is there.
+                if !with_spans.is_empty() {
+                    tally = self.bring(std::mem::take(&mut brought), tally, plan.clone()).await?;
+                    tally = self.bring_file_spans(with_spans, tally, &plan).await?;
+                }
             }
-            tally = self.bring(brought, tally, plan.clone()).await?;
-            tally = self.bring_file_spans(with_spans, tally, &plan).await?;
+            if !brought.is_empty() {
+                tally = self.bring(brought, tally, plan.clone()).await?;
+            }
             told(kind.name(), tally.read.get(&kind).copied().unwrap_or_default());
         }
         let mut source = reading.await.map_err(|e| Error::internal(&e))?;
