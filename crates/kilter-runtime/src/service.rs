@@ -1,7 +1,6 @@
 //! A running project: the face that the HTTP server, the command line and the demo talk to.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -19,7 +18,6 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use crate::catalog::Control;
 use crate::data::Data;
 use crate::jobs::apply::{self, Applying};
-use crate::jobs::backtest::BacktestClaim;
 use crate::jobs::shards;
 use crate::jobs::train::{Promotion, TrainReport, TrainRequest, train};
 use crate::project::{Project, Report};
@@ -68,10 +66,8 @@ struct Shared {
     clock: Arc<dyn Clock>,
     commands: mpsc::Sender<Call>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
-    /// Jobs of which one at a time may run: models with a training or an import under way, decisions with a test of a policy.
+    /// Jobs of which one at a time may run: models with a training or an import under way, decisions with a test of a policy, the backtest of definitions.
     at_work: Mutex<BTreeSet<String>>,
-    /// Whether a backtest of definitions is under way.
-    backtesting: Arc<AtomicBool>,
     /// Reads of the past under way: each may need the memory of a whole state.
     past_reads: Semaphore,
     /// The self-checks' second opinions, by monitor.
@@ -265,7 +261,6 @@ impl Service {
             commands,
             thread: Mutex::new(Some(thread)),
             at_work: Mutex::default(),
-            backtesting: Arc::default(),
             past_reads: Semaphore::new(1),
             shadows: Shadows::default(),
             current: Mutex::default(),
@@ -335,7 +330,7 @@ impl Service {
 
     /// Whether other definitions have followed these, or nothing is taken any more.
     pub(crate) fn is_over(&self) -> bool {
-        self.next.get().is_some() || self.shared.commands.is_closed()
+        self.next.get().is_some() || self.has_ended()
     }
 
     /// Whether nothing is taken any more, under these definitions or others.
@@ -611,17 +606,6 @@ impl Service {
         Ok(Claim { shared: Arc::clone(&self.shared), name })
     }
 
-    /// Makes the backtest of definitions this caller's alone to run, as long as the claim lives.
-    pub(crate) fn claim_backtest(&self) -> Result<BacktestClaim, ServiceError> {
-        BacktestClaim::of(&self.shared.backtesting)
-            .ok_or_else(|| ServiceError::Conflict("a backtest is under way already; `/v1/runs?kind=backtest` has it".into()))
-    }
-
-    /// Whether the service is ending: long jobs look now and then.
-    pub(crate) fn is_ending(&self) -> bool {
-        self.shared.commands.is_closed()
-    }
-
     async fn train_unguarded(
         self: &Arc<Self>,
         model: usize,
@@ -638,7 +622,7 @@ impl Service {
             if let (Some(_), Some(workers)) = (&service.project.shard, &service.project.definitions.workers) {
                 request.shards = Some(shards::reached(&service.data.history, workers.shards)?);
             }
-            let wants = || !service.is_ending();
+            let wants = || !service.has_ended();
             train(&service.data, &service.plan, &request, service.clock(), present.champion, &wants)
         };
         let report = tokio::task::spawn_blocking(work)

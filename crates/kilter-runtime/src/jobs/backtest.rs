@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::ensure;
 use kilter_core::{EventTime, Offset, Span};
@@ -117,7 +116,7 @@ struct Counts {
 impl Service {
     /// Begins to run the past through other definitions; the run of that id tells what came of it. One at a time.
     pub async fn backtest(self: &Arc<Self>, other: Project, stretch: Stretch, trigger: &str) -> Result<String, ServiceError> {
-        let claim = self.claim_backtest()?;
+        let claim = self.claim_job("backtest".into(), "a backtest is under way already; `/v1/runs?kind=backtest` has it")?;
         let metadata = &self.data.metadata;
         let run = NewRun {
             kind: RunKind::Backtest,
@@ -318,21 +317,5 @@ impl<'a> InStep<'a> {
                 found.push(next);
             }
         }
-    }
-}
-
-/// The one place for a backtest; free again when this is gone.
-pub(crate) struct BacktestClaim(Arc<AtomicBool>);
-
-impl BacktestClaim {
-    /// None: it is taken.
-    pub fn of(place: &Arc<AtomicBool>) -> Option<BacktestClaim> {
-        (!place.swap(true, Ordering::AcqRel)).then(|| BacktestClaim(Arc::clone(place)))
-    }
-}
-
-impl Drop for BacktestClaim {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
     }
 }

@@ -151,7 +151,7 @@ impl Service {
                 Record::Control(control) => self.data.control(test.pipeline_mut(), offset, &control)?,
                 Record::Foreign | Record::Erased(_) => test.pipeline_mut().skip(offset),
             }
-            stopped = offset % 4096 == 0 && self.is_ending();
+            stopped = offset % 4096 == 0 && self.has_ended();
             Ok(!stopped)
         })?;
         anyhow::ensure!(!stopped, Refusal::Stopping);
