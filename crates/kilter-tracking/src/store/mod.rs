@@ -75,14 +75,6 @@ impl Tracking {
         Tracking::open_at(dir, None, None).await
     }
 
-    /// Opens a database of PostgreSQL, with artifacts in the folder.
-    ///
-    /// # Errors
-    /// As [`Tracking::open_at`].
-    pub async fn open_shared(dir: impl AsRef<Path>, url: &str) -> Result<Tracking> {
-        Tracking::open_at(dir, Some(url), None).await
-    }
-
     /// Opens the folder, and what lies elsewhere of what lies in it otherwise: `database`, `postgresql://USER:PASSWORD@HOST:PORT/NAME`, in whose schema
     /// `kilter` what is missing is created, and which several processes may have open; the place of artifacts, which they may share as well.
     ///
