@@ -1,4 +1,5 @@
-"""Stores that MLflow's own client made, without a server, are brought over by `kilter import mlflow`: the client must then hear the same of both."""
+"""Stores that MLflow's own client made, without a server, are brought over by `kilter import mlflow`: the client must then hear the same of both. Where
+`crosscheck/with_postgres` is around, one of them is on PostgreSQL, and all come to PostgreSQL."""
 
 import math
 import os
@@ -9,7 +10,7 @@ from pathlib import Path
 
 os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
 
-from server import Server  # noqa: E402  Before the client, which reads its settings at once.
+from server import Server, database  # noqa: E402  Before the client, which reads its settings at once.
 
 import mlflow  # noqa: E402
 import pandas  # noqa: E402
@@ -56,6 +57,9 @@ def fill(client, is_database):
             span.set_inputs({"q": question, "a": [1, 2.5, None]})
             span.set_outputs({"found": "a würd"})
             span.set_attribute("mlflow.chat.tokenUsage", {"input_tokens": 3, "output_tokens": 4, "total_tokens": 7})
+            span.set_attribute("mlflow.llm.cost", {"input_cost": 0.25, "output_cost": 0.5, "total_cost": 0.75})
+            span.set_attribute("mlflow.llm.model", f"model for {question}")
+            span.set_attribute("mlflow.llm.provider", "us")
             span.add_event(mlflow.entities.SpanEvent("seen", attributes={"n": 1}))
         if question == "bad":
             raise ValueError("as wanted")
@@ -112,8 +116,8 @@ def seen(uri, is_database):
                                run.data.tags, {key: number(value) for key, value in run.data.metrics.items()}, inputs, outputs, histories)
             told["files", id] = files(client, id)
         for model in mlflow.search_logged_models(experiment_ids=[e.experiment_id], output_format="list"):
-            metrics = sorted((m.key, str(number(m.value)), m.step, m.run_id) for m in model.metrics or [])
-            told["logged", model.model_id] = (model.name, str(model.status), model.source_run_id, model.creation_timestamp, model.params, model.tags, metrics)
+            of_model = sorted((m.key, str(number(m.value)), m.step, m.run_id) for m in model.metrics or [])
+            told["logged", model.model_id] = (model.name, str(model.status), model.source_run_id, model.creation_timestamp, model.params, model.tags, of_model)
         for trace in mlflow.search_traces(locations=[e.experiment_id], return_type="list"):
             tags = {key: value for key, value in trace.info.tags.items() if key not in ("mlflow.artifactLocation", "mlflow.trace.spansLocation")}
             assessments = {a.assessment_id: (a.name, a.to_dictionary().get("feedback"), a.to_dictionary().get("expectation"), a.rationale, a.valid is not False, a.overrides,
@@ -132,6 +136,7 @@ def seen(uri, is_database):
     prompt = mlflow.genai.load_prompt("prompts:/greeting/1")
     told["prompt"] = (prompt.template, prompt.tags, prompt.variables)
     if is_database:
+        told["metrics"] = metrics(client, client.get_experiment_by_name("churn").experiment_id)
         from mlflow.genai.datasets import search_datasets
 
         for dataset in search_datasets(experiment_ids=[client.get_experiment_by_name("churn").experiment_id]):
@@ -139,15 +144,49 @@ def seen(uri, is_database):
     return told
 
 
-def check(kilter, folder, uri, source, is_database):
+METRICS = (
+    ("TRACES", "trace_count", ["COUNT"], ["trace_name", "trace_status"], []),
+    ("TRACES", "trace_count", ["COUNT"], [], ["trace.status = 'OK'"]),
+    ("TRACES", "trace_count", ["COUNT"], [], ["trace.tag.k = 'bad'"]),
+    ("TRACES", "session_count", ["COUNT"], [], []),
+    ("TRACES", "latency", ["AVG", "MIN", "MAX", 50.0, 99.9], ["trace_name"], []),
+    ("TRACES", "input_tokens", ["SUM", "AVG", 25.0], [], []),
+    ("TRACES", "cache_read_input_tokens", ["SUM"], [], []),
+    ("SPANS", "span_count", ["COUNT"], ["span_name", "span_type", "span_status"], []),
+    ("SPANS", "span_count", ["COUNT"], ["span_model_name", "span_model_provider"], ["span.name = 'search'"]),
+    ("SPANS", "latency", ["MIN", "MAX", 75.0], ["span_name"], []),
+    ("SPANS", "total_cost", ["SUM", "MAX"], ["span_model_provider"], []),
+    ("ASSESSMENTS", "assessment_count", ["COUNT"], ["assessment_name", "assessment_value"], []),
+    ("ASSESSMENTS", "assessment_value", ["AVG", 10.0], ["assessment_name"], ["assessment.type = 'feedback'"]),
+)
+
+
+def metrics(client, experiment):
+    """What is told of traces, as a whole and by the hour."""
+    from mlflow.entities.trace_metrics import AggregationType, MetricAggregation, MetricViewType
+
+    store, told = client._tracking_client.store, {}
+    for view, name, kinds, dimensions, filters in METRICS:
+        asked = [MetricAggregation(AggregationType.PERCENTILE, kind) if isinstance(kind, float) else MetricAggregation(AggregationType(kind)) for kind in kinds]
+        for step in ({}, {"time_interval_seconds": 3600, "start_time_ms": 0, "end_time_ms": 4 * 10**12}):
+            points = store.query_trace_metrics([experiment], MetricViewType(view), name, asked, dimensions, filters, **step)
+            told[view, name, str(dimensions), str(filters), bool(step)] = [
+                (point.dimensions, {key: round(float(value), 9) for key, value in point.values.items()}) for point in points]
+    return told
+
+
+def check(kilter, folder, uri, source, is_database, *options):
     os.chdir(folder)
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     fill(mlflow.MlflowClient(uri, uri), is_database)
     want = seen(uri, is_database)
     data = f"{folder}/tracking"
+    target = database(data)
+    environment = {**os.environ, "KILTER_TRACKING_DATABASE": target} if target else None
     for _ in range(2):
-        done = subprocess.run([kilter, "import", "mlflow", source, "--data", data], capture_output=True, text=True)
+        command = [kilter, "import", "mlflow", source, "--data", data, *options]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
         assert done.returncode == 0, (done.stdout, done.stderr)
     print(done.stdout, end="")
     with Server(kilter, data) as server:
@@ -167,6 +206,11 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         check(kilter, folder, f"file://{folder}/mlruns", f"{folder}/mlruns", False)
         os.chdir("/")
+    with tempfile.TemporaryDirectory() as folder:
+        if uri := database(f"{folder}/mlflow"):
+            uri = uri.replace("postgresql://", "postgresql+psycopg2://")
+            check(kilter, folder, uri, uri, True, "--artifacts", f"{folder}/mlruns")
+            os.chdir("/")
 
 
 main()

@@ -36,6 +36,37 @@ pub struct Reading {
     pub crossed: Option<f64>,
     /// Whether this crossing asks for a training: the first one, then after each rest while it lasts.
     pub retrain: bool,
+    /// The version in service; not remembered.
+    #[serde(skip)]
+    pub version: Option<u32>,
+    /// Everything that was looked at; not remembered.
+    #[serde(skip)]
+    pub subjects: Vec<SubjectReading>,
+}
+
+/// What a monitor saw of one input, of the score, or by its one metric.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SubjectReading {
+    pub subject: String,
+    pub value: f64,
+    /// In the window, by bin of the reference; none for a metric.
+    pub counts: Option<Counts>,
+}
+
+impl Reading {
+    fn of(at: EventTime) -> Reading {
+        Reading {
+            monitor: 0,
+            at,
+            subject: String::new(),
+            value: f64::NAN,
+            rows: 0,
+            crossed: None,
+            retrain: false,
+            version: None,
+            subjects: Vec::new(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -111,8 +142,9 @@ impl MonitorState {
             reading.retrain = true;
             self.asked = Some(at);
         }
+        let subjects = std::mem::take(&mut reading.subjects);
         self.last = Some(reading.clone());
-        Some(reading)
+        Some(Reading { subjects, ..reading })
     }
 
     fn drift_value(&mut self, plan: &MonitorPlan, reference: &DriftReference, at: EventTime) -> Option<Reading> {
@@ -136,10 +168,16 @@ impl MonitorState {
             return None;
         }
         let names = reference.inputs.iter().map(String::as_str).chain(["score"]);
-        let (subject, value) = names
-            .zip(reference.references.iter().zip(&total).map(|(r, c)| psi(r, c)))
+        let subjects: Vec<SubjectReading> = names
+            .zip(reference.references.iter().zip(total))
+            .map(|(name, (r, counts))| SubjectReading { subject: name.to_string(), value: psi(r, &counts), counts: Some(counts) })
+            .collect();
+        let (subject, value) = subjects
+            .iter()
+            .map(|s| (s.subject.as_str(), s.value))
             .fold(("score", f64::NEG_INFINITY), |worst, next| if next.1 > worst.1 { next } else { worst });
-        value.is_finite().then(|| Reading { monitor: 0, at, subject: subject.to_string(), value, rows, crossed: None, retrain: false })
+        let subject = subject.to_string();
+        value.is_finite().then(|| Reading { subject, value, rows, subjects, ..Reading::of(at) })
     }
 
     fn quality_value(&mut self, plan: &MonitorPlan, model: &ModelPlan, label: &LabelPlan, at: EventTime) -> Option<Reading> {
@@ -169,15 +207,9 @@ impl MonitorState {
                 Figures::of(Task::Numbers(aim), &scores, &labels).get(of_numbers.name())
             }
         };
-        value.is_finite().then(|| Reading {
-            monitor: 0,
-            at,
-            subject: plan.signal.name().to_string(),
-            value,
-            rows,
-            crossed: None,
-            retrain: false,
-        })
+        let subject = plan.signal.name().to_string();
+        let subjects = vec![SubjectReading { subject: subject.clone(), value, counts: None }];
+        value.is_finite().then(|| Reading { subject, value, rows, subjects, ..Reading::of(at) })
     }
 
     /// Counts one decision of the watched model.

@@ -5,12 +5,11 @@
 
 use std::sync::Arc;
 
-use foldhash::fast::FixedState;
-use hashbrown::HashMap;
 use kilter_core::{EntityKey, Event, EventTime, Offset, Operation, Span, Value};
 use kilter_features::Engine;
 use kilter_learn::{Matrix, TrainingSet};
 
+use crate::labels::{LabelJoin, known};
 use crate::{Lookup, ModelPlan, Pipeline, Plan, Range};
 
 /// How fresh the features of a row are.
@@ -48,19 +47,10 @@ pub struct Feed {
     /// Events held back from the engine until their batch is due; empty when live.
     held: Vec<Event>,
     boundary: EventTime,
-    joins: HashMap<EntityKey, Join, FixedState>,
-    labels_seen: u64,
+    join: Option<LabelJoin>,
     slots: Vec<Value>,
     row: Vec<f64>,
     out: Observations,
-}
-
-/// What meets under one key, both sides by time: neither has to come first, and late ones find their place.
-#[derive(Default)]
-struct Join {
-    rows: Vec<u32>,
-    /// Time, truth and how many label events came before it in the log.
-    labels: Vec<(EventTime, f64, u64)>,
 }
 
 impl Feed {
@@ -95,6 +85,7 @@ impl Feed {
             absent: model.label.as_ref().and_then(|l| l.absent),
             seen: None,
         };
+        let join = model.label.clone().map(|label| LabelJoin::new(label, range));
         Feed {
             plan,
             model,
@@ -104,8 +95,7 @@ impl Feed {
             group,
             held: Vec::new(),
             boundary: EventTime(i64::MIN),
-            joins: HashMap::default(),
-            labels_seen: 0,
+            join,
             slots: Vec::new(),
             row: Vec::new(),
             out,
@@ -134,8 +124,8 @@ impl Feed {
         if observed && self.model.include_self {
             self.observe(event);
         }
-        if is_row {
-            self.join_label(event);
+        if let Some(join) = self.join.as_mut().filter(|_| is_row) {
+            join.label(event, &self.out.times, &mut self.out.labels);
         }
     }
 
@@ -163,7 +153,6 @@ impl Feed {
             }
         }
         self.model.inputs(&self.slots, &mut self.row);
-        let index = self.out.times.len() as u32;
         self.out.matrix.push_row(&self.row);
         self.out.times.push(event.time);
         self.out.offsets.push(event.offset);
@@ -171,38 +160,9 @@ impl Feed {
         if let Some(group) = self.group {
             self.out.groups.push(event.row.get(group).and_then(EntityKey::from_value));
         }
-        let Some(label) = &self.model.label else { return };
-        let Some(key) = EntityKey::from_row(&event.row, &label.observation_key) else { return };
-        let join = self.joins.entry(key).or_default();
-        let times = &self.out.times;
-        join.rows.insert(join.rows.partition_point(|&r| times[r as usize] <= event.time), index);
-        // Label events that stand before their observation in the log: few, unless the labels were taken in first.
-        let from = join.labels.partition_point(|(t, ..)| *t < event.time);
-        let to = join.labels.partition_point(|(t, ..)| *t <= event.time + label.within);
-        if let Some((_, truth, _)) = join.labels[from..to].iter().max_by_key(|(.., place)| *place) {
-            self.out.labels[index as usize] = *truth;
+        if let Some(join) = &mut self.join {
+            join.observe(event, &self.out.times, &mut self.out.labels);
         }
-    }
-
-    fn join_label(&mut self, event: &Event) {
-        let Some(label) = &self.model.label else { return };
-        if label.source != event.source {
-            return;
-        }
-        let Some(key) = EntityKey::from_row(&event.row, &label.label_key) else { return };
-        let Some(truth) = label.truth(event) else { return };
-        let join = self.joins.entry(key).or_default();
-        let times = &self.out.times;
-        let from = join.rows.partition_point(|&r| times[r as usize] + label.within < event.time);
-        let to = join.rows.partition_point(|&r| times[r as usize] <= event.time);
-        for &row in &join.rows[from..to] {
-            self.out.labels[row as usize] = truth;
-        }
-        if event.time < self.range.from || event.time > self.range.to + label.within {
-            return;
-        }
-        join.labels.insert(join.labels.partition_point(|(t, ..)| *t <= event.time), (event.time, truth, self.labels_seen));
-        self.labels_seen += 1;
     }
 
     pub fn finish(self) -> Observations {
@@ -267,11 +227,8 @@ impl Observations {
     }
 
     /// The label of a row as known at `as_of`: none while its horizon runs, none if no label event came and absence says nothing.
-    /// In the horizon's last instant an event may still come: absence is known only after it.
     pub fn label(&self, row: usize, as_of: EventTime) -> Option<f64> {
-        let end = self.times[row] + self.within?;
-        let label = self.labels[row];
-        if label.is_nan() { self.absent.filter(|_| end < as_of) } else { Some(label).filter(|_| end <= as_of) }
+        known(self.labels[row], self.times[row] + self.within?, self.absent, as_of)
     }
 
     /// Rows in `range` whose label is known at `as_of`, by time.

@@ -100,6 +100,12 @@ impl Pipeline {
         self.next = offset;
     }
 
+    /// The same state, which makes these decisions from now on and watches nothing.
+    pub(crate) fn deciding(self, decisions: Vec<DecisionPlan>) -> Pipeline {
+        let plan = Arc::new(Plan { decisions, monitors: Vec::new(), ..(*self.plan).clone() });
+        Pipeline { plan, monitors: Vec::new(), ..self }
+    }
+
     pub fn plan(&self) -> &Arc<Plan> {
         &self.plan
     }
@@ -233,8 +239,10 @@ impl Pipeline {
 
     fn close_monitors(&mut self, plan: &Plan, now: EventTime, outcome: &mut Outcome) {
         for (index, (monitor, state)) in plan.monitors.iter().zip(&mut self.monitors).enumerate() {
-            let reference = self.champions[monitor.model].as_ref().map(|c| c.reference.as_ref());
-            outcome.readings.extend(state.advance(monitor, index, &plan.models[monitor.model], reference, now));
+            let champion = self.champions[monitor.model].as_ref();
+            let reference = champion.map(|c| c.reference.as_ref());
+            let reading = state.advance(monitor, index, &plan.models[monitor.model], reference, now);
+            outcome.readings.extend(reading.map(|reading| Reading { version: champion.map(|c| c.version), ..reading }));
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kilter_core::EventTime;
 use kilter_learn::selection::{Searched, Settings, TimeSplit, search, time_ordered_at};
-use kilter_learn::{LearnError, Learner, Matrix, Model, calibrate};
+use kilter_learn::{LearnError, Learner, Matrix, Model, TrainingSet, calibrate};
 use kilter_stats::Reference;
 
 use crate::{DriftReference, Figures, ModelPlan, Observations, Range, SearchPlan, judge};
@@ -23,6 +23,8 @@ pub struct Trained {
     /// Rows that the calibration was fitted to, newer than those the learner saw and older than the held-out ones.
     pub calibration_rows: usize,
     pub holdout_rows: usize,
+    /// The rows behind `holdout`; none where there are none.
+    pub held_out: Option<HeldOut>,
     /// Matured rows that no model has learned from, the newest ones.
     pub holdout: Option<Figures>,
     /// The same rows by the probabilities before calibration; none where there is no calibration.
@@ -35,6 +37,13 @@ pub struct Trained {
     pub unmatured: usize,
     /// Hash over inputs, labels and times of all rows used.
     pub fingerprint: String,
+}
+
+/// Rows that no model has learned from.
+pub struct HeldOut {
+    pub set: TrainingSet,
+    /// Event times of the first and the last of them.
+    pub times: Range,
 }
 
 /// Why no model came of it.
@@ -137,6 +146,10 @@ pub fn train(
     let uncalibrated = model.uncalibrated().and_then(judge);
     let champion = champion.and_then(|c| judge(c.as_ref()));
 
+    let holdout_times = holdout_rows
+        .first()
+        .zip(holdout_rows.last())
+        .map(|(&first, &last)| Range { from: observations.times[first], to: observations.times[last] });
     let edge = |rows: &[usize], pick: fn(&[usize]) -> Option<&usize>| pick(rows).map(|&r| observations.times[r]);
     Ok(Trained {
         reference: drift_reference(model.as_ref(), &training_set.matrix),
@@ -154,6 +167,7 @@ pub fn train(
         searched,
         unmatured,
         fingerprint: fingerprint(observations, &rows, as_of),
+        held_out: holdout_times.map(|times| HeldOut { set: holdout_set, times }),
         model,
     })
 }

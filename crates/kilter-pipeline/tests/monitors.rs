@@ -7,7 +7,7 @@ use std::sync::Arc;
 use common::*;
 use kilter_core::{EntityKey, Event, EventTime, Offset, Span, Value};
 use kilter_learn::metrics;
-use kilter_pipeline::{Champion, Decision, LabelPlan, MonitorPlan, Pipeline, Plan, Reading, Signal};
+use kilter_pipeline::{Champion, Decision, LabelPlan, MonitorPlan, Pipeline, Plan, Reading, Signal, SubjectReading};
 use kilter_stats::{Counts, Reference, Rng, psi};
 use proptest::prelude::*;
 
@@ -34,7 +34,7 @@ impl<'a> Naive<'a> {
         }
         let at = EventTime(bucket * self.monitor.every.0);
         self.closes.push((event.offset, at));
-        let (subject, value, rows) = match self.monitor.signal {
+        let (subject, value, rows, subjects) = match self.monitor.signal {
             Signal::Psi => self.drift(at)?,
             _ => self.quality(at)?,
         };
@@ -45,11 +45,12 @@ impl<'a> Naive<'a> {
         if retrain {
             self.asked = Some(at);
         }
-        Some(Reading { monitor: index, at, subject, value, rows, crossed, retrain })
+        let version = self.champion.as_ref().map(|(champion, _)| champion.version);
+        Some(Reading { monitor: index, at, subject, value, rows, crossed, retrain, version, subjects })
     }
 
     /// Decisions by today's champion, in the buckets the window touches, once it has been in service for all of them.
-    fn drift(&self, at: EventTime) -> Option<(String, f64, u64)> {
+    fn drift(&self, at: EventTime) -> Option<(String, f64, u64, Vec<SubjectReading>)> {
         let (champion, since) = self.champion.as_ref()?;
         let own: Vec<_> = self.decisions.iter().filter(|(_, _, swap, _)| swap == since).collect();
         let first = EventTime(at.0 - self.monitor.window.0).bucket(self.monitor.every);
@@ -66,16 +67,18 @@ impl<'a> Naive<'a> {
         let names = reference.inputs.iter().cloned().chain(["score".to_string()]);
         let values = reference.references.iter().zip(&counts).map(|(r, c)| psi(r, c));
         let (mut worst, mut subject) = (f64::MIN, String::new());
-        for (name, value) in names.zip(values) {
+        let mut subjects = Vec::new();
+        for ((name, value), counts) in names.zip(values).zip(&counts) {
+            subjects.push(SubjectReading { subject: name.clone(), value, counts: Some(counts.clone()) });
             if value > worst {
                 (worst, subject) = (value, name);
             }
         }
-        Some((subject, worst, window.len() as u64))
+        Some((subject, worst, window.len() as u64, subjects))
     }
 
     /// Decisions whose horizon ended in the window, each with the last label that came after it and before the first close past its horizon.
-    fn quality(&self, at: EventTime) -> Option<(String, f64, u64)> {
+    fn quality(&self, at: EventTime) -> Option<(String, f64, u64, Vec<SubjectReading>)> {
         let label = self.plan.models[self.monitor.model].label.as_ref()?;
         let mut judged: Vec<(EventTime, f64, f64)> = Vec::new();
         for (decision, _, _, key) in &self.decisions {
@@ -100,7 +103,9 @@ impl<'a> Naive<'a> {
             _ => f64::NAN,
         };
         let enough = judged.len() as u64 >= self.monitor.min_rows.max(1);
-        (enough && value.is_finite()).then(|| (self.monitor.signal.name().to_string(), value, judged.len() as u64))
+        let subject = self.monitor.signal.name().to_string();
+        let subjects = vec![SubjectReading { subject: subject.clone(), value, counts: None }];
+        (enough && value.is_finite()).then_some((subject, value, judged.len() as u64, subjects))
     }
 
     fn label(&self, label: &LabelPlan, decision: &Decision, key: &EntityKey, read: Offset) -> Option<f64> {
@@ -162,7 +167,9 @@ proptest! {
         for index in 0..plan.monitors.len() {
             let own: Vec<_> = effects.readings.iter().filter(|(_, r)| r.monitor == index).cloned().collect();
             prop_assert_eq!(&own, &naive_readings(&plan, index, &log, &effects.decisions), "{:?}", plan.monitors[index]);
-            prop_assert_eq!(pipeline.monitors()[index].last.as_ref(), own.last().map(|(_, r)| r));
+            // What is remembered of the last one goes without its parts.
+            let remembered = own.last().map(|(_, r)| Reading { version: None, subjects: Vec::new(), ..r.clone() });
+            prop_assert_eq!(pipeline.monitors()[index].last.as_ref(), remembered.as_ref());
         }
     }
 }

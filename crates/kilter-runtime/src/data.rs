@@ -148,6 +148,11 @@ impl Data {
         self.runtime.block_on(future)
     }
 
+    /// Runs something beside whoever asks.
+    pub(crate) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(future);
+    }
+
     /// The records of the event log from an offset on, those among them that only the lake still has.
     pub fn records(&self, from: Offset) -> Records<'_> {
         self.history.records(from)

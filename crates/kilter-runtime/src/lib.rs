@@ -22,6 +22,8 @@ pub mod changes;
 #[cfg(feature = "operation")]
 mod data;
 #[cfg(feature = "operation")]
+pub mod decision_search;
+#[cfg(feature = "operation")]
 mod dedupe;
 #[cfg(feature = "operation")]
 pub mod door;
@@ -82,4 +84,4 @@ pub use sequencer::{CHUNK_ROWS, Decided, FeatureRead, FeatureRows, Positions, Re
 #[cfg(feature = "operation")]
 pub use service::{Enqueued, IngestReport, Recorded, Service, ServiceError, StartOptions, SystemClock, next_tick};
 #[cfg(feature = "operation")]
-pub use status::{BundleStatus, Latency, PartitionStatus, Percentiles, Readings, SinkStatus, Status, StreamCounts};
+pub use status::{BundleStatus, Latency, PartitionStatus, Percentiles, Readings, Recording, SinkStatus, Status, StreamCounts, Window};

@@ -5,6 +5,7 @@
 //! work to come. State, log position and decisions therefore move together, and a snapshot between two batches holds all of them.
 
 mod consumed;
+mod kept;
 mod room;
 mod swap;
 mod tier;
@@ -35,6 +36,7 @@ use crate::schedule;
 use crate::status::{Status, lock};
 use consumed::Consumed;
 pub use consumed::Positions;
+use kept::KeptReadings;
 use room::Room;
 pub use swap::{Candidate, Swapped};
 use tier::Tier;
@@ -315,6 +317,8 @@ pub struct Sequencer {
     decided: Option<(Offset, Vec<String>)>,
     /// Where the definitions in force came into force: no decision before is made up for.
     since: Offset,
+    /// What monitors say of events before is not kept: other definitions have said it.
+    readings_since: Offset,
     /// Decisions that the decision log could not take yet; while there are any, no event is taken and no snapshot written.
     pending: Vec<Decision>,
     /// The newest event that was buried as late.
@@ -325,6 +329,8 @@ pub struct Sequencer {
     boundary: Option<EventTime>,
     /// Trainings asked for by monitors while the stream is held (event clock).
     requested: Vec<Wish>,
+    /// Readings on their way to be kept.
+    kept: KeptReadings,
     last_snapshot: (Instant, Offset),
     snapshot_running: Arc<AtomicBool>,
     /// The writing of state beyond memory.
@@ -369,8 +375,9 @@ enum TicketReply {
 
 impl Sequencer {
     /// Brings state to the end of the log: the newest snapshot, then the log's tail through the same pipeline. Decisions and
-    /// alerts of the tail that were recorded before stay as they are, missing ones from `since` on are made up for.
-    pub fn recover(data: Arc<Data>, plan: Arc<Plan>, around: Around, since: Offset) -> anyhow::Result<Sequencer> {
+    /// alerts of the tail that were recorded before stay as they are, missing ones from `since` on are made up for; readings from
+    /// `readings_since` on are kept anew.
+    pub fn recover(data: Arc<Data>, plan: Arc<Plan>, around: Around, since: Offset, readings_since: Offset) -> anyhow::Result<Sequencer> {
         let Around { status, clock, rhythm, background, on_trained } = around;
         let schema_numbers = data.register(&plan)?;
         let end = data.events.next_offset();
@@ -409,11 +416,13 @@ impl Sequencer {
             repeated: BTreeMap::new(),
             decided,
             since,
+            readings_since,
             pending: Vec::new(),
             buried,
             trained: BTreeMap::new(),
             boundary: None,
             requested: Vec::new(),
+            kept: KeptReadings::new(&data),
             last_snapshot: (Instant::now(), from),
             snapshot_running: Arc::default(),
             tier: Tier::default(),
@@ -474,6 +483,7 @@ impl Sequencer {
                 sequencer.train_here(wish.model, wish.trigger, None);
             }
         }
+        sequencer.kept.only_of(&plan);
         *lock(&sequencer.status.views) = sequencer.pipeline.engine().stats();
         sequencer.publish();
         Ok(sequencer)
@@ -989,9 +999,14 @@ impl Sequencer {
         }
     }
 
-    fn take_reading(&mut self, reading: Reading, at: Offset) {
+    fn take_reading(&mut self, mut reading: Reading, at: Offset) {
         let plan = Arc::clone(&self.plan);
         let monitor = &plan.monitors[reading.monitor];
+        // What the tail of the log says again replaces itself.
+        if at >= self.readings_since {
+            self.kept.keep(&plan, &reading);
+        }
+        reading.subjects.clear();
         lock(&self.status.readings).entry(monitor.name.clone()).or_default().push(&reading);
         let Some(threshold) = reading.crossed else { return };
         let model = &plan.models[monitor.model].name;
@@ -1135,11 +1150,13 @@ impl Sequencer {
         let now = self.pipeline.now();
         self.last_snapshot = (Instant::now(), offset);
         let (data, status, hash) = (Arc::clone(&self.data), Arc::clone(&self.status), self.plan.hash.clone());
+        let kept = self.kept.clone();
         self.restate_all();
         move || {
             // A snapshot must never be ahead of what the log is sure to have, nor the decisions it takes for recorded.
             data.events.sync()?;
             data.decisions.sync()?;
+            kept.settle()?;
             data.snapshots.write(offset, now.map_or(i64::MIN, |t| t.0), &hash, &bytes)?;
             Status::add(&status.snapshots, 1);
             Ok(())

@@ -66,8 +66,8 @@ struct Shared {
     clock: Arc<dyn Clock>,
     commands: mpsc::Sender<Call>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
-    /// Models with a training or an import under way.
-    training: Mutex<BTreeSet<String>>,
+    /// Jobs of which one at a time may run: models with a training or an import under way, decisions with a test of a policy, the backtest of definitions.
+    at_work: Mutex<BTreeSet<String>>,
     /// Reads of the past under way: each may need the memory of a whole state.
     past_reads: Semaphore,
     /// The self-checks' second opinions, by monitor.
@@ -202,7 +202,7 @@ impl Enqueued {
     }
 }
 
-/// A model that is being given a version.
+/// A job that is alone of its name as long as this lives: a model that is being given a version.
 pub(crate) struct Claim {
     shared: Arc<Shared>,
     name: String,
@@ -210,7 +210,7 @@ pub(crate) struct Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        lock(&self.shared.training).remove(&self.name);
+        lock(&self.shared.at_work).remove(&self.name);
     }
 }
 
@@ -260,7 +260,7 @@ impl Service {
             clock: options.clock,
             commands,
             thread: Mutex::new(Some(thread)),
-            training: Mutex::default(),
+            at_work: Mutex::default(),
             past_reads: Semaphore::new(1),
             shadows: Shadows::default(),
             current: Mutex::default(),
@@ -330,7 +330,12 @@ impl Service {
 
     /// Whether other definitions have followed these, or nothing is taken any more.
     pub(crate) fn is_over(&self) -> bool {
-        self.next.get().is_some() || self.shared.commands.is_closed()
+        self.next.get().is_some() || self.has_ended()
+    }
+
+    /// Whether nothing is taken any more, under these definitions or others.
+    pub fn has_ended(&self) -> bool {
+        self.shared.commands.is_closed()
     }
 
     pub(crate) fn shadows(&self) -> &Shadows {
@@ -589,9 +594,14 @@ impl Service {
     /// Makes a model this caller's alone to give versions to, as long as the claim lives.
     pub(crate) fn claim(&self, model: usize) -> Result<Claim, ServiceError> {
         self.must_lead()?;
-        let name = self.plan.models[model].name.clone();
-        if !lock(&self.shared.training).insert(name.clone()) {
-            return Err(ServiceError::Conflict(format!("model `{name}` is being trained or imported already")));
+        let name = &self.plan.models[model].name;
+        self.claim_job(name.clone(), &format!("model `{name}` is being trained or imported already"))
+    }
+
+    /// Lets one job of a name run at a time.
+    pub(crate) fn claim_job(&self, name: String, taken: &str) -> Result<Claim, ServiceError> {
+        if !lock(&self.shared.at_work).insert(name.clone()) {
+            return Err(ServiceError::Conflict(taken.into()));
         }
         Ok(Claim { shared: Arc::clone(&self.shared), name })
     }
@@ -612,7 +622,7 @@ impl Service {
             if let (Some(_), Some(workers)) = (&service.project.shard, &service.project.definitions.workers) {
                 request.shards = Some(shards::reached(&service.data.history, workers.shards)?);
             }
-            let wants = || !service.shared.commands.is_closed();
+            let wants = || !service.has_ended();
             train(&service.data, &service.plan, &request, service.clock(), present.champion, &wants)
         };
         let report = tokio::task::spawn_blocking(work)
@@ -737,31 +747,11 @@ impl Service {
         decisions_from(&self.data, &mut Layouts::default(), offset)
     }
 
-    /// Recorded decisions, newest first: at most `limit`, before a position in the decision log, that `keep` lets through.
-    /// The second value is the position to go on from.
-    pub fn decisions(
-        &self,
-        before: Option<u64>,
-        limit: usize,
-        keep: impl Fn(&Recorded) -> bool,
-    ) -> Result<(Vec<Recorded>, Option<u64>), ServiceError> {
-        const LOOKED_AT: usize = 100_000;
-        let log = &self.data.decisions;
-        let mut position = before.unwrap_or(u64::MAX).min(log.next_offset());
-        let mut found = Vec::new();
+    /// The decisions at these positions of the decision log; what else lies there is passed over.
+    pub fn decisions_at(&self, positions: impl IntoIterator<Item = u64>) -> Result<Vec<Recorded>, ServiceError> {
         let mut layouts = Layouts::default();
-        for _ in 0..LOOKED_AT {
-            if position == log.start_offset() || found.len() == limit {
-                break;
-            }
-            position -= 1;
-            if let Some(recorded) = layouts.read(&self.data, position).map_err(ServiceError::from)?
-                && keep(&recorded)
-            {
-                found.push(recorded);
-            }
-        }
-        Ok((found, (position > log.start_offset()).then_some(position)))
+        let read = positions.into_iter().filter_map(|position| layouts.read(&self.data, position).transpose());
+        Ok(read.collect::<anyhow::Result<_>>()?)
     }
 
     /// Takes a snapshot now. Returns the offset it stands at.
@@ -877,7 +867,7 @@ fn next_decision(data: &Data, layouts: &mut Layouts, from: u64) -> anyhow::Resul
 }
 
 /// The position in the decision log before which all decisions are on events before `offset`, by halving: decisions lie in the order of their events.
-fn decisions_from(data: &Data, layouts: &mut Layouts, offset: Offset) -> anyhow::Result<u64> {
+pub(crate) fn decisions_from(data: &Data, layouts: &mut Layouts, offset: Offset) -> anyhow::Result<u64> {
     let (mut low, mut high) = (data.decisions.start_offset(), data.decisions.next_offset());
     while low < high {
         let middle = low + (high - low) / 2;

@@ -147,6 +147,31 @@ impl Readings {
 /// A latency histogram in microseconds, 3 significant digits, up to 100 s.
 pub struct Latency(Mutex<Histogram<u64>>);
 
+/// All that a latency had recorded at one moment.
+#[derive(Clone)]
+pub struct Recording(Histogram<u64>);
+
+/// Percentiles in microseconds of what was recorded between two moments.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Window {
+    pub count: u64,
+    pub p50_us: u64,
+    pub p95_us: u64,
+    pub p99_us: u64,
+    pub max_us: u64,
+}
+
+impl Recording {
+    /// What has come since an earlier moment; none: nothing.
+    pub fn since(mut self, earlier: &Recording) -> Option<Window> {
+        // Of a histogram that was emptied in between the earlier one is no part: then nothing can be told.
+        self.0.subtract(&earlier.0).ok()?;
+        let h = &self.0;
+        let at = |quantile| h.value_at_quantile(quantile);
+        (!h.is_empty()).then(|| Window { count: h.len(), p50_us: at(0.5), p95_us: at(0.95), p99_us: at(0.99), max_us: h.max() })
+    }
+}
+
 /// Percentiles in microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Percentiles {
@@ -188,6 +213,23 @@ impl Latency {
             p999_us: h.value_at_quantile(0.999),
             max_us: h.max(),
         }
+    }
+
+    /// How many durations lie up to each of the ascending `bounds` and above the one before, with one more for those above all; and the sum of
+    /// all. In microseconds, to three digits.
+    pub fn counts(&self, bounds: &[u64]) -> (Vec<u64>, u64) {
+        let (mut counts, mut sum) = (vec![0; bounds.len() + 1], 0);
+        for step in lock(&self.0).iter_recorded() {
+            let micros = step.value_iterated_to();
+            counts[bounds.partition_point(|bound| *bound < micros)] += step.count_at_value();
+            sum += micros * step.count_at_value();
+        }
+        (counts, sum)
+    }
+
+    /// A copy of all that has been recorded so far.
+    pub fn recording(&self) -> Recording {
+        Recording(lock(&self.0).clone())
     }
 
     pub fn reset(&self) {
@@ -323,6 +365,12 @@ impl Status {
         lock(&self.watches).clone()
     }
 
+    /// The newest value of each monitor.
+    pub fn newest_readings(&self) -> BTreeMap<String, Reading> {
+        let readings = lock(&self.readings);
+        readings.iter().filter_map(|(monitor, known)| Some((monitor.clone(), known.values.back()?.clone()))).collect()
+    }
+
     pub fn readings(&self) -> BTreeMap<String, Readings> {
         lock(&self.readings).clone()
     }
@@ -331,4 +379,22 @@ impl Status {
 /// A panic of another holder leaves counters whole: go on with them.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_counted_between_bounds() {
+        let latency = Latency::new();
+        for micros in [1, 100, 101, 250, 7_000_000] {
+            latency.record(Duration::from_micros(micros));
+        }
+        let (counts, sum) = latency.counts(&[100, 200, 300]);
+        assert_eq!(counts, [2, 1, 1, 1]);
+        let exact = 1 + 100 + 101 + 250 + 7_000_000;
+        assert!(sum.abs_diff(exact) <= exact / 1000, "{sum}");
+        assert_eq!(Latency::new().counts(&[100]), (vec![0, 0], 0));
+    }
 }

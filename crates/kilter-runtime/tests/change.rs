@@ -12,6 +12,7 @@ use kilter_runtime::jobs::apply::Phase;
 use kilter_runtime::jobs::train::Promotion;
 use kilter_runtime::{Record, Refusal, Service, ServiceError, StartOptions, project};
 use kilter_stats::Rng;
+use kilter_store::metadata::{MonitorReading, ReadingFilter};
 
 const DEFINITIONS: &str = r#"
 [project]
@@ -319,6 +320,71 @@ async fn a_restart_with_another_file_keeps_the_state_that_means_the_same() {
     assert_as_fresh(&service).await;
     assert_eq!(audit(&service).await.checked, made as u64 + 30);
     assert_eq!(service.data.swaps(0, u64::MAX).unwrap().len(), 2);
+}
+
+/// All that the monitor saw and that is kept, newest first.
+async fn readings(service: &Service) -> Vec<MonitorReading> {
+    service.snapshot().await.unwrap();
+    let filter = ReadingFilter { monitor: "drift".into(), limit: 10_000, counts: true, ..ReadingFilter::default() };
+    service.data.metadata.readings(&filter).await.unwrap()
+}
+
+fn remove_files(folder: &Path, unless: &str) {
+    for file in std::fs::read_dir(folder).unwrap().flatten().filter(|file| file.file_name() != unless) {
+        std::fs::remove_file(file.path()).unwrap();
+    }
+}
+
+/// With a monitor whose window is soon full.
+fn watching(window: &str, above: &str) -> String {
+    edited(&[("window = \"6h\"", &format!("window = \"{window}\"")), ("above = 0.2", &format!("above = {above}"))])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_monitors_saw_stays_as_the_definitions_of_its_time_had_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut service = start(dir.path(), &watching("2h", "0.2")).await;
+    play(&service, 0..120).await;
+    train(&service).await;
+    play(&service, 120..200).await;
+    let old = readings(&service).await;
+    let hours = |reading: &MonitorReading| (reading.window / Span::HOUR.0, reading.every / Span::HOUR.0);
+    assert!(old.len() >= 2 && old.iter().all(|reading| hours(reading) == (2, 1) && reading.above == Some(0.2)), "{old:?}");
+
+    service = apply(&service, &watching("3h", "0.3")).await;
+    play(&service, 200..280).await;
+    let all = readings(&service).await;
+    let (new, kept) = all.split_at(all.len() - old.len());
+    assert!(!new.is_empty() && new.iter().all(|reading| hours(reading) == (3, 1) && reading.above == Some(0.3)), "{new:?}");
+    assert_eq!(kept, old);
+
+    // The definitions of then are not known any more, and the whole log is read under the next ones.
+    crash(service).await;
+    remove_files(&dir.path().join("kilter-data/snapshots"), "");
+    remove_files(&dir.path().join("kilter-data/definitions"), "in-force");
+    service = start(dir.path(), &watching("2h", "0.4")).await;
+    assert_eq!(readings(&service).await, all, "what they say of the past replaces nothing");
+    let (text, _) = DEFINITIONS.split_once("[monitor.drift]").unwrap();
+    service = apply(&service, text).await;
+    assert_eq!(readings(&service).await, [], "a monitor that is gone has no history");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_snapshot_is_past_what_monitors_saw_and_could_not_be_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let service = start(dir.path(), &watching("2h", "0.2")).await;
+    play(&service, 0..120).await;
+    train(&service).await;
+    play(&service, 120..200).await;
+    let before = readings(&service).await;
+    service.data.metadata.close().await;
+    play(&service, 200..260).await;
+    let error = service.snapshot().await.unwrap_err().to_string();
+    assert!(error.contains("readings of monitors could not be kept"), "{error}");
+    crash(service).await;
+    let service = start(dir.path(), &watching("2h", "0.2")).await;
+    let after = readings(&service).await;
+    assert!(!before.is_empty() && after.len() > before.len() && after.ends_with(&before), "{} after {}", after.len(), before.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]

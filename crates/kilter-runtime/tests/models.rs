@@ -194,6 +194,8 @@ async fn check_decides(dir: &Path, learner: &str, service: Arc<Service>, kind: &
     let (data, plan) = (Arc::clone(&service.data), Arc::clone(&service.plan));
     let report = tokio::task::spawn_blocking(move || audit_all(&data, &plan, |_, _| {}).unwrap()).await.unwrap();
     assert_eq!((report.checked, report.mismatches), (BEFORE + AFTER, 0), "{:?}", report.details);
+    // The folder is free for the next.
+    service.shutdown().await.unwrap();
 }
 
 /// Trains under these definitions, and checks the version as it decides.

@@ -8,6 +8,7 @@ use kilter_core::{EntityKey, EventTime, Value};
 use kilter_runtime::audit::{audit_all, replay_one};
 use kilter_runtime::jobs::train::Promotion;
 use kilter_runtime::{Refusal, Service, ServiceError, StartOptions, project};
+use kilter_store::metadata::ReadingFilter;
 
 const DEFINITIONS: &str = r#"
 [project]
@@ -152,6 +153,34 @@ async fn a_crash_changes_nothing_and_every_decision_comes_out_again() {
     let plan = Arc::clone(&shaken.plan);
     let report = tokio::task::spawn_blocking(move || audit_all(&data, &plan, |_, _| {}).unwrap()).await.unwrap();
     assert_eq!((report.checked, report.mismatches), (300, 0), "{:?}", report.details);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_loses_no_reading_of_a_monitor_and_doubles_none() {
+    let kept = async |service: &Service| {
+        // A snapshot has all readings before it written.
+        service.snapshot().await.unwrap();
+        let filter = ReadingFilter { monitor: "drift".into(), limit: 1000, ..ReadingFilter::default() };
+        service.data.metadata.readings(&filter).await.unwrap()
+    };
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let steady = start(one.path()).await;
+    play(&steady, 0..200).await;
+    steady.train(0, None, None, "test".into(), Promotion::Always).await.unwrap();
+    play(&steady, 200..400).await;
+    let expected = kept(&steady).await;
+    assert!(expected.len() >= 3, "{expected:?}");
+    assert!(expected.iter().all(|reading| reading.version == Some(1) && reading.subjects.len() == 6), "{expected:?}");
+
+    let shaken = start(two.path()).await;
+    play(&shaken, 0..200).await;
+    shaken.train(0, None, None, "test".into(), Promotion::Always).await.unwrap();
+    shaken.snapshot().await.unwrap();
+    play(&shaken, 200..380).await;
+    crash(shaken).await;
+    let shaken = start(two.path()).await;
+    play(&shaken, 380..400).await;
+    assert_eq!(kept(&shaken).await, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! What every handler can reach.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -8,18 +8,41 @@ use axum::extract::FromRef;
 use axum::response::Response;
 use bytes::Bytes;
 use kilter_runtime::{Service, ServiceError};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use utoipa::openapi::OpenApi;
 
 use crate::access::Access;
 use crate::error::ApiError;
 use crate::mlflow::Hooks;
 use crate::observe::HttpMetrics;
+use crate::routes::live::Live;
 use crate::serve::ServeOptions;
 use crate::{openapi, routes, wire};
 
 /// Replays that may run at once: each reads the log from a snapshot on.
 const REPLAYS: usize = 2;
+/// Searches of the decision log that may run at once; others wait.
+const SEARCHES: usize = 2;
+
+/// Whether the server is on its way to its end; clones share it.
+#[derive(Clone, Default)]
+pub struct Drain(Arc<watch::Sender<bool>>);
+
+impl Drain {
+    /// From now on `/readyz` answers 503, and what would go on for ever ends.
+    pub fn begin(&self) {
+        self.0.send_replace(true);
+    }
+
+    pub fn has_begun(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    pub async fn begun(&self) {
+        // The sender lives as long as this.
+        let _ = self.0.subscribe().wait_for(|begun| *begun).await;
+    }
+}
 
 /// The state of the router; clones share it.
 #[derive(Clone)]
@@ -51,7 +74,9 @@ pub struct Shared {
     /// What delivers to webhooks, where there is a tracking store.
     pub hooks: Option<Hooks>,
     pub replays: Semaphore,
-    draining: AtomicBool,
+    pub searches: Semaphore,
+    pub drain: Drain,
+    pub live: Live,
     request_ids: AtomicU64,
     request_prefix: String,
 }
@@ -80,7 +105,13 @@ impl FromRef<Host> for App {
 
 impl Host {
     /// `more`: routes beside the project's own.
-    pub fn new(service: Arc<Service>, options: &ServeOptions, more: impl Iterator<Item = String>, hooks: Option<Hooks>) -> Host {
+    pub fn new(
+        service: Arc<Service>,
+        options: &ServeOptions,
+        more: impl Iterator<Item = String>,
+        hooks: Option<Hooks>,
+        drain: Drain,
+    ) -> Host {
         let (_, routes) = routes::all().split_for_parts();
         let paths = routes.paths.paths.keys().cloned().chain(more).collect();
         Host(Arc::new(Shared {
@@ -94,7 +125,9 @@ impl Host {
             tracking_requests: Semaphore::new(options.max_requests),
             hooks,
             replays: Semaphore::new(REPLAYS),
-            draining: AtomicBool::new(false),
+            searches: Semaphore::new(SEARCHES),
+            drain,
+            live: Live::default(),
             request_ids: AtomicU64::new(0),
             request_prefix: format!("{:x}", service.clock().now().0),
             newest: RwLock::new(service),
@@ -113,13 +146,8 @@ impl Host {
 }
 
 impl Shared {
-    /// From now on `/readyz` answers 503.
-    pub fn drain(&self) {
-        self.draining.store(true, Ordering::Release);
-    }
-
     pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
+        self.drain.has_begun()
     }
 
     /// An id for a request that came without one; unique over restarts.

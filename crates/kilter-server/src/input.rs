@@ -189,6 +189,35 @@ impl Params {
         None
     }
 
+    /// A whole number, also one below 0.
+    pub fn integer(&mut self, name: &'static str) -> Option<i64> {
+        let value = self.take(name)?;
+        let number = match &value {
+            Value::Number(n) => n.as_i64(),
+            Value::String(text) if self.is_query => text.parse().ok(),
+            _ => None,
+        };
+        if number.is_none() {
+            self.wrong(name, "a whole number".into(), &value);
+        }
+        number
+    }
+
+    /// A number.
+    pub fn real(&mut self, name: &'static str) -> Option<f64> {
+        let value = self.take(name)?;
+        let number = match &value {
+            Value::Number(n) => n.as_f64(),
+            Value::String(text) if self.is_query => text.parse().ok(),
+            _ => None,
+        };
+        if let Some(number) = number.filter(|n: &f64| n.is_finite()) {
+            return Some(number);
+        }
+        self.wrong(name, "a number".into(), &value);
+        None
+    }
+
     /// Rows of one answer at most.
     pub fn limit(&mut self, default: u64, most: u64) -> usize {
         self.number("limit", 1..=most).unwrap_or(default) as usize

@@ -28,5 +28,5 @@ pub use serve::{Bound, Listening, ServeOptions, bind, listen, serve};
 /// none wants a key: that is [`bind`]'s matter.
 pub fn router(service: Arc<Service>) -> axum::Router {
     let options = ServeOptions { allow_remote: true, ..ServeOptions::default() };
-    observe::router(&app::Host::new(service, &options, std::iter::empty(), None), axum::Router::new())
+    observe::router(&app::Host::new(service, &options, std::iter::empty(), None, app::Drain::default()), axum::Router::new())
 }

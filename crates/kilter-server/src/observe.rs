@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -37,6 +37,7 @@ pub fn router(host: &Host, more: Router<Host>) -> Router {
     router
         .merge(more)
         .merge(routes::pages::swagger())
+        .merge(routes::ui::router())
         .fallback(nowhere)
         .method_not_allowed_fallback(wrong_method)
         .layer(CatchPanicLayer::custom(panicked))
@@ -174,29 +175,27 @@ pub struct HttpMetrics {
 }
 
 struct RouteMetrics {
-    duration: Histogram,
+    /// Made by the first request: most servers never hear of most of the routes, and each has a row for every bucket.
+    duration: OnceLock<Histogram>,
     by_status: Mutex<Vec<(u16, Counter)>>,
 }
 
 impl HttpMetrics {
-    pub fn new(mut routes: Vec<String>) -> HttpMetrics {
-        // Requests that match no route, and the pages of the API browser.
-        routes.extend(["none".to_string(), "/docs".to_string(), "/docs/".to_string(), "/docs/{*rest}".to_string()]);
+    pub fn new(mut paths: Vec<String>) -> HttpMetrics {
+        // Requests that match no route, and pages.
+        paths.extend(["none".to_string(), "/docs".to_string(), "/docs/".to_string(), "/docs/{*rest}".to_string()]);
+        paths.extend(routes::ui::PATHS.map(String::from));
         let requests = Family::default();
         let durations: Family<_, Histogram, fn() -> Histogram> = Family::new_with_constructor(|| Histogram::new(BUCKETS));
-        let by_route = routes
-            .into_iter()
-            .map(|route| {
-                let duration = durations.get_or_create_owned(&vec![("route", route.clone())]);
-                (route, RouteMetrics { duration, by_status: Mutex::default() })
-            })
-            .collect();
+        let by_route =
+            paths.into_iter().map(|route| (route, RouteMetrics { duration: OnceLock::new(), by_status: Mutex::default() })).collect();
         HttpMetrics { requests, durations, by_route }
     }
 
     fn record(&self, route: &str, status: StatusCode, took: Duration) {
         let Some(metrics) = self.by_route.get(route) else { return };
-        metrics.duration.observe(took.as_secs_f64());
+        let duration = metrics.duration.get_or_init(|| self.durations.get_or_create_owned(&vec![("route", route.to_string())]));
+        duration.observe(took.as_secs_f64());
         let status = status.as_u16();
         let mut by_status = metrics.by_status.lock().unwrap_or_else(PoisonError::into_inner);
         match by_status.iter().find(|(s, _)| *s == status) {

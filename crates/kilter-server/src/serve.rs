@@ -12,12 +12,12 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use kilter_runtime::Service;
 use kilter_runtime::shards::Shards;
-use kilter_tracking::Tracking;
+use kilter_tracking::{ArtifactsAt, Tracking};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::access::Access;
-use crate::app::Host;
+use crate::app::{Drain, Host};
 use crate::mlflow::{Hooks, WebhookOptions};
 use crate::{front, mlflow, observe};
 
@@ -33,6 +33,8 @@ pub struct ServeOptions {
     pub allow_remote: bool,
     /// Database of PostgreSQL in which the tracking store of a project lies; none: in its data folder.
     pub tracking_database: Option<String>,
+    /// Where the artifacts of that store lie; none: in its folder.
+    pub tracking_artifacts: Option<ArtifactsAt>,
     /// Who may do what.
     pub access: Access,
     /// A request's head must be complete within this, counted from the first moment the connection waits for it: idle
@@ -58,6 +60,7 @@ impl Default for ServeOptions {
             listen: "127.0.0.1:8080".into(),
             allow_remote: false,
             tracking_database: None,
+            tracking_artifacts: None,
             access: Access::default(),
             header_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(30),
@@ -82,8 +85,9 @@ pub struct Bound {
     listener: TcpListener,
     address: SocketAddr,
     router: axum::Router,
-    /// What is drained and stopped at the end; none: whoever bound the port does so.
-    project: Option<(Host, Arc<Service>)>,
+    /// What is stopped at the end; none: whoever bound the port does so.
+    project: Option<Arc<Service>>,
+    drain: Drain,
     /// What MLflow's clients log to; it delivers to webhooks meanwhile, and is closed at the end.
     hooks: Option<Hooks>,
     options: ServeOptions,
@@ -102,13 +106,11 @@ pub async fn serve(service: Arc<Service>, options: ServeOptions, shutdown: impl 
 /// # Errors
 /// When the address cannot be had, or is one that other machines reach and [`ServeOptions::allow_remote`] is not set or no key is there.
 pub async fn bind(service: Arc<Service>, options: ServeOptions) -> anyhow::Result<Bound> {
-    let (folder, database) = (service.data.dir.join(TRACKING), options.tracking_database.clone());
+    let folder = service.data.dir.join(TRACKING);
+    let (database, artifacts) = (options.tracking_database.clone(), options.tracking_artifacts.clone());
     let listening = listen(options).await?;
     // Nothing of the project's own depends on it: decisions go on without.
-    let tracking = match &database {
-        Some(url) => Tracking::open_shared(&folder, url).await,
-        None => Tracking::open(&folder).await,
-    };
+    let tracking = Tracking::open_at(&folder, database.as_deref(), artifacts.as_ref()).await;
     let tracking = tracking.map_err(|error| {
         tracing::error!(%error, folder = %folder.display(), "MLflow's clients are not answered: their store cannot be opened");
         error.to_string()
@@ -155,27 +157,31 @@ impl Listening {
     /// `tracking`: or why there is none.
     fn of_project(self, service: Arc<Service>, tracking: Result<Tracking, String>) -> Bound {
         let Listening { listener, address, options } = self;
+        let drain = Drain::default();
         let hooks = tracking.map(|tracking| Hooks::new(tracking, options.webhooks.clone()));
-        let host = Host::new(Arc::clone(&service), &options, mlflow::paths(), hooks.as_ref().ok().cloned());
+        let host = Host::new(Arc::clone(&service), &options, mlflow::paths(), hooks.as_ref().ok().cloned(), drain.clone());
         let more = match &hooks {
             Ok(hooks) => mlflow::beside(hooks.clone(), Arc::clone(&service)),
             Err(reason) => mlflow::away(reason),
         };
         let router = observe::router(&host, more);
-        Bound { listener, address, router, project: Some((host, service)), hooks: hooks.ok(), options }
+        Bound { listener, address, router, project: Some(service), drain, hooks: hooks.ok(), options }
     }
 
     /// The face of one worker among several; its shards are ended by whoever began them.
     pub fn of_worker(self, shards: Arc<Shards>) -> Bound {
         let Listening { listener, address, options } = self;
-        Bound { listener, address, router: front::router(shards, &options), project: None, hooks: None, options }
+        let drain = Drain::default();
+        let router = front::router(shards, &options, drain.clone());
+        Bound { listener, address, router, project: None, drain, hooks: None, options }
     }
 
     /// A tracking server alone, without a project; the store is closed when it has stopped.
     pub fn of_tracking(self, tracking: Tracking) -> Bound {
         let Listening { listener, address, options } = self;
         let hooks = Hooks::new(tracking, options.webhooks.clone());
-        Bound { listener, address, router: mlflow::alone(hooks.clone(), &options), project: None, hooks: Some(hooks), options }
+        let router = mlflow::alone(hooks.clone(), &options);
+        Bound { listener, address, router, project: None, drain: Drain::default(), hooks: Some(hooks), options }
     }
 }
 
@@ -191,7 +197,7 @@ impl Bound {
     /// # Errors
     /// When the service cannot write its last snapshot; the log holds everything that was accepted all the same.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let Bound { listener, address, router, project, hooks, options } = self;
+        let Bound { listener, address, router, project, drain, hooks, options } = self;
         let server = Server {
             router,
             http: http(&options),
@@ -203,9 +209,7 @@ impl Bound {
         let delivering = hooks.clone().map(|hooks| tokio::spawn(async move { hooks.deliver_until(async { drop(ended.await) }).await }));
         tracing::info!(%address, "serving");
         server.accept_until(shutdown).await;
-        if let Some((host, _)) = &project {
-            host.drain();
-        }
+        drain.begin();
         tracing::info!(open = server.graceful.count(), "draining");
         if !options.drain_delay.is_zero() {
             server.accept_until(tokio::time::sleep(options.drain_delay)).await;
@@ -217,7 +221,7 @@ impl Bound {
             tracing::warn!(open, waited = ?options.drain_timeout, "open requests cut off");
         }
         let stopped = match project {
-            Some((_, service)) => service.shutdown().await.context("stopping"),
+            Some(service) => service.shutdown().await.context("stopping"),
             None => Ok(()),
         };
         drop(end);

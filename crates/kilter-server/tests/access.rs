@@ -325,17 +325,21 @@ fn each_route_of_a_project_wants_its_role() {
     let server = Server::of_project(|data| {
         secrets = Role::ALL.map(|(role, word)| (role, key(data, word, role))).into();
     });
-    let manage = ["train", "promote", "rollback", "versions", "compact", "apply"];
+    let manage = ["train", "promote", "rollback", "versions", "compact", "apply", "backtests", "definitions"];
     let document = server.with_key(&secrets[1].1, "GET", "/openapi.json", "").json();
     assert_eq!(document["components"]["securitySchemes"]["key"]["scheme"], "bearer");
     let mut seen = 0;
     for (route, item) in document["paths"].as_object().unwrap() {
         for method in item.as_object().unwrap().keys() {
             seen += 1;
-            let path = route.replace("{model}", "risk").replace(['{', '}'], "");
+            // An answer without end is not waited for.
+            let path = route.replace("{model}", "risk").replace("/v1/live", "/v1/live?decisions=x").replace(['{', '}'], "");
             let wanted = match method.as_str() {
-                _ if ["/healthz", "/readyz"].contains(&path.as_str()) => Role::None,
+                _ if ["/", "/healthz", "/readyz"].contains(&path.as_str()) => Role::None,
+                "get" if route.ends_with("/definitions") => Role::Manage,
                 "get" => Role::Read,
+                "put" => Role::Manage,
+                _ if route.ends_with("/backtest") => Role::Write,
                 _ if route.contains("/events/") || route.contains("/decide/") => Role::Write,
                 _ if manage.contains(&route.rsplit('/').next().unwrap()) => Role::Manage,
                 _ => Role::Read,
@@ -355,6 +359,10 @@ fn each_route_of_a_project_wants_its_role() {
     for page in ["/docs", "/docs/", "/docs/swagger-ui.css"] {
         assert_eq!(server.send("GET", page, &[], "").status, 401, "{page}");
         assert!(server.send("GET", page, &[("Authorization", &basic("", &secrets[1].1))], "").status < 400, "{page}");
+    }
+    // The dashboard is files without data: it asks for a key itself.
+    for page in ["/", "/ui", "/ui/", "/ui/decisions/loan-1"] {
+        assert_ne!(server.send("GET", page, &[], "").status, 401, "{page}");
     }
     let figures = server.with_key(&secrets[1].1, "GET", "/metrics", "").body;
     for reason in ["no_key", "role"] {
@@ -414,6 +422,10 @@ fn each_route_of_mlflows_clients_wants_its_role() {
         ("GET", "/api/2.0/mlflow-artifacts/artifacts/0/a", Role::Read),
         ("PUT", "/api/2.0/mlflow-artifacts/artifacts/0/a", Role::Write),
         ("DELETE", "/api/2.0/mlflow-artifacts/artifacts/0/a", Role::Manage),
+        ("GET", "/api/2.0/mlflow-artifacts/presigned/0/a", Role::Read),
+        ("POST", "/api/2.0/mlflow-artifacts/mpu/create/0", Role::Write),
+        ("POST", "/api/2.0/mlflow-artifacts/mpu/complete/0", Role::Write),
+        ("POST", "/api/2.0/mlflow-artifacts/mpu/abort/0", Role::Write),
         ("DELETE", "/api/3.0/mlflow/traces/tr-1/assessments/a-1", Role::Write),
         ("DELETE", "/api/3.0/mlflow/datasets/d-1", Role::Manage),
         ("POST", "/v1/traces", Role::Write),
@@ -457,6 +469,46 @@ fn a_key_ends_when_it_was_told_to() {
     let refused = server.with_key(&secret, "GET", &format!("{API}/experiments/get?experiment_id=0"), "");
     assert_eq!(refused.status, 401);
     assert!(refused.json()["message"].as_str().unwrap().contains("has expired"), "{}", refused.body);
+    server.end();
+}
+
+#[test]
+fn what_is_told_live_ends_with_the_key() {
+    let mut secret = String::new();
+    let server = Server::of_project(|data| {
+        secret = key(data, "reader", Role::Read);
+        key(data, "other", Role::Manage);
+    });
+    let listen =
+        format!("GET /v1/live HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nAuthorization: Bearer {secret}\r\n\r\n", server.address);
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    stream.write_all(listen.as_bytes()).unwrap();
+    assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
+    keys::revoke(&server.data(), "reader").unwrap();
+    // The end comes by itself.
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).unwrap();
+    server.end();
+}
+
+#[test]
+fn whoever_asks_is_told_what_it_may_do() {
+    let (mut reader, mut manager) = (String::new(), String::new());
+    let server = Server::of_project(|data| {
+        reader = scoped(data, "reader", Role::Read, &[], &[("risk", Role::Manage)]);
+        manager = key(data, "manager", Role::Manage);
+    });
+    let own = server.with_key(&reader, "GET", "/v1/access", "").json();
+    assert_eq!(
+        (&own["wanted"], &own["key"], &own["role"], &own["keys"]),
+        (&json!(true), &json!("reader"), &json!("read"), &Value::Null),
+        "{own}"
+    );
+    assert_eq!(own["models"], json!({"risk": "manage"}));
+    let all = server.with_key(&manager, "GET", "/v1/access", "").json();
+    let names: Vec<&str> = all["keys"].as_array().unwrap().iter().map(|key| key["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["reader", "manager"], "{all}");
+    assert!(!all.to_string().contains("hash"), "{all}");
     server.end();
 }
 
@@ -526,6 +578,21 @@ fn a_role_for_one_experiment_holds_for_its_files_where_it_keeps_them_elsewhere()
         for (who, key, status) in [("without", &without, by_without), ("only", &only, by_only)] {
             let got = server.with_key(key, "GET", &format!("{proxy}{path}"), "");
             assert_eq!(got.status, status, "{path} by {who}: {}", got.body);
+        }
+    }
+    // Past the server as through it; a folder, which has no signed addresses, says so to whoever gets that far.
+    let signed = "/api/2.0/mlflow-artifacts";
+    for (folder, by_without, by_only) in
+        [("hr/pay/r", 403, 501), ("hr", 403, 403), ("hr%20b", 403, 403), ("o", 501, 403), ("models", 403, 403)]
+    {
+        for (key, status) in [(&without, by_without), (&only, by_only)] {
+            assert_eq!(server.with_key(key, "GET", &format!("{signed}/presigned/{folder}/a.txt"), "").status, status, "{folder}");
+            let writes = if key == &only { 403 } else { status };
+            for (what, more) in [("create", ""), ("complete", r#", "parts": [{"part_number": 1}]"#), ("abort", "")] {
+                let body = format!(r#"{{"path": "/x/a.txt", "upload_id": "i"{more}}}"#);
+                let got = server.with_key(key, "POST", &format!("{signed}/mpu/{what}/{folder}"), &body);
+                assert_eq!(got.status, writes, "{what} in {folder}: {}", got.body);
+            }
         }
     }
     assert_eq!(server.with_key(&only, "PUT", &format!("{proxy}/hr/pay/b.txt"), "x").status, 403);
@@ -627,5 +694,68 @@ fn a_role_for_one_experiment_holds_for_its_files_and_its_spans() {
     assert_eq!(found["traces"].as_array().unwrap().len(), 1, "{found}");
     let found = server.with_key(&mine, "GET", &format!("{API}/experiments/search?max_results=1"), "").json();
     assert_eq!(found["experiments"][0]["name"], "mine", "{found}");
+    server.end();
+}
+
+#[test]
+fn pages_of_searches_tell_nothing_of_what_is_hidden() {
+    let (mut all, mut some, mut most) = (String::new(), String::new(), String::new());
+    let server = Server::of_tracking(|data| {
+        all = key(data, "all", Role::Manage);
+        // An id goes before a name: 2 is `b`.
+        some = scoped(
+            data,
+            "some",
+            Role::None,
+            &[("a", Role::Read), ("c", Role::Read), ("2", Role::None), ("b", Role::Read)],
+            &[("m2", Role::Read)],
+        );
+        most = scoped(data, "most", Role::Read, &[("0", Role::None), ("b", Role::None)], &[("m1", Role::None), ("m3", Role::None)]);
+    });
+    let made = |path: &str, body: Value| assert_eq!(server.with_key(&all, "POST", path, &body.to_string()).status, 200, "{path}");
+    for name in ["a", "b", "c", "d"] {
+        made(&format!("{API}/experiments/create"), json!({ "name": name }));
+    }
+    for name in ["m1", "m2", "m3"] {
+        made(&format!("{API}/registered-models/create"), json!({ "name": name }));
+        made(&format!("{API}/model-versions/create"), json!({ "name": name, "source": "s3://b/x" }));
+    }
+    for (name, experiments) in [("of-a-and-b", json!(["1", "2"])), ("of-b", json!(["2"])), ("of-none", json!([]))] {
+        made("/api/3.0/mlflow/datasets/create", json!({ "name": name, "experiment_ids": experiments }));
+    }
+    // Page by page, one thing each; the last page has no token.
+    let paged = |key: &str, path: &str, what: &str| {
+        let (mut names, mut token) = (Vec::new(), String::new());
+        loop {
+            let body = json!({ "max_results": 1, "page_token": token, "order_by": ["name ASC"] }).to_string();
+            let reply = if path.contains("registered-models") || path.contains("model-versions") {
+                server.with_key(key, "GET", &format!("{path}?max_results=1&page_token={token}&order_by=name%20ASC"), "")
+            } else {
+                server.with_key(key, "POST", path, &body)
+            };
+            let page = reply.json();
+            let found = page[what].as_array().unwrap_or_else(|| panic!("an empty page in {path}: {page}"));
+            names.extend(found.iter().map(|one| one["name"].as_str().unwrap().to_string()));
+            match page["next_page_token"].as_str() {
+                Some(next) => token = next.into(),
+                None => return names.join(" "),
+            }
+        }
+    };
+    for (key, experiments, models, datasets) in [
+        (&some, "a c", "m2", "of-a-and-b"),
+        (&most, "a c d", "m2", "of-a-and-b of-none"),
+        (&all, "Default a b c d", "m1 m2 m3", "of-a-and-b of-b of-none"),
+    ] {
+        assert_eq!(paged(key, &format!("{API}/experiments/search"), "experiments"), experiments);
+        assert_eq!(paged(key, &format!("{API}/registered-models/search"), "registered_models"), models);
+        assert_eq!(paged(key, &format!("{API}/model-versions/search"), "model_versions"), models);
+        assert_eq!(paged(key, "/api/3.0/mlflow/datasets/search", "datasets"), datasets);
+    }
+    // A token counts what its own key may see.
+    let token =
+        |key: &str| server.with_key(key, "GET", &format!("{API}/experiments/search?max_results=1"), "").json()["next_page_token"].clone();
+    let other = server.with_key(&some, "GET", &format!("{API}/experiments/search?page_token={}", token(&all).as_str().unwrap()), "");
+    assert!(other.status == 400 && token(&some).as_str().unwrap().starts_with("1-"), "{}", other.body);
     server.end();
 }

@@ -1,8 +1,10 @@
 //! Two workers over loopback that share two shards: a request to either reaches the shard of its key.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use kilter_core::Value as Key;
 use kilter_runtime::project::{Project, Shard, check_text};
@@ -251,6 +253,19 @@ fn a_shard_that_is_away_is_said_to_be_and_no_request_goes_in_circles() {
     }
     let foreign = ureq::get(format!("http://{}/v1/shards", pair.workers[0].address)).header("host", "evil.example").call();
     assert!(matches!(foreign, Err(ureq::Error::StatusCode(403))));
+}
+
+#[test]
+fn what_is_told_live_of_a_shard_elsewhere_ends_with_the_worker_that_passes_it_on() {
+    let mut pair = Pair::start();
+    let url = format!("http://{}/v1/shards/1/live", pair.workers[0].address);
+    let mut told = ureq::get(url).call().unwrap().into_body().into_reader();
+    assert!(told.read(&mut [0; 64]).unwrap() > 0);
+    let _ = pair.workers[0].stop.take().unwrap().send(());
+    let (end, ended) = mpsc::channel();
+    std::thread::spawn(move || end.send(std::io::copy(&mut told, &mut std::io::sink()).is_ok()));
+    assert_eq!(ended.recv_timeout(Duration::from_secs(120)), Ok(true), "it ends by itself, and is not cut off");
+    assert_eq!(pair.ask(1, "/readyz", None).0, 200, "the other goes on");
 }
 
 #[test]

@@ -160,6 +160,104 @@ fn refusals_are_in_mlflows_shape_and_words() {
 }
 
 #[test]
+fn a_file_is_read_in_ranges_of_one_version() {
+    let server = Server::start();
+    let run = server.run();
+    let url = server.url(&format!("{PROXY}/0/{run}/artifacts/m.bin"));
+    let put = |content: &[u8]| assert_eq!(server.agent.put(&url).send(content).unwrap().status().as_u16(), 200);
+    let get = |headers: &[(&str, &str)]| {
+        let asked = headers.iter().fold(server.agent.get(&url), |asked, (name, value)| asked.header(*name, *value));
+        let mut answer = asked.call().unwrap();
+        let told = |name: &str| answer.headers().get(name).map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default();
+        let (status, range, tag, length) = (answer.status().as_u16(), told("content-range"), told("etag"), told("content-length"));
+        assert_eq!(told("accept-ranges"), "bytes");
+        let body = answer.body_mut().read_to_vec().unwrap();
+        assert!(status == 304 || length == body.len().to_string(), "{status} {length}");
+        (status, range, String::from_utf8(body).unwrap(), tag)
+    };
+    put(b"0123456789");
+    let (status, range, body, tag) = get(&[]);
+    assert_eq!((status, range.as_str(), body.as_str()), (200, "", "0123456789"));
+    assert!(tag.starts_with('"') && tag.ends_with('"'), "{tag}");
+    for (asked, status, range, body) in [
+        ("bytes=2-4", 206, "bytes 2-4/10", "234"),
+        ("bytes=0-", 206, "bytes 0-9/10", "0123456789"),
+        ("bytes=8-99", 206, "bytes 8-9/10", "89"),
+        ("bytes=-3", 206, "bytes 7-9/10", "789"),
+        ("bytes=-99", 206, "bytes 0-9/10", "0123456789"),
+        ("bytes=1-2,5-6", 200, "", "0123456789"),
+        ("bytes=4-2", 200, "", "0123456789"),
+        ("pages=1-2", 200, "", "0123456789"),
+    ] {
+        let got = get(&[("Range", asked)]);
+        assert_eq!((got.0, got.1.as_str(), got.2.as_str(), &got.3), (status, range, body, &tag), "{asked}");
+        assert_eq!(get(&[("Range", asked), ("If-Range", &tag)]).0, status, "{asked}");
+        assert_eq!(get(&[("Range", asked), ("If-Range", "\"another\"")]).2, "0123456789", "{asked}");
+    }
+    for beyond in ["bytes=10-", "bytes=10-11", "bytes=-0"] {
+        let (status, range, body, _) = get(&[("Range", beyond)]);
+        assert!(
+            (status, range.as_str()) == (416, "bytes */10") && body.contains("INVALID_PARAMETER_VALUE"),
+            "{beyond}: {status} {range} {body}"
+        );
+    }
+    for known in [tag.clone(), format!("W/{tag}"), format!("\"x\", {tag}"), "*".into()] {
+        assert_eq!(get(&[("If-None-Match", &known)]), (304, String::new(), String::new(), tag.clone()), "{known}");
+    }
+    let head = server.agent.head(&url).call().unwrap();
+    assert_eq!((head.status().as_u16(), head.headers()["content-length"].to_str().unwrap()), (200, "10"));
+    put(b"9876543210");
+    let (status, _, body, other) = get(&[("Range", "bytes=2-4"), ("If-Range", &tag)]);
+    assert!(status == 200 && body == "9876543210" && other != tag, "a part of another file is of no use");
+    assert_eq!(get(&[("If-None-Match", &tag)]).0, 200);
+    put(b"");
+    assert_eq!((get(&[]).0, get(&[("Range", "bytes=0-")]).1.as_str()), (200, "bytes */0"));
+    server.end();
+}
+
+#[test]
+fn a_folder_has_no_addresses_of_its_own_as_clients_expect_it_of_one() {
+    let server = Server::start();
+    let run = server.run();
+    let api = "/api/2.0/mlflow-artifacts";
+    let (_, info) = server.get("/api/3.0/mlflow/server-info");
+    assert_eq!([&info["multipart_uploads_enabled"], &info["multipart_downloads_enabled"]], [false, false]);
+    let (status, answer) = server.get(&format!("{api}/presigned/0/{run}/artifacts/m.bin"));
+    assert_eq!((status, &answer["error_code"]), (501, &json!("NOT_IMPLEMENTED")), "{answer}");
+    let send = |what: &str, body: Value| server.send(&format!("{api}/mpu/{what}/0/{run}/artifacts"), "application/json", &body.to_string());
+    let part = json!({"part_number": 1, "etag": "e", "url": "u"});
+    for (what, body) in [
+        ("create", json!({"path": "/home/a/m.bin", "num_parts": 2})),
+        ("complete", json!({"path": "C:\\a\\m.bin", "upload_id": "i", "parts": [part]})),
+        ("abort", json!({"path": "m.bin", "upload_id": "i"})),
+    ] {
+        let (status, answer) = send(what, body);
+        let message = answer["message"].as_str().unwrap();
+        assert!(
+            status == 501 && message.starts_with("Multipart upload is not supported for the current artifact repository"),
+            "{what}: {answer}"
+        );
+    }
+    for (what, body) in [
+        ("create", json!({"num_parts": 2})),
+        ("create", json!({"path": "/home/a/"})),
+        ("create", json!({"path": "/home/.."})),
+        ("create", json!({"path": "m.bin", "num_parts": -1})),
+        ("create", json!({"path": "m.bin", "num_parts": 10_001})),
+        ("complete", json!({"path": "m.bin", "upload_id": "i"})),
+        ("complete", json!({"path": "m.bin", "upload_id": "i", "parts": [part, part]})),
+        ("complete", json!({"path": "m.bin", "parts": [part]})),
+        ("abort", json!({"path": "m.bin"})),
+    ] {
+        let (status, answer) = send(what, body.clone());
+        assert_eq!((status, &answer["error_code"]), (400, &json!("INVALID_PARAMETER_VALUE")), "{what} {body}: {answer}");
+    }
+    let (status, answer) = server.send(&format!("{api}/mpu/create/0/..%2f..%2fx"), "application/json", r#"{"path": "m.bin"}"#);
+    assert_eq!((status, &answer["error_code"]), (400, &json!("INVALID_PARAMETER_VALUE")), "{answer}");
+    server.end();
+}
+
+#[test]
 fn artifacts_stream_in_and_out_and_never_climb() {
     let server = Server::start();
     let run = server.run();
@@ -320,6 +418,43 @@ fn a_trace_is_made_assessed_searched_and_deleted() {
     assert_eq!((delete, server.get(&path).0), ((200, json!({})), 404));
     assert_eq!(post("/traces/delete-traces", json!({"experiment_id": "0", "request_ids": ["tr-1"]})), (200, json!({"traces_deleted": 1})));
     assert_eq!(server.get(&format!("{V3}/traces/tr-1")).1["error_code"], "RESOURCE_DOES_NOT_EXIST");
+    server.end();
+}
+
+#[test]
+fn metrics_of_traces_are_answered_as_mlflow_does() {
+    let server = Server::start();
+    let post = |path: &str, body: Value| server.send(&format!("{V3}{path}"), "application/json", &body.to_string());
+    let location = json!({"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": "0"}});
+    let info = json!({"trace_id": "tr-1", "trace_location": location, "request_time": "2026-01-31T10:00:20Z", "execution_duration": "1.5s",
+        "state": "OK", "tags": {"mlflow.traceName": "agent"}});
+    assert_eq!(post("/traces", json!({"trace": {"trace_info": info}})).0, 200);
+    let ask = |view: &str, metric: &str, aggregations: Value| json!({"experiment_ids": ["0"], "view_type": view, "metric_name": metric, "aggregations": aggregations});
+    // As it was recorded.
+    let counted = json!({"data_points": [{"metric_name": "trace_count", "values": {"COUNT": 1.0}}]});
+    assert_eq!(post("/traces/metrics", ask("TRACES", "trace_count", json!([{"aggregation_type": "COUNT"}]))), (200, counted));
+    let mut steps =
+        ask("TRACES", "latency", json!([{"aggregation_type": "AVG"}, {"aggregation_type": "PERCENTILE", "percentile_value": 99}]));
+    steps["dimensions"] = json!(["trace_name"]);
+    steps["time_interval_seconds"] = json!("60");
+    steps["start_time_ms"] = json!("1769853600000");
+    steps["end_time_ms"] = json!(1_769_853_700_000_i64);
+    let point = json!({"metric_name": "latency", "dimensions": {"time_bucket": "2026-01-31T10:00:00+00:00", "trace_name": "agent"},
+        "values": {"AVG": 1500.0, "P99.0": 1500.0}});
+    assert_eq!(post("/traces/metrics", steps), (200, json!({"data_points": [point]})));
+    assert_eq!(post("/traces/metrics", ask("SPANS", "latency", json!([{"aggregation_type": "AVG"}]))), (200, json!({})));
+    for (asked, why) in [
+        (json!({}), "Missing value for required parameter 'experiment_ids'"),
+        (ask("TRACES", "trace_count", json!([])), "Missing value for required parameter 'aggregations'"),
+        (ask("RUNS", "trace_count", json!([{"aggregation_type": "COUNT"}])), "'RUNS' is not a valid MetricViewType"),
+        (ask("TRACES", "latency", json!([{"aggregation_type": "PERCENTILE"}])), "Percentile value is required"),
+        (ask("TRACES", "latency", json!([{"aggregation_type": "AVG", "percentile_value": 5}])), "only allowed for PERCENTILE"),
+        (ask("TRACES", "latency", json!([{"aggregation_type": "PERCENTILE", "percentile_value": 101}])), "between 0 and 100"),
+    ] {
+        let (status, refused) = post("/traces/metrics", asked);
+        let words = refused["message"].as_str().unwrap_or_default();
+        assert!(status == 400 && refused["error_code"] == "INVALID_PARAMETER_VALUE" && words.contains(why), "{refused}");
+    }
     server.end();
 }
 

@@ -136,6 +136,42 @@ impl Artifacts {
         self.get(&self.entry(run_id, name)?.hash)
     }
 
+    /// The runs that call something by this name, in order.
+    ///
+    /// Errors: [`StoreError::BadName`], [`StoreError::Io`].
+    pub fn runs_with(&self, name: &str) -> Result<Vec<String>, StoreError> {
+        let mut runs = Vec::new();
+        for run in files::names(&self.dir.join("runs"))?.into_iter().filter(|run| is_part(run)) {
+            if self.name_path(&run, name)?.exists() {
+                runs.push(run);
+            }
+        }
+        runs.sort_unstable();
+        Ok(runs)
+    }
+
+    /// Takes away the name and the content behind it, also for whoever else names that content; what is not there is no error.
+    ///
+    /// Errors: [`StoreError::BadName`], [`StoreError::Damaged`], [`StoreError::Io`].
+    pub fn remove_named(&self, run_id: &str, name: &str) -> Result<(), StoreError> {
+        let entry = match self.entry(run_id, name) {
+            Ok(entry) => entry,
+            Err(StoreError::NotFound { .. }) => return Ok(()),
+            Err(e) => return Err(e),
+        };
+        // The name goes last: until then it can be done again.
+        for path in [self.blob_path(&entry.hash), self.name_path(run_id, name)?] {
+            match fs::remove_file(&path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(StoreError::io("remove", &path, e)),
+                _ => {}
+            }
+            if let Some(dir) = path.parent() {
+                fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(|e| StoreError::io("sync", dir, e))?;
+            }
+        }
+        Ok(())
+    }
+
     fn entry(&self, run_id: &str, name: &str) -> Result<ArtifactEntry, StoreError> {
         let path = self.name_path(run_id, name)?;
         let line = match fs::read_to_string(&path) {
@@ -227,6 +263,26 @@ mod tests {
 
     fn artifacts(dir: &tempfile::TempDir) -> Artifacts {
         Artifacts::open(dir.path(), 1_000).unwrap()
+    }
+
+    #[test]
+    fn what_is_removed_is_gone_by_name_and_by_content() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = artifacts(&dir);
+        for run in ["b", "a"] {
+            store.put_named(run, "curves.json", run.as_bytes()).unwrap();
+            store.put_named(run, "model", b"model").unwrap();
+        }
+        assert_eq!(store.runs_with("curves.json").unwrap(), ["a", "b"]);
+        let hash = store.list("a").unwrap()[0].hash.clone();
+        store.remove_named("a", "curves.json").unwrap();
+        store.remove_named("a", "curves.json").unwrap();
+        assert!(matches!(store.get(&hash), Err(StoreError::NotFound { .. })));
+        assert_eq!(store.runs_with("curves.json").unwrap(), ["b"]);
+        assert_eq!(
+            (store.get_named("a", "model").unwrap(), store.get_named("b", "curves.json").unwrap()),
+            (b"model".to_vec(), b"b".to_vec())
+        );
     }
 
     #[test]

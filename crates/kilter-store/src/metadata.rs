@@ -7,6 +7,7 @@ mod alerts;
 mod error;
 mod models;
 mod owner;
+mod readings;
 mod runs;
 mod schema;
 mod scrub;
@@ -15,6 +16,7 @@ mod state;
 pub use alerts::{Alert, AlertFilter, NewAlert};
 pub use error::MetadataError;
 pub use models::{AliasChange, AliasRecord, CHALLENGER, CHAMPION, ModelSummary, ModelVersion, NewModelVersion};
+pub use readings::{MonitorReading, READINGS_KEPT, ReadingCounts, ReadingFilter, ReadingSubject};
 pub use runs::{MetricPoint, NewRun, Run, RunFilter, RunKind, RunStatus};
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};

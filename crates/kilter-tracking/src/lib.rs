@@ -10,6 +10,7 @@ mod evaluation;
 mod grammar;
 mod import;
 mod limits;
+mod measure;
 mod model;
 pub mod otel;
 mod page;
@@ -17,13 +18,15 @@ mod store;
 mod trace;
 mod webhook;
 
-pub use artifacts::{ArtifactFile, ArtifactPath, Artifacts, Entry, Upload};
+pub use artifacts::{ArtifactFile, ArtifactPath, Artifacts, ArtifactsAt, Entry, SignedFile, SignedUpload, Span, Upload};
 pub use error::{Error, ErrorCode, Result};
 pub use evaluation::{EvaluationDataset, EvaluationRecord, Scorer};
 pub use import::{Clashes, Differences, ImportLine, ImportReport, MlflowImport, flavors};
+pub use measure::{Aggregation, DataPoint, MetricsOf, TraceMetrics};
 pub use model::{
     Batch, Dataset, DatasetInput, Experiment, KeptVersion, LoggedModel, Metric, ModelOrder, ModelStatus, ModelVersion, NewExperiment,
     NewLoggedModel, NewModelVersion, NewRun, Page, Pair, Query, RegisteredModel, Run, RunChange, RunInfo, RunModel, Stage, Status, View,
+    Visible,
 };
 pub use store::{Place, Tracking};
 pub use trace::{Assessment, AssessmentChange, AssessmentKind, Logged, OldTraces, Trace, TraceInfo, TraceState};

@@ -244,6 +244,19 @@ pub struct Query {
     pub max_results: usize,
     /// Where the page before ended.
     pub page_token: Option<String>,
+    /// Which experiments or registered models may be found; none: all. It counts where these are looked for, or versions of models, or evaluation datasets.
+    pub visible: Option<Visible>,
+}
+
+/// What may be found: as it is said of its number, or else of its name, or else as all others.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Visible {
+    /// Numbers, and whether what has them may be found.
+    pub ids: Vec<(i64, bool)>,
+    /// Names, and whether what has them may be found.
+    pub names: Vec<(String, bool)>,
+    /// Whether all others may.
+    pub others: bool,
 }
 
 /// Some of what was looked for.

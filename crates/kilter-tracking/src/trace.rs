@@ -273,6 +273,9 @@ pub(crate) struct ReadySpan {
     pub duration: i64,
     pub usage: Option<String>,
     pub cost: Option<String>,
+    /// Which model of language it called, and whose.
+    pub model: Option<String>,
+    pub provider: Option<String>,
     pub size: i64,
     pub content: Vec<u8>,
 }
@@ -370,6 +373,7 @@ impl Ready {
             self.tags.extend(tags.filter_map(|mut tag| limits::trace_pair(&mut tag).is_ok().then_some(tag)));
         }
         let (usage, cost) = (used(&span, key::USAGE, TOKENS), used(&span, key::COST, COSTS));
+        let (model, provider) = (named(&span, key::MODEL), named(&span, key::PROVIDER));
         let bytes = span.encode_to_vec();
         let size = (bytes.len() + VALUE * span.values()) as i64;
         self.size += size;
@@ -384,6 +388,8 @@ impl Ready {
             duration: if end > 0 { (end - start).max(0) } else { 0 },
             usage,
             cost,
+            model,
+            provider,
             size,
             content,
         });
@@ -465,6 +471,11 @@ fn used(span: &Span, key: &str, (always, sometimes): (&[&str], &[&str])) -> Opti
     let member = |name: &&str| Some(KeyValue { key: (*name).into(), value: Some(number(name)?) });
     let values = always.iter().chain(sometimes).filter_map(member).collect();
     Some(AnyValue { value: Some(Any::Members(KeyValueList { values })) }.to_json())
+}
+
+/// What a span is told apart by in metrics.
+fn named(span: &Span, key: &str) -> Option<String> {
+    text(span, key).map(|text| shortened(text, EXTRACT))
 }
 
 pub(crate) fn attribute<'a>(span: &'a Span, key: &str) -> Option<&'a AnyValue> {

@@ -1,5 +1,7 @@
 //! A store of MLflow brought over: everything in it is found by the store's public face, whatever ended the import in between, and nothing that is no store is taken.
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
@@ -10,8 +12,6 @@ use kilter_tracking::{
     Query, Stage, Status, Trace, TraceState, Tracking, View,
 };
 use serde_json::json;
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions, Connection};
 
 const SCHEMA: &str = include_str!("mlflow.sql");
 const HEAD: &str = "INSERT INTO alembic_version VALUES ('dc11669786a5');";
@@ -51,14 +51,21 @@ impl Stores {
     }
 
     async fn sql_in(&self, file: &str, sql: &str) {
-        let options = SqliteConnectOptions::new().filename(self.path(file)).create_if_missing(true).foreign_keys(false);
-        let mut connection = options.connect().await.unwrap();
-        sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_string())).execute(&mut connection).await.unwrap();
-        connection.close().await.unwrap();
+        let db = rusqlite::Connection::open(self.path(file)).unwrap();
+        db.execute_batch(&format!("PRAGMA foreign_keys = OFF; {sql}")).unwrap();
     }
 
     async fn target(&self) -> Tracking {
-        Tracking::open(self.path("tracking")).await.unwrap()
+        common::open(&self.path("tracking")).await.unwrap()
+    }
+
+    /// Lets the database of the target run these statements.
+    async fn sql_in_target(&self, sqlite: &str, postgres: &str) {
+        if std::env::var_os(common::SERVER).is_none() {
+            return self.sql_in("tracking/tracking.db", sqlite).await;
+        }
+        let name = common::name(&self.path("tracking"));
+        sql_in_server(&name, &format!("SET search_path = kilter; {postgres}")).await;
     }
 
     fn import(&self) -> MlflowImport {
@@ -73,6 +80,13 @@ impl Stores {
     async fn bring(&self, tracking: &Tracking) -> Result<ImportReport, Error> {
         tracking.import_mlflow(&self.import(), |_, _| {}).await
     }
+}
+
+/// Lets a database of PostgreSQL run statements.
+async fn sql_in_server(name: &str, sql: &str) {
+    let (url, sql) = (format!("{}/{name}", std::env::var(common::SERVER).unwrap()), sql.to_string());
+    let run = move || postgres::Client::connect(&url, postgres::NoTls).unwrap().batch_execute(&sql).unwrap();
+    tokio::task::spawn_blocking(run).await.unwrap();
 }
 
 fn pair(key: &str, value: &str) -> Pair {
@@ -94,11 +108,12 @@ fn counts(report: &ImportReport) -> BTreeMap<&'static str, (u64, u64, u64)> {
 }
 
 async fn content(tracking: &Tracking, path: &str) -> Option<String> {
-    use tokio::io::AsyncReadExt;
-    let mut found = tracking.artifacts().read(&ArtifactPath::parse(path).unwrap()).await.ok()?;
-    let mut text = String::new();
-    found.file.read_to_string(&mut text).await.unwrap();
-    Some(text)
+    let mut found = tracking.artifacts().read(&ArtifactPath::parse(path).unwrap(), None).await.ok()?;
+    let mut text = Vec::new();
+    while let Some(bytes) = found.next().await.unwrap() {
+        text.extend_from_slice(&bytes);
+    }
+    Some(String::from_utf8(text).unwrap())
 }
 
 async fn history(tracking: &Tracking, run: &str, key: &str) -> Vec<(i64, i64, String)> {
@@ -108,9 +123,16 @@ async fn history(tracking: &Tracking, run: &str, key: &str) -> Vec<(i64, i64, St
 
 /// A database with a bit of everything.
 async fn database(stores: &Stores) {
+    stores.sql(&format!("{SCHEMA}{HEAD}{}", content_of_database(stores))).await;
+}
+
+fn content_of_database(stores: &Stores) -> String {
+    stores.write("there/7/a/artifacts/model/MLmodel", "flavors");
+    stores.write("there/7/models/m-1/artifacts/model.pkl", "pickled");
+    stores.write("mlartifacts/0/b/artifacts/notes.txt", "of the server");
     let local = stores.path("there");
     let local = local.to_str().unwrap();
-    let sql = format!(
+    format!(
         r#"
         INSERT INTO experiments VALUES (0, 'Default', 'default', 'mlflow-artifacts:/0', 'active', 10, 11);
         INSERT INTO experiments VALUES (7, 'churn', 'default', '{local}/7', 'active', 20, 21);
@@ -169,11 +191,7 @@ async fn database(stores: &Stores) {
         INSERT INTO webhooks (workspace, webhook_id, name, url, status) VALUES ('default', 'w', 'w', 'http://x', 'ACTIVE');
         "#,
         long = "x".repeat(7000)
-    );
-    stores.sql(&format!("{SCHEMA}{HEAD}{sql}")).await;
-    stores.write("there/7/a/artifacts/model/MLmodel", "flavors");
-    stores.write("there/7/models/m-1/artifacts/model.pkl", "pickled");
-    stores.write("mlartifacts/0/b/artifacts/notes.txt", "of the server");
+    )
 }
 
 #[tokio::test]
@@ -289,6 +307,83 @@ async fn a_database_comes_over_with_everything_in_it() {
     assert_eq!(tracking.create_experiment(NewExperiment { name: "next".into(), ..NewExperiment::default() }).await.unwrap(), 9);
 }
 
+/// The statements that make the same database in PostgreSQL, with the types that MLflow's columns have there.
+fn in_postgres(content: &str) -> String {
+    let key =
+        r"(?is),\s*(CONSTRAINT\s+\S+\s+)?FOREIGN\s+KEY\s*\([^)]*\)\s+REFERENCES\s+\S+\s+\([^)]*\)(\s+ON\s+(DELETE|UPDATE)\s+cascade)*";
+    let schema = regex::Regex::new(key).unwrap().replace_all(SCHEMA, "");
+    let schema = schema.replace("BOOLEAN", "SMALLINT").replace(", CHECK (is_nan IN (0, 1))", "");
+    let truths = [("metrics", "is_nan"), ("assessments", "is_numeric_value"), ("assessments", "valid")].map(|(table, column)| {
+        format!("ALTER TABLE {table} ALTER {column} DROP DEFAULT; ALTER TABLE {table} ALTER {column} TYPE BOOLEAN USING {column} <> 0;")
+    });
+    format!("SET search_path = public; {schema}{HEAD}{content}{}", truths.concat())
+}
+
+#[tokio::test]
+async fn a_database_of_postgresql_comes_over_as_a_file_does() {
+    let Ok(server) = std::env::var(common::SERVER) else { return };
+    let mut stores = Stores::new("mlflow.db");
+    database(&stores).await;
+    stores.artifacts = vec![stores.path("there"), stores.path("mlartifacts")];
+    let (tracking, other) = (stores.target().await, common::open(&stores.path("other")).await.unwrap());
+    let want = stores.bring(&tracking).await.unwrap();
+    // In the same database as the store that it comes to, whose tables have the same names.
+    let name = common::name(&stores.path("other"));
+    sql_in_server(&name, &in_postgres(&content_of_database(&stores))).await;
+    let at = server.strip_prefix("postgresql://").unwrap();
+    let import = MlflowImport { source: format!("postgresql+psycopg2://{at}/{name}?sslmode=disable"), ..stores.import() };
+    import.check().await.unwrap();
+    let bring = || other.import_mlflow(&import, |_, _| {});
+    assert_eq!(bring().await.unwrap(), want);
+    for run in ["a", "b", "c"] {
+        // A metric that is no number is not equal to itself.
+        let is_same = format!("{:?}", other.run(run).await.unwrap()) == format!("{:?}", tracking.run(run).await.unwrap());
+        assert!(is_same, "{run}");
+        assert_eq!(history(&other, run, "loss").await, history(&tracking, run, "loss").await);
+    }
+    let trace = "tr-00000000000000000000000000000001";
+    let (there, here) = (tracking.trace_info(trace).await.unwrap(), other.trace_info(trace).await.unwrap());
+    assert_eq!((here.tags, here.metadata, here.assessments), (there.tags, there.metadata, there.assessments));
+    let place = other.place().await.unwrap();
+    assert_eq!(other.trace(trace, &place).await.unwrap().spans, tracking.trace(trace, &place).await.unwrap().spans);
+    assert_eq!(other.records("d-1", 10, None, &place).await.unwrap().items, tracking.records("d-1", 10, None, &place).await.unwrap().items);
+    assert_eq!(other.logged_model("m-1").await.unwrap(), tracking.logged_model("m-1").await.unwrap());
+    assert_eq!(content(&other, "7/a/artifacts/model/MLmodel").await.unwrap(), "flavors");
+
+    // What is written while it is read is not seen, and comes the next time; pages are many.
+    let many = "SET search_path = public; INSERT INTO metrics SELECT 'many', x, x, x, FALSE, 'a' FROM generate_series(1, 30000) x";
+    sql_in_server(&name, many).await;
+    let meanwhile = async {
+        let later = "SET search_path = public; INSERT INTO params VALUES ('later', '1', 'a'); INSERT INTO metrics VALUES ('many', 0, 0, 0, FALSE, 'a')";
+        sql_in_server(&name, later).await;
+    };
+    let (told, mut begun) = tokio::sync::mpsc::unbounded_channel();
+    let work = other.import_mlflow(&import, move |_, _| told.send(()).unwrap());
+    let after = async {
+        begun.recv().await;
+        meanwhile.await;
+    };
+    let (report, ()) = tokio::join!(work, after);
+    let report = report.unwrap();
+    assert!(report.agrees() && counts(&report)["points of metrics"] == (30_008, 30_007, 1), "{report:#?}");
+    assert_eq!(counts(&report)["params"], counts(&want)["params"]);
+    let report = bring().await.unwrap();
+    assert!(report.agrees() && counts(&report)["points of metrics"] == (30_009, 30_008, 1), "{report:#?}");
+    assert!(other.run("a").await.unwrap().params.contains(&pair("later", "1")));
+}
+
+#[tokio::test]
+async fn two_imports_into_one_database_come_one_after_the_other() {
+    if std::env::var_os(common::SERVER).is_none() {
+        return;
+    }
+    let stores = Stores::new("mlflow.db");
+    database(&stores).await;
+    let (one, other) = (stores.target().await, stores.target().await);
+    let (first, second) = tokio::join!(stores.bring(&one), stores.bring(&other));
+    assert_eq!(first.unwrap(), second.unwrap());
+}
+
 #[tokio::test]
 async fn an_import_again_brings_what_is_new_and_nothing_twice() {
     let stores = Stores::new("mlflow.db");
@@ -378,13 +473,18 @@ async fn what_is_lost_on_the_way_is_told_and_comes_the_next_time() {
     stores.target().await.close().await;
     let loses = "CREATE TRIGGER loses BEFORE INSERT ON metrics WHEN NEW.value = 0.25 BEGIN SELECT RAISE(IGNORE); END;
                  CREATE TRIGGER loses_too BEFORE INSERT ON spans BEGIN SELECT RAISE(IGNORE); END";
-    stores.sql_in("tracking/tracking.db", loses).await;
+    let loses_there = "CREATE FUNCTION lose() RETURNS TRIGGER LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+                       CREATE TRIGGER loses BEFORE INSERT ON metrics FOR EACH ROW WHEN (NEW.value = 0.25) EXECUTE FUNCTION lose();
+                       CREATE TRIGGER loses_too BEFORE INSERT ON spans FOR EACH ROW EXECUTE FUNCTION lose()";
+    stores.sql_in_target(loses, loses_there).await;
     let tracking = stores.target().await;
     let report = stores.bring(&tracking).await.unwrap();
     let missing: Vec<_> = report.lines.iter().filter(|line| line.missing() > 0).map(|line| (line.what, line.missing())).collect();
     assert!(!report.agrees() && missing == [("points of metrics", 1), ("spans", 2)], "{report:#?}");
     tracking.close().await;
-    stores.sql_in("tracking/tracking.db", "DROP TRIGGER loses; DROP TRIGGER loses_too").await;
+    stores
+        .sql_in_target("DROP TRIGGER loses; DROP TRIGGER loses_too", "DROP TRIGGER loses ON metrics; DROP TRIGGER loses_too ON spans")
+        .await;
     let tracking = stores.target().await;
     assert!(stores.bring(&tracking).await.unwrap().agrees());
     assert_eq!(history(&tracking, "a", "loss").await.len(), 4);
@@ -684,9 +784,13 @@ async fn what_is_no_store_is_refused_in_words() {
     assert!(refused(&at("missing.db")).await.contains("cannot read"));
     assert!(refused(&at("text")).await.contains("is not a tracking store of MLflow"));
     assert!(refused(&at("empty")).await.contains("is not a file store of MLflow"));
-    assert!(refused(&format!("sqlite:///{}", at("tracking/tracking.db"))).await.contains("no table `alembic_version`"));
-    assert!(refused("postgresql://user@host/mlflow").await.contains("cannot be read yet"));
-    assert!(refused("http://127.0.0.1:5000").await.contains("is a server"));
+    stores.sql_in("other.db", "CREATE TABLE t (x)").await;
+    assert!(refused(&format!("sqlite:///{}", at("other.db"))).await.contains("no table `alembic_version`"));
+    for other in ["mysql+pymysql://user@host/mlflow", "mssql+pyodbc://user@host/mlflow"] {
+        assert!(refused(other).await.contains("cannot be read\n  hint: copy its tables into an SQLite file"));
+    }
+    assert!(refused("postgresql+psycopg2://user@127.0.0.1:1/mlflow").await.contains("cannot connect to the database"));
+    assert!(refused("http://127.0.0.1:5000").await.contains("a server is no source"));
     stores.sql(&format!("CREATE TABLE experiments (experiment_id INTEGER); CREATE TABLE alembic_version (version_num TEXT); {HEAD}")).await;
     let lacking = refused(&at("mlflow.db")).await;
     assert!(lacking.contains("no column `name`") && lacking.contains("mlflow db upgrade"), "{lacking}");
@@ -1169,7 +1273,10 @@ async fn the_spans_of_a_trace_that_was_at_work_are_those_of_its_end() {
     tracking.close().await;
     let ended = "CREATE TABLE import_seen (kind TEXT NOT NULL, id INTEGER NOT NULL, part INTEGER NOT NULL, PRIMARY KEY (kind, id, part)) WITHOUT ROWID;
                  INSERT INTO import_seen SELECT 'growing', id, 0 FROM traces WHERE trace_id = '0123'";
-    stores.sql_in("tracking/tracking.db", ended).await;
+    let ended_there =
+        "CREATE TABLE import_seen (kind TEXT NOT NULL, id BIGINT NOT NULL, part BIGINT NOT NULL, PRIMARY KEY (kind, id, part));
+                       INSERT INTO import_seen SELECT 'growing', id, 0 FROM traces WHERE trace_id = '0123'";
+    stores.sql_in_target(ended, ended_there).await;
     let tracking = stores.target().await;
     stores.bring(&tracking).await.unwrap();
     let trace = tracking.trace("0123", &tracking.place().await.unwrap()).await.unwrap();
@@ -1342,7 +1449,7 @@ async fn spans_of_archived_traces_come_from_the_archive_and_lack_where_it_is_not
     }
     assert_eq!(tracking.search_traces(&[7], &query("span.type = 'AGENT'")).await.unwrap().items.len(), 1);
 
-    let other = Tracking::open(stores.path("other")).await.unwrap();
+    let other = common::open(&stores.path("other")).await.unwrap();
     other.create_experiment(NewExperiment { name: "churn".into(), ..NewExperiment::default() }).await.unwrap();
     stores.clashes = Clashes::Skip;
     let report = stores.bring(&other).await.unwrap();

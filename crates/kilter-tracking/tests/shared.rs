@@ -158,7 +158,7 @@ async fn texts_of_any_characters_and_any_length_are_kept_and_found() {
 async fn a_database_that_cannot_be_had_is_told_with_its_address_and_without_its_password() {
     let dir = tempfile::tempdir().unwrap();
     // Port 1 is nobody's.
-    let error = Tracking::open_shared(dir.path(), "postgresql://u:secret@127.0.0.1:1/d?sslmode=disable").await.unwrap_err();
+    let error = Tracking::open_at(dir.path(), Some("postgresql://u:secret@127.0.0.1:1/d?sslmode=disable"), None).await.unwrap_err();
     assert!(error.message.contains("127.0.0.1") && error.message.contains("hint: "), "{error}");
     assert!(!error.message.contains("secret"), "{error}");
 }

@@ -5,7 +5,8 @@ mod common;
 
 use kilter_tracking::otel::{Any, AnyValue, KeyValue, Sent, Span, SpanStatus};
 use kilter_tracking::{
-    Assessment, AssessmentChange, AssessmentKind, ErrorCode, Logged, NewRun, OldTraces, Pair, Query, Stage, TraceInfo, TraceState, Tracking,
+    Aggregation, Assessment, AssessmentChange, AssessmentKind, ErrorCode, Logged, MetricsOf, NewRun, OldTraces, Pair, Query, Stage,
+    TraceInfo, TraceMetrics, TraceState, Tracking,
 };
 use serde_json::json;
 
@@ -462,5 +463,189 @@ async fn a_search_for_what_takes_too_much_is_refused_and_a_long_text_is_looked_a
     for much in [r"span.name RLIKE '(\w{50}){50}'", r"tags.a RLIKE '(\w{50}){50}'"] {
         let query = Query { filter: much.into(), max_results: 1, ..Query::default() };
         assert_eq!(tracking.search_traces(&[0], &query).await.unwrap_err().code, ErrorCode::InvalidParameterValue, "{much}");
+    }
+}
+
+/// What a metric comes to, a line for each group: when it begins, what it was made by, and its values.
+async fn measured(tracking: &Tracking, of: MetricsOf, metric: &str, aggregations: &[Aggregation], more: TraceMetrics) -> Vec<String> {
+    let asked = TraceMetrics { of, metric: metric.into(), aggregations: aggregations.to_vec(), ..more };
+    let points = tracking.trace_metrics(asked).await.unwrap_or_else(|e| panic!("{metric}: {e}"));
+    let line = |point: kilter_tracking::DataPoint| {
+        let time = point.time.map(|time| format!("@{time} ")).unwrap_or_default();
+        let by: Vec<String> = point.dimensions.iter().map(|d| format!("{}={} ", d.key, d.value)).collect();
+        let values: Vec<String> = point.values.iter().map(|(name, value)| format!("{name}:{value}")).collect();
+        format!("{time}{}{}", by.concat(), values.join(" "))
+    };
+    points.into_iter().map(line).collect()
+}
+
+fn everything() -> TraceMetrics {
+    TraceMetrics {
+        experiments: vec![0],
+        of: MetricsOf::Traces,
+        metric: String::new(),
+        aggregations: Vec::new(),
+        dimensions: Vec::new(),
+        filters: Vec::new(),
+        step: None,
+        from: None,
+        to: None,
+        max_results: 1000,
+    }
+}
+
+#[tokio::test]
+async fn traces_spans_and_what_is_said_of_them_are_measured() {
+    use Aggregation::{Avg, Count, Max, Min, Percentile, Sum};
+    let (_dir, tracking) = open().await;
+    let none = measured(&tracking, MetricsOf::Traces, "trace_count", &[Count], everything()).await;
+    assert_eq!((none, measured(&tracking, MetricsOf::Traces, "latency", &[Avg], everything()).await), (vec!["COUNT:0".into()], vec![]));
+    for (trace, name, session, tokens) in [(1, "a", "s", 10), (2, "b", "s", 20), (3, "a", "t", 40)] {
+        let usage = format!(r#"{{"input_tokens": {tokens}, "output_tokens": 1, "total_tokens": {}}}"#, tokens + 1);
+        let called = vec![
+            text("mlflow.chat.tokenUsage", &usage),
+            text("mlflow.llm.cost", &format!(r#"{{"input_cost": 0.5, "output_cost": {trace}.0, "total_cost": {trace}.5}}"#)),
+            text("mlflow.llm.model", if trace == 2 { "large" } else { "small" }),
+            text("mlflow.llm.provider", "us"),
+            text("mlflow.spanType", "LLM"),
+        ];
+        let mut root = span(trace, 1, 0, name, vec![text("session.id", session), text("mlflow.traceTag.kind", name)]);
+        root.end_time_unix_nano = root.start_time_unix_nano + millis(u64::from(trace) * 1000) + 999;
+        root.status = Some(SpanStatus { code: if trace == 3 { 2 } else { 1 }, ..SpanStatus::default() });
+        log(&tracking, vec![root, span(trace, 2, 1, "call", called)]).await;
+    }
+    log(&tracking, vec![span(4, 1, 0, "plain", vec![])]).await;
+    for (name, value, overrides) in
+        [("good", json!(true), None), ("good", json!("No "), None), ("good", json!(0.25), Some(0)), ("why", json!("words"), None)]
+    {
+        let mut said =
+            Assessment { trace: id(1), name: name.into(), value, source_type: "CODE".into(), is_valid: true, ..Assessment::default() };
+        if overrides.is_some() {
+            let first = tracking.trace_info(&id(1)).await.unwrap().assessments.into_iter().find(|a| a.value == json!(true)).unwrap();
+            said.overrides = Some(first.id);
+        }
+        tracking.create_assessment(said).await.unwrap();
+    }
+    let by = |dimensions: &[&str]| TraceMetrics { dimensions: dimensions.iter().map(ToString::to_string).collect(), ..everything() };
+    let with = |filters: &[&str]| TraceMetrics { filters: filters.iter().map(ToString::to_string).collect(), ..everything() };
+    let run = tracking.create_run(NewRun::default()).await.unwrap().info.id;
+    tracking.link_traces_to_run(vec![id(2)], run.clone()).await.unwrap();
+    let of_run = format!("trace.metadata.mlflow.sourceRun = '{run}'");
+    let (traces, spans, said) = (MetricsOf::Traces, MetricsOf::Spans, MetricsOf::Assessments);
+    for (of, metric, aggregations, asked, want) in [
+        (traces, "trace_count", &[Count][..], everything(), &["COUNT:4"][..]),
+        (
+            traces,
+            "trace_count",
+            &[Count],
+            by(&["trace_name", "trace_status"]),
+            &[
+                "trace_name=a trace_status=ERROR COUNT:1",
+                "trace_name=a trace_status=OK COUNT:1",
+                "trace_name=b trace_status=OK COUNT:1",
+                "trace_name=plain trace_status=OK COUNT:1",
+            ],
+        ),
+        (traces, "trace_count", &[Count], TraceMetrics { max_results: 1, ..by(&["trace_name"]) }, &["trace_name=a COUNT:2"]),
+        // Its values come before and after those of groups that are not answered.
+        (traces, "latency", &[Min, Max], TraceMetrics { max_results: 1, ..by(&["trace_name"]) }, &["trace_name=a MIN:1000 MAX:3000"]),
+        (traces, "trace_count", &[Count], with(&["trace.status = 'OK'", "trace.tag.kind = 'a'"]), &["COUNT:1"]),
+        (traces, "trace_count", &[Count], with(&["trace.tag.mlflow.traceName = 'b'"]), &["COUNT:1"]),
+        (traces, "trace_count", &[Count], with(&[&of_run]), &["COUNT:1"]),
+        (traces, "session_count", &[Count], everything(), &["COUNT:2"]),
+        (traces, "session_count", &[Count], with(&["trace.metadata.`mlflow.trace.session` = 's'"]), &["COUNT:1"]),
+        (
+            traces,
+            "latency",
+            &[Min, Max, Percentile(50.)],
+            by(&["trace_name"]),
+            &[
+                "trace_name=a MIN:1000 MAX:3000 P50.0:2000",
+                "trace_name=b MIN:2000 MAX:2000 P50.0:2000",
+                "trace_name=plain MIN:100 MAX:100 P50.0:100",
+            ],
+        ),
+        (traces, "input_tokens", &[Sum, Avg, Percentile(75.)], everything(), &["SUM:70 AVG:23.333333333333332 P75.0:30"]),
+        (traces, "cache_read_input_tokens", &[Sum], everything(), &[]),
+        (
+            spans,
+            "span_count",
+            &[Count],
+            by(&["span_type", "span_model_name"]),
+            &["span_type=LLM span_model_name=large COUNT:1", "span_type=LLM span_model_name=small COUNT:2"],
+        ),
+        (spans, "span_count", &[Count], with(&["span.name = 'call'", "trace.status = 'ERROR'"]), &["COUNT:1"]),
+        (
+            spans,
+            "latency",
+            &[Max],
+            by(&["span_status"]),
+            &["span_status=ERROR MAX:3000", "span_status=OK MAX:2000", "span_status=UNSET MAX:100"],
+        ),
+        (
+            spans,
+            "output_cost",
+            &[Sum],
+            by(&["span_model_name", "span_model_provider"]),
+            &["span_model_name=large span_model_provider=us SUM:2", "span_model_name=small span_model_provider=us SUM:4"],
+        ),
+        (
+            said,
+            "assessment_count",
+            &[Count],
+            by(&["assessment_name", "assessment_value"]),
+            &[
+                "assessment_name=good assessment_value=\"No \" COUNT:1",
+                "assessment_name=good assessment_value=0.25 COUNT:1",
+                "assessment_name=why assessment_value=\"words\" COUNT:1",
+            ],
+        ),
+        (said, "assessment_value", &[Avg, Max], by(&["assessment_name"]), &["assessment_name=good AVG:0.125 MAX:0.25"]),
+        (said, "assessment_count", &[Count], with(&["assessment.type = 'feedback'", "assessment.name = 'good'"]), &["COUNT:2"]),
+    ] {
+        assert_eq!(measured(&tracking, of, metric, aggregations, asked.clone()).await, want, "{metric} {asked:?}");
+    }
+    // Groups in time. Spans are counted by when their trace began, and costs by when they did.
+    let (one, two) = (TraceInfo { start_time: -1, ..TraceInfo::default() }, TraceInfo { start_time: 120_000, ..TraceInfo::default() });
+    for (at, info) in [one, two].into_iter().enumerate() {
+        tracking.start_trace(TraceInfo { id: format!("tr-t{at}"), duration: Some(5), ..info }).await.unwrap();
+    }
+    let steps = TraceMetrics { step: Some(60), from: Some(-100_000), to: Some(120_000), ..everything() };
+    let counted = measured(&tracking, traces, "trace_count", &[Count], steps.clone()).await;
+    assert_eq!(counted, ["@-60000 COUNT:1", "@0 COUNT:4", "@120000 COUNT:1"]);
+    let counted = measured(
+        &tracking,
+        spans,
+        "span_count",
+        &[Count],
+        TraceMetrics { step: Some(1), from: Some(1001), to: Some(1001), ..everything() },
+    );
+    assert_eq!(counted.await, ["@1000 COUNT:7"]);
+    let cost = |to| TraceMetrics { from: Some(1002), to: Some(to), ..everything() };
+    assert_eq!(measured(&tracking, spans, "input_cost", &[Sum], cost(1002)).await, ["SUM:1.5"]);
+    assert!(measured(&tracking, spans, "input_cost", &[Sum], cost(1001)).await.is_empty());
+    assert_eq!(
+        measured(&tracking, traces, "trace_count", &[Count], TraceMetrics { experiments: vec![], ..everything() }).await,
+        ["COUNT:0"]
+    );
+
+    for (asked, why) in [
+        (TraceMetrics { metric: "x".into(), ..everything() }, "metric_name must be one of ['trace_count', 'session_count', 'latency', "),
+        (
+            TraceMetrics { metric: "latency".into(), aggregations: vec![Sum, Count], ..everything() },
+            "['COUNT', 'SUM']. Supported aggregation types: ['AVG', 'MAX', 'MIN', 'PERCENTILE']",
+        ),
+        (
+            TraceMetrics { metric: "trace_count".into(), ..by(&["span_name"]) },
+            "Found invalid dimension(s): ['span_name']. Supported dimensions: ['trace_name', 'trace_status']",
+        ),
+        (TraceMetrics { metric: "trace_count".into(), step: Some(60), ..everything() }, "start_time_ms and end_time_ms are required"),
+        (
+            TraceMetrics { metric: "trace_count".into(), ..with(&["span.name = 'x'"]) },
+            "Filtering by span is only supported for SPANS view type, got TRACES",
+        ),
+    ] {
+        let refused = tracking.trace_metrics(asked).await.unwrap_err();
+        assert!(refused.code == ErrorCode::InvalidParameterValue && refused.message.contains(why), "{refused}");
     }
 }

@@ -635,7 +635,8 @@ fn an_import_tells_what_came_and_refuses_what_is_no_store() {
     import(&at("tracking"), &[]).failed(1, &["cannot bring", "is not a file store of MLflow", "hint: "]);
     kilter(&["import", "mlflow", &at("mlrums"), "--data", &at("new")]).failed(1, &["cannot read"]);
     assert!(!dir.path().join("new").exists(), "a mistyped source leaves nothing");
-    import("postgresql://host/db", &[]).failed(1, &["cannot be read yet", "hint: "]);
+    import("mysql://user:secret@host/db", &[]).failed(1, &["cannot bring mysql://user@host/db over", "cannot be read", "hint: "]);
+    import("postgresql://user:secret@127.0.0.1:1/db", &[]).failed(1, &["bring postgresql://user@127.0.0.1:1/db over", "cannot connect"]);
     import(&at("mlruns"), &["--artifacts", "/nowhere/at/all"]).failed(1, &["there is no folder /nowhere/at/all"]);
 }
 
@@ -648,6 +649,8 @@ fn a_running_server_is_asked_with_a_key_and_a_folder_is_opened_without() {
     assert!(secret.starts_with("kilter_") && secret.len() == 71, "{secret}");
     project.kilter(&["status"]).ok();
     let server = project.up();
+    let address = project.data("server.address");
+    assert_eq!(std::fs::read_to_string(&address).unwrap(), server.address.to_string());
     let with = |key: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kilter"));
         command.arg("-C").arg(project.dir()).arg("status").env("KILTER_API_KEY", key).stdin(Stdio::null());
@@ -669,6 +672,7 @@ fn a_running_server_is_asked_with_a_key_and_a_folder_is_opened_without() {
     eventually("a revoked key is not", || with(&secret).stderr.contains("the key is not known here"));
     assert!(!server.log().contains(&secret[7..]), "a key is in the log: {}", server.log());
     server.stop();
+    assert!(!address.exists(), "whoever listens there next would be told the key");
 
     project.kilter(&["key", "revoke", "ops"]).failed(1, &["there is no key `ops`", "kilter key list"]);
     project.kilter(&["key", "create", "team", "--role", "read"]).failed(1, &["already", "kilter key revoke team"]);

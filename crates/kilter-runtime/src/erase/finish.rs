@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use kilter_core::record::header;
-use kilter_core::{Clock, EventTime, Stub};
+use kilter_core::{Clock, EventTime, Offset, Stub};
 use kilter_pipeline::decision::{Entry, ErasedDecision, decode};
 use kilter_store::dead_letter::{DeadLetter, DeadLetters};
 use kilter_store::log::Log;
@@ -18,8 +18,12 @@ use super::proof::Piece;
 use super::search::{Logs, search};
 use super::{JOURNAL, Journal, PROOFS};
 use crate::catalog::{Catalog, Control, Erased, KeyColumns};
+use crate::data::Data;
 use crate::dedupe;
 use crate::history::History;
+use crate::jobs::backtest::BACKTEST_FILE;
+use crate::jobs::curves::CURVES_FILE;
+use crate::jobs::policy::COMPARISON;
 use crate::lake::finish_batch;
 use crate::service::SystemClock;
 
@@ -90,6 +94,11 @@ async fn carry_out(
 
     step("metadata")?;
     let metadata = Metadata::open(dir.join("kilter.db")).await?;
+    // Counts of what monitors saw, in which the entity's decisions are; what follows from the log is there again after the next start.
+    proof.counts.readings += metadata.forget_readings_but(&[]).await?;
+    if let Some(first) = proof.events.iter().map(|piece| piece.offset).min() {
+        proof.counts.evaluations += remove_seen(dir, &metadata, first).await?;
+    }
     metadata.vacuum().await?;
     metadata.close().await;
 
@@ -120,6 +129,28 @@ async fn carry_out(
     File::open(dir)?.sync_all()?;
     anyhow::ensure!(clean, "records of the entity are left; the proof {} says where", path.display());
     Ok(())
+}
+
+/// Files of runs that tell of single rows, or of so few that they might.
+const OF_ROWS: [&str; 3] = [CURVES_FILE, COMPARISON, BACKTEST_FILE];
+
+/// Removes what runs that may have seen events from an offset on tell of rows, held-out ones among them; answers how many files.
+async fn remove_seen(dir: &Path, metadata: &Metadata, first: Offset) -> anyhow::Result<u64> {
+    let artifacts = Data::artifacts_in(dir)?;
+    let mut removed = 0;
+    for file in OF_ROWS {
+        for id in artifacts.runs_with(file)? {
+            let run = metadata.get_run(&id).await?;
+            // Of several shards it is not said here up to where it saw this one.
+            let until =
+                run.filter(|run| !run.params.contains_key("until_offsets")).and_then(|run| run.params.get("until_offset")?.parse().ok());
+            if until.is_none_or(|until: Offset| until > first) {
+                artifacts.remove_named(&id, file)?;
+                removed += 1;
+            }
+        }
+    }
+    Ok(removed)
 }
 
 fn offsets(pieces: &[Piece]) -> Vec<u64> {

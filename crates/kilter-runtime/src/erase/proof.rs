@@ -57,6 +57,12 @@ pub struct Counts {
     pub metadata_rows: u64,
     pub snapshots: u64,
     pub state_files: u64,
+    /// Buckets of monitors, of all entities.
+    #[serde(default)]
+    pub readings: u64,
+    /// Files of runs that told of single rows, or of few, and were removed.
+    #[serde(default)]
+    pub evaluations: u64,
 }
 
 /// One erased record.

@@ -8,11 +8,15 @@ use kilter_core::{EntityKey, EventTime, Stub, Value};
 use kilter_pipeline::decision::{Entry, decode};
 use kilter_store::dead_letter::{DeadLetterOptions, DeadLetters};
 use kilter_store::log::{Log, LogOptions};
+use kilter_store::metadata::{MonitorReading, NewRun, ReadingFilter, RunKind};
 
 use super::{Journal, Key, Request, begin, complete, files_with, find, finish, verify};
 use crate::audit::{audit_all, replay_one};
 use crate::data::Data;
 use crate::history::History;
+use crate::jobs::backtest::BACKTEST_FILE;
+use crate::jobs::curves::CURVES_FILE;
+use crate::jobs::policy::COMPARISON;
 use crate::project::{self, Project};
 use crate::service::{Service, StartOptions};
 
@@ -400,6 +404,47 @@ fn position_of(data: &Data, name: &str, offset: u64) -> u64 {
             matches!(entry, Entry::Decision(layout, d) if d.offset == offset && layout_of(layout) == name)
         })
         .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_counted_up_of_the_entity_goes_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let project = filled(dir.path()).await;
+    let data = Data::open(&project).await.unwrap();
+    let seen = MonitorReading { monitor: "drift".into(), at: 1, ..MonitorReading::default() };
+    data.metadata.keep_readings(&[seen]).await.unwrap();
+    let mut runs = Vec::new();
+    // The one event of 8 is the last, at 12.
+    for params in [vec![("until_offset", "12")], vec![("until_offset", "13")], vec![("until_offset", "12"), ("until_offsets", "12 90")]] {
+        let run = NewRun {
+            kind: RunKind::Train,
+            name: "train".into(),
+            model: None,
+            started_at: runs.len() as i64,
+            definition_hash: None,
+            data_fingerprint: None,
+            seed: None,
+        };
+        let id = data.metadata.start_run(&run).await.unwrap();
+        let params = params.into_iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        data.metadata.log_params(&id, &params).await.unwrap();
+        for file in [CURVES_FILE, COMPARISON, BACKTEST_FILE] {
+            data.artifacts.put_named(&id, file, format!("{id} {file}").as_bytes()).unwrap();
+        }
+        runs.push(id);
+    }
+    data.metadata.close().await;
+    drop(data);
+    let (data, request, journal) = found(&project, request("customer", "8")).await;
+    let path = begin(data, &request, journal, NOW).await.unwrap();
+    let proof = complete(&project, &path, &request.keys).await.unwrap();
+    assert_eq!((offsets(&proof.events), proof.counts.readings, proof.counts.evaluations), (vec![12], 1, 6));
+    let data = Data::open(&project).await.unwrap();
+    for file in [CURVES_FILE, COMPARISON, BACKTEST_FILE] {
+        assert_eq!(data.artifacts.runs_with(file).unwrap(), runs[..1], "{file}");
+    }
+    let filter = ReadingFilter { monitor: "drift".into(), limit: 9, ..ReadingFilter::default() };
+    assert_eq!(data.metadata.readings(&filter).await.unwrap(), []);
 }
 
 #[tokio::test(flavor = "multi_thread")]

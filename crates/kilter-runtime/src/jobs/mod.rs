@@ -1,7 +1,10 @@
 //! The jobs a project can run, one file each.
 
 pub mod apply;
+pub mod backtest;
+pub mod curves;
 pub mod import;
+pub mod policy;
 pub mod shards;
 pub mod train;
 pub mod training_set;

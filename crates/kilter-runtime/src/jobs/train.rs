@@ -7,12 +7,13 @@ use anyhow::{Context, ensure};
 use kilter_core::{Clock, EventTime, Offset, Span, Value};
 use kilter_learn::selection::Searched;
 use kilter_learn::{Learner, Model};
-use kilter_pipeline::training::{self, Trained};
+use kilter_pipeline::training::{self, HeldOut, Trained};
 use kilter_pipeline::{Feed, Figures, Freshness, ModelPlan, Plan, Range, SchedulePlan, promotion_slots};
 use kilter_store::metadata::{AliasChange, MetricPoint, NewModelVersion, NewRun, RunKind, RunStatus};
 
 use crate::catalog::Record;
 use crate::data::Data;
+use crate::jobs::curves::{CURVES_FILE, Curves};
 use crate::jobs::shards;
 use crate::meaning::meaning;
 use crate::sequencer::Refusal;
@@ -65,7 +66,8 @@ pub struct TrainReport {
     pub unmatured: usize,
 }
 
-/// Runs the job in the calling thread, to its end or until nobody `wants` it any more: that is looked at up to the fit.
+/// Runs the job in the calling thread, to its end or until nobody `wants` it any more: that is looked at up to the fit,
+/// and before the curves.
 pub fn train(
     data: &Data,
     plan: &Arc<Plan>,
@@ -162,6 +164,12 @@ fn fit_and_register(
         actor: request.trigger.clone(),
     };
     data.wait(data.metadata.set_alias(&change, version))?;
+    if let Some(held) = trained.held_out.as_ref().filter(|_| wants()) {
+        // They are for people to look at: a version is not lost for want of them.
+        if let Err(error) = keep_curves(data, run, model, &trained, held) {
+            tracing::error!(error = %format!("{error:#}"), model = model.name, version, "the version has no curves");
+        }
+    }
     Ok(TrainReport {
         run: run.to_string(),
         model: model.name.clone(),
@@ -175,6 +183,12 @@ fn fit_and_register(
         champion: trained.champion,
         unmatured: trained.unmatured,
     })
+}
+
+fn keep_curves(data: &Data, run: &str, model: &ModelPlan, trained: &Trained, held: &HeldOut) -> anyhow::Result<()> {
+    let curves = Curves::of(model.task(), trained.model.as_ref(), held);
+    data.artifacts.put_named(run, CURVES_FILE, &serde_json::to_vec(&curves)?)?;
+    Ok(())
 }
 
 /// Every trial of a search, and the settings that were chosen.

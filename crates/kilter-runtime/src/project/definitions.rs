@@ -394,7 +394,7 @@ pub struct DecisionDef {
 }
 
 /// One line of a policy.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct RuleDef {
     /// An SQL condition over `score`, the columns of the event and the features; left out: always.

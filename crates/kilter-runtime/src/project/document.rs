@@ -135,6 +135,11 @@ impl<'t> Document<'t> {
         self.places.contains_key(path)
     }
 
+    /// The bytes of a value.
+    pub(super) fn value_span(&self, path: &str) -> Option<Range<usize>> {
+        self.places.get(path).map(|place| place.value.clone())
+    }
+
     /// The first of these paths that the file has.
     pub(super) fn first_of(&self, paths: &[String]) -> String {
         paths.iter().find(|p| self.has(p)).or(paths.last()).cloned().unwrap_or_default()

@@ -79,21 +79,23 @@ impl Sequencer {
     pub(crate) fn start(data: Arc<Data>, plan: Arc<Plan>, around: Around) -> anyhow::Result<Sequencer> {
         let Some(in_force) = data.in_force()? else {
             data.note_in_force(&plan.hash)?;
-            return Sequencer::recover(data, plan, around, 0);
+            return Sequencer::recover(data, plan, around, 0, 0);
         };
         if in_force.hash == plan.hash {
-            return Sequencer::recover(data, plan, around, in_force.since);
+            return Sequencer::recover(data, plan, around, in_force.since, in_force.since);
         }
         let old = match data.kept_plan(&in_force.hash) {
             Ok(old) => old,
             Err(e) => {
                 tracing::warn!(error = %format!("{e:#}"), "the log is read from its start under the new definitions");
-                let mut sequencer = Sequencer::recover(Arc::clone(&data), Arc::clone(&plan), around, in_force.since)?;
+                // What monitors saw up to here, they saw under the old ones.
+                let end = data.events.next_offset();
+                let mut sequencer = Sequencer::recover(Arc::clone(&data), Arc::clone(&plan), around, in_force.since, end)?;
                 sequencer.record_change(&in_force.hash, &plan.hash)?;
                 return Ok(sequencer);
             }
         };
-        let mut sequencer = Sequencer::recover(Arc::clone(&data), Arc::clone(&old), around, in_force.since)?;
+        let mut sequencer = Sequencer::recover(Arc::clone(&data), Arc::clone(&old), around, in_force.since, in_force.since)?;
         let mut candidate = Box::new(Candidate::new(&data, old, plan, sequencer.clock.now())?);
         candidate.advance(&data, data.events.next_offset(), |_| true)?;
         match sequencer.swap(candidate, u64::MAX) {
@@ -109,6 +111,7 @@ impl Sequencer {
         Control::Definitions { from: from.into(), to: to.into() }.encode(&mut bytes);
         let place = self.data.events.append(&[bytes])?.first;
         self.since = place;
+        self.readings_since = place;
         self.pipeline.skip(place);
         if let Err(e) = self.data.note_in_force(to) {
             tracing::warn!(error = %e, "the name of the definitions in force could not be noted; the log has it");
@@ -174,6 +177,7 @@ impl Sequencer {
         }
         self.requested.retain(|wish| wish.model != usize::MAX);
         let from = std::mem::replace(&mut self.plan, plan);
+        self.kept.only_of(&self.plan);
         self.consumed.under(&self.plan);
         if let Err(e) = self.reconcile_aliases() {
             tracing::error!(error = %e, "the registry could not follow the change of definitions");

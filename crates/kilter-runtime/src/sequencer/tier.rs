@@ -39,11 +39,19 @@ impl Sequencer {
 
     /// Hands what has changed to a thread that writes it, unless one still writes.
     pub(super) fn write_state(&mut self) {
+        if let Err(e) = self.begin_writing() {
+            tracing::error!(error = %e, "the state is not written now; recovery will read more of the log");
+        }
+    }
+
+    fn begin_writing(&mut self) -> anyhow::Result<()> {
         self.collect(false);
         // What is written takes all decisions before it for recorded.
         if self.tier.writing.is_some() || !self.pending.is_empty() || self.data.state.is_none() {
-            return;
+            return Ok(());
         }
+        // Nor may it be ahead of the readings. Once handed out it has to be written, so that comes first.
+        self.kept.settle()?;
         let (tell, told) = channel();
         let names: Vec<String> = self.plan.views.iter().map(|v| v.state_name()).collect();
         let changes = self.pipeline.changes();
@@ -71,12 +79,13 @@ impl Sequencer {
             // What was handed out counts as unwritten for ever: what comes next must not build on it.
             Err(e) => self.break_off(format!("no thread to write the state: {e}")),
         }
+        Ok(())
     }
 
     /// The same, and waits for it.
     pub(super) fn write_state_now(&mut self) -> anyhow::Result<()> {
         self.collect(true);
-        self.write_state();
+        self.begin_writing()?;
         self.collect(true);
         match &self.broken {
             Some(reason) => Err(anyhow::anyhow!("{reason}")),

@@ -108,6 +108,19 @@ impl Access {
         self.keys.known().is_some_and(|keys| keys.iter().any(opens))
     }
 
+    /// All keys; none: no key is wanted.
+    pub(crate) fn known(&self) -> Option<Wanted> {
+        self.keys.known()
+    }
+
+    /// Whether a caller that was admitted would still be, for what goes on for long.
+    pub(crate) fn still_admits(&self, caller: &Caller, role: Role) -> bool {
+        let Some(known) = self.keys.known() else { return true };
+        let now = keys::now();
+        let is_own = |key: &Arc<Key>| caller.key().is_some_and(|own| own.hash == key.hash) && !key.is_expired(now) && key.role >= role;
+        known.iter().any(is_own)
+    }
+
     /// The check of a request's head. `route`: what its path was found to be; none: nothing is there.
     pub(crate) fn admit(&self, method: &Method, path: &str, route: Option<&str>, headers: &HeaderMap) -> Result<Caller, Box<Response>> {
         let Some(known) = self.keys.known() else { return Ok(Caller::default()) };
@@ -156,7 +169,7 @@ impl Caller {
         self.key().map(|key| key.name.as_str())
     }
 
-    fn key(&self) -> Option<&Key> {
+    pub fn key(&self) -> Option<&Key> {
         self.0.as_ref().map(|identified| identified.key.as_ref())
     }
 
@@ -190,9 +203,20 @@ impl Caller {
         self.key().and_then(|key| key.roles().min()).unwrap_or(Role::Manage)
     }
 
+    /// The roles for single experiments, by name or id.
+    pub fn experiments(&self) -> impl Iterator<Item = (&String, &Role)> {
+        self.key().into_iter().flat_map(|key| &key.experiments)
+    }
+
+    /// The roles for single models, by name.
+    pub fn models(&self) -> impl Iterator<Item = (&String, &Role)> {
+        self.key().into_iter().flat_map(|key| &key.models)
+    }
+
     /// The role for one experiment alone.
     pub fn role_for_experiment_id(&self, id: i64) -> Option<Role> {
-        self.key()?.experiments.get(&id.to_string()).copied()
+        // `-5` can only be a name.
+        self.key()?.experiments.get(&id.to_string()).copied().filter(|_| id >= 0)
     }
 
     /// The role for what has this name alone. A number names the experiment that has it as its id, and no other.
@@ -350,7 +374,7 @@ fn is_foreign(headers: &HeaderMap) -> bool {
     }
 }
 
-type Wanted = Arc<[Arc<Key>]>;
+pub(crate) type Wanted = Arc<[Arc<Key>]>;
 
 fn wanted(keys: Vec<Key>) -> Wanted {
     keys.into_iter().map(Arc::new).collect()

@@ -26,8 +26,12 @@ pub enum Rule {
 use Role::{Manage, Read, Write};
 use Rule::{Model, Named, Open, Whole, Within};
 
-const PROJECT: [(&str, &str, Rule); 37] = [
-    ("GET", "/", Whole(Read)),
+const PROJECT: [(&str, &str, Rule); 50] = [
+    // Files without data: what they show they ask of the routes below, with a key.
+    ("GET", "/", Open),
+    ("GET", "/ui", Open),
+    ("GET", "/ui/", Open),
+    ("GET", "/ui/{*path}", Open),
     ("GET", "/docs", Whole(Read)),
     ("GET", "/docs/", Whole(Read)),
     ("GET", "/docs/{*rest}", Whole(Read)),
@@ -44,6 +48,9 @@ const PROJECT: [(&str, &str, Rule); 37] = [
     ("GET", "/v1/decisions/{id}", Whole(Read)),
     // It rebuilds and compares, and changes nothing.
     ("POST", "/v1/decisions/{id}/replay", Whole(Read)),
+    // Reads the log from its start, and leaves a run behind.
+    ("POST", "/v1/policies/{decision}/backtest", Whole(Write)),
+    ("PUT", "/v1/policies/{decision}", Whole(Manage)),
     ("GET", "/v1/models", Named(Read)),
     ("GET", "/v1/models/{model}", Model(Read)),
     ("POST", "/v1/models/{model}/train", Model(Manage)),
@@ -51,18 +58,27 @@ const PROJECT: [(&str, &str, Rule); 37] = [
     ("POST", "/v1/models/{model}/rollback", Model(Manage)),
     ("POST", "/v1/models/{model}/versions", Model(Manage)),
     ("GET", "/v1/models/{model}/versions/{version}/file", Model(Read)),
+    ("GET", "/v1/models/{model}/versions/{version}/reference", Model(Read)),
+    ("GET", "/v1/models/{model}/versions/{version}/evaluation", Model(Read)),
     ("GET", "/v1/runs", Whole(Read)),
     ("GET", "/v1/runs/{id}", Whole(Read)),
     ("GET", "/v1/runs/{id}/artifacts/{*name}", Whole(Read)),
+    ("GET", "/v1/live", Whole(Read)),
     ("GET", "/v1/monitors", Whole(Read)),
+    ("GET", "/v1/monitors/{monitor}/history", Whole(Read)),
+    ("GET", "/v1/monitors/{monitor}/distributions", Whole(Read)),
     ("GET", "/v1/alerts", Whole(Read)),
     ("GET", "/v1/dead-letters", Whole(Read)),
     ("GET", "/v1/lake", Whole(Read)),
     ("POST", "/v1/lake/compact", Whole(Manage)),
     ("GET", "/v1/project", Whole(Read)),
+    // The text may hold what sources and sinks are opened with.
+    ("GET", "/v1/project/definitions", Whole(Manage)),
+    ("POST", "/v1/backtests", Whole(Manage)),
     ("GET", "/v1/project/plan", Whole(Read)),
     ("POST", "/v1/project/apply", Whole(Manage)),
     ("GET", "/v1/status", Whole(Read)),
+    ("GET", "/v1/access", Named(Read)),
     ("GET", "/health", Open),
     ("GET", "/version", Open),
 ];
@@ -119,7 +135,7 @@ mod tests {
         for (method, route) in &served {
             assert!(Rule::of(&method.parse().unwrap(), route).is_some(), "{method} {route} is open to nobody: it needs a rule");
         }
-        let elsewhere = ["/docs", "/docs/", "/docs/{*rest}", "/health", "/version"];
+        let elsewhere = ["/docs", "/docs/", "/docs/{*rest}", "/ui", "/ui/", "/ui/{*path}", "/health", "/version"];
         for (method, route, _) in PROJECT.iter().filter(|(_, route, _)| !elsewhere.contains(route)) {
             assert!(served.iter().any(|(m, r)| m == method && r == route), "{method} {route} is a rule for nothing");
         }

@@ -36,9 +36,10 @@ use prometheus_client::registry::Registry;
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
-use crate::app::{Answer, Host, ok};
+use crate::app::{Answer, Drain, Host, ok};
 use crate::error::ApiError;
 use crate::input::{DECIDE_BODY, Segments, read};
+use crate::routes::live::{EVENT_STREAM, UntilDrained};
 use crate::serve::ServeOptions;
 use crate::{observe, wire};
 
@@ -57,6 +58,7 @@ struct Shared {
     client: Client<HttpConnector, Body>,
     /// Places for requests in work.
     requests: Semaphore,
+    drain: Drain,
 }
 
 /// The API of a shard that is here.
@@ -66,7 +68,7 @@ struct Api {
 }
 
 /// The routes of a worker.
-pub fn router(shards: Arc<Shards>, options: &ServeOptions) -> Router {
+pub fn router(shards: Arc<Shards>, options: &ServeOptions, drain: Drain) -> Router {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
     connector.set_connect_timeout(Some(Duration::from_secs(2)));
@@ -76,6 +78,7 @@ pub fn router(shards: Arc<Shards>, options: &ServeOptions) -> Router {
         local: Mutex::default(),
         client: Client::builder(TokioExecutor::new()).build(connector),
         requests: Semaphore::new(options.max_requests),
+        drain,
     }));
     Router::new()
         .route("/v1/shards", get(list_shards))
@@ -295,7 +298,7 @@ impl Front {
                     let access = self.0.options.access.counted_apart();
                     let options = ServeOptions { allow_remote: true, access, ..self.0.options.clone() };
                     let router = TowerToHyperService::new(observe::router(
-                        &Host::new(Arc::clone(service), &options, std::iter::empty(), None),
+                        &Host::new(Arc::clone(service), &options, std::iter::empty(), None, self.0.drain.clone()),
                         Router::new(),
                     ));
                     local.insert(shard, Api { of: Arc::downgrade(service), router: router.clone() });
@@ -324,7 +327,13 @@ impl Front {
         let worker = HeaderValue::try_from(self.0.shards.worker.as_str()).unwrap_or(HeaderValue::from_static("worker"));
         parts.headers.insert(FORWARDED, worker);
         let answered = self.0.client.request(Request::from_parts(parts, body)).await;
-        answered.map(|response| response.map(Body::new)).map_err(|e| {
+        let drain = &self.0.drain;
+        let passed_on = answered.map(|response| match response.headers().get(CONTENT_TYPE).is_some_and(|kind| *kind == EVENT_STREAM) {
+            // It has no end of its own, and the other worker may go on.
+            true => response.map(|body| Body::new(UntilDrained::new(Body::new(body), drain.clone()))),
+            false => response.map(Body::new),
+        });
+        passed_on.map_err(|e| {
             tracing::debug!(shard, address, error = %e, "a request could not be sent on");
             away(shard).hint("the worker that had it does not answer; send again in a moment, with the same id".to_string())
         })

@@ -75,6 +75,10 @@ pub fn double<S: Serializer>(value: &f64, s: S) -> Result<S::Ok, S::Error> {
     }
 }
 
+/// A number that stands alone.
+#[derive(Serialize)]
+pub struct Double(#[serde(serialize_with = "double")] pub f64);
+
 #[derive(Serialize)]
 pub struct PairJson<'a> {
     key: &'a str,

@@ -165,29 +165,19 @@ pub async fn get(State(tracking): State<Tracking>, Path(id): Path<String>) -> An
 
 pub async fn search(State(tracking): State<Tracking>, readable: Readable, input: Input) -> Answer {
     let f = input.fields();
-    let mut query = Query {
+    let query = Query {
         filter: f.text("filter_string")?.unwrap_or_default().into(),
         order_by: f.texts("order_by")?.into_iter().map(str::to_string).collect(),
         max_results: f.max_results(MOST as usize, MOST)?,
         page_token: f.text("page_token")?.map(str::to_string),
+        visible: readable.of_experiments(),
         ..Query::default()
     };
     let Some(experiments) = readable.experiments(experiments(&f)?).await? else {
         return Ok(answer(&Many { datasets: Vec::new(), next_page_token: None }));
     };
-    let (wanted, mut found) = (query.max_results, Vec::new());
-    let next_page_token = loop {
-        let page = tracking.search_evaluation_datasets(&experiments, &query).await?;
-        for dataset in page.items {
-            if readable.dataset(&dataset.experiments).await? {
-                found.push(dataset);
-            }
-        }
-        if !readable.goes_on(&mut query, wanted.saturating_sub(found.len()), &page.next) {
-            break page.next;
-        }
-    };
-    large(move || answer(&Many { datasets: found.iter().map(DatasetJson::new).collect(), next_page_token })).await
+    let page = tracking.search_evaluation_datasets(&experiments, &query).await?;
+    large(move || answer(&Many { datasets: page.items.iter().map(DatasetJson::new).collect(), next_page_token: page.next })).await
 }
 
 pub async fn delete(State(tracking): State<Tracking>, Path(id): Path<String>) -> Answer {

@@ -53,22 +53,16 @@ fn one(experiment: &Experiment) -> Answer {
 
 pub async fn search(State(tracking): State<Tracking>, readable: Readable, input: Input) -> Answer {
     let f = input.fields();
-    let mut query = Query {
+    let query = Query {
         filter: f.text("filter")?.unwrap_or_default().into(),
         order_by: f.texts("order_by")?.into_iter().map(str::to_string).collect(),
         view: f.view("view_type")?,
         max_results: f.max_results(1000, MOST)?,
         page_token: f.text("page_token")?.map(str::to_string),
+        visible: readable.of_experiments(),
     };
-    let (wanted, mut found) = (query.max_results, Vec::new());
-    let next_page_token = loop {
-        let page = tracking.search_experiments(&query).await?;
-        found.extend(page.items.into_iter().filter(|e| readable.experiment(e)));
-        if !readable.goes_on(&mut query, wanted.saturating_sub(found.len()), &page.next) {
-            break page.next;
-        }
-    };
-    Ok(json(&Many { experiments: found.iter().map(ExperimentJson::from).collect(), next_page_token }))
+    let page = tracking.search_experiments(&query).await?;
+    Ok(json(&Many { experiments: page.items.iter().map(ExperimentJson::from).collect(), next_page_token: page.next }))
 }
 
 pub async fn update(State(tracking): State<Tracking>, input: Input) -> Answer {

@@ -23,8 +23,8 @@ use crate::input::read;
 
 /// Largest body.
 const BODY: usize = 4 * 1024 * 1024;
-/// Largest body of what logs datasets: a profile alone may have 16 MiB.
-const DATASETS_BODY: usize = 32 * 1024 * 1024;
+/// Largest body of what logs datasets, of which a profile alone may have 16 MiB, and of what names the parts of an upload with their signed addresses.
+const LARGE_BODY: usize = 32 * 1024 * 1024;
 /// Bodies above this size that are in memory at a time; the others wait.
 const LARGE: usize = 256 * 1024;
 static LARGE_ONES: Semaphore = Semaphore::const_new(8);
@@ -106,7 +106,8 @@ async fn brought(parts: &Parts, body: Body) -> Result<Brought, Response> {
     let refuse = |message: &str| Refusal(Error::invalid(message)).into_response();
     let Query(query) =
         Query::<Vec<(String, String)>>::try_from_uri(&parts.uri).map_err(|_| refuse("Bad Request. The query is not readable."))?;
-    let limit = if parts.uri.path().ends_with("/log-inputs") { DATASETS_BODY } else { BODY };
+    let is_large = parts.uri.path().ends_with("/log-inputs") || parts.uri.path().contains("/mlflow-artifacts/mpu/complete/");
+    let limit = if is_large { LARGE_BODY } else { BODY };
     let read = in_turn(&parts.headers, body, limit, "log in several requests").await;
     let (body, _place) = read.map_err(IntoResponse::into_response)?;
     if !body.is_empty() {

@@ -10,6 +10,7 @@ mod experiments;
 mod hooks;
 mod input;
 mod logged;
+mod measure;
 mod moment;
 mod old_traces;
 mod otlp;
@@ -30,12 +31,12 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{MatchedPath, OriginalUri, Request, State};
 use axum::http::header::X_CONTENT_TYPE_OPTIONS;
-use axum::http::{HeaderValue, Method};
+use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, patch, post};
 use kilter_runtime::Service;
-use kilter_tracking::{Error, ErrorCode};
+use kilter_tracking::{Error, ErrorCode, Tracking};
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -43,6 +44,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::access::Access;
 use crate::app::Host;
 use crate::observe;
+use crate::routes::ui;
 use crate::serve::ServeOptions;
 use answer::Refusal;
 pub use hooks::{Hooks, Network, WebhookOptions};
@@ -53,8 +55,8 @@ pub use rules::rule;
 const LEVEL: &str = "3.17.2";
 /// Where spans come in, by OpenTelemetry's protocol.
 const OTLP: &str = "/v1/traces";
-/// Where large bodies come and go: as slowly as the client's line is.
-const ARTIFACTS: &str = "2.0/mlflow-artifacts/artifacts/";
+/// Where large bodies come and go, as slowly as the client's line is, and where the storage puts together what was sent to it in parts.
+const UNHURRIED: [&str; 2] = ["2.0/mlflow-artifacts/artifacts/", "2.0/mlflow-artifacts/mpu/complete/"];
 
 /// Every route below `/api`, each once.
 fn routes() -> Vec<(&'static str, MethodRouter<Hooks>)> {
@@ -86,6 +88,10 @@ fn routes() -> Vec<(&'static str, MethodRouter<Hooks>)> {
         ("/2.0/mlflow/artifacts/list", get(artifacts::list_of_run)),
         ("/2.0/mlflow-artifacts/artifacts", get(artifacts::list)),
         ("/2.0/mlflow-artifacts/artifacts/{*path}", get(artifacts::download).put(artifacts::upload).delete(artifacts::delete)),
+        ("/2.0/mlflow-artifacts/mpu/create/{*path}", post(artifacts::begin_parts)),
+        ("/2.0/mlflow-artifacts/mpu/complete/{*path}", post(artifacts::finish_parts)),
+        ("/2.0/mlflow-artifacts/mpu/abort/{*path}", post(artifacts::abort_parts)),
+        ("/2.0/mlflow-artifacts/presigned/{*path}", get(artifacts::presigned)),
         ("/2.0/mlflow/runs/outputs", post(runs::outputs)),
         ("/2.0/mlflow/runs/log-model", post(runs::log_model)),
         ("/2.0/mlflow/logged-models", post(logged::create)),
@@ -122,6 +128,7 @@ fn routes() -> Vec<(&'static str, MethodRouter<Hooks>)> {
         ("/3.0/mlflow/traces/batchGet", get(traces::batch_get)),
         ("/3.0/mlflow/traces/batchGetInfos", post(traces::batch_get_infos)),
         ("/3.0/mlflow/traces/search", post(traces::search)),
+        ("/3.0/mlflow/traces/metrics", post(measure::traces)),
         ("/3.0/mlflow/traces/delete-traces", post(traces::delete)),
         ("/3.0/mlflow/traces/{trace_id}", get(traces::get_info)),
         ("/3.0/mlflow/traces/{trace_id}/tags", patch(traces::set_tag).delete(traces::delete_tag)),
@@ -197,7 +204,7 @@ pub fn paths() -> impl Iterator<Item = String> {
 
 /// Whether a request may take as long as it takes.
 pub fn is_unhurried(path: &str) -> bool {
-    path.strip_prefix("/api/").or(path.strip_prefix("/ajax-api/")).is_some_and(|rest| rest.starts_with(ARTIFACTS))
+    path.strip_prefix("/api/").or(path.strip_prefix("/ajax-api/")).is_some_and(|rest| UNHURRIED.iter().any(|slow| rest.starts_with(slow)))
 }
 
 /// The routes as a server of their own.
@@ -208,7 +215,8 @@ pub fn alone(hooks: Hooks, options: &ServeOptions) -> Router {
         timeout: options.request_timeout,
         requests: Semaphore::new(options.max_requests),
     });
-    router(hooks).fallback(nowhere).layer(CatchPanicLayer::custom(panicked)).layer(from_fn_with_state(door, around))
+    let pages = ui::router().route("/", get(async |headers: HeaderMap| ui::home(&headers)));
+    router(hooks).merge(pages).fallback(nowhere).layer(CatchPanicLayer::custom(panicked)).layer(from_fn_with_state(door, around))
 }
 
 struct Door {
@@ -250,13 +258,13 @@ async fn nowhere(method: Method, OriginalUri(uri): OriginalUri) -> Refusal {
     Refusal(Error::new(ErrorCode::EndpointNotFound, format!("Kilter's tracking server does not answer {method} {path}.")))
 }
 
-async fn server_info() -> Response {
+async fn server_info(State(tracking): State<Tracking>) -> Response {
     answer::json(&json!({
         "store_type": "SqlStore",
         "workspaces_enabled": false,
         "trace_archival_enabled": false,
-        "multipart_uploads_enabled": false,
-        "multipart_downloads_enabled": false,
+        "multipart_uploads_enabled": tracking.artifacts().signs_uploads(),
+        "multipart_downloads_enabled": tracking.artifacts().signs_reads(),
         "presigned_upload_run_id_supported": false,
         "presigned_upload_model_id_supported": false,
         "features_enabled": {"gateway": false},
@@ -285,6 +293,7 @@ mod tests {
     #[test]
     fn only_artifacts_may_take_their_time() {
         assert!(is_unhurried("/api/2.0/mlflow-artifacts/artifacts/a") && is_unhurried("/ajax-api/2.0/mlflow-artifacts/artifacts/{*path}"));
+        assert!(is_unhurried("/api/2.0/mlflow-artifacts/mpu/complete/a") && !is_unhurried("/api/2.0/mlflow-artifacts/mpu/create/a"));
         assert!(!is_unhurried("/api/2.0/mlflow-artifacts/artifacts") && !is_unhurried("/v1/api/2.0/mlflow-artifacts/artifacts/a"));
     }
 }

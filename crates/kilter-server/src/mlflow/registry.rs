@@ -196,17 +196,10 @@ pub async fn get(State(tracking): State<Tracking>, input: Input) -> Answer {
 }
 
 pub async fn search(State(tracking): State<Tracking>, readable: Readable, input: Input) -> Answer {
-    let mut query = query(&input.fields(), 100, MOST_MODELS)?;
-    let (wanted, mut found) = (query.max_results, Vec::new());
-    let next_page_token = loop {
-        let page = tracking.search_registered_models(&query).await?;
-        found.extend(page.items.into_iter().filter(|m| readable.model(&m.name)));
-        if !readable.goes_on(&mut query, wanted.saturating_sub(found.len()), &page.next) {
-            break page.next;
-        }
-    };
-    let registered_models = found.iter().map(ModelJson::from).collect();
-    Ok(json(&ManyModels { registered_models, next_page_token }))
+    let query = Query { visible: readable.of_models(), ..query(&input.fields(), 100, MOST_MODELS)? };
+    let page = tracking.search_registered_models(&query).await?;
+    let registered_models = page.items.iter().map(ModelJson::from).collect();
+    Ok(json(&ManyModels { registered_models, next_page_token: page.next }))
 }
 
 pub async fn latest(State(tracking): State<Tracking>, input: Input) -> Answer {
@@ -300,17 +293,10 @@ pub async fn download_uri(State(tracking): State<Tracking>, input: Input) -> Ans
 }
 
 pub async fn search_versions(State(tracking): State<Tracking>, readable: Readable, input: Input) -> Answer {
-    let mut query = query(&input.fields(), 10_000, MOST_VERSIONS)?;
-    let (wanted, mut found) = (query.max_results, Vec::new());
-    let next_page_token = loop {
-        let page = tracking.search_model_versions(&query).await?;
-        found.extend(page.items.into_iter().filter(|v| readable.model(&v.name)));
-        if !readable.goes_on(&mut query, wanted.saturating_sub(found.len()), &page.next) {
-            break page.next;
-        }
-    };
-    let model_versions = found.iter().map(listed).collect();
-    Ok(json(&ManyVersions { model_versions, next_page_token }))
+    let query = Query { visible: readable.of_models(), ..query(&input.fields(), 10_000, MOST_VERSIONS)? };
+    let page = tracking.search_model_versions(&query).await?;
+    let model_versions = page.items.iter().map(listed).collect();
+    Ok(json(&ManyVersions { model_versions, next_page_token: page.next }))
 }
 
 pub async fn set_version_tag(State(tracking): State<Tracking>, input: Input) -> Answer {

@@ -54,7 +54,7 @@ pub enum Subject {
     Dataset,
     /// `{dataset_id}` and `experiment_ids`.
     DatasetAndExperiments,
-    /// `{path}`.
+    /// `{path}`, or what is named below it.
     File,
     /// `path`.
     Folder,
@@ -66,7 +66,7 @@ use Subject::{
 };
 
 /// Below `/api` and `/ajax-api`. What edits a run or a trace is writing; what takes away, restores, or moves a model's stage or alias is managing.
-pub const RULES: [(&str, &str, Role, Subject); 111] = [
+pub const RULES: [(&str, &str, Role, Subject); 116] = [
     ("POST", "/2.0/mlflow/experiments/create", Write, NewExperiment),
     ("GET", "/2.0/mlflow/experiments/get", Read, Experiment),
     ("GET", "/2.0/mlflow/experiments/get-by-name", Read, ExperimentName),
@@ -99,6 +99,10 @@ pub const RULES: [(&str, &str, Role, Subject); 111] = [
     ("GET", "/2.0/mlflow-artifacts/artifacts/{*path}", Read, File),
     ("PUT", "/2.0/mlflow-artifacts/artifacts/{*path}", Write, File),
     ("DELETE", "/2.0/mlflow-artifacts/artifacts/{*path}", Manage, File),
+    ("POST", "/2.0/mlflow-artifacts/mpu/create/{*path}", Write, File),
+    ("POST", "/2.0/mlflow-artifacts/mpu/complete/{*path}", Write, File),
+    ("POST", "/2.0/mlflow-artifacts/mpu/abort/{*path}", Write, File),
+    ("GET", "/2.0/mlflow-artifacts/presigned/{*path}", Read, File),
     ("POST", "/2.0/mlflow/logged-models", Write, NewLogged),
     ("POST", "/2.0/mlflow/logged-models/search", Read, Own),
     ("GET", "/2.0/mlflow/logged-models/{model_id}", Read, Logged),
@@ -141,6 +145,7 @@ pub const RULES: [(&str, &str, Role, Subject); 111] = [
     ("GET", "/3.0/mlflow/traces/batchGet", Read, Own),
     ("POST", "/3.0/mlflow/traces/batchGetInfos", Read, Own),
     ("POST", "/3.0/mlflow/traces/search", Read, Own),
+    ("POST", "/3.0/mlflow/traces/metrics", Read, Own),
     ("POST", "/3.0/mlflow/traces/delete-traces", Manage, Experiment),
     ("GET", "/3.0/mlflow/traces/{trace_id}", Read, Trace),
     ("PATCH", "/3.0/mlflow/traces/{trace_id}/tags", Write, Trace),

@@ -113,6 +113,7 @@ pub async fn search(State(tracking): State<Tracking>, readable: Readable, input:
         view: f.view("run_view_type")?,
         max_results: f.max_results(1000, MOST)?,
         page_token: f.text("page_token")?.map(str::to_string),
+        ..Query::default()
     };
     let Some(experiments) = readable.experiments(experiments).await? else {
         return Ok(json(&Many { runs: Vec::new(), next_page_token: None }));

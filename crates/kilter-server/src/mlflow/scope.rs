@@ -8,7 +8,7 @@ use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use kilter_tracking::{ArtifactPath, Error, ErrorCode, Experiment, Query, Result, Tracking};
+use kilter_tracking::{ArtifactPath, Error, ErrorCode, Experiment, Result, Tracking, Visible};
 
 use super::answer::Refusal;
 use super::hooks::Hooks;
@@ -342,19 +342,27 @@ impl Readable {
         Ok(Some(readable).filter(|readable| !named || !readable.is_empty()))
     }
 
-    pub fn experiment(&self, experiment: &Experiment) -> bool {
-        self.0.as_ref().is_none_or(|scope| scope.role_of(experiment) >= Role::Read)
-    }
-
-    pub async fn dataset(&self, experiments: &[i64]) -> Result<bool> {
-        match &self.0 {
-            Some(scope) => Ok(scope.role_of_dataset(experiments).await? >= Role::Read),
-            None => Ok(true),
+    /// Which experiments a search may find; none: all.
+    pub fn of_experiments(&self) -> Option<Visible> {
+        let caller = &self.0.as_ref()?.caller;
+        let mut visible = Visible { others: caller.role() >= Role::Read, ..Visible::default() };
+        for (name, role) in caller.experiments() {
+            let is_visible = *role >= Role::Read;
+            match name.parse::<i64>() {
+                // Not `01`, which would speak for experiment 1.
+                Ok(id) if id.to_string() == *name && caller.role_for_experiment_id(id).is_some() => visible.ids.push((id, is_visible)),
+                _ if caller.role_for_experiment_name(name).is_some() => visible.names.push((name.clone(), is_visible)),
+                _ => {}
+            }
         }
+        Some(visible)
     }
 
-    pub fn model(&self, name: &str) -> bool {
-        self.0.as_ref().is_none_or(|scope| scope.caller.role_for_model(name) >= Role::Read)
+    /// Which registered models a search may find; none: all.
+    pub fn of_models(&self) -> Option<Visible> {
+        let caller = &self.0.as_ref()?.caller;
+        let names = caller.models().map(|(name, role)| (name.clone(), *role >= Role::Read)).collect();
+        Some(Visible { ids: Vec::new(), names, others: caller.role() >= Role::Read })
     }
 
     /// Those of some traces that may be read.
@@ -369,15 +377,6 @@ impl Readable {
             }
         }
         Ok(ids.into_iter().filter(|id| !hidden.contains(id)).collect())
-    }
-
-    /// Whether a page that lacks some of what was asked for is filled from the next one, which the query is set to then.
-    pub fn goes_on(&self, query: &mut Query, lacks: usize, next: &Option<String>) -> bool {
-        if self.0.is_none() || lacks == 0 || next.is_none() {
-            return false;
-        }
-        (query.max_results, query.page_token) = (lacks, next.clone());
-        true
     }
 }
 
@@ -474,6 +473,7 @@ mod tests {
                 "request_ids": [TRACE], "model_id": model, "path": id, "locations": [place],
                 "trace": { "trace_info": { "trace_id": TRACE, "trace_location": place } },
                 "version": "1", "alias": "a", "stage": "None", "key": "k", "value": "v",
+                "view_type": "TRACES", "metric_name": "trace_count", "aggregations": [{ "aggregation_type": "COUNT" }],
             });
             Store { tracking, body: body.to_string(), experiment, model, dataset, _dir: dir }
         }
@@ -634,6 +634,32 @@ mod tests {
                 assert_eq!(got, status, "{id} with {role:?}: {told}");
             }
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_written_as_an_id_is_a_name_to_searches_as_well() {
+        let store = Store::make().await;
+        let api = TowerToHyperService::new(super::super::router::<()>(Hooks::new(store.tracking.clone(), Default::default())));
+        for name in ["-5", "+1", "-0"] {
+            store.tracking.create_experiment(NewExperiment { name: name.into(), ..NewExperiment::default() }).await.unwrap();
+        }
+        let found = async |caller: Caller| {
+            let (status, told) = answer(&api, store.request("GET", "/2.0/mlflow/experiments/search?max_results=9", "", caller)).await;
+            assert_eq!(status, 200, "{told}");
+            let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+            let names = told["experiments"].as_array().into_iter().flatten().map(|e| e["name"].as_str().unwrap().to_string());
+            names.collect::<Vec<_>>()
+        };
+        for name in ["-5", "+1", "-0"] {
+            assert_eq!(found(Caller::with(Role::None, &[(name, Role::Read)], &[])).await, [name]);
+            let id = store.tracking.experiment_by_name(name).await.unwrap().id;
+            let caller = Caller::with(Role::None, &[(name, Role::Read)], &[]);
+            let (status, told) =
+                answer(&api, store.request("GET", &format!("/2.0/mlflow/experiments/get?experiment_id={id}"), "", caller)).await;
+            assert_eq!(status, 200, "{name}: {told}");
+        }
+        let id = store.experiment.to_string();
+        assert!(found(Caller::with(Role::None, &[(&format!("0{id}"), Role::Read), (&id, Role::None)], &[])).await.is_empty());
     }
 
     #[tokio::test]

@@ -10,9 +10,11 @@ use axum::response::Response;
 use kilter_runtime::{Latency, Status};
 use kilter_store::metadata::CHAMPION;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::app::{Answer, App};
@@ -20,6 +22,12 @@ use crate::error::ApiError;
 use crate::observe::Labels;
 
 pub const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Upper bounds in microseconds: an effect is visible and a decision made within these, or something is wrong.
+const BUCKETS: [u64; 20] = [
+    50, 100, 200, 300, 500, 750, 1_000, 1_500, 2_000, 3_000, 5_000, 7_500, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 5_000_000,
+    30_000_000,
+];
 
 pub(super) type Float = Gauge<f64, AtomicU64>;
 
@@ -148,7 +156,7 @@ where
     family
 }
 
-/// Quantiles since the start, as gauges: the histogram behind them has finer steps than Prometheus takes.
+/// Quantiles since the start, as gauges, which are exact to three digits; and a histogram, which Prometheus makes rates of and adds up over servers.
 fn latency(registry: &mut Registry, name: &str, help: &str, latency: &Latency) {
     let figures = latency.percentiles();
     let quantiles = Family::<Labels, Float>::default();
@@ -156,5 +164,30 @@ fn latency(registry: &mut Registry, name: &str, help: &str, latency: &Latency) {
         quantiles.get_or_create(&vec![("quantile", quantile.to_string())]).set(micros as f64 / 1e6);
     }
     registry.register_with_unit(format!("{name}_quantile"), help, Unit::Seconds, quantiles);
-    counter(registry, &format!("{name}_observations"), help, figures.count);
+    let (buckets, sum) = latency.counts(&BUCKETS);
+    let buckets = BUCKETS.iter().map(|bound| *bound as f64 / 1e6).chain([f64::INFINITY]).zip(buckets).collect();
+    registry.register_with_unit(name, help, Unit::Seconds, Durations { buckets, sum: sum as f64 / 1e6 });
+}
+
+/// A histogram that was counted elsewhere.
+#[derive(Debug)]
+struct Durations {
+    /// Upper bounds, and how many are in each bucket.
+    buckets: Vec<(f64, u64)>,
+    sum: f64,
+}
+
+impl TypedMetric for Durations {
+    const TYPE: MetricType = MetricType::Histogram;
+}
+
+impl EncodeMetric for Durations {
+    fn encode(&self, mut encoder: MetricEncoder) -> std::fmt::Result {
+        let count = self.buckets.iter().map(|(_, n)| n).sum();
+        encoder.encode_histogram::<NoLabelSet>(self.sum, count, &self.buckets, None)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Histogram
+    }
 }

@@ -1,21 +1,28 @@
 //! The routes, one file per subject.
 
+mod access;
+mod backtests;
 mod changes;
 mod dead_letters;
 mod decide;
 mod decisions;
+mod drift;
+mod evaluation;
 mod events;
 mod features;
 mod health;
 mod lake;
+pub mod live;
 mod metrics;
 mod models;
 mod monitors;
 pub mod pages;
+mod policies;
 mod project;
 mod runs;
 mod services;
 mod sources;
+pub mod ui;
 mod versions;
 
 pub use decisions::decision_json;
@@ -36,6 +43,8 @@ pub fn all() -> OpenApiRouter<Host> {
         .routes(routes!(decisions::list_decisions))
         .routes(routes!(decisions::get_decision))
         .routes(routes!(decisions::replay_decision))
+        .routes(routes!(policies::backtest_policy))
+        .routes(routes!(policies::publish_policy))
         .routes(routes!(models::list_models))
         .routes(routes!(models::get_model))
         .routes(routes!(models::train_model))
@@ -43,18 +52,26 @@ pub fn all() -> OpenApiRouter<Host> {
         .routes(routes!(models::roll_back_model))
         .routes(routes!(versions::import_version))
         .routes(routes!(versions::get_version_file))
+        .routes(routes!(evaluation::get_evaluation))
         .routes(routes!(runs::list_runs))
         .routes(routes!(runs::get_run))
         .routes(routes!(runs::get_artifact))
+        .routes(routes!(live::get_live))
         .routes(routes!(monitors::list_monitors))
+        .routes(routes!(drift::get_history))
+        .routes(routes!(drift::get_distributions))
+        .routes(routes!(drift::get_reference))
         .routes(routes!(monitors::list_alerts))
         .routes(routes!(dead_letters::list_dead_letters))
         .routes(routes!(project::get_project))
         .routes(routes!(project::get_status))
         .routes(routes!(lake::get_lake))
         .routes(routes!(lake::compact_lake))
+        .routes(routes!(backtests::get_definitions))
+        .routes(routes!(backtests::post_backtest))
         .routes(routes!(changes::get_plan))
         .routes(routes!(changes::post_apply))
+        .routes(routes!(access::get_access))
         .routes(routes!(health::get_health))
         .routes(routes!(health::get_ready))
         .routes(routes!(metrics::get_metrics))

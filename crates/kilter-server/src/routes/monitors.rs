@@ -193,6 +193,15 @@ impl From<kilter_store::metadata::Alert> for Alert {
     }
 }
 
+/// Of a monitor whose newest reading is past a limit or not; none: there is no reading.
+pub(super) fn state(crossed: Option<bool>) -> &'static str {
+    match crossed {
+        None => "waiting",
+        Some(true) => "alert",
+        Some(false) => "ok",
+    }
+}
+
 /// List monitors
 #[utoipa::path(
     get, path = "/v1/monitors", tag = "monitors",
@@ -215,11 +224,7 @@ pub async fn list_monitors(State(app): State<App>, params: Params) -> Answer {
             every: m.every.to_string(),
             min_rows: m.min_rows,
             retrain: m.retrain,
-            state: match last {
-                None => "waiting",
-                Some(reading) if reading.crossed.is_some() => "alert",
-                Some(_) => "ok",
-            },
+            state: state(last.map(|reading| reading.crossed.is_some())),
             readings: values.into_iter().flat_map(|v| v.iter().rev().take(READINGS)).map(MonitorReading::from).collect(),
         }
     });

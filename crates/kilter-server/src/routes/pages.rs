@@ -1,14 +1,15 @@
-//! Pages for people: the API browser and a door sign.
+//! Pages for people: the API browser and the dashboard.
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::HeaderValue;
-use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, HeaderValue};
 use axum::response::Response;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::app::{Answer, App, Host};
+use crate::routes::ui;
 
 /// The API browser, from assets inside the binary.
 pub fn swagger() -> Router<Host> {
@@ -25,25 +26,19 @@ pub async fn get_openapi(State(app): State<App>) -> Answer {
     Ok(page("application/json", Body::from(app.openapi())))
 }
 
-/// The door sign
+/// The dashboard
+///
+/// Open to all, as it holds no data: what it shows it asks of the other routes, with the reader's key.
 #[utoipa::path(
     get, path = "/", tag = "operations",
-    responses((status = 200, description = "links", body = String, content_type = "text/html"))
+    responses((status = 200, description = "the dashboard, or how to get it", body = String, content_type = "text/html"))
 )]
-pub async fn get_home(State(app): State<App>) -> Answer {
-    let html = include_str!("home.html").replace("{{project}}", &escape(&app.service.plan.project));
-    let mut response = page("text/html; charset=utf-8", Body::from(html));
-    let policy = HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'");
-    response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
-    Ok(response)
+pub async fn get_home(headers: HeaderMap) -> Answer {
+    Ok(ui::home(&headers))
 }
 
 fn page(content_type: &'static str, body: Body) -> Response {
     let mut response = Response::new(body);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

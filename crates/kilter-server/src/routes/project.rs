@@ -496,7 +496,7 @@ pub async fn get_status(State(app): State<App>, params: Params) -> Answer {
     })
 }
 
-fn event_time(app: &App) -> Option<EventTime> {
+pub(super) fn event_time(app: &App) -> Option<EventTime> {
     let micros = app.service.status.event_time.load(std::sync::atomic::Ordering::Relaxed);
     (micros != i64::MIN).then_some(EventTime(micros))
 }

@@ -5,7 +5,7 @@ use sqlx::sqlite::SqlitePool;
 use std::path::Path;
 
 /// A new migration is appended; one that was released is never changed.
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_initial.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("migrations/0001_initial.sql"), include_str!("migrations/0002_readings.sql")];
 
 pub(super) async fn migrate(writer: &SqlitePool, path: &Path) -> Result<()> {
     let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
@@ -45,8 +45,25 @@ mod tests {
         sqlx::query("UPDATE schema_version SET version = 99").execute(&store.writer).await.unwrap();
         store.close().await;
         let error = Metadata::open(&path).await.unwrap_err();
-        assert!(matches!(error, MetadataError::NewerSchema { found: 99, known: 1, .. }), "{error}");
+        assert!(matches!(error, MetadataError::NewerSchema { found: 99, known: 2, .. }), "{error}");
         assert!(error.to_string().contains("hint: use the kilter release"));
+    }
+
+    #[tokio::test]
+    async fn a_file_of_the_first_release_keeps_its_rows() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("meta.db");
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+        let old = SqlitePool::connect_with(options).await.unwrap();
+        let begin = "CREATE TABLE schema_version (version BIGINT NOT NULL); INSERT INTO schema_version (version) VALUES (1);";
+        sqlx::raw_sql(begin).execute(&old).await.unwrap();
+        sqlx::raw_sql(MIGRATIONS[0]).execute(&old).await.unwrap();
+        sqlx::query("INSERT INTO meta (key, value) VALUES ('k', 'v')").execute(&old).await.unwrap();
+        old.close().await;
+        let store = Metadata::open(&path).await.unwrap();
+        assert_eq!(store.meta("k").await.unwrap().as_deref(), Some("v"));
+        let filter = crate::metadata::ReadingFilter { monitor: "drift".into(), limit: 1, ..Default::default() };
+        assert_eq!(store.readings(&filter).await.unwrap(), []);
     }
 
     #[tokio::test]

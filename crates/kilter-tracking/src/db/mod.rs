@@ -3,6 +3,7 @@
 //!
 //! Statements name their values `?1`, `?2` and so on, and are written in words that both databases have; where they differ, [`Db::dialect`] tells them apart.
 
+mod foreign;
 mod postgres;
 mod sql;
 mod sqlite;
@@ -14,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
+pub(crate) use foreign::{Foreign, Select};
 pub(crate) use postgres::{SCHEMA, config, definition};
 pub(crate) use sql::Sql;
 

@@ -75,32 +75,37 @@ pub(crate) fn config(url: &str) -> Result<Config> {
     Ok(config)
 }
 
+/// A connection as the server makes it.
+pub(super) fn client(config: &Config) -> Result<Client> {
+    let cannot = |what: String| {
+        let name = |host: &Host| match host {
+            Host::Tcp(name) => name.clone(),
+            Host::Unix(folder) => folder.display().to_string(),
+        };
+        let hosts: Vec<String> = config.get_hosts().iter().map(name).collect();
+        let hint = "check that the server runs, and the address; a server whose certificate the system does not know wants SSL_CERT_FILE, or \
+                    ?sslmode=disable where the way to it is safe";
+        let message = format!("cannot connect to the database at {}: {what}\n  hint: {hint}", hosts.join(", "));
+        Error::new(ErrorCode::TemporarilyUnavailable, message)
+    };
+    let client = if config.get_ssl_mode() == SslMode::Disable {
+        config.connect(NoTls)
+    } else {
+        let (tls, _) =
+            MakeRustlsConnect::with_native_certs().map_err(|e| cannot(format!("no certificates of authorities could be read: {e:?}")))?;
+        config.connect(tls)
+    };
+    client.map_err(|e| cannot(in_full(&e)))
+}
+
 impl Connection {
     /// `reading`: the connection only reads, and each of its statements ends after so long.
     pub fn connect(config: &Config, reading: Option<Duration>) -> Result<Connection> {
-        let cannot = |what: String| {
-            let name = |host: &Host| match host {
-                Host::Tcp(name) => name.clone(),
-                Host::Unix(folder) => folder.display().to_string(),
-            };
-            let hosts: Vec<String> = config.get_hosts().iter().map(name).collect();
-            let hint = "check that the server runs, and the address; a server whose certificate the system does not know wants SSL_CERT_FILE, or \
-                        ?sslmode=disable where the way to it is safe";
-            let message = format!("cannot connect to the database at {}: {what}\n  hint: {hint}", hosts.join(", "));
-            Error::new(ErrorCode::TemporarilyUnavailable, message)
-        };
         let mut config = config.clone();
         if reading.is_none() && config.get_target_session_attrs() == TargetSessionAttrs::Any {
             config.target_session_attrs(TargetSessionAttrs::ReadWrite);
         }
-        let client = if config.get_ssl_mode() == SslMode::Disable {
-            config.connect(NoTls)
-        } else {
-            let (tls, _) = MakeRustlsConnect::with_native_certs()
-                .map_err(|e| cannot(format!("no certificates of authorities could be read: {e:?}")))?;
-            config.connect(tls)
-        };
-        let mut client = client.map_err(|e| cannot(in_full(&e)))?;
+        let mut client = client(&config)?;
         let mut settings = format!("SET search_path = {SCHEMA};");
         settings.push_str(&match reading {
             Some(reading) => format!("SET statement_timeout = {}; SET default_transaction_read_only = on;", reading.as_millis()),
@@ -186,7 +191,7 @@ impl Connection {
 }
 
 /// An error with what is behind it: the first alone often says only that there was one.
-fn in_full(error: &dyn StdError) -> String {
+pub(super) fn in_full(error: &dyn StdError) -> String {
     let (mut text, mut next) = (error.to_string(), error.source());
     while let Some(cause) = next {
         text.push_str(&format!(": {cause}"));
@@ -206,7 +211,7 @@ pub(crate) fn definition(sqlite: &str) -> String {
 }
 
 /// `?1` as `$1`; no text of ours has a question mark before a digit otherwise.
-fn numbered(sql: &str) -> String {
+pub(super) fn numbered(sql: &str) -> String {
     let mut text = String::with_capacity(sql.len());
     let mut rest = sql.chars().peekable();
     while let Some(c) = rest.next() {

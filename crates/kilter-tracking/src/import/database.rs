@@ -1,15 +1,15 @@
-//! MLflow's SQLite file, read as it is: never written to, and never held for longer than a page takes, because its server may be at work.
+//! MLflow's database, read as it is: never written to, because its server may be at work. A file of SQLite is never held for longer than a page takes; of
+//! PostgreSQL one state is read.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use serde_json::{Map, Value};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow};
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Row};
 use tokio::sync::mpsc;
 
 use super::rows::{Kind, Owned, Point, Read, Rows, Tally};
 use super::{ARCHIVE, LATER, Names, json, span};
+use crate::db::{Dialect, Foreign, Select, Value as Cell, config};
 use crate::error::{Error, Result};
 use crate::evaluation::{EvaluationDataset, EvaluationRecord, Scorer};
 use crate::model::{
@@ -18,8 +18,6 @@ use crate::model::{
 use crate::otel::{Any, AnyValue, KeyValue, KeyValueList};
 use crate::trace::{self, Assessment, AssessmentKind, TraceInfo, TraceState, key};
 
-/// How long its server may keep a page from being read.
-const BUSY: std::time::Duration = std::time::Duration::from_secs(60);
 const OTHER_WORKSPACE: &str = "it is in another workspace than `default`";
 /// Rows that are counted at once.
 const COUNTED: i64 = 50_000;
@@ -63,6 +61,12 @@ struct Part {
     /// Rows of a page: those that may be large come by few.
     page: i64,
     rows: fn(&[Cells]) -> Rows,
+}
+
+impl Part {
+    fn filter(&self) -> &'static str {
+        if self.filter.is_empty() { "TRUE" } else { self.filter }
+    }
 }
 
 const fn part(kind: Kind, table: &'static str, columns: &'static [&'static str], rows: fn(&[Cells]) -> Rows) -> Part {
@@ -469,13 +473,21 @@ static PARTS: [Part; 30] = [
     },
 ];
 
-/// A row as the columns of its part say; the first one is its number.
-struct Cells<'a>(&'a SqliteRow);
+/// A row as the columns of its part say, the first of which is 1. What a column was declared as binds nobody in SQLite.
+struct Cells<'a>(&'a [Cell<'static>]);
 
-/// SQLite converts: what a column was declared as binds nobody there.
 impl Cells<'_> {
+    fn at(&self, at: usize) -> &Cell<'static> {
+        &self.0[at - 1]
+    }
+
     fn maybe(&self, at: usize) -> Option<String> {
-        self.0.try_get_unchecked::<Option<String>, _>(at).ok().flatten()
+        match self.at(at) {
+            Cell::Text(text) => Some(text.to_string()),
+            Cell::Int(value) => Some(value.to_string()),
+            Cell::Real(value) => Some(value.to_string()),
+            Cell::Null | Cell::Bytes(_) => None,
+        }
     }
 
     fn text(&self, at: usize) -> String {
@@ -483,7 +495,12 @@ impl Cells<'_> {
     }
 
     fn maybe_int(&self, at: usize) -> Option<i64> {
-        self.0.try_get_unchecked::<Option<i64>, _>(at).ok().flatten()
+        match self.at(at) {
+            Cell::Int(value) => Some(*value),
+            Cell::Real(value) => Some(*value as i64),
+            Cell::Text(text) => text.parse().ok(),
+            Cell::Null | Cell::Bytes(_) => None,
+        }
     }
 
     fn int(&self, at: usize) -> i64 {
@@ -492,8 +509,13 @@ impl Cells<'_> {
 
     /// A value that is missing is none.
     fn number(&self, at: usize, is_nan: bool) -> f64 {
-        let value = self.0.try_get_unchecked::<Option<f64>, _>(at).ok().flatten();
-        if is_nan { f64::NAN } else { value.unwrap_or(f64::NAN) }
+        match self.at(at) {
+            _ if is_nan => f64::NAN,
+            Cell::Real(value) => *value,
+            Cell::Int(value) => *value as f64,
+            Cell::Text(text) => text.parse().unwrap_or(f64::NAN),
+            Cell::Null | Cell::Bytes(_) => f64::NAN,
+        }
     }
 
     fn pair(&self, at: usize) -> Pair {
@@ -585,9 +607,9 @@ fn record(c: &Cells) -> Option<EvaluationRecord> {
     })
 }
 
-/// A database of MLflow, open to be read.
+/// A database of MLflow, open to be read. Everything here blocks.
 pub(super) struct Database {
-    connection: SqliteConnection,
+    db: Foreign,
     tables: HashMap<String, HashSet<String>>,
     /// SQLite's number of the state that this connection saw first.
     version: i64,
@@ -598,52 +620,71 @@ pub(super) struct Database {
 impl Database {
     /// # Errors
     /// When the file is none, or holds something else.
-    pub async fn open(path: &Path) -> Result<Database> {
-        let options = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(BUSY);
-        let cannot = |e: sqlx::Error| Error::invalid(format!("cannot open {}: {e}{}", path.display(), unfinished(path)));
-        let mut connection = options.connect().await.map_err(cannot)?;
-        let not_one = |why: String| Error::invalid(format!("{} is not a tracking store of MLflow: {why}", path.display()));
+    pub fn open(path: &Path) -> Result<Database> {
+        let name = path.display().to_string();
+        let db = Foreign::open(path).map_err(|e| Error::invalid(format!("cannot open {name}: {e}{}", unfinished(path))))?;
         let sql = "SELECT m.name, p.name FROM sqlite_master m JOIN pragma_table_info(m.name) p WHERE m.type = 'table'";
-        let columns: Vec<(String, String)> = sqlx::query_as(sql)
-            .fetch_all(&mut connection)
-            .await
-            .map_err(|e| not_one(format!("it cannot be read ({e}){}", unfinished(path))))?;
-        let version = data_version(&mut connection).await.map_err(failed)?;
+        Database::of(db, &name, sql, || unfinished(path), "bring a copy of it up to date with `mlflow db upgrade sqlite:///COPY`")
+    }
+
+    /// # Errors
+    /// When it cannot be reached, or holds something else.
+    pub fn connect(url: &str) -> Result<Database> {
+        let mut config = config(url)?;
+        if config.get_password().is_none()
+            && let Ok(password) = std::env::var("PGPASSWORD")
+        {
+            config.password(password);
+        }
+        let name = format!("the database `{}`", config.get_dbname().unwrap_or_default());
+        let mut db = Foreign::connect(&config)?;
+        // Other tables of the same names may come before its own, those of Kilter for one.
+        let sql =
+            "SELECT set_config('search_path', quote_ident(n.nspname), TRUE) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                   WHERE c.relname = 'alembic_version' AND pg_table_is_visible(c.oid)";
+        db.rows(sql, &[]).map_err(failed)?;
+        let sql = "SELECT c.relname, a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+                   WHERE c.relkind IN ('r', 'p') AND pg_table_is_visible(c.oid) AND c.relnamespace <> 'pg_catalog'::regnamespace
+                       AND a.attnum > 0 AND NOT a.attisdropped";
+        Database::of(db, &name, sql, String::new, "bring it up to date with `mlflow db upgrade`")
+    }
+
+    /// `columns` says which table has which, `why` more about what cannot be read, and `upgrade` what to do about a schema that is too old.
+    fn of(mut db: Foreign, name: &str, columns: &str, why: impl Fn() -> String, upgrade: &str) -> Result<Database> {
+        let not_one = |why: String| Error::invalid(format!("{name} is not a tracking store of MLflow: {why}"));
+        let columns = db.rows(columns, &[]).map_err(|e| not_one(format!("it cannot be read ({e}){}", why())))?;
+        let version = data_version(&mut db)?;
         let mut tables: HashMap<String, HashSet<String>> = HashMap::new();
-        for (table, column) in columns {
-            tables.entry(table).or_default().insert(column);
+        for row in &columns {
+            tables.entry(Cells(row).text(1)).or_default().insert(Cells(row).text(2));
         }
         if !tables.contains_key("alembic_version") {
             return Err(not_one("it has no table `alembic_version`".into()));
         }
-        let schema: Option<String> =
-            sqlx::query_scalar("SELECT version_num FROM alembic_version").fetch_optional(&mut connection).await.map_err(failed)?;
-        let schema = schema.unwrap_or_default();
+        let schema = db.rows("SELECT version_num FROM alembic_version", &[]).map_err(failed)?;
+        let schema = schema.first().map(|row| Cells(row).text(1)).unwrap_or_default();
         let missing = NEEDED.iter().flat_map(|(table, columns)| columns.iter().map(move |column| (*table, *column)));
         let mut missing = missing.filter(|(table, column)| !tables.get(*table).is_some_and(|known| known.contains(*column)));
         if let Some((table, column)) = missing.next() {
-            let why = format!(
-                "it has no column `{column}` in a table `{table}` (schema {schema})\n  hint: bring a copy of it up to date with `mlflow db upgrade sqlite:///COPY`"
-            );
-            return Err(not_one(why));
+            return Err(not_one(format!("it has no column `{column}` in a table `{table}` (schema {schema})\n  hint: {upgrade}")));
         }
         let is_known = SCHEMAS.split_whitespace().any(|known| known == schema);
-        Ok(Database { connection, tables, version, is_unknown: (!is_known).then_some(schema) })
+        Ok(Database { db, tables, version, is_unknown: (!is_known).then_some(schema) })
     }
 
-    /// Whether another connection wrote to it since it was opened.
-    pub async fn has_changed(&mut self) -> Result<bool> {
-        Ok(data_version(&mut self.connection).await.map_err(failed)? != self.version)
+    /// Whether another connection wrote to it since it was opened, so that what was read is no state that ever was.
+    pub fn has_changed(&mut self) -> Result<bool> {
+        Ok(data_version(&mut self.db)? != self.version)
     }
 
     /// All experiments but those of other workspaces, which are counted.
-    pub async fn experiments(&mut self) -> Result<(Vec<Experiment>, Vec<Rows>)> {
+    pub fn experiments(&mut self) -> Result<(Vec<Experiment>, Vec<Rows>)> {
         let columns = ["t.experiment_id", "t.name", "t.artifact_location", "t.lifecycle_stage", "?creation_time", "?last_update_time"];
         let columns: Vec<String> = columns.into_iter().map(|column| self.column("experiments", column)).collect();
         let workspace = self.workspace("experiments");
-        let sql = format!("SELECT t.rowid, {} FROM experiments t WHERE {workspace} ORDER BY t.experiment_id", columns.join(", "));
-        let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(&mut self.connection).await.map_err(failed)?;
-        let experiment = |row: &SqliteRow| {
+        let sql = format!("SELECT {} FROM experiments t WHERE {workspace} ORDER BY t.experiment_id", columns.join(", "));
+        let rows = self.rows(&sql, &[])?;
+        let experiment = |row: &Vec<Cell<'static>>| {
             let c = Cells(row);
             Experiment {
                 id: c.int(1),
@@ -655,62 +696,64 @@ impl Database {
                 tags: Vec::new(),
             }
         };
-        let all = self.count("experiments", "TRUE").await?;
+        let all = self.count("experiments", "TRUE")?;
         let others = Rows::Left(Kind::Experiments, OTHER_WORKSPACE.into(), all.saturating_sub(rows.len() as u64));
         Ok((rows.iter().map(experiment).collect(), vec![others]))
     }
 
     /// Names of registered models, and when each was made.
-    pub async fn models(&mut self) -> Result<Names> {
+    pub fn models(&mut self) -> Result<Names> {
         if !self.tables.contains_key("registered_models") {
             return Ok(Names::new());
         }
-        let sql =
-            format!("SELECT t.name, COALESCE(t.creation_time, 0) FROM registered_models t WHERE {}", self.workspace("registered_models"));
-        sqlx::query_as(AssertSqlSafe(sql)).fetch_all(&mut self.connection).await.map_err(failed)
+        let sql = format!("SELECT t.name, t.creation_time FROM registered_models t WHERE {}", self.workspace("registered_models"));
+        Ok(self.rows(&sql, &[])?.iter().map(|row| (Cells(row).text(1), Cells(row).int(2))).collect())
     }
 
     /// Ids of the runs of an experiment.
-    pub async fn runs_of(&mut self, experiment: i64) -> Result<Vec<String>> {
-        let sql = "SELECT run_uuid FROM runs WHERE experiment_id = $1";
-        sqlx::query_scalar(sql).bind(experiment).fetch_all(&mut self.connection).await.map_err(failed)
+    pub fn runs_of(&mut self, experiment: i64) -> Result<Vec<String>> {
+        let rows = self.rows("SELECT run_uuid FROM runs WHERE experiment_id = ?1", &[experiment.into()])?;
+        Ok(rows.iter().map(|row| Cells(row).text(1)).collect())
     }
 
     /// Sends everything. Ends early when nobody takes it any more.
-    pub async fn send(&mut self, to: &mpsc::Sender<Result<Rows>>) -> Result<()> {
+    pub fn send(&mut self, to: &mpsc::Sender<Result<Rows>>) -> Result<()> {
         for part in PARTS.iter().filter(|part| self.tables.contains_key(part.table)).collect::<Vec<_>>() {
-            let (mut last, sql) = (i64::MIN, self.select(part));
-            loop {
-                let query = sqlx::query(AssertSqlSafe(sql.clone())).bind(last).bind(part.page);
-                let rows = query.fetch_all(&mut self.connection).await.map_err(failed)?;
-                let Some(end) = rows.last() else { break };
-                last = Cells(end).int(0);
-                let read = (part.rows)(&rows.iter().map(Cells).collect::<Vec<_>>());
+            let columns: Vec<String> = part.columns.iter().map(|column| self.column(part.table, column)).collect();
+            let filter = format!("{} AND {}", part.filter(), self.workspace(part.table));
+            let select = Select { columns: &columns.join(", "), table: part.table, join: part.join, filter: &filter };
+            let mut is_wanted = true;
+            let see = |rows: Vec<Vec<Cell<'static>>>| {
+                let cells: Vec<Cells<'_>> = rows.iter().map(|row| Cells(row)).collect();
+                let read = (part.rows)(&cells);
                 let damaged = rows.len() - read.len();
                 let damaged = (damaged > 0).then_some(Rows::Damaged(part.kind, damaged as u64));
-                for rows in std::iter::once(read).chain(damaged) {
-                    if to.send(Ok(rows)).await.is_err() {
-                        return Ok(());
-                    }
-                }
+                is_wanted = std::iter::once(read).chain(damaged).all(|rows| to.blocking_send(Ok(rows)).is_ok());
+                is_wanted
+            };
+            self.db.pages(&select, part.page, see).map_err(failed)?;
+            if !is_wanted {
+                return Ok(());
             }
         }
-        if self.tables.contains_key("logged_model_metrics") { self.send_later(to).await } else { Ok(()) }
+        if self.tables.contains_key("logged_model_metrics") { self.send_later(to) } else { Ok(()) }
     }
 
     /// Counts for each logged model the points that are not kept.
-    async fn send_later(&mut self, to: &mpsc::Sender<Result<Rows>>) -> Result<()> {
+    fn send_later(&mut self, to: &mpsc::Sender<Result<Rows>>) -> Result<()> {
         let mut last = String::new();
         loop {
-            let sql = "SELECT model_id, COUNT(*) - COUNT(DISTINCT metric_name || char(0) || COALESCE(dataset_name, '') || char(0) || COALESCE(dataset_digest, ''))
-                       FROM logged_model_metrics WHERE model_id > $1 GROUP BY model_id ORDER BY model_id LIMIT 1000";
-            let rows: Vec<(String, i64)> = sqlx::query_as(sql).bind(&last).fetch_all(&mut self.connection).await.map_err(failed)?;
-            if rows.is_empty() {
-                return Ok(());
-            }
-            for (model, later) in rows {
-                last.clone_from(&model);
-                if to.send(Ok(Rows::Merged(Kind::LoggedPoints, model, LATER, later.unsigned_abs()))).await.is_err() {
+            let sql = "SELECT model_id, CAST(SUM(points) AS BIGINT) - COUNT(*) FROM
+                           (SELECT model_id, COUNT(*) AS points FROM logged_model_metrics
+                            WHERE model_id IN (SELECT DISTINCT model_id FROM logged_model_metrics WHERE model_id > ?1 ORDER BY model_id LIMIT 1000)
+                            GROUP BY model_id, metric_name, COALESCE(dataset_name, ''), COALESCE(dataset_digest, '')) AS kept
+                       GROUP BY model_id ORDER BY model_id";
+            let rows = self.rows(sql, &[last.as_str().into()])?;
+            let Some(end) = rows.last() else { return Ok(()) };
+            last = Cells(end).text(1);
+            for c in rows.iter().map(|row| Cells(row)) {
+                let merged = Rows::Merged(Kind::LoggedPoints, c.text(1), LATER, c.int(2).unsigned_abs());
+                if to.blocking_send(Ok(merged)).is_err() {
                     return Ok(());
                 }
             }
@@ -718,13 +761,12 @@ impl Database {
     }
 
     /// How much there is of everything, those of other workspaces and things that are not kept noted as left out.
-    pub async fn counts(&mut self, tally: &mut Tally) -> Result<Vec<(Kind, u64)>> {
-        let mut counts = vec![(Kind::Experiments, self.count("experiments", "TRUE").await?)];
+    pub fn counts(&mut self, tally: &mut Tally) -> Result<Vec<(Kind, u64)>> {
+        let mut counts = vec![(Kind::Experiments, self.count("experiments", "TRUE")?)];
         for part in PARTS.iter().filter(|part| self.tables.contains_key(part.table)).collect::<Vec<_>>() {
-            let of = if part.filter.is_empty() { "TRUE" } else { part.filter };
-            let all = self.count(part.table, of).await?;
+            let all = self.count(part.table, part.filter())?;
             let workspace = self.workspace(part.table);
-            let here = if workspace == "TRUE" { all } else { self.count(part.table, &format!("{of} AND {workspace}")).await? };
+            let here = if workspace == "TRUE" { all } else { self.count(part.table, &format!("{} AND {workspace}", part.filter()))? };
             // The second count is a later one.
             let others = all.saturating_sub(here);
             tally.read(part.kind, others);
@@ -733,7 +775,7 @@ impl Database {
         }
         for (table, what) in NOT_KEPT {
             if self.tables.contains_key(table) {
-                let rows = self.count(table, "TRUE").await?;
+                let rows = self.count(table, "TRUE")?;
                 if rows > 0 {
                     tally.notes.insert(format!("{what} stay behind: Kilter keeps none"), rows);
                 }
@@ -742,16 +784,8 @@ impl Database {
         Ok(counts)
     }
 
-    fn select(&self, part: &Part) -> String {
-        let columns: Vec<String> = part.columns.iter().map(|column| self.column(part.table, column)).collect();
-        let filter = if part.filter.is_empty() { "TRUE" } else { part.filter };
-        format!(
-            "SELECT t.rowid, {} FROM {} t {} WHERE t.rowid > $1 AND {filter} AND {} ORDER BY t.rowid LIMIT $2",
-            columns.join(", "),
-            part.table,
-            part.join,
-            self.workspace(part.table)
-        )
+    fn rows(&mut self, sql: &str, values: &[Cell<'_>]) -> Result<Vec<Vec<Cell<'static>>>> {
+        self.db.rows(sql, values).map_err(failed)
     }
 
     fn column(&self, table: &str, column: &str) -> String {
@@ -771,24 +805,33 @@ impl Database {
         if has { "t.workspace = 'default'" } else { "TRUE" }
     }
 
-    /// In steps, so that the database is not held for longer than one of them takes.
-    async fn count(&mut self, table: &str, filter: &str) -> Result<u64> {
-        let sql = format!(
-            "SELECT COUNT(*), MAX(at) FROM (SELECT t.rowid AS at FROM {table} t WHERE t.rowid > $1 AND {filter} ORDER BY t.rowid LIMIT {COUNTED})"
+    /// A file is counted in steps, so that it is not held for longer than one of them takes.
+    fn count(&mut self, table: &str, filter: &str) -> Result<u64> {
+        let in_steps = format!(
+            "SELECT COUNT(*), MAX(at) FROM (SELECT t.rowid AS at FROM {table} t WHERE t.rowid > ?1 AND {filter} ORDER BY t.rowid LIMIT {COUNTED})"
         );
-        let (mut all, mut last) = (0, Some(i64::MIN));
-        while let Some(from) = last {
-            let query = sqlx::query_as::<_, (i64, Option<i64>)>(AssertSqlSafe(sql.clone())).bind(from);
-            let (rows, end) = query.fetch_one(&mut self.connection).await.map_err(failed)?;
-            all += rows.unsigned_abs();
-            last = end;
+        let (sql, mut last) = match self.db.dialect() {
+            Dialect::Sqlite => (in_steps, vec![Cell::Int(i64::MIN)]),
+            Dialect::Postgres => (format!("SELECT COUNT(*), NULL::bigint FROM {table} t WHERE {filter}"), Vec::new()),
+        };
+        let mut all = 0;
+        loop {
+            let rows = self.rows(&sql, &last)?;
+            let Some(c) = rows.first().map(|row| Cells(row)) else { return Ok(all) };
+            all += c.int(1).unsigned_abs();
+            let Some(end) = c.maybe_int(2) else { return Ok(all) };
+            last = vec![Cell::Int(end)];
         }
-        Ok(all)
     }
 }
 
-async fn data_version(connection: &mut SqliteConnection) -> sqlx::Result<i64> {
-    sqlx::query_scalar("PRAGMA data_version").fetch_one(connection).await
+/// A state of SQLite has a number; of PostgreSQL only one is seen.
+fn data_version(db: &mut Foreign) -> Result<i64> {
+    if db.dialect() == Dialect::Postgres {
+        return Ok(0);
+    }
+    let rows = db.rows("PRAGMA data_version", &[]).map_err(failed)?;
+    Ok(rows.first().map(|row| Cells(row).int(1)).unwrap_or_default())
 }
 
 /// A hint where something lies beside a database that SQLite has to work in before anybody can read it, for which it writes to the folder.
@@ -804,8 +847,8 @@ fn unfinished(path: &Path) -> String {
     String::new()
 }
 
-fn failed(error: sqlx::Error) -> Error {
-    Error::invalid(format!("cannot read MLflow's database: {error}"))
+fn failed(what: String) -> Error {
+    Error::invalid(format!("cannot read MLflow's database: {what}"))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Brings a store of MLflow over into this one: its SQLite file or its `mlruns` folder, which are only read.
+//! Brings a store of MLflow over into this one: its database or its `mlruns` folder, which are only read.
 //!
 //! A reader sends rows in pages, in an order in which everything comes after what it belongs to. The files that belong to them are copied, then the rows are
 //! stored in one transaction. Whatever ends the process, the next import begins anew and finds what is here: what comes twice is there once. A place to go on
@@ -77,7 +77,7 @@ pub enum Differences {
 /// What is to be brought over.
 #[derive(Debug, Clone)]
 pub struct MlflowImport {
-    /// The file of MLflow's database, `sqlite:///FILE`, or the folder of its file store.
+    /// MLflow's database, as a file, `sqlite:///FILE` or `postgresql://USER:PASSWORD@HOST/NAME`, or the folder of its file store.
     pub source: String,
     /// Where `mlflow-artifacts:/` lies, where artifacts are looked for that are not where they were, and what may be read beside the folder of the source.
     pub artifacts: Vec<PathBuf>,
@@ -93,7 +93,24 @@ impl MlflowImport {
     /// # Errors
     /// When it is not, or cannot be read.
     pub async fn check(&self) -> Result<()> {
-        Source::open(&self.source).await.map(|_| ())
+        Source::open(&self.source).await.map(drop)
+    }
+
+    /// The source without a password that is in it.
+    pub fn source_name(&self) -> String {
+        let Some((scheme, rest)) = self.source.split_once("://") else { return self.source.clone() };
+        // As those who connect read it: a password ends at an `@` and may have a `?` in it, and the value of an option may have an `@`.
+        let has_login = rest.find([':', '@', '/', '?']).is_some_and(|at| rest[at..].starts_with([':', '@']));
+        let from = rest.find('@').filter(|_| has_login).unwrap_or(0);
+        let is_option = |option: &str| !option.split('=').next().unwrap_or_default().contains('@');
+        let options = rest[from..].match_indices('?').map(|(at, _)| from + at).find(|at| rest[at + 1..].split('&').all(is_option));
+        let (at, options) = options.map_or((rest, ""), |at| (&rest[..at], &rest[at + 1..]));
+        let at = match at.rsplit_once('@') {
+            Some((login, place)) => format!("{}@{place}", login.split(':').next().unwrap_or_default()),
+            None => at.to_string(),
+        };
+        let options: Vec<&str> = options.split('&').filter(|option| !option.is_empty() && !option.starts_with("password=")).collect();
+        format!("{scheme}://{at}{}{}", if options.is_empty() { "" } else { "?" }, options.join("&"))
     }
 }
 
@@ -144,16 +161,19 @@ impl Tracking {
     /// When the source is none, or names in it are taken here and [`Clashes::Refuse`] is chosen: nothing was brought then. When something cannot be read
     /// or written: what was brought stays, and the next import brings the rest.
     pub async fn import_mlflow(&self, import: &MlflowImport, told: impl Fn(&str, u64) + Send + Sync) -> Result<ImportReport> {
+        let _alone = self.lock_imports().await?;
         let mut source = Source::open(&import.source).await?;
-        let places = source.places(&import.artifacts, self.artifacts().root())?;
-        let (experiments, left) = source.experiments().await?;
+        let (artifacts, here) = (import.artifacts.clone(), self.artifacts().folder().map(Path::to_path_buf));
+        let places = source.ask(move |store| store.places(&artifacts, here.as_deref())).await?;
+        let (experiments, left) = source.ask(Store::experiments).await?;
         let count = experiments.len() as u64;
         let locations: Vec<(i64, String)> = experiments.iter().map(|e| (e.id, e.artifact_location.clone())).collect();
         let mut runs = HashMap::new();
         for experiment in experiments.iter().filter(|e| e.created <= 0) {
-            runs.insert(experiment.id, source.runs_of(experiment.id).await?);
+            let id = experiment.id;
+            runs.insert(id, source.ask(move |store| store.runs_of(id)).await?);
         }
-        let models = source.models().await?;
+        let models = source.ask(Store::models).await?;
         let coming = Coming { experiments, runs, models, clashes: import.clashes, differences: import.differences };
         let (plan, mut tally) = self.begin_import(coming).await?;
         tally.read(Kind::Experiments, count);
@@ -170,7 +190,7 @@ impl Tracking {
         }
         let plan = Arc::new(plan);
         let (sender, mut pages) = mpsc::channel(AHEAD);
-        let reading = source.send(sender);
+        let reading = tokio::task::spawn_blocking(move || source.send(&sender));
         while let Some(rows) = pages.recv().await {
             let mut together = vec![rows?];
             while together.iter().map(Rows::weight).sum::<usize>() < TRANSACTION
@@ -180,20 +200,27 @@ impl Tracking {
             }
             let kind = together.iter().map(Rows::kind).max().unwrap_or(Kind::Runs);
             let mut brought = Vec::with_capacity(together.len());
-            let mut with_spans = Vec::new();
             for mut rows in together {
                 refuse_ids(&mut rows, &mut tally);
                 tally.at_work(&rows);
-                with_spans.extend(self.copy_artifacts(&rows, &plan, &places, &mut tally, &told).await?);
+                let with_spans = self.copy_artifacts(&rows, &plan, &places, &mut tally, &told).await?;
                 brought.push(rows);
+                // What archives have is here before the rows that say it is there.
+                if !with_spans.is_empty() {
+                    tally = self.bring(std::mem::take(&mut brought), tally, plan.clone()).await?;
+                    tally = self.bring_file_spans(with_spans, tally, &plan).await?;
+                }
             }
-            tally = self.bring(brought, tally, plan.clone()).await?;
-            tally = self.bring_file_spans(with_spans, tally, &plan).await?;
+            if !brought.is_empty() {
+                tally = self.bring(brought, tally, plan.clone()).await?;
+            }
             told(kind.name(), tally.read.get(&kind).copied().unwrap_or_default());
         }
         let mut source = reading.await.map_err(|e| Error::internal(&e))?;
         let mut counts: BTreeMap<Kind, u64> = tally.read.clone();
-        for (kind, rows) in source.counts(&mut tally).await? {
+        let counted = source.ask(move |store| store.counts(&mut tally).map(|counts| (counts, tally))).await?;
+        let mut tally = counted.1;
+        for (kind, rows) in counted.0 {
             counts.entry(kind).and_modify(|read| *read = rows.max(*read)).or_insert(rows);
         }
         let mut nowhere = Vec::new();
@@ -209,9 +236,9 @@ impl Tracking {
                 nowhere.extend((!places.has(&place, *id, &alike)).then(|| format!("{id} ({location})")));
             }
         }
-        let mut report = report(&counts, &tally, &self.imported().await?, source.is_unknown());
+        let mut report = report(&counts, &tally, &self.imported().await?, source.is_unknown().as_deref());
         report.lacking = lacking(&tally, &nowhere);
-        if source.has_changed().await? {
+        if source.ask(Store::has_changed).await? {
             report.lacking.push(
                 "the source changed while it was read\n  hint: run the same command again, at last when its server has stopped".into(),
             );
@@ -472,14 +499,65 @@ fn named<'a>(mut all: impl Iterator<Item = &'a str>) -> String {
     format!("{}{}", first.join(", "), if all.next().is_some() { ", …" } else { "" })
 }
 
-/// A store of MLflow that is open to be read.
-enum Source {
-    Database(Database, PathBuf),
-    Folder(Folder, PathBuf),
+/// A store of MLflow that is open to be read, where that keeps nobody waiting.
+struct Source(Option<Store>);
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        if let Some(store) = self.0.take() {
+            // Ending a connection to PostgreSQL blocks, which tasks must not.
+            std::thread::spawn(move || drop(store));
+        }
+    }
 }
 
 impl Source {
     async fn open(source: &str) -> Result<Source> {
+        let source = source.to_string();
+        let opened = tokio::task::spawn_blocking(move || Store::open(&source)).await;
+        Ok(Source(Some(opened.map_err(|e| Error::internal(&e))??)))
+    }
+
+    async fn ask<T: Send + 'static>(&mut self, what: impl FnOnce(&mut Store) -> Result<T> + Send + 'static) -> Result<T> {
+        let mut store = self.0.take().ok_or_else(|| Error::internal(&"the source is asked after it failed"))?;
+        let asked = tokio::task::spawn_blocking(move || {
+            let answer = what(&mut store);
+            (store, answer)
+        });
+        let (store, answer) = asked.await.map_err(|e| Error::internal(&e))?;
+        self.0 = Some(store);
+        answer
+    }
+
+    /// Reads everything. It blocks.
+    fn send(mut self, to: &mpsc::Sender<Result<Rows>>) -> Source {
+        let sent = match &mut self.0 {
+            Some(Store::Folder(folder, _)) => folder.send(to),
+            Some(Store::Database(database, _)) => database.send(to),
+            None => Ok(()),
+        };
+        if let Err(error) = sent {
+            let _ = to.blocking_send(Err(error));
+        }
+        self
+    }
+
+    fn is_unknown(&self) -> Option<String> {
+        match &self.0 {
+            Some(Store::Database(database, _)) => database.is_unknown.clone(),
+            _ => None,
+        }
+    }
+}
+
+/// What is read, which blocks, and where it lies if it is on this machine.
+enum Store {
+    Database(Box<Database>, Option<PathBuf>),
+    Folder(Folder, PathBuf),
+}
+
+impl Store {
+    fn open(source: &str) -> Result<Store> {
         let refuse = |why: String| Err(Error::new(ErrorCode::InvalidParameterValue, why));
         let path = match source.split_once("://") {
             Some((scheme, rest)) if scheme == "sqlite" || scheme.starts_with("sqlite+") => {
@@ -487,18 +565,20 @@ impl Source {
                 let path = rest.split_once('?').map_or(rest, |(path, _)| path);
                 path.strip_prefix('/').unwrap_or(path).to_string()
             }
+            // Behind a plus stands the driver.
+            Some((scheme, rest)) if matches!(scheme.split('+').next(), Some("postgresql" | "postgres")) => {
+                return Ok(Store::Database(Box::new(Database::connect(&format!("postgresql://{rest}"))?), None));
+            }
             Some(("file", rest)) => match Place::read(&format!("file://{rest}")) {
                 Place::Local(path) => path,
                 _ => rest.to_string(),
             },
             Some(("http" | "https", _)) => {
-                return refuse(format!(
-                    "{source} is a server, which is no source\n  hint: name its database file or its mlruns folder; it may go on running"
-                ));
+                return refuse("a server is no source\n  hint: name its database or its mlruns folder; it may go on running".into());
             }
             Some((scheme, _)) => {
                 return refuse(format!(
-                    "databases of {scheme} cannot be read yet\n  hint: copy its tables into an SQLite file that `mlflow db upgrade sqlite:///FILE` made, and import that file"
+                    "databases of {scheme} cannot be read\n  hint: copy its tables into an SQLite file that `mlflow db upgrade sqlite:///FILE` made, and import that file"
                 ));
             }
             None => source.to_string(),
@@ -508,14 +588,17 @@ impl Source {
             Err(e) => return refuse(format!("cannot read {path}: {e}")),
         };
         if path.is_dir() {
-            return Ok(Source::Folder(Folder::open(&path)?, path));
+            return Ok(Store::Folder(Folder::open(&path)?, path));
         }
-        Ok(Source::Database(Database::open(&path).await?, path))
+        Ok(Store::Database(Box::new(Database::open(&path)?), Some(path)))
     }
 
-    fn places(&self, artifacts: &[PathBuf], here: &Path) -> Result<Places> {
-        let (Source::Database(_, path) | Source::Folder(_, path)) = self;
-        let base = path.parent().unwrap_or(Path::new("/")).to_path_buf();
+    fn places(&self, artifacts: &[PathBuf], here: Option<&Path>) -> Result<Places> {
+        let path = match self {
+            Store::Database(_, path) => path.clone(),
+            Store::Folder(_, path) => Some(path.clone()),
+        };
+        let base = path.as_deref().and_then(Path::parent).unwrap_or(Path::new("/")).to_path_buf();
         let mut allowed = Vec::with_capacity(artifacts.len() + 1);
         for folder in artifacts {
             let real = std::fs::canonicalize(folder);
@@ -524,80 +607,56 @@ impl Source {
         let named = allowed.clone();
         let mut roots = allowed.clone();
         match self {
-            Source::Folder(..) => {
+            Store::Folder(_, path) => {
                 roots.extend([path.clone(), path.join(".trash")]);
                 allowed.push(path.clone());
             }
             // Where MLflow's server puts them unless it is told otherwise.
-            Source::Database(..) => {
+            Store::Database(_, Some(_)) => {
                 roots.extend(["mlartifacts", "mlruns"].map(|folder| base.join(folder)));
                 allowed.push(base.clone());
             }
+            Store::Database(_, None) => {}
         }
-        let here = std::fs::canonicalize(here).map_err(|e| Error::internal(&e))?;
-        let data = here.parent().unwrap_or(&here).to_path_buf();
-        Ok(Places { base, roots, allowed, named, source: path.clone(), data })
+        let here = here.map(std::fs::canonicalize).transpose().map_err(|e| Error::internal(&e))?;
+        let data = here.map(|here| here.parent().unwrap_or(&here).to_path_buf());
+        Ok(Places { base, roots, allowed, named, source: path, data })
     }
 
-    async fn experiments(&mut self) -> Result<(Vec<Experiment>, Vec<Rows>)> {
+    fn experiments(&mut self) -> Result<(Vec<Experiment>, Vec<Rows>)> {
         match self {
-            Source::Folder(folder, _) => folder.experiments(),
-            Source::Database(database, _) => database.experiments().await,
-        }
-    }
-
-    async fn models(&mut self) -> Result<Names> {
-        match self {
-            Source::Folder(folder, _) => folder.models(),
-            Source::Database(database, _) => database.models().await,
+            Store::Folder(folder, _) => folder.experiments(),
+            Store::Database(database, _) => database.experiments(),
         }
     }
 
-    async fn runs_of(&mut self, experiment: i64) -> Result<Vec<String>> {
+    fn models(&mut self) -> Result<Names> {
         match self {
-            Source::Folder(folder, _) => folder.runs_of(experiment),
-            Source::Database(database, _) => database.runs_of(experiment).await,
+            Store::Folder(folder, _) => folder.models(),
+            Store::Database(database, _) => database.models(),
         }
     }
 
-    /// Reads everything, beside whoever takes it.
-    fn send(self, to: mpsc::Sender<Result<Rows>>) -> tokio::task::JoinHandle<Source> {
+    fn runs_of(&mut self, experiment: i64) -> Result<Vec<String>> {
         match self {
-            Source::Folder(folder, path) => tokio::task::spawn_blocking(move || {
-                if let Err(error) = folder.send(&to) {
-                    let _ = to.blocking_send(Err(error));
-                }
-                Source::Folder(folder, path)
-            }),
-            Source::Database(mut database, path) => tokio::spawn(async move {
-                if let Err(error) = database.send(&to).await {
-                    let _ = to.send(Err(error)).await;
-                }
-                Source::Database(database, path)
-            }),
+            Store::Folder(folder, _) => folder.runs_of(experiment),
+            Store::Database(database, _) => database.runs_of(experiment),
         }
     }
 
     /// How much there is by the source's own count.
-    async fn counts(&mut self, tally: &mut Tally) -> Result<Vec<(Kind, u64)>> {
+    fn counts(&mut self, tally: &mut Tally) -> Result<Vec<(Kind, u64)>> {
         match self {
-            Source::Folder(folder, _) => folder.counts(),
-            Source::Database(database, _) => database.counts(tally).await,
+            Store::Folder(folder, _) => folder.counts(),
+            Store::Database(database, _) => database.counts(tally),
         }
     }
 
-    /// Whether somebody wrote to it since it was opened.
-    async fn has_changed(&mut self) -> Result<bool> {
+    /// Whether somebody wrote to it since it was opened, and what was read is of before and after.
+    fn has_changed(&mut self) -> Result<bool> {
         match self {
-            Source::Folder(folder, _) => folder.has_changed(),
-            Source::Database(database, _) => database.has_changed().await,
-        }
-    }
-
-    fn is_unknown(&self) -> Option<&str> {
-        match self {
-            Source::Folder(..) => None,
-            Source::Database(database, _) => database.is_unknown.as_deref(),
+            Store::Folder(folder, _) => folder.has_changed(),
+            Store::Database(database, _) => database.has_changed(),
         }
     }
 }
@@ -605,6 +664,25 @@ impl Source {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_source_is_named_without_its_password() {
+        for (source, name) in [
+            ("mlruns", "mlruns"),
+            ("postgresql://u:p@ss@h:1/d?password=x&sslmode=disable", "postgresql://u@h:1/d?sslmode=disable"),
+            ("postgresql://u:p?ss@h/d", "postgresql://u@h/d"),
+            ("postgresql://u:p?a=b@h/d", "postgresql://u@h/d"),
+            ("postgresql://h/d?password=p@s&x&", "postgresql://h/d?x"),
+            ("postgresql://u:p?s&s@h/d?sslmode=disable", "postgresql://u@h/d?sslmode=disable"),
+            ("postgresql://u@h/d?sslmode=disable&password=p@s?s", "postgresql://u@h/d?sslmode=disable"),
+            ("postgresql+psycopg2://u@h/d", "postgresql+psycopg2://u@h/d"),
+            ("http://u:p@h", "http://u@h"),
+        ] {
+            let import =
+                MlflowImport { source: source.into(), artifacts: Vec::new(), clashes: Clashes::Refuse, differences: Differences::Keep };
+            assert_eq!(import.source_name(), name);
+        }
+    }
 
     #[test]
     fn what_is_only_here_stands_for_nothing_that_was_not_read() {

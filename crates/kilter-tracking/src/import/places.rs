@@ -10,7 +10,7 @@ use tokio::io::AsyncReadExt;
 
 use super::Differences;
 use super::rows::{Kind, Tally};
-use crate::artifacts::{ArtifactPath, Artifacts};
+use crate::artifacts::{ArtifactFile, ArtifactPath, Artifacts};
 use crate::error::{Error, ErrorCode, Result};
 
 /// How a place begins that the server itself keeps.
@@ -65,9 +65,9 @@ pub(crate) struct Places {
     pub allowed: Vec<PathBuf>,
     /// Folders that somebody named.
     pub named: Vec<PathBuf>,
-    /// The source, and the folder that it is brought to: neither is anybody's artifact.
-    pub source: PathBuf,
-    pub data: PathBuf,
+    /// The source, where it lies on this machine, and the folder that it is brought to, if it is one: neither is anybody's artifact.
+    pub source: Option<PathBuf>,
+    pub data: Option<PathBuf>,
 }
 
 /// What became of the search for a folder.
@@ -99,8 +99,10 @@ impl Places {
             match std::fs::canonicalize(&candidate) {
                 Ok(folder) if !folder.is_dir() => {}
                 Ok(folder) if !self.allowed.iter().any(|root| folder.starts_with(root)) => found = Found::Outside(folder),
-                Ok(folder) if self.source.starts_with(&folder) => found = Found::Unreadable(folder, "the source lies in it".into()),
-                Ok(folder) if self.data.starts_with(&folder) || folder.starts_with(&self.data) => {
+                Ok(folder) if self.source.as_ref().is_some_and(|source| source.starts_with(&folder)) => {
+                    found = Found::Unreadable(folder, "the source lies in it".into())
+                }
+                Ok(folder) if self.data.as_ref().is_some_and(|data| data.starts_with(&folder) || folder.starts_with(data)) => {
                     found = Found::Unreadable(folder, "the folder to bring it to lies in it, or it in that".into());
                 }
                 Ok(folder) => return Found::Folder(folder),
@@ -121,7 +123,10 @@ impl Places {
             || match place {
                 Place::Local(path) => is_found(place) || self.base.join(path).parent().is_some_and(holds),
                 // In the folder of a file store lie experiments, which says nothing about where a server keeps artifacts.
-                Place::Own(_) => self.roots.iter().filter(|root| !root.starts_with(&self.source)).any(|root| holds(root)),
+                Place::Own(_) => {
+                    let is_of_source = |root: &Path| self.source.as_ref().is_some_and(|source| root.starts_with(source));
+                    self.roots.iter().any(|root| !is_of_source(root) && holds(root))
+                }
                 Place::Elsewhere(_) => is_found(&Place::Local(String::new())),
             }
     }
@@ -142,6 +147,8 @@ enum Copied {
 enum Failed {
     Source(std::io::Error),
     Target(Error),
+    /// The storage takes no file of this name or size, and why.
+    Refused(String),
 }
 
 impl From<std::io::Error> for Failed {
@@ -156,8 +163,8 @@ impl From<Error> for Failed {
     }
 }
 
-/// Copies what lies in `from`. What cannot be read there is counted. A file that is here with other content is one that differs; where `differences` is none, its
-/// owner is not finished here, and it is replaced.
+/// Copies what lies in `from`. What cannot be read there, or is not taken by the storage here, is counted. A file that is here with other content is one that
+/// differs; where `differences` is none, its owner is not finished here, and it is replaced.
 ///
 /// # Errors
 /// When what is here cannot be written to.
@@ -208,6 +215,11 @@ pub(crate) async fn copy(
                     tally.unreadable(&path, &e.to_string());
                     continue;
                 }
+                Err(Failed::Refused(why)) => {
+                    tally.left(Kind::Files, "the storage takes no file of its name or size", 1);
+                    tally.unreadable(&path, &format!("the storage does not take it: {why}"));
+                    continue;
+                }
                 Err(Failed::Target(e)) => return Err(e),
             }
             tally.files += 1;
@@ -229,27 +241,31 @@ async fn next(folder: &Path, entries: &mut Option<fs::ReadDir>) -> std::io::Resu
 
 async fn copy_file(artifacts: &Artifacts, from: &Path, to: &ArtifactPath, keeps: bool) -> std::result::Result<Copied, Failed> {
     let mut file = fs::File::open(from).await?;
-    let there = match artifacts.read(to).await {
+    let there = match artifacts.read(to, None).await {
         Err(e) if e.code == ErrorCode::InternalError => return Err(e.into()),
         there => there.ok(),
     };
     let is_there = there.is_some();
     if let Some(there) = there {
-        if there.size == file.metadata().await?.len() && same(fs::File::open(from).await?, there.file).await? {
+        if there.size == file.metadata().await?.len() && same(fs::File::open(from).await?, there).await? {
             return Ok(Copied::Same);
         }
         if keeps {
             return Ok(Copied::Differs);
         }
     }
-    let mut upload = artifacts.upload(to).await?;
+    let refused = |e: Error| match e.code {
+        ErrorCode::InvalidParameterValue => Failed::Refused(e.message),
+        _ => Failed::Target(e),
+    };
+    let mut upload = artifacts.upload(to).await.map_err(refused)?;
     let mut chunk = vec![0; CHUNK];
     loop {
         let bytes = file.read(&mut chunk).await?;
         if bytes == 0 {
             break;
         }
-        upload.write(&chunk[..bytes]).await?;
+        upload.write(&chunk[..bytes]).await.map_err(refused)?;
     }
     match upload.finish().await {
         Ok(()) if is_there => Ok(Copied::Replaced),
@@ -260,18 +276,21 @@ async fn copy_file(artifacts: &Artifacts, from: &Path, to: &ArtifactPath, keeps:
     }
 }
 
-/// Whether two files of one size have the same content.
-async fn same(mut a: fs::File, mut b: fs::File) -> std::io::Result<bool> {
-    let (mut left, mut right) = (vec![0; CHUNK], vec![0; CHUNK]);
-    loop {
-        let bytes = a.read(&mut left).await?;
-        if bytes == 0 {
-            return Ok(true);
-        }
-        if b.read_exact(&mut right[..bytes]).await.is_err() || left[..bytes] != right[..bytes] {
+/// Whether a file has the content of the one of its size that is here.
+async fn same(mut file: fs::File, mut there: ArtifactFile) -> std::result::Result<bool, Failed> {
+    let mut own = Vec::new();
+    while let Some(bytes) = there.next().await.map_err(|e| Failed::Target(Error::internal(&e)))? {
+        own.resize(bytes.len(), 0);
+        match file.read_exact(&mut own).await {
+            // It has become shorter.
+            Err(e) if e.kind() == ErrorKind::UnexpectedEof => return Ok(false),
+            read => read?,
+        };
+        if own != bytes {
             return Ok(false);
         }
     }
+    Ok(true)
 }
 
 /// The address of artifacts that lie here.
@@ -337,8 +356,8 @@ mod tests {
             roots: vec![at("store/moved")],
             allowed: vec![at("store")],
             named: Vec::new(),
-            source: at("store/file"),
-            data: at("store/data"),
+            source: Some(at("store/file")),
+            data: Some(at("store/data")),
         };
         let find = |uri: &str| places.find(&Place::read(uri), "1/r/artifacts");
         let (there, moved) = (Found::Folder(at("store/there")), Found::Folder(at("store/moved/1/r/artifacts")));
@@ -370,8 +389,8 @@ mod tests {
             roots: vec![at("named"), at("mlartifacts"), at("mlruns")],
             allowed: vec![at("")],
             named: vec![at("named")],
-            source: at("mlflow.db"),
-            data: at("tracking"),
+            source: Some(at("mlflow.db")),
+            data: Some(at("tracking")),
         };
         let has = |places: &Places, uri: &str| {
             let like: &[i64] = if uri.starts_with("mlruns") { &[7, 9] } else { &[0] };

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde_json::{Map, Value, json};
 
 use super::runs::new_id;
-use super::search::{CHUNK, and_value, compare, direction, each_of, in_list, listed};
+use super::search::{CHUNK, and_value, and_visible, compare, direction, each_of, in_list, listed, of_key};
 use super::writer::Writer;
 use super::{Place, Tracking, now};
 use crate::db::{Db, FromRow, Row, Sql, bind};
@@ -100,11 +100,21 @@ impl Tracking {
         let orders = EVALUATION_DATASETS.orders(&query.order_by)?;
         limits::experiments(experiments)?;
         let ids = listed(experiments);
-        let pages = Pages::of(&["evaluation datasets", &ids, &query.filter, &query.order_by.join("\n")]);
+        let pages = Pages::of(&["evaluation datasets", &ids, &query.filter, &query.order_by.join("\n"), &of_key(&query.visible)]);
         let from = pages.position(query.page_token.as_deref())?;
         let mut sql = Sql::new("SELECT d.id FROM evaluation_datasets d WHERE TRUE");
         if !experiments.is_empty() {
             sql.push(" AND d.id IN (SELECT dataset FROM evaluation_dataset_experiments WHERE experiment IN ").push(in_list(&ids)).push(")");
+        }
+        if let Some(visible) = &query.visible {
+            // By whoever may read one of its experiments.
+            sql.push(" AND (EXISTS (SELECT 1 FROM evaluation_dataset_experiments x LEFT JOIN experiments e ON e.id = x.experiment WHERE x.dataset = d.id");
+            and_visible(&mut sql, &query.visible, "x.experiment", "e.name");
+            sql.push(")");
+            if visible.others {
+                sql.push(" OR NOT EXISTS (SELECT 1 FROM evaluation_dataset_experiments x WHERE x.dataset = d.id)");
+            }
+            sql.push(")");
         }
         for Comparison { kind, key, op, value } in filter {
             sql.push(" AND ");

@@ -67,10 +67,12 @@ impl Tracking {
     pub async fn search_experiments(&self, query: &Query) -> Result<Page<Experiment>> {
         let filter = EXPERIMENTS.filter(&query.filter)?;
         let orders = EXPERIMENTS.orders(&query.order_by)?;
-        let pages = Pages::of(&["experiments", &query.filter, &query.order_by.join("\n"), &format!("{:?}", query.view)]);
+        let visible = search::of_key(&query.visible);
+        let pages = Pages::of(&["experiments", &query.filter, &query.order_by.join("\n"), &format!("{:?}", query.view), &visible]);
         let from = pages.position(query.page_token.as_deref())?;
         let mut sql = Sql::new("SELECT e.id FROM experiments e WHERE ");
         search::of_view(&mut sql, "e.stage", query.view);
+        search::and_visible(&mut sql, &query.visible, "e.id", "e.name");
         for comparison in filter {
             sql.push(" AND ");
             search::of_experiment(&mut sql, comparison);
@@ -214,16 +216,27 @@ impl Writer {
     }
 
     fn experiment_stage(&mut self, id: i64) -> Result<Stage> {
-        let sql = "SELECT stage FROM experiments WHERE id = ?1";
-        let stage: Option<String> = self.db.optional(sql, bind![id])?;
-        stage.map(|s| Stage::read(&s)).ok_or_else(|| no_experiment(id))
+        self.stage_and_place(id).map(|(stage, _)| stage)
+    }
+
+    fn stage_and_place(&mut self, id: i64) -> Result<(Stage, String)> {
+        let sql = "SELECT stage, artifact_location FROM experiments WHERE id = ?1";
+        let found: Option<(String, String)> = self.db.optional(sql, bind![id])?;
+        found.map(|(stage, place)| (Stage::read(&stage), place)).ok_or_else(|| no_experiment(id))
     }
 
     /// The experiment may be written to.
     pub fn active_experiment(&mut self, id: i64) -> Result<()> {
-        match self.experiment_stage(id)? {
-            Stage::Active => Ok(()),
-            Stage::Deleted => Err(Error::invalid(format!("The experiment {id} must be in the 'active' state. Current state is deleted."))),
+        self.active_place(id).map(drop)
+    }
+
+    /// Where artifacts are of an experiment that may be written to.
+    pub fn active_place(&mut self, id: i64) -> Result<String> {
+        match self.stage_and_place(id)? {
+            (Stage::Active, place) => Ok(place),
+            (Stage::Deleted, _) => {
+                Err(Error::invalid(format!("The experiment {id} must be in the 'active' state. Current state is deleted.")))
+            }
         }
     }
 }

@@ -4,14 +4,16 @@
 //! One table exists only while an import is under way: of what it brought, to be counted at its end.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::Hash;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
 
 use super::runs::stored;
 use super::writer::Writer;
 use super::{DEFAULT_EXPERIMENT, Tracking, own_location};
-use crate::db::{Sql, Value, bind};
+use crate::db::{Db, Dialect, Sql, Value, bind, definition};
 use crate::error::{Error, ErrorCode, Result};
 use crate::evaluation::EvaluationRecord;
 use crate::import::{Clashes, Differences, Kind, Names, Owned, Place, Point, Read, Rows, Tally, own};
@@ -90,7 +92,46 @@ impl Plan {
     }
 }
 
+/// Whoever holds it brings a store of MLflow into a database that several processes have open.
+const IMPORTING: i64 = 0x696d_706f_7274;
+/// How long another import waits, and how often it looks.
+const PATIENCE: Duration = Duration::from_secs(20);
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// Keeps other imports out of a database.
+#[derive(Debug)]
+pub(crate) struct Alone(Option<Db>);
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        let db = self.0.take();
+        // Ending a connection to PostgreSQL blocks, which tasks must not.
+        std::thread::spawn(move || drop(db));
+    }
+}
+
 impl Tracking {
+    /// Waits some seconds for another import to end. A folder keeps others out by itself.
+    pub(crate) async fn lock_imports(&self) -> Result<Alone> {
+        if !self.is_shared() {
+            return Ok(Alone(None));
+        }
+        let source = self.source().clone();
+        let locked = tokio::task::spawn_blocking(move || {
+            let mut db = source.connect()?;
+            let until = Instant::now() + PATIENCE;
+            while !db.one::<bool>("SELECT pg_try_advisory_lock(?1)", bind![IMPORTING])? {
+                if Instant::now() > until {
+                    let busy = "another import into this database is under way\n  hint: run this one when it has ended";
+                    return Err(Error::new(ErrorCode::TemporarilyUnavailable, busy));
+                }
+                std::thread::sleep(AGAIN);
+            }
+            Ok(Alone(Some(db)))
+        });
+        locked.await.map_err(|e| Error::internal(&e))?
+    }
+
     /// Decides where everything goes, and stores the experiments.
     pub(crate) async fn begin_import(&self, coming: Coming) -> Result<(Plan, Tally)> {
         self.write(move |w| w.begin_import(coming)).await
@@ -131,18 +172,20 @@ impl Tracking {
         .await
     }
 
-    /// What of everything is here that the import brought, or found.
+    /// What of everything is here that the import brought, or found. It takes long where much is here: beside the writer, which servers wait for, and over a
+    /// connection of its own, as readers have some seconds only.
     pub(crate) async fn imported(&self) -> Result<BTreeMap<Kind, u64>> {
-        self.write(|w| {
-            let mut counts = BTreeMap::new();
+        let source = self.source().clone();
+        let counted = tokio::task::spawn_blocking(move || {
+            let (mut db, mut counts) = (source.connect()?, BTreeMap::new());
             for (kind, table, owner, of) in COUNTED {
                 let sql = format!("SELECT COUNT(*) FROM {table} WHERE {owner} IN (SELECT id FROM import_seen WHERE kind = '{of}')");
-                let rows: i64 = w.db.one(&sql, bind![])?;
+                let rows: i64 = db.one(&sql, bind![])?;
                 counts.insert(kind, rows.unsigned_abs());
             }
             Ok(counts)
-        })
-        .await
+        });
+        counted.await.map_err(|e| Error::internal(&e))?
     }
 
     /// Forgets what the import brought.
@@ -286,7 +329,10 @@ impl Writer {
         // Of an import that was ended, traces are known whose spans may still be those of before.
         let sql = "CREATE TABLE IF NOT EXISTS import_seen (kind TEXT NOT NULL, id INTEGER NOT NULL, part INTEGER NOT NULL, PRIMARY KEY (kind, id, part)) WITHOUT ROWID;
                    DELETE FROM import_seen WHERE kind <> 'growing'";
-        self.db.script(sql)?;
+        match self.db.dialect() {
+            Dialect::Sqlite => self.db.script(sql)?,
+            Dialect::Postgres => self.db.script(&definition(sql))?,
+        }
         for experiment in made {
             self.bring_experiment(experiment, &mut plan, &mut moved)?;
         }
@@ -448,10 +494,15 @@ impl Writer {
         self.db.insert(&format!("INSERT INTO {} ({})", of.table, of.columns), conflict, rows.iter().cloned())?;
         let list = |columns: &[&str], of: &str| columns.iter().map(|c| format!("{of}.{c}")).collect::<Vec<_>>().join(", ");
         let keys = of.keys.iter().map(|c| format!("t.{c} = s.{c}")).collect::<Vec<_>>().join(" AND ");
-        let differ = format!("{keys} AND ({}) IS NOT ({})", list(of.values, "t"), list(of.values, "s"));
+        let differ = format!("{keys} AND ({}) IS DISTINCT FROM ({})", list(of.values, "t"), list(of.values, "s"));
         let set = of.values.iter().chain(of.with).map(|c| format!("{c} = s.{c}")).collect::<Vec<_>>().join(", ");
         for some in rows.chunks(AT_ONCE) {
             let mut sql = Sql::new(format!("WITH s ({}) AS (VALUES ", of.columns));
+            if self.db.dialect() == Dialect::Postgres {
+                // Says of which types they are; without keys, it is like no row.
+                let none = of.columns.split(", ").map(|column| format!("(NULL::{}).{column}", of.table)).collect::<Vec<_>>();
+                sql.push(format!("({}), ", none.join(", ")));
+            }
             for (at, row) in some.iter().enumerate() {
                 sql.push(if at == 0 { "(" } else { ", (" }).bind_all(row.iter().cloned().map(Value::into_owned)).push(")");
             }
@@ -557,6 +608,7 @@ impl Writer {
             }
             Rows::LoggedModels(models) => {
                 let here = known(models, |(m, _)| plan.experiments.get(&m.experiment).copied(), Kind::LoggedModels, NO_EXPERIMENT, tally);
+                let here = first_of_each(here, |(_, (model, _))| model.id.clone());
                 let of = Changing {
                     kind: Kind::LoggedModels,
                     table: "logged_models",
@@ -662,6 +714,7 @@ impl Writer {
             }
             Rows::Traces(traces) => {
                 let here = known(traces, |t| plan.experiments.get(&t.experiment).copied(), Kind::Traces, NO_EXPERIMENT, tally);
+                let here = first_of_each(here, |(_, trace)| trace.id.clone());
                 let into = "INSERT INTO traces (trace_id, experiment, name, status, start_time, duration, client_request_id, request_preview, response_preview,
                                 is_final, spans, bytes)";
                 let rows: Vec<_> = here
@@ -686,8 +739,8 @@ impl Writer {
                     .collect();
                 let conflict = "ON CONFLICT (trace_id) DO UPDATE SET status = excluded.status, duration = excluded.duration, is_final = excluded.is_final,
                                     request_preview = excluded.request_preview, response_preview = excluded.response_preview,
-                                    name = COALESCE(excluded.name, name), start_time = excluded.start_time,
-                                    client_request_id = COALESCE(excluded.client_request_id, client_request_id)
+                                    name = COALESCE(excluded.name, traces.name), start_time = excluded.start_time,
+                                    client_request_id = COALESCE(excluded.client_request_id, traces.client_request_id)
                                 WHERE traces.status = 'IN_PROGRESS'";
                 let before = self.numbers("traces", "trace_id", here.iter().map(|(_, t)| t.id.as_str()))?;
                 for trace in before.into_values() {
@@ -710,7 +763,7 @@ impl Writer {
                 self.put(&of, &names.iter().map(row).collect::<Vec<_>>(), GROWN, (plan, tally))?;
                 if plan.differences == Differences::Take {
                     for (trace, name) in names {
-                        let sql = "UPDATE traces SET name = ?2 WHERE id = ?1 AND name IS NOT ?2";
+                        let sql = "UPDATE traces SET name = ?2 WHERE id = ?1 AND name IS DISTINCT FROM ?2";
                         self.db.execute(sql, bind![trace, &name.value])?;
                     }
                 }
@@ -800,6 +853,7 @@ impl Writer {
 
     fn bring_runs(&mut self, runs: Vec<RunInfo>, plan: &Plan, tally: &mut Tally) -> Result<()> {
         let here = known(runs, |run| plan.experiments.get(&run.experiment).copied(), Kind::Runs, NO_EXPERIMENT, tally);
+        let here = first_of_each(here, |(_, run)| run.id.clone());
         let before = self.experiments_of(here.iter().map(|(_, run)| run.id.as_str()))?;
         let elsewhere = here.iter().filter(|(experiment, run)| before.get(&run.id).is_some_and(|before| before != experiment));
         if plan.differences == Differences::Take {
@@ -1079,7 +1133,8 @@ impl Writer {
                 tally.archived.insert(name);
             }
         }
-        let into = "INSERT INTO spans (trace, span_id, parent_id, name, type, status, start_time, duration, usage, cost, size, content)";
+        let rows = first_of_each(rows, |(trace, span)| (*trace, span.id.clone()));
+        let into = "INSERT INTO spans (trace, span_id, parent_id, name, type, status, start_time, duration, usage, cost, model, provider, size, content)";
         let values = rows.iter().map(|(trace, s)| {
             [
                 Value::from(*trace),
@@ -1092,6 +1147,8 @@ impl Writer {
                 Value::from(s.duration),
                 Value::from(&s.usage),
                 Value::from(&s.cost),
+                Value::from(&s.model),
+                Value::from(&s.provider),
                 Value::from(s.size),
                 Value::from(&s.content),
             ]
@@ -1099,7 +1156,7 @@ impl Writer {
         // Those of a trace that was not finished here may have ended since.
         let conflict = "ON CONFLICT (trace, span_id) DO UPDATE SET parent_id = excluded.parent_id, name = excluded.name, type = excluded.type,
                             status = excluded.status, start_time = excluded.start_time, duration = excluded.duration, usage = excluded.usage,
-                            cost = excluded.cost, size = excluded.size, content = excluded.content
+                            cost = excluded.cost, model = excluded.model, provider = excluded.provider, size = excluded.size, content = excluded.content
                         WHERE EXISTS (SELECT 1 FROM import_seen WHERE kind = 'growing' AND id = excluded.trace)";
         self.db.insert(into, conflict, values)?;
         for trace in rows.iter().map(|(trace, _)| *trace).collect::<HashSet<_>>() {
@@ -1166,6 +1223,13 @@ fn known<T, O>(rows: Vec<T>, owner: impl Fn(&T) -> Option<O>, kind: Kind, why: &
     let here: Vec<(O, T)> = rows.into_iter().filter_map(|row| Some((owner(&row)?, row))).collect();
     tally.left(kind, why, (all - here.len()) as u64);
     here
+}
+
+/// Rows without those of an id that came before: a damaged source may have some twice, and PostgreSQL does not replace a row twice in one statement.
+fn first_of_each<T, K: Eq + Hash>(mut rows: Vec<T>, id: impl Fn(&T) -> K) -> Vec<T> {
+    let mut seen = HashSet::with_capacity(rows.len());
+    rows.retain(|row| seen.insert(id(row)));
+    rows
 }
 
 /// Where artifacts are that come over, or stay elsewhere.

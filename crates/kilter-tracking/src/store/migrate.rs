@@ -5,7 +5,7 @@ use crate::db::{Db, Dialect, SCHEMA, Source, bind, definition};
 use crate::error::{Error, ErrorCode, Result};
 
 /// Each runs once, in order; one that was released is never changed.
-pub(super) const MIGRATIONS: [&str; 7] = [
+pub(super) const MIGRATIONS: [&str; 8] = [
     include_str!("migrations/0001_runs.sql"),
     include_str!("migrations/0002_models.sql"),
     include_str!("migrations/0003_traces.sql"),
@@ -13,6 +13,7 @@ pub(super) const MIGRATIONS: [&str; 7] = [
     include_str!("migrations/0005_webhooks.sql"),
     include_str!("migrations/0006_kept_models.sql"),
     include_str!("migrations/0007_removed_versions.sql"),
+    include_str!("migrations/0008_span_models.sql"),
 ];
 /// Whoever holds it changes the tables of a database that several processes have open.
 const MIGRATING: i64 = 0x6b69_6c74_6572;

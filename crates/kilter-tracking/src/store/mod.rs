@@ -5,6 +5,7 @@ mod evaluation;
 mod experiments;
 mod import;
 mod logged;
+mod measure;
 mod migrate;
 mod plan;
 mod readers;
@@ -27,7 +28,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use crate::artifacts::Artifacts;
+use crate::artifacts::{Artifacts, ArtifactsAt};
 use crate::db::{Db, Source, config};
 use crate::error::{Error, ErrorCode, Result};
 use crate::model::Pair;
@@ -49,7 +50,7 @@ const DEFAULT_EXPERIMENT: i64 = 0;
 #[derive(Debug)]
 pub struct Place(#[allow(dead_code, reason = "held, and given back when dropped")] OwnedSemaphorePermit);
 
-/// Experiments, runs and artifacts in one folder. Clones share it.
+/// Experiments, runs and artifacts, in one folder unless it is told otherwise. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Tracking(Arc<Shared>);
 
@@ -71,22 +72,33 @@ impl Tracking {
     /// # Errors
     /// When the folder cannot be written to, or its database is none or of a newer release.
     pub async fn open(dir: impl AsRef<Path>) -> Result<Tracking> {
-        let dir = dir.as_ref();
-        let lock = lock(dir)?;
-        Tracking::start(dir, Source::File(dir.join("tracking.db")), Some(lock)).await
+        Tracking::open_at(dir, None, None).await
     }
 
-    /// Opens a database of PostgreSQL, `postgresql://USER:PASSWORD@HOST:PORT/NAME`, creating what is missing in its schema `kilter`, and the folder in which
-    /// artifacts lie. Several processes may have both open.
+    /// Opens the folder, and what lies elsewhere of what lies in it otherwise: `database`, `postgresql://USER:PASSWORD@HOST:PORT/NAME`, in whose schema
+    /// `kilter` what is missing is created, and which several processes may have open; the place of artifacts, which they may share as well.
     ///
     /// # Errors
-    /// When the database cannot be reached, or is of a newer release, or the folder cannot be written to.
-    pub async fn open_shared(dir: impl AsRef<Path>, url: &str) -> Result<Tracking> {
-        Tracking::start(dir.as_ref(), Source::Postgres(Box::new(config(url)?)), None).await
+    /// When the database cannot be reached, or is none or of a newer release; when the folder cannot be written to; when artifacts cannot lie where they
+    /// are to.
+    pub async fn open_at(dir: impl AsRef<Path>, database: Option<&str>, artifacts: Option<&ArtifactsAt>) -> Result<Tracking> {
+        let dir = dir.as_ref();
+        let elsewhere = match artifacts {
+            Some(at) => Some(Artifacts::open_at(at).await?),
+            None => None,
+        };
+        let (source, lock) = match database {
+            Some(url) => (Source::Postgres(Box::new(config(url)?)), None),
+            None => (Source::File(dir.join("tracking.db")), Some(lock(dir)?)),
+        };
+        let artifacts = match elsewhere {
+            Some(elsewhere) => elsewhere,
+            None => Artifacts::open(dir, lock.is_some()).await?,
+        };
+        Tracking::start(source, lock, artifacts).await
     }
 
-    async fn start(dir: &Path, source: Source, lock: Option<File>) -> Result<Tracking> {
-        let artifacts = Artifacts::open(dir, lock.is_some()).await?;
+    async fn start(source: Source, lock: Option<File>, artifacts: Artifacts) -> Result<Tracking> {
         let readers = Readers::new(source.clone());
         let outbox = Arc::new(Outbox::default());
         let rung = Arc::clone(&outbox);
@@ -101,6 +113,10 @@ impl Tracking {
         let writer = std::sync::Mutex::new(Some(writer.map_err(|e| Error::internal(&e))?));
         let looking = Arc::new(Semaphore::new(LOOKING));
         Ok(Tracking(Arc::new(Shared { readers, jobs, writer, artifacts, looking, outbox, lock })))
+    }
+
+    fn source(&self) -> &Source {
+        self.0.readers.source()
     }
 
     /// Whether others may have the same database open.

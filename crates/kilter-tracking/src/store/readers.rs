@@ -43,6 +43,10 @@ impl Readers {
         Readers { source, places: Arc::new(Semaphore::new(READERS as usize)), idle: Arc::default(), reading: READING }
     }
 
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
     pub async fn read<T, F>(&self, work: F) -> Result<T>
     where
         T: Send + 'static,

@@ -112,9 +112,10 @@ impl Tracking {
     /// When the query makes no sense.
     pub async fn search_registered_models(&self, query: &Query) -> Result<Page<RegisteredModel>> {
         let filter = REGISTERED_MODELS.filter(&query.filter)?;
-        let pages = Pages::of(&["registered models", &query.filter, &query.order_by.join("\n")]);
+        let pages = Pages::of(&["registered models", &query.filter, &query.order_by.join("\n"), &search::of_key(&query.visible)]);
         let from = pages.position(query.page_token.as_deref())?;
         let mut sql = Sql::new("SELECT m.id FROM registered_models m WHERE TRUE");
+        search::and_visible(&mut sql, &query.visible, "m.id", "m.name");
         if !filter.iter().any(|c| c.kind == Kind::Tag && c.key == PROMPT) {
             sql.push(" AND NOT EXISTS (SELECT 1 FROM registered_model_tags t WHERE t.model = m.id AND t.value = 'true' AND t.key = ");
             sql.bind(PROMPT).push(")");
@@ -440,10 +441,11 @@ impl Tracking {
     /// When the query makes no sense.
     pub async fn search_model_versions(&self, query: &Query) -> Result<Page<ModelVersion>> {
         let filter = MODEL_VERSIONS.filter(&query.filter)?;
-        let pages = Pages::of(&["versions", &query.filter, &query.order_by.join("\n")]);
+        let pages = Pages::of(&["versions", &query.filter, &query.order_by.join("\n"), &search::of_key(&query.visible)]);
         let from = pages.position(query.page_token.as_deref())?;
         let mut sql = Sql::new(VERSIONS);
         sql.push(" WHERE TRUE");
+        search::and_visible(&mut sql, &query.visible, "m.id", "m.name");
         for comparison in filter {
             sql.push(" AND ");
             search::of_version(&mut sql, comparison);

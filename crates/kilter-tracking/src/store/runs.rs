@@ -390,8 +390,7 @@ fn alone(info: RunInfo) -> Run {
 
 impl Writer {
     fn create_run(&mut self, id: String, name: String, new: NewRun) -> Result<Run> {
-        self.active_experiment(new.experiment)?;
-        let location: String = self.db.one("SELECT artifact_location FROM experiments WHERE id = ?1", bind![new.experiment])?;
+        let location = self.active_place(new.experiment)?;
         let info = RunInfo {
             artifact_uri: format!("{location}/{id}/artifacts"),
             id,

@@ -3,7 +3,7 @@
 use crate::db::{Db, Dialect, Row, Sql, bind};
 use crate::error::Result;
 use crate::grammar::{Comparison, Kind, Op, Order, Value};
-use crate::model::View;
+use crate::model::{View, Visible};
 
 /// The tag by which a registered model is a prompt.
 pub(super) use crate::webhook::PROMPT;
@@ -36,6 +36,29 @@ pub(super) fn join_in_order(dialect: Dialect) -> &'static str {
         Dialect::Sqlite => " CROSS JOIN ",
         Dialect::Postgres => " JOIN ",
     }
+}
+
+/// What of a query decides which rows its pages count.
+pub(super) fn of_key(visible: &Option<Visible>) -> String {
+    visible.as_ref().map(|visible| format!("{visible:?}")).unwrap_or_default()
+}
+
+/// Only what may be found.
+pub(super) fn and_visible(sql: &mut Sql, visible: &Option<Visible>, id: &str, name: &str) {
+    let Some(Visible { ids, names, others }) = visible else { return };
+    let word = |is_visible: bool| if is_visible { "TRUE" } else { "FALSE" };
+    if ids.is_empty() && names.is_empty() {
+        sql.push(" AND ").push(word(*others));
+        return;
+    }
+    sql.push(" AND CASE");
+    for (number, is_visible) in ids {
+        sql.push(format!(" WHEN {id} = {number} THEN {}", word(*is_visible)));
+    }
+    for (known, is_visible) in names {
+        sql.push(format!(" WHEN {name} = ")).bind(known.clone()).push(format!(" THEN {}", word(*is_visible)));
+    }
+    sql.push(format!(" ELSE {0} END", word(*others)));
 }
 
 pub(super) fn of_view(sql: &mut Sql, column: &str, view: View) {

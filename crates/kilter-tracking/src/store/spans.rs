@@ -279,10 +279,10 @@ impl Writer {
             let at = *places.entry(&span.id).or_insert(distinct.len());
             if at < distinct.len() { distinct[at] = span } else { distinct.push(span) }
         }
-        let into = "INSERT INTO spans (trace, span_id, parent_id, name, type, status, start_time, duration, usage, cost, size, content)";
+        let into = "INSERT INTO spans (trace, span_id, parent_id, name, type, status, start_time, duration, usage, cost, model, provider, size, content)";
         let conflict = "ON CONFLICT (trace, span_id) DO UPDATE SET parent_id = excluded.parent_id, name = excluded.name, type = excluded.type,
                             status = excluded.status, start_time = excluded.start_time, duration = excluded.duration, usage = excluded.usage,
-                            cost = excluded.cost, size = excluded.size, content = excluded.content";
+                            cost = excluded.cost, model = excluded.model, provider = excluded.provider, size = excluded.size, content = excluded.content";
         let rows = distinct.into_iter().map(|span| {
             [
                 trace.into(),
@@ -295,6 +295,8 @@ impl Writer {
                 span.duration.into(),
                 (&span.usage).into(),
                 (&span.cost).into(),
+                (&span.model).into(),
+                (&span.provider).into(),
                 span.size.into(),
                 (&span.content).into(),
             ]

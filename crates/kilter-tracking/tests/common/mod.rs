@@ -22,7 +22,7 @@ pub async fn open(dir: &Path) -> Result<Tracking> {
         }
     };
     tokio::task::spawn_blocking(make).await.unwrap();
-    Tracking::open_shared(dir, &format!("{server}/{name}?sslmode=disable")).await
+    Tracking::open_at(dir, Some(&format!("{server}/{name}?sslmode=disable")), None).await
 }
 
 /// The database of a folder.

@@ -33,9 +33,7 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
     let data = project.data_dir();
     let listen = std::fs::read_to_string(data.join(ADDRESS_FILE)).unwrap_or_else(|_| project.settings.server.listen.clone());
     let address: SocketAddr = listen.trim().parse().with_context(|| format!("`{listen}` is no address"))?;
-    // An address that a server left behind may be another machine's by now.
-    let is_here = address.ip().is_loopback() || address.ip().is_unspecified() || is_held(&project).await;
-    let client = if is_here { Client::new(address) } else { Client::without_key(address) };
+    let client = if is_own(address, &project).await { Client::new(address) } else { Client::without_key(address) };
     tokio::task::spawn_blocking(move || {
         if let Err(e) = client.is_healthy() {
             anyhow::bail!(
@@ -49,9 +47,11 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
     .await?
 }
 
-/// Whether a server has the project open.
-async fn is_held(project: &Project) -> bool {
-    project.data_dir().join("events").is_dir() && Data::open(project).await.is_err_and(|e| is_locked(&e))
+/// Whether who answers there may be told the key: this machine, or the server that has the project open. An address that a server left behind may be another
+/// machine's by now.
+async fn is_own(address: SocketAddr, project: &Project) -> bool {
+    let is_held = async || project.data_dir().join("events").is_dir() && Data::open(project).await.is_err_and(|e| is_locked(&e));
+    address.ip().is_loopback() || address.ip().is_unspecified() || is_held().await
 }
 
 fn apply(client: &Client, args: &Args) -> anyhow::Result<()> {
@@ -88,5 +88,28 @@ fn say_done(now: &Value) {
             grouped(now["swapped_at"].as_u64().unwrap_or(0)),
             text("from")
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_key_goes_to_this_machine_and_to_the_server_that_has_the_project_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = "[project]\nname = \"keys\"\n[source.clicks]\ntime = \"at\"\ncolumns = { at = \"timestamp\" }\n";
+        std::fs::write(dir.path().join("kilter.toml"), file).unwrap();
+        let project = load(dir.path()).unwrap();
+        let is_own = async |address: &str| is_own(address.parse().unwrap(), &project).await;
+        for here in ["127.0.0.1:8080", "[::1]:8080", "0.0.0.0:8080", "[::]:8080"] {
+            assert!(is_own(here).await, "{here}");
+        }
+        let elsewhere = "192.0.2.1:8080";
+        assert!(!is_own(elsewhere).await && !project.data_dir().exists(), "nothing was ever open there, and nothing is made");
+        let data = Data::open(&project).await.unwrap();
+        assert!(is_own(elsewhere).await, "a server holds the project, and wrote the address down");
+        drop(data);
+        assert!(!is_own(elsewhere).await, "the address was left behind");
     }
 }

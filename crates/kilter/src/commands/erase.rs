@@ -106,7 +106,9 @@ async fn erase(data: Data, project: Project, args: Args) -> anyhow::Result<ExitC
         false => {
             show(&proof);
             if let Some(check) = &proof.check {
-                println!("dropped to be computed again: {} snapshots, {} state files", proof.counts.snapshots, proof.counts.state_files);
+                let counts = &proof.counts;
+                println!("dropped to be computed again: {} snapshots, {} state files", counts.snapshots, counts.state_files);
+                println!("dropped: {} buckets of monitors, {} files of runs that told of single rows", counts.readings, counts.evaluations);
                 show_check(check, &request.keys);
             }
             println!("record of proof: {}", path.display());

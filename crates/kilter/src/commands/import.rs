@@ -22,18 +22,22 @@ enum From {
     /// Brings an MLflow tracking store over: experiments, runs, metrics, models, traces and artifacts.
     ///
     /// The source is only read, also while its server is at work. Ended at any time or run again, the same command brings what is not here yet. No server may
-    /// have the folder of --data open meanwhile. Ends with 1 where what is here is not what is there.
+    /// have the folder of --data open meanwhile, unless the store is on PostgreSQL. Ends with 1 where what is here is not what is there.
     Mlflow(Mlflow),
 }
 
 #[derive(clap::Args)]
 struct Mlflow {
-    /// The SQLite file (`mlflow.db`, `sqlite:///mlflow.db`) or the folder of the file store (`mlruns`).
+    /// The SQLite file (`mlflow.db`, `sqlite:///mlflow.db`), the database of PostgreSQL (`postgresql://USER@HOST:PORT/NAME`, its password from the environment
+    /// variable PGPASSWORD), or the folder of the file store (`mlruns`).
     #[arg(value_name = "PATH_OR_URI")]
     source: String,
     /// Folder to bring it to, as of `kilter tracking`; made where it is missing. That of a project is `tracking` in its data folder.
     #[arg(long, value_name = "FOLDER", default_value = "tracking")]
     data: PathBuf,
+    /// Database of PostgreSQL to bring it to, as of `kilter tracking`; artifacts go to the folder. Else the environment variable KILTER_TRACKING_DATABASE.
+    #[arg(long, value_name = "URL")]
+    database: Option<String>,
     /// Where artifacts are that the store says to be at `mlflow-artifacts:/`, that were moved, or that lie outside of the folder of the source; otherwise
     /// `mlartifacts` and `mlruns` beside the file are looked into. May be given more than once.
     #[arg(long, value_name = "FOLDER")]
@@ -80,14 +84,15 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         anyhow::bail!("there is no folder {}\n  hint: --artifacts names what `mlflow-artifacts:/` is", folder.display());
     }
     let import = MlflowImport { source: args.source, artifacts: args.artifacts, clashes, differences };
-    if super::tracking::database_of_environment().is_some() {
-        anyhow::bail!(
-            "an import goes into a folder, and KILTER_TRACKING_DATABASE names a database\n  hint: unset it; servers on PostgreSQL do not see what lies in the folder"
-        );
-    }
     // Before anything is made for it.
-    import.check().await.with_context(|| format!("cannot bring {} over", import.source))?;
-    let tracking = Tracking::open(&args.data).await.with_context(|| format!("cannot open {}", args.data.display()))?;
+    import.check().await.with_context(|| format!("cannot bring {} over", import.source_name()))?;
+    let database = args.database.or_else(super::tracking::database_of_environment);
+    let artifacts = super::tracking::artifacts_at(None, &Default::default());
+    let tracking = Tracking::open_at(&args.data, database.as_deref(), artifacts.as_ref()).await;
+    let tracking = tracking.with_context(|| match &database {
+        Some(_) => "cannot open the tracking store".to_string(),
+        None => format!("cannot open {}", args.data.display()),
+    })?;
     let bar = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
     let done = tracking.import_mlflow(&import, |what, count| {
         bar.set_message(format!("{} {what}", grouped(count)));
@@ -96,7 +101,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let done = done.await;
     bar.finish_and_clear();
     tracking.close().await;
-    let report = done.with_context(|| format!("cannot bring {} over", import.source))?;
+    let report = done.with_context(|| format!("cannot bring {} over", import.source_name()))?;
     print(&report);
     for what in &report.lacking {
         eprintln!("error: {what}");
@@ -115,7 +120,8 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     if !report.agrees() {
         return Ok(ExitCode::FAILURE);
     }
-    println!("next: kilter tracking --data {}", args.data.display());
+    let on = if database.is_some() { ", on the same database" } else { "" };
+    println!("next: kilter tracking --data {}{on}", args.data.display());
     Ok(ExitCode::SUCCESS)
 }
 

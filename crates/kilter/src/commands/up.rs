@@ -10,7 +10,7 @@ use kilter_server::ServeOptions;
 use kilter_server::access::Access;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::tracking::Webhooks;
+use super::tracking::{ByProxy, Webhooks};
 use crate::api::{ADDRESS_FILE, load};
 
 #[derive(clap::Args)]
@@ -25,6 +25,13 @@ pub struct Args {
     /// variable KILTER_TRACKING_DATABASE. Without either, a file of SQLite in the data folder.
     #[arg(long, value_name = "URL")]
     tracking_database: Option<String>,
+    /// Where the files lie that MLflow's clients log, `s3://BUCKET/PREFIX`, `gs://`, `az://` (a program built with `--features artifacts-cloud`) or
+    /// `file:///FOLDER`; else the environment variable KILTER_TRACKING_ARTIFACTS. Keys and other settings of the storage come from the environment, such as
+    /// AWS_ACCESS_KEY_ID, AWS_REGION and AWS_ENDPOINT_URL. Without either, in the data folder.
+    #[arg(long, value_name = "URL")]
+    tracking_artifacts: Option<String>,
+    #[command(flatten)]
+    by_proxy: ByProxy,
     /// Leave the project's file sources alone.
     #[arg(long)]
     no_files: bool,
@@ -46,11 +53,12 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
         () = stop.wait() => return Ok(()),
     };
     let tracking_database = args.tracking_database.or_else(super::tracking::database_of_environment);
+    let tracking_artifacts = super::tracking::artifacts_at(args.tracking_artifacts, &args.by_proxy);
     let (access, webhooks) = (Access::of_folder(&data)?, args.webhooks.into());
     #[cfg(feature = "sql")]
     let sql = super::sql::serve(&service, access.clone(), args.sql).await?;
     let allow_remote = args.allow_remote;
-    let options = ServeOptions { listen, allow_remote, access, tracking_database, webhooks, ..ServeOptions::default() };
+    let options = ServeOptions { listen, allow_remote, access, tracking_database, tracking_artifacts, webhooks, ..ServeOptions::default() };
     let server = kilter_server::bind(Arc::clone(&service), options).await?;
     let address_file = data.join(ADDRESS_FILE);
     std::fs::write(&address_file, server.address().to_string()).with_context(|| format!("cannot write {}", address_file.display()))?;

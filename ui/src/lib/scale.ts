@@ -1,0 +1,25 @@
+/** Axes of charts that are drawn as SVG. */
+
+/** Round values from `low` to `high`, about `wanted` of them. */
+export function ticks(low: number, high: number, wanted = 5): number[] {
+  const room = high - low;
+  if (!(room > 0) || !Number.isFinite(room)) return [low];
+  const rough = room / Math.max(wanted, 1);
+  const size = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 2.5, 5, 10].map((m) => m * size).find((s) => s >= rough * 0.999) ?? 10 * size;
+  const first = Math.ceil(low / step - 1e-9);
+  const last = Math.floor(high / step + 1e-9);
+  return Array.from({ length: Math.max(last - first + 1, 0) }, (_, i) => Number(((first + i) * step).toPrecision(12)));
+}
+
+/** The least and the largest of what is defined; `[0, 1]` where nothing is. */
+export function extent(values: Iterable<number | null | undefined>): [number, number] {
+  let [low, high] = [Infinity, -Infinity];
+  for (const value of values) {
+    if (value == null || !Number.isFinite(value)) continue;
+    if (value < low) low = value;
+    if (value > high) high = value;
+  }
+  if (low > high) return [0, 1];
+  return low === high ? [low - (Math.abs(low) || 1) * 0.1, high + (Math.abs(high) || 1) * 0.1] : [low, high];
+}
