@@ -179,6 +179,11 @@ impl Engine {
         Ok(())
     }
 
+    /// How many states of pieces of the logs are kept for questions that come again.
+    pub fn kept_states(&self) -> usize {
+        self.partials.len()
+    }
+
     fn keep_some(&self) -> anyhow::Result<bool> {
         let world = self.world()?;
         for table in &world.kept {

@@ -14,8 +14,7 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::EquivalenceProperties;
-use datafusion::physical_expr_common::physical_expr::is_volatile;
+use datafusion::physical_expr::{EquivalenceProperties, ScalarFunctionExpr, expressions};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::common::collect;
@@ -88,9 +87,8 @@ impl Partials {
     }
 
     /// How many states are kept.
-    #[cfg(test)]
     pub fn len(&self) -> usize {
-        self.kept.lock().unwrap().questions.values().map(|question| question.pieces.len()).sum()
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).questions.values().map(|question| question.pieces.len()).sum()
     }
 }
 
@@ -160,11 +158,10 @@ fn phase(whole: &AggregateExec, mode: AggregateMode, input: Arc<dyn ExecutionPla
 fn key(aggregate: &AggregateExec) -> Option<(Arc<str>, Scan)> {
     use fmt::Write;
 
-    let lasts = |expr: &Arc<dyn PhysicalExpr>| !is_volatile(expr);
     let is_plain = aggregate.limit_options().is_none()
-        && aggregate.aggr_expr().iter().all(|expr| expr.order_bys().is_empty() && expr.expressions().iter().all(lasts))
-        && aggregate.filter_expr().iter().flatten().all(lasts)
-        && aggregate.group_expr().expr().iter().all(|(expr, _)| lasts(expr));
+        && aggregate.aggr_expr().iter().all(|expr| expr.order_bys().is_empty() && expr.expressions().iter().all(is_plain_expr))
+        && aggregate.filter_expr().iter().flatten().all(is_plain_expr)
+        && aggregate.group_expr().expr().iter().all(|(expr, _)| is_plain_expr(expr));
     if !is_plain {
         return None;
     }
@@ -176,12 +173,12 @@ fn key(aggregate: &AggregateExec) -> Option<(Arc<str>, Scan)> {
             return Some((key.into(), scan.clone()));
         }
         if let Some(filter) = below.downcast_ref::<FilterExec>() {
-            if filter.fetch().is_some() || !lasts(filter.predicate()) {
+            if filter.fetch().is_some() || !is_plain_expr(filter.predicate()) {
                 return None;
             }
             write!(key, " where {:?} {:?}", filter.predicate(), filter.projection()).ok()?;
         } else if let Some(projection) = below.downcast_ref::<ProjectionExec>() {
-            if !projection.expr().iter().all(|expr| lasts(&expr.expr)) {
+            if !projection.expr().iter().all(|expr| is_plain_expr(&expr.expr)) {
                 return None;
             }
             write!(key, " of {:?}", projection.expr()).ok()?;
@@ -191,6 +188,26 @@ fn key(aggregate: &AggregateExec) -> Option<(Arc<str>, Scan)> {
         let [child] = below.children()[..] else { return None };
         below = child;
     }
+}
+
+/// Whether an expression always gives the same, and is told apart by its text. Of others, such as the answer of another question, nothing is known.
+fn is_plain_expr(expr: &Arc<dyn PhysicalExpr>) -> bool {
+    // The text of a long list leaves out its middle.
+    let is_value = expr.downcast_ref::<expressions::Literal>().is_some_and(|literal| !literal.value().data_type().is_nested());
+    let is_known = is_value
+        || expr.is::<expressions::Column>()
+        || expr.is::<expressions::BinaryExpr>()
+        || expr.is::<expressions::CastExpr>()
+        || expr.is::<expressions::TryCastExpr>()
+        || expr.is::<expressions::NotExpr>()
+        || expr.is::<expressions::IsNullExpr>()
+        || expr.is::<expressions::IsNotNullExpr>()
+        || expr.is::<expressions::NegativeExpr>()
+        || expr.is::<expressions::CaseExpr>()
+        || expr.is::<expressions::LikeExpr>()
+        || expr.is::<expressions::InListExpr>()
+        || expr.is::<ScalarFunctionExpr>();
+    is_known && !expr.is_volatile_node() && expr.children().into_iter().all(is_plain_expr)
 }
 
 /// Whether a part of a plan hands on what it gets.

@@ -46,7 +46,7 @@ impl Span {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
     pub records: Range<u64>,
-    /// Whether no record will be added to it.
+    /// Whether its records are there for good, and no other will be added.
     pub is_full: bool,
     /// Whether all its records are known to lie within the times asked for.
     pub is_inside: bool,
@@ -76,7 +76,8 @@ impl Stretches {
     }
 
     /// The pieces of these records, newest first, without those known to lie outside: whole pieces, then at the log's end whole stretches, then what is left.
-    pub fn pieces(&self, records: Range<u64>, times: &RangeInclusive<i64>, offsets: &RangeInclusive<i64>) -> Vec<Piece> {
+    /// `firm`: before this one, records may be taken away.
+    pub fn pieces(&self, records: Range<u64>, firm: u64, times: &RangeInclusive<i64>, offsets: &RangeInclusive<i64>) -> Vec<Piece> {
         let mut found = Vec::new();
         let mut high = records.end;
         while high > records.start {
@@ -93,7 +94,7 @@ impl Stretches {
                 let is_inside = *times == (i64::MIN..=i64::MAX) || span.is_some_and(|span| span.is_inside(times));
                 found.push(Piece {
                     records: low..high,
-                    is_full: high.is_multiple_of(STRETCH),
+                    is_full: high.is_multiple_of(STRETCH) && low >= firm,
                     is_inside,
                     times: span.map(|span| span.times),
                 });
@@ -155,7 +156,7 @@ mod tests {
     fn pieces_are_large_but_at_the_end() {
         let stretches = Stretches::default();
         let cut = |records: Range<u64>, times| -> Vec<(Range<u64>, bool, bool)> {
-            stretches.pieces(records, times, &ANY).into_iter().map(|piece| (piece.records, piece.is_full, piece.is_inside)).collect()
+            stretches.pieces(records, 100, times, &ANY).into_iter().map(|piece| (piece.records, piece.is_full, piece.is_inside)).collect()
         };
         let end = 2 * PIECE + STRETCH + 7;
         let expected = [

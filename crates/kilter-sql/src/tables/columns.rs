@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::ops::{ControlFlow, Range};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, StringBuilder};
@@ -32,6 +32,8 @@ const STORED: &[&str] =
 const ID: &str = "decision_id";
 /// Rows of one batch.
 const BATCH: usize = 8192;
+/// For how long nobody tries again to make a file, after one could not be made: the disk may be full.
+const PATIENCE: Duration = Duration::from_secs(300);
 /// What a file says of itself; another layout has another name.
 const FINGERPRINT: &str = "kilter.decisions.1";
 const SPAN: &str = "kilter.span";
@@ -44,22 +46,25 @@ pub struct Columns {
     /// Position in a file of each column of the table, where it has one.
     stored: Vec<Option<usize>>,
     id: usize,
-    /// What files say of themselves, once they were found to be of their pieces.
+    files: Arc<Files>,
+}
+
+/// What is known of the files, which depend on no definitions.
+#[derive(Default)]
+pub struct Files {
+    /// What they say of themselves, once they were found to be of their pieces.
     known: Mutex<HashMap<u64, ArrowReaderMetadata>>,
-    /// Held by who makes a file.
-    making: Mutex<()>,
-    /// A file could not be made: from now on nobody tries.
-    has_failed: AtomicBool,
+    /// Held by who makes one; when one could not be made.
+    making: Mutex<Option<Instant>>,
 }
 
 impl Columns {
-    pub fn of(listed: Arc<dyn Table>, data: &Arc<Data>) -> Arc<dyn Table> {
+    pub fn of(listed: Arc<dyn Table>, data: &Arc<Data>, files: &Arc<Files>) -> Arc<dyn Table> {
         let schema = listed.schema();
         let stored = schema.fields().iter().map(|field| STORED.iter().position(|name| name == field.name())).collect();
         let id = schema.index_of(ID).unwrap_or(usize::MAX);
         let dir = data.dir.join("columns");
-        let (known, making, has_failed) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
-        Arc::new(Columns { data: Arc::clone(data), dir, stored, id, known, making, has_failed, listed })
+        Arc::new(Columns { data: Arc::clone(data), dir, stored, id, files: Arc::clone(files), listed })
     }
 
     fn whole_log(&self) -> &Log {
@@ -71,27 +76,27 @@ impl Columns {
     fn file(&self, records: &Range<u64>) -> anyhow::Result<Option<(File, ArrowReaderMetadata)>> {
         let number = records.start / PIECE;
         let path = self.dir.join(format!("decisions-{number:08}.parquet"));
-        let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&number).cloned();
+        let known = || self.files.known.lock().unwrap_or_else(PoisonError::into_inner).get(&number).cloned();
         if let Some(known) = known()
             && let Ok(file) = File::open(&path)
         {
             return Ok(Some((file, known)));
         }
-        let _one = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failed = self.files.making.lock().unwrap_or_else(PoisonError::into_inner);
         let fingerprint = self.fingerprint(records)?;
         let found = match self.open(&path, &fingerprint, records) {
             Some(found) => found,
-            None if self.has_failed.load(Ordering::Relaxed) => return Ok(None),
+            None if failed.is_some_and(|at| at.elapsed() < PATIENCE) => return Ok(None),
             None => {
                 if let Err(e) = self.make(&path, &fingerprint, records) {
-                    self.has_failed.store(true, Ordering::Relaxed);
+                    *failed = Some(Instant::now());
                     tracing::warn!(path = %path.display(), error = %format!("{e:#}"), "columns cannot be written; decisions are read from the log");
                     return Ok(None);
                 }
                 self.open(&path, &fingerprint, records).with_context(|| format!("{} cannot be read", path.display()))?
             }
         };
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(number, found.1.clone());
+        self.files.known.lock().unwrap_or_else(PoisonError::into_inner).insert(number, found.1.clone());
         Ok(Some(found))
     }
 
@@ -267,9 +272,9 @@ impl Table for Columns {
     fn keep(&self) -> anyhow::Result<bool> {
         let log = &self.data.decisions;
         let mut high = log.next_offset() / PIECE * PIECE;
-        while high >= log.start_offset() + PIECE && !self.has_failed.load(Ordering::Relaxed) {
+        while high >= log.start_offset() + PIECE {
             let records = high - PIECE..high;
-            let is_known = self.known.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&(records.start / PIECE));
+            let is_known = self.files.known.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&(records.start / PIECE));
             if !is_known {
                 return Ok(self.file(&records)?.is_some());
             }

@@ -10,7 +10,7 @@ use kilter_pipeline::{Decision, Layout, decision_id};
 use kilter_runtime::{Data, Service};
 
 use super::columns::Columns;
-use super::{Cell, Column, Kind, Listed, Log, Table};
+use super::{Cell, Column, Kind, Listed, Log, Reach, Remembered, Table};
 use crate::scan::{Bounds, Wanted};
 use crate::stretches::{Span, Stretches};
 
@@ -32,18 +32,21 @@ struct Part {
 /// Columns by which a scan passes over decisions.
 const NARROWS: &[&str] = &["time", "event_offset", "decision", "decision_id"];
 
-pub fn tables(service: &Arc<Service>, stretches: &Arc<Stretches>) -> Vec<(&'static str, Arc<dyn Table>)> {
-    let source = || (Arc::clone(&service.data), Arc::clone(stretches));
+pub fn tables(service: &Arc<Service>, remembered: &Remembered) -> Vec<(&'static str, Arc<dyn Table>)> {
+    let source = || (Arc::clone(&service.data), Arc::clone(&remembered.decisions));
     let log = |name: &str| {
         let (data, stretches) = source();
-        let reach = move || Ok(data.decisions.start_offset()..data.decisions.next_offset());
+        let reach = move || {
+            let first = data.decisions.start_offset();
+            Ok(Reach { records: first..data.decisions.next_offset(), firm: first })
+        };
         Log { name: name.to_owned(), time: "time", stretches, reach: Box::new(reach), offsets }
     };
     let decisions = {
         let (data, stretches) = source();
         let rows = move |wanted: &Wanted, row: &mut dyn FnMut(Decided) -> ControlFlow<()>| each(&data, &stretches, wanted, row);
-        let listed = Listed::of_log("Every decision that was made, newest first", decision_columns(), NARROWS, log("decisions"), Box::new(rows));
-        Columns::of(listed, &service.data)
+        let listed = Listed::of_log("Every decision that was made, newest first", decision_columns(), NARROWS.to_vec(), log("decisions"), Box::new(rows));
+        Columns::of(listed, &service.data, &remembered.columns)
     };
     let reasons = {
         let (data, stretches) = source();
@@ -61,7 +64,7 @@ pub fn tables(service: &Arc<Service>, stretches: &Arc<Stretches>) -> Vec<(&'stat
         columns.push(Column::new("contribution", Kind::Float, "What it adds to the margin", |p: &Part| Cell::Float(p.contribution)));
         let rows = move |wanted: &Wanted, row: &mut dyn FnMut(Part) -> ControlFlow<()>| parts(&data, &stretches, wanted, row, reasons_of);
         let comment = "The reasons of each decision, one row for each";
-        Listed::of_log(comment, columns, NARROWS, log("decision_reasons"), Box::new(rows))
+        Listed::of_log(comment, columns, NARROWS.to_vec(), log("decision_reasons"), Box::new(rows))
     };
     let features = {
         let (data, stretches) = source();
@@ -70,7 +73,7 @@ pub fn tables(service: &Arc<Service>, stretches: &Arc<Stretches>) -> Vec<(&'stat
         columns.push(Column::new("value", Kind::Float, "What the model saw; null where it was missing", |p: &Part| number(p.value)));
         let rows = move |wanted: &Wanted, row: &mut dyn FnMut(Part) -> ControlFlow<()>| parts(&data, &stretches, wanted, row, inputs_of);
         let comment = "What the model saw at each decision, one row for each input";
-        Listed::of_log(comment, columns, NARROWS, log("decision_features"), Box::new(rows))
+        Listed::of_log(comment, columns, NARROWS.to_vec(), log("decision_features"), Box::new(rows))
     };
     vec![("decisions", decisions), ("decision_reasons", reasons), ("decision_features", features)]
 }

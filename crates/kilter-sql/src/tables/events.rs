@@ -8,7 +8,7 @@ use kilter_core::{DataType, Event, Operation, SourceId, Value};
 use kilter_runtime::history::Records;
 use kilter_runtime::{Decoder, Record, Service};
 
-use super::{Cell, Column, Kind, Listed, Log, Placed, Table};
+use super::{Cell, Column, Kind, Listed, Log, Placed, Reach, Table};
 use crate::scan::{Bounds, Wanted};
 use crate::stretches::{Span, Stretches};
 
@@ -49,11 +49,18 @@ fn table(service: &Arc<Service>, stretches: &Arc<Stretches>, source: SourceId) -
         let (service, stretches) = (Arc::clone(&service), Arc::clone(&stretches));
         // Old events are read by the columns of today.
         let name = format!("events.{} under {}", plan.name, service.plan.hash);
-        let reach = move || Ok(service.data.history.start()?..service.data.history.log().next_offset());
+        let reach = move || {
+            let history = &service.data.history;
+            Ok(Reach { records: history.start()?..history.log().next_offset(), firm: history.log().start_offset() })
+        };
         Log { name, time: "_time", stretches, reach: Box::new(reach), offsets }
     };
+    // A column that the definitions declare tells nothing of the log.
+    let is_ours = |name: &str| plan.schema.index(name).is_none();
+    let log = is_ours("_time").then_some(log);
+    let narrows: Vec<&str> = NARROWS.iter().copied().filter(|name| is_ours(name)).collect();
     let rows = move |wanted: &Wanted, row: &mut dyn FnMut(Event) -> ControlFlow<()>| each(&service, &stretches, source, wanted, row);
-    Listed::of_log(comment, columns, NARROWS, log, Box::new(rows))
+    Arc::new(Listed::of(comment, columns, narrows, log, Box::new(rows)))
 }
 
 fn offsets(bounds: &Bounds) -> RangeInclusive<i64> {

@@ -123,17 +123,24 @@ pub struct Log {
     /// The column of the time.
     pub time: &'static str,
     pub stretches: Arc<Stretches>,
-    reach: Box<dyn Fn() -> anyhow::Result<Range<u64>> + Send + Sync>,
+    reach: Box<dyn Fn() -> anyhow::Result<Reach> + Send + Sync>,
     /// The events that a query asks for.
     offsets: fn(&Bounds) -> RangeInclusive<i64>,
+}
+
+/// How far a log reaches.
+pub struct Reach {
+    pub records: Range<u64>,
+    /// The first record that stays where it is; those before it may go, since they are kept for a time only.
+    pub firm: u64,
 }
 
 impl Log {
     /// The pieces among these records that may hold rows asked for, newest first.
     pub fn pieces(&self, bounds: &Bounds, records: &Range<u64>) -> anyhow::Result<Vec<Piece>> {
         let reach = (self.reach)()?;
-        let records = records.start.max(reach.start)..records.end.min(reach.end);
-        Ok(self.stretches.pieces(records, &bounds.range(self.time), &(self.offsets)(bounds)))
+        let records = records.start.max(reach.records.start)..records.end.min(reach.records.end);
+        Ok(self.stretches.pieces(records, reach.firm, &bounds.range(self.time), &(self.offsets)(bounds)))
     }
 }
 
@@ -141,22 +148,22 @@ impl Log {
 struct Listed<R> {
     schema: SchemaRef,
     columns: Vec<Column<R>>,
-    narrows: &'static [&'static str],
+    narrows: Vec<&'static str>,
     log: Option<Log>,
     rows: Rows<R>,
 }
 
 impl<R: 'static> Listed<R> {
-    fn new(comment: impl Into<String>, columns: Vec<Column<R>>, narrows: &'static [&'static str], rows: Rows<R>) -> Arc<dyn Table> {
+    fn new(comment: impl Into<String>, columns: Vec<Column<R>>, narrows: Vec<&'static str>, rows: Rows<R>) -> Arc<dyn Table> {
         Arc::new(Listed::of(comment, columns, narrows, None, rows))
     }
 
     /// A table whose rows come from a log.
-    fn of_log(comment: impl Into<String>, columns: Vec<Column<R>>, narrows: &'static [&'static str], log: Log, rows: Rows<R>) -> Arc<dyn Table> {
+    fn of_log(comment: impl Into<String>, columns: Vec<Column<R>>, narrows: Vec<&'static str>, log: Log, rows: Rows<R>) -> Arc<dyn Table> {
         Arc::new(Listed::of(comment, columns, narrows, Some(log), rows))
     }
 
-    fn of(comment: impl Into<String>, columns: Vec<Column<R>>, narrows: &'static [&'static str], log: Option<Log>, rows: Rows<R>) -> Listed<R> {
+    fn of(comment: impl Into<String>, columns: Vec<Column<R>>, narrows: Vec<&'static str>, log: Option<Log>, rows: Rows<R>) -> Listed<R> {
         let fields: Vec<Field> = columns
             .iter()
             .map(|column| {
@@ -288,12 +295,13 @@ pub struct Placed {
 pub struct Remembered {
     pub events: Arc<Stretches>,
     pub decisions: Arc<Stretches>,
+    pub(crate) columns: Arc<columns::Files>,
 }
 
 /// All tables of a project under the definitions of `service`.
 pub fn all(service: &Arc<Service>, remembered: &Remembered) -> Vec<Placed> {
     let public = |(name, table): (&str, Arc<dyn Table>)| Placed { schema: "public", name: name.to_owned(), table };
-    let mut placed: Vec<Placed> = decisions::tables(service, &remembered.decisions).into_iter().map(public).collect();
+    let mut placed: Vec<Placed> = decisions::tables(service, remembered).into_iter().map(public).collect();
     placed.extend(metadata::tables(service).into_iter().map(public));
     placed.extend(events::tables(service, &remembered.events));
     placed

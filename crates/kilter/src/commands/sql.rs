@@ -151,6 +151,7 @@ pub async fn serve(service: &Arc<Service>, access: Access, args: ServeArgs) -> a
          --postgres-certificate with --postgres-key"
     );
     let engine = Arc::new(Engine::new(Arc::clone(service), Limits::default())?);
+    engine.keep()?;
     let options = wire::Options { address, login: Arc::new(Keys(access)), tls, connections: CONNECTIONS };
     let server = wire::Server::bind(engine, options).await?;
     println!("answers PostgreSQL's protocol on {}, database {}", server.address()?, service.plan.project);
