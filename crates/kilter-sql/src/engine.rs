@@ -378,8 +378,12 @@ impl World {
             .with_target_partitions(engine.limits.threads.max(1));
         // Moments are in UTC and say so.
         config.options_mut().execution.time_zone = Some("UTC".into());
-        let state =
-            SessionStateBuilder::new().with_config(config).with_runtime_env(Arc::clone(&engine.memory)).with_default_features().with_physical_optimizer_rule(Arc::new(ByPieces(Arc::clone(&engine.partials)))).build();
+        let state = SessionStateBuilder::new()
+            .with_config(config)
+            .with_runtime_env(Arc::clone(&engine.memory))
+            .with_default_features()
+            .with_physical_optimizer_rule(Arc::new(ByPieces(Arc::clone(&engine.partials))))
+            .build();
         state.catalog_list().register_catalog(database.to_owned(), catalog);
         let catalogue = Catalogue::new(database, &placed)?;
         let kept = placed.into_iter().map(|placed| placed.table).collect();

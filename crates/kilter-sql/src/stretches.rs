@@ -159,16 +159,15 @@ mod tests {
             stretches.pieces(records, 100, times, &ANY).into_iter().map(|piece| (piece.records, piece.is_full, piece.is_inside)).collect()
         };
         let end = 2 * PIECE + STRETCH + 7;
-        let expected = [
-            (end - 7..end, false, true),
-            (2 * PIECE..end - 7, true, true),
-            (PIECE..2 * PIECE, true, true),
-            (100..PIECE, true, true),
-        ];
+        let expected =
+            [(end - 7..end, false, true), (2 * PIECE..end - 7, true, true), (PIECE..2 * PIECE, true, true), (100..PIECE, true, true)];
         assert_eq!(cut(100..end, &ANY), expected);
         stretches.remember(PIECE..2 * PIECE, span(20, 30));
         stretches.remember(2 * PIECE..2 * PIECE + STRETCH, span(31, 40));
         assert_eq!(cut(PIECE..2 * PIECE + STRETCH, &(0..=10)), []);
-        assert_eq!(cut(PIECE..2 * PIECE + STRETCH, &(25..=40)), [(2 * PIECE..2 * PIECE + STRETCH, true, true), (PIECE..2 * PIECE, true, false)]);
+        assert_eq!(
+            cut(PIECE..2 * PIECE + STRETCH, &(25..=40)),
+            [(2 * PIECE..2 * PIECE + STRETCH, true, true), (PIECE..2 * PIECE, true, false)]
+        );
     }
 }

@@ -158,7 +158,14 @@ impl Columns {
     }
 
     /// Reads a piece from its file, and hands on the rows within the range of time.
-    fn read(&self, piece: &Piece, file: File, metadata: ArrowReaderMetadata, wanted: &Wanted, emit: Emit<'_>) -> anyhow::Result<ControlFlow<()>> {
+    fn read(
+        &self,
+        piece: &Piece,
+        file: File,
+        metadata: ArrowReaderMetadata,
+        wanted: &Wanted,
+        emit: Emit<'_>,
+    ) -> anyhow::Result<ControlFlow<()>> {
         let position = |name: &str| STORED.iter().position(|stored| *stored == name).unwrap_or_default();
         let times = wanted.bounds.range(self.whole_log().time);
         let mut of_file: Vec<usize> = wanted.columns.iter().filter_map(|column| self.stored[*column]).collect();
@@ -173,7 +180,8 @@ impl Columns {
         of_file.dedup();
         let place = |name: &str| of_file.binary_search(&position(name)).unwrap_or_default();
         let mask = ProjectionMask::roots(metadata.parquet_schema(), of_file.iter().copied());
-        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata).with_projection(mask).with_batch_size(BATCH).build()?;
+        let reader =
+            ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata).with_projection(mask).with_batch_size(BATCH).build()?;
         let schema: SchemaRef = Arc::new(self.schema().project(&wanted.columns)?);
         for batch in reader {
             let mut batch = batch?;

@@ -45,7 +45,13 @@ pub fn tables(service: &Arc<Service>, remembered: &Remembered) -> Vec<(&'static 
     let decisions = {
         let (data, stretches) = source();
         let rows = move |wanted: &Wanted, row: &mut dyn FnMut(Decided) -> ControlFlow<()>| each(&data, &stretches, wanted, row);
-        let listed = Listed::of_log("Every decision that was made, newest first", decision_columns(), NARROWS.to_vec(), log("decisions"), Box::new(rows));
+        let listed = Listed::of_log(
+            "Every decision that was made, newest first",
+            decision_columns(),
+            NARROWS.to_vec(),
+            log("decisions"),
+            Box::new(rows),
+        );
         Columns::of(listed, &service.data, &remembered.columns)
     };
     let reasons = {
