@@ -13,6 +13,8 @@ pub struct SqlError {
     pub code: &'static str,
     pub message: String,
     pub hint: Option<String>,
+    /// Where in the text, counted in characters from 1.
+    pub position: Option<u32>,
 }
 
 pub const SYNTAX: &str = "42601";
@@ -35,11 +37,25 @@ pub type Result<T> = std::result::Result<T, SqlError>;
 
 impl SqlError {
     pub fn new(code: &'static str, message: impl Into<String>) -> SqlError {
-        SqlError { code, message: message.into(), hint: None }
+        SqlError { code, message: message.into(), hint: None, position: None }
     }
 
     pub fn hint(mut self, hint: impl Into<String>) -> SqlError {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Tells the place in `sql` as a number of its own, where the parser named line and column.
+    pub(crate) fn placed_in(mut self, sql: &str) -> SqlError {
+        let place = self.message.rsplit_once(" at Line: ").and_then(|(message, place)| {
+            let (line, column) = place.split_once(", Column: ")?;
+            let before: usize =
+                sql.split_inclusive('\n').take(line.parse::<usize>().ok()?.checked_sub(1)?).map(|line| line.chars().count()).sum();
+            Some((message.to_owned(), u32::try_from(before + column.parse::<usize>().ok()?).ok()?))
+        });
+        if let Some((message, position)) = place {
+            (self.message, self.position) = (message, Some(position));
+        }
         self
     }
 
