@@ -1,5 +1,6 @@
 //! Questions about a project, asked of the engine and over the wire.
 
 mod answers;
+mod pieces;
 mod shop;
 mod wire;

@@ -2,29 +2,33 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 
 use kilter_server::sql::{Answer, Column, Described, Form, Later, Question, Refusal, Sql, Table};
 use kilter_sql::{Engine, Format, Session, SqlError, Writer, arrays};
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 
-/// An engine for the HTTP server, which may serve others beside it.
-pub fn shared(engine: Arc<Engine>) -> Arc<dyn Sql> {
-    Arc::new(Shared(engine))
+/// An engine for the HTTP server, which may serve others beside it. `at_first`: it is told of the first question.
+pub fn shared(engine: Arc<Engine>, at_first: fn(&Arc<Engine>)) -> Arc<dyn Sql> {
+    Arc::new(Shared { engine, at_first, asked: Once::new() })
 }
 
-struct Shared(Arc<Engine>);
+struct Shared {
+    engine: Arc<Engine>,
+    at_first: fn(&Arc<Engine>),
+    asked: Once,
+}
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Engine").field(&self.0.database()).finish()
+        f.debug_struct("Engine").field("database", &self.engine.database()).finish_non_exhaustive()
     }
 }
 
 impl Sql for Shared {
     fn tables(&self) -> Vec<Table> {
-        let tables = self.0.tables().into_iter().map(|table| Table {
+        let tables = self.engine.tables().into_iter().map(|table| Table {
             schema: table.schema.into(),
             name: table.name,
             comment: table.comment,
@@ -34,7 +38,8 @@ impl Sql for Shared {
     }
 
     fn ask(&self, question: Question) -> Later<'_, Box<dyn Answer>> {
-        let engine = Arc::clone(&self.0);
+        self.asked.call_once(|| (self.at_first)(&self.engine));
+        let engine = Arc::clone(&self.engine);
         Box::pin(async move {
             let here = Handle::current();
             // A plan may take longer to make than threads that serve requests have.

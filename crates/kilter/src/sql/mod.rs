@@ -19,7 +19,7 @@ pub use postgres::{ServeArgs, serve};
 pub fn engine(service: &Arc<Service>, time: Duration) -> anyhow::Result<Option<Arc<dyn Sql>>> {
     let limits = kilter_sql::Limits { time, ..kilter_sql::Limits::default() };
     let engine = kilter_sql::Engine::new(Arc::clone(service), limits)?;
-    Ok(Some(engine::shared(Arc::new(engine))))
+    Ok(Some(engine::shared(Arc::new(engine), |_| ())))
 }
 
 #[cfg(not(feature = "sql"))]

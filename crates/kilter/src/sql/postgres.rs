@@ -52,11 +52,18 @@ impl Drop for Served {
     }
 }
 
+/// Most servers are never asked; one that is, is asked again.
+fn keep(engine: &Arc<Engine>) {
+    if let Err(error) = engine.keep() {
+        tracing::warn!(%error, "columns are not written down");
+    }
+}
+
 /// An engine for the HTTP server, which serves PostgreSQL's protocol as well where that is asked for.
 pub async fn serve(service: &Arc<Service>, access: Access, args: ServeArgs) -> anyhow::Result<(Option<Arc<dyn Sql>>, Option<Served>)> {
     let engine = Arc::new(Engine::new(Arc::clone(service), Limits::default())?);
-    let sql = shared(Arc::clone(&engine));
-    let Some(address) = args.postgres else { return Ok((Some(sql), None)) };
+    let Some(address) = args.postgres else { return Ok((Some(shared(engine, keep)), None)) };
+    let sql = shared(Arc::clone(&engine), |_| ());
     let tls = match (&args.postgres_certificate, &args.postgres_key) {
         (Some(certificate), Some(key)) => Some(wire::tls(certificate, key)?),
         _ => None,
@@ -66,6 +73,7 @@ pub async fn serve(service: &Arc<Service>, access: Access, args: ServeArgs) -> a
         "{address} can be reached from other machines: that wants a key and a certificate\n  hint: `kilter key create NAME --role read`, and \
          --postgres-certificate with --postgres-key"
     );
+    keep(&engine);
     let options = wire::Options { address, login: Arc::new(Keys(access)), tls, connections: CONNECTIONS };
     let server = wire::Server::bind(engine, options).await?;
     println!("answers PostgreSQL's protocol on {}, database {}", server.address()?, service.plan.project);
