@@ -94,10 +94,11 @@ impl From<DataFusionError> for SqlError {
                 SchemaError::FieldNotFound { field, valid_fields } => {
                     let valid: Vec<&str> = valid_fields.iter().map(|field| field.name.as_str()).collect();
                     let hint = match kilter_core::nearest(&field.name, valid.iter().copied()) {
-                        Some(near) => format!("did you mean `{near}`?"),
-                        None => format!("there are: {}", kilter_core::list(valid)),
+                        Some(near) => Some(format!("did you mean `{near}`?")),
+                        None => (!valid.is_empty()).then(|| format!("there are: {}", kilter_core::list(valid))),
                     };
-                    SqlError::new(UNDEFINED_COLUMN, format!("column \"{}\" does not exist", field.flat_name())).hint(hint)
+                    let error = SqlError::new(UNDEFINED_COLUMN, format!("column \"{}\" does not exist", field.flat_name()));
+                    SqlError { hint, ..error }
                 }
                 other => SqlError::new(BAD_STATEMENT, other.to_string()),
             },

@@ -41,7 +41,7 @@ fn piped(project: &Project, args: &[&str], input: &str) -> std::process::Output 
 #[test]
 fn the_server_answers_over_http() {
     let project = shop();
-    let server = project.up();
+    let server = project.up_with(&["--listen", "127.0.0.1:0", "--postgres", "127.0.0.1:0"]);
     fill(&server);
     let tables = server.get("/v1/sql/tables").ok();
     let table = |schema: &str, name: &str| {
@@ -99,6 +99,7 @@ fn what_is_wrong_with_a_statement_is_told_with_its_place_and_code() {
     };
     assert_eq!(refused("SELECT 'ü', (1,\n 2 FROM x", 400, "bad_sql", "42601")["position"], 20);
     assert!(refused("SELECT scor FROM decisions", 400, "bad_sql", "42703")["hint"].as_str().unwrap().contains("score"));
+    assert_eq!(refused("SELECT nothing", 400, "bad_sql", "42703").get("hint"), None, "there is nothing to choose from");
     refused("SELECT * FROM nowhere", 400, "bad_sql", "42P01");
     refused("DELETE FROM decisions", 400, "read_only", "25006");
     refused("SELECT 1; SELECT 2", 400, "bad_sql", "0A000");
