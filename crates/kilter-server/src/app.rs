@@ -17,6 +17,7 @@ use crate::mlflow::Hooks;
 use crate::observe::HttpMetrics;
 use crate::routes::live::Live;
 use crate::serve::ServeOptions;
+use crate::sql::Sql;
 use crate::{openapi, routes, wire};
 
 /// Replays that may run at once: each reads the log from a snapshot on.
@@ -75,6 +76,9 @@ pub struct Shared {
     pub hooks: Option<Hooks>,
     pub replays: Semaphore,
     pub searches: Semaphore,
+    /// What answers in SQL, where the program has that, and places for questions.
+    pub sql: Option<Arc<dyn Sql>>,
+    pub questions: Arc<Semaphore>,
     pub drain: Drain,
     pub live: Live,
     request_ids: AtomicU64,
@@ -126,6 +130,8 @@ impl Host {
             hooks,
             replays: Semaphore::new(REPLAYS),
             searches: Semaphore::new(SEARCHES),
+            sql: options.sql.clone(),
+            questions: Arc::new(Semaphore::new(routes::sql::QUESTIONS)),
             drain,
             live: Live::default(),
             request_ids: AtomicU64::new(0),

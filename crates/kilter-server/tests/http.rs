@@ -2,6 +2,8 @@
 
 #[path = "http/dashboard.rs"]
 mod dashboard;
+#[path = "http/sql.rs"]
+mod sql;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -102,7 +104,7 @@ source = "payments"
 "#;
 
 /// The routes as promised in docs/reference/http.md.
-const ROUTES: [(&str, &str); 42] = [
+const ROUTES: [(&str, &str); 44] = [
     ("post", "/v1/events/{source}"),
     ("get", "/v1/features/{view}/{key}"),
     ("post", "/v1/features/{view}"),
@@ -111,6 +113,8 @@ const ROUTES: [(&str, &str); 42] = [
     ("get", "/v1/decisions"),
     ("get", "/v1/decisions/{id}"),
     ("post", "/v1/decisions/{id}/replay"),
+    ("get", "/v1/sql/tables"),
+    ("post", "/v1/sql"),
     ("get", "/v1/lake"),
     ("post", "/v1/lake/compact"),
     ("post", "/v1/policies/{decision}/backtest"),

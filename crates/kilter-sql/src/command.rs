@@ -65,6 +65,10 @@ const DEPTH: usize = 100;
 
 /// The statements of a text, in order.
 pub fn parse(sql: &str) -> Result<Vec<Command>> {
+    statements(sql).map_err(|e| e.placed_in(sql))
+}
+
+fn statements(sql: &str) -> Result<Vec<Command>> {
     let tokens = Tokenizer::new(&PostgreSqlDialect {}, sql)
         .tokenize_with_location()
         .map_err(|e| SqlError::new(SYNTAX, format!("syntax error: {e}")))?;

@@ -105,6 +105,33 @@ impl Columns {
         let source = &self.0[column];
         (!source.is_null(row)).then(|| source.text(row))
     }
+
+    /// Writes a value as JSON, so that readers whose numbers are floats lose nothing.
+    pub fn json(&self, column: usize, row: usize, out: &mut String) {
+        let source = &self.0[column];
+        if source.is_null(row) {
+            return out.push_str("null");
+        }
+        let text = source.text(row);
+        let is_bare = match source {
+            Source::Bool(a) => return out.push_str(if a.value(row) { "true" } else { "false" }),
+            Source::Int2(_) | Source::Int4(_) | Source::Oid(_) => true,
+            Source::Int8(a) => a.value(row).unsigned_abs() <= 1 << 53,
+            Source::Float4(a) => a.value(row).is_finite(),
+            Source::Float8(a) => a.value(row).is_finite(),
+            Source::Numeric(_) => text.bytes().filter(u8::is_ascii_digit).count() <= 15,
+            _ => false,
+        };
+        if is_bare {
+            return out.push_str(&text);
+        }
+        let text = match source {
+            Source::Timestamp(..) => text.replacen(' ', "T", 1).replace("+00", "Z"),
+            _ => text,
+        };
+        // A text is written whatever it holds.
+        out.push_str(&serde_json::to_string(&text).unwrap_or_default());
+    }
 }
 
 fn failed(e: impl std::fmt::Display) -> SqlError {

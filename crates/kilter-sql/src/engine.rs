@@ -1,10 +1,10 @@
 //! The engine: statements planned against the tables of the definitions in force, and run within limits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::datatypes::{FieldRef, SchemaRef};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, MemorySchemaProvider, SchemaProvider};
 use datafusion::common::{ParamValues, ScalarValue};
@@ -31,7 +31,7 @@ use crate::error::{CANCELED, INTERNAL, READ_ONLY, Result, SYNTAX, SqlError, UNSU
 use crate::partials::{ByPieces, Partials};
 use crate::scan::Provider;
 use crate::session::{self, Session};
-use crate::tables::{self, Remembered, SEARCH_PATH, Table};
+use crate::tables::{self, COMMENT, Remembered, SEARCH_PATH, Table};
 
 /// What statements may take.
 #[derive(Clone, Copy, Debug)]
@@ -102,6 +102,16 @@ pub struct Prepared {
 pub(crate) enum What {
     Plan(LogicalPlan),
     Catalogue(Arc<Question>),
+}
+
+/// A table as people are told of it.
+#[derive(Clone, Debug)]
+pub struct Described {
+    pub schema: &'static str,
+    pub name: String,
+    pub comment: String,
+    /// Name, type as PostgreSQL calls it, and what it is.
+    pub columns: Vec<(String, String, String)>,
 }
 
 /// Rows, as they come; dropped, the statement ends.
@@ -215,6 +225,18 @@ impl Engine {
         let world = Arc::new(World::new(&service, self)?);
         *current = Some(Arc::clone(&world));
         Ok(world)
+    }
+
+    /// Tells of the tables under the definitions in force.
+    pub fn tables(&self) -> Vec<Described> {
+        let comment = |words: &HashMap<String, String>| words.get(COMMENT).cloned().unwrap_or_default();
+        let placed = tables::all(&self.service.current(), &self.remembered).into_iter().map(|placed| {
+            let schema = placed.table.schema();
+            let column = |field: &FieldRef| (field.name().clone(), pg_type(field.data_type()).name().to_owned(), comment(field.metadata()));
+            let columns = schema.fields().iter().map(column).collect();
+            Described { schema: placed.schema, comment: comment(schema.metadata()), name: placed.name, columns }
+        });
+        placed.collect()
     }
 
     /// Understands a text that is one question.

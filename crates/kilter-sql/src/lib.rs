@@ -15,7 +15,8 @@ mod stretches;
 mod tables;
 pub mod wire;
 
-pub use engine::{Answer, Engine, Limits, Prepared};
+pub use datafusion::arrow::record_batch::RecordBatch as Batch;
+pub use engine::{Answer, Described, Engine, Limits, Prepared};
 pub use error::SqlError;
-pub use output::{Format, Writer, texts};
+pub use output::{Format, Writer, arrays};
 pub use session::Session;

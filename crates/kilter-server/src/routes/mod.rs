@@ -22,6 +22,7 @@ mod project;
 mod runs;
 mod services;
 mod sources;
+pub mod sql;
 pub mod ui;
 mod versions;
 
@@ -63,6 +64,8 @@ pub fn all() -> OpenApiRouter<Host> {
         .routes(routes!(drift::get_reference))
         .routes(routes!(monitors::list_alerts))
         .routes(routes!(dead_letters::list_dead_letters))
+        .routes(routes!(sql::list_tables))
+        .routes(routes!(sql::post_sql))
         .routes(routes!(project::get_project))
         .routes(routes!(project::get_status))
         .routes(routes!(lake::get_lake))

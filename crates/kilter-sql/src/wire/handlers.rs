@@ -67,6 +67,7 @@ impl From<SqlError> for PgWireError {
         let mut info = ErrorInfo::new("ERROR".into(), e.code.into(), e.message);
         info.severity_nonlocalized = Some("ERROR".into());
         info.hint = e.hint;
+        info.position = e.position.map(|position| position.to_string());
         PgWireError::UserError(Box::new(info))
     }
 }
