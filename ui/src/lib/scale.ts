@@ -1,4 +1,7 @@
-/** Axes of charts that are drawn as SVG. */
+/** Colours and axes of charts. */
+
+/** The class of a series, which is also the name of its colour in the style sheet: six, then again from the first. */
+export const series = (i: number) => `s${(i % 6) + 1}`;
 
 /** Round values from `low` to `high`, about `wanted` of them. */
 export function ticks(low: number, high: number, wanted = 5): number[] {
