@@ -19,6 +19,7 @@ export const pages: PageOf[] = [
   { path: "drift", title: "Drift", group: "Operate", load: () => import("./drift/Drift.svelte") },
   { path: "alerts", title: "Alerts", group: "Operate", load: () => import("./alerts/Alerts.svelte") },
   { path: "dead-letters", title: "Dead letters", group: "Operate", load: () => import("./deadletters/DeadLetters.svelte") },
+  { path: "sql", title: "SQL", group: "Operate", load: () => import("./sql/Sql.svelte") },
   { path: "models", title: "Models", group: "Learn", load: () => import("./models/Models.svelte") },
   { path: "runs", title: "Runs", group: "Learn", load: () => import("./runs/Runs.svelte") },
   { path: "features", title: "Features", group: "Define", load: () => import("./features/FeaturePages.svelte") },
