@@ -15,6 +15,20 @@ export function ticks(low: number, high: number, wanted = 5): number[] {
   return Array.from({ length: Math.max(last - first + 1, 0) }, (_, i) => Number(((first + i) * step).toPrecision(12)));
 }
 
+const DAY = 86_400_000;
+const STEPS = [1, 5, 15, 30, 60, 180, 360, 720]
+  .map((minutes) => minutes * 60_000)
+  .concat([1, 2, 7, 14, 28, 91, 182, 364].map((d) => d * DAY));
+
+/** Round times (milliseconds since 1970) from `low` to `high`: full hours, midnights, Mondays, all by UTC. */
+export function timeTicks(low: number, high: number, wanted = 5): number[] {
+  const step = STEPS.find((s) => (high - low) / s <= wanted) ?? Math.ceil((high - low) / wanted / (364 * DAY)) * 364 * DAY;
+  const monday = step >= 7 * DAY ? 4 * DAY : 0;
+  const first = Math.ceil((low - monday) / step);
+  const last = Math.floor((high - monday) / step);
+  return Array.from({ length: Math.max(last - first + 1, 0) }, (_, i) => (first + i) * step + monday);
+}
+
 /** The least and the largest of what is defined; `[0, 1]` where nothing is. */
 export function extent(values: Iterable<number | null | undefined>): [number, number] {
   let [low, high] = [Infinity, -Infinity];

@@ -17,6 +17,12 @@ export const pages: PageOf[] = [
   { path: "", title: "Now", group: "Operate", load: () => import("./now/Now.svelte") },
   { path: "decisions", title: "Decisions", group: "Operate", load: () => import("./decisions/Decisions.svelte") },
   { path: "drift", title: "Drift", group: "Operate", load: () => import("./drift/Drift.svelte") },
+  {
+    path: "performance",
+    title: "Performance",
+    group: "Operate",
+    load: () => import("./performance/Performance.svelte"),
+  },
   { path: "alerts", title: "Alerts", group: "Operate", load: () => import("./alerts/Alerts.svelte") },
   { path: "dead-letters", title: "Dead letters", group: "Operate", load: () => import("./deadletters/DeadLetters.svelte") },
   { path: "sql", title: "SQL", group: "Operate", load: () => import("./sql/Sql.svelte") },
