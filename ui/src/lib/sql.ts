@@ -62,10 +62,13 @@ export async function wholeAnswer(
   }
 }
 
-/** Where a refusal points to in its question, counted from 0. */
-export function placeOf(error: ApiError): number | undefined {
+/** Where a refusal points to in its question, counted from 0. Without a place of its own: where the name is that it is about. */
+export function placeOf(error: ApiError, question: string): number | undefined {
   const position = error.about["position"];
-  return typeof position === "number" && position > 0 ? position - 1 : undefined;
+  if (typeof position === "number" && position > 0) return position - 1;
+  const name = /["'`](?:[^"'`]*\.)?(\w+)["'`]/.exec(error.message)?.[1];
+  const at = name ? question.toLowerCase().search(new RegExp(`\\b${name.toLowerCase()}\\b`)) : -1;
+  return at < 0 ? undefined : at;
 }
 
 const NUMBERS = new Set(["int2", "int4", "int8", "float4", "float8", "numeric"]);
