@@ -271,7 +271,7 @@ const tests = {
     await page.keyboard.press("Control+Enter");
     await page
       .getByRole("alert")
-      .getByText(/outcom/)
+      .getByText(/"outcom" does not exist/)
       .waitFor();
     await page.keyboard.press("Control+A");
     await page.keyboard.type("SELECT outcome, count(*) AS n FROM decisions GROUP BY outc");
