@@ -16,13 +16,13 @@ export function ticks(low: number, high: number, wanted = 5): number[] {
 }
 
 const DAY = 86_400_000;
-const STEPS = [1, 5, 15, 30, 60, 180, 360, 720]
-  .map((minutes) => minutes * 60_000)
-  .concat([1, 2, 7, 14, 28, 91, 182, 364].map((d) => d * DAY));
+const STEPS = [1, 5, 15, 60, 300, 900, 1800, 3600, 10_800, 21_600, 43_200]
+  .map((seconds) => seconds * 1000)
+  .concat([1, 2, 7, 14, 28, 56, 91, 182, 364].map((days) => days * DAY));
 
 /** Round times (milliseconds since 1970) from `low` to `high`: full hours, midnights, Mondays, all by UTC. */
 export function timeTicks(low: number, high: number, wanted = 5): number[] {
-  const step = STEPS.find((s) => (high - low) / s <= wanted) ?? Math.ceil((high - low) / wanted / (364 * DAY)) * 364 * DAY;
+  const step = STEPS.find((s) => (high - low) / s <= wanted + 0.5) ?? Math.ceil((high - low) / wanted / (364 * DAY)) * 364 * DAY;
   const monday = step >= 7 * DAY ? 4 * DAY : 0;
   const first = Math.ceil((low - monday) / step);
   const last = Math.floor((high - monday) / step);
