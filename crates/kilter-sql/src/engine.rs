@@ -24,13 +24,13 @@ use tokio::time::Instant;
 
 use pgwire::api::Type;
 
-use crate::catalogue::{Catalogue, Question};
+use crate::catalogue::{Catalogue, Question, SCHEMAS};
 use crate::command::{self, Command};
 use crate::encode::pg_type;
 use crate::error::{CANCELED, INTERNAL, READ_ONLY, Result, SYNTAX, SqlError, UNSUPPORTED};
 use crate::scan::Provider;
 use crate::session::{self, Session};
-use crate::tables::{self, Remembered, SEARCH_PATH};
+use crate::tables::{self, Placed, Remembered, SEARCH_PATH};
 
 /// What statements may take.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +55,8 @@ pub struct Engine {
     limits: Limits,
     memory: Arc<RuntimeEnv>,
     remembered: Remembered,
+    /// What else there is, whatever the definitions.
+    more: Vec<Placed>,
     /// Threads of its own, so that a heavy question takes none from the stream; none once the engine is dropped.
     threads: Option<Runtime>,
     current: Mutex<Option<Arc<World>>>,
@@ -127,7 +129,13 @@ impl Engine {
         let threads =
             tokio::runtime::Builder::new_multi_thread().worker_threads(limits.threads.max(1)).thread_name("sql").enable_all().build()?;
         let remembered = Remembered::default();
-        Ok(Engine { service, limits, memory, remembered, threads: Some(threads), current: Mutex::default() })
+        Ok(Engine { service, limits, memory, remembered, more: Vec::new(), threads: Some(threads), current: Mutex::default() })
+    }
+
+    /// Has these tables as well, beside those of the project.
+    pub fn with(mut self, tables: Vec<Placed>) -> Engine {
+        self.more = tables;
+        self
     }
 
     /// The name of the database: the project's.
@@ -295,15 +303,18 @@ impl Prepared {
 
 impl World {
     fn new(service: &Arc<Service>, engine: &Engine) -> Result<World> {
-        let placed = tables::all(service, &engine.remembered);
+        let mut placed = tables::all(service, &engine.remembered);
+        placed.extend(engine.more.iter().cloned());
         let database = engine.database();
         let catalog = Arc::new(MemoryCatalogProvider::new());
         let mut names = BTreeMap::new();
-        for schema in SEARCH_PATH {
+        for (_, schema) in SCHEMAS {
             let tables = MemorySchemaProvider::new();
             for placed in placed.iter().filter(|placed| placed.schema == schema) {
                 tables.register_table(placed.name.clone(), Arc::new(Provider(Arc::clone(&placed.table))))?;
-                names.entry(placed.name.clone()).or_insert(schema);
+                if SEARCH_PATH.contains(&schema) {
+                    names.entry(placed.name.clone()).or_insert(schema);
+                }
             }
             catalog.register_schema(schema, Arc::new(tables))?;
         }
@@ -314,8 +325,11 @@ impl World {
             .with_target_partitions(engine.limits.threads.max(1));
         // Moments are in UTC and say so.
         config.options_mut().execution.time_zone = Some("UTC".into());
-        let state =
+        let mut state =
             SessionStateBuilder::new().with_config(config).with_runtime_env(Arc::clone(&engine.memory)).with_default_features().build();
+        for (name, function) in tables::functions(service) {
+            state.register_udtf(name, function);
+        }
         state.catalog_list().register_catalog(database.to_owned(), catalog);
         let catalogue = Catalogue::new(database, &placed)?;
         Ok(World { definitions: service.plan.hash.clone(), state, tables: names, catalogue })

@@ -16,4 +16,6 @@ pub mod wire;
 pub use engine::{Answer, Engine, Limits, Prepared};
 pub use error::SqlError;
 pub use output::{Format, Writer, texts};
+pub use scan::{Bounds, Wanted};
 pub use session::Session;
+pub use tables::{Cell, Column, Kind, Placed, Rows};

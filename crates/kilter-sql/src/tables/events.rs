@@ -46,7 +46,7 @@ fn table(service: &Arc<Service>, stretches: &Arc<Stretches>, source: SourceId) -
     Listed::new(comment, columns, NARROWS, Box::new(rows))
 }
 
-fn kind(data_type: DataType) -> Kind {
+pub(super) fn kind(data_type: DataType) -> Kind {
     match data_type {
         DataType::Bool => Kind::Bool,
         DataType::Int64 => Kind::Int,
@@ -56,7 +56,7 @@ fn kind(data_type: DataType) -> Kind {
     }
 }
 
-fn cell(value: &Value) -> Cell<'_> {
+pub(super) fn cell(value: &Value) -> Cell<'_> {
     match value {
         Value::Null => Cell::Null,
         Value::Bool(x) => Cell::Bool(*x),
@@ -120,7 +120,12 @@ fn each(
 }
 
 /// Reads the records before `high`; answers between which times they lie.
-fn stretch(decoder: &Decoder, records: &mut Records<'_>, high: u64, mut event: impl FnMut(Event)) -> anyhow::Result<Option<(i64, i64)>> {
+pub(super) fn stretch(
+    decoder: &Decoder,
+    records: &mut Records<'_>,
+    high: u64,
+    mut event: impl FnMut(Event),
+) -> anyhow::Result<Option<(i64, i64)>> {
     let mut span: Option<(i64, i64)> = None;
     while records.next_offset() < high
         && let Some((offset, bytes)) = records.next_record()?

@@ -6,7 +6,7 @@ use crate::shop::{self, PAYMENTS, Shop};
 
 impl Shop {
     /// The answer as lines of CSV, without the names.
-    async fn ask(&self, sql: &str) -> Result<String, SqlError> {
+    pub async fn ask(&self, sql: &str) -> Result<String, SqlError> {
         let session = Session::new("ada", "shop");
         let prepared = self.engine.ask(sql, &session).await?;
         let mut answer = self.engine.run(&prepared, Vec::new(), None).await?;
@@ -21,14 +21,14 @@ impl Shop {
         Ok(text.split_once('\n').unwrap().1.trim_end().to_owned())
     }
 
-    async fn check(&self, sql: &str, expected: &str) {
+    pub async fn check(&self, sql: &str, expected: &str) {
         match self.ask(sql).await {
             Ok(answer) => assert_eq!(answer, expected, "{sql}"),
             Err(e) => panic!("{sql}: {} {e}", e.code),
         }
     }
 
-    async fn refused(&self, sql: &str, code: &'static str) {
+    pub async fn refused(&self, sql: &str, code: &'static str) {
         let answer = self.ask(sql).await;
         assert_eq!(answer.as_ref().map_err(|e| e.code), Err(code), "{sql}: {answer:?}");
     }

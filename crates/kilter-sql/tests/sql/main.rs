@@ -2,4 +2,5 @@
 
 mod answers;
 mod shop;
+mod tables;
 mod wire;

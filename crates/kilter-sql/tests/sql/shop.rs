@@ -36,7 +36,7 @@ pub const BEGIN: EventTime = EventTime(1_700_000_000_000_000);
 
 pub struct Shop {
     pub engine: Arc<Engine>,
-    _dir: tempfile::TempDir,
+    pub _dir: tempfile::TempDir,
 }
 
 pub async fn open() -> Shop {

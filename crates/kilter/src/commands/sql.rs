@@ -1,9 +1,11 @@
 //! The command `sql`: one question, one table. And what `kilter up` takes for the same by PostgreSQL's protocol.
 
+mod tracking;
+
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -11,6 +13,7 @@ use kilter_runtime::{Service, StartOptions};
 use kilter_server::access::Access;
 use kilter_sql::wire::{self, Login};
 use kilter_sql::{Engine, Format, Limits, Session, Writer, texts};
+use kilter_tracking::Tracking;
 
 use crate::api::{is_locked, load};
 use crate::commands::table;
@@ -77,8 +80,11 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
         Err(e) => return Err(e),
     };
     let time = Duration::from_secs(args.seconds);
-    let engine = Engine::new(Arc::clone(&service), Limits { time, ..Limits::default() })?;
+    let (folder, database) = (service.data.dir.join("tracking"), super::tracking::database_of_environment());
+    let store = tracking::Store::Here { folder, database, opened: Arc::default() };
+    let engine = Engine::new(Arc::clone(&service), Limits { time, ..Limits::default() })?.with(tracking::tables(&store));
     let answered = answer(&engine, &question, format).await;
+    store.close().await;
     service.shutdown().await?;
     answered
 }
@@ -138,8 +144,13 @@ impl Drop for Served {
     }
 }
 
-/// Serves PostgreSQL's protocol, where that is asked for.
-pub async fn serve(service: &Arc<Service>, access: Access, args: ServeArgs) -> anyhow::Result<Option<Served>> {
+/// Serves PostgreSQL's protocol, where that is asked for. `logged`: the store of what MLflow's clients log, once it is open.
+pub async fn serve(
+    service: &Arc<Service>,
+    access: Access,
+    logged: &Arc<OnceLock<Tracking>>,
+    args: ServeArgs,
+) -> anyhow::Result<Option<Served>> {
     let Some(address) = args.postgres else { return Ok(None) };
     let tls = match (&args.postgres_certificate, &args.postgres_key) {
         (Some(certificate), Some(key)) => Some(wire::tls(certificate, key)?),
@@ -150,7 +161,8 @@ pub async fn serve(service: &Arc<Service>, access: Access, args: ServeArgs) -> a
         "{address} can be reached from other machines: that wants a key and a certificate\n  hint: `kilter key create NAME --role read`, and \
          --postgres-certificate with --postgres-key"
     );
-    let engine = Arc::new(Engine::new(Arc::clone(service), Limits::default())?);
+    let tables = tracking::tables(&tracking::Store::Server(Arc::clone(logged)));
+    let engine = Arc::new(Engine::new(Arc::clone(service), Limits::default())?.with(tables));
     let options = wire::Options { address, login: Arc::new(Keys(access)), tls, connections: CONNECTIONS };
     let server = wire::Server::bind(engine, options).await?;
     println!("answers PostgreSQL's protocol on {}, database {}", server.address()?, service.plan.project);

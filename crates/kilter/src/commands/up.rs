@@ -56,10 +56,17 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
     let tracking_artifacts = super::tracking::artifacts_at(args.tracking_artifacts, &args.by_proxy);
     let (access, webhooks) = (Access::of_folder(&data)?, args.webhooks.into());
     #[cfg(feature = "sql")]
-    let sql = super::sql::serve(&service, access.clone(), args.sql).await?;
+    let logged = Arc::default();
+    #[cfg(feature = "sql")]
+    let sql = super::sql::serve(&service, access.clone(), &logged, args.sql).await?;
     let allow_remote = args.allow_remote;
     let options = ServeOptions { listen, allow_remote, access, tracking_database, tracking_artifacts, webhooks, ..ServeOptions::default() };
     let server = kilter_server::bind(Arc::clone(&service), options).await?;
+    #[cfg(feature = "sql")]
+    if let Some(tracking) = server.tracking() {
+        // Set once, here.
+        let _ = logged.set(tracking.clone());
+    }
     let address_file = data.join(ADDRESS_FILE);
     std::fs::write(&address_file, server.address().to_string()).with_context(|| format!("cannot write {}", address_file.display()))?;
     println!("{} is up on http://{} (docs at /docs)", service.plan.project, server.address());
