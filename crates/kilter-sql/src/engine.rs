@@ -28,15 +28,18 @@ use crate::catalogue::{Catalogue, Question, SCHEMAS};
 use crate::command::{self, Command};
 use crate::encode::pg_type;
 use crate::error::{CANCELED, INTERNAL, READ_ONLY, Result, SYNTAX, SqlError, UNSUPPORTED};
+use crate::partials::{ByPieces, Partials};
 use crate::scan::Provider;
 use crate::session::{self, Session};
-use crate::tables::{self, Placed, Remembered, SEARCH_PATH};
+use crate::tables::{self, Placed, Remembered, SEARCH_PATH, Table};
 
 /// What statements may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Memory of all statements together, as far as they sort, group and join.
     pub memory: usize,
+    /// Memory of what aggregates have added up of pieces of the logs.
+    pub partials: usize,
     /// How long one may take.
     pub time: Duration,
     /// Threads that compute, beside those of the stream.
@@ -45,7 +48,20 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { memory: 512 << 20, time: Duration::from_secs(60), threads: 1 }
+        Limits { memory: 512 << 20, partials: 128 << 20, time: Duration::from_secs(60), threads: 1 }
+    }
+}
+
+/// Scans at a time, of all statements.
+const SCANS: usize = 64;
+/// Between two looks at whether there is something to write down.
+const IDLE: Duration = Duration::from_secs(2);
+
+/// The stream and its decisions go first.
+fn give_way() {
+    #[cfg(target_os = "linux")]
+    if let Err(e) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), 19) {
+        tracing::debug!(error = %e, "a thread for questions has the priority of all others");
     }
 }
 
@@ -57,6 +73,7 @@ pub struct Engine {
     remembered: Remembered,
     /// What else there is, whatever the definitions.
     more: Vec<Placed>,
+    partials: Arc<Partials>,
     /// Threads of its own, so that a heavy question takes none from the stream; none once the engine is dropped.
     threads: Option<Runtime>,
     current: Mutex<Option<Arc<World>>>,
@@ -67,6 +84,8 @@ pub struct World {
     definitions: String,
     state: SessionState,
     tables: BTreeMap<String, &'static str>,
+    /// The tables, for the keeper.
+    kept: Vec<Arc<dyn Table>>,
     pub catalogue: Catalogue,
 }
 
@@ -126,16 +145,61 @@ impl Engine {
     pub fn new(service: Arc<Service>, limits: Limits) -> anyhow::Result<Engine> {
         let pool: Arc<dyn MemoryPool> = Arc::new(TrackConsumersPool::new(FairSpillPool::new(limits.memory), 3.try_into()?));
         let memory = RuntimeEnvBuilder::new().with_memory_pool(pool).build_arc()?;
-        let threads =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(limits.threads.max(1)).thread_name("sql").enable_all().build()?;
-        let remembered = Remembered::default();
-        Ok(Engine { service, limits, memory, remembered, more: Vec::new(), threads: Some(threads), current: Mutex::default() })
+        let threads = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(limits.threads.max(1))
+            .max_blocking_threads(SCANS)
+            .thread_name("sql")
+            .on_thread_start(give_way)
+            .enable_all()
+            .build()?;
+        let (remembered, partials) = (Remembered::default(), Arc::new(Partials::new(limits.partials)));
+        Ok(Engine { service, limits, memory, remembered, partials, more: Vec::new(), threads: Some(threads), current: Mutex::default() })
     }
 
     /// Has these tables as well, beside those of the project.
     pub fn with(mut self, tables: Vec<Placed>) -> Engine {
         self.more = tables;
         self
+    }
+
+    /// From now on writes down, little by little, what makes answers fast, for a server that is asked again and again.
+    ///
+    /// # Errors
+    /// When the engine has ended.
+    pub fn keep(self: &Arc<Self>) -> Result<()> {
+        let engine = Arc::downgrade(self);
+        self.spawn(async move {
+            while let Some(engine) = engine.upgrade() {
+                let begun = Instant::now();
+                let kept = tokio::task::spawn_blocking(move || engine.keep_some()).await;
+                match kept {
+                    // A quarter of one core.
+                    Ok(Ok(true)) => tokio::time::sleep(3 * begun.elapsed()).await,
+                    Ok(Ok(false)) => tokio::time::sleep(IDLE).await,
+                    Ok(Err(e)) => {
+                        tracing::warn!(error = %format!("{e:#}"), "columns are not written down");
+                        tokio::time::sleep(30 * IDLE).await;
+                    }
+                    Err(_) => return,
+                }
+            }
+        })?;
+        Ok(())
+    }
+
+    /// How many states of pieces of the logs are kept for questions that come again.
+    pub fn kept_states(&self) -> usize {
+        self.partials.len()
+    }
+
+    fn keep_some(&self) -> anyhow::Result<bool> {
+        let world = self.world()?;
+        for table in &world.kept {
+            if table.keep()? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The name of the database: the project's.
@@ -325,13 +389,18 @@ impl World {
             .with_target_partitions(engine.limits.threads.max(1));
         // Moments are in UTC and say so.
         config.options_mut().execution.time_zone = Some("UTC".into());
-        let mut state =
-            SessionStateBuilder::new().with_config(config).with_runtime_env(Arc::clone(&engine.memory)).with_default_features().build();
+        let mut state = SessionStateBuilder::new()
+            .with_config(config)
+            .with_runtime_env(Arc::clone(&engine.memory))
+            .with_default_features()
+            .with_physical_optimizer_rule(Arc::new(ByPieces(Arc::clone(&engine.partials))))
+            .build();
         for (name, function) in tables::functions(service) {
             state.register_udtf(name, function);
         }
         state.catalog_list().register_catalog(database.to_owned(), catalog);
         let catalogue = Catalogue::new(database, &placed)?;
-        Ok(World { definitions: service.plan.hash.clone(), state, tables: names, catalogue })
+        let kept = placed.into_iter().map(|placed| placed.table).collect();
+        Ok(World { definitions: service.plan.hash.clone(), state, tables: names, kept, catalogue })
     }
 }

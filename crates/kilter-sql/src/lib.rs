@@ -8,8 +8,10 @@ mod encode;
 mod engine;
 mod error;
 mod output;
+mod partials;
 mod scan;
 mod session;
+mod stretches;
 mod tables;
 pub mod wire;
 

@@ -77,6 +77,9 @@ async fn carry_out(
     let state = dir.join("state");
     proof.counts.state_files += files_in(&state)?;
     kilter_store::state::remove(&state)?;
+    // Columns of decisions, which questions in SQL left.
+    step("columns")?;
+    proof.counts.state_files += remove_files(&dir.join("columns"))?;
 
     step("control record")?;
     if !has_record(events, proof.log_end, number)? {

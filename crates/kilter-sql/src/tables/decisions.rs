@@ -1,7 +1,7 @@
 //! The decision log: each decision, its reasons, and what the model saw.
 
 use std::collections::HashMap;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, RangeInclusive};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
@@ -9,8 +9,10 @@ use kilter_pipeline::decision::{Entry, decode};
 use kilter_pipeline::{Decision, Layout, decision_id};
 use kilter_runtime::{Data, Service};
 
-use super::{Cell, Column, Kind, Listed, Table};
-use crate::scan::{Stretches, Wanted};
+use super::columns::Columns;
+use super::{Cell, Column, Kind, Listed, Log, Reach, Remembered, Table};
+use crate::scan::{Bounds, Wanted};
+use crate::stretches::{Span, Stretches};
 
 /// A decision with the names behind its positions.
 struct Decided {
@@ -30,16 +32,27 @@ struct Part {
 /// Columns by which a scan passes over decisions.
 const NARROWS: &[&str] = &["time", "event_offset", "decision", "decision_id"];
 
-pub fn tables(service: &Arc<Service>, stretches: &Arc<Stretches>) -> Vec<(&'static str, Arc<dyn Table>)> {
-    let source = || (Arc::clone(&service.data), Arc::clone(stretches));
+pub fn tables(service: &Arc<Service>, remembered: &Remembered) -> Vec<(&'static str, Arc<dyn Table>)> {
+    let source = || (Arc::clone(&service.data), Arc::clone(&remembered.decisions));
+    let log = |name: &str| {
+        let (data, stretches) = source();
+        let reach = move || {
+            let first = data.decisions.start_offset();
+            Ok(Reach { records: first..data.decisions.next_offset(), firm: first })
+        };
+        Log { name: name.to_owned(), time: "time", stretches, reach: Box::new(reach), offsets }
+    };
     let decisions = {
         let (data, stretches) = source();
-        Listed::new(
+        let rows = move |wanted: &Wanted, row: &mut dyn FnMut(Decided) -> ControlFlow<()>| each(&data, &stretches, wanted, row);
+        let listed = Listed::of_log(
             "Every decision that was made, newest first",
             decision_columns(),
-            NARROWS,
-            Box::new(move |wanted, row| each(&data, &stretches, wanted, row)),
-        )
+            NARROWS.to_vec(),
+            log("decisions"),
+            Box::new(rows),
+        );
+        Columns::of(listed, &service.data, &remembered.columns)
     };
     let reasons = {
         let (data, stretches) = source();
@@ -56,7 +69,8 @@ pub fn tables(service: &Arc<Service>, stretches: &Arc<Stretches>) -> Vec<(&'stat
         ));
         columns.push(Column::new("contribution", Kind::Float, "What it adds to the margin", |p: &Part| Cell::Float(p.contribution)));
         let rows = move |wanted: &Wanted, row: &mut dyn FnMut(Part) -> ControlFlow<()>| parts(&data, &stretches, wanted, row, reasons_of);
-        Listed::new("The reasons of each decision, one row for each", columns, NARROWS, Box::new(rows))
+        let comment = "The reasons of each decision, one row for each";
+        Listed::of_log(comment, columns, NARROWS.to_vec(), log("decision_reasons"), Box::new(rows))
     };
     let features = {
         let (data, stretches) = source();
@@ -64,7 +78,8 @@ pub fn tables(service: &Arc<Service>, stretches: &Arc<Stretches>) -> Vec<(&'stat
         columns.push(Column::new("feature", Kind::Text, "An input of the model", |p: &Part| Cell::text(&p.name)));
         columns.push(Column::new("value", Kind::Float, "What the model saw; null where it was missing", |p: &Part| number(p.value)));
         let rows = move |wanted: &Wanted, row: &mut dyn FnMut(Part) -> ControlFlow<()>| parts(&data, &stretches, wanted, row, inputs_of);
-        Listed::new("What the model saw at each decision, one row for each input", columns, NARROWS, Box::new(rows))
+        let comment = "What the model saw at each decision, one row for each input";
+        Listed::of_log(comment, columns, NARROWS.to_vec(), log("decision_features"), Box::new(rows))
     };
     vec![("decisions", decisions), ("decision_reasons", reasons), ("decision_features", features)]
 }
@@ -159,33 +174,49 @@ fn parts(
     each(data, stretches, wanted, &mut |decided| split(&Arc::new(decided)).into_iter().try_for_each(&mut *row))
 }
 
+/// The events that decisions are asked for of: by their offsets, or by ids that end with them.
+fn offsets(bounds: &Bounds) -> RangeInclusive<i64> {
+    let asked = bounds.range("event_offset");
+    let Some(ids) = bounds.texts("decision_id") else { return asked };
+    // An id without an offset is of no decision.
+    let of_ids: Vec<i64> = ids.iter().filter_map(|id| id.rsplit_once('-')?.1.parse().ok()).collect();
+    let (first, last) = (of_ids.iter().min().copied().unwrap_or(i64::MAX), of_ids.iter().max().copied().unwrap_or(i64::MIN));
+    first.max(*asked.start())..=last.min(*asked.end())
+}
+
 /// Goes through the decisions, newest first, stretch by stretch.
 fn each(data: &Data, stretches: &Stretches, wanted: &Wanted, row: &mut dyn FnMut(Decided) -> ControlFlow<()>) -> anyhow::Result<()> {
     let log = &data.decisions;
     let times = wanted.bounds.range("time");
-    let offsets = wanted.bounds.range("event_offset");
+    let offsets = offsets(&wanted.bounds);
     let names = wanted.bounds.texts("decision");
     let ids = wanted.bounds.texts("decision_id");
+    let records = wanted.records.start.max(log.start_offset())..wanted.records.end.min(log.next_offset());
     let mut layouts: HashMap<u64, Arc<Layout>> = HashMap::new();
-    for (low, high) in stretches.of(log.start_offset(), log.next_offset(), &times) {
+    for stretch in stretches.of(records, &times, &offsets) {
         if !(wanted.is_wanted)() {
             return Ok(());
         }
-        let mut reader = log.reader(low);
+        if stretches.known(stretch.clone()).is_some_and(|span| !(wanted.may_count)(span.times)) {
+            continue;
+        }
+        let mut reader = log.reader(stretch.start);
         let mut found = Vec::new();
-        let mut span: Option<(i64, i64)> = None;
-        while reader.next_offset() < high
+        let mut span = Span::EMPTY;
+        while reader.next_offset() < stretch.end
             && let Some((position, bytes)) = reader.next_record()?
         {
             let entry = decode(bytes).with_context(|| format!("decision log, record {position}"))?;
-            let time = match &entry {
+            let (at, decision) = match entry {
                 Entry::Layout(_) => continue,
-                Entry::Decision(_, decision) => decision.time.0,
-                Entry::Erased(_, erased) => erased.time.0,
+                Entry::Erased(_, erased) => {
+                    span.add(erased.time.0, erased.offset);
+                    continue;
+                }
+                Entry::Decision(at, decision) => (at, decision),
             };
-            span = Some(span.map_or((time, time), |(first, last)| (first.min(time), last.max(time))));
-            let Entry::Decision(at, decision) = entry else { continue };
-            if !times.contains(&time) || !offsets.contains(&(decision.offset as i64)) {
+            span.add(decision.time.0, decision.offset);
+            if !times.contains(&decision.time.0) || !offsets.contains(&(decision.offset as i64)) {
                 continue;
             }
             let layout = match layouts.get(&at) {
@@ -198,7 +229,7 @@ fn each(data: &Data, stretches: &Stretches, wanted: &Wanted, row: &mut dyn FnMut
                 found.push(Decided { decision, layout });
             }
         }
-        stretches.remember(low, high, span);
+        stretches.remember(stretch, span);
         while let Some(decided) = found.pop() {
             if row(decided).is_break() {
                 return Ok(());

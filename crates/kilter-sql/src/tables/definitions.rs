@@ -72,7 +72,12 @@ fn readings(service: &Arc<Service>) -> Arc<dyn Table> {
     ];
     let service = Arc::clone(service);
     let rows = move |wanted: &Wanted, row: Row<'_, MonitorReading>| each_reading(&service, wanted, row);
-    Listed::new("What each monitor of a model saw, newest first; the newest 2000 of each are kept", columns, NARROWS, Box::new(rows))
+    Listed::new(
+        "What each monitor of a model saw, newest first; the newest 2000 of each are kept",
+        columns,
+        NARROWS.to_vec(),
+        Box::new(rows),
+    )
 }
 
 fn subjects(service: &Arc<Service>) -> Arc<dyn Table> {
@@ -92,7 +97,7 @@ fn subjects(service: &Arc<Service>) -> Arc<dyn Table> {
             subjects.into_iter().try_for_each(|subject| row((Arc::clone(&reading), subject)))
         })
     };
-    Listed::new("What a monitor saw of each input and of the score, one row for each", columns, NARROWS, Box::new(rows))
+    Listed::new("What a monitor saw of each input and of the score, one row for each", columns, NARROWS.to_vec(), Box::new(rows))
 }
 
 fn policies(service: &Arc<Service>) -> Arc<dyn Table> {

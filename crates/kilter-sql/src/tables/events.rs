@@ -1,6 +1,6 @@
 //! The event log: one table for each source, with the columns of its definition.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, RangeInclusive};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -8,10 +8,13 @@ use kilter_core::{DataType, Event, Operation, SourceId, Value};
 use kilter_runtime::history::Records;
 use kilter_runtime::{Decoder, Record, Service};
 
-use super::{Cell, Column, Kind, Listed, Placed, Table};
-use crate::scan::{STRETCH, Stretches, Wanted};
+use super::{Cell, Column, Kind, Listed, Log, Placed, Reach, Table};
+use crate::scan::{Bounds, Wanted};
+use crate::stretches::{Span, Stretches};
 
 const NARROWS: &[&str] = &["_time", "_offset"];
+/// Stretches of the lake that are read at a time.
+const RUN: usize = 16;
 
 pub fn tables(service: &Arc<Service>, stretches: &Arc<Stretches>) -> Vec<Placed> {
     let one = |(i, source): (usize, &kilter_pipeline::SourcePlan)| {
@@ -42,8 +45,26 @@ fn table(service: &Arc<Service>, stretches: &Arc<Stretches>, source: SourceId) -
         columns.push(Column::new(&field.name, kind(field.data_type), "", move |e: &Event| cell(&e.row[i])));
     }
     let comment = format!("Events of source {}, newest first", plan.name);
+    let log = {
+        let (service, stretches) = (Arc::clone(&service), Arc::clone(&stretches));
+        // Old events are read by the columns of today.
+        let name = format!("events.{} under {}", plan.name, service.plan.hash);
+        let reach = move || {
+            let history = &service.data.history;
+            Ok(Reach { records: history.start()?..history.log().next_offset(), firm: history.log().start_offset() })
+        };
+        Log { name, time: "_time", stretches, reach: Box::new(reach), offsets }
+    };
+    // A column that the definitions declare tells nothing of the log.
+    let is_ours = |name: &str| plan.schema.index(name).is_none();
+    let log = is_ours("_time").then_some(log);
+    let narrows: Vec<&str> = NARROWS.iter().copied().filter(|name| is_ours(name)).collect();
     let rows = move |wanted: &Wanted, row: &mut dyn FnMut(Event) -> ControlFlow<()>| each(&service, &stretches, source, wanted, row);
-    Listed::new(comment, columns, NARROWS, Box::new(rows))
+    Arc::new(Listed::of(comment, columns, narrows, log, Box::new(rows)))
+}
+
+fn offsets(bounds: &Bounds) -> RangeInclusive<i64> {
+    bounds.range("_offset")
 }
 
 pub(super) fn kind(data_type: DataType) -> Kind {
@@ -68,7 +89,7 @@ pub(super) fn cell(value: &Value) -> Cell<'_> {
     }
 }
 
-/// Goes through the events of a source: those in the log newest first, then what only the lake has, in the order of the lake.
+/// Goes through the events of a source, newest first. What only the lake has is read in the same stretches.
 fn each(
     service: &Service,
     stretches: &Stretches,
@@ -77,40 +98,44 @@ fn each(
     row: &mut dyn FnMut(Event) -> ControlFlow<()>,
 ) -> anyhow::Result<()> {
     let history = &service.data.history;
-    let (start, end) = (history.log().start_offset(), history.log().next_offset());
-    let first = history.start()?;
-    let offsets = wanted.bounds.range("_offset");
+    let records = wanted.records.start.max(history.start()?)..wanted.records.end.min(history.log().next_offset());
+    let offsets = offsets(&wanted.bounds);
     let times = wanted.bounds.range("_time");
     let decoder = service.data.decoder(&service.plan);
     let mut found = Vec::new();
-    for (low, high) in stretches.of(start, end, &times) {
+    let mut asked = stretches.of(records, &times, &offsets);
+    // A record's number is its event's offset.
+    asked.retain(|stretch| stretch.start as i64 <= *offsets.end() && *offsets.start() < stretch.end as i64);
+    let log_start = history.log().start_offset();
+    let mut asked = asked.into_iter().peekable();
+    while let Some(newest) = asked.next() {
         if !(wanted.is_wanted)() {
             return Ok(());
         }
-        if (*offsets.end() as i128) < i128::from(low) || (*offsets.start() as i128) >= i128::from(high) {
-            continue;
+        let mut run = vec![newest];
+        // To find a place in the lake takes longer than to read on from there.
+        while let Some(low) = run.last().map(|stretch| stretch.start).filter(|low| *low < log_start && run.len() < RUN)
+            && let Some(older) = asked.next_if(|older| older.end == low)
+        {
+            run.push(older);
         }
-        let span = stretch(&decoder, &mut history.records(low), high, |event| {
-            if event.source == source && times.contains(&event.time.0) && offsets.contains(&(event.offset as i64)) {
-                found.push(event);
+        run.reverse();
+        let mut reader = history.records(run[0].start);
+        for stretch in run {
+            if stretches.known(stretch.clone()).is_some_and(|span| !(wanted.may_count)(span.times)) {
+                continue;
             }
-        })?;
-        stretches.remember(low, high, span);
+            if reader.next_offset() < stretch.start {
+                reader = history.records(stretch.start);
+            }
+            let span = read(&decoder, &mut reader, stretch.end, |event| {
+                if event.source == source && times.contains(&event.time.0) && offsets.contains(&(event.offset as i64)) {
+                    found.push(event);
+                }
+            })?;
+            stretches.remember(stretch, span);
+        }
         while let Some(event) = found.pop() {
-            if row(event).is_break() {
-                return Ok(());
-            }
-        }
-    }
-    let mut past = history.records(first);
-    while past.next_offset() < start && (wanted.is_wanted)() {
-        let high = (past.next_offset() + STRETCH).min(start);
-        stretch(&decoder, &mut past, high, |event| {
-            if event.source == source {
-                found.push(event);
-            }
-        })?;
-        for event in found.drain(..) {
             if row(event).is_break() {
                 return Ok(());
             }
@@ -119,23 +144,16 @@ fn each(
     Ok(())
 }
 
-/// Reads the records before `high`; answers between which times they lie.
-pub(super) fn stretch(
-    decoder: &Decoder,
-    records: &mut Records<'_>,
-    high: u64,
-    mut event: impl FnMut(Event),
-) -> anyhow::Result<Option<(i64, i64)>> {
-    let mut span: Option<(i64, i64)> = None;
+/// Reads the records before `high`; answers how they lie.
+pub(super) fn read(decoder: &Decoder, records: &mut Records<'_>, high: u64, mut event: impl FnMut(Event)) -> anyhow::Result<Span> {
+    let mut span = Span::EMPTY;
     while records.next_offset() < high
         && let Some((offset, bytes)) = records.next_record()?
     {
         let record = decoder.decode(offset, bytes).with_context(|| format!("event log, offset {offset}"))?;
         // Of a source that is not declared now, but may be again before this is asked for: its times count as well.
-        let header = kilter_core::record::header(bytes)?;
-        if let Some(header) = header {
-            let time = header.time.0;
-            span = Some(span.map_or((time, time), |(first, last)| (first.min(time), last.max(time))));
+        if let Some(header) = kilter_core::record::header(bytes)? {
+            span.add(header.time.0, offset);
         }
         if let Record::Event(found) = record {
             event(found);

@@ -40,7 +40,7 @@ pub fn tables(service: &Arc<Service>) -> Vec<Placed> {
             Ok(())
         };
         let comment = format!("Features of {} now: of every entity that view {} knows something of", plan.entity().join(", "), plan.name());
-        let table = Listed::new(comment, columns(service, view), &[], Box::new(rows));
+        let table = Listed::new(comment, columns(service, view), Vec::new(), Box::new(rows));
         Placed { schema: "features", name: plan.name().to_owned(), table: Arc::new(Keyed { table, keys: plan.entity().to_vec() }) }
     };
     (0..service.plan.views.len()).map(one).collect()
@@ -258,5 +258,5 @@ fn table(service: &Arc<Service>, view: usize, key: &Option<EntityKey>, seen: See
     };
     let plan = &service.plan.views[view];
     let comment = format!("Features of {} as they were", plan.entity().join(", "));
-    Arc::new(Keyed { table: Listed::new(comment, columns(service, view), &[], Box::new(rows)), keys: plan.entity().to_vec() })
+    Arc::new(Keyed { table: Listed::new(comment, columns(service, view), Vec::new(), Box::new(rows)), keys: plan.entity().to_vec() })
 }

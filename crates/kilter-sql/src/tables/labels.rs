@@ -10,10 +10,11 @@ use kilter_core::{EventTime, Span};
 use kilter_pipeline::{Label, Labelled, Plan, Range, decision_id, parse_decision_id};
 use kilter_runtime::Service;
 
-use super::events::stretch;
+use super::events::read;
 use super::{Cell, Column, Kind, Listed, Table};
 use crate::error::{SqlError, TOO_MUCH};
-use crate::scan::{STRETCH, Stretches, Wanted};
+use crate::scan::Wanted;
+use crate::stretches::Stretches;
 
 /// Columns by which less of the log is read.
 const NARROWS: &[&str] = &["time", "event_offset", "decision", "decision_id"];
@@ -58,7 +59,7 @@ pub fn table(service: &Arc<Service>, stretches: &Arc<Stretches>) -> (&'static st
     let (service, stretches) = (Arc::clone(service), Arc::clone(stretches));
     let rows = move |wanted: &Wanted, row: &mut dyn FnMut(Row) -> ControlFlow<()>| each(&service, &stretches, wanted, row);
     let comment = "What became of each event that a decision with a model was asked about, by the definitions in force, newest first";
-    ("labels", Listed::new(comment, columns, NARROWS, Box::new(rows)))
+    ("labels", Listed::new(comment, columns, NARROWS.to_vec(), Box::new(rows)))
 }
 
 fn each(service: &Service, stretches: &Stretches, wanted: &Wanted, row: &mut dyn FnMut(Row) -> ControlFlow<()>) -> anyhow::Result<()> {
@@ -73,36 +74,31 @@ fn each(service: &Service, stretches: &Stretches, wanted: &Wanted, row: &mut dyn
     }
     let Some(until) = asked.iter().map(|(_, labelled)| labelled.span().to).max() else { return Ok(()) };
     let history = &service.data.history;
-    let (start, end) = (history.log().start_offset(), history.log().next_offset());
     let as_of = EventTime(service.status.event_time.load(Ordering::Relaxed));
     let times = range.from.0..=until.0;
     let decoder = service.data.decoder(plan);
-    // Labels are joined in the order of the log: what only the lake has comes first.
-    let mut parts = Vec::new();
-    let mut low = history.start()?;
-    while low < start {
-        let high = ((low / STRETCH + 1) * STRETCH).min(start);
-        parts.push((low, high));
-        low = high;
-    }
-    parts.extend(stretches.of(start, end, &times).into_iter().rev());
-    for (low, high) in parts {
+    let mut parts = stretches.of(history.start()?..history.log().next_offset(), &times, &(i64::MIN..=i64::MAX));
+    // Labels are joined in the order of the log.
+    parts.reverse();
+    let mut reader = history.records(parts.first().map_or(0, |part| part.start));
+    for part in parts {
         if !(wanted.is_wanted)() {
             return Ok(());
         }
+        if reader.next_offset() < part.start {
+            reader = history.records(part.start);
+        }
         let mut refused = None;
-        let span = stretch(&decoder, &mut history.records(low), high, |event| {
+        let span = read(&decoder, &mut reader, part.end, |event| {
             for (_, labelled) in &mut asked {
                 if refused.is_none() {
                     refused = labelled.feed(&event).err();
                 }
             }
         })?;
+        stretches.remember(part, span);
         if let Some(e) = refused {
             return Err(SqlError::new(TOO_MUCH, e.to_string()).into());
-        }
-        if low >= start {
-            stretches.remember(low, high, span);
         }
     }
     for (decision, labelled) in asked {

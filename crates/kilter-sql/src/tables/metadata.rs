@@ -56,7 +56,7 @@ pub(super) fn table<R: Send + 'static>(
     list: impl Fn(&Service, &Wanted, Row<'_, R>) -> anyhow::Result<()> + Send + Sync + 'static,
 ) -> Arc<dyn Table> {
     let service = Arc::clone(service);
-    Listed::new(comment, columns, &[], Box::new(move |wanted, row| list(&service, wanted, row)))
+    Listed::new(comment, columns, Vec::new(), Box::new(move |wanted, row| list(&service, wanted, row)))
 }
 
 fn each_run(data: &Data, wanted: &Wanted, row: Row<'_, Run>) -> anyhow::Result<()> {

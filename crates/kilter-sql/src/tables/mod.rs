@@ -3,6 +3,7 @@
 //! A table is a list of columns and a way to go through its rows ([`Rows`]); the rest, pushing down what a query asks for and making record batches, is the
 //! same for all of them ([`crate::scan`]).
 
+mod columns;
 mod decisions;
 mod definitions;
 mod events;
@@ -13,7 +14,7 @@ mod metadata;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range, RangeInclusive};
 use std::sync::Arc;
 
 use datafusion::arrow::array::TimestampMicrosecondBuilder;
@@ -22,7 +23,8 @@ use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit}
 use datafusion::catalog::TableFunctionImpl;
 use kilter_runtime::Service;
 
-use crate::scan::{Emit, Stretches, Wanted};
+use crate::scan::{Bounds, Emit, Wanted};
+use crate::stretches::{Piece, Stretches};
 
 /// Key of the words on a table or column in the metadata of its schema.
 pub const COMMENT: &str = "comment";
@@ -107,20 +109,66 @@ pub trait Table: Send + Sync {
     fn schema(&self) -> &SchemaRef;
     /// Columns by which a scan can pass over rows.
     fn narrows(&self, column: &str) -> bool;
+    /// The log that its rows come from, record by record.
+    fn log(&self) -> Option<&Log> {
+        None
+    }
     /// Hands the rows on as batches of the columns wanted, until told to stop.
     fn scan(&self, wanted: &Wanted, emit: Emit<'_>) -> anyhow::Result<()>;
+    /// Writes down some of what makes scans fast; false: there is nothing left to do.
+    fn keep(&self) -> anyhow::Result<bool> {
+        Ok(false)
+    }
+}
+
+/// A log that rows come from. A row is made of one record, at a time that is in a column and never null.
+pub struct Log {
+    /// Tells apart tables over one log: of one name, the same records give the same rows.
+    pub name: String,
+    /// The column of the time.
+    pub time: &'static str,
+    pub stretches: Arc<Stretches>,
+    reach: Box<dyn Fn() -> anyhow::Result<Reach> + Send + Sync>,
+    /// The events that a query asks for.
+    offsets: fn(&Bounds) -> RangeInclusive<i64>,
+}
+
+/// How far a log reaches.
+pub struct Reach {
+    pub records: Range<u64>,
+    /// The first record that stays where it is; those before it may go, since they are kept for a time only.
+    pub firm: u64,
+}
+
+impl Log {
+    /// The pieces among these records that may hold rows asked for, newest first.
+    pub fn pieces(&self, bounds: &Bounds, records: &Range<u64>) -> anyhow::Result<Vec<Piece>> {
+        let reach = (self.reach)()?;
+        let records = records.start.max(reach.records.start)..records.end.min(reach.records.end);
+        Ok(self.stretches.pieces(records, reach.firm, &bounds.range(self.time), &(self.offsets)(bounds)))
+    }
 }
 
 /// A table by its columns.
 struct Listed<R> {
     schema: SchemaRef,
     columns: Vec<Column<R>>,
-    narrows: &'static [&'static str],
+    narrows: Vec<&'static str>,
+    log: Option<Log>,
     rows: Rows<R>,
 }
 
 impl<R: 'static> Listed<R> {
-    fn new(comment: impl Into<String>, columns: Vec<Column<R>>, narrows: &'static [&'static str], rows: Rows<R>) -> Arc<dyn Table> {
+    fn new(comment: impl Into<String>, columns: Vec<Column<R>>, narrows: Vec<&'static str>, rows: Rows<R>) -> Arc<dyn Table> {
+        Arc::new(Listed::of(comment, columns, narrows, None, rows))
+    }
+
+    /// A table whose rows come from a log.
+    fn of_log(comment: impl Into<String>, columns: Vec<Column<R>>, narrows: Vec<&'static str>, log: Log, rows: Rows<R>) -> Arc<dyn Table> {
+        Arc::new(Listed::of(comment, columns, narrows, Some(log), rows))
+    }
+
+    fn of(comment: impl Into<String>, columns: Vec<Column<R>>, narrows: Vec<&'static str>, log: Option<Log>, rows: Rows<R>) -> Listed<R> {
         let fields: Vec<Field> = columns
             .iter()
             .map(|column| {
@@ -129,7 +177,7 @@ impl<R: 'static> Listed<R> {
             })
             .collect();
         let schema = Schema::new(fields).with_metadata(HashMap::from([(COMMENT.to_owned(), comment.into())]));
-        Arc::new(Listed { schema: Arc::new(schema), columns, narrows, rows })
+        Listed { schema: Arc::new(schema), columns, narrows, log, rows }
     }
 }
 
@@ -140,6 +188,10 @@ impl<R: 'static> Table for Listed<R> {
 
     fn narrows(&self, column: &str) -> bool {
         self.narrows.contains(&column)
+    }
+
+    fn log(&self) -> Option<&Log> {
+        self.log.as_ref()
     }
 
     fn scan(&self, wanted: &Wanted, emit: Emit<'_>) -> anyhow::Result<()> {
@@ -255,7 +307,7 @@ impl Placed {
         narrows: &'static [&'static str],
         rows: Rows<R>,
     ) -> Placed {
-        Placed { schema, name: name.into(), table: Listed::new(comment, columns, narrows, rows) }
+        Placed { schema, name: name.into(), table: Listed::new(comment, columns, narrows.to_vec(), rows) }
     }
 }
 
@@ -264,12 +316,13 @@ impl Placed {
 pub struct Remembered {
     pub events: Arc<Stretches>,
     pub decisions: Arc<Stretches>,
+    pub(crate) columns: Arc<columns::Files>,
 }
 
 /// All tables of a project under the definitions of `service`.
 pub fn all(service: &Arc<Service>, remembered: &Remembered) -> Vec<Placed> {
     let public = |(name, table): (&str, Arc<dyn Table>)| Placed { schema: "public", name: name.to_owned(), table };
-    let mut placed: Vec<Placed> = decisions::tables(service, &remembered.decisions).into_iter().map(public).collect();
+    let mut placed: Vec<Placed> = decisions::tables(service, remembered).into_iter().map(public).collect();
     placed.push(public(labels::table(service, &remembered.events)));
     placed.extend(metadata::tables(service).into_iter().map(public));
     placed.extend(definitions::tables(service).into_iter().map(public));

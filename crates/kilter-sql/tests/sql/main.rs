@@ -1,6 +1,7 @@
 //! Questions about a project, asked of the engine and over the wire.
 
 mod answers;
+mod pieces;
 mod shop;
 mod tables;
 mod wire;

@@ -1,5 +1,6 @@
 //! A project with payments, decisions on them, and some that were turned away.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -36,22 +37,41 @@ pub const BEGIN: EventTime = EventTime(1_700_000_000_000_000);
 
 pub struct Shop {
     pub engine: Arc<Engine>,
-    pub _dir: tempfile::TempDir,
+    pub service: Arc<Service>,
+    pub dir: tempfile::TempDir,
 }
 
 pub async fn open() -> Shop {
+    let shop = empty().await;
+    shop.pay(0..PAYMENTS).await;
+    let source = shop.service.source("payments").unwrap();
+    let report = shop.service.ingest(source, br#"{"card": "none"}"#, Some("application/json"), Instant::now()).await.unwrap();
+    assert_eq!(report.rejected, 1);
+    shop
+}
+
+/// Before its first payment.
+pub async fn empty() -> Shop {
     let dir = tempfile::tempdir().unwrap();
     let service = start(dir.path()).await;
-    let rows: Vec<String> = (0..PAYMENTS).map(payment).collect();
-    let source = service.source("payments").unwrap();
-    for rows in rows.chunks(1000) {
-        let body = rows.join("\n");
-        service.ingest(source, body.as_bytes(), Some("application/x-ndjson"), Instant::now()).await.unwrap();
+    let engine = Arc::new(Engine::new(Arc::clone(&service), Limits::default()).unwrap());
+    Shop { engine, service, dir }
+}
+
+impl Shop {
+    /// One that has seen nothing yet.
+    pub fn another_engine(&self) -> Arc<Engine> {
+        Arc::new(Engine::new(Arc::clone(&self.service), Limits::default()).unwrap())
     }
-    let report = service.ingest(source, br#"{"card": "none"}"#, Some("application/json"), Instant::now()).await.unwrap();
-    assert_eq!(report.rejected, 1);
-    let engine = Arc::new(Engine::new(service, Limits::default()).unwrap());
-    Shop { engine, _dir: dir }
+
+    pub async fn pay(&self, payments: Range<i64>) {
+        let rows: Vec<String> = payments.map(payment).collect();
+        let source = self.service.source("payments").unwrap();
+        for rows in rows.chunks(1000) {
+            let body = rows.join("\n");
+            self.service.ingest(source, body.as_bytes(), Some("application/x-ndjson"), Instant::now()).await.unwrap();
+        }
+    }
 }
 
 async fn start(dir: &Path) -> Arc<Service> {

@@ -47,7 +47,6 @@ const CARDS: i64 = 30;
 
 struct Bank {
     shop: Shop,
-    service: Arc<Service>,
     /// Where the log was half way, and what the features of cards were there.
     half: (u64, String),
 }
@@ -69,7 +68,7 @@ async fn open() -> Bank {
     let project = project::load(dir.path()).unwrap_or_else(|report| panic!("{report}"));
     let service = Service::start(project, StartOptions::default()).await.unwrap();
     let engine = Arc::new(Engine::new(Arc::clone(&service), Limits::default()).unwrap().with(vec![handed()]));
-    let shop = Shop { engine, _dir: dir };
+    let shop = Shop { engine, service: Arc::clone(&service), dir };
     let mut half = (0, String::new());
     for first in (0..PAYMENTS).step_by(100) {
         if first == PAYMENTS / 2 {
@@ -91,7 +90,7 @@ async fn open() -> Bank {
         send(&service, "payments", (first..first + 100).map(payment).collect()).await;
         send(&service, "outcomes", (first..first + 100).filter_map(outcome).collect()).await;
     }
-    Bank { shop, service, half }
+    Bank { shop, half }
 }
 
 fn cards(table: &str) -> String {
@@ -112,7 +111,8 @@ fn handed() -> Placed {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn features_are_those_that_a_decision_would_see_now() {
-    let Bank { shop, service, .. } = open().await;
+    let Bank { shop, .. } = open().await;
+    let service = &shop.service;
     shop.check("select count(*), count(distinct card) from features.card", &format!("{CARDS},{CARDS}")).await;
     let all = shop.ask(&cards("features.card")).await.unwrap();
     for (card, line) in all.lines().enumerate() {
@@ -147,7 +147,8 @@ async fn features_are_those_that_a_decision_would_see_now() {
 /// What was read then is read again, whatever came since.
 #[tokio::test(flavor = "multi_thread")]
 async fn features_as_they_were_are_what_was_read_then() {
-    let Bank { shop, service, half: (half, then) } = open().await;
+    let Bank { shop, half: (half, then) } = open().await;
+    let service = &shop.service;
     assert_eq!(then.lines().count(), CARDS as usize);
     shop.check(&cards(&format!("features_at('card', {half})")), &then).await;
     let now = shop.ask(&cards("features.card")).await.unwrap();
@@ -196,7 +197,8 @@ async fn labels_are_what_trainings_learn_from() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_definitions_declare_and_how_it_stands_is_told() {
-    let Bank { shop, service, .. } = open().await;
+    let Bank { shop, .. } = open().await;
+    let service = &shop.service;
     shop.check(
         "select decision, line, rule, outcome, model from policies order by line",
         "pay,1,score >= 0.5,block,fraud\npay,2,,accept,fraud",

@@ -163,6 +163,7 @@ pub async fn serve(
     );
     let tables = tracking::tables(&tracking::Store::Server(Arc::clone(logged)));
     let engine = Arc::new(Engine::new(Arc::clone(service), Limits::default())?.with(tables));
+    engine.keep()?;
     let options = wire::Options { address, login: Arc::new(Keys(access)), tls, connections: CONNECTIONS };
     let server = wire::Server::bind(engine, options).await?;
     println!("answers PostgreSQL's protocol on {}, database {}", server.address()?, service.plan.project);

@@ -143,12 +143,8 @@ impl Asked<'_> {
         row: Each<'_, T>,
         search: impl Fn(&Query) -> anyhow::Result<Page<T>>,
     ) -> anyhow::Result<ControlFlow<()>> {
-        let mut query = Query {
-            view: View::All,
-            order_by: order_by.iter().map(ToString::to_string).collect(),
-            max_results: self.wanted.limit.map_or(PAGE, |limit| limit.clamp(1, PAGE)),
-            ..Query::default()
-        };
+        let mut query =
+            Query { view: View::All, order_by: order_by.iter().map(ToString::to_string).collect(), max_results: PAGE, ..Query::default() };
         loop {
             let page = search(&query)?;
             if page.items.into_iter().try_for_each(&mut *row).is_break() || !(self.wanted.is_wanted)() {
@@ -183,9 +179,7 @@ impl Asked<'_> {
             Some(ids) => ids.into_iter().collect(),
             None => {
                 let mut ids = Vec::new();
-                let all = Wanted { columns: Vec::new(), limit: None, bounds: self.wanted.bounds.clone(), is_wanted: Box::new(|| true) };
-                let asked = Asked { tracking: self.tracking.clone(), runtime: self.runtime, wanted: &all };
-                asked.each_experiment(&mut |experiment| {
+                self.each_experiment(&mut |experiment| {
                     ids.push(experiment.id);
                     ControlFlow::Continue(())
                 })?;
