@@ -15,6 +15,7 @@ mod view;
 
 pub use engine::{
     Busy, Changes, ColdStore, Engine, Heavy, Look, Pressure, RestoreError, Unfit, Update, ViewChanges, ViewCounts, ViewStats, expiry,
+    stored_key,
 };
 pub use view::{ColumnSpec, Equality, FeatureInfo, Location, LookupSpec, StateBound, View, ViewSpec, compile_view};
 

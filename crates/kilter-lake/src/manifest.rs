@@ -46,6 +46,14 @@ pub enum Part {
 }
 
 impl Part {
+    /// The source of the events; none: they are of no source.
+    pub fn source(&self) -> Option<&str> {
+        match self {
+            Part::Events { source, .. } => Some(source),
+            Part::Records => None,
+        }
+    }
+
     /// The day of the events; none: it is not about days.
     pub fn date(&self) -> Option<&str> {
         match self {

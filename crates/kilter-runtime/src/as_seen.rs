@@ -11,10 +11,14 @@ use kilter_pipeline::{ClockMode, Pipeline, Plan};
 
 use crate::catalog::Record;
 use crate::data::Data;
+use crate::entities::{EachEntity, EntityRow};
 use crate::eras::short;
 use crate::sequencer::{FeatureRows, Refusal, Together, first_arrived};
 use crate::service::{Service, ServiceError};
 use crate::status::Status;
+
+/// Records between two looks whether the read is still wanted.
+const LOOK_UP: u64 = 4096;
 
 /// A place of the log's past.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +39,30 @@ impl Service {
         Ok(FeatureRows { at, as_of_offset, watermark: watermarks.into_iter().next().flatten(), view, rows: looks })
     }
 
+    /// The same for all entities that the view knew something of, or for those of `keys`. For a thread that may wait.
+    ///
+    /// # Errors
+    /// As of a read of single entities; nobody wants it any more.
+    pub fn each_as_seen(
+        &self,
+        view: usize,
+        keys: Option<Vec<EntityKey>>,
+        seen: Seen,
+        is_wanted: &dyn Fn() -> bool,
+        each: EachEntity<'_>,
+    ) -> Result<(), ServiceError> {
+        let Ok(_one) = self.past_reads().try_acquire() else { return Err(another()) };
+        let Past { mut pipeline, at, place } = past(self, &[view], seen, is_wanted)?;
+        let keys = keys.unwrap_or_else(|| pipeline.engine().keys_in_memory(view, 0).cloned().collect());
+        for key in keys {
+            let look = pipeline.look(view, &key, at).unwrap_or_default();
+            if look.last_event.is_some() && each(EntityRow { key, at, as_of_offset: place, look }).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// The same for entities of several views; `views` are all of them. Beside it, the watermark of each one's source then.
     pub(crate) async fn seen(
         self: &Arc<Self>,
@@ -42,13 +70,15 @@ impl Service {
         views: Vec<usize>,
         seen: Seen,
     ) -> Result<(Together, Vec<Option<EventTime>>), ServiceError> {
-        let Ok(_one) = self.past_reads().try_acquire() else {
-            return Err(ServiceError::Conflict("another read of the past is being made: ask again in a moment".into()));
-        };
+        let Ok(_one) = self.past_reads().try_acquire() else { return Err(another()) };
         let service = Arc::clone(self);
         let read = tokio::task::spawn_blocking(move || read(&service, &reads, &views, seen)).await;
         read.map_err(|e| ServiceError::Failed(format!("the read ended badly: {e}")))?
     }
+}
+
+fn another() -> ServiceError {
+    ServiceError::Conflict("another read of the past is being made: ask again in a moment".into())
 }
 
 fn read(
@@ -57,6 +87,24 @@ fn read(
     views: &[usize],
     seen: Seen,
 ) -> Result<(Together, Vec<Option<EventTime>>), ServiceError> {
+    let mut past = past(service, views, seen, &|| true)?;
+    let watermarks = views.iter().map(|view| past.pipeline.watermark(service.plan.views[*view].source())).collect();
+    let looks = reads.iter().map(|(view, key)| past.pipeline.look(*view, key, past.at).unwrap_or_default()).collect();
+    if let Some(reason) = past.pipeline.engine().failure() {
+        return Err(Refusal::Other(format!("the state cannot be read: {reason}")).into());
+    }
+    Ok((Together { at: past.at, as_of_offset: past.place, looks }, watermarks))
+}
+
+/// The state at an earlier place of the log, and the moment that a read without a time was about there.
+struct Past {
+    pipeline: Pipeline,
+    at: EventTime,
+    place: Offset,
+}
+
+/// `is_wanted`: whether somebody still waits for it.
+fn past(service: &Service, views: &[usize], seen: Seen, is_wanted: &dyn Fn() -> bool) -> Result<Past, ServiceError> {
     let (data, plan) = (&service.data, &service.plan);
     let end = Status::get(&service.status.next_offset);
     let place = match seen {
@@ -75,14 +123,19 @@ fn read(
     // The newest arrival before the place: the clock showed at least this.
     let mut clock = pipeline.tally().iter().filter_map(|t| t.arrived).max();
     let mut now = pipeline.now();
-    data.walk(plan, pipeline.next_offset(), place, |_, record| {
+    let mut is_given_up = false;
+    data.walk_while(plan, pipeline.next_offset(), place, |offset, record| {
         if let Record::Event(event) = record {
             now = now.max(Some(event.time));
             clock = clock.max(Some(event.arrived));
             pipeline.engine_mut().update(&event);
         }
-        Ok(())
+        is_given_up = offset % LOOK_UP == 0 && !is_wanted();
+        Ok(!is_given_up)
     })?;
+    if is_given_up {
+        return Err(ServiceError::Conflict("nobody waits for this read of the past any more".into()));
+    }
     if let Seen::Arrived(time) = seen {
         clock = clock.max(Some(time));
     }
@@ -91,12 +144,7 @@ fn read(
         ClockMode::Event => now.or(clock),
     };
     let at = at.unwrap_or_else(|| service.clock().now());
-    let watermarks = views.iter().map(|view| pipeline.watermark(plan.views[*view].source())).collect();
-    let looks = reads.iter().map(|(view, key)| pipeline.look(*view, key, at).unwrap_or_default()).collect();
-    if let Some(reason) = pipeline.engine().failure() {
-        return Err(Refusal::Other(format!("the state cannot be read: {reason}")).into());
-    }
-    Ok((Together { at, as_of_offset: place, looks }, watermarks))
+    Ok(Past { pipeline, at, place })
 }
 
 /// Refuses a view that the definitions in force at `place` did not know, or meant otherwise. `since`: those of today are in force from here

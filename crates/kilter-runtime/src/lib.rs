@@ -28,6 +28,8 @@ mod dedupe;
 #[cfg(feature = "operation")]
 pub mod door;
 #[cfg(feature = "operation")]
+pub mod entities;
+#[cfg(feature = "operation")]
 pub mod eras;
 #[cfg(feature = "operation")]
 pub mod erase;

@@ -30,6 +30,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::catalog::{Control, Record};
 use crate::data::{ChampionRecord, Data};
 use crate::dedupe::Dedupe;
+use crate::entities::EntityRow;
 use crate::ids;
 use crate::jobs::train::{Promotion, TrainReport, TrainRequest, train};
 use crate::schedule;
@@ -103,6 +104,13 @@ pub enum Command {
         reads: Vec<(usize, EntityKey)>,
         at: Option<EventTime>,
         reply: oneshot::Sender<Result<Together, Refusal>>,
+    },
+    /// The entities of a view in memory before a place, from the last on.
+    Entities {
+        view: usize,
+        before: usize,
+        most: usize,
+        reply: oneshot::Sender<Result<Entities, Refusal>>,
     },
     /// What the engine knows of these entities, and of sampled ones that it comes upon by itself.
     Check {
@@ -202,6 +210,14 @@ pub struct Together {
     pub at: EventTime,
     pub as_of_offset: Offset,
     pub looks: Vec<Look>,
+}
+
+/// Some of the entities of a view.
+#[derive(Clone, Debug)]
+pub struct Entities {
+    pub rows: Vec<EntityRow>,
+    /// Where to go on; 0: these were the last.
+    pub before: usize,
 }
 
 /// What the live engine answers to a self-check.
@@ -570,6 +586,24 @@ impl Sequencer {
                 let watermark = self.pipeline.watermark(view.source());
                 let answer = FeatureRows { at, as_of_offset: self.pipeline.next_offset(), watermark, view, rows };
                 let _ = reply.send(self.whole_answer().map(|()| answer));
+            }
+            Command::Entities { view, before, most, reply } => {
+                self.settle();
+                let (at, as_of_offset) = (self.reading_time(), self.pipeline.next_offset());
+                let found: Vec<(usize, EntityKey)> = self
+                    .pipeline
+                    .engine()
+                    .keys_in_memory_before(view, before)
+                    .take(most)
+                    .map(|(place, key)| (place, key.clone()))
+                    .collect();
+                let before = found.last().map_or(0, |(place, _)| *place);
+                let row = |(_, key): (usize, EntityKey)| {
+                    let look = self.pipeline.look(view, &key, at).unwrap_or_default();
+                    EntityRow { key, at, as_of_offset, look }
+                };
+                let rows = found.into_iter().map(row).collect();
+                let _ = reply.send(self.whole_answer().map(|()| Entities { rows, before }));
             }
             Command::Check { view, mut keys, sample, from, reply } => {
                 self.settle();

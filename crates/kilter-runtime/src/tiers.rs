@@ -1,5 +1,6 @@
 //! The store of a project whose state may take only so much memory: entities in use are in memory, all others on disk.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use kilter_features::{Changes, ColdStore};
@@ -48,6 +49,11 @@ impl Tiers {
             }
         }
         Ok(())
+    }
+
+    /// Hands over the keys of the entities of a view that are written, until told to stop.
+    pub fn keys(&self, view: &str, each: &mut dyn FnMut(&[u8]) -> ControlFlow<()>) -> Result<(), StoreError> {
+        self.store.view(view)?.keys(each)
     }
 
     /// Writes changes as one. Returns how many expired forms of each view went with them.

@@ -1,10 +1,12 @@
 //! A project whose state may take only so much memory: the same answers, over restarts, changes of definitions and a lost store.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kilter_core::{EntityKey, EventTime, Span, Value};
+use kilter_runtime::entities::EntityRow;
 use kilter_runtime::jobs::apply::Phase;
 use kilter_runtime::{Service, StartOptions, project};
 
@@ -100,6 +102,42 @@ async fn answers_do_not_tell_where_the_state_is() {
         assert!(features(&one, range.end).await == features(&two, range.end).await);
     }
     assert!(std::fs::read_dir(limited.path().join("kilter-data/snapshots")).unwrap().next().is_none(), "the store takes their place");
+}
+
+/// The card of each entity that the view tells of, with its values.
+async fn all(service: &Arc<Service>) -> Vec<(String, Vec<Value>)> {
+    let service = Arc::clone(service);
+    let read = tokio::task::spawn_blocking(move || {
+        let mut all = Vec::new();
+        let mut each = |row: EntityRow| {
+            all.push((row.key.to_string(), row.look.values));
+            ControlFlow::Continue(())
+        };
+        service.each_entity(0, &mut each).unwrap();
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        all
+    });
+    read.await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_entity_is_told_of_once_wherever_it_goes_meanwhile() {
+    for more in ["", LIMIT] {
+        let dir = tempfile::tempdir().unwrap();
+        let service = start(dir.path(), more).await;
+        play(&service, 0..20_000).await;
+        let (cards, ()) = tokio::join!(all(&service), play(&service, 20_000..30_000));
+        let names: Vec<&String> = cards.iter().map(|(card, _)| card).collect();
+        assert!(names.is_sorted_by(|a, b| a < b), "one comes twice");
+        for card in (0..20_000u64).map(|n| if n.is_multiple_of(3) { n * 7 % (CARDS / 100) } else { n * 7_919 % CARDS }) {
+            assert!(names.binary_search(&&format!("card-{card}")).is_ok(), "card-{card} is left out");
+        }
+        let cards = all(&service).await;
+        for (card, values) in cards.iter().step_by(97) {
+            let one = service.features(0, EntityKey::Text(card.into()), None).await.unwrap();
+            assert!(one.values == *values, "{card}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -195,6 +195,11 @@ impl Bound {
         self.address
     }
 
+    /// The store of what MLflow's clients log; none: it could not be opened, or this is a worker.
+    pub fn tracking(&self) -> Option<&Tracking> {
+        self.hooks.as_ref().map(Hooks::tracking)
+    }
+
     /// Serves until `shutdown` resolves. Then `/readyz` answers 503 at once, open requests finish, and the service is stopped with
     /// a snapshot.
     ///

@@ -24,14 +24,14 @@ use tokio::time::Instant;
 
 use pgwire::api::Type;
 
-use crate::catalogue::{Catalogue, Question};
+use crate::catalogue::{Catalogue, Question, SCHEMAS};
 use crate::command::{self, Command};
 use crate::encode::pg_type;
 use crate::error::{CANCELED, INTERNAL, READ_ONLY, Result, SYNTAX, SqlError, UNSUPPORTED};
 use crate::partials::{ByPieces, Partials};
 use crate::scan::Provider;
 use crate::session::{self, Session};
-use crate::tables::{self, COMMENT, Remembered, SEARCH_PATH, Table};
+use crate::tables::{self, COMMENT, Placed, Remembered, SEARCH_PATH, Table};
 
 /// What statements may take.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +71,8 @@ pub struct Engine {
     limits: Limits,
     memory: Arc<RuntimeEnv>,
     remembered: Remembered,
+    /// What else there is, whatever the definitions.
+    more: Vec<Placed>,
     partials: Arc<Partials>,
     /// Threads of its own, so that a heavy question takes none from the stream; none once the engine is dropped.
     threads: Option<Runtime>,
@@ -161,7 +163,13 @@ impl Engine {
             .enable_all()
             .build()?;
         let (remembered, partials) = (Remembered::default(), Arc::new(Partials::new(limits.partials)));
-        Ok(Engine { service, limits, memory, remembered, partials, threads: Some(threads), current: Mutex::default() })
+        Ok(Engine { service, limits, memory, remembered, partials, more: Vec::new(), threads: Some(threads), current: Mutex::default() })
+    }
+
+    /// Has these tables as well, beside those of the project.
+    pub fn with(mut self, tables: Vec<Placed>) -> Engine {
+        self.more = tables;
+        self
     }
 
     /// From now on writes down, little by little, what makes answers fast, for a server that is asked again and again.
@@ -381,15 +389,18 @@ impl Prepared {
 
 impl World {
     fn new(service: &Arc<Service>, engine: &Engine) -> Result<World> {
-        let placed = tables::all(service, &engine.remembered);
+        let mut placed = tables::all(service, &engine.remembered);
+        placed.extend(engine.more.iter().cloned());
         let database = engine.database();
         let catalog = Arc::new(MemoryCatalogProvider::new());
         let mut names = BTreeMap::new();
-        for schema in SEARCH_PATH {
+        for (_, schema) in SCHEMAS {
             let tables = MemorySchemaProvider::new();
             for placed in placed.iter().filter(|placed| placed.schema == schema) {
                 tables.register_table(placed.name.clone(), Arc::new(Provider(Arc::clone(&placed.table))))?;
-                names.entry(placed.name.clone()).or_insert(schema);
+                if SEARCH_PATH.contains(&schema) {
+                    names.entry(placed.name.clone()).or_insert(schema);
+                }
             }
             catalog.register_schema(schema, Arc::new(tables))?;
         }
@@ -400,12 +411,15 @@ impl World {
             .with_target_partitions(engine.limits.threads.max(1));
         // Moments are in UTC and say so.
         config.options_mut().execution.time_zone = Some("UTC".into());
-        let state = SessionStateBuilder::new()
+        let mut state = SessionStateBuilder::new()
             .with_config(config)
             .with_runtime_env(Arc::clone(&engine.memory))
             .with_default_features()
             .with_physical_optimizer_rule(Arc::new(ByPieces(Arc::clone(&engine.partials))))
             .build();
+        for (name, function) in tables::functions(service) {
+            state.register_udtf(name, function);
+        }
         state.catalog_list().register_catalog(database.to_owned(), catalog);
         let catalogue = Catalogue::new(database, &placed)?;
         let kept = placed.into_iter().map(|placed| placed.table).collect();

@@ -27,6 +27,8 @@ pub const DUPLICATE_CURSOR: &str = "42P03";
 pub const UNSUPPORTED: &str = "0A000";
 pub const READ_ONLY: &str = "25006";
 pub const CANCELED: &str = "57014";
+/// The statement asks for more than is answered at once.
+pub const TOO_MUCH: &str = "54000";
 pub const OUT_OF_MEMORY: &str = "53200";
 pub const BAD_VALUE: &str = "22P02";
 pub const DIVISION_BY_ZERO: &str = "22012";

@@ -19,4 +19,6 @@ pub use datafusion::arrow::record_batch::RecordBatch as Batch;
 pub use engine::{Answer, Described, Engine, Limits, Prepared};
 pub use error::SqlError;
 pub use output::{Format, Writer, arrays};
+pub use scan::{Bounds, Wanted};
 pub use session::Session;
+pub use tables::{Cell, Column, Kind, Placed, Rows};

@@ -27,6 +27,7 @@ use datafusion::physical_plan::filter_pushdown::{ChildPushdownResult, FilterPush
 use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PhysicalExpr, PlanProperties};
 
+use crate::error::SqlError;
 use crate::stretches::Piece;
 use crate::tables::{Log, Table};
 
@@ -56,6 +57,7 @@ pub struct Wanted {
 pub struct Bounds {
     numbers: BTreeMap<String, (i64, i64)>,
     texts: BTreeMap<String, BTreeSet<String>>,
+    lists: BTreeMap<String, BTreeSet<i64>>,
 }
 
 impl Bounds {
@@ -76,6 +78,13 @@ impl Bounds {
     /// The only texts that a column may have; none: any.
     pub fn texts(&self, column: &str) -> Option<&BTreeSet<String>> {
         self.texts.get(column)
+    }
+
+    /// The only whole numbers or times that a column may have; none: any within its range.
+    pub fn numbers(&self, column: &str) -> Option<BTreeSet<i64>> {
+        let range = self.range(column);
+        let one = (range.start() == range.end()).then(|| BTreeSet::from([*range.start()]));
+        one.or_else(|| Some(self.lists.get(column)?.iter().copied().filter(|x| range.contains(x)).collect()))
     }
 
     fn narrow(&mut self, column: &str, low: i64, high: i64) {
@@ -99,6 +108,9 @@ impl Bounds {
                 let left = self.take(left);
                 self.take(right) || left
             }
+            Expr::BinaryExpr(BinaryExpr { op: Operator::Or, .. }) | Expr::InList(_) => {
+                one_of(filter).is_some_and(|(column, values)| self.list(column, &values))
+            }
             Expr::BinaryExpr(BinaryExpr { left, op, right }) => match (left.as_ref(), right.as_ref()) {
                 (expr, Expr::Literal(value, _)) => column(expr).is_some_and(|column| self.compare(&column.name, *op, value)),
                 (Expr::Literal(value, _), expr) => {
@@ -113,24 +125,26 @@ impl Bounds {
                 }),
                 _ => false,
             },
-            Expr::InList(list) if !list.negated => {
-                let Expr::Column(column) = list.expr.as_ref() else { return false };
-                let values: Option<Vec<&ScalarValue>> =
-                    list.list.iter().map(|item| if let Expr::Literal(value, _) = item { Some(value) } else { None }).collect();
-                let Some(values) = values else { return false };
-                if let Some(texts) = values.iter().map(|value| text(value)).collect::<Option<BTreeSet<String>>>() {
-                    self.only(&column.name, texts);
-                    return true;
-                }
-                let numbers: Option<Vec<(i64, i64)>> = values.iter().map(|value| number(value)).collect();
-                let Some(numbers) = numbers else { return false };
-                let (low, high) = (numbers.iter().map(|x| x.0).min(), numbers.iter().map(|x| x.1).max());
-                let (Some(low), Some(high)) = (low, high) else { return false };
-                self.narrow(&column.name, low, high);
-                true
-            }
             _ => false,
         }
+    }
+
+    /// A column has one of these values.
+    fn list(&mut self, column: &str, values: &[&ScalarValue]) -> bool {
+        if let Some(texts) = values.iter().map(|value| text(value)).collect() {
+            self.only(column, texts);
+            return true;
+        }
+        let Some(numbers) = values.iter().map(|value| number(value)).collect::<Option<Vec<(i64, i64)>>>() else { return false };
+        let (low, high) = (numbers.iter().map(|x| x.0).min(), numbers.iter().map(|x| x.1).max());
+        let (Some(low), Some(high)) = (low, high) else { return false };
+        self.narrow(column, low, high);
+        let numbers: BTreeSet<i64> = numbers.into_iter().filter(|(floor, ceiling)| floor == ceiling).map(|(x, _)| x).collect();
+        match self.lists.get_mut(column) {
+            Some(known) => known.retain(|x| numbers.contains(x)),
+            None => drop(self.lists.insert(column.to_owned(), numbers)),
+        }
+        true
     }
 
     fn compare(&mut self, column: &str, op: Operator, value: &ScalarValue) -> bool {
@@ -151,10 +165,35 @@ impl Bounds {
     }
 }
 
+/// The values that a list names for a column. The planner writes short lists as `a = 1 OR a = 2`.
+fn one_of(filter: &Expr) -> Option<(&str, Vec<&ScalarValue>)> {
+    match filter {
+        Expr::InList(list) if !list.negated => {
+            let Expr::Column(column) = list.expr.as_ref() else { return None };
+            let values = list.list.iter().map(|item| if let Expr::Literal(value, _) = item { Some(value) } else { None });
+            Some((&column.name, values.collect::<Option<_>>()?))
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => match (left.as_ref(), right.as_ref()) {
+            (Expr::Column(column), Expr::Literal(value, _)) | (Expr::Literal(value, _), Expr::Column(column)) => {
+                Some((&column.name, vec![value]))
+            }
+            _ => None,
+        },
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => {
+            let (column, mut values) = one_of(left)?;
+            let (other, more) = one_of(right)?;
+            values.extend(more);
+            (column == other).then_some((column, values))
+        }
+        _ => None,
+    }
+}
+
 /// Whether a condition is nothing but a range of this column.
 fn is_range(filter: &Expr, column: &str) -> bool {
     match filter {
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::And, right }) => is_range(left, column) && is_range(right, column),
+        Expr::BinaryExpr(BinaryExpr { op: Operator::Or, .. }) => false,
         Expr::BinaryExpr(_) | Expr::Between(_) => filter.column_refs().iter().all(|c| c.name == column) && Bounds::default().take(filter),
         _ => false,
     }
@@ -442,7 +481,10 @@ impl ExecutionPlan for Scan {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(_) => ControlFlow::Break(()),
             };
-            table.scan(&wanted, &mut emit).map_err(|e| DataFusionError::External(e.into()))
+            table.scan(&wanted, &mut emit).map_err(|e| match e.downcast::<SqlError>() {
+                Ok(own) => DataFusionError::External(Box::new(own)),
+                Err(e) => DataFusionError::External(e.into()),
+            })
         });
         Ok(make_cooperative(stream.build()))
     }
@@ -466,6 +508,19 @@ mod tests {
         assert_eq!(found.range("other"), i64::MIN..=i64::MAX);
         let found = bounds(col("who").in_list(vec![lit("a"), lit("b")], false).and(col("who").eq(lit("b"))));
         assert_eq!(found.texts("who"), Some(&BTreeSet::from(["b".to_owned()])));
+    }
+
+    #[test]
+    fn lists_of_values_narrow_to_these() {
+        let found =
+            bounds(col("n").in_list(vec![lit(7i64), lit(3i64), lit(5i64)], false).and(col("n").lt(lit(7i64))).and(col("n").gt(lit(3i64))));
+        assert_eq!(found.numbers("n"), Some(BTreeSet::from([3, 5, 7])));
+        let found = bounds(col("n").eq(lit(3i64)).or(lit(9i64).eq(col("n"))).and(col("n").lt_eq(lit(5i64))));
+        assert_eq!((found.numbers("n"), found.range("n")), (Some(BTreeSet::from([3])), 3..=5));
+        assert_eq!(bounds(col("n").eq(lit(3i64))).numbers("n"), Some(BTreeSet::from([3])));
+        assert_eq!(bounds(col("n").gt(lit(3i64))).numbers("n"), None);
+        let found = bounds(col("who").eq(lit("a")).or(col("who").eq(lit("b"))));
+        assert_eq!(found.texts("who"), Some(&BTreeSet::from(["a".to_owned(), "b".to_owned()])));
     }
 
     #[test]

@@ -14,6 +14,7 @@
 use crate::error::StoreError;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -240,6 +241,19 @@ impl StateView {
         }
         Ok(())
     }
+
+    /// Hands every key to `each`, in the order of their bytes, until told to stop.
+    ///
+    /// Errors: [`StoreError::State`].
+    pub fn keys(&self, each: &mut dyn FnMut(&[u8]) -> ControlFlow<()>) -> Result<(), StoreError> {
+        for entry in self.keyspace.iter() {
+            let key = entry.key().map_err(|e| StoreError::state("read", &self.path, e))?;
+            if each(&key).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Removes a store from disk: for one that is given up. No store may be open there.
@@ -331,6 +345,12 @@ mod tests {
         assert_eq!(get(&b, "x").unwrap(), b"other");
         assert_eq!(get(&store.view("c").unwrap(), "x"), None);
         let mut all = Vec::new();
+        let mut first = Vec::new();
+        b.keys(&mut |key| {
+            first.push(key.to_vec());
+            ControlFlow::Break(())
+        })
+        .unwrap();
         b.scan(&mut |key, form| all.push((key.to_vec(), form[8..].to_vec()))).unwrap();
         assert_eq!(all, [(b"x".to_vec(), b"other".to_vec())]);
     }

@@ -220,9 +220,11 @@ pub async fn serve(service: &Arc<Service>, listen: &str) -> anyhow::Result<Serve
 
 async fn serve_to(service: &Arc<Service>, listen: &str, access: Access, question: Duration) -> anyhow::Result<Server> {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let sql = crate::sql::engine(service, question)?;
+    let logged = crate::sql::Logged::default();
+    let sql = crate::sql::engine(service, question, &logged)?;
     let options = kilter_server::ServeOptions { listen: listen.to_string(), access, sql, ..kilter_server::ServeOptions::default() };
     let bound = kilter_server::bind(Arc::clone(service), options).await?;
+    logged.set(bound.tracking());
     let address = bound.address();
     let task = tokio::spawn(bound.run(async move {
         let _ = stopped.await;

@@ -39,6 +39,14 @@ impl Engine {
         self.states.get(view).into_iter().flat_map(move |s| s.entities.iter_from(from)).map(|entity| &entity.key)
     }
 
+    /// The entities of a view in memory that lie before a place, the last first, each with its place. When one leaves, the last of all comes to its place: whoever
+    /// goes on later before the last place that was looked at meets every entity that has been there since, and some twice.
+    pub fn keys_in_memory_before(&self, view: usize, place: usize) -> impl Iterator<Item = (usize, &EntityKey)> {
+        let entities = self.states.get(view).map(|s| &s.entities);
+        let places = 0..entities.map_or(0, |e| e.len().min(place));
+        places.rev().filter_map(move |place| Some((place, &entities?.get(place)?.key)))
+    }
+
     /// Goes on counting from what the keeper of a snapshot kept beside it: how many events each view had applied.
     pub fn resume_counts(&mut self, applied: &[u64]) {
         for (state, applied) in self.states.iter_mut().zip(applied) {

@@ -36,7 +36,7 @@ use row::{CACHE_FROM, Row, Steps};
 pub use snapshot::RestoreError;
 use table::Table;
 use tier::Cold;
-pub use tier::{Changes, ColdStore, Pressure, ViewChanges, expiry};
+pub use tier::{Changes, ColdStore, Pressure, ViewChanges, expiry, stored_key};
 
 /// Fixed, so that a run can be repeated down to its memory accesses; map order never reaches an output.
 fn hash(key: &EntityKey) -> u64 {

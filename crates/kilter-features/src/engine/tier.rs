@@ -63,6 +63,11 @@ pub fn expiry(form: &[u8]) -> i64 {
     form.first_chunk::<8>().map_or(i64::MAX, |bytes| i64::from_le_bytes(*bytes))
 }
 
+/// The entity that a key of the store stands for; none: it is damaged.
+pub fn stored_key(bytes: &[u8]) -> Option<EntityKey> {
+    super::snapshot::key_from_bytes(bytes).ok()
+}
+
 /// One view's store, and what it lacks.
 pub(super) struct Cold {
     store: Box<dyn ColdStore>,

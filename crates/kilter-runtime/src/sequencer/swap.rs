@@ -254,6 +254,10 @@ impl Sequencer {
                 }
                 Some(Command::Together { reads, at, reply })
             }
+            Command::Entities { view, reply, .. } => {
+                let _ = reply.send(Err(gone("feature view", under.views[view].name())));
+                None
+            }
             Command::Check { view, reply, .. } => {
                 let _ = reply.send(Err(gone("feature view", under.views[view].name())));
                 None

@@ -13,7 +13,8 @@ pub const OWNER_OID: i64 = 10;
 pub const PG_CATALOG: i64 = 11;
 pub const PUBLIC: i64 = 2200;
 pub const INFORMATION_SCHEMA: i64 = 13_000;
-pub const EVENTS: i64 = 16_383;
+/// Where the tables of the project lie.
+pub const SCHEMAS: [(i64, &str); 4] = [(PUBLIC, "public"), (16_383, "events"), (16_382, "features"), (16_381, "tracking")];
 /// Oids of PostgreSQL's own tables that others refer to.
 pub const PG_CLASS: i64 = 1259;
 pub const DATABASE: i64 = 16_000;
@@ -204,7 +205,7 @@ pub fn receivers() -> Vec<(i64, &'static str)> {
 }
 
 pub fn namespaces() -> Vec<(i64, &'static str)> {
-    vec![(PG_CATALOG, "pg_catalog"), (INFORMATION_SCHEMA, "information_schema"), (PUBLIC, "public"), (EVENTS, "events")]
+    [(PG_CATALOG, "pg_catalog"), (INFORMATION_SCHEMA, "information_schema")].into_iter().chain(SCHEMAS).collect()
 }
 
 fn type_oid(name: &str) -> Option<i64> {
@@ -245,7 +246,7 @@ fn table(placed: &Placed, taken: &mut BTreeSet<i64>) -> TableFacts {
             comment: comment(field.metadata()),
         })
         .collect();
-    let namespace = if placed.schema == "public" { PUBLIC } else { EVENTS };
+    let namespace = SCHEMAS.iter().find(|(_, schema)| *schema == placed.schema).map_or(PUBLIC, |(oid, _)| *oid);
     let oid = oid(placed.schema, &placed.name, taken);
     TableFacts { oid, schema: placed.schema, namespace, name: placed.name.clone(), comment: comment(schema.metadata()), columns }
 }

@@ -28,6 +28,7 @@ use rusqlite::types::Value;
 use crate::error::{BAD_STATEMENT, CANCELED, Result, SqlError, UNDEFINED_COLUMN, UNDEFINED_FUNCTION, UNDEFINED_TABLE, UNSUPPORTED};
 use crate::session;
 use facts::Facts;
+pub use facts::SCHEMAS;
 pub use types::of_cast;
 
 /// Rows of one answer at most.

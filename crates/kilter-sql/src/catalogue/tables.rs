@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use rusqlite::{Connection, Result, params};
 
 use super::facts::{
-    ARRAY_IN, ARRAY_RECEIVE, DATABASE, EVENTS, Facts, INFORMATION_SCHEMA, OWNER, OWNER_OID, PG_CATALOG, PG_CLASS, PUBLIC, TYPES, display,
+    ARRAY_IN, ARRAY_RECEIVE, DATABASE, Facts, INFORMATION_SCHEMA, OWNER, OWNER_OID, PG_CATALOG, PG_CLASS, SCHEMAS, TYPES, display,
     namespaces, receivers,
 };
 use crate::session::Session;
@@ -468,7 +468,7 @@ fn project_tables(db: &Connection, facts: &Facts, database: &str) -> Result<()> 
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?1, 'pg_catalog', ?12, ?5, 'NO', 'NO', 'NO', 'NEVER', 'NO')",
     )?;
     for table in &facts.tables {
-        debug_assert!([PUBLIC, EVENTS].contains(&table.namespace));
+        debug_assert!(SCHEMAS.iter().any(|(oid, _)| *oid == table.namespace));
         class.execute(params![table.oid, table.name, table.namespace, OWNER_OID, "r", table.columns.len() as i64])?;
         db.execute("INSERT INTO pg_tables VALUES (?1, ?2, ?3, NULL, 0, 0, 0, 0)", params![table.schema, table.name, OWNER])?;
         db.execute(

@@ -67,7 +67,7 @@ fn offsets(bounds: &Bounds) -> RangeInclusive<i64> {
     bounds.range("_offset")
 }
 
-fn kind(data_type: DataType) -> Kind {
+pub(super) fn kind(data_type: DataType) -> Kind {
     match data_type {
         DataType::Bool => Kind::Bool,
         DataType::Int64 => Kind::Int,
@@ -77,7 +77,7 @@ fn kind(data_type: DataType) -> Kind {
     }
 }
 
-fn cell(value: &Value) -> Cell<'_> {
+pub(super) fn cell(value: &Value) -> Cell<'_> {
     match value {
         Value::Null => Cell::Null,
         Value::Bool(x) => Cell::Bool(*x),
@@ -145,7 +145,7 @@ fn each(
 }
 
 /// Reads the records before `high`; answers how they lie.
-fn read(decoder: &Decoder, records: &mut Records<'_>, high: u64, mut event: impl FnMut(Event)) -> anyhow::Result<Span> {
+pub(super) fn read(decoder: &Decoder, records: &mut Records<'_>, high: u64, mut event: impl FnMut(Event)) -> anyhow::Result<Span> {
     let mut span = Span::EMPTY;
     while records.next_offset() < high
         && let Some((offset, bytes)) = records.next_record()?

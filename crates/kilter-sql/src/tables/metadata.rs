@@ -14,7 +14,7 @@ use crate::scan::Wanted;
 /// Rows asked of the metadata store at once.
 const PAGE: u32 = 1000;
 
-type Row<'a, R> = &'a mut dyn FnMut(R) -> ControlFlow<()>;
+pub(super) type Row<'a, R> = &'a mut dyn FnMut(R) -> ControlFlow<()>;
 
 pub fn tables(service: &Arc<Service>) -> Vec<(&'static str, Arc<dyn Table>)> {
     vec![
@@ -32,24 +32,24 @@ pub fn tables(service: &Arc<Service>) -> Vec<(&'static str, Arc<dyn Table>)> {
     ]
 }
 
-fn text<R: 'static>(name: &str, comment: &str, get: for<'a> fn(&'a R) -> Option<&'a str>) -> Column<R> {
+pub(super) fn text<R: 'static>(name: &str, comment: &str, get: for<'a> fn(&'a R) -> Option<&'a str>) -> Column<R> {
     Column::new(name, Kind::Text, comment, move |row: &R| Cell::of(get(row), Cell::text))
 }
 
-fn time<R: 'static>(name: &str, comment: &str, get: fn(&R) -> Option<i64>) -> Column<R> {
+pub(super) fn time<R: 'static>(name: &str, comment: &str, get: fn(&R) -> Option<i64>) -> Column<R> {
     Column::new(name, Kind::Time, comment, move |row: &R| Cell::of(get(row), Cell::Time))
 }
 
-fn int<R: 'static>(name: &str, comment: &str, get: fn(&R) -> Option<i64>) -> Column<R> {
+pub(super) fn int<R: 'static>(name: &str, comment: &str, get: fn(&R) -> Option<i64>) -> Column<R> {
     Column::new(name, Kind::Int, comment, move |row: &R| Cell::of(get(row), Cell::Int))
 }
 
-fn float<R: 'static>(name: &str, comment: &str, get: fn(&R) -> Option<f64>) -> Column<R> {
+pub(super) fn float<R: 'static>(name: &str, comment: &str, get: fn(&R) -> Option<f64>) -> Column<R> {
     Column::new(name, Kind::Float, comment, move |row: &R| Cell::of(get(row), Cell::Float))
 }
 
 /// A table whose rows are handed over at once.
-fn table<R: Send + 'static>(
+pub(super) fn table<R: Send + 'static>(
     service: &Arc<Service>,
     comment: &str,
     columns: Vec<Column<R>>,

@@ -5,7 +5,10 @@
 
 mod columns;
 mod decisions;
+mod definitions;
 mod events;
+mod features;
+mod labels;
 mod metadata;
 
 use std::borrow::Cow;
@@ -17,6 +20,7 @@ use std::sync::Arc;
 use datafusion::arrow::array::TimestampMicrosecondBuilder;
 use datafusion::arrow::array::{ArrayRef, BooleanBuilder, Float64Builder, Int64Builder, RecordBatch, RecordBatchOptions, StringBuilder};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use datafusion::catalog::TableFunctionImpl;
 use kilter_runtime::Service;
 
 use crate::scan::{Bounds, Emit, Wanted};
@@ -62,15 +66,16 @@ pub enum Cell<'a> {
 }
 
 impl<'a> Cell<'a> {
-    fn text(text: &'a str) -> Cell<'a> {
+    pub fn text(text: &'a str) -> Cell<'a> {
         Cell::Text(Cow::Borrowed(text))
     }
 
-    fn owned(text: String) -> Cell<'a> {
+    pub fn owned(text: String) -> Cell<'a> {
         Cell::Text(Cow::Owned(text))
     }
 
-    fn of<T>(value: Option<T>, cell: impl FnOnce(T) -> Cell<'a>) -> Cell<'a> {
+    /// Null where there is nothing.
+    pub fn of<T>(value: Option<T>, cell: impl FnOnce(T) -> Cell<'a>) -> Cell<'a> {
         value.map_or(Cell::Null, cell)
     }
 }
@@ -86,7 +91,7 @@ pub struct Column<R> {
 }
 
 impl<R> Column<R> {
-    fn new(
+    pub fn new(
         name: impl Into<String>,
         kind: Kind,
         comment: impl Into<String>,
@@ -284,10 +289,26 @@ impl Builder {
 pub const SEARCH_PATH: [&str; 2] = ["public", "events"];
 
 /// A table with its place.
+#[derive(Clone)]
 pub struct Placed {
-    pub schema: &'static str,
-    pub name: String,
-    pub table: Arc<dyn Table>,
+    pub(crate) schema: &'static str,
+    pub(crate) name: String,
+    pub(crate) table: Arc<dyn Table>,
+}
+
+impl Placed {
+    /// A table by its columns and a way to go through its rows; `narrows`: the columns by which that can pass over rows. Its schema is one of those that the
+    /// catalogue has.
+    pub fn new<R: 'static>(
+        schema: &'static str,
+        name: impl Into<String>,
+        comment: impl Into<String>,
+        columns: Vec<Column<R>>,
+        narrows: &'static [&'static str],
+        rows: Rows<R>,
+    ) -> Placed {
+        Placed { schema, name: name.into(), table: Listed::new(comment, columns, narrows.to_vec(), rows) }
+    }
 }
 
 /// What the log's stretches hold, kept over changes of definitions.
@@ -302,7 +323,15 @@ pub struct Remembered {
 pub fn all(service: &Arc<Service>, remembered: &Remembered) -> Vec<Placed> {
     let public = |(name, table): (&str, Arc<dyn Table>)| Placed { schema: "public", name: name.to_owned(), table };
     let mut placed: Vec<Placed> = decisions::tables(service, remembered).into_iter().map(public).collect();
+    placed.push(public(labels::table(service, &remembered.events)));
     placed.extend(metadata::tables(service).into_iter().map(public));
+    placed.extend(definitions::tables(service).into_iter().map(public));
     placed.extend(events::tables(service, &remembered.events));
+    placed.extend(features::tables(service));
     placed
+}
+
+/// Functions that give tables, by name.
+pub fn functions(service: &Arc<Service>) -> Vec<(&'static str, Arc<dyn TableFunctionImpl>)> {
+    vec![("features_at", Arc::new(features::At(Arc::clone(service))))]
 }

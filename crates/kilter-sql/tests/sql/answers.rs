@@ -28,7 +28,7 @@ impl Shop {
         }
     }
 
-    async fn refused(&self, sql: &str, code: &'static str) {
+    pub async fn refused(&self, sql: &str, code: &'static str) {
         let answer = self.ask(sql).await;
         assert_eq!(answer.as_ref().map_err(|e| e.code), Err(code), "{sql}: {answer:?}");
     }

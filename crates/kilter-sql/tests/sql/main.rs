@@ -3,4 +3,5 @@
 mod answers;
 mod pieces;
 mod shop;
+mod tables;
 mod wire;

@@ -56,13 +56,17 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
     let tracking_artifacts = super::tracking::artifacts_at(args.tracking_artifacts, &args.by_proxy);
     let (access, webhooks) = (Access::of_folder(&data)?, args.webhooks.into());
     #[cfg(feature = "sql")]
-    let (sql, postgres) = crate::sql::serve(&service, access.clone(), args.sql).await?;
+    let logged = crate::sql::Logged::default();
+    #[cfg(feature = "sql")]
+    let (sql, postgres) = crate::sql::serve(&service, access.clone(), &logged, args.sql).await?;
     #[cfg(not(feature = "sql"))]
     let sql = None;
     let allow_remote = args.allow_remote;
     let options =
         ServeOptions { listen, allow_remote, access, tracking_database, tracking_artifacts, sql, webhooks, ..ServeOptions::default() };
     let server = kilter_server::bind(Arc::clone(&service), options).await?;
+    #[cfg(feature = "sql")]
+    logged.set(server.tracking());
     let address_file = data.join(ADDRESS_FILE);
     std::fs::write(&address_file, server.address().to_string()).with_context(|| format!("cannot write {}", address_file.display()))?;
     println!("{} is up on http://{} (docs at /docs)", service.plan.project, server.address());

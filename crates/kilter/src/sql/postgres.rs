@@ -12,6 +12,7 @@ use kilter_sql::wire::{self, Login};
 use kilter_sql::{Engine, Limits};
 
 use super::engine::shared;
+use super::{Logged, tracking};
 
 /// Clients of PostgreSQL's protocol at a time.
 const CONNECTIONS: usize = 100;
@@ -60,8 +61,8 @@ fn keep(engine: &Arc<Engine>) {
 }
 
 /// An engine for the HTTP server, which serves PostgreSQL's protocol as well where that is asked for.
-pub async fn serve(service: &Arc<Service>, access: Access, args: ServeArgs) -> anyhow::Result<(Option<Arc<dyn Sql>>, Option<Served>)> {
-    let engine = Arc::new(Engine::new(Arc::clone(service), Limits::default())?);
+pub async fn serve(service: &Arc<Service>, access: Access, logged: &Logged, args: ServeArgs) -> anyhow::Result<(Option<Arc<dyn Sql>>, Option<Served>)> {
+    let engine = Arc::new(Engine::new(Arc::clone(service), Limits::default())?.with(tracking::tables(logged)));
     let Some(address) = args.postgres else { return Ok((Some(shared(engine, keep)), None)) };
     let sql = shared(Arc::clone(&engine), |_| ());
     let tls = match (&args.postgres_certificate, &args.postgres_key) {

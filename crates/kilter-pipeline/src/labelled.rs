@@ -1,0 +1,91 @@
+//! What became of each event that a decision's model is asked about: its label, as far as the log has it.
+
+use kilter_core::{Event, EventTime, Offset, Operation, SourceId};
+
+use crate::labels::{LabelJoin, known};
+use crate::{LabelPlan, Range};
+
+/// Events of either side that are held against each other at most; each takes some 100 bytes, and its key.
+const EVENTS: usize = 5_000_000;
+
+/// The labels of the events of one source in a stretch of time, for a model that learns from them.
+pub struct Labelled {
+    source: SourceId,
+    range: Range,
+    plan: LabelPlan,
+    join: LabelJoin,
+    offsets: Vec<Offset>,
+    times: Vec<EventTime>,
+    labels: Vec<f64>,
+    held: usize,
+}
+
+/// One event's label.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Label {
+    pub offset: Offset,
+    pub time: EventTime,
+    /// When its horizon ends.
+    pub matures: EventTime,
+    /// What the newest label event said.
+    pub told: Option<f64>,
+    /// What a training takes; none while the horizon runs, or where nothing was said and that says nothing.
+    pub value: Option<f64>,
+}
+
+/// More events than are held against each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooManyEvents;
+
+impl std::fmt::Display for TooManyEvents {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "there are more than {EVENTS} events to find labels for, or among: name a shorter stretch of time")
+    }
+}
+
+impl std::error::Error for TooManyEvents {}
+
+impl Labelled {
+    /// Of the events of `source` whose time lies in `range`.
+    pub fn new(source: SourceId, plan: LabelPlan, range: Range) -> Labelled {
+        let join = LabelJoin::new(plan.clone(), range);
+        Labelled { source, range, plan, join, offsets: Vec::new(), times: Vec::new(), labels: Vec::new(), held: 0 }
+    }
+
+    /// The stretch of time in which events have a part in it.
+    pub fn span(&self) -> Range {
+        Range { from: self.range.from, to: self.range.to + self.plan.within }
+    }
+
+    /// Takes in the next event of the log; what lies outside of [`Labelled::span`] may be left out.
+    ///
+    /// # Errors
+    /// When there are more than are held against each other.
+    pub fn feed(&mut self, event: &Event) -> Result<(), TooManyEvents> {
+        if event.operation != Operation::Upsert {
+            return Ok(());
+        }
+        let is_asked_about = event.source == self.source && self.range.holds(event.time);
+        self.held += usize::from(is_asked_about) + usize::from(event.source == self.plan.source);
+        if self.held > EVENTS {
+            return Err(TooManyEvents);
+        }
+        if is_asked_about {
+            self.offsets.push(event.offset);
+            self.times.push(event.time);
+            self.labels.push(f64::NAN);
+            self.join.observe(event, &self.times, &mut self.labels);
+        }
+        self.join.label(event, &self.times, &mut self.labels);
+        Ok(())
+    }
+
+    /// The labels as known at `as_of`, in the order of the log.
+    pub fn labels(&self, as_of: EventTime) -> impl DoubleEndedIterator<Item = Label> + '_ {
+        self.offsets.iter().zip(&self.times).zip(&self.labels).map(move |((offset, time), label)| {
+            let matures = *time + self.plan.within;
+            let told = Some(*label).filter(|x| !x.is_nan());
+            Label { offset: *offset, time: *time, matures, told, value: known(*label, matures, self.plan.absent, as_of) }
+        })
+    }
+}
