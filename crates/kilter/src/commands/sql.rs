@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use kilter_runtime::{Service, StartOptions};
-use kilter_server::access::Access;
-use kilter_sql::wire::{self, Login};
+use kilter_server::access::{Access, Exchange, Reader};
+use kilter_sql::wire::{self, Identity, Login, Scram};
 use kilter_sql::{Engine, Format, Limits, Session, Writer, texts};
 
 use crate::api::{is_locked, load};
@@ -92,16 +92,16 @@ async fn answer(engine: &Engine, question: &str, format: Option<Format>) -> anyh
         let mut out = table(&names.iter().map(String::as_str).collect::<Vec<_>>());
         let mut rows = 0;
         while let Some(batch) = answer.next().await? {
-            for row in texts(&batch)?.into_iter().take(ROWS - rows) {
+            for row in texts(&batch)?.into_iter().take(ROWS - rows.min(ROWS)) {
                 out.add_row(row.into_iter().map(Option::unwrap_or_default));
-                rows += 1;
             }
-            if rows == ROWS {
+            rows += batch.num_rows();
+            if rows > ROWS {
                 break;
             }
         }
         println!("{out}");
-        if rows == ROWS {
+        if rows > ROWS {
             eprintln!("these are the first {ROWS} rows; --format csv gives all");
         }
         return Ok(());
@@ -124,8 +124,38 @@ impl Login for Keys {
         self.0.is_open()
     }
 
-    fn admit(&self, password: &str) -> Option<String> {
-        self.0.reader(password)
+    fn admit(&self, password: &str) -> Option<Identity> {
+        self.0.reader(password).map(identity)
+    }
+
+    fn scram(&self, user: &str) -> Option<Box<dyn Scram>> {
+        Some(Box::new(Proof(self.0.exchange(user)?, self.0.clone())))
+    }
+
+    fn still_admits(&self, who: Option<&Identity>) -> bool {
+        let reader = who.map(|who| Reader { name: who.name.clone(), hash: who.hash });
+        self.0.still_reads(reader.as_ref())
+    }
+}
+
+fn identity(Reader { name, hash }: Reader) -> Identity {
+    Identity { name, hash }
+}
+
+/// A key that is proved.
+struct Proof(Exchange, Access);
+
+impl Scram for Proof {
+    fn first(&mut self, message: &str) -> Option<String> {
+        self.0.first(message)
+    }
+
+    fn last(&mut self, message: &str) -> Option<(String, Identity)> {
+        let proved = self.0.last(message).map(|(answer, reader)| (answer, identity(reader)));
+        if proved.is_none() {
+            self.1.refused_reader();
+        }
+        proved
     }
 }
 
