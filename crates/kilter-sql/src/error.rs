@@ -30,6 +30,8 @@ pub const CANCELED: &str = "57014";
 /// The statement asks for more than is answered at once.
 pub const TOO_MUCH: &str = "54000";
 pub const OUT_OF_MEMORY: &str = "53200";
+pub const TOO_COMPLEX: &str = "54001";
+pub const FAILED_TRANSACTION: &str = "25P02";
 pub const BAD_VALUE: &str = "22P02";
 pub const DIVISION_BY_ZERO: &str = "22012";
 pub const BAD_STATEMENT: &str = "42000";

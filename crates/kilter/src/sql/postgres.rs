@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use anyhow::ensure;
 use kilter_runtime::Service;
-use kilter_server::access::Access;
+use kilter_server::access::{Access, Exchange, Reader};
 use kilter_server::sql::Sql;
-use kilter_sql::wire::{self, Login};
+use kilter_sql::wire::{self, Identity, Login, Scram};
 use kilter_sql::{Engine, Limits};
 
 use super::engine::shared;
@@ -39,8 +39,38 @@ impl Login for Keys {
         self.0.is_open()
     }
 
-    fn admit(&self, password: &str) -> Option<String> {
-        self.0.reader(password)
+    fn admit(&self, password: &str) -> Option<Identity> {
+        self.0.reader(password).map(identity)
+    }
+
+    fn scram(&self, user: &str) -> Option<Box<dyn Scram>> {
+        Some(Box::new(Proof(self.0.exchange(user)?, self.0.clone())))
+    }
+
+    fn still_admits(&self, who: Option<&Identity>) -> bool {
+        let reader = who.map(|who| Reader { name: who.name.clone(), hash: who.hash });
+        self.0.still_reads(reader.as_ref())
+    }
+}
+
+fn identity(Reader { name, hash }: Reader) -> Identity {
+    Identity { name, hash }
+}
+
+/// A key that is proved.
+struct Proof(Exchange, Access);
+
+impl Scram for Proof {
+    fn first(&mut self, message: &str) -> Option<String> {
+        self.0.first(message)
+    }
+
+    fn last(&mut self, message: &str) -> Option<(String, Identity)> {
+        let proved = self.0.last(message).map(|(answer, reader)| (answer, identity(reader)));
+        if proved.is_none() {
+            self.1.refused_reader();
+        }
+        proved
     }
 }
 
@@ -61,7 +91,12 @@ fn keep(engine: &Arc<Engine>) {
 }
 
 /// An engine for the HTTP server, which serves PostgreSQL's protocol as well where that is asked for.
-pub async fn serve(service: &Arc<Service>, access: Access, logged: &Logged, args: ServeArgs) -> anyhow::Result<(Option<Arc<dyn Sql>>, Option<Served>)> {
+pub async fn serve(
+    service: &Arc<Service>,
+    access: Access,
+    logged: &Logged,
+    args: ServeArgs,
+) -> anyhow::Result<(Option<Arc<dyn Sql>>, Option<Served>)> {
     let engine = Arc::new(Engine::new(Arc::clone(service), Limits::default())?.with(tracking::tables(logged)));
     let Some(address) = args.postgres else { return Ok((Some(shared(engine, keep)), None)) };
     let sql = shared(Arc::clone(&engine), |_| ());

@@ -62,7 +62,8 @@ fn table<R: 'static>(
 ) -> Placed {
     let with = with.clone();
     let rows = move |wanted: &Wanted, row: Each<'_, R>| {
-        let tracking = with.logged.0.get().cloned().context("the store of what MLflow's clients log is not open; the server's log says why")?;
+        let tracking =
+            with.logged.0.get().cloned().context("the store of what MLflow's clients log is not open; the server's log says why")?;
         list(&Asked { tracking, runtime: &with.runtime, wanted }, row)
     };
     Placed::new("tracking", name, comment, columns, narrows, Box::new(rows))
