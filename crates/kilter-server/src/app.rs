@@ -23,6 +23,8 @@ use crate::{openapi, routes, wire};
 const REPLAYS: usize = 2;
 /// Searches of the decision log that may run at once; others wait.
 const SEARCHES: usize = 2;
+/// Reports of how decisions turned out that are made at once: each reads the logs and holds what it read; others wait.
+const REPORTS: usize = 1;
 
 /// Whether the server is on its way to its end; clones share it.
 #[derive(Clone, Default)]
@@ -75,6 +77,7 @@ pub struct Shared {
     pub hooks: Option<Hooks>,
     pub replays: Semaphore,
     pub searches: Semaphore,
+    pub reports: Arc<Semaphore>,
     pub drain: Drain,
     pub live: Live,
     request_ids: AtomicU64,
@@ -126,6 +129,7 @@ impl Host {
             hooks,
             replays: Semaphore::new(REPLAYS),
             searches: Semaphore::new(SEARCHES),
+            reports: Arc::new(Semaphore::new(REPORTS)),
             drain,
             live: Live::default(),
             request_ids: AtomicU64::new(0),

@@ -102,7 +102,7 @@ source = "payments"
 "#;
 
 /// The routes as promised in docs/reference/http.md.
-const ROUTES: [(&str, &str); 42] = [
+const ROUTES: [(&str, &str); 43] = [
     ("post", "/v1/events/{source}"),
     ("get", "/v1/features/{view}/{key}"),
     ("post", "/v1/features/{view}"),
@@ -124,6 +124,7 @@ const ROUTES: [(&str, &str); 42] = [
     ("get", "/v1/models/{model}/versions/{version}/file"),
     ("get", "/v1/models/{model}/versions/{version}/reference"),
     ("get", "/v1/models/{model}/versions/{version}/evaluation"),
+    ("get", "/v1/models/{model}/performance"),
     ("get", "/v1/runs"),
     ("get", "/v1/runs/{id}"),
     ("get", "/v1/runs/{id}/artifacts/{name}"),
