@@ -347,3 +347,66 @@ fn spread(values: impl Iterator<Item = f64>) -> Option<f64> {
     let (low, high, count) = values.fold((f64::INFINITY, f64::NEG_INFINITY, 0), |(low, high, n), x| (low.min(x), high.max(x), n + 1));
     (count > 1).then(|| high - low)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(values: impl IntoIterator<Item = f64>) -> (&'static str, Vec<Named>, Vec<u32>) {
+        Values::Numbers { of_case: values.into_iter().collect(), source: None }.groups().unwrap()
+    }
+
+    fn names(groups: &[Named]) -> Vec<&str> {
+        groups.iter().map(|group| group.name.as_str()).collect()
+    }
+
+    #[test]
+    fn few_values_are_groups_of_their_own_and_the_most_frequent_comes_first() {
+        let (cut, groups, of_case) = numbers([2.0, 1.0, f64::NAN, 2.0, -0.0, 0.0]);
+        assert_eq!((cut, names(&groups)), ("value", vec!["0", "2", "1", "(missing)"]));
+        assert_eq!(of_case, [1, 2, 3, 1, 0, 0]);
+    }
+
+    #[test]
+    fn many_values_are_cut_into_ranges_and_equal_ones_stay_together() {
+        let (cut, groups, of_case) = numbers((0..100).map(|n| if n < 50 { 0.0 } else { f64::from(n) }).chain([f64::NAN]));
+        assert_eq!(cut, "range");
+        // Half of them are 0, which fills the first two ranges and a part of the third.
+        assert_eq!(names(&groups), ["0", "50 to 59", "60 to 79", "80 to 99", "(missing)"]);
+        let count = |group: u32| of_case.iter().filter(|of| **of == group).count();
+        assert_eq!([count(0), count(1), count(2), count(3), count(4)], [50, 10, 20, 20, 1]);
+    }
+
+    #[test]
+    fn what_is_seldom_is_put_together() {
+        let texts: Vec<String> = (0..30).map(|n| format!("t{n:02}")).collect();
+        // Text n comes up n + 1 times.
+        let of_case: Vec<u32> = (0..30).flat_map(|n| std::iter::repeat_n(n, n as usize + 1)).chain([MISSING]).collect();
+        let all = of_case.len();
+        let (_, groups, of_case) = by_value(&texts, of_case);
+        assert_eq!((groups.len(), groups[0].name.as_str(), groups[19].name.as_str()), (22, "t29", "t10"));
+        assert_eq!((groups[20].kind, groups[20].values, groups[21].kind), (GroupKind::Other, Some(10), GroupKind::Missing));
+        assert_eq!(of_case.iter().filter(|of| **of == 20).count(), (1..=10).sum::<usize>());
+        assert_eq!((of_case.len(), of_case[all - 1]), (all, 21));
+    }
+
+    #[test]
+    fn too_many_texts_are_no_groups() {
+        let mut values = Values::Texts { of_case: Vec::new(), known: HashMap::default(), source: 0 };
+        let event = |n: usize| Event {
+            source: kilter_core::SourceId(0),
+            offset: n as u64,
+            time: kilter_core::EventTime(0),
+            arrived: kilter_core::EventTime(0),
+            id: None,
+            operation: kilter_core::Operation::Upsert,
+            row: vec![Value::text(&n.to_string())],
+            extra: None,
+            origin: None,
+        };
+        (0..TEXTS).chain(0..10).for_each(|n| values.push(&event(n), None));
+        assert!(matches!(values, Values::Texts { .. }));
+        values.push(&event(TEXTS), None);
+        assert!(matches!(values.groups(), Err(NoReport::TooManyValues)));
+    }
+}

@@ -256,3 +256,84 @@ fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
     let (sum, count) = values.filter(|value| !value.is_nan()).fold((0.0, 0_u64), |(sum, count), value| (sum + value, count + 1));
     (count > 0).then(|| sum / count as f64)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cases(task: Task, scores: &[f64], labels: &[f64]) -> Cases {
+        Cases {
+            task,
+            labels: labels.to_vec(),
+            matured: vec![true; labels.len()],
+            scores: scores.to_vec(),
+            outcome_of: (0..scores.len()).map(|row| (row % 2) as u16).collect(),
+            outcomes: vec!["high".into(), "low".into()],
+        }
+    }
+
+    fn whole(cases: &Cases) -> Slice {
+        cases.slice(&(0..cases.scores.len() as u32).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn numbers_are_judged_by_their_distance() {
+        let (scores, labels) = ([10.0, 12.0, 9.0, 7.0, f64::NAN, 8.0], [11.0, 10.0, 9.0, 3.0, 5.0, f64::NAN]);
+        let slice = whole(&cases(Task::Numbers(Aim::Mean), &scores, &labels));
+        assert_eq!((slice.decisions, slice.scored, slice.labelled, slice.estimated), (6, 5, 5, None));
+        let told = slice.realised.unwrap();
+        assert_eq!((told.rows, told.positives, told.auc, told.brier, told.expected), (4, None, None, None, None));
+        // Distances of -1, 2, 0 and 4.
+        let value = |figure: Option<Figure>| figure.unwrap().value;
+        assert_eq!((value(told.mae), value(told.bias), value(told.rmse)), (1.75, 1.25, 5.25_f64.sqrt()));
+        // Of the mean label: a spread of 12.9166... over four.
+        let rate = told.rate.unwrap();
+        let reach = 1.959_963_984_540_054 * (155.0_f64 / 12.0 / 4.0).sqrt();
+        assert!((rate.value - 8.25).abs() < 1e-12 && (rate.high - 8.25 - reach).abs() < 1e-9, "{rate:?}");
+        // Of squares 1, 4, 0 and 16 the lower bound is below 0.
+        assert!(told.rmse.unwrap().low == 0.0 && told.rmse.unwrap().high > told.rmse.unwrap().value);
+        assert_eq!((slice.outcomes[0].decisions, slice.outcomes[0].labelled, value(slice.outcomes[0].rate)), (3, 3, 25.0 / 3.0));
+    }
+
+    #[test]
+    fn an_aim_has_its_own_figures() {
+        let (scores, labels) = ([2.0, 2.0, 2.0, 2.0], [1.0, 2.0, 3.0, 6.0]);
+        let quantile = whole(&cases(Task::Numbers(Aim::Quantile { level: 0.75 }), &scores, &labels)).realised.unwrap();
+        assert_eq!(
+            (quantile.coverage.unwrap().value, quantile.pinball.unwrap().value, quantile.deviance),
+            (0.5, (0.25 + 0.75 + 3.0) / 4.0, None)
+        );
+        let counts = whole(&cases(Task::Numbers(Aim::Deviance { power: 1.0 }), &scores, &labels)).realised.unwrap();
+        let published = metrics::deviance(&scores, &labels, 1.0);
+        assert!((counts.deviance.unwrap().value - published).abs() < 1e-12 && counts.coverage.is_none());
+    }
+
+    #[test]
+    fn anomalies_are_judged_by_their_order_alone() {
+        let told = cases(Task::Anomalies, &[0.9, 0.2, 0.4, 0.1], &[1.0, 0.0, 1.0, 0.0]);
+        assert!(told.calibration_curve(&[0, 1, 2, 3]).is_empty());
+        let slice = whole(&told);
+        let realised = slice.realised.unwrap();
+        assert_eq!((realised.auc.unwrap().value, realised.log_loss, realised.calibration_error, slice.estimated), (1.0, None, None, None));
+        assert_eq!(realised.rate.unwrap().value, 0.5);
+    }
+
+    #[test]
+    fn what_the_rows_do_not_say_is_none() {
+        let told = whole(&cases(Task::Classes, &[0.2, 0.4], &[f64::NAN, f64::NAN]));
+        assert!(told.realised.is_none() && told.outcomes[0].rate.is_none() && told.estimated.is_some());
+        let one = whole(&cases(Task::Classes, &[0.2], &[1.0])).realised.unwrap();
+        assert!(one.auc.is_none() && one.brier.unwrap().low.is_nan());
+        let text = serde_json::to_string(&one).unwrap();
+        assert!(text.contains(r#""low":null"#) && !text.contains("NaN"), "{text}");
+        let none = cases(Task::Classes, &[], &[]).slice(&[]);
+        assert!(none.mean_score.is_none() && none.outcomes[0].share.is_none());
+    }
+
+    #[test]
+    fn what_is_good_goes_by_the_scores() {
+        let told = cases(Task::Classes, &[0.2, 0.4, f64::NAN, 0.6], &[0.0; 4]);
+        assert!(!told.favours_high_scores(&[0]) && told.favours_high_scores(&[1]));
+        assert!(!told.favours_high_scores(&[0, 1]) && !told.favours_high_scores(&[]));
+    }
+}
