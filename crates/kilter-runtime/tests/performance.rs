@@ -35,7 +35,8 @@ columns = { count = "count(*) over 1d", sum = "sum(amount) over 1d" }
 on = "payments"
 learner = "gbdt"
 params = { trees = 10, leaves = 7, min_leaf_rows = 5 }
-inputs = ["card.*", "payments.amount", "payments.region"]
+inputs = ["card.*", "payments.amount", "place = payments.region"]
+categorical = ["place"]
 label = { source = "outcomes", value = "fraud", on = "payment_id", within = "1h"ABSENT }
 min_rows = 50
 [decision.pay]
@@ -134,7 +135,7 @@ fn payment(n: u64) -> String {
 }
 
 async fn play(service: &Arc<Service>) {
-    let said = |before: u64| outcomes().into_iter().filter(|(.., batch)| *batch == before);
+    let said = |before: u64| outcomes().into_iter().filter(move |(.., batch)| *batch == before);
     for from in (0..=ALL).step_by(10) {
         let rows: Vec<String> =
             said(from).map(|(n, at, fraud, _)| format!(r#"{{"payment_id":"p{n}","at":"{at}","fraud":{fraud}}}"#)).collect();
@@ -310,6 +311,10 @@ fn check_slice(told: &Value, cases: &[&Case]) {
     assert!(realised["calibration_error"]["by_chance"].as_f64() > Some(0.0) && realised["rmse"].is_null(), "{told}");
 }
 
+fn with_label<'a>(cases: &[&'a Case], label: f64) -> Vec<&'a Case> {
+    cases.iter().copied().filter(|case| case.label == Some(label)).collect()
+}
+
 fn of_day(time: EventTime) -> i64 {
     time.0.div_euclid(Span::DAY.0)
 }
@@ -402,7 +407,6 @@ async fn groups_are_counted_and_held_against_one_another() {
     assert_eq!((&groups[0]["group"], &groups[4]["kind"]), (&"north".into(), &"missing".into()));
     let of = |name: &str| -> Vec<&Case> { cases.iter().filter(|case| region(case.n).unwrap_or("(missing)") == name).collect() };
     let accepted = |cases: &[&Case]| cases.iter().filter(|case| case.outcome == "accept").count();
-    let with_label = |cases: &[&Case], label: f64| cases.iter().copied().filter(|case| case.label == Some(label)).collect::<Vec<_>>();
     let reference = of("north");
     let mut rates = Vec::new();
     for group in groups {
@@ -455,6 +459,7 @@ async fn groups_are_counted_and_held_against_one_another() {
     }
     assert!(matches!(service.segment_of(0, "regoin"), Err(ServiceError::NotFound { hint: Some(hint), .. }) if hint.contains("region")));
     assert!(matches!(service.segment_of(0, "at"), Err(ServiceError::Conflict(_))));
+    assert!(matches!(service.segment_of(0, "place"), Err(ServiceError::Conflict(why)) if why.contains("column")));
     assert_eq!(service.segment_of(0, "payments.amount"), Ok(SegmentOf::Column(3)));
 }
 

@@ -208,7 +208,8 @@ fn by_range(sorted: &[f64], of_case: &[f64]) -> (&'static str, Vec<Named>, Vec<u
             end += 1;
         }
         if end > start {
-            let (low, high) = (sorted[start], sorted[end - 1]);
+            // 0 is one value.
+            let (low, high) = (sorted[start] + 0.0, sorted[end - 1] + 0.0);
             let name = if low == high { low.to_string() } else { format!("{low} to {high}") };
             groups.push(Named { bounds: Some((low, high)), ..Named::of(&name, GroupKind::Range) });
             highest.push(high);
