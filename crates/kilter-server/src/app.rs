@@ -24,6 +24,8 @@ use crate::{openapi, routes, wire};
 const REPLAYS: usize = 2;
 /// Searches of the decision log that may run at once; others wait.
 const SEARCHES: usize = 2;
+/// Reports of how decisions turned out that are made at once: each reads the logs and holds what it read; others wait.
+const REPORTS: usize = 1;
 
 /// Whether the server is on its way to its end; clones share it.
 #[derive(Clone, Default)]
@@ -79,6 +81,7 @@ pub struct Shared {
     /// What answers in SQL, where the program has that, and places for questions.
     pub sql: Option<Arc<dyn Sql>>,
     pub questions: Arc<Semaphore>,
+    pub reports: Arc<Semaphore>,
     pub drain: Drain,
     pub live: Live,
     request_ids: AtomicU64,
@@ -132,6 +135,7 @@ impl Host {
             searches: Semaphore::new(SEARCHES),
             sql: options.sql.clone(),
             questions: Arc::new(Semaphore::new(routes::sql::QUESTIONS)),
+            reports: Arc::new(Semaphore::new(REPORTS)),
             drain,
             live: Live::default(),
             request_ids: AtomicU64::new(0),

@@ -17,6 +17,7 @@ mod metrics;
 mod models;
 mod monitors;
 pub mod pages;
+mod performance;
 mod policies;
 mod project;
 mod runs;
@@ -54,6 +55,7 @@ pub fn all() -> OpenApiRouter<Host> {
         .routes(routes!(versions::import_version))
         .routes(routes!(versions::get_version_file))
         .routes(routes!(evaluation::get_evaluation))
+        .routes(routes!(performance::get_performance))
         .routes(routes!(runs::list_runs))
         .routes(routes!(runs::get_run))
         .routes(routes!(runs::get_artifact))
