@@ -241,18 +241,21 @@ def asyncpg():
 def sqlalchemy():
     import sqlalchemy as sa
 
-    engine = sa.create_engine(LIBPQ.replace("postgresql:", "postgresql+psycopg:"))
-    look = sa.inspect(engine)
-    assert SCHEMA in look.get_schema_names()
-    assert NAME in look.get_table_names(schema=SCHEMA)
-    columns = {c["name"]: c for c in look.get_columns(NAME, schema=SCHEMA)}
-    assert isinstance(columns["time"]["type"], sa.DateTime) and columns["time"]["type"].timezone, columns["time"]
-    look.get_pk_constraint(NAME, schema=SCHEMA), look.get_foreign_keys(NAME, schema=SCHEMA), look.get_indexes(NAME, schema=SCHEMA)
-    look.get_view_names(schema=SCHEMA), look.get_unique_constraints(NAME, schema=SCHEMA), look.get_check_constraints(NAME, schema=SCHEMA)
-    look.get_table_comment(NAME, schema=SCHEMA)
-    table = sa.Table(NAME, sa.MetaData(), schema=SCHEMA, autoload_with=engine)
-    with engine.connect() as c:
-        assert len(c.execute(sa.select(table).limit(10)).all()) == 10
+    # The second is what Superset is told to use.
+    for dialect in ("psycopg", "psycopg2"):
+        engine = sa.create_engine(LIBPQ.replace("postgresql:", f"postgresql+{dialect}:"))
+        look = sa.inspect(engine)
+        assert SCHEMA in look.get_schema_names()
+        assert NAME in look.get_table_names(schema=SCHEMA)
+        columns = {c["name"]: c for c in look.get_columns(NAME, schema=SCHEMA)}
+        assert isinstance(columns["time"]["type"], sa.DateTime) and columns["time"]["type"].timezone, columns["time"]
+        look.get_pk_constraint(NAME, schema=SCHEMA), look.get_foreign_keys(NAME, schema=SCHEMA), look.get_indexes(NAME, schema=SCHEMA)
+        look.get_view_names(schema=SCHEMA), look.get_unique_constraints(NAME, schema=SCHEMA), look.get_check_constraints(NAME, schema=SCHEMA)
+        look.get_table_comment(NAME, schema=SCHEMA)
+        table = sa.Table(NAME, sa.MetaData(), schema=SCHEMA, autoload_with=engine)
+        with engine.connect() as c:
+            assert len(c.execute(sa.select(table).limit(10)).all()) == 10
+            added_up(c.execution_options(yield_per=10_000).execute(sa.select(table.c.event_offset)))
 
 
 @check
