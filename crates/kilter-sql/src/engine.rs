@@ -361,7 +361,7 @@ impl Engine {
     /// Tells of the tables under the definitions in force.
     pub fn tables(&self) -> Vec<Described> {
         let comment = |words: &HashMap<String, String>| words.get(COMMENT).cloned().unwrap_or_default();
-        let placed = tables::all(&self.service.current(), &self.remembered).into_iter().map(|placed| {
+        let placed = tables::all(&self.service.current(), &self.remembered).into_iter().chain(self.more.iter().cloned()).map(|placed| {
             let schema = placed.table.schema();
             let column = |field: &FieldRef| (field.name().clone(), pg_type(field.data_type()).name().to_owned(), comment(field.metadata()));
             let columns = schema.fields().iter().map(column).collect();
