@@ -53,7 +53,7 @@ async function tabTo(page, locator, most = 400) {
   for (let i = 0; i < most; i += 1) {
     const reached = await locator
       .first()
-      .evaluate((element) => element === document.activeElement || element.contains(document.activeElement));
+      .evaluate((element) => element === element.getRootNode().activeElement || element.contains(document.activeElement));
     if (reached) return;
     await page.keyboard.press("Tab");
   }
@@ -108,6 +108,12 @@ const tests = {
     if (run) paths.push(`/ui/runs/${run.id}`);
     const [alert] = (await get("/v1/alerts?limit=1")).alerts;
     if (alert) paths.push(`/ui/drift?monitor=${alert.monitor}&feature=${alert.subject}&at=${alert.at}`);
+    const question = new URLSearchParams({
+      q: "SELECT outcome, count(*) AS n, avg(score) AS mean FROM decisions GROUP BY outcome",
+    });
+    paths.push(`/ui/sql?${question}`, `/ui/sql?${question}&view=chart`, "/ui/sql?q=SELECT+nothing+FROM+nowhere");
+    const [{ source }] = (await get("/v1/project")).decisions;
+    paths.push(`/ui/performance?segment=${source}.amount`);
     const faults = [];
     for (const [width, height] of [
       [1280, 860],
@@ -247,6 +253,79 @@ const tests = {
     await page.keyboard.press("Enter");
     await page.getByText("The policy is in force").waitFor({ timeout: 120_000 });
     assert.equal((await get("/v1/project")).decisions[0].policy[0].when, "score >= 0.17");
+    await page.done();
+  },
+
+  async "by keyboard: a question in SQL, its rows, a chart of them, and a file"() {
+    const page = await tab();
+    await open(page, "/ui/sql");
+    const editor = page.getByRole("textbox", { name: "Question in SQL" });
+    await tabTo(page, editor);
+    // The editor lets go of the focus.
+    await page.keyboard.press("Tab");
+    assert.equal(await page.evaluate(() => document.activeElement.textContent), "Run");
+    await page.keyboard.press("Shift+Tab");
+    // Escape closes what is offered, so that Tab and Enter are themselves again.
+    await page.keyboard.type("SELECT outcom FROM decisions");
+    await page.keyboard.press("Escape");
+    await page.keyboard.press("Control+Enter");
+    await page
+      .getByRole("alert")
+      .getByText(/"outcom" does not exist/)
+      .waitFor();
+    await page.keyboard.press("Control+A");
+    await page.keyboard.type("SELECT outcome, count(*) AS n FROM decisions GROUP BY outc");
+    await page.getByRole("option", { name: "outcome" }).waitFor();
+    // What is offered is taken after a moment only, so that nobody takes what they have not seen.
+    await page.waitForTimeout(200);
+    await page.keyboard.press("Enter");
+    await page.keyboard.type(" ORDER BY n DESC");
+    await page.keyboard.press("Escape");
+    assert.match(await editor.innerText(), /GROUP BY outcome ORDER BY n DESC$/);
+    await page.keyboard.press("Control+Enter");
+    await tabTo(page, page.getByRole("grid"));
+    for (const key of ["ArrowDown", "Enter"]) await page.keyboard.press(key);
+    await page.getByRole("region", { name: "Row 2" }).getByText("outcome").waitFor();
+    await tabTo(page, page.getByRole("link", { name: "Chart", exact: true }));
+    await page.keyboard.press("Enter");
+    await page.getByRole("img", { name: /^n by outcome/ }).waitFor();
+    await tabTo(page, page.getByRole("button", { name: "Save all rows as CSV" }));
+    const [download] = await Promise.all([page.waitForEvent("download"), page.keyboard.press("Enter")]);
+    const lines = readFileSync(await download.path(), "utf8")
+      .trim()
+      .split(/\r?\n/);
+    assert.equal(lines[0], "outcome,n");
+    assert.ok(
+      lines.slice(1).some((line) => /^approve,\d+$/.test(line)),
+      lines.join("\n"),
+    );
+    // The address alone asks again.
+    await page.reload();
+    await page.getByRole("img", { name: /^n by outcome/ }).waitFor();
+    await page.done();
+  },
+
+  async "by keyboard: how a model does in service, and for groups of cases"() {
+    const page = await tab();
+    await open(page, "/ui/performance");
+    await tabTo(page, page.getByLabel("Figure"));
+    await page.keyboard.type("base");
+    await page.waitForURL(/figure=rate/);
+    await page.getByRole("img", { name: /^Base rate of/ }).waitFor();
+    await tabTo(page, page.getByLabel("Groups by"));
+    await page.keyboard.type("amount");
+    await page.waitForURL(/segment=/);
+    await page.getByRole("heading", { name: /^Who gets/ }).waitFor({ timeout: 60_000 });
+    await page.getByRole("img", { name: /^Impact ratio by/ }).waitFor();
+    await tabTo(page, page.getByRole("button", { name: "Everything as CSV" }).last());
+    const [download] = await Promise.all([page.waitForEvent("download"), page.keyboard.press("Enter")]);
+    const [names, ...rows] = readFileSync(await download.path(), "utf8")
+      .trim()
+      .split("\r\n");
+    for (const name of ["group", "favourable.share.low", "impact_ratio.value"]) assert.ok(names.split(",").includes(name), names);
+    assert.ok(rows.length > 1);
+    await page.reload();
+    await page.getByRole("heading", { name: /^Who gets/ }).waitFor({ timeout: 60_000 });
     await page.done();
   },
 

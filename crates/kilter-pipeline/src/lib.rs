@@ -14,6 +14,7 @@ mod labels;
 mod monitor;
 mod observations;
 pub mod parts;
+pub mod performance;
 mod pipeline;
 mod plan;
 pub mod policy_test;

@@ -42,6 +42,8 @@ pub mod history;
 #[cfg(feature = "operation")]
 mod ids;
 #[cfg(feature = "operation")]
+mod in_step;
+#[cfg(feature = "operation")]
 pub mod incoming;
 #[cfg(feature = "operation")]
 pub mod jobs;

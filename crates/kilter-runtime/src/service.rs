@@ -842,17 +842,18 @@ impl Layouts {
 
     pub(crate) fn recorded(&mut self, data: &Data, entry: Entry) -> anyhow::Result<Option<Recorded>> {
         let Entry::Decision(at, decision) = entry else { return Ok(None) };
-        let layout = match self.known.get(&at) {
-            Some(layout) => Arc::clone(layout),
-            None => {
-                let bytes = data.decisions.read(at)?.ok_or_else(|| anyhow::anyhow!("decision log: layout {at} is gone"))?;
-                let Entry::Layout(layout) = decode(&bytes)? else { anyhow::bail!("decision log: record {at} is no layout") };
-                let layout = Arc::new(layout);
-                self.known.insert(at, Arc::clone(&layout));
-                layout
-            }
-        };
-        Ok(Some(Recorded { decision, layout }))
+        Ok(Some(Recorded { decision, layout: self.layout(data, at)? }))
+    }
+
+    pub(crate) fn layout(&mut self, data: &Data, at: u64) -> anyhow::Result<Arc<Layout>> {
+        if let Some(layout) = self.known.get(&at) {
+            return Ok(Arc::clone(layout));
+        }
+        let bytes = data.decisions.read(at)?.ok_or_else(|| anyhow::anyhow!("decision log: layout {at} is gone"))?;
+        let Entry::Layout(layout) = decode(&bytes)? else { anyhow::bail!("decision log: record {at} is no layout") };
+        let layout = Arc::new(layout);
+        self.known.insert(at, Arc::clone(&layout));
+        Ok(layout)
     }
 }
 
@@ -907,7 +908,7 @@ fn required_columns(plan: &Plan, decision: usize) -> Vec<usize> {
     columns.into_iter().filter(|c| *c < width).collect()
 }
 
-fn not_found<'a>(what: &'static str, name: &str, valid: impl Iterator<Item = &'a str>) -> ServiceError {
+pub(crate) fn not_found<'a>(what: &'static str, name: &str, valid: impl Iterator<Item = &'a str>) -> ServiceError {
     let valid: Vec<&str> = valid.collect();
     let hint = match kilter_core::nearest(name, valid.iter().copied()) {
         Some(near) => Some(format!("did you mean `{near}`?")),

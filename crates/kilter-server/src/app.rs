@@ -17,12 +17,15 @@ use crate::mlflow::Hooks;
 use crate::observe::HttpMetrics;
 use crate::routes::live::Live;
 use crate::serve::ServeOptions;
+use crate::sql::Sql;
 use crate::{openapi, routes, wire};
 
 /// Replays that may run at once: each reads the log from a snapshot on.
 const REPLAYS: usize = 2;
 /// Searches of the decision log that may run at once; others wait.
 const SEARCHES: usize = 2;
+/// Reports of how decisions turned out that are made at once: each reads the logs and holds what it read; others wait.
+const REPORTS: usize = 1;
 
 /// Whether the server is on its way to its end; clones share it.
 #[derive(Clone, Default)]
@@ -75,6 +78,10 @@ pub struct Shared {
     pub hooks: Option<Hooks>,
     pub replays: Semaphore,
     pub searches: Semaphore,
+    /// What answers in SQL, where the program has that, and places for questions.
+    pub sql: Option<Arc<dyn Sql>>,
+    pub questions: Arc<Semaphore>,
+    pub reports: Arc<Semaphore>,
     pub drain: Drain,
     pub live: Live,
     request_ids: AtomicU64,
@@ -126,6 +133,9 @@ impl Host {
             hooks,
             replays: Semaphore::new(REPLAYS),
             searches: Semaphore::new(SEARCHES),
+            sql: options.sql.clone(),
+            questions: Arc::new(Semaphore::new(routes::sql::QUESTIONS)),
+            reports: Arc::new(Semaphore::new(REPORTS)),
             drain,
             live: Live::default(),
             request_ids: AtomicU64::new(0),

@@ -1,4 +1,4 @@
-//! The one shape of every refusal: `{"error": {"code", "message", "hint"?, "fields"?}}`.
+//! The one shape of every refusal: `{"error": {"code", "message", "hint"?, "fields"?}}`, of a question in SQL with `sqlstate` and `position`?.
 
 use std::borrow::Cow;
 
@@ -34,6 +34,13 @@ pub struct ErrorDetail {
     /// Every field that is wrong, not only the first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<FieldError>,
+    /// Of a question in SQL: PostgreSQL's code for what is wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "42703")]
+    pub sqlstate: Option<&'static str>,
+    /// And where in its text, counted in characters from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub position: Option<u32>,
 }
 
 /// One wrong field of a request.
@@ -72,7 +79,8 @@ struct Refused {
 
 impl ApiError {
     pub fn new(status: StatusCode, code: impl Into<Cow<'static, str>>, message: impl Into<String>) -> ApiError {
-        let detail = ErrorDetail { code: code.into(), message: message.into(), hint: None, fields: Vec::new() };
+        let detail =
+            ErrorDetail { code: code.into(), message: message.into(), hint: None, fields: Vec::new(), sqlstate: None, position: None };
         ApiError(Box::new(Refused { status, retry_after: None, detail }))
     }
 
@@ -83,6 +91,12 @@ impl ApiError {
 
     pub fn fields(mut self, fields: Vec<FieldError>) -> ApiError {
         self.0.detail.fields = fields;
+        self
+    }
+
+    pub fn of_sql(mut self, sqlstate: &'static str, position: Option<u32>) -> ApiError {
+        self.0.detail.sqlstate = Some(sqlstate);
+        self.0.detail.position = position;
         self
     }
 

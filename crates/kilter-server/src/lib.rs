@@ -13,6 +13,7 @@ mod observe;
 mod openapi;
 mod routes;
 mod serve;
+pub mod sql;
 mod wire;
 
 use std::sync::Arc;

@@ -27,7 +27,14 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest request id taken over from a client.
 const REQUEST_ID_BYTES: usize = 128;
 /// Routes whose work takes as long as it takes.
-const UNHURRIED: [&str; 4] = ["/v1/models/{model}/train", "/v1/models/{model}/versions", "/v1/decisions/{id}/replay", "/v1/project/plan"];
+const UNHURRIED: [&str; 6] = [
+    "/v1/models/{model}/train",
+    "/v1/models/{model}/versions",
+    "/v1/models/{model}/performance",
+    "/v1/decisions/{id}/replay",
+    "/v1/project/plan",
+    "/v1/sql",
+];
 /// Seconds.
 const BUCKETS: [f64; 17] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 

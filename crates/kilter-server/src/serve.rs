@@ -19,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::access::Access;
 use crate::app::{Drain, Host};
 use crate::mlflow::{Hooks, WebhookOptions};
+use crate::sql::Sql;
 use crate::{front, mlflow, observe};
 
 /// The folder of the tracking store within a project's data.
@@ -35,6 +36,8 @@ pub struct ServeOptions {
     pub tracking_database: Option<String>,
     /// Where the artifacts of that store lie; none: in its folder.
     pub tracking_artifacts: Option<ArtifactsAt>,
+    /// What answers questions in SQL; none: they are refused.
+    pub sql: Option<Arc<dyn Sql>>,
     /// Who may do what.
     pub access: Access,
     /// A request's head must be complete within this, counted from the first moment the connection waits for it: idle
@@ -61,6 +64,7 @@ impl Default for ServeOptions {
             allow_remote: false,
             tracking_database: None,
             tracking_artifacts: None,
+            sql: None,
             access: Access::default(),
             header_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(30),

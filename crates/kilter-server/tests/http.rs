@@ -2,6 +2,8 @@
 
 #[path = "http/dashboard.rs"]
 mod dashboard;
+#[path = "http/sql.rs"]
+mod sql;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -102,7 +104,7 @@ source = "payments"
 "#;
 
 /// The routes as promised in docs/reference/http.md.
-const ROUTES: [(&str, &str); 42] = [
+const ROUTES: [(&str, &str); 45] = [
     ("post", "/v1/events/{source}"),
     ("get", "/v1/features/{view}/{key}"),
     ("post", "/v1/features/{view}"),
@@ -111,6 +113,8 @@ const ROUTES: [(&str, &str); 42] = [
     ("get", "/v1/decisions"),
     ("get", "/v1/decisions/{id}"),
     ("post", "/v1/decisions/{id}/replay"),
+    ("get", "/v1/sql/tables"),
+    ("post", "/v1/sql"),
     ("get", "/v1/lake"),
     ("post", "/v1/lake/compact"),
     ("post", "/v1/policies/{decision}/backtest"),
@@ -124,6 +128,7 @@ const ROUTES: [(&str, &str); 42] = [
     ("get", "/v1/models/{model}/versions/{version}/file"),
     ("get", "/v1/models/{model}/versions/{version}/reference"),
     ("get", "/v1/models/{model}/versions/{version}/evaluation"),
+    ("get", "/v1/models/{model}/performance"),
     ("get", "/v1/runs"),
     ("get", "/v1/runs/{id}"),
     ("get", "/v1/runs/{id}/artifacts/{name}"),
@@ -892,6 +897,7 @@ fn a_model_is_trained_promoted_used_rolled_back_and_every_decision_replays() {
     watches(&server);
     refuses_wrong_management(&server);
     tries_policies(&server);
+    tells_performance(&server);
     server.end();
 }
 
@@ -1048,6 +1054,87 @@ fn tries_policies(server: &Server) {
     assert_eq!(fields, ["policy[0]", "policy[1]", "policy[2]", "to"], "{error}");
     server.post(path, JSON, "{}").refused(400, "invalid_request");
     server.post("/v1/policies/nothing/backtest", JSON, r#"{"policy": [{"outcome": "x"}]}"#).refused(404, "unknown_decision");
+}
+
+/// What is told has the members that the description has, at every depth.
+fn tells_performance(server: &Server) {
+    let path = "/v1/models/fraud/performance";
+    let told = server.get(&format!("{path}?decision=pay&by=hour&segment=payments.amount")).ok();
+    assert_eq!(
+        (&told["model"], &told["decision"], &told["by"], &told["horizon"]),
+        (&json!("fraud"), &json!("pay"), &json!("hour"), &json!("1h"))
+    );
+    let count = |list: &Value| list.as_array().unwrap().iter().map(|part| part["decisions"].as_u64().unwrap()).sum::<u64>();
+    let all = told["total"]["decisions"].as_u64().unwrap();
+    assert!(
+        all > 0 && count(&told["cohorts"]) == all && count(&told["segment"]["groups"]) == all && count(&told["versions"]) == all,
+        "{told}"
+    );
+    assert!(told["total"]["realised"]["auc"]["value"].is_number() && told["total"]["estimated"]["auc"]["low"].is_number(), "{told}");
+    let document = server.get("/openapi.json").ok();
+    let described = &document["paths"]["/v1/models/{model}/performance"]["get"]["responses"]["200"]["content"][JSON]["schema"];
+    conforms(&document, described, &told, "performance");
+
+    let error = server.get(path).refused(400, "bad_parameter");
+    assert!(error["fields"][0]["field"] == "decision" && error["message"].as_str().is_some(), "{error}");
+    let wrong = "decision=pay&by=year&good_label=2&version=0&from=2026-01-02&to=2026-01-01&reference=x&colour=red";
+    let error = server.get(&format!("{path}?{wrong}")).refused(400, "bad_parameter");
+    let mut fields: Vec<&str> = error["fields"].as_array().unwrap().iter().map(|f| f["field"].as_str().unwrap()).collect();
+    fields.sort_unstable();
+    assert_eq!(fields, ["by", "colour", "good_label", "segment", "to", "version"], "{error}");
+    server.get("/v1/models/nothing/performance").refused(404, "unknown_model");
+    server.get(&format!("{path}?decision=nothing")).refused(404, "unknown_decision");
+    let error = server.get(&format!("{path}?decision=pay&segment=amuont")).refused(404, "unknown_segment");
+    assert_eq!(error["hint"], "did you mean `amount`?");
+    server.get(&format!("{path}?decision=pay&segment=card&reference=nobody")).refused(404, "unknown_group");
+    server.get(&format!("{path}?decision=pay&favourable=accept,nothing")).refused(404, "unknown_outcome");
+    server.get(&format!("{path}?decision=pay&segment=at")).refused(409, "conflict");
+}
+
+fn conforms(document: &Value, schema: &Value, value: &Value, place: &str) {
+    let schema = resolved(document, schema);
+    if let Some(either) = schema["oneOf"].as_array() {
+        let of = either.iter().find(|one| (one["type"] == "null") == value.is_null());
+        return conforms(document, of.unwrap_or_else(|| panic!("{place}: {value}")), value, place);
+    }
+    match value {
+        Value::Object(members) => {
+            let described = described(document, &schema);
+            let names = |map: &serde_json::Map<String, Value>| map.keys().cloned().collect::<std::collections::BTreeSet<_>>();
+            assert_eq!(names(members), names(&described), "{place}");
+            members.iter().for_each(|(name, value)| conforms(document, &described[name], value, &format!("{place}.{name}")));
+        }
+        Value::Array(items) => items.iter().for_each(|item| conforms(document, &schema["items"], item, &format!("{place}[]"))),
+        _ => {
+            let kind = match value {
+                Value::Null => "null",
+                Value::Bool(_) => "boolean",
+                Value::String(_) => "string",
+                Value::Number(n) if n.is_f64() => "number",
+                _ => "integer",
+            };
+            let allowed: Vec<&Value> = schema["type"].as_array().map_or_else(|| vec![&schema["type"]], |types| types.iter().collect());
+            let fits = allowed.iter().any(|one| **one == kind || (kind == "integer" && **one == "number"));
+            assert!(fits, "{place}: {value} against {schema}");
+        }
+    }
+}
+
+fn resolved(document: &Value, schema: &Value) -> Value {
+    match schema["$ref"].as_str() {
+        Some(place) => document.pointer(place.trim_start_matches('#')).unwrap_or_else(|| panic!("{place} is missing")).clone(),
+        None => schema.clone(),
+    }
+}
+
+/// The members of an object and of those that it is made of.
+fn described(document: &Value, schema: &Value) -> serde_json::Map<String, Value> {
+    let schema = resolved(document, schema);
+    let mut all = schema["properties"].as_object().cloned().unwrap_or_default();
+    for part in schema["allOf"].as_array().into_iter().flatten() {
+        all.extend(described(document, part));
+    }
+    all
 }
 
 fn refuses_wrong_management(server: &Server) {

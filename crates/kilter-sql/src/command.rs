@@ -1,22 +1,27 @@
 //! A text of SQL cut into statements, and what each asks for: a question, or something about the session, which clients send in every dialect of politeness.
 
+use std::sync::Arc;
+
 use datafusion::sql::sqlparser::ast::Statement;
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
-use crate::error::{Result, SYNTAX, SqlError, UNSUPPORTED};
+use crate::error::{Result, SYNTAX, SqlError, TOO_COMPLEX, UNSUPPORTED};
+use crate::size;
 
 /// What one statement asks for.
 #[derive(Clone, Debug)]
 pub enum Command {
     /// A question: SELECT, VALUES, TABLE, WITH, EXPLAIN.
-    Ask(Box<Statement>),
+    Ask(Arc<Statement>),
     Begin(&'static str),
     /// The end of a transaction, with the tag that tells of it.
     End(&'static str),
     /// Nothing happens, and this tag tells that it did.
     Nothing(&'static str),
+    /// Back to a savepoint: the transaction goes on.
+    Back,
     Set {
         name: String,
         value: String,
@@ -24,10 +29,10 @@ pub enum Command {
     Reset(String),
     Show(String),
     /// Everything about the session is forgotten.
-    Discard(&'static str),
+    Discard,
     Declare {
         cursor: String,
-        statement: Box<Statement>,
+        statement: Arc<Statement>,
         hold: bool,
     },
     Fetch {
@@ -38,7 +43,7 @@ pub enum Command {
     /// None: all cursors.
     Close(Option<String>),
     Copy {
-        statement: Box<Statement>,
+        statement: Arc<Statement>,
         format: CopyFormat,
     },
     /// A prepared statement is forgotten; none: all.
@@ -53,28 +58,80 @@ pub enum Rows {
 }
 
 /// How COPY writes rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopyFormat {
+    pub kind: CopyKind,
+    pub header: bool,
+    pub delimiter: char,
+    pub null: String,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CopyFormat {
+pub enum CopyKind {
     Text,
-    Csv { header: bool },
+    Csv,
     Binary,
 }
 
 /// Nested deeper than this, a statement is refused.
 const DEPTH: usize = 100;
+/// Bytes of a text.
+const BYTES: usize = 256 << 10;
+/// Words of a text.
+const WORDS: usize = 20_000;
+/// Words that may stand in a row without a comma, together with those in brackets among them: a parser makes a tree as deep as a chain of operators is long,
+/// and threads have stacks of some megabytes.
+const CHAIN: usize = 2000;
+/// Parameters of a statement, as the protocol counts them.
+const PARAMETERS: usize = 65_535;
 
 /// The statements of a text, in order.
+///
+/// # Errors
+/// When one makes no sense, or the text is larger than any that people and programs write.
 pub fn parse(sql: &str) -> Result<Vec<Command>> {
+    statements(sql).map_err(|e| e.placed_in(sql))
+}
+
+fn statements(sql: &str) -> Result<Vec<Command>> {
+    if sql.len() > BYTES {
+        let message = format!("a statement has at most {BYTES} bytes, and this has {}", sql.len());
+        return Err(SqlError::new(TOO_COMPLEX, message).hint("give values as an array: `column = ANY($1)`"));
+    }
     let tokens = Tokenizer::new(&PostgreSqlDialect {}, sql)
         .tokenize_with_location()
         .map_err(|e| SqlError::new(SYNTAX, format!("syntax error: {e}")))?;
     let mut commands = Vec::new();
     for tokens in tokens.split(|token| token.token == Token::SemiColon) {
-        if tokens.iter().any(|token| !matches!(token.token, Token::Whitespace(_))) {
+        let words = Words::of(tokens);
+        if !words.0.is_empty() {
+            bounded(&words)?;
             commands.push(one(tokens)?);
         }
     }
     Ok(commands)
+}
+
+/// Refuses what would take the parser, or whatever walks over what it makes, too far.
+fn bounded(words: &Words<'_>) -> Result<()> {
+    if words.0.len() > WORDS {
+        let message = format!("a statement has at most {WORDS} words, and this has {}", words.0.len());
+        return Err(SqlError::new(TOO_COMPLEX, message).hint("give values as an array: `column = ANY($1)`"));
+    }
+    if words.chain() > CHAIN {
+        let message = format!("an expression has at most {CHAIN} words");
+        return Err(SqlError::new(TOO_COMPLEX, message).hint("IN (…) or = ANY (…) says what a long chain of OR says"));
+    }
+    let is_place = |name: &str| name.strip_prefix('$').and_then(|n| n.parse().ok()).is_some_and(|n| (1..=PARAMETERS).contains(&n));
+    for word in &words.0 {
+        if let Token::Placeholder(name) = word
+            && name.strip_prefix('$').is_some_and(|n| n.bytes().all(|byte| byte.is_ascii_digit()))
+            && !is_place(name)
+        {
+            return Err(SqlError::new("54023", format!("there is no parameter {name}")).hint(format!("they are $1 to ${PARAMETERS}")));
+        }
+    }
+    Ok(())
 }
 
 fn one(tokens: &[TokenWithSpan]) -> Result<Command> {
@@ -84,13 +141,20 @@ fn one(tokens: &[TokenWithSpan]) -> Result<Command> {
         "BEGIN" => Command::Begin("BEGIN"),
         "START" if words.is(1, "TRANSACTION") => Command::Begin("START TRANSACTION"),
         "COMMIT" | "END" => Command::End("COMMIT"),
-        "ROLLBACK" | "ABORT" if (1..4).any(|i| words.is(i, "TO")) => Command::Nothing("ROLLBACK"),
+        "ROLLBACK" | "ABORT" if (1..4).any(|i| words.is(i, "TO")) => Command::Back,
         "ROLLBACK" | "ABORT" => Command::End("ROLLBACK"),
         "SAVEPOINT" => Command::Nothing("SAVEPOINT"),
         "RELEASE" => Command::Nothing("RELEASE"),
         "LISTEN" => Command::Nothing("LISTEN"),
         "UNLISTEN" => Command::Nothing("UNLISTEN"),
-        "DISCARD" => Command::Discard(if words.is(1, "ALL") { "DISCARD ALL" } else { "DISCARD" }),
+        "DISCARD" => match words.upper(1).as_str() {
+            "ALL" => Command::Discard,
+            // There is nothing of the kind.
+            "PLANS" => Command::Nothing("DISCARD PLANS"),
+            "SEQUENCES" => Command::Nothing("DISCARD SEQUENCES"),
+            "TEMP" | "TEMPORARY" => Command::Nothing("DISCARD TEMP"),
+            other => return Err(SqlError::new(SYNTAX, format!("syntax error at or near \"{other}\""))),
+        },
         "RESET" => Command::Reset(words.name(1)),
         "SHOW" => Command::Show(words.name(1)),
         "SET" => set(&words)?,
@@ -103,7 +167,7 @@ fn one(tokens: &[TokenWithSpan]) -> Result<Command> {
             Command::Deallocate((!words.is(name, "ALL")).then(|| words.identifier(name)))
         }
         "COPY" => copy(tokens, &words)?,
-        "SELECT" | "WITH" | "VALUES" | "TABLE" | "EXPLAIN" | "(" => Command::Ask(Box::new(statement(tokens)?)),
+        "SELECT" | "WITH" | "VALUES" | "TABLE" | "EXPLAIN" | "(" => Command::Ask(Arc::new(statement(tokens)?)),
         "INSERT" | "UPDATE" | "DELETE" | "MERGE" | "TRUNCATE" | "GRANT" | "REVOKE" | "VACUUM" | "ANALYZE" | "COMMENT" | "REINDEX"
         | "CLUSTER" | "REFRESH" | "LOCK" | "CALL" | "DO" | "IMPORT" | "REASSIGN" | "SECURITY" | "NOTIFY" => {
             return Err(SqlError::read_only(&verb));
@@ -130,7 +194,7 @@ fn statement(tokens: &[TokenWithSpan]) -> Result<Statement> {
     let mut parser = Parser::new(&PostgreSqlDialect {}).with_recursion_limit(DEPTH).with_tokens_with_locations(tokens.to_vec());
     let statement = parser.parse_statement()?;
     match parser.peek_token().token {
-        Token::EOF => Ok(statement),
+        Token::EOF => size::bounded(&statement).map(|()| statement),
         token => Err(SqlError::new(SYNTAX, format!("syntax error at or near \"{token}\""))),
     }
 }
@@ -160,7 +224,7 @@ fn declare(tokens: &[TokenWithSpan], words: &Words<'_>) -> Result<Command> {
     };
     let head = Words::of(&tokens[..at]);
     let hold = (0..head.0.len()).any(|i| head.is(i, "WITH") && head.is(i + 1, "HOLD"));
-    Ok(Command::Declare { cursor: words.identifier(1), statement: Box::new(statement(&tokens[at + 1..])?), hold })
+    Ok(Command::Declare { cursor: words.identifier(1), statement: Arc::new(statement(&tokens[at + 1..])?), hold })
 }
 
 fn fetch(words: &Words<'_>, moves: bool) -> Result<Command> {
@@ -183,33 +247,96 @@ fn fetch(words: &Words<'_>, moves: bool) -> Result<Command> {
 }
 
 fn copy(tokens: &[TokenWithSpan], words: &Words<'_>) -> Result<Command> {
+    let tokens: Vec<&TokenWithSpan> = tokens.iter().filter(|token| !matches!(token.token, Token::Whitespace(_))).collect();
     let Some(to) = (0..words.0.len()).rfind(|i| words.is(*i, "TO") && words.is(i + 1, "STDOUT")) else {
         return Err(SqlError::read_only("COPY FROM"));
     };
-    let open = tokens.iter().position(|t| t.token == Token::LParen);
-    let close = {
-        let stdout = tokens.iter().rposition(|t| matches!(&t.token, Token::Word(w) if w.value.eq_ignore_ascii_case("stdout")));
-        stdout.and_then(|end| tokens[..end].iter().rposition(|t| t.token == Token::RParen))
-    };
-    let statement = match (open, close, words.0.get(1)) {
-        (Some(open), Some(close), Some(Token::LParen)) if open < close => statement(&tokens[open + 1..close])?,
-        // COPY table TO STDOUT
+    let own = |range: std::ops::Range<usize>| tokens[range].iter().map(|token| (*token).clone());
+    let asked: Vec<TokenWithSpan> = match words.0.get(1) {
+        Some(Token::LParen) if words.0.get(to - 1) == Some(&&Token::RParen) => own(2..to - 1).collect(),
+        // A table, perhaps with some of its columns.
         _ => {
-            let text = format!("SELECT * FROM {}", words.joined(1, to));
-            let tokens = Tokenizer::new(&PostgreSqlDialect {}, &text)
-                .tokenize_with_location()
-                .map_err(|e| SqlError::new(SYNTAX, format!("syntax error: {e}")))?;
-            statement(&tokens)?
+            let columns = words.0[..to].iter().position(|token| **token == Token::LParen);
+            let keyword = |word: &str| TokenWithSpan::wrap(Token::make_keyword(word));
+            let mut asked = vec![keyword("SELECT")];
+            match columns {
+                Some(open) if words.0[to - 1] == &Token::RParen => asked.extend(own(open + 1..to - 1)),
+                Some(_) => return Err(SqlError::new(SYNTAX, "syntax error: COPY wants a table or a question in brackets")),
+                None => asked.push(TokenWithSpan::wrap(Token::Mul)),
+            }
+            asked.push(keyword("FROM"));
+            asked.extend(own(1..columns.unwrap_or(to)));
+            asked
         }
     };
-    let options: Vec<String> = (to + 2..words.0.len()).map(|i| words.upper(i)).collect();
-    let has = |word: &str| options.iter().any(|option| option == word);
-    let format = match () {
-        () if has("BINARY") => CopyFormat::Binary,
-        () if has("CSV") => CopyFormat::Csv { header: has("HEADER") },
-        () => CopyFormat::Text,
+    Ok(Command::Copy { statement: Arc::new(statement(&asked)?), format: copy_format(words, to + 2)? })
+}
+
+/// The options of COPY from a place on, in both ways of writing them: `WITH (FORMAT csv, HEADER)` and `WITH CSV HEADER`.
+fn copy_format(words: &Words<'_>, from: usize) -> Result<CopyFormat> {
+    let from = from + usize::from(words.is(from, "WITH"));
+    let (is_list, mut end) = (words.0.get(from) == Some(&&Token::LParen), words.0.len());
+    if is_list {
+        end -= 1;
+        if words.0.get(end) != Some(&&Token::RParen) {
+            return Err(SqlError::new(SYNTAX, "syntax error: the options of COPY do not end"));
+        }
+    }
+    let (mut kind, mut header, mut delimiter, mut null) = (CopyKind::Text, false, None, None);
+    let kind_of = |word: &str| match word {
+        "TEXT" => Ok(CopyKind::Text),
+        "CSV" => Ok(CopyKind::Csv),
+        "BINARY" => Ok(CopyKind::Binary),
+        other => Err(SqlError::new("22023", format!("COPY format \"{}\" not recognized", other.to_lowercase()))),
     };
-    Ok(Command::Copy { statement: Box::new(statement), format })
+    let mut i = from + usize::from(is_list);
+    while i < end {
+        let option = words.upper(i);
+        i += 1;
+        // What belongs to it: up to the next comma, or the one value of the older way.
+        let mut next = i;
+        match is_list {
+            true => next = (i..end).find(|i| words.0[*i] == &Token::Comma).unwrap_or(end),
+            false if ["DELIMITER", "NULL", "QUOTE", "ESCAPE", "ENCODING"].contains(&option.as_str()) => {
+                i += usize::from(words.is(i, "AS"));
+                next = i + 1;
+            }
+            false => {}
+        }
+        let value = words.joined(i.min(end), next.min(end));
+        i = next + usize::from(is_list);
+        let lacks = || {
+            let message = format!("COPY does not know the option {option} {value}");
+            SqlError::new(UNSUPPORTED, message.trim_end()).hint("FORMAT, HEADER, DELIMITER and NULL are known")
+        };
+        match option.as_str() {
+            "FORMAT" if is_list => kind = kind_of(&value.to_uppercase())?,
+            "CSV" | "BINARY" if !is_list => kind = kind_of(&option)?,
+            "HEADER" => match value.to_lowercase().as_str() {
+                "" | "true" | "on" | "1" => header = true,
+                "false" | "off" | "0" => header = false,
+                _ => return Err(lacks()),
+            },
+            "DELIMITER" => {
+                let mut letters = value.chars();
+                match (letters.next(), letters.next()) {
+                    (Some(letter), None) if letter.is_ascii() && !"\r\n\\\"".contains(letter) => delimiter = Some(letter),
+                    _ => return Err(SqlError::new("22023", "COPY delimiter must be a single one-byte character")),
+                }
+            }
+            "NULL" if !value.contains(['\r', '\n']) => null = Some(value),
+            "QUOTE" | "ESCAPE" if value == "\"" => {}
+            "ENCODING" if ["utf8", "unicode"].contains(&value.to_lowercase().replace('-', "").as_str()) => {}
+            _ => return Err(lacks()),
+        }
+    }
+    if kind == CopyKind::Binary && (header || delimiter.is_some() || null.is_some()) {
+        return Err(SqlError::new(SYNTAX, "COPY in binary has neither HEADER nor DELIMITER nor NULL"));
+    }
+    let is_text = kind == CopyKind::Text;
+    let delimiter = delimiter.unwrap_or(if is_text { '\t' } else { ',' });
+    let null = null.unwrap_or_else(|| if is_text { "\\N".into() } else { String::new() });
+    Ok(CopyFormat { kind, header, delimiter, null })
 }
 
 /// The tokens of a statement without white space.
@@ -218,6 +345,47 @@ struct Words<'a>(Vec<&'a Token>);
 impl<'a> Words<'a> {
     fn of(tokens: &'a [TokenWithSpan]) -> Words<'a> {
         Words(tokens.iter().map(|token| &token.token).filter(|token| !matches!(token, Token::Whitespace(_))).collect())
+    }
+
+    /// How deep a tree of them can become at most.
+    fn chain(&self) -> usize {
+        #[derive(Default)]
+        struct Level {
+            words: usize,
+            /// The most that brackets among them have.
+            inner: usize,
+            /// The most of what stood before the last comma.
+            before: usize,
+        }
+        impl Level {
+            fn most(&self) -> usize {
+                self.before.max(self.words + self.inner)
+            }
+        }
+        let mut levels = vec![Level::default()];
+        for word in &self.0 {
+            match word {
+                Token::LParen | Token::LBracket | Token::LBrace => levels.push(Level::default()),
+                Token::RParen | Token::RBracket | Token::RBrace if levels.len() > 1 => {
+                    let inner = levels.pop().map_or(0, |level| level.most());
+                    if let Some(level) = levels.last_mut() {
+                        level.words += 1;
+                        level.inner = level.inner.max(inner);
+                    }
+                }
+                Token::Comma => {
+                    if let Some(level) = levels.last_mut() {
+                        *level = Level { before: level.most(), ..Level::default() };
+                    }
+                }
+                _ => {
+                    if let Some(level) = levels.last_mut() {
+                        level.words += 1;
+                    }
+                }
+            }
+        }
+        levels.iter().map(Level::most).sum()
     }
 
     fn upper(&self, i: usize) -> String {
@@ -272,7 +440,7 @@ mod tests {
     fn what_clients_say_to_a_session_is_understood() {
         assert!(matches!(only("BEGIN READ ONLY"), Command::Begin("BEGIN")));
         assert!(matches!(only("START TRANSACTION ISOLATION LEVEL REPEATABLE READ"), Command::Begin(_)));
-        assert!(matches!(only("ROLLBACK TO SAVEPOINT _EXEC_SVP_1"), Command::Nothing("ROLLBACK")));
+        assert!(matches!(only("ROLLBACK TO SAVEPOINT _EXEC_SVP_1"), Command::Back));
         assert!(matches!(only("end"), Command::End("COMMIT")));
         assert!(matches!(only("show transaction isolation level;"), Command::Show(name) if name == "transaction_isolation"));
         assert!(matches!(only("SET extra_float_digits = 3"), Command::Set { name, value } if name == "extra_float_digits" && value == "3"));
@@ -305,15 +473,52 @@ mod tests {
         }
     }
 
+    fn copy_of(sql: &str) -> (String, CopyFormat) {
+        match only(sql) {
+            Command::Copy { statement, format } => (statement.to_string(), format),
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn copies_are_understood() {
-        let format = |sql: &str| match only(sql) {
-            Command::Copy { format, .. } => format,
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(format("COPY (select (1)) TO STDOUT (FORMAT binary)"), CopyFormat::Binary);
-        assert_eq!(format("COPY decisions TO STDOUT WITH (FORMAT csv, HEADER)"), CopyFormat::Csv { header: true });
-        assert_eq!(format("copy (select 1) to stdout"), CopyFormat::Text);
+        let format = |sql: &str| copy_of(sql).1;
+        assert_eq!(format("COPY (select (1)) TO STDOUT (FORMAT binary)").kind, CopyKind::Binary);
+        let csv = CopyFormat { kind: CopyKind::Csv, header: true, delimiter: ',', null: String::new() };
+        assert_eq!(format("COPY decisions TO STDOUT WITH (FORMAT csv, HEADER)"), csv);
+        assert_eq!(format("COPY decisions TO STDOUT WITH CSV HEADER"), csv);
+        assert!(!format("COPY decisions TO STDOUT (FORMAT csv, HEADER false)").header);
+        assert_eq!(format("copy (select 1) to stdout").kind, CopyKind::Text);
+        let other = format("COPY decisions TO STDOUT (FORMAT csv, DELIMITER ';', NULL 'none', ENCODING 'UTF8')");
+        assert_eq!((other.delimiter, other.null.as_str()), (';', "none"));
+        assert_eq!(format("copy decisions to stdout with delimiter as '|' null 'n'").delimiter, '|');
+        for bad in ["(FORMAT csv, FORCE_QUOTE *)", "(FORMAT csv, QUOTE '|')", "WITH CSV FORCE QUOTE a"] {
+            assert_eq!(parse(&format!("COPY decisions TO STDOUT {bad}")).unwrap_err().code, UNSUPPORTED, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_copy_of_a_table_names_what_its_words_name() {
+        assert_eq!(copy_of("COPY events.payments (amount, \"Card\") TO STDOUT").0, "SELECT amount, \"Card\" FROM events.payments");
+        assert_eq!(copy_of("COPY \"Amount\" TO STDOUT").0, "SELECT * FROM \"Amount\"");
+        assert_eq!(copy_of("COPY \"a; DROP TABLE b\" TO STDOUT").0, "SELECT * FROM \"a; DROP TABLE b\"");
+    }
+
+    #[test]
+    fn what_would_take_the_stack_or_the_memory_is_refused_before_it_is_parsed() {
+        let code = |sql: String| parse(&sql).unwrap_err().code;
+        assert_eq!(code(format!("SELECT 1{}", "+1".repeat(30_000))), TOO_COMPLEX);
+        assert_eq!(code(format!("SELECT 1{}", " UNION SELECT 1".repeat(2000))), TOO_COMPLEX);
+        let deep = |n: usize| (0..n).fold("1".to_owned(), |inner, _| format!("({inner}{})", "+1".repeat(100)));
+        assert_eq!(code(format!("SELECT {}", deep(50))), TOO_COMPLEX);
+        assert_eq!(code(format!("SELECT '{}'", "x".repeat(300_000))), TOO_COMPLEX);
+        assert_eq!(code("SELECT $4000000000".into()), "54023");
+        assert_eq!(code("SELECT $0".into()), "54023");
+        // Lists are not deep.
+        assert!(parse(&format!("SELECT 1 WHERE 1 IN (1{})", ",1".repeat(9000))).is_ok());
+        // The deepest that passes: it is made, told, copied and taken apart with a thread's usual stack.
+        let longest = only(&format!("SELECT 1{}", "+1".repeat(CHAIN / 2 - 1)));
+        assert!(format!("{:?}", longest.clone()).len() > CHAIN);
     }
 
     #[test]

@@ -8,11 +8,12 @@ use datafusion::arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Date32Array, Float32Array, Float64Array, Int16Array, Int32Array, Int64Array,
     IntervalMonthDayNanoArray, ListArray, StringArray, Time64MicrosecondArray, TimestampMicrosecondArray,
 };
-use datafusion::arrow::compute::cast;
+use datafusion::arrow::compute::{CastOptions, cast_with_options};
 use datafusion::arrow::datatypes::{
     DataType, Date32Type, Field, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type, IntervalMonthDayNanoType, IntervalUnit,
     Time64MicrosecondType, TimeUnit, TimestampMicrosecondType,
 };
+use datafusion::arrow::error::ArrowError;
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::common::ScalarValue;
@@ -105,6 +106,38 @@ impl Columns {
         let source = &self.0[column];
         (!source.is_null(row)).then(|| source.text(row))
     }
+
+    /// Writes a value as JSON, so that readers whose numbers are floats lose nothing.
+    pub fn json(&self, column: usize, row: usize, out: &mut String) {
+        let source = &self.0[column];
+        if source.is_null(row) {
+            return out.push_str("null");
+        }
+        let text = source.text(row);
+        let is_bare = match source {
+            Source::Bool(a) => return out.push_str(if a.value(row) { "true" } else { "false" }),
+            Source::Int2(_) | Source::Int4(_) | Source::Oid(_) => true,
+            Source::Int8(a) => a.value(row).unsigned_abs() <= 1 << 53,
+            Source::Float4(a) => a.value(row).is_finite(),
+            Source::Float8(a) => a.value(row).is_finite(),
+            Source::Numeric(_) => text.bytes().filter(u8::is_ascii_digit).count() <= 15,
+            _ => false,
+        };
+        if is_bare {
+            return out.push_str(&text);
+        }
+        let text = match source {
+            Source::Timestamp(..) => text.replacen(' ', "T", 1).replace("+00", "Z"),
+            _ => text,
+        };
+        // A text is written whatever it holds.
+        out.push_str(&serde_json::to_string(&text).unwrap_or_default());
+    }
+}
+
+/// A value that does not fit is an error, and no null.
+fn cast(array: &dyn Array, to: &DataType) -> std::result::Result<ArrayRef, ArrowError> {
+    cast_with_options(array, to, &CastOptions { safe: false, ..CastOptions::default() })
 }
 
 fn failed(e: impl std::fmt::Display) -> SqlError {
@@ -145,8 +178,8 @@ impl Source {
                 Source::Interval(cast(DataType::Interval(IntervalUnit::MonthDayNano))?.as_primitive::<IntervalMonthDayNanoType>().clone())
             }
             DataType::Duration(_) => {
-                let micros = cast(DataType::Duration(TimeUnit::Microsecond))
-                    .and_then(|d| datafusion::arrow::compute::cast(&d, &DataType::Int64).map_err(failed))?;
+                let micros =
+                    cast(DataType::Duration(TimeUnit::Microsecond)).and_then(|d| self::cast(&d, &DataType::Int64).map_err(failed))?;
                 let spans = micros
                     .as_primitive::<Int64Type>()
                     .iter()
@@ -183,15 +216,40 @@ impl Source {
             (Source::Int8(array), &Type::INT4) => Source::Int4(cast(&array, DataType::Int32)?.as_primitive::<Int32Type>().clone()),
             (Source::Int8(array), &Type::OID) => Source::Oid(array),
             (Source::Float8(array), &Type::FLOAT4) => {
-                let array = datafusion::arrow::compute::cast(&array, &DataType::Float32).map_err(failed)?;
+                let array = self::cast(&array, &DataType::Float32).map_err(failed)?;
                 Source::Float4(array.as_primitive::<Float32Type>().clone())
             }
             (Source::Text(array), &Type::INT2_VECTOR) => Source::Listed(array, Type::INT2, 0),
             (Source::Text(array), &Type::OID_VECTOR) => Source::Listed(array, Type::OID, 0),
             (Source::Text(array), told) if told.name().starts_with('_') => Source::Listed(array, element(told), 1),
             (Source::Text(array), &Type::NUMERIC) => Source::Numeric(array),
+            (source @ (Source::Text(_) | Source::Null), _) => source,
+            // A parameter that the question does not tell of is text, until it comes.
+            (source, told) if *told == Type::TEXT => {
+                let texts = (0..source.len()).map(|row| (!source.is_null(row)).then(|| source.text(row)));
+                Source::Text(texts.collect())
+            }
             (source, _) => source,
         })
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Source::Null => 0,
+            Source::Bool(a) => a.len(),
+            Source::Int2(a) => a.len(),
+            Source::Int4(a) => a.len(),
+            Source::Int8(a) | Source::Oid(a) => a.len(),
+            Source::Float4(a) => a.len(),
+            Source::Float8(a) => a.len(),
+            Source::Text(a) | Source::Numeric(a) | Source::Listed(a, ..) => a.len(),
+            Source::Bytes(a) => a.len(),
+            Source::Date(a) => a.len(),
+            Source::Time(a) => a.len(),
+            Source::Timestamp(a, _) => a.len(),
+            Source::Interval(a) => a.len(),
+            Source::List(a, ..) => a.len(),
+        }
     }
 
     fn is_null(&self, row: usize) -> bool {
@@ -246,7 +304,10 @@ impl Source {
             Source::Bytes(a) => out.put_slice(a.value(row)),
             Source::Date(a) => out.put_i32(a.value(row).saturating_sub(EPOCH_DAYS)),
             Source::Time(a) => out.put_i64(a.value(row)),
-            Source::Timestamp(a, _) => out.put_i64(a.value(row).saturating_sub(EPOCH_MICROS)),
+            Source::Timestamp(a, _) => out.put_i64(match a.value(row) {
+                infinite @ (i64::MAX | i64::MIN) => infinite,
+                micros => micros.saturating_sub(EPOCH_MICROS),
+            }),
             Source::Interval(a) => {
                 let span = a.value(row);
                 out.put_i64(span.nanoseconds / 1000);
@@ -284,8 +345,8 @@ impl Source {
             Source::Int2(a) => a.value(row).to_string(),
             Source::Int4(a) => a.value(row).to_string(),
             Source::Int8(a) => a.value(row).to_string(),
-            Source::Float4(a) => float(f64::from(a.value(row)), &format!("{:e}", a.value(row)), &a.value(row).to_string()),
-            Source::Float8(a) => float(a.value(row), &format!("{:e}", a.value(row)), &a.value(row).to_string()),
+            Source::Float4(a) => float(f64::from(a.value(row)), &format!("{:e}", a.value(row)), &a.value(row).to_string(), 6),
+            Source::Float8(a) => float(a.value(row), &format!("{:e}", a.value(row)), &a.value(row).to_string(), 15),
             Source::Text(a) | Source::Numeric(a) | Source::Listed(a, ..) => a.value(row).into(),
             Source::Oid(a) => a.value(row).to_string(),
             Source::Bytes(a) => a.value(row).iter().fold(String::from("\\x"), |mut text, byte| {
@@ -293,13 +354,19 @@ impl Source {
                 let _ = write!(text, "{byte:02x}");
                 text
             }),
-            Source::Date(a) => date(i64::from(a.value(row))),
-            Source::Time(a) => time(a.value(row)),
-            Source::Timestamp(a, zone) => {
-                let micros = a.value(row);
-                let (day, rest) = (micros.div_euclid(DAY), micros.rem_euclid(DAY));
-                format!("{} {}{}", date(day), time(rest), if *zone { "+00" } else { "" })
+            Source::Date(a) => {
+                let (day, era) = date(i64::from(a.value(row)));
+                day + era
             }
+            Source::Time(a) => time(a.value(row)),
+            Source::Timestamp(a, zone) => match a.value(row) {
+                i64::MAX => "infinity".into(),
+                i64::MIN => "-infinity".into(),
+                micros => {
+                    let (day, era) = date(micros.div_euclid(DAY));
+                    format!("{day} {}{}{era}", time(micros.rem_euclid(DAY)), if *zone { "+00" } else { "" })
+                }
+            },
             Source::Interval(a) => {
                 let span = a.value(row);
                 interval(span.months, span.days, span.nanoseconds / 1000)
@@ -336,9 +403,9 @@ fn listed(text: &str, item: &Type, first: i32, out: &mut BytesMut) -> Result<()>
         };
         let whole = || word.parse::<i64>().map_err(failed);
         let bytes = match *item {
-            Type::INT2 => (whole()? as i16).to_be_bytes().to_vec(),
-            Type::INT4 => (whole()? as i32).to_be_bytes().to_vec(),
-            Type::OID => (whole()? as u32).to_be_bytes().to_vec(),
+            Type::INT2 => i16::try_from(whole()?).map_err(failed)?.to_be_bytes().to_vec(),
+            Type::INT4 => i32::try_from(whole()?).map_err(failed)?.to_be_bytes().to_vec(),
+            Type::OID => u32::try_from(whole()?).map_err(failed)?.to_be_bytes().to_vec(),
             Type::INT8 => whole()?.to_be_bytes().to_vec(),
             _ => word.into_bytes(),
         };
@@ -388,8 +455,8 @@ pub fn array_item(text: &str) -> String {
     if plain { text.to_owned() } else { format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")) }
 }
 
-/// A number as PostgreSQL writes it: the shortest digits that are the same number.
-fn float(x: f64, scientific: &str, plain: &str) -> String {
+/// A number as PostgreSQL writes it: the shortest digits that are the same number, and from `large` digits on with an exponent.
+fn float(x: f64, scientific: &str, plain: &str, large: i32) -> String {
     if x.is_nan() {
         return "NaN".into();
     }
@@ -398,7 +465,7 @@ fn float(x: f64, scientific: &str, plain: &str) -> String {
     }
     match scientific.split_once('e') {
         Some((digits, exponent)) => match exponent.parse::<i32>() {
-            Ok(exponent) if !(-4..15).contains(&exponent) => {
+            Ok(exponent) if !(-4..large).contains(&exponent) => {
                 let sign = if exponent < 0 { '-' } else { '+' };
                 format!("{digits}e{sign}{:02}", exponent.abs())
             }
@@ -408,12 +475,12 @@ fn float(x: f64, scientific: &str, plain: &str) -> String {
     }
 }
 
-/// A day, counted from 1970.
-fn date(days: i64) -> String {
+/// A day, counted from 1970, and what stands at the end of a moment before our era.
+fn date(days: i64) -> (String, &'static str) {
     let (year, month, day) = civil(days);
     match year {
-        1.. => format!("{year:04}-{month:02}-{day:02}"),
-        _ => format!("{:04}-{month:02}-{day:02} BC", 1 - year),
+        1.. => (format!("{year:04}-{month:02}-{day:02}"), ""),
+        _ => (format!("{:04}-{month:02}-{day:02}", 1 - year), " BC"),
     }
 }
 
@@ -442,19 +509,21 @@ fn time(micros: i64) -> String {
 
 fn interval(months: i32, days: i32, micros: i64) -> String {
     let mut parts = Vec::new();
-    let unit = |n: i32, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
-    if months / 12 != 0 {
-        parts.push(unit(months / 12, "year"));
-    }
-    if months % 12 != 0 {
-        let n = months % 12;
-        parts.push(format!("{n} mon{}", if n == 1 { "" } else { "s" }));
-    }
-    if days != 0 {
-        parts.push(unit(days, "day"));
+    let mut after_minus = false;
+    for (n, word) in [(months / 12, "year"), (months % 12, "mon"), (days, "day")] {
+        if n != 0 {
+            let sign = if after_minus && n > 0 { "+" } else { "" };
+            parts.push(format!("{sign}{n} {word}{}", if n == 1 { "" } else { "s" }));
+            after_minus = n < 0;
+        }
     }
     if micros != 0 || parts.is_empty() {
-        parts.push(format!("{}{}", if micros < 0 { "-" } else { "" }, time(micros.abs())));
+        let sign = match () {
+            () if micros < 0 => "-",
+            () if after_minus => "+",
+            () => "",
+        };
+        parts.push(format!("{sign}{}", time(micros.saturating_abs())));
     }
     parts.join(" ")
 }
@@ -498,7 +567,6 @@ pub fn parameter(bytes: Option<&[u8]>, data_type: &Type, binary: bool) -> Result
         let text = std::str::from_utf8(bytes).map_err(|_| bad())?;
         return from_text(text, data_type);
     }
-    let fixed = |n: usize| if bytes.len() == n { Ok(()) } else { Err(bad()) };
     Ok(match *data_type {
         Type::BOOL => ScalarValue::Boolean(Some(bytes.first().is_some_and(|byte| *byte != 0))),
         Type::INT2 => ScalarValue::Int16(Some(i16::from_be_bytes(bytes.try_into().map_err(|_| bad())?))),
@@ -513,19 +581,42 @@ pub fn parameter(bytes: Option<&[u8]>, data_type: &Type, binary: bool) -> Result
             ScalarValue::Date32(Some(days.saturating_add(EPOCH_DAYS)))
         }
         Type::TIMESTAMP | Type::TIMESTAMPTZ => {
-            let micros = i64::from_be_bytes(bytes.try_into().map_err(|_| bad())?).saturating_add(EPOCH_MICROS);
+            let micros = match i64::from_be_bytes(bytes.try_into().map_err(|_| bad())?) {
+                infinite @ (i64::MAX | i64::MIN) => infinite,
+                micros => micros.saturating_add(EPOCH_MICROS),
+            };
             ScalarValue::TimestampMicrosecond(Some(micros), (*data_type == Type::TIMESTAMPTZ).then(|| "UTC".into()))
+        }
+        Type::TIME => ScalarValue::Time64Microsecond(Some(i64::from_be_bytes(bytes.try_into().map_err(|_| bad())?))),
+        Type::INTERVAL => {
+            let (micros, rest) = bytes.split_first_chunk().ok_or_else(bad)?;
+            let (days, rest) = rest.split_first_chunk().ok_or_else(bad)?;
+            let months = i32::from_be_bytes(rest.try_into().map_err(|_| bad())?);
+            let nanos = i64::from_be_bytes(*micros).checked_mul(1000).ok_or_else(bad)?;
+            ScalarValue::IntervalMonthDayNano(Some(IntervalMonthDayNanoType::make_value(months, i32::from_be_bytes(*days), nanos)))
         }
         Type::NUMERIC => from_text(&numeric_text(bytes).ok_or_else(bad)?, data_type)?,
         Type::UUID => {
-            fixed(16)?;
+            if bytes.len() != 16 {
+                return Err(bad());
+            }
             let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
             let text = format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]);
             ScalarValue::Utf8(Some(text))
         }
         Type::JSONB => ScalarValue::Utf8(Some(std::str::from_utf8(bytes.get(1..).unwrap_or_default()).map_err(|_| bad())?.to_owned())),
         _ if item(data_type).is_some() => array_parameter(bytes, data_type).ok_or_else(bad)??,
-        _ => ScalarValue::Utf8(Some(std::str::from_utf8(bytes).map_err(|_| bad())?.to_owned())),
+        Type::TEXT | Type::VARCHAR | Type::BPCHAR | Type::NAME | Type::CHAR | Type::JSON | Type::XML | Type::UNKNOWN => {
+            ScalarValue::Utf8(Some(std::str::from_utf8(bytes).map_err(|_| bad())?.to_owned()))
+        }
+        // Names of the catalogue's objects are oids.
+        _ if data_type.name().starts_with("reg") => {
+            ScalarValue::Int64(Some(i64::from(u32::from_be_bytes(bytes.try_into().map_err(|_| bad())?))))
+        }
+        _ => {
+            let message = format!("a parameter of type {} is not read in binary", data_type.name());
+            return Err(SqlError::new(UNSUPPORTED, message).hint("send it as text"));
+        }
     })
 }
 
@@ -541,7 +632,9 @@ pub fn arrow_type(data_type: &Type) -> DataType {
         Type::INT4 => DataType::Int32,
         Type::INT8 | Type::OID => DataType::Int64,
         Type::FLOAT4 => DataType::Float32,
-        Type::FLOAT8 => DataType::Float64,
+        Type::FLOAT8 | Type::NUMERIC => DataType::Float64,
+        Type::TIME => DataType::Time64(TimeUnit::Microsecond),
+        Type::INTERVAL => DataType::Interval(IntervalUnit::MonthDayNano),
         Type::BYTEA => DataType::Binary,
         Type::DATE => DataType::Date32,
         Type::TIMESTAMP => DataType::Timestamp(TimeUnit::Microsecond, None),
@@ -565,8 +658,13 @@ fn from_text(text: &str, data_type: &Type) -> Result<ScalarValue> {
             Ok(whole) => ScalarValue::Int64(Some(whole)),
             Err(_) => ScalarValue::Float64(Some(text.trim().parse().map_err(|_| bad())?)),
         },
+        Type::TIMESTAMP | Type::TIMESTAMPTZ if infinite(text).is_some() => {
+            ScalarValue::TimestampMicrosecond(infinite(text), (*data_type == Type::TIMESTAMPTZ).then(|| "UTC".into()))
+        }
         Type::TIMESTAMP
         | Type::TIMESTAMPTZ
+        | Type::TIME
+        | Type::INTERVAL
         | Type::DATE
         | Type::INT2
         | Type::INT4
@@ -580,13 +678,35 @@ fn from_text(text: &str, data_type: &Type) -> Result<ScalarValue> {
         _ => match item(data_type) {
             Some(item) => {
                 let inner = text.trim().strip_prefix('{').and_then(|text| text.strip_suffix('}')).ok_or_else(bad)?;
+                if inner.trim_start().starts_with('{') {
+                    return Err(several_dimensions());
+                }
                 let items = split(inner).into_iter().map(|word| word.map_or_else(|| Ok(null(&item)), |word| from_text(&word, &item)));
-                let items: Vec<ScalarValue> = items.collect::<Result<_>>()?;
-                ScalarValue::List(ScalarValue::new_list_nullable(&items, &arrow_type(&item)))
+                list(items.collect::<Result<_>>()?, &item)?
             }
             None => ScalarValue::Utf8(Some(text.to_owned())),
         },
     })
+}
+
+/// The moments before and after all others.
+fn infinite(text: &str) -> Option<i64> {
+    match text.trim().to_lowercase().as_str() {
+        "infinity" => Some(i64::MAX),
+        "-infinity" => Some(i64::MIN),
+        _ => None,
+    }
+}
+
+fn several_dimensions() -> SqlError {
+    SqlError::new(UNSUPPORTED, "arrays have one dimension here")
+}
+
+/// Items that are all of one type, as an array wants them.
+fn list(items: Vec<ScalarValue>, item: &Type) -> Result<ScalarValue> {
+    let data_type = arrow_type(item);
+    let items: Vec<ScalarValue> = items.iter().map(|value| value.cast_to(&data_type)).collect::<std::result::Result<_, _>>()?;
+    Ok(ScalarValue::List(ScalarValue::new_list_nullable(&items, &data_type)))
 }
 
 /// The items of an array in text.
@@ -621,6 +741,9 @@ fn array_parameter(bytes: &[u8], data_type: &Type) -> Option<Result<ScalarValue>
     let item = element(data_type);
     let int = |at: usize| Some(i32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
     let mut items = Vec::new();
+    if int(0)? > 1 {
+        return Some(Err(several_dimensions()));
+    }
     if int(0)? > 0 {
         let (count, mut at) = (usize::try_from(int(12)?).ok()?, 20);
         for _ in 0..count.min(bytes.len()) {
@@ -640,7 +763,7 @@ fn array_parameter(bytes: &[u8], data_type: &Type) -> Option<Result<ScalarValue>
             }
         }
     }
-    Some(Ok(ScalarValue::List(ScalarValue::new_list_nullable(&items, &arrow_type(&item)))))
+    Some(list(items, &item))
 }
 
 fn numeric_text(bytes: &[u8]) -> Option<String> {
@@ -687,9 +810,9 @@ mod tests {
 
     #[test]
     fn times_are_written_as_postgresql_writes_them() {
-        assert_eq!(date(0), "1970-01-01");
-        assert_eq!(date(days(2024, 2, 29)), "2024-02-29");
-        assert_eq!(date(days(0, 1, 1)), "0001-01-01 BC");
+        assert_eq!(date(0), ("1970-01-01".into(), ""));
+        assert_eq!(date(days(2024, 2, 29)), ("2024-02-29".into(), ""));
+        assert_eq!(date(days(0, 1, 1)), ("0001-01-01".into(), " BC"));
         for day in (-800_000..800_000).step_by(997) {
             let (year, month, of_month) = civil(day);
             assert_eq!(days(year, month, of_month), day);
@@ -697,17 +820,30 @@ mod tests {
         assert_eq!(time(3_723_000_500), "01:02:03.0005");
         assert_eq!(interval(14, 1, 1_500_000), "1 year 2 mons 1 day 00:00:01.5");
         assert_eq!(interval(0, 0, 0), "00:00:00");
+        assert_eq!(interval(-1, 1, 1), "-1 mons +1 day 00:00:00.000001");
+        assert_eq!(interval(1, -1, 3_600_000_000), "1 mon -1 days +01:00:00");
+        assert_eq!(interval(0, 0, -1_000_000), "-00:00:01");
+        let moments = TimestampMicrosecondArray::from(vec![i64::MAX, i64::MIN, days(-43, 3, 15) * DAY]);
+        let told = Source::Timestamp(moments, true);
+        assert_eq!([told.text(0), told.text(1), told.text(2)], ["infinity", "-infinity", "0044-03-15 00:00:00+00 BC"]);
     }
 
     #[test]
     fn numbers_are_written_as_postgresql_writes_them() {
-        let text = |x: f64| float(x, &format!("{x:e}"), &x.to_string());
+        let text = |x: f64| float(x, &format!("{x:e}"), &x.to_string(), 15);
         let cases =
             [(1.0, "1"), (0.1, "0.1"), (1e15, "1e+15"), (123_456_789_012_345.0, "123456789012345"), (1e-5, "1e-05"), (0.0001, "0.0001")];
         for (x, expected) in cases {
             assert_eq!(text(x), expected);
         }
+        assert_eq!(float(1e6, &format!("{:e}", 1e6_f32), &1e6_f32.to_string(), 6), "1e+06");
         assert_eq!((text(f64::NAN), text(f64::NEG_INFINITY)), ("NaN".into(), "-Infinity".into()));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_an_error_and_no_null() {
+        let array: ArrayRef = Arc::new(datafusion::arrow::array::UInt64Array::from(vec![u64::MAX]));
+        assert!(Source::of(&array).is_err());
     }
 
     #[test]
@@ -730,6 +866,17 @@ mod tests {
         assert_eq!(parameter(Some(&7i64.to_be_bytes()), &Type::INT8, true).unwrap(), ScalarValue::Int64(Some(7)));
         assert_eq!(parameter(None, &Type::INT8, true).unwrap(), ScalarValue::Int64(None));
         assert_eq!(parameter(Some(b"x"), &Type::INT8, true).unwrap_err().code, BAD_VALUE);
+        let span = [&1_000_000_i64.to_be_bytes()[..], &2_i32.to_be_bytes(), &3_i32.to_be_bytes()].concat();
+        let day = IntervalMonthDayNanoType::make_value(3, 2, 1_000_000_000);
+        assert_eq!(parameter(Some(&span), &Type::INTERVAL, true).unwrap(), ScalarValue::IntervalMonthDayNano(Some(day)));
+        assert_eq!(parameter(Some(&5_i64.to_be_bytes()), &Type::TIME, true).unwrap(), ScalarValue::Time64Microsecond(Some(5)));
+        assert_eq!(parameter(Some(&[0; 12]), &Type::TIMETZ, true).unwrap_err().code, UNSUPPORTED);
+        assert_eq!(read("1 day", Type::INTERVAL), ScalarValue::IntervalMonthDayNano(Some(IntervalMonthDayNanoType::make_value(0, 1, 0))));
+        assert!(matches!(read("infinity", Type::TIMESTAMPTZ), ScalarValue::TimestampMicrosecond(Some(i64::MAX), _)));
+        assert!(
+            matches!(read("{1,2.5,NULL}", Type::NUMERIC_ARRAY), ScalarValue::List(list) if list.value(0).data_type() == &DataType::Float64)
+        );
+        assert_eq!(parameter(Some(b"{{1,2},{3,4}}"), &Type::INT4_ARRAY, false).unwrap_err().code, UNSUPPORTED);
         assert_eq!(split(r#"a,"b, c",NULL,"null""#), [Some("a".into()), Some("b, c".into()), None, Some("null".into())]);
     }
 }

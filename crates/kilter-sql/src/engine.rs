@@ -1,26 +1,31 @@
 //! The engine: statements planned against the tables of the definitions in force, and run within limits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::io::ErrorKind;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use datafusion::arrow::datatypes::SchemaRef;
+use anyhow::Context;
+use datafusion::arrow::datatypes::{FieldRef, SchemaRef};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, MemorySchemaProvider, SchemaProvider};
 use datafusion::common::{ParamValues, ScalarValue};
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::execute_stream;
+use datafusion::physical_plan::{SendableRecordBatchStream, execute_stream};
 use datafusion::prelude::{SQLOptions, SessionConfig};
 use datafusion::sql::parser::Statement as Parsed;
 use datafusion::sql::sqlparser::ast::Statement;
 use futures::StreamExt;
 use kilter_runtime::Service;
 use tokio::runtime::Runtime;
-use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use pgwire::api::Type;
 
@@ -28,10 +33,11 @@ use crate::catalogue::{Catalogue, Question, SCHEMAS};
 use crate::command::{self, Command};
 use crate::encode::pg_type;
 use crate::error::{CANCELED, INTERNAL, READ_ONLY, Result, SYNTAX, SqlError, UNSUPPORTED};
+use crate::functions;
 use crate::partials::{ByPieces, Partials};
 use crate::scan::Provider;
 use crate::session::{self, Session};
-use crate::tables::{self, Placed, Remembered, SEARCH_PATH, Table};
+use crate::tables::{self, COMMENT, Placed, Remembered, SEARCH_PATH, Table};
 
 /// What statements may take.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +46,8 @@ pub struct Limits {
     pub memory: usize,
     /// Memory of what aggregates have added up of pieces of the logs.
     pub partials: usize,
+    /// Bytes on disk of what does not fit into that memory.
+    pub disk: u64,
     /// How long one may take.
     pub time: Duration,
     /// Threads that compute, beside those of the stream.
@@ -48,12 +56,24 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { memory: 512 << 20, partials: 128 << 20, time: Duration::from_secs(60), threads: 1 }
+        Limits { memory: 512 << 20, partials: 128 << 20, disk: 4 << 30, time: Duration::from_secs(60), threads: 1 }
     }
 }
 
-/// Scans at a time, of all statements.
-const SCANS: usize = 64;
+/// Statements at a time whose rows are not all read.
+const STATEMENTS: usize = 128;
+/// Scans at a time, of all statements, and questions about the catalogue.
+const SCANS: usize = 256;
+/// Questions about the catalogue at a time.
+const CATALOGUE: usize = 4;
+/// The longest that one of these may take.
+const CATALOGUE_TIME: Duration = Duration::from_secs(10);
+/// Rows that nobody reads for so long are given up, with the memory and threads that they hold.
+const UNREAD: Duration = Duration::from_secs(300);
+/// Plans are trees as deep as statements are long.
+const STACK: usize = 32 << 20;
+/// Of the data folder: what does not fit into memory. Nothing in it outlives the process.
+const SPILL: &str = "sql-spill";
 /// Between two looks at whether there is something to write down.
 const IDLE: Duration = Duration::from_secs(2);
 
@@ -74,6 +94,8 @@ pub struct Engine {
     /// What else there is, whatever the definitions.
     more: Vec<Placed>,
     partials: Arc<Partials>,
+    statements: Arc<Semaphore>,
+    catalogue: Arc<Semaphore>,
     /// Threads of its own, so that a heavy question takes none from the stream; none once the engine is dropped.
     threads: Option<Runtime>,
     current: Mutex<Option<Arc<World>>>,
@@ -106,11 +128,69 @@ pub(crate) enum What {
     Catalogue(Arc<Question>),
 }
 
+/// A table as people are told of it.
+#[derive(Clone, Debug)]
+pub struct Described {
+    pub schema: &'static str,
+    pub name: String,
+    pub comment: String,
+    /// Name, type as PostgreSQL calls it, and what it is.
+    pub columns: Vec<(String, String, String)>,
+}
+
+/// A question that has been read.
+enum Understood {
+    Plan(Prepared),
+    Catalogue { statement: Statement, names: Option<Vec<String>>, casts: BTreeMap<usize, Type>, world: Arc<World> },
+}
+
 /// Rows, as they come; dropped, the statement ends.
 pub struct Answer {
     pub schema: SchemaRef,
-    batches: mpsc::Receiver<Result<RecordBatch>>,
-    deadline: Instant,
+    batches: mpsc::Receiver<RecordBatch>,
+    /// How the statement ended; none: that is known already.
+    outcome: Option<oneshot::Receiver<Result<()>>>,
+    /// Why there are no more rows, for whoever asks again.
+    failed: Option<SqlError>,
+    /// Time that the engine may still take.
+    left: Duration,
+    task: Option<Task<()>>,
+}
+
+/// Work on the engine's threads that ends when nobody waits for it.
+struct Task<T>(JoinHandle<T>);
+
+impl<T> Drop for Task<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Tells work that cannot be taken from its thread that nobody waits for it.
+#[derive(Clone, Default)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    pub fn is_told(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+struct StopOnDrop(Stop);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn late() -> SqlError {
+    SqlError::new(CANCELED, "canceling statement due to statement timeout")
+        .hint("ask for a shorter range of time, or give statements more time")
+}
+
+fn ended_badly(e: impl std::fmt::Display) -> SqlError {
+    SqlError::new(INTERNAL, format!("the statement ended badly: {e}"))
 }
 
 impl Answer {
@@ -119,21 +199,62 @@ impl Answer {
         let (tx, batches) = mpsc::channel(1);
         let schema = batch.schema();
         // The channel is new and has room.
-        let _ = tx.try_send(Ok(batch));
-        Answer { schema, batches, deadline: Instant::now() + Duration::from_secs(3600) }
+        let _ = tx.try_send(batch);
+        Answer { schema, batches, outcome: None, failed: None, left: Duration::MAX, task: None }
     }
 
     /// The next rows; none: that was all.
     ///
     /// # Errors
-    /// As the statement has it; its time is up.
+    /// As the statement has it; its time is up. What its reader takes does not count, but for rows that are left lying.
     pub async fn next(&mut self) -> Result<Option<RecordBatch>> {
-        match tokio::time::timeout_at(self.deadline, self.batches.recv()).await {
-            Ok(batch) => batch.transpose(),
+        if let Some(e) = &self.failed {
+            return Err(e.clone());
+        }
+        let next = self.awaited().await;
+        self.failed = next.as_ref().err().cloned();
+        next
+    }
+
+    async fn awaited(&mut self) -> Result<Option<RecordBatch>> {
+        let begun = Instant::now();
+        let next = timeout(self.left, self.batches.recv()).await;
+        self.left = self.left.saturating_sub(begun.elapsed());
+        match next {
+            Ok(Some(batch)) => Ok(Some(batch)),
+            Ok(None) => match self.outcome.take() {
+                // A statement whose end is not told has not ended well, however many rows there were.
+                Some(outcome) => outcome.await.unwrap_or_else(|_| Err(ended_badly("it was given up"))).map(|()| None),
+                None => Ok(None),
+            },
             Err(_) => {
                 self.batches.close();
-                Err(SqlError::new(CANCELED, "canceling statement due to statement timeout")
-                    .hint("ask for a shorter range of time, or give statements more time"))
+                (self.outcome, self.task) = (None, None);
+                Err(late())
+            }
+        }
+    }
+}
+
+/// Hands on rows as long as somebody reads them.
+async fn forward(mut stream: SendableRecordBatchStream, rows: mpsc::Sender<RecordBatch>, mut left: Duration) -> Result<()> {
+    loop {
+        let begun = Instant::now();
+        let next = tokio::select! {
+            () = rows.closed() => return Ok(()),
+            next = timeout(left, stream.next()) => next.map_err(|_| late())?,
+        };
+        left = left.saturating_sub(begun.elapsed());
+        let Some(batch) = next.transpose()? else { return Ok(()) };
+        if left.is_zero() {
+            return Err(late());
+        }
+        match timeout(UNREAD, rows.send(batch)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Ok(()),
+            Err(_) => {
+                let message = format!("nobody read the rows of the statement for {} seconds", UNREAD.as_secs());
+                return Err(SqlError::new(CANCELED, message).hint("fetch sooner, or ask again"));
             }
         }
     }
@@ -144,16 +265,28 @@ impl Engine {
     /// When no threads can be made.
     pub fn new(service: Arc<Service>, limits: Limits) -> anyhow::Result<Engine> {
         let pool: Arc<dyn MemoryPool> = Arc::new(TrackConsumersPool::new(FairSpillPool::new(limits.memory), 3.try_into()?));
-        let memory = RuntimeEnvBuilder::new().with_memory_pool(pool).build_arc()?;
+        let spill = service.data.dir.join(SPILL);
+        // Of a process that did not end by itself.
+        match std::fs::remove_dir_all(&spill) {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(e).with_context(|| format!("cannot remove {}", spill.display())),
+            _ => {}
+        }
+        let disk =
+            DiskManagerBuilder::default().with_mode(DiskManagerMode::Directories(vec![spill])).with_max_temp_directory_size(limits.disk);
+        let memory = RuntimeEnvBuilder::new().with_memory_pool(pool).with_disk_manager_builder(disk).build_arc()?;
         let threads = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(limits.threads.max(1))
+            // One more, for while a function does not yield.
+            .worker_threads(limits.threads.max(1) + 1)
+            .thread_stack_size(STACK)
             .max_blocking_threads(SCANS)
             .thread_name("sql")
             .on_thread_start(give_way)
             .enable_all()
             .build()?;
         let (remembered, partials) = (Remembered::default(), Arc::new(Partials::new(limits.partials)));
-        Ok(Engine { service, limits, memory, remembered, partials, more: Vec::new(), threads: Some(threads), current: Mutex::default() })
+        let (statements, catalogue) = (Arc::new(Semaphore::new(STATEMENTS)), Arc::new(Semaphore::new(CATALOGUE)));
+        let (threads, current, more) = (Some(threads), Mutex::default(), Vec::new());
+        Ok(Engine { service, limits, memory, remembered, more, partials, statements, catalogue, threads, current })
     }
 
     /// Has these tables as well, beside those of the project.
@@ -168,7 +301,7 @@ impl Engine {
     /// When the engine has ended.
     pub fn keep(self: &Arc<Self>) -> Result<()> {
         let engine = Arc::downgrade(self);
-        self.spawn(async move {
+        self.threads()?.spawn(async move {
             while let Some(engine) = engine.upgrade() {
                 let begun = Instant::now();
                 let kept = tokio::task::spawn_blocking(move || engine.keep_some()).await;
@@ -183,7 +316,7 @@ impl Engine {
                     Err(_) => return,
                 }
             }
-        })?;
+        });
         Ok(())
     }
 
@@ -225,38 +358,71 @@ impl Engine {
         Ok(world)
     }
 
+    /// Tells of the tables under the definitions in force.
+    pub fn tables(&self) -> Vec<Described> {
+        let comment = |words: &HashMap<String, String>| words.get(COMMENT).cloned().unwrap_or_default();
+        let placed = tables::all(&self.service.current(), &self.remembered).into_iter().map(|placed| {
+            let schema = placed.table.schema();
+            let column = |field: &FieldRef| (field.name().clone(), pg_type(field.data_type()).name().to_owned(), comment(field.metadata()));
+            let columns = schema.fields().iter().map(column).collect();
+            Described { schema: placed.schema, comment: comment(schema.metadata()), name: placed.name, columns }
+        });
+        placed.collect()
+    }
+
     /// Understands a text that is one question.
     ///
     /// # Errors
     /// When it makes no sense, would write, or is none or several.
     pub async fn ask(&self, sql: &str, session: &Session) -> Result<Prepared> {
-        let mut commands = command::parse(sql)?;
+        let mut commands = self.parse(sql.to_owned()).await?;
         match (commands.pop(), commands.is_empty()) {
-            (Some(Command::Ask(statement)), true) => self.prepare(*statement, session).await,
+            (Some(Command::Ask(statement)), true) => self.prepare(statement, session, &[]).await,
             (None, _) => Err(SqlError::new(SYNTAX, "there is no statement")),
             (_, false) => Err(SqlError::new(UNSUPPORTED, "one statement at a time")),
             (Some(_), true) => Err(SqlError::new(UNSUPPORTED, "this says something to a session; only questions are answered here")),
         }
     }
 
-    /// Understands a question.
+    /// Cuts a text into statements.
+    ///
+    /// # Errors
+    /// When it makes no sense.
+    pub(crate) async fn parse(&self, sql: String) -> Result<Vec<Command>> {
+        self.apart(Instant::now() + self.limits.time, async move { command::parse(&sql) }).await
+    }
+
+    /// Understands a question. `declared`: the types of parameters, by place, as far as its client says.
     ///
     /// # Errors
     /// When it makes no sense, or would write.
-    pub(crate) async fn prepare(&self, mut statement: Statement, session: &Session) -> Result<Prepared> {
-        let world = self.world()?;
-        let names = session::column_names(&statement);
-        let casts = session::casts(&mut statement);
-        session::fill(&mut statement, session);
-        if Catalogue::is_asked(&mut statement) {
-            let question = world.catalogue.question(statement)?;
-            return Ok(Prepared { what: What::Catalogue(Arc::new(question)), names, casts, world });
+    pub(crate) async fn prepare(&self, statement: Arc<Statement>, session: &Session, declared: &[Option<Type>]) -> Result<Prepared> {
+        let (world, session, declared) = (self.world()?, session.clone(), declared.to_vec());
+        let until = Instant::now() + self.limits.time;
+        let understood = self.apart(until, async move {
+            let mut statement = statement.as_ref().clone();
+            let names = session::column_names(&statement);
+            session::fill(&mut statement, &session);
+            if Catalogue::is_asked(&mut statement) {
+                let casts = session::casts(&mut statement);
+                return Ok(Understood::Catalogue { statement, names, casts, world });
+            }
+            session::declare(&mut statement, &declared);
+            let casts = session::casts(&mut statement);
+            session::place(&mut statement, |name| world.tables.get(name).copied());
+            let plan = world.state.statement_to_plan(Parsed::Statement(Box::new(statement))).await?;
+            let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+            options.verify_plan(&plan).map_err(|e| SqlError::new(READ_ONLY, e.strip_backtrace()))?;
+            Ok(Understood::Plan(Prepared { what: What::Plan(plan), names, casts, world }))
+        });
+        match understood.await? {
+            Understood::Plan(prepared) => Ok(prepared),
+            Understood::Catalogue { statement, names, casts, world } => {
+                let of = Arc::clone(&world);
+                let question = self.about_catalogue(self.limits.time, move |stop| of.catalogue.question(statement, stop)).await?;
+                Ok(Prepared { what: What::Catalogue(Arc::new(question)), names, casts, world })
+            }
         }
-        session::place(&mut statement, |name| world.tables.get(name).copied());
-        let plan = world.state.statement_to_plan(Parsed::Statement(Box::new(statement))).await?;
-        let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-        options.verify_plan(&plan).map_err(|e| SqlError::new(READ_ONLY, e.strip_backtrace()))?;
-        Ok(Prepared { what: What::Plan(plan), names, casts, world })
     }
 
     /// Runs a question. `time`: how long it may take, where that is less than the engine's limit.
@@ -265,57 +431,73 @@ impl Engine {
     /// When it cannot be begun.
     pub async fn run(&self, prepared: &Prepared, parameters: Vec<ScalarValue>, time: Option<Duration>) -> Result<Answer> {
         let time = time.map_or(self.limits.time, |time| time.min(self.limits.time));
-        let deadline = Instant::now() + time;
-        let (tx, batches) = mpsc::channel(2);
         match &prepared.what {
             What::Plan(plan) => {
-                let mut plan = plan.clone();
-                if !parameters.is_empty() {
-                    plan = plan.with_param_values(ParamValues::from(parameters))?;
-                }
-                let mut state = prepared.world.state.clone();
-                // What `now()` says.
-                state.mark_start_execution();
-                let begin = async move {
+                let until = Instant::now() + time;
+                let places = Arc::clone(&self.statements).acquire_owned();
+                let Ok(Ok(place)) = timeout_at(until, places).await else {
+                    let message = format!("there are {STATEMENTS} statements whose rows are not read to the end, which is the most");
+                    return Err(SqlError::new("53000", message).hint("close cursors, and ask again"));
+                };
+                let (plan, mut state) = (plan.clone(), prepared.world.state.clone());
+                let stream = self.apart(until, async move {
+                    let plan = match parameters.is_empty() {
+                        true => plan,
+                        false => plan.with_param_values(ParamValues::from(parameters))?,
+                    };
+                    // What `now()` says.
+                    state.mark_start_execution();
                     let physical = state.create_physical_plan(&plan).await?;
                     execute_stream(physical, state.task_ctx()).map_err(SqlError::from)
-                };
-                let begun = tokio::time::timeout_at(deadline, self.spawn(begin)?);
-                let late = |_| SqlError::new(CANCELED, "canceling statement due to statement timeout");
-                let mut stream =
-                    begun.await.map_err(late)?.map_err(|e| SqlError::new(INTERNAL, format!("the statement ended badly: {e}")))??;
-                let schema = stream.schema();
-                self.spawn(async move {
-                    loop {
-                        let next = tokio::select! {
-                            () = tx.closed() => return,
-                            next = stream.next() => next,
-                        };
-                        let Some(next) = next else { return };
-                        if tx.send(next.map_err(SqlError::from)).await.is_err() {
-                            return;
-                        }
-                    }
+                });
+                let stream = stream.await?;
+                let (schema, left) = (stream.schema(), until.saturating_duration_since(Instant::now()));
+                let (tx, batches) = mpsc::channel(2);
+                let (ended, outcome) = oneshot::channel();
+                let task = self.spawn(async move {
+                    let _place = place;
+                    // Nobody may wait for it any more.
+                    let _ = ended.send(forward(stream, tx, left).await);
                 })?;
-                Ok(Answer { schema, batches, deadline })
+                Ok(Answer { schema, batches, outcome: Some(outcome), failed: None, left, task: Some(task) })
             }
             What::Catalogue(question) => {
                 let (question, world) = (Arc::clone(question), Arc::clone(&prepared.world));
-                let schema = question.schema();
-                let rows = tokio::task::spawn_blocking(move || {
-                    let rows = world.catalogue.rows(&question, &parameters, time)?;
-                    question.batch(&rows)
-                });
-                let batch = rows.await.map_err(|e| SqlError::new(INTERNAL, format!("the statement ended badly: {e}")))??;
-                let _ = tx.send(Ok(batch)).await;
-                Ok(Answer { schema, batches, deadline })
+                let rows = self.about_catalogue(time, move |stop| world.catalogue.rows(&question, &parameters, stop));
+                Ok(Answer::fixed(rows.await?))
             }
         }
     }
 
-    fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> Result<tokio::task::JoinHandle<T>> {
-        let threads = self.threads.as_ref().ok_or_else(|| SqlError::new(INTERNAL, "the engine has ended"))?;
-        Ok(threads.spawn(task))
+    /// Does on the engine's own threads what may take long without a pause.
+    async fn apart<T: Send + 'static>(&self, until: Instant, task: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+        let mut task = self.spawn(task)?;
+        match timeout_at(until, &mut task.0).await {
+            Ok(Ok(done)) => done,
+            Ok(Err(e)) => Err(ended_badly(e)),
+            Err(_) => Err(late()),
+        }
+    }
+
+    /// Asks the catalogue, on a thread that waits for nothing else; the question ends when nobody waits for it.
+    async fn about_catalogue<T: Send + 'static>(&self, time: Duration, ask: impl FnOnce(&Stop) -> Result<T> + Send + 'static) -> Result<T> {
+        let until = Instant::now() + time.min(CATALOGUE_TIME);
+        let place = timeout_at(until, Arc::clone(&self.catalogue).acquire_owned()).await.map_err(|_| late())?.map_err(ended_badly)?;
+        let stop = Stop::default();
+        let _told = StopOnDrop(stop.clone());
+        let asked = self.threads()?.spawn_blocking(move || {
+            let _place = place;
+            ask(&stop)
+        });
+        timeout_at(until, asked).await.map_err(|_| late())?.map_err(ended_badly)?
+    }
+
+    fn threads(&self) -> Result<&Runtime> {
+        self.threads.as_ref().ok_or_else(|| SqlError::new(INTERNAL, "the engine has ended"))
+    }
+
+    fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> Result<Task<T>> {
+        Ok(Task(self.threads()?.spawn(task)))
     }
 }
 
@@ -398,6 +580,7 @@ impl World {
         for (name, function) in tables::functions(service) {
             state.register_udtf(name, function);
         }
+        functions::bound(&mut state)?;
         state.catalog_list().register_catalog(database.to_owned(), catalog);
         let catalogue = Catalogue::new(database, &placed)?;
         let kept = placed.into_iter().map(|placed| placed.table).collect();

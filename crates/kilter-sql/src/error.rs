@@ -13,6 +13,8 @@ pub struct SqlError {
     pub code: &'static str,
     pub message: String,
     pub hint: Option<String>,
+    /// Where in the text, counted in characters from 1.
+    pub position: Option<u32>,
 }
 
 pub const SYNTAX: &str = "42601";
@@ -28,6 +30,8 @@ pub const CANCELED: &str = "57014";
 /// The statement asks for more than is answered at once.
 pub const TOO_MUCH: &str = "54000";
 pub const OUT_OF_MEMORY: &str = "53200";
+pub const TOO_COMPLEX: &str = "54001";
+pub const FAILED_TRANSACTION: &str = "25P02";
 pub const BAD_VALUE: &str = "22P02";
 pub const DIVISION_BY_ZERO: &str = "22012";
 pub const BAD_STATEMENT: &str = "42000";
@@ -37,11 +41,25 @@ pub type Result<T> = std::result::Result<T, SqlError>;
 
 impl SqlError {
     pub fn new(code: &'static str, message: impl Into<String>) -> SqlError {
-        SqlError { code, message: message.into(), hint: None }
+        SqlError { code, message: message.into(), hint: None, position: None }
     }
 
     pub fn hint(mut self, hint: impl Into<String>) -> SqlError {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Tells the place in `sql` as a number of its own, where the parser named line and column.
+    pub(crate) fn placed_in(mut self, sql: &str) -> SqlError {
+        let place = self.message.rsplit_once(" at Line: ").and_then(|(message, place)| {
+            let (line, column) = place.split_once(", Column: ")?;
+            let before: usize =
+                sql.split_inclusive('\n').take(line.parse::<usize>().ok()?.checked_sub(1)?).map(|line| line.chars().count()).sum();
+            Some((message.to_owned(), u32::try_from(before + column.parse::<usize>().ok()?).ok()?))
+        });
+        if let Some((message, position)) = place {
+            (self.message, self.position) = (message, Some(position));
+        }
         self
     }
 
@@ -80,10 +98,11 @@ impl From<DataFusionError> for SqlError {
                 SchemaError::FieldNotFound { field, valid_fields } => {
                     let valid: Vec<&str> = valid_fields.iter().map(|field| field.name.as_str()).collect();
                     let hint = match kilter_core::nearest(&field.name, valid.iter().copied()) {
-                        Some(near) => format!("did you mean `{near}`?"),
-                        None => format!("there are: {}", kilter_core::list(valid)),
+                        Some(near) => Some(format!("did you mean `{near}`?")),
+                        None => (!valid.is_empty()).then(|| format!("there are: {}", kilter_core::list(valid))),
                     };
-                    SqlError::new(UNDEFINED_COLUMN, format!("column \"{}\" does not exist", field.flat_name())).hint(hint)
+                    let error = SqlError::new(UNDEFINED_COLUMN, format!("column \"{}\" does not exist", field.flat_name()));
+                    SqlError { hint, ..error }
                 }
                 other => SqlError::new(BAD_STATEMENT, other.to_string()),
             },

@@ -98,11 +98,57 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// The rows of a batch as texts, for a table that people read; null is nothing.
+/// The rows of a batch as arrays in JSON, one a line: numbers, booleans, null and texts; whole numbers beyond 2^53, NaN and infinities as texts, times by
+/// RFC 3339.
 ///
 /// # Errors
 /// When a value cannot be told.
-pub fn texts(batch: &RecordBatch) -> Result<Vec<Vec<Option<String>>>> {
+pub fn arrays(batch: &RecordBatch) -> Result<String> {
     let columns = Columns::of(batch)?;
-    Ok((0..batch.num_rows()).map(|row| (0..batch.num_columns()).map(|column| columns.text(column, row)).collect()).collect())
+    let mut out = String::new();
+    for row in 0..batch.num_rows() {
+        for column in 0..batch.num_columns() {
+            out.push(if column == 0 { '[' } else { ',' });
+            columns.json(column, row, &mut out);
+        }
+        out.push_str(if batch.num_columns() == 0 { "[]\n" } else { "]\n" });
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::arrow::array::{
+        ArrayRef, BooleanArray, Decimal128Array, Float64Array, Int64Array, NullArray, StringArray, TimestampMicrosecondArray,
+    };
+
+    use super::*;
+
+    #[test]
+    fn every_value_has_a_form_that_any_reader_of_json_takes_as_it_is() {
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            ("bool", Arc::new(BooleanArray::from(vec![Some(true), Some(false), None]))),
+            ("int", Arc::new(Int64Array::from(vec![1 << 53, (1 << 53) + 1, -5]))),
+            ("float", Arc::new(Float64Array::from(vec![1.5, f64::NAN, f64::NEG_INFINITY]))),
+            ("large", Arc::new(Float64Array::from(vec![1e300, -0.0, f64::INFINITY]))),
+            (
+                "decimal",
+                Arc::new(Decimal128Array::from(vec![150, 12_345_678_901_234_567_890, -1]).with_precision_and_scale(38, 2).unwrap()),
+            ),
+            ("text", Arc::new(StringArray::from(vec![Some("a \"b\"\n\u{1}"), None, Some("")]))),
+            ("time", Arc::new(TimestampMicrosecondArray::from(vec![Some(1_700_000_000_250_000), Some(-1), None]).with_timezone("UTC"))),
+            ("local", Arc::new(TimestampMicrosecondArray::from(vec![Some(1_700_000_000_000_000), None, None]))),
+            ("null", Arc::new(NullArray::new(3))),
+        ];
+        let text = arrays(&RecordBatch::try_from_iter(columns).unwrap()).unwrap();
+        let expected = [
+            r#"[true,9007199254740992,1.5,1e+300,1.50,"a \"b\"\n\u0001","2023-11-14T22:13:20.25Z","2023-11-14T22:13:20",null]"#,
+            r#"[false,"9007199254740993","NaN",-0,"123456789012345678.90",null,"1969-12-31T23:59:59.999999Z",null,null]"#,
+            r#"[null,-5,"-Infinity","Infinity",-0.01,"",null,null,null]"#,
+        ];
+        assert_eq!(text.lines().collect::<Vec<_>>(), expected);
+        for line in text.lines() {
+            serde_json::from_str::<Vec<serde_json::Value>>(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        }
+    }
 }

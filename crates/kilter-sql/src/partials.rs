@@ -19,7 +19,7 @@ use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::common::collect;
 use datafusion::physical_plan::coop::CooperativeExec;
-use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, ReplaceChildrenOptions};
+use datafusion::physical_plan::execution_plan::{Boundedness, ChildrenPropertiesMode, EmissionType, ReplaceChildrenOptions};
 use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::repartition::RepartitionExec;
@@ -223,7 +223,7 @@ fn over(plan: &Arc<dyn ExecutionPlan>, scan: &Scan) -> Result<Arc<dyn ExecutionP
     let below = plan.children().into_iter().map(|child| over(child, scan)).collect::<Result<Vec<_>>>()?;
     match below.as_slice() {
         [child] if passes_on(plan) => Ok(Arc::clone(child)),
-        _ => Arc::clone(plan).with_new_children(below),
+        _ => Arc::clone(plan).replace_children(below, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute)),
     }
 }
 

@@ -20,7 +20,7 @@ use datafusion::logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPu
 use datafusion::physical_expr::EquivalenceProperties;
 use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_expr_common::physical_expr::snapshot_physical_expr;
-use datafusion::physical_optimizer::pruning::PruningPredicate;
+use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::coop::make_cooperative;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, ReplaceChildrenOptions, SchedulingType};
 use datafusion::physical_plan::filter_pushdown::{ChildPushdownResult, FilterPushdownPhase, FilterPushdownPropagation, PushedDown};
@@ -341,7 +341,10 @@ impl Scan {
         later.iter().all(|condition| {
             let keeps = || -> Result<bool> {
                 let condition = snapshot_physical_expr(Arc::clone(condition))?;
-                let keeps = PruningPredicate::try_new(condition, Arc::clone(schema))?.prune(&Times { time, times })?;
+                let keeps = PruningPredicateBuilder::new()
+                    .with_file_schema(Arc::clone(schema))
+                    .try_build(condition)?
+                    .prune(&Times { time, times })?;
                 Ok(keeps.first().copied().unwrap_or(true))
             };
             // What cannot be told rules nothing out.

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, ObjectNamePart, Query, SelectItem,
-    SetExpr, Statement, Value, VisitMut, VisitorMut,
+    CastKind, DataType, ExactNumberInfo, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, LimitClause, ObjectName,
+    ObjectNamePart, Query, SelectItem, SetExpr, Statement, TimezoneInfo, Value, VisitMut, VisitorMut,
 };
 
 use pgwire::api::Type;
 
 use crate::catalogue::of_cast;
+use crate::error::{Result, SqlError};
 use crate::tables::SEARCH_PATH;
 
 /// The version of PostgreSQL whose behaviour clients may count on. Every driver can read it.
@@ -44,11 +45,27 @@ impl Session {
     }
 
     /// Settings that nothing depends on are kept as they are told.
-    pub fn set(&mut self, name: &str, value: &str) {
-        // Times are written in UTC, whatever a client would like, and say so.
-        if !FIXED.contains(&name) {
-            self.settings.insert(name.to_lowercase(), value.to_owned());
+    ///
+    /// # Errors
+    /// When there are too many, or one is too long.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<()> {
+        let name = name.to_lowercase();
+        if name.len() + value.len() > SETTING_BYTES {
+            return Err(SqlError::new("22023", format!("a setting has at most {SETTING_BYTES} bytes")));
         }
+        // Times are written in UTC, whatever a client would like, and say so.
+        if FIXED.contains(&name.as_str()) {
+            return Ok(());
+        }
+        if value.eq_ignore_ascii_case("default") {
+            self.reset(&name);
+            return Ok(());
+        }
+        if self.settings.len() == SETTINGS && !self.settings.contains_key(&name) {
+            return Err(SqlError::new("53400", format!("a session has at most {SETTINGS} settings")).hint("RESET ALL forgets them"));
+        }
+        self.settings.insert(name, value.to_owned());
+        Ok(())
     }
 
     pub fn reset(&mut self, name: &str) {
@@ -64,6 +81,10 @@ impl Session {
         names.into_iter().filter_map(|name| Some((name.to_owned(), self.setting(name)?))).collect()
     }
 }
+
+/// What a session keeps of what it is told.
+const SETTINGS: usize = 64;
+const SETTING_BYTES: usize = 1024;
 
 const FIXED: &[&str] = &[
     "timezone",
@@ -251,6 +272,63 @@ pub fn casts(statement: &mut Statement) -> BTreeMap<usize, Type> {
     found.0
 }
 
+/// Says of parameters what their client says that they are. Texts stay open: clients send them for everything, and mean what stands beside them.
+pub fn declare(statement: &mut Statement, declared: &[Option<Type>]) {
+    struct Declare<'a> {
+        declared: &'a [Option<Type>],
+        /// Those that count rows, which are numbers anyhow and may not be expressions.
+        counts: BTreeSet<usize>,
+    }
+    impl VisitorMut for Declare<'_> {
+        type Break = ();
+        fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+            let bare = |expr: Option<&Expr>| expr.and_then(parameter);
+            match &query.limit_clause {
+                Some(LimitClause::LimitOffset { limit, offset, .. }) => {
+                    self.counts.extend(bare(limit.as_ref()));
+                    self.counts.extend(bare(offset.as_ref().map(|offset| &offset.value)));
+                }
+                Some(LimitClause::OffsetCommaLimit { offset, limit }) => {
+                    self.counts.extend([offset, limit].into_iter().filter_map(parameter))
+                }
+                None => {}
+            }
+            self.counts.extend(bare(query.fetch.as_ref().and_then(|fetch| fetch.quantity.as_ref())));
+            ControlFlow::Continue(())
+        }
+        fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+            if let Expr::Value(_) = expr
+                && let Some(place) = parameter(expr).filter(|place| !self.counts.contains(place))
+                && let Some(Some(declared)) = self.declared.get(place - 1)
+                && let Some(data_type) = castable(declared)
+            {
+                let inner = Box::new(std::mem::replace(expr, Expr::value(Value::Null)));
+                *expr = Expr::Cast { kind: CastKind::Cast, expr: inner, data_type, array: false, format: None };
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let _ = statement.visit(&mut Declare { declared, counts: BTreeSet::new() });
+}
+
+/// A type as a cast names it, where a cast keeps every value.
+fn castable(told: &Type) -> Option<DataType> {
+    Some(match *told {
+        Type::BOOL => DataType::Boolean,
+        Type::INT2 => DataType::SmallInt(None),
+        Type::INT4 => DataType::Integer(None),
+        Type::INT8 => DataType::BigInt(None),
+        Type::FLOAT4 => DataType::Real,
+        Type::FLOAT8 => DataType::Double(ExactNumberInfo::None),
+        Type::DATE => DataType::Date,
+        Type::TIMESTAMP => DataType::Timestamp(Some(6), TimezoneInfo::None),
+        Type::TIMESTAMPTZ => DataType::Timestamp(Some(6), TimezoneInfo::WithTimeZone),
+        Type::TIME => DataType::Time(None, TimezoneInfo::None),
+        Type::INTERVAL => DataType::Interval { fields: None, precision: None },
+        _ => return None,
+    })
+}
+
 /// The place of a parameter, counted from 1.
 pub fn parameter(expr: &Expr) -> Option<usize> {
     match expr {
@@ -343,7 +421,7 @@ pub fn column_names(statement: &Statement) -> Option<Vec<String>> {
         .collect()
 }
 
-fn name_of(expr: &Expr) -> String {
+pub fn name_of(expr: &Expr) -> String {
     match expr {
         Expr::Identifier(name) => folded(name),
         Expr::CompoundIdentifier(parts) => parts.last().map_or_else(String::new, folded),

@@ -1,5 +1,6 @@
 //! The command line's way to a project: through its HTTP API, of the server that runs already or of one started for the moment.
 
+use std::io::Read;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,6 +20,10 @@ pub fn load(dir: &Path) -> anyhow::Result<Project> {
 
 /// The key that is sent to a running server.
 const KEY: &str = "KILTER_API_KEY";
+
+/// How long a question in SQL may take beside a stream, and where nobody else has the project open.
+const QUESTION: Duration = Duration::from_secs(60);
+const QUESTION_ALONE: Duration = Duration::from_secs(3600);
 
 /// An HTTP client for one server.
 #[derive(Clone)]
@@ -55,7 +60,7 @@ impl Server {
 impl Client {
     /// Sends the key of the environment, where there is one.
     pub fn new(address: SocketAddr) -> Client {
-        Client::with_key(address, std::env::var(KEY).ok().filter(|key| !key.is_empty()))
+        Client::with_key(address, key_of_environment())
     }
 
     /// Sends no key.
@@ -63,11 +68,22 @@ impl Client {
         Client::with_key(address, None)
     }
 
+    /// A server anywhere, asked with this key or that of the environment.
+    pub fn of_url(url: &str, key: Option<String>) -> anyhow::Result<Client> {
+        let is_url = ["http://", "https://"].iter().any(|scheme| url.strip_prefix(scheme).is_some_and(|host| !host.is_empty()));
+        anyhow::ensure!(is_url, "`{url}` is no address of a server\n  hint: write it like http://127.0.0.1:8080");
+        Ok(Client::with_base(url.trim_end_matches('/').to_string(), key.or_else(key_of_environment)))
+    }
+
     fn with_key(address: SocketAddr, key: Option<String>) -> Client {
+        Client::with_base(format!("http://{address}"), key)
+    }
+
+    fn with_base(base: String, key: Option<String>) -> Client {
         // A proxy of the environment would be told the key.
         let config = ureq::Agent::config_builder().proxy(None);
         let agent = config.http_status_as_error(false).timeout_connect(Some(Duration::from_secs(5))).build().new_agent();
-        Client { agent, base: format!("http://{address}"), key: key.map(|key| format!("Bearer {}", key.trim())) }
+        Client { agent, base, key: key.map(|key| format!("Bearer {}", key.trim())) }
     }
 
     pub fn get(&self, path: &str) -> anyhow::Result<Value> {
@@ -111,6 +127,18 @@ impl Client {
         Ok(response.body_mut().with_config().limit(1 << 30).read_to_vec()?)
     }
 
+    /// The body of the answer as it comes, in the format asked for.
+    pub fn post_for(&self, path: &str, accept: &str, body: &[u8]) -> anyhow::Result<impl Read + use<>> {
+        let request =
+            self.signed(self.agent.post(format!("{}{path}", self.base))).content_type("application/json").header("accept", accept);
+        let response = request.send(body).with_context(|| format!("asking {}", self.base))?;
+        if !response.status().is_success() {
+            read(response)?;
+            anyhow::bail!("the server gave neither an answer nor a reason");
+        }
+        Ok(response.into_body().into_reader())
+    }
+
     /// The status and raw body, for callers that count rather than read.
     pub fn post_raw(&self, path: &str, content_type: &str, body: &[u8]) -> anyhow::Result<(u16, Vec<u8>)> {
         let request = self.signed(self.agent.post(format!("{}{path}", self.base)));
@@ -118,6 +146,10 @@ impl Client {
         let status = response.status().as_u16();
         Ok((status, response.body_mut().read_to_vec()?))
     }
+}
+
+fn key_of_environment() -> Option<String> {
+    std::env::var(KEY).ok().filter(|key| !key.is_empty())
 }
 
 fn read(mut response: ureq::http::Response<ureq::Body>) -> anyhow::Result<Value> {
@@ -130,6 +162,10 @@ fn read(mut response: ureq::http::Response<ureq::Body>) -> anyhow::Result<Value>
     // MLflow's routes tell the message without anything around it.
     let error = if value["error"].is_object() { &value["error"] } else { &value };
     let message = error["message"].as_str().unwrap_or("the server gave no reason");
+    let message = match error["position"].as_u64() {
+        Some(position) => format!("{message} (at character {position})"),
+        None => message.to_string(),
+    };
     match error["hint"].as_str() {
         Some(hint) => anyhow::bail!("{message}\n  hint: {hint}"),
         None => anyhow::bail!("{message} ({status})"),
@@ -151,7 +187,7 @@ impl Api {
             Ok(service) => {
                 // Others on this machine are not to use what is open for a moment.
                 let (access, key) = Access::of_this_process()?;
-                let server = serve_to(&service, "127.0.0.1:0", access).await?;
+                let server = serve_to(&service, "127.0.0.1:0", access, QUESTION_ALONE).await?;
                 Ok(Api { client: Client::with_key(server.address, Some(key)), local: Some(server) })
             }
             Err(e) if is_locked(&e) => {
@@ -179,13 +215,16 @@ impl Api {
 
 /// Serves a project in this process until told to stop.
 pub async fn serve(service: &Arc<Service>, listen: &str) -> anyhow::Result<Server> {
-    serve_to(service, listen, Access::of_folder(&service.data.dir)?).await
+    serve_to(service, listen, Access::of_folder(&service.data.dir)?, QUESTION).await
 }
 
-async fn serve_to(service: &Arc<Service>, listen: &str, access: Access) -> anyhow::Result<Server> {
+async fn serve_to(service: &Arc<Service>, listen: &str, access: Access, question: Duration) -> anyhow::Result<Server> {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let options = kilter_server::ServeOptions { listen: listen.to_string(), access, ..kilter_server::ServeOptions::default() };
+    let logged = crate::sql::Logged::default();
+    let sql = crate::sql::engine(service, question, &logged)?;
+    let options = kilter_server::ServeOptions { listen: listen.to_string(), access, sql, ..kilter_server::ServeOptions::default() };
     let bound = kilter_server::bind(Arc::clone(service), options).await?;
+    logged.set(bound.tracking());
     let address = bound.address();
     let task = tokio::spawn(bound.run(async move {
         let _ = stopped.await;

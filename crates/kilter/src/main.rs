@@ -5,6 +5,7 @@ mod api;
 mod commands;
 mod demo;
 mod generate;
+mod sql;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -75,8 +76,7 @@ enum Command {
     Runs(commands::registry::RunsArgs),
     /// Lists the newest decisions, or shows one with its reasons.
     Decisions(commands::decisions::Args),
-    /// Answers a question in SQL about what the project keeps.
-    #[cfg(feature = "sql")]
+    /// Answers questions in SQL about what the project keeps.
     Sql(commands::sql::Args),
     /// Rebuilds decisions from the log and compares them with their records, to the last bit.
     Replay(commands::replay::Args),
@@ -153,7 +153,6 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Rollback(args) => commands::registry::rollback(&dir, args).await,
         Command::Runs(args) => commands::registry::runs(&dir, args).await,
         Command::Decisions(args) => commands::decisions::run(&dir, args).await,
-        #[cfg(feature = "sql")]
         Command::Sql(args) => commands::sql::run(&dir, args).await,
         Command::Replay(args) => return commands::replay::run(&dir, args).await,
         Command::Lake(args) => commands::lake::run(&dir, args).await,

@@ -684,3 +684,14 @@ fn a_running_server_is_asked_with_a_key_and_a_folder_is_opened_without() {
     assert!(data.join("keys.json").is_file());
     kilter(&["tracking", "--data", data.to_str().unwrap(), "--listen", "0.0.0.0:0"]).failed(1, &["--allow-remote"]);
 }
+
+#[test]
+#[cfg(not(feature = "sql"))]
+fn a_program_without_sql_says_so() {
+    let project = bank();
+    let server = up(&project);
+    project.kilter(&["sql", "SELECT 1"]).failed(1, &["this server answers no SQL", "--features sql"]);
+    assert_eq!(server.get("/v1/sql/tables").status, 501);
+    server.stop();
+    project.kilter(&["sql", "SELECT 1"]).failed(1, &["this server answers no SQL", "--features sql"]);
+}

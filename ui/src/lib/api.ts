@@ -11,6 +11,8 @@ export class ApiError extends Error {
     readonly hint: string | null,
     /** What is wrong with single fields, each in a sentence. */
     readonly details: string[] = [],
+    /** The refusal as it came: single routes say more in it. */
+    readonly about: Record<string, unknown> = {},
   ) {
     super(message);
   }
@@ -42,7 +44,7 @@ async function refusal(response: Response): Promise<ApiError> {
     const [message, ...hints] = String(error.message ?? response.statusText).split("\n  hint: ");
     const fields: { message: string; hint?: string }[] = Array.isArray(error.fields) ? error.fields : [];
     const details = fields.map((field) => (field.hint ? `${field.message} (${field.hint})` : field.message));
-    return new ApiError(response.status, String(error.code ?? ""), message ?? "", error.hint ?? hints[0] ?? null, details);
+    return new ApiError(response.status, String(error.code ?? ""), message ?? "", error.hint ?? hints[0] ?? null, details, error);
   } catch {
     return new ApiError(response.status, "", text || response.statusText || `status ${response.status}`, null);
   }

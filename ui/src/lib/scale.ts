@@ -1,4 +1,7 @@
-/** Axes of charts that are drawn as SVG. */
+/** Colours and axes of charts. */
+
+/** The class of a series, which is also the name of its colour in the style sheet: six, then again from the first. */
+export const series = (i: number) => `s${(i % 6) + 1}`;
 
 /** Round values from `low` to `high`, about `wanted` of them. */
 export function ticks(low: number, high: number, wanted = 5): number[] {
@@ -10,6 +13,20 @@ export function ticks(low: number, high: number, wanted = 5): number[] {
   const first = Math.ceil(low / step - 1e-9);
   const last = Math.floor(high / step + 1e-9);
   return Array.from({ length: Math.max(last - first + 1, 0) }, (_, i) => Number(((first + i) * step).toPrecision(12)));
+}
+
+const DAY = 86_400_000;
+const STEPS = [1, 5, 15, 60, 300, 900, 1800, 3600, 10_800, 21_600, 43_200]
+  .map((seconds) => seconds * 1000)
+  .concat([1, 2, 7, 14, 28, 56, 91, 182, 364].map((days) => days * DAY));
+
+/** Round times (milliseconds since 1970) from `low` to `high`: full hours, midnights, Mondays, all by UTC. */
+export function timeTicks(low: number, high: number, wanted = 5): number[] {
+  const step = STEPS.find((s) => (high - low) / s <= wanted + 0.5) ?? Math.ceil((high - low) / wanted / (364 * DAY)) * 364 * DAY;
+  const monday = step >= 7 * DAY ? 4 * DAY : 0;
+  const first = Math.ceil((low - monday) / step);
+  const last = Math.floor((high - monday) / step);
+  return Array.from({ length: Math.max(last - first + 1, 0) }, (_, i) => (first + i) * step + monday);
 }
 
 /** The least and the largest of what is defined; `[0, 1]` where nothing is. */

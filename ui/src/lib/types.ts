@@ -577,3 +577,113 @@ export interface Applying {
   to: string;
   error: string | null;
 }
+
+// Performance
+
+/** With its 95 % interval, where there are rows enough for one. */
+export interface Figure {
+  value: number;
+  low: number | null;
+  high: number | null;
+}
+
+/** From the scores alone: where the realised figure of so many rows lies if scores are calibrated. */
+export interface Estimated {
+  rows: number;
+  rate: Figure;
+  auc: Figure | null;
+  log_loss: Figure | null;
+  brier: Figure | null;
+}
+
+/** From labels that are known. */
+export interface Realised {
+  rows: number;
+  positives: number | null;
+  rate: Figure | null;
+  mean_score: number | null;
+  auc: Figure | null;
+  log_loss: Figure | null;
+  brier: Figure | null;
+  calibration_error: { value: number; by_chance: number } | null;
+  rmse: Figure | null;
+  mae: Figure | null;
+  bias: Figure | null;
+  pinball: Figure | null;
+  coverage: Figure | null;
+  /** The estimate for exactly these rows. */
+  expected: Estimated | null;
+}
+
+export interface Slice {
+  decisions: number;
+  scored: number;
+  matured: number;
+  labelled: number;
+  mean_score: number | null;
+  outcomes: {
+    outcome: string;
+    decisions: number;
+    share: Figure | null;
+    mean_score: number | null;
+    labelled: number;
+    rate: Figure | null;
+  }[];
+  realised: Realised | null;
+  estimated: Estimated | null;
+}
+
+export interface Cohort extends Slice {
+  from: Time;
+  to: Time;
+  /** When its last label is final. */
+  complete_at: Time | null;
+}
+
+export interface SegmentGroup extends Slice {
+  group: string;
+  kind: "value" | "range" | "other" | "missing";
+  values: number | null;
+  /** Too few decisions, or too few labels, to judge it by. */
+  few: boolean;
+  few_labelled: boolean;
+  favourable: { decisions: number; share: Figure | null };
+  impact_ratio: Figure | null;
+  below_four_fifths: boolean | null;
+  true_positive_rate: Figure | null;
+  false_positive_rate: Figure | null;
+  equal_opportunity: Figure | null;
+}
+
+export interface Segment {
+  name: string;
+  kind: "column" | "input";
+  cut: "value" | "range";
+  reference: string | null;
+  highest: string | null;
+  equal_opportunity_difference: number | null;
+  demographic_parity_difference: number | null;
+  groups: SegmentGroup[];
+}
+
+export interface Performance {
+  model: string;
+  decision: string;
+  task: "classes" | "numbers" | "anomalies";
+  has_label: boolean;
+  horizon: string | null;
+  /** The label of a case whose horizon ended without one. */
+  absent: number | null;
+  calibration: string | null;
+  as_of: Time | null;
+  by: "hour" | "day" | "week" | "month";
+  favourable: string[];
+  good_label: number | null;
+  outcomes: string[];
+  versions: { version: number | null; decisions: number; first: Time; last: Time }[];
+  left_out: { erased: number; other_model: number; without_event: number };
+  total: Slice;
+  calibration_curve: (Bins & { mean_score: number; observed: Figure | null })[];
+  cohorts: Cohort[];
+  segment: Segment | null;
+}

@@ -175,6 +175,21 @@ mod tests {
         assert!((368..=392).contains(&held), "{held} of 400");
     }
 
+    /// The readings of 109 scans, on a scale from 1 to 5, of Hanley and McNeil (1982); area, standard error and interval by DeLong as Stata's manual prints them
+    /// (`roctab`).
+    #[test]
+    fn delongs_interval_is_the_published_one() {
+        let (normal, abnormal) = ([33, 6, 6, 11, 2], [3, 2, 2, 11, 33]);
+        let rows = |counts: [usize; 5], label: f64| {
+            counts.into_iter().enumerate().flat_map(move |(rating, count)| std::iter::repeat_n((rating as f64 + 1.0, label), count))
+        };
+        let (scores, labels): (Vec<f64>, Vec<f64>) = rows(normal, 0.0).chain(rows(abnormal, 1.0)).unzip();
+        let found = auc_interval(&scores, &labels, 0.95);
+        let near = |found: f64, published: f64, digits: f64| (found - published).abs() < 0.5 * digits;
+        assert!(near(found.value, 0.8932, 1e-4) && near(found.standard_error, 0.0307, 1e-4), "{found:?}");
+        assert!(near(found.low, 0.83295, 1e-5) && near(found.high, 0.95339, 1e-5), "{found:?}");
+    }
+
     #[test]
     fn delong_and_bootstrap_agree_on_the_spread() {
         let (scores, labels) = sample(&mut Rng::seeded(5), 500);

@@ -1,6 +1,6 @@
 //! Whether probabilities mean what they say, in figures.
 
-use kilter_stats::chi_square_tail;
+use kilter_stats::{Rng, chi_square_tail};
 use serde::{Deserialize, Serialize};
 
 use super::{CalibrationBin, brier, calibration};
@@ -13,6 +13,28 @@ use crate::math::logit;
 pub fn expected_calibration_error(probabilities: &[f64], labels: &[f64], bins: usize) -> f64 {
     let distance = |bin: &CalibrationBin| bin.count as f64 * (bin.mean_score - bin.observed).abs();
     calibration(probabilities, labels, bins).iter().map(distance).sum::<f64>() / labels.len() as f64
+}
+
+/// What the expected calibration error of perfectly calibrated probabilities stays below in so many of one samples of this size: a larger one is more than chance.
+/// By drawing what each bin comes to from a normal distribution, with a fixed seed. NaN without rows.
+pub fn calibration_error_by_chance(probabilities: &[f64], bins: usize, confidence: f64) -> f64 {
+    const DRAWN: usize = 1000;
+    let mut sorted = probabilities.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    // Labels do not say where bins end.
+    let table = calibration(&sorted, &vec![0.0; sorted.len()], bins);
+    let mut start = 0;
+    let spreads: Vec<f64> = (table.iter())
+        .map(|bin| {
+            let rows = &sorted[start..start + bin.count];
+            start += bin.count;
+            libm::sqrt(rows.iter().map(|p| p * (1.0 - p)).sum())
+        })
+        .collect();
+    let mut rng = Rng::seeded(7);
+    let mut drawn: Vec<f64> = (0..DRAWN).map(|_| spreads.iter().map(|spread| (spread * rng.normal()).abs()).sum()).collect();
+    drawn.sort_unstable_by(f64::total_cmp);
+    drawn[((DRAWN - 1) as f64 * confidence.clamp(0.0, 1.0)) as usize] / probabilities.len() as f64
 }
 
 /// The Brier score in parts (Murphy 1973): brier = reliability - resolution + uncertainty + within bins.
@@ -124,6 +146,21 @@ mod tests {
         assert!((wild.slope - 0.5).abs() < 0.03 && (wild.intercept + 0.35).abs() < 0.05, "{wild:?}");
         assert!(hosmer_lemeshow(&scores, &labels, 10, false).p_value < 1e-9);
         assert!(expected_calibration_error(&scores, &labels, 10) > 0.1);
+    }
+
+    #[test]
+    fn an_error_by_chance_is_seldom_larger() {
+        let mut rng = Rng::seeded(9);
+        let mut below = 0;
+        for _ in 0..400 {
+            let scores: Vec<f64> = (0..500).map(|_| sigmoid(rng.normal() - 1.5)).collect();
+            let labels: Vec<f64> = scores.iter().map(|p| f64::from(u8::from(rng.bernoulli(*p)))).collect();
+            below += usize::from(expected_calibration_error(&scores, &labels, 10) <= calibration_error_by_chance(&scores, 10, 0.95));
+        }
+        assert!((368..=392).contains(&below), "{below} of 400");
+        let (scores, labels) = bent(20_000, 2.0, 0.7);
+        assert!(expected_calibration_error(&scores, &labels, 10) > 5.0 * calibration_error_by_chance(&scores, 10, 0.95));
+        assert!(calibration_error_by_chance(&[], 10, 0.95).is_nan());
     }
 
     #[test]

@@ -5,17 +5,16 @@ use std::sync::Arc;
 
 use anyhow::ensure;
 use kilter_core::{EventTime, Offset, Span};
-use kilter_pipeline::decision::decode;
 use kilter_pipeline::{Decision, Plan, decision_id};
-use kilter_store::log::LogReader;
 use kilter_store::metadata::{MetricPoint, NewRun, RunKind, RunStatus};
 use serde::Serialize;
 
 use crate::catalog::Record;
 use crate::data::Data;
+use crate::in_step::InStep;
 use crate::project::Project;
 use crate::sequencer::Refusal;
-use crate::service::{Layouts, Recorded, Service, ServiceError, decisions_from};
+use crate::service::{Recorded, Service, ServiceError};
 
 /// The file of a run.
 pub const BACKTEST_FILE: &str = "backtest.json";
@@ -284,38 +283,5 @@ impl Counts {
         let periods = periods.into_iter().map(|(n, [recorded, again])| Period { from: at(n), to: at(n + 1), recorded, again });
         let moves = self.moves.into_iter().map(|((recorded, again), count)| Move { recorded, again, count });
         OfDecision { decision, compared, changed, moves: moves.collect(), periods: periods.collect() }
-    }
-}
-
-/// The decision log, read in step with the event log.
-struct InStep<'a> {
-    data: &'a Data,
-    reader: LogReader,
-    layouts: Layouts,
-    ahead: Option<Recorded>,
-}
-
-impl<'a> InStep<'a> {
-    fn new(data: &'a Data, from: Offset) -> anyhow::Result<InStep<'a>> {
-        let mut layouts = Layouts::default();
-        let position = decisions_from(data, &mut layouts, from)?;
-        Ok(InStep { data, reader: data.decisions.reader(position), layouts, ahead: None })
-    }
-
-    /// Those recorded on the event at an offset.
-    fn at(&mut self, offset: Offset) -> anyhow::Result<Vec<Recorded>> {
-        let mut found = Vec::new();
-        loop {
-            while self.ahead.is_none() {
-                let Some((_, bytes)) = self.reader.next_record()? else { return Ok(found) };
-                let entry = decode(bytes)?;
-                self.ahead = self.layouts.recorded(self.data, entry)?;
-            }
-            let Some(next) = self.ahead.take_if(|next| next.decision.offset <= offset) else { return Ok(found) };
-            // What was recorded on events that are passed over is compared with nothing.
-            if next.decision.offset == offset {
-                found.push(next);
-            }
-        }
     }
 }

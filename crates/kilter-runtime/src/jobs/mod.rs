@@ -4,6 +4,7 @@ pub mod apply;
 pub mod backtest;
 pub mod curves;
 pub mod import;
+pub mod performance;
 pub mod policy;
 pub mod shards;
 pub mod train;

@@ -11,6 +11,8 @@ use anyhow::{Context, ensure};
 use kilter_core::{EventTime, Span};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use super::scram::Verifier;
+
 /// The file, in the data folder of a project or of a tracking server.
 pub const FILE: &str = "keys.json";
 /// What every key begins with, so that scanners of secrets and people know one.
@@ -75,6 +77,9 @@ pub struct Key {
     /// BLAKE3 of the key. It is 256 random bits: no slow hash is needed to keep it from being guessed.
     #[serde(serialize_with = "write_hash", deserialize_with = "read_hash")]
     pub(super) hash: blake3::Hash,
+    /// What proves the key by SCRAM-SHA-256; none: it was made before there was any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) scram: Option<Verifier>,
 }
 
 impl Key {
@@ -123,14 +128,14 @@ pub fn create(folder: &Path, new: NewKey) -> anyhow::Result<String> {
     let created = now();
     let expires = lasts.map(|lasts| created + lasts);
     let secret = secret()?;
-    let hash = hash(&secret);
+    let (hash, scram) = (hash(&secret), Some(Verifier::of(&secret)?));
     changed(folder, |keys| {
         ensure!(
             keys.iter().all(|key| key.name != name),
             "there is a key `{name}` already\n  hint: `kilter key revoke {name}` first, or choose another name"
         );
         ensure!(keys.len() < MOST, "there are {MOST} keys, which is the most\n  hint: `kilter key revoke` those that nobody uses");
-        keys.push(Key { name, role, experiments, models, created, expires, hash });
+        keys.push(Key { name, role, experiments, models, created, expires, hash, scram });
         Ok(())
     })?;
     Ok(secret)
@@ -188,6 +193,7 @@ pub(super) fn of_this_process() -> anyhow::Result<(Key, String)> {
         created: now(),
         expires: None,
         hash: hash(&secret),
+        scram: None,
     };
     Ok((key, secret))
 }
@@ -308,6 +314,10 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let keys = list(dir.path()).unwrap().unwrap();
         assert_eq!(keys[0].hash, hash_of_key(&secret).unwrap());
+        // A file of an earlier release has none of these.
+        let earlier =
+            text.lines().filter(|line| !line.contains("\"scram\"")).collect::<Vec<_>>().join("\n").replace("\",\n    }", "\"\n    }");
+        assert!(keys[0].scram.is_some() && parse(dir.path(), earlier.as_bytes()).unwrap()[0].scram.is_none());
         assert_eq!((keys[0].models["risk"], keys[0].expires), (Role::Manage, Some(keys[0].created + Span::DAY)));
 
         let again = create(dir.path(), new("ci")).unwrap_err().to_string();

@@ -2,6 +2,7 @@
 
 pub mod keys;
 mod rules;
+mod scram;
 
 use std::fmt;
 use std::io::ErrorKind;
@@ -27,6 +28,7 @@ use crate::mlflow;
 use crate::observe::Labels;
 use keys::{Key, Role};
 pub(crate) use rules::Rule;
+pub use scram::Exchange;
 
 /// How long a change of the file may go unseen.
 const LOOK: Duration = Duration::from_secs(1);
@@ -84,12 +86,12 @@ impl Access {
         self.keys.known().is_none()
     }
 
-    /// The name of a key that may read everything, for who asks by another way than HTTP; none: it may not, which is counted.
-    pub fn reader(&self, key: &str) -> Option<String> {
+    /// The key that may read everything, for who asks by another way than HTTP; none: it may not, which is counted.
+    pub fn reader(&self, key: &str) -> Option<Reader> {
         let known = self.keys.known()?;
         let refused = |reason, key| self.refusals.note(reason, key, "a connection by PostgreSQL's protocol");
         match find(&known, key) {
-            Ok(key) if key.roles().all(|role| role >= Role::Read) => Some(key.name.clone()),
+            Ok(key) if key.roles().all(|role| role >= Role::Read) => Some(Reader { name: key.name.clone(), hash: *key.hash.as_bytes() }),
             Ok(key) => {
                 refused(Reason::Role, Some(key));
                 None
@@ -99,6 +101,30 @@ impl Access {
                 None
             }
         }
+    }
+
+    /// A login by SCRAM-SHA-256 with the key of a name that may read everything; none: there is no such key, or nothing that proves it.
+    pub fn exchange(&self, name: &str) -> Option<Exchange> {
+        let (known, now) = (self.keys.known()?, keys::now());
+        let key = known.iter().find(|key| key.name == name && !key.is_expired(now))?;
+        let may = key.roles().all(|role| role >= Role::Read);
+        let verifier = key.scram.clone().filter(|_| may)?;
+        let reader = Reader { name: key.name.clone(), hash: *key.hash.as_bytes() };
+        Exchange::new(verifier, reader).inspect_err(|e| tracing::warn!(error = %e, "nobody can log in by SCRAM")).ok()
+    }
+
+    /// Counts a login that came to nothing.
+    pub fn refused_reader(&self) {
+        self.refusals.note(Reason::Unknown, None, "a connection by PostgreSQL's protocol");
+    }
+
+    /// Whether a reader still may; none: whoever came in while everybody might.
+    pub fn still_reads(&self, reader: Option<&Reader>) -> bool {
+        let Some(known) = self.keys.known() else { return true };
+        let Some(reader) = reader else { return false };
+        let now = keys::now();
+        let may = |key: &Arc<Key>| key.roles().all(|role| role >= Role::Read) && !key.is_expired(now);
+        known.iter().any(|key| *key.hash.as_bytes() == reader.hash && may(key))
     }
 
     /// Whether there is a key that opens anything.
@@ -151,6 +177,15 @@ impl Access {
     pub(crate) fn register(&self, registry: &mut Registry) {
         registry.register("kilter_access_refused", "Requests refused for their key, by reason", self.refusals.counts.clone());
     }
+}
+
+/// A key that may read everything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reader {
+    /// What it is called.
+    pub name: String,
+    /// Its hash, which tells it from another of that name.
+    pub hash: [u8; 32],
 }
 
 /// On whose behalf a request runs: everybody's, where no keys are wanted.

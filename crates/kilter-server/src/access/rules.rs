@@ -26,7 +26,7 @@ pub enum Rule {
 use Role::{Manage, Read, Write};
 use Rule::{Model, Named, Open, Whole, Within};
 
-const PROJECT: [(&str, &str, Rule); 50] = [
+const PROJECT: [(&str, &str, Rule); 53] = [
     // Files without data: what they show they ask of the routes below, with a key.
     ("GET", "/", Open),
     ("GET", "/ui", Open),
@@ -60,6 +60,8 @@ const PROJECT: [(&str, &str, Rule); 50] = [
     ("GET", "/v1/models/{model}/versions/{version}/file", Model(Read)),
     ("GET", "/v1/models/{model}/versions/{version}/reference", Model(Read)),
     ("GET", "/v1/models/{model}/versions/{version}/evaluation", Model(Read)),
+    // Reads decisions and columns of events, whatever the model.
+    ("GET", "/v1/models/{model}/performance", Whole(Read)),
     ("GET", "/v1/runs", Whole(Read)),
     ("GET", "/v1/runs/{id}", Whole(Read)),
     ("GET", "/v1/runs/{id}/artifacts/{*name}", Whole(Read)),
@@ -69,6 +71,9 @@ const PROJECT: [(&str, &str, Rule); 50] = [
     ("GET", "/v1/monitors/{monitor}/distributions", Whole(Read)),
     ("GET", "/v1/alerts", Whole(Read)),
     ("GET", "/v1/dead-letters", Whole(Read)),
+    // SQL only reads.
+    ("GET", "/v1/sql/tables", Whole(Read)),
+    ("POST", "/v1/sql", Whole(Read)),
     ("GET", "/v1/lake", Whole(Read)),
     ("POST", "/v1/lake/compact", Whole(Manage)),
     ("GET", "/v1/project", Whole(Read)),

@@ -68,6 +68,8 @@ impl From<IngestReport> for EventsReport {
             message: format!("every row was rejected ({})", r.rejected),
             hint: Some("`rejections` says what is wrong with each".into()),
             fields: Vec::new(),
+            sqlstate: None,
+            position: None,
         });
         EventsReport {
             error,

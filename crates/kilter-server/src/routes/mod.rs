@@ -17,11 +17,13 @@ mod metrics;
 mod models;
 mod monitors;
 pub mod pages;
+mod performance;
 mod policies;
 mod project;
 mod runs;
 mod services;
 mod sources;
+pub mod sql;
 pub mod ui;
 mod versions;
 
@@ -53,6 +55,7 @@ pub fn all() -> OpenApiRouter<Host> {
         .routes(routes!(versions::import_version))
         .routes(routes!(versions::get_version_file))
         .routes(routes!(evaluation::get_evaluation))
+        .routes(routes!(performance::get_performance))
         .routes(routes!(runs::list_runs))
         .routes(routes!(runs::get_run))
         .routes(routes!(runs::get_artifact))
@@ -63,6 +66,8 @@ pub fn all() -> OpenApiRouter<Host> {
         .routes(routes!(drift::get_reference))
         .routes(routes!(monitors::list_alerts))
         .routes(routes!(dead_letters::list_dead_letters))
+        .routes(routes!(sql::list_tables))
+        .routes(routes!(sql::post_sql))
         .routes(routes!(project::get_project))
         .routes(routes!(project::get_status))
         .routes(routes!(lake::get_lake))

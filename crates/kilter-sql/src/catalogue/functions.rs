@@ -290,9 +290,14 @@ fn register_general(db: &Connection, flags: FunctionFlags) -> Result<()> {
         db.create_scalar_function("array_to_string", arguments, flags, |c: &Context<'_>| {
             let (Some(items), Some(separator)) = (list(c, 0), text(c, 1)) else { return Ok(None) };
             let null = if c.len() > 2 { text(c, 2) } else { None };
-            let texts: Vec<String> =
-                items.iter().filter_map(|item| if item.is_null() { null.clone() } else { Some(words(item)) }).collect();
-            Ok(Some(texts.join(&separator)))
+            let mut joined = String::new();
+            let texts = items.iter().filter_map(|item| if item.is_null() { null.clone() } else { Some(words(item)) });
+            for (i, text) in texts.enumerate() {
+                joined.push_str(if i > 0 { &separator } else { "" });
+                joined.push_str(&text);
+                fits(joined.len())?;
+            }
+            Ok(Some(joined))
         })?;
         db.create_scalar_function("string_to_array", arguments, flags, |c: &Context<'_>| {
             let (Some(text), Some(separator)) = (text(c, 0), text(c, 1)) else { return Ok(None) };
@@ -336,11 +341,19 @@ fn register_general(db: &Connection, flags: FunctionFlags) -> Result<()> {
             let options = if c.len() > 3 { c.get::<String>(3)? } else { String::new() };
             let regex = regex(&pattern, options.contains('i'))?;
             let new = new.replace('\\', "$");
-            let replaced = if options.contains('g') { regex.replace_all(&text, new.as_str()) } else { regex.replace(&text, new.as_str()) };
-            if replaced.len() > LONGEST {
-                return Err(failed("the text becomes too long".into()));
+            let most = if options.contains('g') { usize::MAX } else { 1 };
+            let (mut replaced, mut end) = (String::new(), 0);
+            for found in regex.captures_iter(&text).take(most) {
+                let Some(whole) = found.get(0) else { continue };
+                replaced.push_str(&text[end..whole.start()]);
+                end = whole.end();
+                // A name in it stands for the whole text at most.
+                fits(replaced.len().saturating_add(new.len().saturating_mul(whole.len() + 1)))?;
+                found.expand(&new, &mut replaced);
             }
-            Ok(Some(replaced.into_owned()))
+            replaced.push_str(&text[end..]);
+            fits(replaced.len())?;
+            Ok(Some(replaced))
         })?;
     }
     db.create_scalar_function("translate", 3, flags, |c: &Context<'_>| {
@@ -352,6 +365,10 @@ fn register_general(db: &Connection, flags: FunctionFlags) -> Result<()> {
         });
         Ok(Some(new.collect::<String>()))
     })
+}
+
+fn fits(length: usize) -> Result<()> {
+    if length > LONGEST { Err(failed("the text becomes too long".into())) } else { Ok(()) }
 }
 
 fn failed(message: String) -> Error {

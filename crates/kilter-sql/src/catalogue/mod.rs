@@ -11,7 +11,6 @@ mod types;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use datafusion::arrow::array::{
     Array, ArrayRef, BooleanBuilder, Float64Builder, Int64Builder, RecordBatch, RecordBatchOptions, StringBuilder,
@@ -22,10 +21,14 @@ use datafusion::sql::sqlparser::ast::Statement;
 use pgwire::api::Type;
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
+use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::limits::Limit;
 use rusqlite::types::Value;
 
-use crate::error::{BAD_STATEMENT, CANCELED, Result, SqlError, UNDEFINED_COLUMN, UNDEFINED_FUNCTION, UNDEFINED_TABLE, UNSUPPORTED};
+use crate::engine::Stop;
+use crate::error::{
+    BAD_STATEMENT, CANCELED, OUT_OF_MEMORY, Result, SqlError, UNDEFINED_COLUMN, UNDEFINED_FUNCTION, UNDEFINED_TABLE, UNSUPPORTED,
+};
 use crate::session;
 use facts::Facts;
 pub use facts::SCHEMAS;
@@ -33,12 +36,20 @@ pub use types::of_cast;
 
 /// Rows of one answer at most.
 const MOST_ROWS: usize = 100_000;
-/// Steps of SQLite between two looks at the clock.
+/// Bytes of them.
+const MOST_BYTES: usize = 64 << 20;
+/// Bytes of one value.
+const LONGEST: i32 = 1 << 20;
+/// Bytes that all of SQLite may take in this process: the last bound on what questions sort and join. What else uses it here needs some megabytes.
+const HEAP: i64 = 1 << 30;
+/// Steps of SQLite between two looks at whether somebody still waits.
 const STEPS: i32 = 10_000;
 
 /// The catalogue under one set of definitions.
 pub struct Catalogue {
-    db: Mutex<Connection>,
+    database: String,
+    /// Connections that nobody uses at the moment, each with tables of its own.
+    idle: Mutex<Vec<Connection>>,
     facts: Arc<Facts>,
     /// Types of the columns of all its tables, by name.
     columns: HashMap<String, &'static str>,
@@ -64,16 +75,47 @@ pub type Row = Vec<Value>;
 impl Catalogue {
     pub fn new(database: &str, placed: &[crate::tables::Placed]) -> Result<Catalogue> {
         let facts = Arc::new(Facts::new(placed, tables::oids()));
+        let columns = tables::column_types();
+        let catalogue = Catalogue { database: database.to_owned(), idle: Mutex::default(), facts, columns };
+        let first = catalogue.connect()?;
+        catalogue.idle().push(first);
+        Ok(catalogue)
+    }
+
+    fn connect(&self) -> Result<Connection> {
         let db = Connection::open_in_memory().map_err(failed)?;
-        tables::fill(&db, &facts, database).map_err(failed)?;
-        functions::register(&db, &facts).map_err(failed)?;
+        tables::fill(&db, &self.facts, &self.database).map_err(failed)?;
+        functions::register(&db, &self.facts).map_err(failed)?;
         // From here on whatever asks is somebody else's: nothing may be attached, no text stands for a column, and nothing becomes large.
         for config in [DbConfig::SQLITE_DBCONFIG_DQS_DML, DbConfig::SQLITE_DBCONFIG_DQS_DDL] {
             db.set_db_config(config, false).map_err(failed)?;
         }
-        db.set_limit(Limit::SQLITE_LIMIT_LENGTH, 4 << 20).map_err(failed)?;
+        db.set_limit(Limit::SQLITE_LIMIT_LENGTH, LONGEST).map_err(failed)?;
+        // Nothing goes out to the disk, where others have their data.
+        db.pragma_update(None, "temp_store", "memory").map_err(failed)?;
+        db.pragma_update(None, "hard_heap_limit", HEAP).map_err(failed)?;
         db.pragma_update(None, "query_only", true).map_err(failed)?;
-        Ok(Catalogue { db: Mutex::new(db), facts, columns: tables::column_types() })
+        db.authorizer(Some(only_reads)).map_err(failed)?;
+        Ok(db)
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks on a connection that nobody else uses, until it is told to stop.
+    fn with<T>(&self, stop: &Stop, ask: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        let idle = self.idle().pop();
+        let db = match idle {
+            Some(db) => db,
+            None => self.connect()?,
+        };
+        let stop = stop.clone();
+        db.progress_handler(STEPS, Some(move || stop.is_told())).map_err(failed)?;
+        let asked = ask(&db);
+        db.progress_handler(0, None::<fn() -> bool>).map_err(failed)?;
+        self.idle().push(db);
+        asked
     }
 
     /// Whether a statement is about the catalogue.
@@ -94,25 +136,22 @@ impl Catalogue {
     ///
     /// # Errors
     /// When SQLite cannot make sense of it.
-    pub fn question(&self, mut statement: Statement) -> Result<Question> {
+    pub fn question(&self, mut statement: Statement, stop: &Stop) -> Result<Question> {
         for relation in session::relations(&mut statement) {
             self.must_have(&relation)?;
         }
         let (output, parameters) = translate::translate(&mut statement, &self.columns);
         let sql = statement.to_string();
-        let db = self.db.lock().unwrap_or_else(PoisonError::into_inner);
-        let prepared = db.prepare(&sql).map_err(|e| asked(&e, &sql))?;
-        let columns = prepared
-            .columns()
-            .iter()
-            .enumerate()
-            .map(|(i, column)| {
+        let columns = self.with(stop, |db| {
+            let prepared = db.prepare(&sql).map_err(|e| asked(&e, &sql))?;
+            let column = |(i, column): (usize, &rusqlite::Column<'_>)| {
                 let told = output.get(i).cloned().flatten();
                 let name = column.decl_type().map(str::to_lowercase).or(told);
                 Column { name: column.name().to_owned(), data_type: name.as_deref().and_then(of_cast).unwrap_or(Type::TEXT) }
-            })
-            .collect();
-        Ok(Question { columns, sql: sql.clone(), parameters })
+            };
+            Ok(prepared.columns().iter().enumerate().map(column).collect())
+        })?;
+        Ok(Question { columns, sql, parameters })
     }
 
     /// Refuses what is no table of the catalogue: SQLite has tables of its own, which are nobody's business.
@@ -134,14 +173,15 @@ impl Catalogue {
         }
     }
 
-    /// The rows of an answer.
+    /// An answer.
     ///
     /// # Errors
-    /// When it takes too long or becomes too large.
-    pub fn rows(&self, question: &Question, parameters: &[ScalarValue], time: Duration) -> Result<Vec<Row>> {
-        let db = self.db.lock().unwrap_or_else(PoisonError::into_inner);
-        let until = Instant::now() + time;
-        db.progress_handler(STEPS, Some(move || Instant::now() > until)).map_err(failed)?;
+    /// When it is told to stop or becomes too large.
+    pub fn rows(&self, question: &Question, parameters: &[ScalarValue], stop: &Stop) -> Result<RecordBatch> {
+        self.with(stop, |db| question.batch(&self.rows_of(db, question, parameters)?))
+    }
+
+    fn rows_of(&self, db: &Connection, question: &Question, parameters: &[ScalarValue]) -> Result<Vec<Row>> {
         let mut prepared = db.prepare_cached(&question.sql).map_err(|e| asked(&e, &question.sql))?;
         for (i, value) in parameters.iter().enumerate() {
             if let Some(place) = prepared.parameter_index(&format!("${}", i + 1)).map_err(failed)? {
@@ -149,13 +189,15 @@ impl Catalogue {
             }
         }
         let width = question.columns.len();
-        let mut found = Vec::new();
+        let (mut found, mut bytes) = (Vec::new(), 0);
         let mut rows = prepared.raw_query();
         while let Some(row) = rows.next().map_err(|e| asked(&e, &question.sql))? {
-            if found.len() == MOST_ROWS {
-                return Err(SqlError::new(UNSUPPORTED, format!("an answer about the catalogue has at most {MOST_ROWS} rows")));
-            }
             let values = (0..width).map(|i| row.get::<_, Value>(i)).collect::<rusqlite::Result<Row>>().map_err(failed)?;
+            bytes += values.iter().map(size).sum::<usize>();
+            if found.len() == MOST_ROWS || bytes > MOST_BYTES {
+                let message = format!("an answer about the catalogue has at most {MOST_ROWS} rows and {MOST_BYTES} bytes");
+                return Err(SqlError::new(UNSUPPORTED, message));
+            }
             found.push(question.columns.iter().zip(values).map(|(column, value)| self.told(column, value)).collect());
         }
         Ok(found)
@@ -168,6 +210,30 @@ impl Catalogue {
             (_, value) => value,
         }
     }
+}
+
+/// What a question may do: SQLite's own tables and functions of tables are nobody's business, whatever a statement calls them.
+fn only_reads(asked: AuthContext<'_>) -> Authorization {
+    let is_ours = |table: &str| tables::is_known(table) || tables::is_information(table) || translate::is_made(table);
+    match asked.action {
+        AuthAction::Select | AuthAction::Recursive => Authorization::Allow,
+        // Where rows are only counted, the name may be one that the statement makes itself.
+        AuthAction::Read { table_name, column_name } if is_ours(table_name) || column_name.is_empty() => Authorization::Allow,
+        AuthAction::Function { function_name } if !NOT_CALLED.contains(&function_name) => Authorization::Allow,
+        _ => Authorization::Deny,
+    }
+}
+
+/// Functions that look outside.
+const NOT_CALLED: [&str; 4] = ["load_extension", "readfile", "writefile", "fts3_tokenizer"];
+
+fn size(value: &Value) -> usize {
+    let inner = match value {
+        Value::Text(text) => text.len(),
+        Value::Blob(bytes) => bytes.len(),
+        _ => 0,
+    };
+    size_of::<Value>() + inner
 }
 
 impl Question {
@@ -310,6 +376,8 @@ fn asked(e: &rusqlite::Error, sql: &str) -> SqlError {
     };
     tracing::debug!(sql, error = words, "a question about the catalogue was not understood");
     let code = match () {
+        () if words.contains("out of memory") => OUT_OF_MEMORY,
+        () if words.contains("prohibited") || words.contains("not authorized") => UNDEFINED_TABLE,
         () if words.contains("interrupted") => return SqlError::new(CANCELED, "canceling statement due to statement timeout"),
         () if words.contains("no such table") => UNDEFINED_TABLE,
         () if words.contains("no such column") => UNDEFINED_COLUMN,

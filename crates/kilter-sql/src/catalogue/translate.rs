@@ -37,6 +37,11 @@ const ROWS: [&str; 6] =
 /// How names of tables begin that are made here.
 const MADE: &str = "__elements_";
 
+/// Whether a table is made here: the elements of an array.
+pub fn is_made(table: &str) -> bool {
+    table == "json_each" || table.starts_with(MADE)
+}
+
 pub fn gives_rows(name: &str) -> bool {
     ROWS.contains(&name)
 }

@@ -224,6 +224,8 @@ pub fn of_cast(name: &str) -> Option<Type> {
         "timestamp" => Type::TIMESTAMP,
         "timestamptz" => Type::TIMESTAMPTZ,
         "date" => Type::DATE,
+        "time" => Type::TIME,
+        "interval" => Type::INTERVAL,
         "regclass" => Type::REGCLASS,
         "regtype" => Type::REGTYPE,
         "regproc" | "regprocedure" => Type::REGPROC,

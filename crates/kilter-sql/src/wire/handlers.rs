@@ -9,29 +9,30 @@ use async_trait::async_trait;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::channel::oneshot;
 use futures::sink::{Sink, SinkExt};
-use pgwire::api::auth::StartupHandler;
-use pgwire::api::cancel::{CancelHandler, DefaultCancelHandler};
+use pgwire::api::cancel::DefaultCancelHandler;
 use pgwire::api::portal::{Format, Portal};
 use pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler, send_ready_for_query};
 use pgwire::api::results::{DescribePortalResponse, DescribeStatementResponse, FieldInfo, Response};
 use pgwire::api::stmt::{QueryParser, StoredStatement};
 use pgwire::api::store::{Entry, PortalStore};
-use pgwire::api::{
-    ClientInfo, ClientPortalStore, ConnectionHandle, ConnectionManager, DEFAULT_NAME, PgWireConnectionState, PgWireServerHandlers, Type,
-};
+use pgwire::api::{ClientInfo, ClientPortalStore, ConnectionHandle, ConnectionManager, DEFAULT_NAME, PgWireConnectionState, Type};
 use pgwire::error::{ErrorInfo, PgWireError, PgWireResult};
 use pgwire::messages::PgWireBackendMessage;
 use pgwire::messages::copy::{CopyData, CopyDone, CopyOutResponse};
 use pgwire::messages::data::RowDescription;
-use pgwire::messages::extendedquery::{Describe, Execute, PortalSuspended, Sync as PgSync};
+use pgwire::messages::extendedquery::{
+    Bind, BindComplete, Close, CloseComplete, Describe, Execute, Parse, ParseComplete, PortalSuspended, Sync as PgSync,
+    TARGET_TYPE_BYTE_PORTAL, TARGET_TYPE_BYTE_STATEMENT,
+};
 use pgwire::messages::response::{CommandComplete, EmptyQueryResponse, TransactionStatus};
 use pgwire::messages::simplequery::Query;
-use tokio::sync::Mutex;
+use pgwire::messages::startup::ParameterStatus;
+use tokio::sync::{Mutex, Semaphore};
 
-use super::Login;
 use super::login::Door;
-use super::rows::{Rows, binary, fields};
-use crate::command::{self, Command, CopyFormat};
+use super::rows::{Rows, binary, fields, is_name};
+use super::{Identity, Login};
+use crate::command::{self, Command, CopyFormat, CopyKind};
 use crate::encode::parameter;
 use crate::engine::{Engine, Prepared};
 use crate::error::{self, SqlError};
@@ -40,18 +41,67 @@ use crate::session::Session;
 /// What one client has made so far.
 pub struct State {
     session: Session,
+    /// Whom it let in; none: the door was open.
+    who: Option<Identity>,
     /// Each with whether it outlives its transaction.
     cursors: HashMap<String, (Rows, bool)>,
     /// Portals that have rows left.
     portals: HashMap<String, Rows>,
+    statements: Sizes,
+    bound: Sizes,
 }
 
-/// Cursors of one client at a time.
-const CURSORS: usize = 64;
+/// Cursors and portals with rows left, of one client at a time.
+const OPEN: usize = 32;
+/// Prepared statements of one client at a time, and bytes of their texts.
+const STATEMENTS: (usize, usize) = (1000, 4 << 20);
+/// Portals of one client at a time, and bytes of their parameters.
+const PORTALS: (usize, usize) = (200, 16 << 20);
+
+/// How large things with names are.
+struct Sizes {
+    what: &'static str,
+    most: (usize, usize),
+    sizes: HashMap<String, usize>,
+}
+
+impl Sizes {
+    fn new(what: &'static str, most: (usize, usize)) -> Sizes {
+        Sizes { what, most, sizes: HashMap::new() }
+    }
+
+    /// Takes one in, in place of what was called like it.
+    fn add(&mut self, name: &str, size: usize) -> error::Result<()> {
+        let old = self.sizes.remove(name).is_some();
+        let bytes = self.sizes.values().sum::<usize>() + size;
+        if self.sizes.len() == self.most.0 || bytes > self.most.1 {
+            let (count, bytes) = self.most;
+            if old {
+                self.sizes.insert(name.to_owned(), 0);
+            }
+            let message = format!("a client has at most {count} {}, of {bytes} bytes together", self.what);
+            return Err(SqlError::new("53400", message).hint("close those that are not needed"));
+        }
+        self.sizes.insert(name.to_owned(), size);
+        Ok(())
+    }
+}
 
 impl State {
-    pub fn new(session: Session) -> State {
-        State { session, cursors: HashMap::new(), portals: HashMap::new() }
+    pub fn new(session: Session, who: Option<Identity>) -> State {
+        let (statements, bound) = (Sizes::new("prepared statements", STATEMENTS), Sizes::new("portals", PORTALS));
+        State { session, who, cursors: HashMap::new(), portals: HashMap::new(), statements, bound }
+    }
+
+    /// Whether one more may be open.
+    fn has_room(&self) -> error::Result<()> {
+        match self.cursors.len() + self.portals.len() < OPEN {
+            true => Ok(()),
+            false => {
+                let message = format!("a client has at most {OPEN} cursors and portals with rows left");
+                Err(SqlError::new("53000", message).hint("close some"))
+            }
+        }
     }
 }
 
@@ -62,54 +112,48 @@ pub struct Stmt {
     prepared: Option<Prepared>,
 }
 
+/// Bytes of a text in an error: clients take messages of 30 000 bytes.
+const TOLD: usize = 4096;
+
+/// A text as it may stand in a message.
+fn told(text: &str) -> String {
+    let end = (0..=TOLD.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    let rest = if end < text.len() { "…" } else { "" };
+    text[..end].replace('\0', "") + rest
+}
+
 impl From<SqlError> for PgWireError {
     fn from(e: SqlError) -> PgWireError {
-        let mut info = ErrorInfo::new("ERROR".into(), e.code.into(), e.message);
+        let mut info = ErrorInfo::new("ERROR".into(), e.code.into(), told(&e.message));
         info.severity_nonlocalized = Some("ERROR".into());
-        info.hint = e.hint;
+        info.hint = e.hint.as_deref().map(told);
+        info.position = e.position.map(|position| position.to_string());
         PgWireError::UserError(Box::new(info))
     }
 }
 
 /// All handlers of one connection.
 pub struct Handlers {
-    asks: Arc<Asks>,
-    door: Arc<Door>,
-    cancel: Arc<DefaultCancelHandler>,
+    pub asks: Arc<Asks>,
+    pub door: Arc<Door>,
+    pub cancel: Arc<DefaultCancelHandler>,
 }
 
 impl Handlers {
-    pub fn new(engine: &Arc<Engine>, login: &Arc<dyn Login>, manager: &Arc<ConnectionManager>, has_room: bool) -> Handlers {
-        let door = Door { login: Arc::clone(login), manager: Arc::clone(manager), database: engine.database().to_owned(), has_room };
-        Handlers {
-            asks: Arc::new(Asks { engine: Arc::clone(engine) }),
-            door: Arc::new(door),
-            cancel: Arc::new(DefaultCancelHandler::new(Arc::clone(manager))),
-        }
-    }
-}
-
-impl PgWireServerHandlers for Handlers {
-    fn simple_query_handler(&self) -> Arc<impl SimpleQueryHandler> {
-        Arc::clone(&self.asks)
-    }
-
-    fn extended_query_handler(&self) -> Arc<impl ExtendedQueryHandler> {
-        Arc::clone(&self.asks)
-    }
-
-    fn startup_handler(&self) -> Arc<impl StartupHandler> {
-        Arc::clone(&self.door)
-    }
-
-    fn cancel_handler(&self) -> Arc<impl CancelHandler> {
-        Arc::clone(&self.cancel)
+    pub fn new(engine: &Arc<Engine>, login: &Arc<dyn Login>, manager: &Arc<ConnectionManager>, places: &Arc<Semaphore>) -> Handlers {
+        let (login, manager, places) = (Arc::clone(login), Arc::clone(manager), Arc::clone(places));
+        let asks = Asks { engine: Arc::clone(engine), login: Arc::clone(&login) };
+        let (database, proof) = (engine.database().to_owned(), Mutex::default());
+        let door = Door { login, manager: Arc::clone(&manager), database, places, proof };
+        Handlers { asks: Arc::new(asks), door: Arc::new(door), cancel: Arc::new(DefaultCancelHandler::new(manager)) }
     }
 }
 
 /// Runs statements.
+#[derive(Clone)]
 pub struct Asks {
     engine: Arc<Engine>,
+    login: Arc<dyn Login>,
 }
 
 /// What a statement came to.
@@ -119,6 +163,13 @@ enum Done {
     Fetch(String, (Rows, bool), usize, bool),
     Copy(Rows, CopyFormat),
     Tag(String),
+    /// A setting that clients follow, and the tag.
+    Set(&'static str, ParameterStatus),
+}
+
+/// Whether somebody has logged in.
+pub fn is_in<C: ClientInfo>(client: &C) -> bool {
+    client.session_extensions().get::<Mutex<State>>().is_some()
 }
 
 fn state<C: ClientInfo>(client: &C) -> PgWireResult<Arc<Mutex<State>>> {
@@ -133,6 +184,14 @@ async fn cancel<C: ClientInfo>(client: &C) -> PgWireResult<oneshot::Receiver<()>
     Ok(handle.start_query().await)
 }
 
+/// Waits for something, or for somebody to say that it is not wanted any more.
+async fn canceled_by<T>(task: impl Future<Output = error::Result<T>> + Unpin, cancel: &mut oneshot::Receiver<()>) -> error::Result<T> {
+    match futures::future::select(task, cancel).await {
+        futures::future::Either::Left((done, _)) => done,
+        futures::future::Either::Right(_) => Err(SqlError::new(error::CANCELED, "canceling statement due to user request")),
+    }
+}
+
 fn complete(tag: impl Into<String>) -> PgWireBackendMessage {
     PgWireBackendMessage::CommandComplete(CommandComplete::new(tag.into()))
 }
@@ -143,14 +202,54 @@ fn described(columns: &[(String, Type)], binary: &[bool]) -> PgWireBackendMessag
 }
 
 impl Asks {
+    /// The session of a client that may still ask.
+    async fn session<C: ClientInfo>(&self, client: &C) -> PgWireResult<Session> {
+        let state = state(client)?;
+        let state = state.lock().await;
+        if self.login.still_admits(state.who.as_ref()) {
+            return Ok(state.session.clone());
+        }
+        let mut info = ErrorInfo::new("FATAL".into(), "57P01".into(), "the key of this connection opens nothing any more".into());
+        info.hint = Some("connect with another: `kilter key create NAME --role read`".into());
+        Err(PgWireError::UserError(Box::new(info)))
+    }
+
     /// Understands the question in a command, if there is one.
-    async fn prepare(&self, command: &Command, session: &Session) -> error::Result<Option<Prepared>> {
+    async fn prepare(&self, command: &Command, session: &Session, declared: &[Option<Type>]) -> error::Result<Option<Prepared>> {
         match command {
             Command::Ask(statement) | Command::Declare { statement, .. } | Command::Copy { statement, .. } => {
-                self.engine.prepare(statement.as_ref().clone(), session).await.map(Some)
+                self.engine.prepare(Arc::clone(statement), session, declared).await.map(Some)
             }
             _ => Ok(None),
         }
+    }
+
+    /// Forgets what a command tells to forget of what drivers keep.
+    async fn forget<C: ClientInfo + ClientPortalStore>(client: &C, command: &Command) -> PgWireResult<()>
+    where
+        C::PortalStore: PortalStore,
+    {
+        let state = state(client)?;
+        let mut state = state.lock().await;
+        let names: Vec<String> = match command {
+            Command::Deallocate(Some(name)) => {
+                if !state.statements.sizes.contains_key(name) {
+                    return Err(SqlError::new("26000", format!("prepared statement \"{name}\" does not exist")).into());
+                }
+                vec![name.clone()]
+            }
+            Command::Deallocate(None) | Command::Discard => state.statements.sizes.keys().cloned().collect(),
+            _ => return Ok(()),
+        };
+        for name in names {
+            client.portal_store().rm_statement(&name);
+            state.statements.sizes.remove(&name);
+        }
+        if let Command::Discard = command {
+            client.portal_store().clear_portals();
+            state.bound.sizes.clear();
+        }
+        Ok(())
     }
 
     /// Does what a command asks for, as far as no rows are sent.
@@ -168,6 +267,7 @@ impl Asks {
         let state = state(client)?;
         let mut state = state.lock().await;
         let tag = |tag: &str| Ok(Done::Tag(tag.to_owned()));
+        is_possible(client, command)?;
         match command {
             Command::Ask(_) | Command::Copy { .. } | Command::Declare { .. } => {
                 let prepared = prepared.ok_or_else(|| SqlError::new(error::INTERNAL, "the question was not understood"))?;
@@ -180,25 +280,18 @@ impl Asks {
                     if state.cursors.contains_key(cursor) {
                         return Err(SqlError::new(error::DUPLICATE_CURSOR, format!("cursor \"{cursor}\" already exists")).into());
                     }
-                    if state.cursors.len() == CURSORS {
-                        return Err(SqlError::new("53000", format!("a client has at most {CURSORS} cursors")).hint("CLOSE some").into());
-                    }
+                    state.has_room()?;
                 }
                 let time = state.session.setting("statement_timeout").and_then(|text| span(&text));
                 let run = std::pin::pin!(self.engine.run(prepared, parameters, time));
-                let answer = match futures::future::select(run, cancel).await {
-                    futures::future::Either::Left((answer, _)) => answer?,
-                    futures::future::Either::Right(_) => {
-                        return Err(SqlError::new(error::CANCELED, "canceling statement due to user request").into());
-                    }
-                };
+                let answer = canceled_by(run, cancel).await?;
                 let rows = Rows::new(prepared, answer);
                 match command {
                     Command::Declare { cursor, hold, .. } => {
                         state.cursors.insert(cursor.clone(), (rows, *hold));
                         tag("DECLARE CURSOR")
                     }
-                    Command::Copy { format, .. } => Ok(Done::Copy(rows, *format)),
+                    Command::Copy { format, .. } => Ok(Done::Copy(rows, format.clone())),
                     _ => Ok(Done::Rows(rows, "SELECT")),
                 }
             }
@@ -210,34 +303,34 @@ impl Asks {
                 let failed = client.transaction_status() == TransactionStatus::Error;
                 client.set_transaction_status(TransactionStatus::Idle);
                 state.cursors.retain(|_, (_, hold)| *hold);
+                state.portals.clear();
                 tag(if failed { "ROLLBACK" } else { words })
             }
-            Command::Nothing(words) => {
-                // Back to a savepoint, a transaction goes on.
-                if *words == "ROLLBACK" && client.transaction_status() == TransactionStatus::Error {
+            Command::Back => {
+                if client.transaction_status() == TransactionStatus::Error {
                     client.set_transaction_status(TransactionStatus::Transaction);
                 }
-                tag(words)
+                tag("ROLLBACK")
             }
+            Command::Nothing(words) => tag(words),
             Command::Set { name, value } => {
                 let utf8 = value.to_lowercase().replace('-', "");
                 if name == "client_encoding" && !["utf8", "unicode", "default"].contains(&utf8.as_str()) {
                     let message = format!("invalid value for parameter \"client_encoding\": \"{value}\"");
                     return Err(SqlError::new("22023", message).hint("everything is told in UTF8").into());
                 }
-                state.session.set(name, value);
-                tag("SET")
+                state.session.set(name, value)?;
+                Ok(set("SET", &state.session))
             }
             Command::Reset(name) => {
                 state.session.reset(name);
-                tag("RESET")
+                Ok(set("RESET", &state.session))
             }
-            Command::Discard(words) => {
-                let process = state.session.process;
-                let mut session = Session::new(state.session.user.clone(), state.session.database.clone());
-                session.process = process;
-                *state = State::new(session);
-                tag(words)
+            Command::Discard => {
+                state.session.reset("all");
+                state.cursors.clear();
+                state.portals.clear();
+                Ok(set("DISCARD ALL", &state.session))
             }
             Command::Show(name) if name == "all" => {
                 let rows: Vec<Vec<String>> =
@@ -285,6 +378,10 @@ impl Asks {
     {
         match done {
             Done::Tag(tag) => client.feed(complete(tag)).await?,
+            Done::Set(tag, status) => {
+                client.feed(PgWireBackendMessage::ParameterStatus(status)).await?;
+                client.feed(complete(tag)).await?;
+            }
             Done::Rows(mut rows, verb) => {
                 let binary = binary(format, &rows.columns)?;
                 if describe {
@@ -300,10 +397,12 @@ impl Asks {
                     client.feed(described(&rows.columns, &binary)).await?;
                 }
                 let sent = match moves {
-                    true => pass(&mut rows, most, cancel).await?,
-                    false => send(client, &mut rows, &binary, most, cancel).await?.0,
+                    true => pass(&mut rows, most, cancel).await,
+                    false => send(client, &mut rows, &binary, most, cancel).await.map(|(sent, _)| sent),
                 };
+                // It is there after a failure, too.
                 state(client)?.lock().await.cursors.insert(cursor, (rows, hold));
+                let sent = sent?;
                 client.feed(complete(format!("{} {sent}", if moves { "MOVE" } else { "FETCH" }))).await?;
             }
             Done::Copy(mut rows, format) => {
@@ -330,6 +429,22 @@ impl Asks {
             _ => None,
         })
     }
+}
+
+/// In a transaction that has failed there is nothing but its end.
+fn is_possible<C: ClientInfo>(client: &C, command: &Command) -> error::Result<()> {
+    let has_failed = client.transaction_status() == TransactionStatus::Error;
+    match has_failed && !matches!(command, Command::End(_) | Command::Back) {
+        true => {
+            Err(SqlError::new(error::FAILED_TRANSACTION, "current transaction is aborted, commands ignored until end of transaction block"))
+        }
+        false => Ok(()),
+    }
+}
+
+fn set(tag: &'static str, session: &Session) -> Done {
+    let name = "application_name";
+    Done::Set(tag, ParameterStatus::new(name.into(), session.setting(name).unwrap_or_default()))
 }
 
 fn unknown_cursor(cursor: &str) -> SqlError {
@@ -390,48 +505,35 @@ where
     PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
 {
     let width = rows.columns.len();
-    let code = i16::from(format == CopyFormat::Binary);
+    let is_binary = format.kind == CopyKind::Binary;
+    if is_binary && let Some((name, _)) = rows.columns.iter().find(|(_, told)| is_name(told)) {
+        return Err(SqlError::new(error::UNSUPPORTED, format!("column \"{name}\" has no binary form here")).into());
+    }
+    let code = i16::from(is_binary);
     let response = CopyOutResponse::new(code as i8, width as i16, vec![code; width]);
     client.feed(PgWireBackendMessage::CopyOutResponse(response)).await?;
     let mut out = BytesMut::new();
     let mut sent = 0;
-    match format {
-        CopyFormat::Binary => {
-            out.put_slice(b"PGCOPY\n\xff\r\n\0");
-            out.put_slice(&[0; 8]);
-        }
-        CopyFormat::Csv { header: true } => {
-            let names: Vec<String> = rows.columns.iter().map(|(name, _)| quoted(name)).collect();
-            out.put_slice(format!("{}\n", names.join(",")).as_bytes());
-        }
-        CopyFormat::Csv { header: false } | CopyFormat::Text => {}
+    if is_binary {
+        out.put_slice(b"PGCOPY\n\xff\r\n\0");
+        out.put_slice(&[0; 8]);
+    }
+    if format.header {
+        let names = rows.columns.iter().map(|(name, _)| Some(name.clone())).collect();
+        out.put_slice(line(&format, names).as_bytes());
     }
     loop {
-        match format {
-            CopyFormat::Binary => {
-                let start = out.len();
-                out.put_i16(width as i16);
-                if !rows.write(&vec![true; width], cancel, &mut out).await? {
-                    out.truncate(start);
-                    out.put_i16(-1);
-                    break;
-                }
+        if is_binary {
+            let start = out.len();
+            out.put_i16(width as i16);
+            if !rows.write(&vec![true; width], cancel, &mut out).await? {
+                out.truncate(start);
+                out.put_i16(-1);
+                break;
             }
-            CopyFormat::Csv { .. } | CopyFormat::Text => {
-                let Some(texts) = rows.texts(cancel).await? else { break };
-                let line: Vec<String> = texts
-                    .into_iter()
-                    .map(|text| match (format, text) {
-                        (CopyFormat::Text, None) => "\\N".into(),
-                        (_, None) => String::new(),
-                        (CopyFormat::Text, Some(text)) => escaped(&text),
-                        (_, Some(text)) => quoted(&text),
-                    })
-                    .collect();
-                let separator = if format == CopyFormat::Text { "\t" } else { "," };
-                out.put_slice(line.join(separator).as_bytes());
-                out.put_u8(b'\n');
-            }
+        } else {
+            let Some(texts) = rows.texts(cancel).await? else { break };
+            out.put_slice(line(&format, texts).as_bytes());
         }
         sent += 1;
         // Clients count on a message for each row.
@@ -446,14 +548,22 @@ where
     Ok(sent)
 }
 
-fn quoted(text: &str) -> String {
-    // An empty text is not null.
-    let plain = !text.is_empty() && !text.contains([',', '"', '\n', '\r']);
-    if plain { text.to_owned() } else { format!("\"{}\"", text.replace('"', "\"\"")) }
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('\t', "\\t").replace('\n', "\\n").replace('\r', "\\r")
+/// A row as COPY writes it.
+fn line(format: &CopyFormat, texts: Vec<Option<String>>) -> String {
+    let delimiter = format.delimiter.to_string();
+    let text = |text: Option<String>| match (format.kind, text) {
+        (_, None) => format.null.clone(),
+        (CopyKind::Csv, Some(text)) => {
+            // What null stands for is a text only in quotes.
+            let is_plain = text != format.null && !text.contains(['"', '\n', '\r', format.delimiter]);
+            if is_plain { text } else { format!("\"{}\"", text.replace('"', "\"\"")) }
+        }
+        (_, Some(text)) => {
+            let escaped = text.replace('\\', "\\\\").replace('\t', "\\t").replace('\n', "\\n").replace('\r', "\\r");
+            if format.delimiter == '\t' { escaped } else { escaped.replace(format.delimiter, &format!("\\{delimiter}")) }
+        }
+    };
+    texts.into_iter().map(text).collect::<Vec<_>>().join(&delimiter) + "\n"
 }
 
 #[async_trait]
@@ -466,18 +576,19 @@ impl SimpleQueryHandler for Asks {
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         client.set_state(PgWireConnectionState::QueryInProgress);
+        self.session(client).await?;
         let mut cancel = cancel(client).await?;
-        let commands = command::parse(&query.query)?;
+        let commands = self.engine.parse(query.query).await?;
         if commands.is_empty() {
             client.feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new())).await?;
         }
         for command in commands {
-            let session = state(client)?.lock().await.session.clone();
-            let prepared = self.prepare(&command, &session).await?;
+            is_possible(client, &command)?;
+            let session = self.session(client).await?;
+            let prepare = std::pin::pin!(self.prepare(&command, &session, &[]));
+            let prepared = canceled_by(prepare, &mut cancel).await?;
             let done = self.perform(client, &command, prepared.as_ref(), Vec::new(), &mut cancel).await?;
-            if let Command::Deallocate(Some(name)) = &command {
-                client.portal_store().rm_statement(name);
-            }
+            Asks::forget(client, &command).await?;
             self.serve(client, done, &Format::UnifiedText, true, &mut cancel).await?;
         }
         client.set_state(PgWireConnectionState::ReadyForQuery);
@@ -501,17 +612,22 @@ impl SimpleQueryHandler for Asks {
 impl QueryParser for Asks {
     type Statement = Stmt;
 
-    async fn parse_sql<C>(&self, client: &C, sql: &str, _: &[Option<Type>]) -> PgWireResult<Option<Stmt>>
+    async fn parse_sql<C>(&self, client: &C, sql: &str, declared: &[Option<Type>]) -> PgWireResult<Option<Stmt>>
     where
         C: ClientInfo + Unpin + Send + Sync,
     {
-        let mut commands = command::parse(sql)?;
+        let session = self.session(client).await?;
+        let mut cancel = cancel(client).await?;
+        let mut commands = self.engine.parse(sql.to_owned()).await?;
         if commands.len() > 1 {
             return Err(SqlError::new(error::SYNTAX, "cannot insert multiple commands into a prepared statement").into());
         }
         let Some(command) = commands.pop() else { return Ok(None) };
-        let session = state(client)?.lock().await.session.clone();
-        let prepared = self.prepare(&command, &session).await?;
+        is_possible(client, &command)?;
+        let prepared = {
+            let prepare = std::pin::pin!(self.prepare(&command, &session, declared));
+            canceled_by(prepare, &mut cancel).await?
+        };
         Ok(Some(Stmt { command, prepared }))
     }
 
@@ -542,7 +658,85 @@ impl ExtendedQueryHandler for Asks {
     type QueryParser = Asks;
 
     fn query_parser(&self) -> Arc<Asks> {
-        Arc::new(Asks { engine: Arc::clone(&self.engine) })
+        Arc::new(self.clone())
+    }
+
+    async fn on_parse<C>(&self, client: &mut C, message: Parse) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Stmt>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let name = message.name.clone().unwrap_or_else(|| DEFAULT_NAME.to_owned());
+        state(client)?.lock().await.statements.add(&name, message.query.len())?;
+        match StoredStatement::parse(client, &message, self.query_parser()).await {
+            Ok(Some(statement)) => client.portal_store().put_statement(Arc::new(statement)),
+            Ok(None) => client.portal_store().put_empty_statement(&name),
+            Err(e) => {
+                client.portal_store().rm_statement(&name);
+                state(client)?.lock().await.statements.sizes.remove(&name);
+                return Err(e);
+            }
+        }
+        Ok(client.feed(PgWireBackendMessage::ParseComplete(ParseComplete::new())).await?)
+    }
+
+    async fn on_bind<C>(&self, client: &mut C, message: Bind) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Stmt>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let statement = message.statement_name.as_deref().unwrap_or(DEFAULT_NAME);
+        let name = message.portal_name.as_deref().unwrap_or(DEFAULT_NAME);
+        let Some(statement) = client.portal_store().get_statement(statement) else {
+            return Err(PgWireError::StatementNotFound(told(statement)));
+        };
+        {
+            let state = state(client)?;
+            let mut state = state.lock().await;
+            let size = message.parameters.iter().flatten().map(Bytes::len).sum::<usize>();
+            state.bound.add(name, size)?;
+            // What the last one of that name had left.
+            state.portals.remove(name);
+        }
+        match statement {
+            Entry::Value(statement) => client.portal_store().put_portal(Arc::new(Portal::try_new(&message, statement)?)),
+            Entry::Empty if message.parameters.is_empty() => client.portal_store().put_empty_portal(name),
+            Entry::Empty => return Err(SqlError::new("08P01", "an empty statement has no parameters").into()),
+        }
+        Ok(client.feed(PgWireBackendMessage::BindComplete(BindComplete::new())).await?)
+    }
+
+    async fn on_close<C>(&self, client: &mut C, message: Close) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Stmt>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let name = message.name.as_deref().unwrap_or(DEFAULT_NAME);
+        {
+            let state = state(client)?;
+            let mut state = state.lock().await;
+            match message.target_type {
+                TARGET_TYPE_BYTE_STATEMENT => {
+                    client.portal_store().rm_statement(name);
+                    state.statements.sizes.remove(name);
+                }
+                TARGET_TYPE_BYTE_PORTAL => {
+                    client.portal_store().rm_portal(name);
+                    state.bound.sizes.remove(name);
+                    state.portals.remove(name);
+                    // A cursor is a portal, too.
+                    state.cursors.remove(name);
+                }
+                _ => {}
+            }
+        }
+        Ok(client.feed(PgWireBackendMessage::CloseComplete(CloseComplete::new())).await?)
     }
 
     async fn on_execute<C>(&self, client: &mut C, message: Execute) -> PgWireResult<()>
@@ -559,8 +753,9 @@ impl ExtendedQueryHandler for Asks {
                 client.feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new())).await?;
                 return Ok(());
             }
-            None => return Err(PgWireError::PortalNotFound(name)),
+            None => return Err(PgWireError::PortalNotFound(told(&name))),
         };
+        self.session(client).await?;
         client.set_state(PgWireConnectionState::QueryInProgress);
         let mut cancel = cancel(client).await?;
         let stmt = &portal.statement.statement;
@@ -575,7 +770,9 @@ impl ExtendedQueryHandler for Asks {
         let done = match (is_new, held) {
             (true, _) => {
                 let parameters = bound(&portal)?;
-                self.perform(client, &stmt.command, stmt.prepared.as_ref(), parameters, &mut cancel).await?
+                let done = self.perform(client, &stmt.command, stmt.prepared.as_ref(), parameters, &mut cancel).await?;
+                Asks::forget(client, &stmt.command).await?;
+                done
             }
             (false, Some(rows)) => Done::Rows(rows, "SELECT"),
             (false, None) => Done::Tag("SELECT 0".into()),
@@ -585,7 +782,11 @@ impl ExtendedQueryHandler for Asks {
                 let binary = binary(&portal.result_column_format, &rows.columns)?;
                 let (sent, more) = send(client, &mut rows, &binary, most, &mut cancel).await?;
                 if more {
-                    state(client)?.lock().await.portals.insert(name, rows);
+                    let state = state(client)?;
+                    let mut state = state.lock().await;
+                    state.has_room()?;
+                    state.portals.insert(name, rows);
+                    drop(state);
                     client.feed(PgWireBackendMessage::PortalSuspended(PortalSuspended::new())).await?;
                 } else {
                     client.feed(complete(format!("SELECT {sent}"))).await?;
@@ -608,7 +809,9 @@ impl ExtendedQueryHandler for Asks {
         if client.transaction_status() == TransactionStatus::Idle {
             client.portal_store().clear_portals();
             if let Ok(state) = state(client) {
-                state.lock().await.portals.clear();
+                let mut state = state.lock().await;
+                state.portals.clear();
+                state.bound.sizes.clear();
             }
         }
         let status = client.transaction_status();

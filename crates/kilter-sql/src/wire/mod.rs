@@ -1,5 +1,6 @@
 //! PostgreSQL's wire protocol, for whatever speaks it: psql, drivers, and the tools that people look at data with.
 
+mod connection;
 mod handlers;
 mod login;
 mod rows;
@@ -7,6 +8,7 @@ mod rows;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use pgwire::api::ConnectionManager;
@@ -16,6 +18,7 @@ use pgwire::tokio::tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyD
 use pgwire::tokio::tokio_rustls::rustls::{self, ServerConfig};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use crate::Engine;
 use handlers::Handlers;
@@ -24,9 +27,34 @@ use handlers::Handlers;
 pub trait Login: Send + Sync + 'static {
     /// Whether everybody may, without a password.
     fn is_open(&self) -> bool;
-    /// Whether a password opens the door; the name it stands for.
-    fn admit(&self, password: &str) -> Option<String>;
+    /// A login by SCRAM-SHA-256 for a user; none: the user has nothing that could be proved, and is asked for the password itself.
+    fn scram(&self, user: &str) -> Option<Box<dyn Scram>>;
+    /// Whether a password opens the door, and to whom.
+    fn admit(&self, password: &str) -> Option<Identity>;
+    /// Whether the door would still open; none: to whom came in while it was open to everybody.
+    fn still_admits(&self, who: Option<&Identity>) -> bool;
 }
+
+/// The server's side of SCRAM-SHA-256.
+pub trait Scram: Send {
+    /// The answer to a client's first message; none: it makes no sense.
+    fn first(&mut self, message: &str) -> Option<String>;
+    /// The answer to its last, and who it is; none: that is not proved.
+    fn last(&mut self, message: &str) -> Option<(String, Identity)>;
+}
+
+/// Whom a password stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub name: String,
+    /// Tells it from another of that name.
+    pub hash: [u8; 32],
+}
+
+/// Sockets that have not logged in, at a time.
+const WAITING: usize = 64;
+/// How long logging in may take, with all that comes before it.
+const LOGIN: Duration = Duration::from_secs(30);
 
 /// Where and for whom the protocol is served.
 pub struct Options {
@@ -80,27 +108,35 @@ impl Server {
         Ok(self.listener.local_addr()?)
     }
 
-    /// Serves until it is dropped.
+    /// Serves until it is dropped, and with it all connections.
     pub async fn run(self) {
         let manager = Arc::new(ConnectionManager::new());
-        let places = Arc::new(Semaphore::new(self.options.connections));
+        let (places, waiting) = (Arc::new(Semaphore::new(self.options.connections)), Arc::new(Semaphore::new(WAITING)));
+        let mut connections = JoinSet::new();
         loop {
-            let socket = match self.listener.accept().await {
-                Ok((socket, _)) => socket,
-                Err(e) => {
-                    tracing::warn!(error = %e, "a client could not be taken in");
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                Some(ended) = connections.join_next() => {
+                    if let Err(e) = ended {
+                        tracing::debug!(error = %e, "a connection by PostgreSQL's protocol ended badly");
+                    }
                     continue;
                 }
             };
-            // Rows go out when they are there.
-            let _ = socket.set_nodelay(true);
-            let place = Arc::clone(&places).try_acquire_owned().ok();
-            let handlers = Handlers::new(&self.engine, &self.options.login, &manager, place.is_some());
+            let socket = match accepted {
+                Ok((socket, _)) => socket,
+                Err(e) => {
+                    tracing::warn!(error = %e, "a client could not be taken in");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            // Whoever comes when too many knock at the door finds it shut: descriptors are everybody's.
+            let Ok(waits) = Arc::clone(&waiting).try_acquire_owned() else { continue };
+            let handlers = Handlers::new(&self.engine, &self.options.login, &manager, &places);
             let tls = self.options.tls.clone();
-            tokio::spawn(async move {
-                let _place = place;
-                if let Err(e) = pgwire::tokio::process_socket(socket, tls, Arc::new(handlers)).await {
+            connections.spawn(async move {
+                if let Err(e) = connection::attend(socket, tls, &handlers, waits).await {
                     tracing::debug!(error = %e, "a client of PostgreSQL's protocol is gone");
                 }
             });

@@ -124,7 +124,12 @@ pub fn binary(format: &Format, columns: &[(String, Type)]) -> Result<Vec<bool>> 
         }
     };
     // Names of the catalogue's objects have no binary form of their own here.
-    Ok(all.into_iter().zip(columns).map(|(binary, (_, told))| binary && !told.name().starts_with("reg")).collect())
+    Ok(all.into_iter().zip(columns).map(|(binary, (_, told))| binary && !is_name(told)).collect())
+}
+
+/// Whether values of a type are told by name.
+pub fn is_name(told: &Type) -> bool {
+    told.name().starts_with("reg")
 }
 
 fn size(told: &Type) -> i16 {

@@ -38,7 +38,7 @@ pub const BEGIN: EventTime = EventTime(1_700_000_000_000_000);
 pub struct Shop {
     pub engine: Arc<Engine>,
     pub service: Arc<Service>,
-    pub dir: tempfile::TempDir,
+    pub _dir: tempfile::TempDir,
 }
 
 pub async fn open() -> Shop {
@@ -55,7 +55,7 @@ pub async fn empty() -> Shop {
     let dir = tempfile::tempdir().unwrap();
     let service = start(dir.path()).await;
     let engine = Arc::new(Engine::new(Arc::clone(&service), Limits::default()).unwrap());
-    Shop { engine, service, dir }
+    Shop { engine, service, _dir: dir }
 }
 
 impl Shop {

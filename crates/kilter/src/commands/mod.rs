@@ -20,7 +20,6 @@ pub mod plan;
 pub mod registry;
 pub mod repair;
 pub mod replay;
-#[cfg(feature = "sql")]
 pub mod sql;
 pub mod status;
 pub mod tracking;

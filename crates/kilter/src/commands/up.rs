@@ -39,7 +39,7 @@ pub struct Args {
     webhooks: Webhooks,
     #[cfg(feature = "sql")]
     #[command(flatten)]
-    sql: super::sql::ServeArgs,
+    sql: crate::sql::ServeArgs,
 }
 
 pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
@@ -56,17 +56,17 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
     let tracking_artifacts = super::tracking::artifacts_at(args.tracking_artifacts, &args.by_proxy);
     let (access, webhooks) = (Access::of_folder(&data)?, args.webhooks.into());
     #[cfg(feature = "sql")]
-    let logged = Arc::default();
+    let logged = crate::sql::Logged::default();
     #[cfg(feature = "sql")]
-    let sql = super::sql::serve(&service, access.clone(), &logged, args.sql).await?;
+    let (sql, postgres) = crate::sql::serve(&service, access.clone(), &logged, args.sql).await?;
+    #[cfg(not(feature = "sql"))]
+    let sql = None;
     let allow_remote = args.allow_remote;
-    let options = ServeOptions { listen, allow_remote, access, tracking_database, tracking_artifacts, webhooks, ..ServeOptions::default() };
+    let options =
+        ServeOptions { listen, allow_remote, access, tracking_database, tracking_artifacts, sql, webhooks, ..ServeOptions::default() };
     let server = kilter_server::bind(Arc::clone(&service), options).await?;
     #[cfg(feature = "sql")]
-    if let Some(tracking) = server.tracking() {
-        // Set once, here.
-        let _ = logged.set(tracking.clone());
-    }
+    logged.set(server.tracking());
     let address_file = data.join(ADDRESS_FILE);
     std::fs::write(&address_file, server.address().to_string()).with_context(|| format!("cannot write {}", address_file.display()))?;
     println!("{} is up on http://{} (docs at /docs)", service.plan.project, server.address());
@@ -86,7 +86,7 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
     let end = async move {
         stop.wait().await;
         #[cfg(feature = "sql")]
-        drop(sql);
+        drop(postgres);
         // Waits for threads, so on one of its own.
         let stopped = move || {
             kafka.stop();

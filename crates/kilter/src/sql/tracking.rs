@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::Arc;
 
 use anyhow::Context;
 use kilter_sql::{Cell, Column, Kind, Placed, Wanted};
@@ -13,56 +12,16 @@ use kilter_tracking::{
 };
 use tokio::runtime::Handle;
 
+use super::Logged;
+
 /// Rows asked of the store at once.
 const PAGE: usize = 500;
 /// Points of a metric asked for at once.
 const POINTS: usize = 10_000;
 
-/// Where the store is found when a statement asks for it.
-#[derive(Clone)]
-pub enum Store {
-    /// A server's, once it is open.
-    Server(Arc<OnceLock<Tracking>>),
-    /// Of a data folder that no server has open, or of a database.
-    Here { folder: PathBuf, database: Option<String>, opened: Arc<Mutex<Option<Tracking>>> },
-}
-
-impl Store {
-    fn tracking(&self, runtime: &Handle) -> anyhow::Result<Option<Tracking>> {
-        match self {
-            Store::Server(open) => {
-                Ok(Some(open.get().cloned().context("the store of what MLflow's clients log is not open; the server's log says why")?))
-            }
-            Store::Here { folder, database, opened } => {
-                let mut opened = opened.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(tracking) = &*opened {
-                    return Ok(Some(tracking.clone()));
-                }
-                // Nobody has logged anything yet, and asking makes no store.
-                if database.is_none() && !folder.join("tracking.db").exists() {
-                    return Ok(None);
-                }
-                let tracking =
-                    runtime.block_on(Tracking::open_at(folder, database.as_deref(), None)).context("cannot open the tracking store")?;
-                Ok(Some(opened.insert(tracking).clone()))
-            }
-        }
-    }
-
-    /// Closes what was opened here.
-    pub async fn close(&self) {
-        if let Store::Here { opened, .. } = self {
-            let opened = opened.lock().unwrap_or_else(PoisonError::into_inner).take();
-            if let Some(tracking) = opened {
-                tracking.close().await;
-            }
-        }
-    }
-}
-
 /// The tables; to be made where the runtime is that the store works on.
-pub fn tables(store: &Store) -> Vec<Placed> {
-    let with = With { store: store.clone(), runtime: Handle::current() };
+pub fn tables(logged: &Logged) -> Vec<Placed> {
+    let with = With { logged: logged.clone(), runtime: Handle::current() };
     vec![
         experiments(&with),
         experiment_tags(&with),
@@ -87,7 +46,7 @@ pub fn tables(store: &Store) -> Vec<Placed> {
 /// What it takes to ask.
 #[derive(Clone)]
 struct With {
-    store: Store,
+    logged: Logged,
     runtime: Handle,
 }
 
@@ -104,7 +63,8 @@ fn table<R: 'static>(
 ) -> Placed {
     let with = with.clone();
     let rows = move |wanted: &Wanted, row: Each<'_, R>| {
-        let Some(tracking) = with.store.tracking(&with.runtime)? else { return Ok(()) };
+        let tracking =
+            with.logged.0.get().cloned().context("the store of what MLflow's clients log is not open; the server's log says why")?;
         list(&Asked { tracking, runtime: &with.runtime, wanted }, row)
     };
     Placed::new("tracking", name, comment, columns, narrows, Box::new(rows))

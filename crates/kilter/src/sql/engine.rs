@@ -1,0 +1,159 @@
+//! The engine as the HTTP server knows it: answers as bytes in the format asked for.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, Once, PoisonError};
+
+use kilter_server::sql::{Answer, Column, Described, Form, Later, Question, Refusal, Sql, Table};
+use kilter_sql::{Engine, Format, Session, SqlError, Writer, arrays};
+use tokio::runtime::Handle;
+use tokio::task::spawn_blocking;
+
+/// An engine for the HTTP server, which may serve others beside it. `at_first`: it is told of the first question.
+pub fn shared(engine: Arc<Engine>, at_first: fn(&Arc<Engine>)) -> Arc<dyn Sql> {
+    Arc::new(Shared { engine, at_first, asked: Once::new() })
+}
+
+struct Shared {
+    engine: Arc<Engine>,
+    at_first: fn(&Arc<Engine>),
+    asked: Once,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("database", &self.engine.database()).finish_non_exhaustive()
+    }
+}
+
+impl Sql for Shared {
+    fn tables(&self) -> Vec<Table> {
+        let tables = self.engine.tables().into_iter().map(|table| Table {
+            schema: table.schema.into(),
+            name: table.name,
+            comment: table.comment,
+            columns: table.columns.into_iter().map(|(name, data_type, comment)| Described { name, data_type, comment }).collect(),
+        });
+        tables.collect()
+    }
+
+    fn ask(&self, question: Question) -> Later<'_, Box<dyn Answer>> {
+        self.asked.call_once(|| (self.at_first)(&self.engine));
+        let engine = Arc::clone(&self.engine);
+        Box::pin(async move {
+            let here = Handle::current();
+            // A plan may take longer to make than threads that serve requests have.
+            let begun = spawn_blocking(move || here.block_on(begin(&engine, question))).await;
+            Ok(Box::new(joined(begun)?.map_err(refusal)?) as Box<dyn Answer>)
+        })
+    }
+}
+
+async fn begin(engine: &Engine, question: Question) -> Result<Told, SqlError> {
+    let user = question.user.unwrap_or_else(|| "kilter".into());
+    let prepared = engine.ask(&question.text, &Session::new(user, engine.database())).await?;
+    let names = prepared.names();
+    let columns = names.iter().zip(prepared.types()).map(|(name, told)| Column { name: name.clone(), data_type: told.name().to_owned() });
+    let columns = columns.collect();
+    let batches = engine.run(&prepared, Vec::new(), question.time).await?;
+    let out = Out::default();
+    let writer = match question.form {
+        Form::Arrays => None,
+        Form::Csv => Some(Format::Csv),
+        Form::Ndjson => Some(Format::Json),
+        Form::Arrow => Some(Format::Arrow),
+    };
+    let writer = writer.map(|format| Writer::new(out.clone(), format, &batches.schema, &names)).transpose()?;
+    Ok(Told { columns, batches, left: question.limit.unwrap_or(usize::MAX), encoder: Some(Encoder { writer, out }) })
+}
+
+/// Rows on their way out.
+struct Told {
+    columns: Vec<Column>,
+    batches: kilter_sql::Answer,
+    /// Rows that may still be told.
+    left: usize,
+    /// None: the end is written.
+    encoder: Option<Encoder>,
+}
+
+impl Answer for Told {
+    fn columns(&self) -> &[Column] {
+        &self.columns
+    }
+
+    fn next(&mut self) -> Later<'_, Option<Vec<u8>>> {
+        Box::pin(async move {
+            loop {
+                let Some(mut encoder) = self.encoder.take() else { return Ok(None) };
+                let batch = if self.left == 0 { None } else { self.batches.next().await.map_err(refusal)? };
+                let Some(batch) = batch else { return encoder.finish().map_err(refusal) };
+                let rows = batch.num_rows().min(self.left);
+                self.left -= rows;
+                let batch = batch.slice(0, rows);
+                let encoded = spawn_blocking(move || encoder.write(&batch).map(|bytes| (encoder, bytes))).await;
+                let (encoder, bytes) = joined(encoded)?.map_err(refusal)?;
+                self.encoder = Some(encoder);
+                if bytes.is_some() {
+                    return Ok(bytes);
+                }
+            }
+        })
+    }
+}
+
+/// Makes bytes of rows.
+struct Encoder {
+    /// None: as arrays in JSON, which need neither a beginning nor an end.
+    writer: Option<Writer<Out>>,
+    out: Out,
+}
+
+impl Encoder {
+    fn write(&mut self, batch: &kilter_sql::Batch) -> Result<Option<Vec<u8>>, SqlError> {
+        match &mut self.writer {
+            None => Ok(Some(arrays(batch)?.into_bytes())),
+            Some(writer) => {
+                writer.write(batch)?;
+                Ok(self.out.take())
+            }
+        }
+    }
+
+    fn finish(&mut self) -> Result<Option<Vec<u8>>, SqlError> {
+        if let Some(writer) = &mut self.writer {
+            writer.finish()?;
+        }
+        Ok(self.out.take())
+    }
+}
+
+/// What was written and not yet sent.
+#[derive(Clone, Default)]
+struct Out(Arc<Mutex<Vec<u8>>>);
+
+impl Out {
+    fn take(&self) -> Option<Vec<u8>> {
+        let bytes = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        (!bytes.is_empty()).then_some(bytes)
+    }
+}
+
+impl Write for Out {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn refusal(e: SqlError) -> Refusal {
+    Refusal { sqlstate: e.code, message: e.message, hint: e.hint, position: e.position }
+}
+
+fn joined<T>(done: Result<T, tokio::task::JoinError>) -> Result<T, Refusal> {
+    done.map_err(|e| Refusal { sqlstate: "XX000", message: format!("the statement ended badly: {e}"), hint: None, position: None })
+}
