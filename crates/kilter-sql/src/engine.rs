@@ -66,8 +66,8 @@ const STATEMENTS: usize = 128;
 const SCANS: usize = 256;
 /// Questions about the catalogue at a time.
 const CATALOGUE: usize = 4;
-/// The longest that one of these may take.
-const CATALOGUE_TIME: Duration = Duration::from_secs(10);
+/// The part of a statement's time that one of these may take.
+const CATALOGUE_PART: u32 = 6;
 /// Rows that nobody reads for so long are given up, with the memory and threads that they hold.
 const UNREAD: Duration = Duration::from_secs(300);
 /// Plans are trees as deep as statements are long.
@@ -481,7 +481,7 @@ impl Engine {
 
     /// Asks the catalogue, on a thread that waits for nothing else; the question ends when nobody waits for it.
     async fn about_catalogue<T: Send + 'static>(&self, time: Duration, ask: impl FnOnce(&Stop) -> Result<T> + Send + 'static) -> Result<T> {
-        let until = Instant::now() + time.min(CATALOGUE_TIME);
+        let until = Instant::now() + time.min(self.limits.time / CATALOGUE_PART);
         let place = timeout_at(until, Arc::clone(&self.catalogue).acquire_owned()).await.map_err(|_| late())?.map_err(ended_badly)?;
         let stop = Stop::default();
         let _told = StopOnDrop(stop.clone());
