@@ -80,7 +80,7 @@ const IDLE: Duration = Duration::from_secs(2);
 /// The stream and its decisions go first.
 fn give_way() {
     #[cfg(target_os = "linux")]
-    if let Err(e) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), 19) {
+    if let Err(e) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), 10) {
         tracing::debug!(error = %e, "a thread for questions has the priority of all others");
     }
 }

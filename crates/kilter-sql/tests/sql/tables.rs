@@ -68,7 +68,7 @@ async fn open() -> Bank {
     let project = project::load(dir.path()).unwrap_or_else(|report| panic!("{report}"));
     let service = Service::start(project, StartOptions::default()).await.unwrap();
     let engine = Arc::new(Engine::new(Arc::clone(&service), shop::limits()).unwrap().with(vec![handed()]));
-    let shop = Shop { engine, service: Arc::clone(&service), dir };
+    let shop = Shop { engine, service: Arc::clone(&service), _dir: dir };
     let mut half = (0, String::new());
     for first in (0..PAYMENTS).step_by(100) {
         if first == PAYMENTS / 2 {
