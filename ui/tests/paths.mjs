@@ -123,6 +123,8 @@ const tests = {
         const page = await tab({ viewport: { width, height }, colorScheme, bypassCSP: true });
         for (const path of paths) {
           await open(page, path);
+          // A link brings a question, and a person asks it.
+          if (path.startsWith("/ui/sql?")) await page.getByRole("button", { name: "Run", exact: true }).click();
           await page.waitForTimeout(1500);
           const name = path.replace(/^\/(ui\/?)?/, "").replace(/[^\w-]+/g, "-") || "now";
           await page.evaluate(() => scrollTo(0, 0));
@@ -299,10 +301,18 @@ const tests = {
       lines.slice(1).some((line) => /^approve,\d+$/.test(line)),
       lines.join("\n"),
     );
-    // The address alone asks again.
+    // The address alone asks again what this tab has asked, and nobody else's tab.
     await page.reload();
     await page.getByRole("img", { name: /^n by outcome/ }).waitFor();
+    const address = page.url();
     await page.done();
+    const other = await tab();
+    let asked = 0;
+    other.on("request", (request) => (asked += request.method() === "POST" && request.url().endsWith("/v1/sql") ? 1 : 0));
+    await open(other, new URL(address).pathname + new URL(address).search);
+    await other.getByText("A link brought this question. Run asks it.").waitFor();
+    assert.equal(asked, 0);
+    await other.done();
   },
 
   async "by keyboard: how a model does in service, and for groups of cases"() {

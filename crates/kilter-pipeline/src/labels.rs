@@ -33,6 +33,8 @@ impl LabelJoin {
         let Some(key) = EntityKey::from_row(&event.row, &self.plan.observation_key) else { return };
         let index = times.len() - 1;
         let met = self.met.entry(key).or_default();
+        // Most keys have one row and one label, and there are many keys.
+        met.rows.reserve_exact(usize::from(met.rows.is_empty()));
         met.rows.insert(met.rows.partition_point(|&r| times[r as usize] <= event.time), index as u32);
         // Label events that stand before their row in the log: few, unless the labels were taken in first.
         let from = met.labels.partition_point(|(t, ..)| *t < event.time);
@@ -59,6 +61,7 @@ impl LabelJoin {
         if event.time < self.range.from || event.time > self.range.to + plan.within {
             return;
         }
+        met.labels.reserve_exact(usize::from(met.labels.is_empty()));
         met.labels.insert(met.labels.partition_point(|(t, ..)| *t <= event.time), (event.time, truth, self.seen));
         self.seen += 1;
     }

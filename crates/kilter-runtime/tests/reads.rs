@@ -1,5 +1,6 @@
 //! Reads of the past: what the server would have answered then, to the bit, or a refusal that says why not.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 use kilter_core::{Clock, EntityKey, EventTime, Offset, Value};
 use kilter_runtime::as_seen::Seen;
 use kilter_runtime::entities::EntityRow;
-use kilter_runtime::{FeatureRows, Service, ServiceError, StartOptions, project};
+use kilter_runtime::{FeatureRows, Look, Service, ServiceError, StartOptions, project};
 
 const DEFINITIONS: &str = r#"
 [project]
@@ -150,7 +151,7 @@ async fn what_was_seen_is_read_again_to_the_bit_across_snapshots_restarts_and_ch
             let reading = Arc::clone(&service);
             let arrived = Seen::Arrived(*arrived);
             let all = tokio::task::spawn_blocking(move || {
-                let mut all = std::collections::BTreeMap::new();
+                let mut all = BTreeMap::new();
                 let mut each = |row: EntityRow| {
                     assert!(all.insert(row.key, row.look).is_none());
                     ControlFlow::Continue(())
@@ -158,7 +159,8 @@ async fn what_was_seen_is_read_again_to_the_bit_across_snapshots_restarts_and_ch
                 reading.each_as_seen(view, None, arrived, &|| true, &mut each).unwrap();
                 all
             });
-            let known = keys().into_iter().zip(seen.rows.clone()).filter(|(_, look)| look.last_event.is_some()).collect();
+            let known: BTreeMap<EntityKey, Look> =
+                keys().into_iter().zip(seen.rows.clone()).filter(|(_, look)| look.last_event.is_some()).collect();
             assert_eq!(all.await.unwrap(), known, "seed {seed}, answer {i}");
             let by_offset = service.features_as_seen(view, keys(), Seen::Before(live.as_of_offset)).await.unwrap();
             // By offset the clock is that of the newest arrival; time since the last event counts from there.

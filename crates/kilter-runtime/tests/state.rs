@@ -134,7 +134,7 @@ async fn every_entity_is_told_of_once_wherever_it_goes_meanwhile() {
         }
         let cards = all(&service).await;
         for (card, values) in cards.iter().step_by(97) {
-            let one = service.features(0, EntityKey::Text(card.into()), None).await.unwrap();
+            let one = service.features(0, EntityKey::Text(card.as_str().into()), None).await.unwrap();
             assert!(one.values == *values, "{card}");
         }
     }

@@ -66,8 +66,8 @@ const STATEMENTS: usize = 128;
 const SCANS: usize = 256;
 /// Questions about the catalogue at a time.
 const CATALOGUE: usize = 4;
-/// The longest that one of these may take.
-const CATALOGUE_TIME: Duration = Duration::from_secs(10);
+/// The part of a statement's time that one of these may take.
+const CATALOGUE_PART: u32 = 6;
 /// Rows that nobody reads for so long are given up, with the memory and threads that they hold.
 const UNREAD: Duration = Duration::from_secs(300);
 /// Plans are trees as deep as statements are long.
@@ -80,7 +80,7 @@ const IDLE: Duration = Duration::from_secs(2);
 /// The stream and its decisions go first.
 fn give_way() {
     #[cfg(target_os = "linux")]
-    if let Err(e) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), 19) {
+    if let Err(e) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), 10) {
         tracing::debug!(error = %e, "a thread for questions has the priority of all others");
     }
 }
@@ -361,7 +361,7 @@ impl Engine {
     /// Tells of the tables under the definitions in force.
     pub fn tables(&self) -> Vec<Described> {
         let comment = |words: &HashMap<String, String>| words.get(COMMENT).cloned().unwrap_or_default();
-        let placed = tables::all(&self.service.current(), &self.remembered).into_iter().map(|placed| {
+        let placed = tables::all(&self.service.current(), &self.remembered).into_iter().chain(self.more.iter().cloned()).map(|placed| {
             let schema = placed.table.schema();
             let column = |field: &FieldRef| (field.name().clone(), pg_type(field.data_type()).name().to_owned(), comment(field.metadata()));
             let columns = schema.fields().iter().map(column).collect();
@@ -481,7 +481,7 @@ impl Engine {
 
     /// Asks the catalogue, on a thread that waits for nothing else; the question ends when nobody waits for it.
     async fn about_catalogue<T: Send + 'static>(&self, time: Duration, ask: impl FnOnce(&Stop) -> Result<T> + Send + 'static) -> Result<T> {
-        let until = Instant::now() + time.min(CATALOGUE_TIME);
+        let until = Instant::now() + time.min(self.limits.time / CATALOGUE_PART);
         let place = timeout_at(until, Arc::clone(&self.catalogue).acquire_owned()).await.map_err(|_| late())?.map_err(ended_badly)?;
         let stop = Stop::default();
         let _told = StopOnDrop(stop.clone());

@@ -70,14 +70,24 @@ impl Partials {
 
     fn keep(&self, key: &Arc<str>, records: Range<u64>, state: RecordBatch) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let size = state.get_array_memory_size() + size_of::<RecordBatch>();
         kept.clock += 1;
         let now = kept.clock;
+        let of_key = if kept.questions.contains_key(key) { 0 } else { key.len() + size_of::<Question>() };
         let question = kept.questions.entry(Arc::clone(key)).or_default();
         question.used = now;
-        let before = question.pieces.insert(records, state).map_or(0, |old| old.get_array_memory_size() + size_of::<RecordBatch>());
-        question.bytes = question.bytes + size - before;
-        kept.bytes = kept.bytes + size - before;
+        let before = question.bytes;
+        question.bytes += of_key + size(&state);
+        // Stretches that have become one piece are asked for no more.
+        question.pieces.retain(|known, old| {
+            let is_within = records.start <= known.start && known.end <= records.end;
+            if is_within {
+                question.bytes -= size(old);
+            }
+            !is_within
+        });
+        question.pieces.insert(records, state);
+        let after = question.bytes;
+        kept.bytes = kept.bytes + after - before;
         // The question that was asked least lately goes as a whole: one piece of it would help nobody.
         while kept.bytes > self.bytes
             && let Some(oldest) = kept.questions.iter().min_by_key(|(_, question)| question.used).map(|(key, _)| Arc::clone(key))
@@ -90,6 +100,10 @@ impl Partials {
     pub fn len(&self) -> usize {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).questions.values().map(|question| question.pieces.len()).sum()
     }
+}
+
+fn size(state: &RecordBatch) -> usize {
+    state.get_array_memory_size() + size_of::<(Range<u64>, RecordBatch)>()
 }
 
 impl fmt::Debug for Partials {
@@ -192,8 +206,11 @@ fn key(aggregate: &AggregateExec) -> Option<(Arc<str>, Scan)> {
 
 /// Whether an expression always gives the same, and is told apart by its text. Of others, such as the answer of another question, nothing is known.
 fn is_plain_expr(expr: &Arc<dyn PhysicalExpr>) -> bool {
-    // The text of a long list leaves out its middle.
-    let is_value = expr.downcast_ref::<expressions::Literal>().is_some_and(|literal| !literal.value().data_type().is_nested());
+    // The text of a long list leaves out its middle, and a quote within a text looks like its end.
+    let is_value = expr.downcast_ref::<expressions::Literal>().is_some_and(|literal| {
+        let value = literal.value();
+        !value.data_type().is_nested() && !value.try_as_str().flatten().is_some_and(|text| text.contains(['"', '\\']))
+    });
     let is_known = is_value
         || expr.is::<expressions::Column>()
         || expr.is::<expressions::BinaryExpr>()
@@ -332,8 +349,8 @@ mod tests {
     fn what_was_asked_least_lately_makes_room() {
         let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]));
         let state = |n: i64| RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(Int64Array::from(vec![n; 100]))]).unwrap();
-        let one = state(0).get_array_memory_size() + size_of::<RecordBatch>();
-        let partials = Partials::new(3 * one);
+        let one = size(&state(0));
+        let partials = Partials::new(3 * one + 2 * (1 + size_of::<Question>()));
         let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
         partials.keep(&a, 0..1, state(1));
         partials.keep(&a, 1..2, state(2));
@@ -345,5 +362,9 @@ mod tests {
         partials.keep(&a, 2..3, state(5));
         assert_eq!(partials.get(&b, &(0..1)), None);
         assert_eq!(partials.len(), 3);
+        // What lies within a larger piece goes when that comes.
+        partials.keep(&a, 1..4, state(6));
+        assert_eq!(partials.len(), 2);
+        assert_eq!(partials.get(&a, &(1..2)), None);
     }
 }

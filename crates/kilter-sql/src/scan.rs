@@ -6,7 +6,7 @@ use std::ops::{ControlFlow, Range, RangeInclusive};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use datafusion::arrow::array::{ArrayRef, BooleanArray, TimestampMicrosecondArray};
+use datafusion::arrow::array::{ArrayRef, BooleanArray, TimestampMicrosecondArray, UInt64Array};
 use datafusion::arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::catalog::{Session, TableProvider};
@@ -378,12 +378,13 @@ impl PruningStatistics for Times<'_> {
         1
     }
 
-    fn null_counts(&self, _: &Column) -> Option<ArrayRef> {
-        None
+    /// A time is never null: what is said of the least of the best rows may say that nulls come first.
+    fn null_counts(&self, column: &Column) -> Option<ArrayRef> {
+        (column.name == self.time).then(|| Arc::new(UInt64Array::from(vec![0])) as ArrayRef)
     }
 
     fn row_counts(&self) -> Option<ArrayRef> {
-        None
+        Some(Arc::new(UInt64Array::from(vec![1])))
     }
 
     #[expect(clippy::mutable_key_type, reason = "as the trait has it")]

@@ -56,6 +56,8 @@ fn the_server_answers_over_http() {
         assert!(types.contains(&column), "{types:?}");
     }
     table("events", "payments");
+    table("tracking", "runs");
+    assert_eq!(ask(&server, &json!({ "query": "SELECT count(*) FROM tracking.runs" })).ok()["rows"], json!([[0]]));
 
     let query = "SELECT card, amount, amount > 1 AS much, at, NULL AS nothing, 9007199254740993 AS large, 'NaN'::float8 AS odd FROM payments ORDER BY at LIMIT 1";
     let answer = ask(&server, &json!({ "query": query })).ok();

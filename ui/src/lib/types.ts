@@ -611,6 +611,7 @@ export interface Realised {
   bias: Figure | null;
   pinball: Figure | null;
   coverage: Figure | null;
+  deviance: Figure | null;
   /** The estimate for exactly these rows. */
   expected: Estimated | null;
 }

@@ -205,6 +205,12 @@ pub struct Performance {
     seen: Option<EventTime>,
 }
 
+/// The rows of a stretch of time.
+struct Rows<'a> {
+    range: Range,
+    rows: &'a [u32],
+}
+
 impl Performance {
     /// None: the decision has no model.
     pub fn new(plan: Arc<Plan>, question: Question) -> Option<Performance> {
@@ -343,9 +349,9 @@ impl Performance {
         // The order of the log among equals, so that sums are the same each time.
         by_time.sort_by_key(|&row| self.times[row as usize]);
 
-        let (by, cohorts) = self.cohorts(shown.by, &by_time)?;
+        let (by, periods) = self.periods(shown.by, &by_time)?;
         let slice = |rows: &[u32]| if wants() { Ok(cases.slice(rows)) } else { Err(NoReport::Unwanted) };
-        let cohorts = cohorts.into_iter().map(|(from, to, rows)| {
+        let cohorts = periods.into_iter().map(|Rows { range: Range { from, to }, rows }| {
             let complete_at = label.map(|label| to + label.within);
             Ok(Cohort { from, to, complete_at, slice: slice(rows)? })
         });
@@ -417,14 +423,13 @@ impl Performance {
     }
 
     /// Rows, ascending by time, by the period that they lie in.
-    #[expect(clippy::type_complexity, reason = "from, to and the rows between")]
-    fn cohorts<'a>(&self, by: Option<By>, by_time: &'a [u32]) -> Result<(By, Vec<(EventTime, EventTime, &'a [u32])>), NoReport> {
+    fn periods<'a>(&self, by: Option<By>, by_time: &'a [u32]) -> Result<(By, Vec<Rows<'a>>), NoReport> {
         let time = |row: &u32| self.times[*row as usize];
         let calendar = |by: By| Calendar::new(by.unit(), "UTC").ok_or(NoReport::TooManyCohorts);
         let ends = by_time.first().zip(by_time.last()).map(|(first, last)| (time(first), time(last)));
         let fits = |by: By| {
             let count = |calendar: Calendar, (first, last)| calendar.period(last).number - calendar.period(first).number;
-            Ok(calendar(by)?).map(|calendar| ends.is_none_or(|ends| count(calendar, ends) < USUAL_COHORTS))
+            calendar(by).map(|calendar| ends.is_none_or(|ends| count(calendar, ends) < USUAL_COHORTS))
         };
         let by = match by {
             Some(by) => by,
@@ -440,17 +445,17 @@ impl Performance {
         };
         let calendar = calendar(by)?;
         let mut rest = by_time;
-        let mut cohorts = Vec::new();
+        let mut periods = Vec::new();
         while let Some(first) = rest.first() {
             let period = calendar.period(time(first));
             let (own, after) = rest.split_at(rest.partition_point(|row| time(row) < period.end));
-            if cohorts.len() == COHORTS {
+            if periods.len() == COHORTS {
                 return Err(NoReport::TooManyCohorts);
             }
-            cohorts.push((period.start, period.end, own));
+            periods.push(Rows { range: Range { from: period.start, to: period.end }, rows: own });
             rest = after;
         }
-        Ok((by, cohorts))
+        Ok((by, periods))
     }
 
     fn segment_name(&self, of: &SegmentOf) -> (String, &'static str) {

@@ -80,6 +80,10 @@ async fn carry_out(
     // Columns of decisions, which questions in SQL left.
     step("columns")?;
     proof.counts.state_files += remove_files(&dir.join("columns"))?;
+    // And what a statement that was broken off had put aside.
+    if dir.join("sql-spill").exists() {
+        fs::remove_dir_all(dir.join("sql-spill"))?;
+    }
 
     step("control record")?;
     if !has_record(events, proof.log_end, number)? {

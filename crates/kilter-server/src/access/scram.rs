@@ -167,7 +167,11 @@ fn random() -> anyhow::Result<[u8; BYTES]> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::access::Access;
+    use crate::access::keys::{self, NewKey, Role};
 
     /// The example of RFC 7677.
     fn example() -> Exchange {
@@ -203,6 +207,27 @@ mod tests {
             assert!(exchange.last(bad).is_none(), "{bad}");
         }
         assert!(example().last(LAST).is_none(), "before anything was said");
+    }
+
+    #[test]
+    fn a_reader_is_known_by_its_key_and_goes_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let of = |name: &str, role| NewKey { name: name.into(), role, experiments: BTreeMap::new(), models: BTreeMap::new(), lasts: None };
+        let secret = keys::create(dir.path(), of("ada", Role::Read)).unwrap();
+        keys::create(dir.path(), of("nobody", Role::None)).unwrap();
+        let access = Access::of_folder(dir.path()).unwrap();
+        let reader = access.reader(&secret).unwrap();
+        assert!(reader.name == "ada" && access.still_reads(Some(&reader)));
+        assert!(!access.still_reads(None), "who came in while it was open");
+        assert!(!access.still_reads(Some(&Reader { hash: [0; 32], ..reader.clone() })), "another of that name");
+        assert!(access.exchange("ada").is_some() && access.exchange("nobody").is_none() && access.exchange("bob").is_none());
+        keys::revoke(dir.path(), "ada").unwrap();
+        let begun = std::time::Instant::now();
+        while access.still_reads(Some(&reader)) {
+            assert!(begun.elapsed().as_secs() < 60, "the file is looked at each second");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        assert!(access.exchange("ada").is_none());
     }
 
     #[test]

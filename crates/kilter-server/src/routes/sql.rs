@@ -291,6 +291,7 @@ impl From<Refusal> for ApiError {
             "25006" => (StatusCode::BAD_REQUEST, "read_only"),
             "42501" => (StatusCode::FORBIDDEN, "forbidden"),
             "53200" => (StatusCode::SERVICE_UNAVAILABLE, "out_of_memory"),
+            full if full.starts_with("53") => (StatusCode::TOO_MANY_REQUESTS, "slow_down"),
             "57014" => (StatusCode::SERVICE_UNAVAILABLE, "timeout"),
             inside if inside.starts_with("XX") => {
                 tracing::error!(detail = message, "a question in SQL failed");

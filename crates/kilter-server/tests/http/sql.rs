@@ -58,6 +58,7 @@ impl Sql for Fake {
                 "hidden" => return Err(refusal("42501", "not for this key")),
                 "slow" => return Err(refusal("57014", "its time is up")),
                 "large" => return Err(refusal("53200", "it wants more memory than it may have")),
+                "full" => return Err(refusal("53000", "there is no place for it")),
                 "broken" => return Err(refusal("XX000", "it ended badly")),
                 _ => {}
             }
@@ -209,6 +210,7 @@ fn what_cannot_be_answered_is_told_why() {
         ("hidden", 403, "forbidden", "42501"),
         ("slow", 503, "timeout", "57014"),
         ("large", 503, "out_of_memory", "53200"),
+        ("full", 429, "slow_down", "53000"),
         ("broken", 500, "internal", "XX000"),
     ] {
         let error = ask(&server, &json!({ "query": query })).refused(status, code);

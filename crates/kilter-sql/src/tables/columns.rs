@@ -3,6 +3,7 @@
 //! A file is a function of its piece. It is made when the piece is first asked for or by the keeper ([`Columns::keep`]), and made again when it is gone, damaged, or
 //! of other records than the log has now. Rows lie newest first. What is not in it, such as all reasons, is read from the log.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::ops::{ControlFlow, Range};
@@ -75,7 +76,7 @@ impl Columns {
     /// The file of a piece, which is made where there is none; none: it cannot be made.
     fn file(&self, records: &Range<u64>) -> anyhow::Result<Option<(File, ArrowReaderMetadata)>> {
         let number = records.start / PIECE;
-        let path = self.dir.join(format!("decisions-{number:08}.parquet"));
+        let path = self.path(records);
         let known = || self.files.known.lock().unwrap_or_else(PoisonError::into_inner).get(&number).cloned();
         if let Some(known) = known()
             && let Ok(file) = File::open(&path)
@@ -157,6 +158,41 @@ impl Columns {
         Ok(())
     }
 
+    /// Hands on the rows of a piece from its file; none: it has none.
+    fn by_columns(&self, piece: &Piece, wanted: &Wanted, emit: Emit<'_>) -> anyhow::Result<Option<ControlFlow<()>>> {
+        let records = &piece.records;
+        if !records.start.is_multiple_of(PIECE) || records.end != records.start + PIECE {
+            return Ok(None);
+        }
+        let Some((file, metadata)) = self.file(records)? else { return Ok(None) };
+        // The file has told more than was known.
+        match self.whole_log().pieces(&wanted.bounds, records)?.pop() {
+            Some(known) => self.read(&known, file, metadata, wanted, emit).map(Some),
+            None => Ok(Some(ControlFlow::Continue(()))),
+        }
+    }
+
+    fn by_log(&self, piece: Piece, wanted: &Wanted, emit: Emit<'_>) -> anyhow::Result<ControlFlow<()>> {
+        let wanted = Wanted { records: piece.records, limit: None, ..wanted.clone() };
+        let mut flow = ControlFlow::Continue(());
+        self.listed.scan(&wanted, &mut |batch| {
+            flow = emit(batch);
+            flow
+        })?;
+        Ok(flow)
+    }
+
+    fn path(&self, records: &Range<u64>) -> PathBuf {
+        self.dir.join(format!("decisions-{:08}.parquet", records.start / PIECE))
+    }
+
+    /// A file that proved to be damaged.
+    fn forget(&self, records: &Range<u64>) {
+        self.files.known.lock().unwrap_or_else(PoisonError::into_inner).remove(&(records.start / PIECE));
+        // If it stays, it is found to be damaged again.
+        let _ = fs::remove_file(self.path(records));
+    }
+
     /// Reads a piece from its file, and hands on the rows within the range of time.
     fn read(
         &self,
@@ -234,39 +270,30 @@ impl Table for Columns {
             return self.listed.scan(wanted, emit);
         }
         let mut left = wanted.limit.unwrap_or(usize::MAX);
+        let handed_on = Cell::new(false);
         let mut cut = |batch: RecordBatch| {
+            handed_on.set(true);
             let batch = if batch.num_rows() > left { batch.slice(0, left) } else { batch };
             left -= batch.num_rows();
             emit(batch)?;
             if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        for mut piece in self.whole_log().pieces(&wanted.bounds, &wanted.records)? {
+        for piece in self.whole_log().pieces(&wanted.bounds, &wanted.records)? {
             if !(wanted.is_wanted)() {
                 return Ok(());
             }
             if piece.times.is_some_and(|times| !(wanted.may_count)(times)) {
                 continue;
             }
-            let is_whole = piece.records.start.is_multiple_of(PIECE) && piece.records.end == piece.records.start + PIECE;
-            let file = if is_whole { self.file(&piece.records)? } else { None };
-            let flow = match file {
-                Some((file, metadata)) => {
-                    // The file has told more than was known.
-                    let known = self.whole_log().pieces(&wanted.bounds, &piece.records)?.pop();
-                    match known {
-                        Some(known) => piece.is_inside = known.is_inside,
-                        None => continue,
-                    }
-                    self.read(&piece, file, metadata, wanted, &mut cut)?
-                }
-                None => {
-                    let wanted = Wanted { records: piece.records, limit: None, ..wanted.clone() };
-                    let mut flow = ControlFlow::Continue(());
-                    self.listed.scan(&wanted, &mut |batch| {
-                        flow = cut(batch);
-                        flow
-                    })?;
-                    flow
+            handed_on.set(false);
+            let flow = match self.by_columns(&piece, wanted, &mut cut) {
+                Ok(Some(flow)) => flow,
+                Ok(None) => self.by_log(piece, wanted, &mut cut)?,
+                Err(e) if handed_on.get() => return Err(e),
+                Err(e) => {
+                    tracing::warn!(error = %format!("{e:#}"), "columns cannot be read; they are written anew when they are asked for again");
+                    self.forget(&piece.records);
+                    self.by_log(piece, wanted, &mut cut)?
                 }
             };
             if flow.is_break() {

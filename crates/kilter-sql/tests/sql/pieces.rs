@@ -112,6 +112,13 @@ async fn files_of_columns_can_go_and_cannot_lie() {
         again.check(question, &answer).await;
         assert_eq!(fs::read(file).unwrap(), whole);
     }
+    // Damaged behind what it says of itself: the engine that knows it is not stopped by that.
+    let mut torn = whole.clone();
+    let middle = torn.len() / 2;
+    torn[4..middle].fill(0xff);
+    fs::write(file, &torn).unwrap();
+    shop.check("select count(*), sum(event_offset + 0), count(distinct outcome) from decisions where score is null", &answer).await;
+    shop.check("select count(*), sum(event_offset + 0), count(distinct outcome) from decisions where score is null", &answer).await;
     fs::remove_dir_all(file.parent().unwrap()).unwrap();
     // A folder that cannot be made costs time, not the answer.
     fs::write(file.parent().unwrap(), "in the way").unwrap();

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kilter_core::{EventTime, Span};
 use kilter_runtime::{Service, StartOptions, project};
@@ -50,18 +50,23 @@ pub async fn open() -> Shop {
     shop
 }
 
+/// A busy machine may be slow.
+pub fn limits() -> Limits {
+    Limits { time: Duration::from_secs(600), ..Limits::default() }
+}
+
 /// Before its first payment.
 pub async fn empty() -> Shop {
     let dir = tempfile::tempdir().unwrap();
     let service = start(dir.path()).await;
-    let engine = Arc::new(Engine::new(Arc::clone(&service), Limits::default()).unwrap());
+    let engine = Arc::new(Engine::new(Arc::clone(&service), limits()).unwrap());
     Shop { engine, service, _dir: dir }
 }
 
 impl Shop {
     /// One that has seen nothing yet.
     pub fn another_engine(&self) -> Arc<Engine> {
-        Arc::new(Engine::new(Arc::clone(&self.service), Limits::default()).unwrap())
+        Arc::new(Engine::new(Arc::clone(&self.service), limits()).unwrap())
     }
 
     pub async fn pay(&self, payments: Range<i64>) {

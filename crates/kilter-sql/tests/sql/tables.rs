@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use kilter_core::{EntityKey, EventTime, Span};
 use kilter_runtime::{Service, StartOptions, project};
-use kilter_sql::{Cell, Column, Engine, Kind, Limits, Placed, Wanted};
+use kilter_sql::{Cell, Column, Engine, Kind, Placed, Wanted};
 
-use crate::shop::{BEGIN, Shop};
+use crate::shop::{self, BEGIN, Shop};
 
 const DEFINITIONS: &str = r#"
 [project]
@@ -67,8 +67,8 @@ async fn open() -> Bank {
     std::fs::write(dir.path().join("kilter.toml"), DEFINITIONS).unwrap();
     let project = project::load(dir.path()).unwrap_or_else(|report| panic!("{report}"));
     let service = Service::start(project, StartOptions::default()).await.unwrap();
-    let engine = Arc::new(Engine::new(Arc::clone(&service), Limits::default()).unwrap().with(vec![handed()]));
-    let shop = Shop { engine, service: Arc::clone(&service), dir };
+    let engine = Arc::new(Engine::new(Arc::clone(&service), shop::limits()).unwrap().with(vec![handed()]));
+    let shop = Shop { engine, service: Arc::clone(&service), _dir: dir };
     let mut half = (0, String::new());
     for first in (0..PAYMENTS).step_by(100) {
         if first == PAYMENTS / 2 {

@@ -374,9 +374,8 @@ async fn statements_that_would_take_everything_are_refused() {
     let deepest = |word: &str, n: usize| format!("select {}", vec!["1"; n].join(word));
     // The deepest ones that pass: they are planned, answered and taken apart.
     assert_eq!(client.ask(&deepest("+", 990)).await, "990\nSELECT 1");
-    assert_eq!(client.ask(&format!("select count(*) from pg_class where 1 = {}", vec!["1"; 980].join("+"))).await, "error 42000");
-    let united = vec!["select 1"; 600].join(" union ");
-    assert!(["1\nSELECT 1", "error 54001"].contains(&client.ask(&united).await.as_str()));
+    assert_eq!(client.ask(&format!("select count(*) from pg_class where 1 = {}", vec!["1"; 980].join("+"))).await, "0\nSELECT 1");
+    assert_eq!(client.ask(&vec!["select 1"; 600].join(" union ")).await, "1\nSELECT 1");
     for bad in ["select $4000000000", "select * from pg_class where oid = $9223372036854775807"] {
         client.parse(bad).await;
         client.send('D', b"S\0").await;
@@ -401,10 +400,12 @@ async fn statements_that_would_take_everything_are_refused() {
         "select printf('%1000000d', 1) from pg_attribute a, pg_attribute b",
         "select max(x) from (select printf('%1000000d', a.attnum) as x from pg_attribute a, pg_attribute b, pg_attribute c order by 1) as y",
     ];
+    assert_eq!(client.ask("set statement_timeout = '5s'").await, "SET");
     for bad in large {
         let answer = client.ask(bad).await;
         assert!(answer.starts_with("error "), "{bad}: {answer}");
     }
+    assert_eq!(client.ask("set statement_timeout = 0").await, "SET");
     assert_eq!(client.ask("select length(repeat('x', 1000)), lpad('7', 3, '0')").await, "1000|007\nSELECT 1");
 }
 
@@ -603,17 +604,5 @@ async fn a_user_who_is_called_like_a_key_proves_it() {
                 assert!(client.is_closed().await);
             }
         }
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore]
-async fn probe() {
-    let shop = shop::open().await;
-    let mut client = Client::connect(serve(&shop, None, 5).await, "").await.unwrap();
-    for line in std::fs::read_to_string(std::env::var("PROBE").unwrap()).unwrap().lines() {
-        eprintln!("{}", &line[..line.len().min(80)]);
-        let answer = client.ask(line).await;
-        eprintln!("  -> {}", &answer[..answer.len().min(200)]);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use anyhow::Context;
 use kilter_sql::{Cell, Column, Kind, Placed, Wanted};

@@ -2,7 +2,7 @@ import type { Cell } from "../../lib/download";
 import { fixed, number, percent } from "../../lib/format";
 import type { Figure, Performance, Realised } from "../../lib/types";
 
-type Name = "rate" | "auc" | "log_loss" | "brier" | "rmse" | "mae" | "bias" | "pinball" | "coverage";
+type Name = "rate" | "auc" | "log_loss" | "brier" | "rmse" | "mae" | "bias" | "pinball" | "coverage" | "deviance";
 
 export interface Measure {
   name: Name;
@@ -33,6 +33,7 @@ const OF: Record<Performance["task"], Measure[]> = {
     { name: "bias", title: "Bias", format: short, note: "Mean of prediction minus label: above 0 it says too much." },
     { name: "rate", title: "Mean label", format: short, note: "What labels were on average." },
     { name: "pinball", title: "Pinball loss", format: short, note: "For quantiles; smaller is better." },
+    { name: "deviance", title: "Deviance", format: short, note: "For counts and amounts; smaller is better." },
     { name: "coverage", title: "Coverage", format: share, note: "The share of labels at or below the predicted quantile." },
   ],
   anomalies: [{ name: "auc", title: "AUC", format: three, note: "How well scores put anomalies above the rest." }],
