@@ -216,7 +216,7 @@ fn type_oid(name: &str) -> Option<i64> {
 }
 
 /// The parts of a name as PostgreSQL reads them.
-fn parts(name: &str) -> Vec<String> {
+pub fn parts(name: &str) -> Vec<String> {
     let mut parts = vec![String::new()];
     let mut quoted = false;
     for x in name.trim().chars() {

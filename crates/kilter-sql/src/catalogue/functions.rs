@@ -8,7 +8,7 @@ use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, Error, Result};
 use serde_json::Value as Json;
 
-use super::facts::{Facts, OWNER};
+use super::facts::{Facts, OWNER, parts};
 use crate::session::Session;
 use crate::tables::SEARCH_PATH;
 
@@ -65,6 +65,7 @@ const KNOWN: &[(&str, &str)] = &[
     ("pg_total_relation_size", "int8"),
     ("pg_ts_config_is_visible", "bool"),
     ("pg_type_is_visible", "bool"),
+    ("parse_ident", "_text"),
     ("quote_ident", "text"),
     ("shobj_description", "text"),
     ("to_regclass", "regclass"),
@@ -131,6 +132,9 @@ pub fn returns(name: &str) -> Option<&'static str> {
     KNOWN.iter().chain(OTHERS).find(|(known, _)| *known == name).map(|(_, returned)| *returned)
 }
 
+/// Rights that everybody has who is let in.
+const HELD: [&str; 4] = ["connect", "execute", "select", "usage"];
+
 /// A text of more bytes than this is made by no function.
 const LONGEST: usize = 1 << 20;
 
@@ -153,6 +157,12 @@ pub fn register(db: &Connection, facts: &Arc<Facts>) -> Result<()> {
         // What a parameter names; where it stands in the text, the session has told already.
         db.create_scalar_function("current_setting", arguments, flags, |c: &Context<'_>| {
             Ok(c.get::<Option<String>>(0)?.and_then(|name| Session::new(OWNER, "").setting(&name)))
+        })?;
+    }
+    for (name, _) in KNOWN.iter().filter(|(name, _)| name.starts_with("has_")) {
+        db.create_scalar_function(*name, -1, flags, |c: &Context<'_>| {
+            let rights = c.len().checked_sub(1).and_then(|last| text(c, last));
+            Ok(rights.map(|rights| rights.split(',').any(|right| HELD.contains(&right.trim().to_lowercase().as_str()))))
         })?;
     }
     db.create_scalar_function("pg_get_userbyid", 1, flags, |_: &Context<'_>| Ok(OWNER))?;
@@ -318,6 +328,9 @@ fn register_general(db: &Connection, flags: FunctionFlags) -> Result<()> {
             Ok(list(c, 0).map(|items| serde_json::json!((1..=items.len()).collect::<Vec<usize>>()).to_string()))
         })?;
     }
+    db.create_scalar_function("parse_ident", 1, flags, |c: &Context<'_>| {
+        Ok(text(c, 0).map(|name| serde_json::json!(parts(&name)).to_string()))
+    })?;
     db.create_scalar_function("quote_ident", 1, flags, |c: &Context<'_>| {
         Ok(text(c, 0).map(|name| {
             let is_plain = name.starts_with(|x: char| x.is_ascii_lowercase() || x == '_')

@@ -158,8 +158,8 @@ impl Catalogue {
     fn must_have(&self, relation: &[String]) -> Result<()> {
         let name = relation.join(".");
         let is_known = match relation {
-            [name] => tables::is_known(name) || translate::gives_rows(name),
-            [.., schema, name] if schema == "pg_catalog" => tables::is_known(name) || translate::gives_rows(name),
+            [name] => tables::is_known(name) || translate::is_function(name),
+            [.., schema, name] if schema == "pg_catalog" => tables::is_known(name) || translate::is_function(name),
             [.., schema, name] if schema == "information_schema" => tables::is_information(name) || translate::gives_rows(name),
             _ => false,
         };

@@ -31,8 +31,18 @@ pub fn translate(statement: &mut Statement, columns: &HashMap<String, &'static s
 }
 
 /// Functions that give rows, as functions that give an array.
-const ROWS: [&str; 6] =
-    ["unnest", "generate_series", "generate_subscripts", "_pg_expandarray", "json_array_elements_text", "regexp_split_to_table"];
+const ROWS: [&str; 7] = [
+    "unnest",
+    "generate_series",
+    "generate_subscripts",
+    "_pg_expandarray",
+    "json_array_elements_text",
+    "pg_get_keywords",
+    "regexp_split_to_table",
+];
+
+/// Functions whose one value is asked for as a table.
+const ONE_ROW: [&str; 1] = ["string_to_array"];
 
 /// How names of tables begin that are made here.
 const MADE: &str = "__elements_";
@@ -44,6 +54,11 @@ pub fn is_made(table: &str) -> bool {
 
 pub fn gives_rows(name: &str) -> bool {
     ROWS.contains(&name)
+}
+
+/// Whether a function may stand where a table does.
+pub fn is_function(name: &str) -> bool {
+    gives_rows(name) || ONE_ROW.contains(&name)
 }
 
 struct Translation<'a> {
@@ -117,13 +132,23 @@ impl Translation<'_> {
             }
             _ => return,
         };
+        if ONE_ROW.contains(&name.as_str()) {
+            let called = alias.as_ref().map_or_else(|| name.clone(), |alias| folded(&alias.name));
+            let column =
+                alias.as_ref().and_then(|alias| alias.columns.first()).map_or_else(|| called.clone(), |column| folded(&column.name));
+            if let Some(table) = one_row(call(&name, arguments), &column, &called) {
+                *factor = table;
+            }
+            return;
+        }
         if !gives_rows(&name) {
             return;
         }
         let table = alias.as_ref().map_or_else(|| self.name(), |alias| folded(&alias.name));
         match alias.as_ref().map(|alias| alias.columns.as_slice()).unwrap_or_default() {
             [] => {
-                self.values.insert(table.clone(), Element { table: table.clone(), column: "value" });
+                let column = if name == "pg_get_keywords" { "word".to_owned() } else { table.clone() };
+                self.values.insert(column, Element { table: table.clone(), column: "value" });
             }
             columns => {
                 for (column, part) in columns.iter().zip(["value", "key"]) {
@@ -395,6 +420,21 @@ fn elements(array: Expr, table: &str) -> TableFactor {
         json_path: None,
         sample: None,
         index_hints: Vec::new(),
+    }
+}
+
+/// A value as a table with one row.
+fn one_row(value: Expr, column: &str, table: &str) -> Option<TableFactor> {
+    let text = format!("SELECT {value} AS \"{column}\"");
+    let parsed = datafusion::sql::sqlparser::parser::Parser::parse_sql(&datafusion::sql::sqlparser::dialect::SQLiteDialect {}, &text);
+    match parsed.ok()?.pop()? {
+        Statement::Query(subquery) => Some(TableFactor::Derived {
+            lateral: false,
+            subquery,
+            alias: Some(TableAlias { explicit: true, name: Ident::new(table), columns: Vec::new(), at: None }),
+            sample: None,
+        }),
+        _ => None,
     }
 }
 

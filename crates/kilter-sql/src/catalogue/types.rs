@@ -25,11 +25,18 @@ impl<'a> Types<'a> {
     pub fn output(&self, query: &Query) -> Vec<Option<String>> {
         match query.body.as_ref() {
             SetExpr::Select(select) => {
-                if let [SelectItem::Wildcard(_)] = select.projection.as_slice()
+                if let [SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..)] = select.projection.as_slice()
                     && let [from] = select.from.as_slice()
-                    && let (TableFactor::Derived { subquery, .. }, true) = (&from.relation, from.joins.is_empty())
+                    && from.joins.is_empty()
                 {
-                    return self.output(subquery);
+                    return match &from.relation {
+                        TableFactor::Derived { subquery, .. } => self.output(subquery),
+                        TableFactor::Table { name, .. } => {
+                            let mut named = query.with.iter().flat_map(|with| &with.cte_tables);
+                            named.find(|cte| folded(&cte.alias.name) == last(name)).map(|cte| self.output(&cte.query)).unwrap_or_default()
+                        }
+                        _ => Vec::new(),
+                    };
                 }
                 let item = |item: &SelectItem| match item {
                     SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => Some(self.of(expr)),

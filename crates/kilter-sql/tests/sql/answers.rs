@@ -121,6 +121,16 @@ async fn the_catalogue_tells_of_every_table_and_column() {
     shop.check("select oid::regtype::text, 'pg_class'::regclass::text from pg_type where oid = 20", "bigint,pg_class").await;
     shop.check("select nspname from pg_namespace where nspname = any(current_schemas(false)) order by 1", "events\npublic").await;
     shop.check("select array(select nspname from pg_namespace where oid = 2200)", "{public}").await;
+    shop.check("select (parse_ident('a.\"B.c\"'))[2], array_length(parse_ident('x.y'), 1)", "B.c,2").await;
+    shop.check(
+        "select trim(p[n]) from generate_series(1, 2) as n, string_to_array('x, y', ',') p, pg_class c where c.relname = 'decisions' order by 1",
+        "x\ny",
+    )
+    .await;
+    let rights = "with r as (select has_table_privilege(relname, 'select') as reads, has_table_privilege(relname, 'delete') as deletes from pg_class \
+                  where relname = 'decisions') select r.* from r";
+    shop.check(rights, "true,false").await;
+    shop.check("select count(word) from pg_catalog.pg_get_keywords()", "0").await;
     shop.refused("select pg_nothing(oid) from pg_class", "42883").await;
     // What could reach beyond the catalogue is not there.
     assert!(shop.ask("select load_extension('x') from pg_class").await.is_err());
