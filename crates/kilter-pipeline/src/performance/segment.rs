@@ -21,7 +21,6 @@ const RANGES: usize = 5;
 /// Fewer cases than this, or a smaller part of all than one in so many, are not judged by.
 const FEWEST: u64 = 30;
 const SMALLEST_PART: u64 = 50;
-const FOUR_FIFTHS: f64 = 0.8;
 const MISSING: u32 = u32::MAX;
 
 /// The cases by group.
@@ -259,6 +258,7 @@ impl Shares<'_> {
         let is_plain = |at: usize| matches!(named[at].kind, GroupKind::Value | GroupKind::Range);
         let reference =
             match reference {
+                // A value may have the name of what is put together; it comes first.
                 Some(wanted) => Some(named.iter().position(|group| group.name == wanted).ok_or_else(|| {
                     NoReport::UnknownReference(wanted.to_string(), named.iter().map(|group| group.name.clone()).collect())
                 })?),
@@ -300,7 +300,7 @@ impl Shares<'_> {
                 few_labelled: is_few_labelled(at),
                 favourable: Favourable { decisions: own.favourable.hits, share: rate(own.favourable) },
                 impact_ratio,
-                below_four_fifths: impact_ratio.map(|ratio| ratio.value < FOUR_FIFTHS),
+                below_four_fifths: impact_ratio.map(|_| !is_reference && is_below_four_fifths(own.favourable, against.favourable)),
                 true_positive_rate: rate(own.deserved),
                 false_positive_rate: rate(own.undeserved),
                 equal_opportunity: match is_reference && own.deserved.rows > 0 {
@@ -343,6 +343,12 @@ impl Shares<'_> {
     }
 }
 
+/// Whether one share is less than four fifths of another; a ratio of floats is wrong where it is four fifths.
+fn is_below_four_fifths(own: Share, against: Share) -> bool {
+    let product = |a: u64, b: u64| u128::from(a) * u128::from(b);
+    5 * product(own.hits, against.rows) < 4 * product(against.hits, own.rows)
+}
+
 /// The largest less the smallest; none of fewer than two.
 fn spread(values: impl Iterator<Item = f64>) -> Option<f64> {
     let (low, high, count) = values.fold((f64::INFINITY, f64::NEG_INFINITY, 0), |(low, high, n), x| (low.min(x), high.max(x), n + 1));
@@ -376,6 +382,16 @@ mod tests {
         assert_eq!(names(&groups), ["0", "50 to 59", "60 to 79", "80 to 99", "(missing)"]);
         let count = |group: u32| of_case.iter().filter(|of| **of == group).count();
         assert_eq!([count(0), count(1), count(2), count(3), count(4)], [50, 10, 20, 20, 1]);
+    }
+
+    #[test]
+    fn four_fifths_are_not_below_four_fifths() {
+        let share = |hits, rows| Share { hits, rows };
+        for (hits, rows) in [(8, 50), (16, 100), (24, 150)] {
+            assert!(!is_below_four_fifths(share(hits, rows), share(6, 30)), "{hits} of {rows}");
+            assert!(is_below_four_fifths(share(hits - 1, rows), share(6, 30)), "{hits} of {rows}, less one");
+        }
+        assert!(!is_below_four_fifths(share(1, 10), share(0, 10)));
     }
 
     #[test]

@@ -563,14 +563,14 @@ mod tests {
     async fn what_clients_logged_is_in_tables() {
         let dir = tempfile::tempdir().unwrap();
         let service = project(dir.path()).await;
-        let open = Arc::new(OnceLock::new());
-        let engine = Engine::new(Arc::clone(&service), Limits::default()).unwrap().with(tables(&Store::Server(Arc::clone(&open))));
+        let logged = Logged::default();
+        let engine = Engine::new(Arc::clone(&service), Limits::default()).unwrap().with(tables(&logged));
         let asker = Asker(engine);
         let refused = asker.ask("select * from tracking.runs").await.unwrap_err();
         assert!(refused.to_string().contains("is not open"), "{refused:#}");
 
         let tracking = Tracking::open(dir.path().join("tracking")).await.unwrap();
-        open.set(tracking.clone()).ok().unwrap();
+        logged.set(Some(&tracking));
         let experiment = log_runs(&tracking).await;
         tracking.create_registered_model("rating", "Rates", vec![Pair { key: "team".into(), value: "a".into() }]).await.unwrap();
         let new = NewModelVersion {
@@ -621,24 +621,5 @@ mod tests {
         ] {
             asker.ask(&format!("select * from tracking.{table}")).await.unwrap_or_else(|e| panic!("{table}: {e:#}"));
         }
-    }
-
-    /// What nobody logged makes no store.
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_folder_without_a_store_has_empty_tables() {
-        let dir = tempfile::tempdir().unwrap();
-        let service = project(dir.path()).await;
-        let folder = dir.path().join("tracking");
-        let store = Store::Here { folder: folder.clone(), database: None, opened: Arc::default() };
-        let asker = Asker(Engine::new(service, Limits::default()).unwrap().with(tables(&store)));
-        asker.check("select count(*) from tracking.runs", &["0"]).await;
-        assert!(!folder.exists());
-
-        let tracking = Tracking::open(&folder).await.unwrap();
-        tracking.create_experiment(NewExperiment { name: "ratings".into(), ..NewExperiment::default() }).await.unwrap();
-        tracking.close().await;
-        drop(tracking);
-        asker.check("select name from tracking.experiments where name = 'ratings'", &["ratings"]).await;
-        store.close().await;
     }
 }
