@@ -23,6 +23,8 @@ pub use slice::{CalibrationError, CalibrationPoint, Estimated, Figure, OfOutcome
 
 /// Decisions looked at, at most; each takes some 200 bytes, most of it for the key that its label comes under.
 const DECISIONS: usize = 2_000_000;
+/// Label events kept at most, whether or not there is a decision that they are about; each takes some 150 bytes.
+const LABEL_EVENTS: u64 = 5_000_000;
 /// Cohorts told at most ...
 const COHORTS: usize = 400;
 /// ... and where their length is not asked for.
@@ -93,6 +95,7 @@ impl By {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoReport {
     TooManyDecisions,
+    TooManyLabelEvents,
     TooManyCohorts,
     /// Names of what there is.
     UnknownOutcome(String, Vec<String>),
@@ -107,6 +110,7 @@ impl std::fmt::Display for NoReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             NoReport::TooManyDecisions => write!(f, "there are more than {DECISIONS} decisions to look at"),
+            NoReport::TooManyLabelEvents => write!(f, "there are more than {LABEL_EVENTS} label events in the stretch of time"),
             NoReport::TooManyCohorts => write!(f, "there are more than {COHORTS} cohorts of this length"),
             NoReport::UnknownOutcome(name, _) => write!(f, "there is no outcome `{name}`"),
             NoReport::UnknownReference(name, _) => write!(f, "there is no group `{name}`"),
@@ -313,10 +317,13 @@ impl Performance {
     }
 
     /// Takes in what may be a label.
-    pub fn label(&mut self, event: &Event) {
-        if let Some(join) = &mut self.join {
-            join.label(event, &self.times, &mut self.labels);
-        }
+    ///
+    /// # Errors
+    /// When there are more label events than are kept.
+    pub fn label(&mut self, event: &Event) -> Result<(), NoReport> {
+        let Some(join) = &mut self.join else { return Ok(()) };
+        join.label(event, &self.times, &mut self.labels);
+        if join.kept() > LABEL_EVENTS { Err(NoReport::TooManyLabelEvents) } else { Ok(()) }
     }
 
     /// The report, as long as somebody `wants` it.

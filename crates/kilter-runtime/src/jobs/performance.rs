@@ -121,7 +121,7 @@ impl Service {
                 }
             }
             if let Some(event) = &event {
-                performance.label(event);
+                performance.label(event)?;
             }
         }
         let report = performance.finish(&request.shown, wants)?;
@@ -132,7 +132,9 @@ impl Service {
 fn told(reason: NoReport) -> ServiceError {
     let message = reason.to_string();
     match reason {
-        NoReport::TooManyDecisions => ServiceError::Conflict(format!("{message}: name a shorter stretch by `from` and `to`")),
+        NoReport::TooManyDecisions | NoReport::TooManyLabelEvents => {
+            ServiceError::Conflict(format!("{message}: name a shorter stretch by `from` and `to`"))
+        }
         NoReport::TooManyCohorts => {
             ServiceError::Conflict(format!("{message}: name a longer one by `by`, or a shorter stretch by `from` and `to`"))
         }
