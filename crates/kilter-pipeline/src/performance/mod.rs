@@ -183,7 +183,7 @@ pub struct OfVersion {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct LeftOut {
     pub erased: u64,
-    /// Made under this name with another model.
+    /// Made under this name with another model, or with one of another kind.
     pub other_model: u64,
     /// On events of a source that is no longer declared, or is no longer the decision's.
     pub without_event: u64,
@@ -256,7 +256,10 @@ impl Performance {
             self.left_out.without_event += 1;
             return Ok(());
         }
-        if layout.model.as_ref() != Some(&self.plan.models[self.model].name) {
+        let model = &self.plan.models[self.model];
+        // A score that no probability is, is one of a model of that name that was of another kind.
+        let is_of_another_kind = model.task() == Task::Classes && decision.score.is_some_and(|score| !(0.0..=1.0).contains(&score));
+        if layout.model.as_ref() != Some(&model.name) || is_of_another_kind {
             self.left_out.other_model += 1;
             return Ok(());
         }
