@@ -5,9 +5,6 @@ use kilter_core::{Event, EventTime, Offset, Operation, SourceId};
 use crate::labels::{LabelJoin, known};
 use crate::{LabelPlan, Range};
 
-/// Events of either side that are held against each other at most; each takes some 100 bytes, and its key.
-const EVENTS: usize = 5_000_000;
-
 /// The labels of the events of one source in a stretch of time, for a model that learns from them.
 pub struct Labelled {
     source: SourceId,
@@ -33,18 +30,6 @@ pub struct Label {
     pub value: Option<f64>,
 }
 
-/// More events than are held against each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooManyEvents;
-
-impl std::fmt::Display for TooManyEvents {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "there are more than {EVENTS} events to find labels for, or among: name a shorter stretch of time")
-    }
-}
-
-impl std::error::Error for TooManyEvents {}
-
 impl Labelled {
     /// Of the events of `source` whose time lies in `range`.
     pub fn new(source: SourceId, plan: LabelPlan, range: Range) -> Labelled {
@@ -58,18 +43,12 @@ impl Labelled {
     }
 
     /// Takes in the next event of the log; what lies outside of [`Labelled::span`] may be left out.
-    ///
-    /// # Errors
-    /// When there are more than are held against each other.
-    pub fn feed(&mut self, event: &Event) -> Result<(), TooManyEvents> {
+    pub fn feed(&mut self, event: &Event) {
         if event.operation != Operation::Upsert {
-            return Ok(());
+            return;
         }
         let is_asked_about = event.source == self.source && self.range.holds(event.time);
         self.held += usize::from(is_asked_about) + usize::from(event.source == self.plan.source);
-        if self.held > EVENTS {
-            return Err(TooManyEvents);
-        }
         if is_asked_about {
             self.offsets.push(event.offset);
             self.times.push(event.time);
@@ -77,7 +56,16 @@ impl Labelled {
             self.join.observe(event, &self.times, &mut self.labels);
         }
         self.join.label(event, &self.times, &mut self.labels);
-        Ok(())
+    }
+
+    /// Events of either side that are held against each other; each takes some 150 bytes, and its key.
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
+    /// No further event comes: lets go of all but the labels, which take 24 bytes each.
+    pub fn close(&mut self) {
+        self.join = LabelJoin::new(self.plan.clone(), self.range);
     }
 
     /// The labels as known at `as_of`, in the order of the log.

@@ -44,6 +44,11 @@ impl LabelJoin {
         }
     }
 
+    /// Label events that are kept for rows to come.
+    pub fn kept(&self) -> u64 {
+        self.seen
+    }
+
     /// Takes in what may be a label event.
     pub fn label(&mut self, event: &Event, times: &[EventTime], labels: &mut [f64]) {
         let plan = &self.plan;
@@ -52,14 +57,15 @@ impl LabelJoin {
         }
         let Some(key) = EntityKey::from_row(&event.row, &plan.label_key) else { return };
         let Some(truth) = plan.truth(event) else { return };
+        // Rows lie in the range, so what does not reach into it is of none.
+        if event.time < self.range.from || event.time > self.range.to + plan.within {
+            return;
+        }
         let met = self.met.entry(key).or_default();
         let from = met.rows.partition_point(|&r| times[r as usize] + plan.within < event.time);
         let to = met.rows.partition_point(|&r| times[r as usize] <= event.time);
         for &row in &met.rows[from..to] {
             labels[row as usize] = truth;
-        }
-        if event.time < self.range.from || event.time > self.range.to + plan.within {
-            return;
         }
         met.labels.reserve_exact(usize::from(met.labels.is_empty()));
         met.labels.insert(met.labels.partition_point(|(t, ..)| *t <= event.time), (event.time, truth, self.seen));

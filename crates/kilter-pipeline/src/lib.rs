@@ -28,7 +28,7 @@ pub use change::{Change, Misfit, label_of};
 pub use decision::{Decision, Layout, Reason};
 pub use figures::{Figures, figure_names, judge, promotion_scope, promotion_slots, search_metrics};
 pub use kilter_learn::Learner;
-pub use labelled::{Label, Labelled, TooManyEvents};
+pub use labelled::{Label, Labelled};
 pub use monitor::{DriftReference, MonitorState, Reading, SubjectReading};
 pub use observations::{Feed, Freshness, Observations};
 pub use pipeline::{Champion, Outcome, Pipeline, RestoreError};

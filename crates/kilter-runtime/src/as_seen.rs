@@ -4,6 +4,7 @@
 //! through the engine; taking up the snapshot costs its size in memory for as long. One such read at a time.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use kilter_core::{EntityKey, EventTime, Offset};
@@ -19,6 +20,11 @@ use crate::status::Status;
 
 /// Records between two looks whether the read is still wanted.
 const LOOK_UP: u64 = 4096;
+
+/// Entities that are read before any is handed on, so that whoever takes them holds nothing up.
+const AT_ONCE: usize = 20_000;
+/// How long handing on more of them may take: meanwhile nobody else reads the past.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// A place of the log's past.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,12 +57,33 @@ impl Service {
         is_wanted: &dyn Fn() -> bool,
         each: EachEntity<'_>,
     ) -> Result<(), ServiceError> {
-        let Ok(_one) = self.past_reads().try_acquire() else { return Err(another()) };
+        let Ok(one) = self.past_reads().try_acquire() else { return Err(another()) };
         let Past { mut pipeline, at, place } = past(self, &[view], seen, is_wanted)?;
         let keys = keys.unwrap_or_else(|| pipeline.engine().keys_in_memory(view, 0).cloned().collect());
-        for key in keys {
+        let wanted = |n: &(usize, EntityKey)| !(n.0 as u64).is_multiple_of(LOOK_UP) || is_wanted();
+        let mut looks = keys.into_iter().enumerate().take_while(wanted).filter_map(|(_, key)| {
             let look = pipeline.look(view, &key, at).unwrap_or_default();
-            if look.last_event.is_some() && each(EntityRow { key, at, as_of_offset: place, look }).is_break() {
+            Some(EntityRow { key, at, as_of_offset: place, look }).filter(|row| row.look.last_event.is_some())
+        });
+        // Other reads do not wait for whoever takes these.
+        let first: Vec<EntityRow> = looks.by_ref().take(AT_ONCE).collect();
+        let next = looks.next();
+        if next.is_none() {
+            drop(looks);
+            drop(pipeline);
+            drop(one);
+            let _ = first.into_iter().try_for_each(each);
+            return Ok(());
+        }
+        let until = Instant::now() + LONGEST;
+        for row in first.into_iter().chain(next).chain(looks) {
+            if Instant::now() > until {
+                return Err(ServiceError::Conflict(format!(
+                    "the entities of the past were not read within {} seconds, and other reads of the past wait: name some of them",
+                    LONGEST.as_secs()
+                )));
+            }
+            if each(row).is_break() {
                 break;
             }
         }

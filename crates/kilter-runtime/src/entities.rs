@@ -2,15 +2,19 @@
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use kilter_core::{EntityKey, EventTime, Offset};
 use kilter_features::{Look, View, stored_key};
+use tokio::sync::SemaphorePermit;
 
-use crate::sequencer::{Command, FeatureRows, Refusal};
+use crate::sequencer::{Call, Command, FeatureRows, Refusal};
 use crate::service::{Service, ServiceError};
 
-/// Entities read between two events.
+/// Entities in memory read between two events.
 const PART: usize = 256;
+/// Entities read between two events where each may have to be read from disk.
+const COLD_PART: usize = 32;
 
 /// One entity, as it was at a moment and a place of the log.
 #[derive(Clone, Debug)]
@@ -35,13 +39,17 @@ impl Service {
     /// When the state cannot be read, or other definitions come into force meanwhile.
     pub fn each_entity(&self, view: usize, each: EachEntity<'_>) -> Result<(), ServiceError> {
         let mut told = HashSet::new();
-        let mut before = usize::MAX;
+        // Definitions that mean the same may have come into force since; the places are those of one set of them.
+        let (mut plan, mut place, mut before) = (Arc::clone(&self.plan), view, usize::MAX);
         while before > 0 {
             let part = self.data.wait(async {
-                let answer = self.send(|reply| Command::Entities { view, before, most: PART, reply }).await?;
+                let _one = self.one_part().await?;
+                let under = Arc::clone(&plan);
+                let command = |reply| Call { under, command: Command::Entities { view: place, before, most: PART, reply } };
+                let answer = self.send_call(command).await?;
                 answer.await.unwrap_or(Err(Refusal::Stopping)).map_err(ServiceError::from)
             })?;
-            before = part.before;
+            (plan, place, before) = (part.plan, part.view, part.before);
             for row in part.rows {
                 if row.look.last_event.is_some() && told.insert(row.key.clone()) && each(row).is_break() {
                     return Ok(());
@@ -52,9 +60,9 @@ impl Service {
         let Some(tiers) = &self.data.state else { return Ok(()) };
         let (mut keys, mut failed, mut is_over) = (Vec::new(), None, false);
         tiers
-            .keys(&self.plan.views[view].state_name(), &mut |bytes| {
+            .keys(&plan.views[place].state_name(), &mut |bytes| {
                 keys.extend(stored_key(bytes).filter(|key| !told.contains(key)));
-                if keys.len() == PART {
+                if keys.len() == COLD_PART {
                     is_over = self.each_of(view, std::mem::take(&mut keys), each).unwrap_or_else(|e| {
                         failed = Some(e);
                         true
@@ -77,7 +85,7 @@ impl Service {
     /// # Errors
     /// As [`Service::each_entity`].
     pub fn each_entity_of(&self, view: usize, keys: &[EntityKey], each: EachEntity<'_>) -> Result<(), ServiceError> {
-        for part in keys.chunks(PART) {
+        for part in keys.chunks(COLD_PART) {
             if self.each_of(view, part.to_vec(), each)? {
                 break;
             }
@@ -85,12 +93,20 @@ impl Service {
         Ok(())
     }
 
+    /// Of all who go through entities, one at a time has the stream wait.
+    async fn one_part(&self) -> Result<SemaphorePermit<'_>, ServiceError> {
+        self.parts().acquire().await.map_err(|_| Refusal::Stopping.into())
+    }
+
     /// Whether that was enough.
     fn each_of(&self, view: usize, keys: Vec<EntityKey>, each: EachEntity<'_>) -> Result<bool, ServiceError> {
         if keys.is_empty() {
             return Ok(false);
         }
-        let FeatureRows { at, as_of_offset, view: now, rows, .. } = self.data.wait(self.feature_rows(view, keys.clone(), None))?;
+        let FeatureRows { at, as_of_offset, view: now, rows, .. } = self.data.wait(async {
+            let _one = self.one_part().await?;
+            self.rows_of(view, keys.clone(), None, true).await
+        })?;
         let was = &self.plan.views[view];
         let same = |a: &View, b: &View| {
             a.features().iter().map(|f| (&f.name, f.data_type)).eq(b.features().iter().map(|f| (&f.name, f.data_type)))

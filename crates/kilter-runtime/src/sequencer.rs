@@ -97,6 +97,8 @@ pub enum Command {
         view: usize,
         keys: Vec<EntityKey>,
         at: Option<EventTime>,
+        /// Of one who goes through all entities: those that are read are not in use for that.
+        in_passing: bool,
         reply: oneshot::Sender<Result<FeatureRows, Refusal>>,
     },
     /// Entities of several views at one moment and one place of the log.
@@ -218,6 +220,9 @@ pub struct Entities {
     pub rows: Vec<EntityRow>,
     /// Where to go on; 0: these were the last.
     pub before: usize,
+    /// The position of the view, and the definitions that it and `before` belong to.
+    pub view: usize,
+    pub plan: Arc<Plan>,
 }
 
 /// What the live engine answers to a self-check.
@@ -577,15 +582,22 @@ impl Sequencer {
                 let looks = reads.iter().map(|(view, key)| self.pipeline.look(*view, key, at).unwrap_or_default()).collect();
                 let answer = Together { at, as_of_offset: self.pipeline.next_offset(), looks };
                 let _ = reply.send(self.whole_answer().map(|()| answer));
+                self.balance();
             }
-            Command::Features { view, keys, at, reply } => {
+            Command::Features { view, keys, at, in_passing, reply } => {
                 self.settle();
                 let at = at.unwrap_or_else(|| self.reading_time());
-                let rows = keys.iter().filter_map(|key| self.pipeline.look(view, key, at)).collect();
+                let engine = self.pipeline.engine_mut();
+                let look = |key| match in_passing {
+                    true => engine.look_in_passing(view, key, at),
+                    false => engine.look(view, key, at),
+                };
+                let rows = keys.iter().filter_map(look).collect();
                 let view = self.plan.views[view].clone();
                 let watermark = self.pipeline.watermark(view.source());
                 let answer = FeatureRows { at, as_of_offset: self.pipeline.next_offset(), watermark, view, rows };
                 let _ = reply.send(self.whole_answer().map(|()| answer));
+                self.balance();
             }
             Command::Entities { view, before, most, reply } => {
                 self.settle();
@@ -599,11 +611,12 @@ impl Sequencer {
                     .collect();
                 let before = found.last().map_or(0, |(place, _)| *place);
                 let row = |(_, key): (usize, EntityKey)| {
-                    let look = self.pipeline.look(view, &key, at).unwrap_or_default();
+                    let look = self.pipeline.engine_mut().look_in_passing(view, &key, at).unwrap_or_default();
                     EntityRow { key, at, as_of_offset, look }
                 };
                 let rows = found.into_iter().map(row).collect();
-                let _ = reply.send(self.whole_answer().map(|()| Entities { rows, before }));
+                let answer = Entities { rows, before, view, plan: Arc::clone(&self.plan) };
+                let _ = reply.send(self.whole_answer().map(|()| answer));
             }
             Command::Check { view, mut keys, sample, from, reply } => {
                 self.settle();

@@ -70,6 +70,8 @@ struct Shared {
     at_work: Mutex<BTreeSet<String>>,
     /// Reads of the past under way: each may need the memory of a whole state.
     past_reads: Semaphore,
+    /// Parts of views' entities that are asked for.
+    parts: Semaphore,
     /// The self-checks' second opinions, by monitor.
     shadows: Shadows,
     /// The service under the definitions in force.
@@ -262,6 +264,7 @@ impl Service {
             thread: Mutex::new(Some(thread)),
             at_work: Mutex::default(),
             past_reads: Semaphore::new(1),
+            parts: Semaphore::new(1),
             shadows: Shadows::default(),
             current: Mutex::default(),
         });
@@ -344,6 +347,10 @@ impl Service {
 
     pub(crate) fn past_reads(&self) -> &Semaphore {
         &self.shared.past_reads
+    }
+
+    pub(crate) fn parts(&self) -> &Semaphore {
+        &self.shared.parts
     }
 
     pub fn clock(&self) -> &dyn Clock {
@@ -443,7 +450,7 @@ impl Service {
             let (reply, answer) = oneshot::channel();
             let command = Command::Ingest { source, rows, arrived, received, refused: Arc::clone(&refused), reply };
             match waiting.is_empty() {
-                true if !patient => self.send_in_time(command).await?,
+                true if !patient => self.send_in_time(self.call(command)).await?,
                 // A body whose first part has been taken is taken whole, however long that takes.
                 _ => self.shared.commands.send(self.call(command)).await.map_err(|_| Refusal::Stopping)?,
             }
@@ -523,7 +530,17 @@ impl Service {
 
     /// The same for several entities, all as of one moment and one place of the log.
     pub async fn feature_rows(&self, view: usize, keys: Vec<EntityKey>, at: Option<EventTime>) -> Result<FeatureRows, ServiceError> {
-        let answer = self.send(|reply| Command::Features { view, keys, at, reply }).await?;
+        self.rows_of(view, keys, at, false).await
+    }
+
+    pub(crate) async fn rows_of(
+        &self,
+        view: usize,
+        keys: Vec<EntityKey>,
+        at: Option<EventTime>,
+        in_passing: bool,
+    ) -> Result<FeatureRows, ServiceError> {
+        let answer = self.send(|reply| Command::Features { view, keys, at, in_passing, reply }).await?;
         Ok(answer.await.map_err(|_| Refusal::Stopping)??)
     }
 
@@ -797,8 +814,13 @@ impl Service {
     }
 
     pub(crate) async fn send<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<oneshot::Receiver<T>, ServiceError> {
+        self.send_call(|reply| self.call(command(reply))).await
+    }
+
+    /// The same under the definitions of its own.
+    pub(crate) async fn send_call<T>(&self, call: impl FnOnce(oneshot::Sender<T>) -> Call) -> Result<oneshot::Receiver<T>, ServiceError> {
         let (reply, answer) = oneshot::channel();
-        self.send_in_time(command(reply)).await?;
+        self.send_in_time(call(reply)).await?;
         Ok(answer)
     }
 
@@ -818,8 +840,8 @@ impl Service {
         self.shared.commands.blocking_send(call).map_err(|_| Refusal::Stopping)
     }
 
-    async fn send_in_time(&self, command: Command) -> Result<(), ServiceError> {
-        match self.shared.commands.send_timeout(self.call(command), PATIENCE).await {
+    async fn send_in_time(&self, call: Call) -> Result<(), ServiceError> {
+        match self.shared.commands.send_timeout(call, PATIENCE).await {
             Ok(()) => Ok(()),
             Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(ServiceError::SlowDown),
             Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(Refusal::Stopping.into()),

@@ -133,6 +133,11 @@ async fn every_entity_is_told_of_once_wherever_it_goes_meanwhile() {
             assert!(names.binary_search(&&format!("card-{card}")).is_ok(), "card-{card} is left out");
         }
         let cards = all(&service).await;
+        if !more.is_empty() {
+            service.snapshot().await.unwrap();
+            let (entities, in_memory) = held(&service);
+            assert!(in_memory + 500 < entities, "{in_memory} of {entities} in memory after all were read");
+        }
         for (card, values) in cards.iter().step_by(97) {
             let one = service.features(0, EntityKey::Text(card.as_str().into()), None).await.unwrap();
             assert!(one.values == *values, "{card}");

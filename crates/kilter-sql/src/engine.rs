@@ -21,6 +21,7 @@ use datafusion::prelude::{SQLOptions, SessionConfig};
 use datafusion::sql::parser::Statement as Parsed;
 use datafusion::sql::sqlparser::ast::Statement;
 use futures::StreamExt;
+use kilter_pipeline::Plan;
 use kilter_runtime::Service;
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -103,7 +104,7 @@ pub struct Engine {
 
 /// All tables under one set of definitions.
 pub struct World {
-    definitions: String,
+    plan: Arc<Plan>,
     state: SessionState,
     tables: BTreeMap<String, &'static str>,
     /// The tables, for the keeper.
@@ -349,7 +350,8 @@ impl Engine {
         let service = self.service.current();
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(world) = current.as_ref()
-            && world.definitions == service.plan.hash
+            // The same hash may have other comments, and whoever asks is known by the plan itself.
+            && Arc::ptr_eq(&world.plan, &service.plan)
         {
             return Ok(Arc::clone(world));
         }
@@ -584,6 +586,6 @@ impl World {
         state.catalog_list().register_catalog(database.to_owned(), catalog);
         let catalogue = Catalogue::new(database, &placed)?;
         let kept = placed.into_iter().map(|placed| placed.table).collect();
-        Ok(World { definitions: service.plan.hash.clone(), state, tables: names, kept, catalogue })
+        Ok(World { plan: Arc::clone(&service.plan), state, tables: names, kept, catalogue })
     }
 }

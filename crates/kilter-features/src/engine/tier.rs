@@ -9,12 +9,12 @@
 
 use std::collections::BTreeSet;
 
-use kilter_core::EntityKey;
 use kilter_core::record::Cursor;
+use kilter_core::{EntityKey, EventTime};
 
 use super::entity::Entity;
 use super::snapshot::{entity_from_bytes, head_of, key_bytes, put_entity, resumed};
-use super::{Engine, RestoreError, ViewState, alive, hash};
+use super::{Engine, Look, RestoreError, ViewState, alive, hash};
 use crate::view::{Periods, Plan, View};
 
 /// The written entities of one view.
@@ -196,6 +196,15 @@ impl Engine {
         }
     }
 
+    /// Reads like [`Engine::look`] for whoever goes through all entities: what only the store has does not stay in memory, and what is there
+    /// does not count as used.
+    pub fn look_in_passing(&mut self, view: usize, key: &EntityKey, at: EventTime) -> Option<Look> {
+        let used = self.states.get(view)?.is_used(key);
+        let look = self.look(view, key, at);
+        self.states[view].passed(key, used);
+        look
+    }
+
     /// Drops entities that are not in use and are written, until the hot ones take at most `most` bytes. Returns whether they do.
     pub fn evict(&mut self, most: usize) -> bool {
         for v in 0..self.states.len() {
@@ -252,6 +261,27 @@ impl ViewState {
         self.index.insert_unique(hash(key), place as u32, |&i| hash(&entities[i as usize].key));
         self.entities.push(entity);
         Some(place)
+    }
+
+    /// Whether an entity counts as used; none: it is not in memory.
+    fn is_used(&self, key: &EntityKey) -> Option<bool> {
+        let place = self.index.find(hash(key), |&i| self.entities[i as usize].key == *key)?;
+        Some(self.entities[*place as usize].tier.used)
+    }
+
+    /// Undoes what a look at an entity did; `used` is as [`ViewState::is_used`] said before.
+    fn passed(&mut self, key: &EntityKey, used: Option<bool>) {
+        let Some(cold) = &mut self.cold else { return };
+        let entities = &self.entities;
+        let Some(&place) = self.index.find(hash(key), |&i| entities[i as usize].key == *key) else { return };
+        let tier = &mut self.entities[place as usize].tier;
+        match used {
+            Some(used) => tier.used = used,
+            None => {
+                cold.bytes = cold.bytes.saturating_sub(tier.bytes as usize);
+                self.take_out(place as usize);
+            }
+        }
     }
 
     /// Notes that an entity is looked at.

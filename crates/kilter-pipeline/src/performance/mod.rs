@@ -23,6 +23,8 @@ pub use slice::{CalibrationError, CalibrationPoint, Estimated, Figure, OfOutcome
 
 /// Decisions looked at, at most; each takes some 200 bytes, most of it for the key that its label comes under.
 const DECISIONS: usize = 2_000_000;
+/// Label events kept at most, whether or not there is a decision that they are about; each takes some 150 bytes.
+const LABEL_EVENTS: u64 = 5_000_000;
 /// Cohorts told at most ...
 const COHORTS: usize = 400;
 /// ... and where their length is not asked for.
@@ -93,6 +95,7 @@ impl By {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoReport {
     TooManyDecisions,
+    TooManyLabelEvents,
     TooManyCohorts,
     /// Names of what there is.
     UnknownOutcome(String, Vec<String>),
@@ -107,6 +110,7 @@ impl std::fmt::Display for NoReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             NoReport::TooManyDecisions => write!(f, "there are more than {DECISIONS} decisions to look at"),
+            NoReport::TooManyLabelEvents => write!(f, "there are more than {LABEL_EVENTS} label events in the stretch of time"),
             NoReport::TooManyCohorts => write!(f, "there are more than {COHORTS} cohorts of this length"),
             NoReport::UnknownOutcome(name, _) => write!(f, "there is no outcome `{name}`"),
             NoReport::UnknownReference(name, _) => write!(f, "there is no group `{name}`"),
@@ -179,7 +183,7 @@ pub struct OfVersion {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct LeftOut {
     pub erased: u64,
-    /// Made under this name with another model.
+    /// Made under this name with another model, or with one of another kind.
     pub other_model: u64,
     /// On events of a source that is no longer declared, or is no longer the decision's.
     pub without_event: u64,
@@ -258,7 +262,10 @@ impl Performance {
             self.left_out.without_event += 1;
             return Ok(());
         }
-        if layout.model.as_ref() != Some(&self.plan.models[self.model].name) {
+        let model = &self.plan.models[self.model];
+        // A score that no probability is, is one of a model of that name that was of another kind.
+        let is_of_another_kind = model.task() == Task::Classes && decision.score.is_some_and(|score| !(0.0..=1.0).contains(&score));
+        if layout.model.as_ref() != Some(&model.name) || is_of_another_kind {
             self.left_out.other_model += 1;
             return Ok(());
         }
@@ -319,10 +326,13 @@ impl Performance {
     }
 
     /// Takes in what may be a label.
-    pub fn label(&mut self, event: &Event) {
-        if let Some(join) = &mut self.join {
-            join.label(event, &self.times, &mut self.labels);
-        }
+    ///
+    /// # Errors
+    /// When there are more label events than are kept.
+    pub fn label(&mut self, event: &Event) -> Result<(), NoReport> {
+        let Some(join) = &mut self.join else { return Ok(()) };
+        join.label(event, &self.times, &mut self.labels);
+        if join.kept() > LABEL_EVENTS { Err(NoReport::TooManyLabelEvents) } else { Ok(()) }
     }
 
     /// The report, as long as somebody `wants` it.

@@ -12,6 +12,7 @@ use crate::data::Data;
 use crate::in_step::{InStep, Kept};
 use crate::sequencer::Refusal;
 use crate::service::{Service, ServiceError, not_found};
+use crate::status::Status;
 
 /// Which decisions are looked at, and how it is told.
 #[derive(Clone, Debug)]
@@ -83,7 +84,8 @@ impl Service {
         let label = model.and_then(|model| plan.models[model].label.as_ref()).map(|label| label.source);
         let mut performance = Performance::new(Arc::clone(plan), question).context("the decision has no model")?;
 
-        let until = data.events.next_offset();
+        // Events may be in the log whose decisions are not.
+        let until = Status::get(&self.status.next_offset);
         let begin = request.from.map_or(Ok(0), |from| all_before(data, from))?.max(data.first_offset);
         let decoder = data.decoder(plan);
         let mut recorded = InStep::new(data, begin)?;
@@ -121,7 +123,7 @@ impl Service {
                 }
             }
             if let Some(event) = &event {
-                performance.label(event);
+                performance.label(event)?;
             }
         }
         let report = performance.finish(&request.shown, wants)?;
@@ -132,7 +134,9 @@ impl Service {
 fn told(reason: NoReport) -> ServiceError {
     let message = reason.to_string();
     match reason {
-        NoReport::TooManyDecisions => ServiceError::Conflict(format!("{message}: name a shorter stretch by `from` and `to`")),
+        NoReport::TooManyDecisions | NoReport::TooManyLabelEvents => {
+            ServiceError::Conflict(format!("{message}: name a shorter stretch by `from` and `to`"))
+        }
         NoReport::TooManyCohorts => {
             ServiceError::Conflict(format!("{message}: name a longer one by `by`, or a shorter stretch by `from` and `to`"))
         }

@@ -230,10 +230,10 @@ impl Sequencer {
                     None
                 }
             },
-            Command::Features { view, keys, at, reply } => {
+            Command::Features { view, keys, at, in_passing, reply } => {
                 let was = &under.views[view];
                 match self.plan.view(was.name()).filter(|v| self.plan.views[*v].entity() == was.entity()) {
-                    Some(view) => Some(Command::Features { view, keys, at, reply }),
+                    Some(view) => Some(Command::Features { view, keys, at, in_passing, reply }),
                     None => {
                         let _ = reply.send(Err(gone("feature view", was.name())));
                         None
@@ -242,22 +242,22 @@ impl Sequencer {
             }
             Command::Together { mut reads, at, reply } => {
                 for (view, _) in &mut reads {
-                    // What asked goes by the positions of the features it knew.
-                    let was = &under.views[*view];
-                    let types = |v: &kilter_features::View| v.features().iter().map(|f| (f.name.clone(), f.data_type)).collect::<Vec<_>>();
-                    let same = |v: &usize| self.plan.views[*v].entity() == was.entity() && types(&self.plan.views[*v]) == types(was);
-                    let Some(now) = self.plan.view(was.name()).filter(same) else {
-                        let _ = reply.send(Err(gone("feature view", was.name())));
+                    let Some(now) = self.same_view(under, *view) else {
+                        let _ = reply.send(Err(gone("feature view", under.views[*view].name())));
                         return None;
                     };
                     *view = now;
                 }
                 Some(Command::Together { reads, at, reply })
             }
-            Command::Entities { view, reply, .. } => {
-                let _ = reply.send(Err(gone("feature view", under.views[view].name())));
-                None
-            }
+            // The place to go on from is one of the state that was.
+            Command::Entities { view, before, most, reply } => match self.same_view(under, view).filter(|_| before == usize::MAX) {
+                Some(view) => Some(Command::Entities { view, before, most, reply }),
+                None => {
+                    let _ = reply.send(Err(gone("feature view", under.views[view].name())));
+                    None
+                }
+            },
             Command::Check { view, reply, .. } => {
                 let _ = reply.send(Err(gone("feature view", under.views[view].name())));
                 None
@@ -296,6 +296,14 @@ impl Sequencer {
             },
             other @ (Command::Snapshot { .. } | Command::Swap { .. } | Command::Stop { .. }) => Some(other),
         }
+    }
+
+    /// The view of that name, if whoever asks by the positions of the features it knew gets the same.
+    fn same_view(&self, under: &Plan, view: usize) -> Option<usize> {
+        let was = &under.views[view];
+        let types = |v: &kilter_features::View| v.features().iter().map(|f| (f.name.clone(), f.data_type)).collect::<Vec<_>>();
+        let same = |v: &usize| self.plan.views[*v].entity() == was.entity() && types(&self.plan.views[*v]) == types(was);
+        self.plan.view(was.name()).filter(same)
     }
 
     /// Rows of a source as the log would give them back under the definitions in force; none: the source is gone.

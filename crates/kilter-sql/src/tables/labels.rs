@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use kilter_core::record::header;
 use kilter_core::{EventTime, Span};
@@ -18,6 +18,9 @@ use crate::stretches::Stretches;
 
 /// Columns by which less of the log is read.
 const NARROWS: &[&str] = &["time", "event_offset", "decision", "decision_id"];
+
+/// Events that a statement holds against each other at most, of all its decisions together.
+const EVENTS: usize = 1_000_000;
 
 struct Row {
     plan: Arc<Plan>,
@@ -57,14 +60,33 @@ pub fn table(service: &Arc<Service>, stretches: &Arc<Stretches>) -> (&'static st
         }),
     ];
     let (service, stretches) = (Arc::clone(service), Arc::clone(stretches));
-    let rows = move |wanted: &Wanted, row: &mut dyn FnMut(Row) -> ControlFlow<()>| each(&service, &stretches, wanted, row);
+    // What a join takes is in no pool of memory: one at a time.
+    let one = Mutex::new(());
+    let rows = move |wanted: &Wanted, row: &mut dyn FnMut(Row) -> ControlFlow<()>| {
+        let (as_of, joined) = {
+            let _one = one.lock().unwrap_or_else(PoisonError::into_inner);
+            let as_of = EventTime(service.status.event_time.load(Ordering::Relaxed));
+            (as_of, joined(&service, &stretches, wanted)?)
+        };
+        for (decision, labelled) in joined {
+            for label in labelled.labels(as_of).rev() {
+                // In its last instant a label may still come.
+                let is_mature = label.value.is_some() || label.matures < as_of;
+                if row(Row { plan: Arc::clone(&service.plan), decision, label, is_mature }).is_break() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    };
     let comment = "What became of each event that a decision with a model was asked about, by the definitions in force, newest first";
     ("labels", Listed::new(comment, columns, NARROWS.to_vec(), Box::new(rows)))
 }
 
-fn each(service: &Service, stretches: &Stretches, wanted: &Wanted, row: &mut dyn FnMut(Row) -> ControlFlow<()>) -> anyhow::Result<()> {
+/// The labels of each decision asked for, by its position; nothing once nobody waits for it.
+fn joined(service: &Service, stretches: &Stretches, wanted: &Wanted) -> anyhow::Result<Vec<(usize, Labelled)>> {
     let plan = &service.plan;
-    let Some(range) = range(service, wanted)? else { return Ok(()) };
+    let Some(range) = range(service, wanted)? else { return Ok(Vec::new()) };
     let names = wanted.bounds.texts("decision");
     let mut asked: Vec<(usize, Labelled)> = Vec::new();
     for (i, decision) in plan.decisions.iter().enumerate().filter(|(_, d)| names.is_none_or(|names| names.contains(&d.name))) {
@@ -72,9 +94,8 @@ fn each(service: &Service, stretches: &Stretches, wanted: &Wanted, row: &mut dyn
             asked.push((i, Labelled::new(decision.source, label, range)));
         }
     }
-    let Some(until) = asked.iter().map(|(_, labelled)| labelled.span().to).max() else { return Ok(()) };
+    let Some(until) = asked.iter().map(|(_, labelled)| labelled.span().to).max() else { return Ok(Vec::new()) };
     let history = &service.data.history;
-    let as_of = EventTime(service.status.event_time.load(Ordering::Relaxed));
     let times = range.from.0..=until.0;
     let decoder = service.data.decoder(plan);
     let mut parts = stretches.of(history.start()?..history.log().next_offset(), &times, &(i64::MIN..=i64::MAX));
@@ -83,33 +104,29 @@ fn each(service: &Service, stretches: &Stretches, wanted: &Wanted, row: &mut dyn
     let mut reader = history.records(parts.first().map_or(0, |part| part.start));
     for part in parts {
         if !(wanted.is_wanted)() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         if reader.next_offset() < part.start {
             reader = history.records(part.start);
         }
-        let mut refused = None;
         let span = read(&decoder, &mut reader, part.end, |event| {
-            for (_, labelled) in &mut asked {
-                if refused.is_none() {
-                    refused = labelled.feed(&event).err();
-                }
+            // Beyond that it is refused.
+            if held(&asked) <= EVENTS {
+                asked.iter_mut().for_each(|(_, labelled)| labelled.feed(&event));
             }
         })?;
         stretches.remember(part, span);
-        if let Some(e) = refused {
-            return Err(SqlError::new(TOO_MUCH, e.to_string()).into());
+        if held(&asked) > EVENTS {
+            let message = format!("there are more than {EVENTS} events to find labels for, or among");
+            return Err(SqlError::new(TOO_MUCH, message).hint("name a decision, or a shorter stretch of time").into());
         }
     }
-    for (decision, labelled) in asked {
-        for label in labelled.labels(as_of).rev() {
-            let is_mature = label.matures <= as_of;
-            if row(Row { plan: Arc::clone(plan), decision, label, is_mature }).is_break() {
-                return Ok(());
-            }
-        }
-    }
-    Ok(())
+    asked.iter_mut().for_each(|(_, labelled)| labelled.close());
+    Ok(asked)
+}
+
+fn held(asked: &[(usize, Labelled)]) -> usize {
+    asked.iter().map(|(_, labelled)| labelled.held()).sum()
 }
 
 /// When what is asked for happened; none: there is no such thing.

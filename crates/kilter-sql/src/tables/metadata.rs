@@ -61,12 +61,18 @@ pub(super) fn table<R: Send + 'static>(
 
 fn each_run(data: &Data, wanted: &Wanted, row: Row<'_, Run>) -> anyhow::Result<()> {
     let mut filter = RunFilter { limit: PAGE, ..RunFilter::default() };
+    let mut last = None;
     loop {
         let page = data.wait(data.metadata.list_runs(&filter))?;
         let more = page.len() == PAGE as usize;
-        if page.into_iter().try_for_each(&mut *row).is_break() || !more || !(wanted.is_wanted)() {
+        let place = |run: &Run| Some((run.started_at, run.id.clone()));
+        let end = page.last().and_then(place);
+        // A run that began meanwhile moves those before it into the next page.
+        let taken = page.into_iter().filter(|run| last.is_none() || place(run) < last).try_for_each(&mut *row);
+        if taken.is_break() || !more || !(wanted.is_wanted)() {
             return Ok(());
         }
+        last = end;
         filter.offset += PAGE;
     }
 }

@@ -30,6 +30,8 @@ use crate::stretches::{Piece, Stretches};
 pub const COMMENT: &str = "comment";
 /// Rows of one record batch.
 pub const BATCH: usize = 4096;
+/// Texts of one record batch, about; fewer rows are in it where they are long.
+const BATCH_BYTES: usize = 8 << 20;
 
 /// The type of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,7 +200,7 @@ impl<R: 'static> Table for Listed<R> {
         let columns: Vec<&Column<R>> = wanted.columns.iter().map(|c| &self.columns[*c]).collect();
         let mut builders: Vec<Builder> = columns.iter().map(|column| Builder::new(column.kind)).collect();
         let schema = Arc::new(self.schema.project(&wanted.columns)?);
-        let (mut held, mut left) = (0, wanted.limit.unwrap_or(usize::MAX));
+        let (mut held, mut bytes, mut left) = (0, 0, wanted.limit.unwrap_or(usize::MAX));
         let mut failed = None;
         let mut flush = |builders: &mut [Builder], rows: usize| {
             let arrays = builders.iter_mut().map(Builder::finish).collect();
@@ -214,11 +216,14 @@ impl<R: 'static> Table for Listed<R> {
         if left > 0 {
             (self.rows)(wanted, &mut |row| {
                 for (builder, column) in builders.iter_mut().zip(&columns) {
-                    builder.push((column.get)(&row));
+                    let cell = (column.get)(&row);
+                    bytes += if let Cell::Text(text) = &cell { text.len() } else { 0 };
+                    builder.push(cell);
                 }
                 held += 1;
                 left -= 1;
-                if held == BATCH || left == 0 {
+                if held == BATCH || bytes >= BATCH_BYTES || left == 0 {
+                    bytes = 0;
                     flush(&mut builders, std::mem::take(&mut held))?;
                 }
                 if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

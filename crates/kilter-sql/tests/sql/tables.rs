@@ -2,11 +2,11 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kilter_core::{EntityKey, EventTime, Span};
 use kilter_runtime::{Service, StartOptions, project};
-use kilter_sql::{Cell, Column, Engine, Kind, Placed, Wanted};
+use kilter_sql::{Cell, Column, Engine, Kind, Placed, Session, Wanted};
 
 use crate::shop::{self, BEGIN, Shop};
 
@@ -145,6 +145,24 @@ async fn features_are_those_that_a_decision_would_see_now() {
 }
 
 /// What was read then is read again, whatever came since.
+#[tokio::test(flavor = "multi_thread")]
+async fn definitions_that_mean_the_same_end_no_question() {
+    let Bank { shop, .. } = open().await;
+    let question = "select count(*) from features.card";
+    let prepared = shop.engine.ask(question, &Session::new("ada", "shop")).await.unwrap();
+    for definitions in [format!("# Only a comment.\n{DEFINITIONS}"), DEFINITIONS.to_owned()] {
+        let before = shop.service.current();
+        std::fs::write(before.project.dir.join("kilter.toml"), definitions).unwrap();
+        before.apply().await.unwrap();
+        while Arc::ptr_eq(&before.plan, &shop.service.current().plan) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        shop.check(question, &CARDS.to_string()).await;
+        let mut answer = shop.engine.run(&prepared, Vec::new(), None).await.unwrap();
+        assert_eq!(answer.next().await.unwrap().unwrap().num_rows(), 1);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn features_as_they_were_are_what_was_read_then() {
     let Bank { shop, half: (half, then) } = open().await;

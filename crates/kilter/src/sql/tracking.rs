@@ -215,6 +215,11 @@ fn text<R: 'static>(name: &str, comment: &str, get: for<'a> fn(&'a R) -> &'a str
     Column::new(name, Kind::Text, comment, move |row: &R| Cell::of(Some(get(row)).filter(|text| !text.is_empty()), Cell::text))
 }
 
+/// The same where no text at all is a text too.
+fn value<R: 'static>(get: for<'a> fn(&'a R) -> &'a str) -> Column<R> {
+    Column::new("value", Kind::Text, "The value", move |row: &R| Cell::text(get(row)))
+}
+
 fn int<R: 'static>(name: &str, comment: &str, get: fn(&R) -> i64) -> Column<R> {
     Column::new(name, Kind::Int, comment, move |row: &R| Cell::Int(get(row)))
 }
@@ -263,7 +268,7 @@ fn experiment_tags(with: &With) -> Placed {
     let columns = vec![
         int("experiment_id", "As in `experiments`", |p: &Part<Pair>| p.experiment),
         text("key", "The name", |p| &p.part.key),
-        text("value", "The value", |p| &p.part.value),
+        value(|p| &p.part.value),
     ];
     table(with, "experiment_tags", "Tags of experiments", columns, OF_EXPERIMENT, |asked, row| {
         asked.each_experiment(&mut |e| each_part("", e.id, e.tags, row))
@@ -300,7 +305,7 @@ fn of_run<T: 'static>(more: Vec<Column<Part<T>>>) -> Vec<Column<Part<T>>> {
 }
 
 fn pair() -> Vec<Column<Part<Pair>>> {
-    vec![text("key", "The name", |p: &Part<Pair>| &p.part.key), text("value", "The value", |p| &p.part.value)]
+    vec![text("key", "The name", |p: &Part<Pair>| &p.part.key), value(|p| &p.part.value)]
 }
 
 fn run_pairs(with: &With, name: &str, comment: &str, of: fn(Run) -> Vec<Pair>) -> Placed {
@@ -426,7 +431,7 @@ fn version_tags(with: &With) -> Placed {
         text("model", "As in `model_versions`", |t: &Tag| &*t.0),
         int("version", "As in `model_versions`", |t| t.1),
         text("key", "The name", |t| &t.2.key),
-        text("value", "The value", |t| &t.2.value),
+        value(|t| &t.2.value),
     ];
     table(with, "model_version_tags", "Tags of versions", columns, &[], |asked, row| {
         asked.each_version(&mut |version| {
@@ -494,7 +499,7 @@ fn assessments(with: &With) -> Placed {
 #[cfg(test)]
 mod tests {
     use kilter_runtime::{Service, StartOptions, project};
-    use kilter_sql::{Engine, Limits, Session, texts};
+    use kilter_sql::{Engine, Format, Limits, Session, Writer};
     use kilter_tracking::{Batch, NewExperiment, NewModelVersion, NewRun};
 
     use super::*;
@@ -510,12 +515,13 @@ mod tests {
             let prepared = self.0.ask(sql, &Session::new("ada", "shop")).await?;
             let mut answer = self.0.run(&prepared, Vec::new(), None).await?;
             let mut lines = Vec::new();
+            let mut writer = Writer::new(&mut lines, Format::Csv, &answer.schema, &prepared.names())?;
             while let Some(batch) = answer.next().await? {
-                lines.extend(
-                    texts(&batch)?.into_iter().map(|row| row.into_iter().map(Option::unwrap_or_default).collect::<Vec<_>>().join(",")),
-                );
+                writer.write(&batch)?;
             }
-            Ok(lines)
+            writer.finish()?;
+            drop(writer);
+            Ok(String::from_utf8(lines)?.lines().skip(1).map(str::to_owned).collect())
         }
 
         async fn check(&self, sql: &str, expected: &[&str]) {
@@ -572,7 +578,8 @@ mod tests {
         let tracking = Tracking::open(dir.path().join("tracking")).await.unwrap();
         logged.set(Some(&tracking));
         let experiment = log_runs(&tracking).await;
-        tracking.create_registered_model("rating", "Rates", vec![Pair { key: "team".into(), value: "a".into() }]).await.unwrap();
+        let tags = [("team", "a"), ("note", "")].map(|(key, value)| Pair { key: key.into(), value: value.into() });
+        tracking.create_registered_model("rating", "Rates", tags.to_vec()).await.unwrap();
         let new = NewModelVersion {
             name: "rating".into(),
             source: "runs:/x".into(),
@@ -606,7 +613,13 @@ mod tests {
             )
             .await;
         asker.check("select model, version, run_id from tracking.model_versions", &[&format!("rating,1,{:032x}", 7)]).await;
-        asker.check("select model, key, value from tracking.registered_model_tags where model = 'rating'", &["rating,team,a"]).await;
+        asker
+            .check(
+                "select model, key, value from tracking.registered_model_tags where model = 'rating' and value <> ''",
+                &["rating,team,a"],
+            )
+            .await;
+        asker.check("select count(*) from tracking.registered_model_tags where model = 'rating' and value = ''", &["1"]).await;
         asker.check("select alias, version from tracking.registered_model_aliases", &["champion,1"]).await;
         for table in [
             "experiment_tags",
