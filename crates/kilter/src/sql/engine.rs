@@ -4,9 +4,10 @@ use std::fmt;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 
-use kilter_server::sql::{Answer, Column, Described, Form, Later, Question, Refusal, Sql, Table};
+use kilter_server::sql::{Answer, Column, Described, Form, Later, Question, ROW_BYTES, Refusal, Sql, Table};
 use kilter_sql::{Engine, Format, Session, SqlError, Writer, arrays};
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
 /// An engine for the HTTP server, which may serve others beside it. `at_first`: it is told of the first question.
@@ -112,7 +113,7 @@ struct Encoder {
 impl Encoder {
     fn write(&mut self, batch: &kilter_sql::Batch) -> Result<Option<Vec<u8>>, SqlError> {
         match &mut self.writer {
-            None => Ok(Some(arrays(batch)?.into_bytes())),
+            None => Ok(Some(arrays(batch, ROW_BYTES)?.into_bytes())),
             Some(writer) => {
                 writer.write(batch)?;
                 Ok(self.out.take())
