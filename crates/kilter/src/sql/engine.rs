@@ -44,7 +44,17 @@ impl Sql for Shared {
         Box::pin(async move {
             let here = Handle::current();
             // A plan may take longer to make than threads that serve requests have.
-            let begun = spawn_blocking(move || here.block_on(begin(&engine, question))).await;
+            // Nobody waits for it any more once the sender is dropped, and then it holds its thread no longer.
+            let (_waits, gone) = oneshot::channel::<()>();
+            let begun = spawn_blocking(move || {
+                here.block_on(async {
+                    tokio::select! {
+                        begun = begin(&engine, question) => Some(begun),
+                        _ = gone => None,
+                    }
+                })
+            });
+            let begun = begun.await.map(|begun| begun.unwrap_or_else(|| Err(SqlError::new("57014", "nobody waits for the answer"))));
             Ok(Box::new(joined(begun)?.map_err(refusal)?) as Box<dyn Answer>)
         })
     }
