@@ -7,6 +7,9 @@ use std::time::Duration;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+/// Bytes of the rows of an answer that is one JSON object.
+pub const ROW_BYTES: usize = 32 << 20;
+
 /// What an engine gives in a while.
 pub type Later<'a, T> = Pin<Box<dyn Future<Output = Result<T, Refusal>> + Send + 'a>>;
 
@@ -23,7 +26,7 @@ pub trait Sql: Debug + Send + Sync {
 pub trait Answer: Send {
     fn columns(&self) -> &[Column];
 
-    /// The next bytes, in the form asked for; none: that was all.
+    /// The next bytes, in the form asked for; none: that was all. Of [`Form::Arrays`] it may break off, even in the middle of a row, beyond [`ROW_BYTES`].
     fn next(&mut self) -> Later<'_, Option<Vec<u8>>>;
 }
 

@@ -636,6 +636,28 @@ fn a_role_for_one_model_of_the_project_holds_for_its_routes() {
 }
 
 #[test]
+fn a_key_that_may_not_read_everything_asks_nothing_in_sql() {
+    let mut keys = Vec::new();
+    let server = Server::of_project(|data| {
+        keys.push((key(data, "reader", Role::Read), true));
+        keys.push((scoped(data, "more", Role::Read, &[("churn", Role::Write)], &[]), true));
+        keys.push((scoped(data, "dashboard", Role::Read, &[("payroll", Role::None)], &[]), false));
+        keys.push((scoped(data, "no-model", Role::Manage, &[], &[("approve", Role::None)]), false));
+    });
+    let access = Access::of_folder(server.data()).unwrap();
+    for (key, may) in &keys {
+        // This server has no engine.
+        let expected = if *may { 501 } else { 403 };
+        for (method, path, body) in [("POST", "/v1/sql", r#"{"query":"SELECT 1"}"#), ("GET", "/v1/sql/tables", "")] {
+            let reply = server.with_key(key, method, path, body);
+            assert_eq!(reply.status, expected, "{path} {}", reply.json());
+        }
+        assert_eq!(access.reader(key).is_some(), *may);
+    }
+    server.end();
+}
+
+#[test]
 fn a_role_for_one_experiment_holds_for_its_files_and_its_spans() {
     let (mut all, mut mine) = (String::new(), String::new());
     let server = Server::of_tracking(|data| {

@@ -10,6 +10,7 @@ use anyhow::Context;
 use datafusion::arrow::datatypes::{FieldRef, SchemaRef};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, MemorySchemaProvider, SchemaProvider};
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, TrackConsumersPool};
@@ -33,7 +34,7 @@ use pgwire::api::Type;
 use crate::catalogue::{Catalogue, Question, SCHEMAS};
 use crate::command::{self, Command};
 use crate::encode::pg_type;
-use crate::error::{CANCELED, INTERNAL, READ_ONLY, Result, SYNTAX, SqlError, UNSUPPORTED};
+use crate::error::{CANCELED, INTERNAL, READ_ONLY, Result, SYNTAX, SqlError, TOO_MANY_COLUMNS, UNSUPPORTED};
 use crate::functions;
 use crate::partials::{ByPieces, Partials};
 use crate::scan::Provider;
@@ -61,6 +62,10 @@ impl Default for Limits {
     }
 }
 
+/// Columns of an answer, as PostgreSQL has it.
+const COLUMNS: usize = 1664;
+/// About what a part of a plan takes, kept for a statement that is prepared.
+const PART: usize = 4 << 10;
 /// Statements at a time whose rows are not all read.
 const STATEMENTS: usize = 128;
 /// Scans at a time, of all statements, and questions about the catalogue.
@@ -415,6 +420,9 @@ impl Engine {
             let plan = world.state.statement_to_plan(Parsed::Statement(Box::new(statement))).await?;
             let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
             options.verify_plan(&plan).map_err(|e| SqlError::new(READ_ONLY, e.strip_backtrace()))?;
+            if plan.schema().fields().len() > COLUMNS {
+                return Err(SqlError::new(TOO_MANY_COLUMNS, format!("an answer has at most {COLUMNS} columns")));
+            }
             Ok(Understood::Plan(Prepared { what: What::Plan(plan), names, casts, world }))
         });
         match understood.await? {
@@ -519,6 +527,17 @@ impl Prepared {
             What::Plan(plan) => plan.schema().fields().iter().map(|field| pg_type(field.data_type())).collect(),
             What::Catalogue(question) => question.columns().iter().map(|column| column.data_type.clone()).collect(),
         }
+    }
+
+    /// About how many bytes it takes.
+    pub(crate) fn size(&self) -> usize {
+        let What::Plan(plan) = &self.what else { return PART };
+        let mut parts = 0_usize;
+        let counted = plan.apply_with_subqueries(|_| {
+            parts += 1;
+            Ok(TreeNodeRecursion::Continue)
+        });
+        counted.map_or(usize::MAX, |_| parts.saturating_mul(PART))
     }
 
     /// What the parameters are, as far as the question tells.

@@ -31,6 +31,7 @@ pub const CANCELED: &str = "57014";
 pub const TOO_MUCH: &str = "54000";
 pub const OUT_OF_MEMORY: &str = "53200";
 pub const TOO_COMPLEX: &str = "54001";
+pub const TOO_MANY_COLUMNS: &str = "54011";
 pub const FAILED_TRANSACTION: &str = "25P02";
 pub const BAD_VALUE: &str = "22P02";
 pub const DIVISION_BY_ZERO: &str = "22012";

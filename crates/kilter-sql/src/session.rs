@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    CastKind, DataType, ExactNumberInfo, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, LimitClause, ObjectName,
-    ObjectNamePart, Query, SelectItem, SetExpr, Statement, TimezoneInfo, Value, VisitMut, VisitorMut,
+    ArrayElemTypeDef, CastKind, DataType, ExactNumberInfo, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident,
+    LimitClause, ObjectName, ObjectNamePart, Query, SelectItem, SetExpr, Statement, TimezoneInfo, Value, VisitMut, VisitorMut,
 };
 
 use pgwire::api::Type;
@@ -172,11 +172,25 @@ impl VisitorMut for Fill<'_> {
                 };
                 *expr = string(text);
             }
-            Expr::Cast { data_type: DataType::Custom(name, _), .. } => unqualify(name),
+            Expr::Cast { data_type, .. } => plain(data_type),
+            Expr::TypedString(typed) => plain(&mut typed.data_type),
             Expr::Collate { expr: inner, .. } => *expr = std::mem::replace(inner, Expr::value(Value::Null)),
             _ => {}
         }
         ControlFlow::Continue(())
+    }
+}
+
+/// A type without where it lies, and without how long its arrays are said to be: PostgreSQL has any length in each.
+fn plain(data_type: &mut DataType) {
+    match data_type {
+        DataType::Custom(name, _) => unqualify(name),
+        DataType::Array(ArrayElemTypeDef::SquareBracket(inner, size)) => {
+            *size = None;
+            plain(inner);
+        }
+        DataType::Array(ArrayElemTypeDef::AngleBracket(inner) | ArrayElemTypeDef::Parenthesis(inner)) => plain(inner),
+        _ => {}
     }
 }
 
@@ -473,14 +487,30 @@ pub fn type_name(data_type: &DataType) -> String {
         DataType::Regclass => "regclass".into(),
         DataType::Array(element) => {
             let inner = match element {
-                datafusion::sql::sqlparser::ast::ArrayElemTypeDef::AngleBracket(inner)
-                | datafusion::sql::sqlparser::ast::ArrayElemTypeDef::SquareBracket(inner, _)
-                | datafusion::sql::sqlparser::ast::ArrayElemTypeDef::Parenthesis(inner) => type_name(inner),
-                datafusion::sql::sqlparser::ast::ArrayElemTypeDef::None => "text".into(),
+                ArrayElemTypeDef::AngleBracket(inner)
+                | ArrayElemTypeDef::SquareBracket(inner, _)
+                | ArrayElemTypeDef::Parenthesis(inner) => type_name(inner),
+                ArrayElemTypeDef::None => "text".into(),
             };
             format!("_{inner}")
         }
         DataType::Custom(name, _) => last(name),
         other => other.to_string().to_lowercase(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::{self, Command};
+
+    #[test]
+    fn an_array_has_any_length() {
+        let text = "SELECT a::BIGINT[2000000000], TRY_CAST(b AS FLOAT8[3][4]) FROM t WHERE c::pg_catalog.text[5] IS NULL";
+        let Command::Ask(statement) = command::parse(text).unwrap().remove(0) else { panic!("no question") };
+        let mut statement = statement.as_ref().clone();
+        fill(&mut statement, &Session::new("a", "b"));
+        let filled = statement.to_string();
+        assert!(!filled.contains(|c: char| c.is_ascii_digit() && c != '8') && filled.contains("FLOAT8[][]"), "{filled}");
     }
 }

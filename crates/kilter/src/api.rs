@@ -1,7 +1,7 @@
 //! The command line's way to a project: through its HTTP API, of the server that runs already or of one started for the moment.
 
 use std::io::Read;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,7 +72,14 @@ impl Client {
     pub fn of_url(url: &str, key: Option<String>) -> anyhow::Result<Client> {
         let is_url = ["http://", "https://"].iter().any(|scheme| url.strip_prefix(scheme).is_some_and(|host| !host.is_empty()));
         anyhow::ensure!(is_url, "`{url}` is no address of a server\n  hint: write it like http://127.0.0.1:8080");
-        Ok(Client::with_base(url.trim_end_matches('/').to_string(), key.or_else(key_of_environment)))
+        let key = match (key, key_of_environment()) {
+            (Some(key), _) => Some(key),
+            (None, Some(_)) if !keeps_secrets(url) => anyhow::bail!(
+                "the key in {KEY} is not sent to {url}, where everybody on the way can read it\n  hint: ask by https, or say with --key which key it may have"
+            ),
+            (None, key) => key,
+        };
+        Ok(Client::with_base(url.trim_end_matches('/').to_string(), key))
     }
 
     fn with_key(address: SocketAddr, key: Option<String>) -> Client {
@@ -148,6 +155,27 @@ impl Client {
     }
 }
 
+/// Whether what is sent there is encrypted, or stays on this machine.
+fn keeps_secrets(url: &str) -> bool {
+    let is_here = |host: &str| {
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    };
+    url.starts_with("https://") || url.parse::<ureq::http::Uri>().is_ok_and(|uri| uri.host().is_some_and(is_here))
+}
+
+/// A text for a terminal: what would tell it to do something, or to write backwards, is told instead.
+pub fn visible(text: &str) -> String {
+    let acts = |c: char| (c.is_control() && c != '\n') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.chars().fold(String::new(), |mut shown, c| {
+        match acts(c) {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
+        shown
+    })
+}
+
 fn key_of_environment() -> Option<String> {
     std::env::var(KEY).ok().filter(|key| !key.is_empty())
 }
@@ -166,7 +194,9 @@ fn read(mut response: ureq::http::Response<ureq::Body>) -> anyhow::Result<Value>
         Some(position) => format!("{message} (at character {position})"),
         None => message.to_string(),
     };
-    match error["hint"].as_str() {
+    // It may repeat what somebody else has sent.
+    let message = visible(&message);
+    match error["hint"].as_str().map(visible) {
         Some(hint) => anyhow::bail!("{message}\n  hint: {hint}"),
         None => anyhow::bail!("{message} ({status})"),
     }
@@ -264,6 +294,21 @@ mod tests {
         });
         ask(address);
         server.join().unwrap()
+    }
+
+    #[test]
+    fn the_key_of_the_environment_goes_to_nobody_in_clear() {
+        for url in ["https://x.example", "http://127.0.0.1:8080", "http://localhost/", "http://[::1]:80"] {
+            assert!(keeps_secrets(url), "{url}");
+        }
+        for url in ["http://x.example", "http://127.0.0.1.example", "http://127.0.0.1@x.example", "http://10.0.0.1:8080"] {
+            assert!(!keeps_secrets(url), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_message_tells_a_terminal_nothing_to_do() {
+        assert_eq!(visible("a\u{1b}]0;b\u{7}\nc\u{202e}d\u{2066}ü"), "a\\u{1b}]0;b\\u{7}\nc\\u{202e}d\\u{2066}ü");
     }
 
     #[test]

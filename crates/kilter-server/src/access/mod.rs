@@ -166,6 +166,9 @@ impl Access {
             None => Ok(caller),
             Some(Some(rule)) if caller.may(rule, path) => Ok(caller),
             Some(Some(Rule::Model(role))) => Err(refuse(Reason::Role, caller.lacks(role, &format!("model `{}`", model_in(path))))),
+            Some(Some(Rule::Everywhere(role))) => {
+                Err(refuse(Reason::Role, caller.lacks(role, &format!("{}, where it counts for every experiment and model", asked()))))
+            }
             Some(Some(rule)) => Err(refuse(Reason::Role, caller.lacks(rule.role(), &asked()))),
             Some(None) => {
                 self.refusals.note(Reason::Role, Some(key), &asked());
@@ -269,6 +272,7 @@ impl Caller {
         match rule {
             Rule::Open | Rule::Within => true,
             Rule::Whole(role) => key.role >= role,
+            Rule::Everywhere(role) => self.lowest_role() >= role,
             Rule::Named(role) => key.roles().any(|own| own >= role),
             // The name of a project's model has nothing to escape: what is escaped may be any.
             Rule::Model(role) if model_in(path).contains('%') => !self.is_scoped() && key.role >= role,

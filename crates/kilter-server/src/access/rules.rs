@@ -15,6 +15,8 @@ pub enum Rule {
     Open,
     /// The role that the key has for everything.
     Whole(Role),
+    /// The lowest role that the key has anywhere, for what may reach everything.
+    Everywhere(Role),
     /// The role that the key has for the model in the path.
     Model(Role),
     /// The role that the key has for what the request names, which is checked once that is read; somewhere it must have it.
@@ -24,7 +26,7 @@ pub enum Rule {
 }
 
 use Role::{Manage, Read, Write};
-use Rule::{Model, Named, Open, Whole, Within};
+use Rule::{Everywhere, Model, Named, Open, Whole, Within};
 
 const PROJECT: [(&str, &str, Rule); 53] = [
     // Files without data: what they show they ask of the routes below, with a key.
@@ -71,9 +73,9 @@ const PROJECT: [(&str, &str, Rule); 53] = [
     ("GET", "/v1/monitors/{monitor}/distributions", Whole(Read)),
     ("GET", "/v1/alerts", Whole(Read)),
     ("GET", "/v1/dead-letters", Whole(Read)),
-    // SQL only reads.
-    ("GET", "/v1/sql/tables", Whole(Read)),
-    ("POST", "/v1/sql", Whole(Read)),
+    // SQL only reads, of all experiments and models.
+    ("GET", "/v1/sql/tables", Everywhere(Read)),
+    ("POST", "/v1/sql", Everywhere(Read)),
     ("GET", "/v1/lake", Whole(Read)),
     ("POST", "/v1/lake/compact", Whole(Manage)),
     ("GET", "/v1/project", Whole(Read)),
@@ -113,7 +115,7 @@ impl Rule {
     pub fn role(self) -> Role {
         match self {
             Open | Within => Role::None,
-            Whole(role) | Model(role) | Named(role) => role,
+            Whole(role) | Everywhere(role) | Model(role) | Named(role) => role,
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::app::{Answer, App, ok};
 use crate::error::{ApiError, ErrorBody};
 use crate::input::Params;
 use crate::observe::timed_out;
-use crate::sql::{self, Column, Form, Question, Refusal, Sql, Table};
+use crate::sql::{self, Column, Form, Question, ROW_BYTES, Refusal, Sql, Table};
 
 /// Questions that may be in work at once.
 pub const QUESTIONS: usize = 8;
@@ -32,8 +32,6 @@ const BODY: usize = 256 * 1024;
 /// Rows of an answer that is one JSON object, where nothing is said, and at most.
 const ROWS: u64 = 1000;
 const MOST_ROWS: u64 = 100_000;
-/// Bytes of the rows of such an answer.
-const ROW_BYTES: usize = 32 << 20;
 /// A client that takes nothing for so long is let go.
 const PATIENCE: Duration = Duration::from_secs(30);
 

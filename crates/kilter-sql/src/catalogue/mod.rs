@@ -42,8 +42,10 @@ const MOST_BYTES: usize = 64 << 20;
 const LONGEST: i32 = 1 << 20;
 /// Bytes that all of SQLite may take in this process: the last bound on what questions sort and join. What else uses it here needs some megabytes.
 const HEAP: i64 = 1 << 30;
-/// Steps of SQLite between two looks at whether somebody still waits.
-const STEPS: i32 = 10_000;
+/// Above this questions end, so that the rest is there for others.
+const LEFT: i64 = HEAP / 2;
+/// Steps of SQLite between two looks at whether somebody still waits, and there is memory: some values of the longest.
+const STEPS: i32 = 500;
 
 /// The catalogue under one set of definitions.
 pub struct Catalogue {
@@ -110,9 +112,14 @@ impl Catalogue {
             Some(db) => db,
             None => self.connect()?,
         };
-        let stop = stop.clone();
-        db.progress_handler(STEPS, Some(move || stop.is_told())).map_err(failed)?;
-        let asked = ask(&db);
+        let told = stop.clone();
+        db.progress_handler(STEPS, Some(move || told.is_told() || is_scarce())).map_err(failed)?;
+        let asked = ask(&db).map_err(|e| match e.code {
+            CANCELED if !stop.is_told() => {
+                SqlError::new(OUT_OF_MEMORY, "questions about the catalogue need more memory than they may have")
+            }
+            _ => e,
+        });
         db.progress_handler(0, None::<fn() -> bool>).map_err(failed)?;
         self.idle().push(db);
         asked
@@ -222,6 +229,12 @@ fn only_reads(asked: AuthContext<'_>) -> Authorization {
         AuthAction::Function { function_name } if !NOT_CALLED.contains(&function_name) => Authorization::Allow,
         _ => Authorization::Deny,
     }
+}
+
+/// Whether all of SQLite in this process has so much that others, who write with it, might soon have none.
+fn is_scarce() -> bool {
+    // SAFETY: it takes nothing, and any thread may ask at any time.
+    unsafe { rusqlite::ffi::sqlite3_memory_used() > LEFT }
 }
 
 /// Functions that look outside.

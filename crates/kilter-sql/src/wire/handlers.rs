@@ -53,8 +53,8 @@ pub struct State {
 
 /// Cursors and portals with rows left, of one client at a time.
 const OPEN: usize = 32;
-/// Prepared statements of one client at a time, and bytes of their texts.
-const STATEMENTS: (usize, usize) = (1000, 4 << 20);
+/// Prepared statements of one client at a time, and bytes of their texts and plans.
+const STATEMENTS: (usize, usize) = (1000, 16 << 20);
 /// Portals of one client at a time, and bytes of their parameters.
 const PORTALS: (usize, usize) = (200, 16 << 20);
 
@@ -72,12 +72,12 @@ impl Sizes {
 
     /// Takes one in, in place of what was called like it.
     fn add(&mut self, name: &str, size: usize) -> error::Result<()> {
-        let old = self.sizes.remove(name).is_some();
-        let bytes = self.sizes.values().sum::<usize>() + size;
+        let old = self.sizes.remove(name);
+        let bytes = self.sizes.values().sum::<usize>().saturating_add(size);
         if self.sizes.len() == self.most.0 || bytes > self.most.1 {
             let (count, bytes) = self.most;
-            if old {
-                self.sizes.insert(name.to_owned(), 0);
+            if let Some(old) = old {
+                self.sizes.insert(name.to_owned(), old);
             }
             let message = format!("a client has at most {count} {}, of {bytes} bytes together", self.what);
             return Err(SqlError::new("53400", message).hint("close those that are not needed"));
@@ -669,8 +669,16 @@ impl ExtendedQueryHandler for Asks {
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         let name = message.name.clone().unwrap_or_else(|| DEFAULT_NAME.to_owned());
-        state(client)?.lock().await.statements.add(&name, message.query.len())?;
-        match StoredStatement::parse(client, &message, self.query_parser()).await {
+        let text = message.query.len();
+        state(client)?.lock().await.statements.add(&name, text)?;
+        let mut parsed = StoredStatement::parse(client, &message, self.query_parser()).await;
+        if let Ok(Some(statement)) = &parsed {
+            let size = text.saturating_add(statement.statement.prepared.as_ref().map_or(0, Prepared::size));
+            if let Err(e) = state(client)?.lock().await.statements.add(&name, size) {
+                parsed = Err(e.into());
+            }
+        }
+        match parsed {
             Ok(Some(statement)) => client.portal_store().put_statement(Arc::new(statement)),
             Ok(None) => client.portal_store().put_empty_statement(&name),
             Err(e) => {

@@ -5,9 +5,10 @@ mod handlers;
 mod login;
 mod rows;
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -18,7 +19,7 @@ use pgwire::tokio::tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyD
 use pgwire::tokio::tokio_rustls::rustls::{self, ServerConfig};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use crate::Engine;
 use handlers::Handlers;
@@ -111,7 +112,8 @@ impl Server {
     /// Serves until it is dropped, and with it all connections.
     pub async fn run(self) {
         let manager = Arc::new(ConnectionManager::new());
-        let (places, waiting) = (Arc::new(Semaphore::new(self.options.connections)), Arc::new(Semaphore::new(WAITING)));
+        let places = Arc::new(Semaphore::new(self.options.connections));
+        let mut waiting: VecDeque<(Weak<()>, AbortHandle)> = VecDeque::new();
         let mut connections = JoinSet::new();
         loop {
             let accepted = tokio::select! {
@@ -131,15 +133,23 @@ impl Server {
                     continue;
                 }
             };
-            // Whoever comes when too many knock at the door finds it shut: descriptors are everybody's.
-            let Ok(waits) = Arc::clone(&waiting).try_acquire_owned() else { continue };
+            waiting.retain(|(waits, _)| waits.strong_count() > 0);
+            // When too many knock at the door, who has knocked longest goes: descriptors are everybody's, and logging in takes no time.
+            if waiting.len() >= WAITING
+                && let Some((_, oldest)) = waiting.pop_front()
+            {
+                oldest.abort();
+            }
+            let waits = Arc::new(());
+            let still_waits = Arc::downgrade(&waits);
             let handlers = Handlers::new(&self.engine, &self.options.login, &manager, &places);
             let tls = self.options.tls.clone();
-            connections.spawn(async move {
+            let task = connections.spawn(async move {
                 if let Err(e) = connection::attend(socket, tls, &handlers, waits).await {
                     tracing::debug!(error = %e, "a client of PostgreSQL's protocol is gone");
                 }
             });
+            waiting.push_back((still_waits, task));
         }
     }
 }

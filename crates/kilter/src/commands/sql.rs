@@ -7,7 +7,7 @@ use anyhow::Context;
 use comfy_table::CellAlignment;
 use serde_json::{Value, json};
 
-use crate::api::{Api, Client};
+use crate::api::{Api, Client, visible};
 use crate::commands::table;
 
 /// Rows of a table for people; files have all.
@@ -211,14 +211,7 @@ fn print_tables(answer: &Value, name: &str) -> anyhow::Result<()> {
 fn shown(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
-        Value::String(text) if !text.contains(|c: char| c.is_control() && c != '\n') => text.clone(),
-        Value::String(text) => text.chars().fold(String::new(), |mut shown, c| {
-            match c.is_control() && c != '\n' {
-                true => shown.extend(c.escape_default()),
-                false => shown.push(c),
-            }
-            shown
-        }),
+        Value::String(text) => visible(text),
         other => other.to_string(),
     }
 }

@@ -4,9 +4,10 @@ use std::fmt;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 
-use kilter_server::sql::{Answer, Column, Described, Form, Later, Question, Refusal, Sql, Table};
+use kilter_server::sql::{Answer, Column, Described, Form, Later, Question, ROW_BYTES, Refusal, Sql, Table};
 use kilter_sql::{Engine, Format, Session, SqlError, Writer, arrays};
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
 /// An engine for the HTTP server, which may serve others beside it. `at_first`: it is told of the first question.
@@ -43,7 +44,17 @@ impl Sql for Shared {
         Box::pin(async move {
             let here = Handle::current();
             // A plan may take longer to make than threads that serve requests have.
-            let begun = spawn_blocking(move || here.block_on(begin(&engine, question))).await;
+            // Nobody waits for it any more once the sender is dropped, and then it holds its thread no longer.
+            let (_waits, gone) = oneshot::channel::<()>();
+            let begun = spawn_blocking(move || {
+                here.block_on(async {
+                    tokio::select! {
+                        begun = begin(&engine, question) => Some(begun),
+                        _ = gone => None,
+                    }
+                })
+            });
+            let begun = begun.await.map(|begun| begun.unwrap_or_else(|| Err(SqlError::new("57014", "nobody waits for the answer"))));
             Ok(Box::new(joined(begun)?.map_err(refusal)?) as Box<dyn Answer>)
         })
     }
@@ -112,7 +123,7 @@ struct Encoder {
 impl Encoder {
     fn write(&mut self, batch: &kilter_sql::Batch) -> Result<Option<Vec<u8>>, SqlError> {
         match &mut self.writer {
-            None => Ok(Some(arrays(batch)?.into_bytes())),
+            None => Ok(Some(arrays(batch, ROW_BYTES)?.into_bytes())),
             Some(writer) => {
                 writer.write(batch)?;
                 Ok(self.out.take())
