@@ -4,7 +4,8 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use arrow_array::builder::{
-    ArrayBuilder, BooleanBuilder, Float64Builder, Int64Builder, ListBuilder, MapBuilder, StringBuilder, TimestampMicrosecondBuilder,
+    ArrayBuilder, BooleanBuilder, Float64Builder, Int64Builder, ListBuilder, MapBuilder, MapFieldNames, StringBuilder,
+    TimestampMicrosecondBuilder,
 };
 use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow_ipc::writer::FileWriter;
@@ -98,6 +99,11 @@ impl ArrowRows {
     }
 }
 
+/// As Arrow's format has them; the builder has others unless told.
+fn map_names() -> MapFieldNames {
+    MapFieldNames { entry: "entries".into(), key: "key".into(), value: "value".into() }
+}
+
 fn arrow_type(data_type: DataType) -> Arrow {
     match data_type {
         DataType::Bool => Arrow::Boolean,
@@ -125,7 +131,7 @@ impl Column {
             DataType::Timestamp => Column::Times(TimestampMicrosecondBuilder::new().with_timezone(UTC)),
             DataType::NumberList => Column::NumberLists(ListBuilder::new(Float64Builder::new())),
             DataType::TextList => Column::TextLists(ListBuilder::new(StringBuilder::new())),
-            DataType::NumberMap => Column::Maps(MapBuilder::new(None, StringBuilder::new(), Float64Builder::new())),
+            DataType::NumberMap => Column::Maps(MapBuilder::new(Some(map_names()), StringBuilder::new(), Float64Builder::new())),
         }
     }
 

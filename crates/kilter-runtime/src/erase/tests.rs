@@ -236,7 +236,10 @@ async fn cut_short_at_any_step_the_next_start_finishes_it() {
             break;
         }
     }
-    assert_eq!(steps, ["events", "decisions", "dead letters", "snapshots", "state", "control record", "metadata", "check", "proof", "end"]);
+    assert_eq!(
+        steps,
+        ["events", "decisions", "dead letters", "snapshots", "state", "columns", "control record", "metadata", "check", "proof", "end"]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

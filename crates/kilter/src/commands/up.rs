@@ -2,16 +2,18 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use kilter_runtime::files::{Pace, file_sources, stream};
+use kilter_runtime::project::Project;
 use kilter_runtime::{Service, StartOptions};
 use kilter_server::ServeOptions;
 use kilter_server::access::Access;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::tracking::{ByProxy, Webhooks};
-use crate::api::{ADDRESS_FILE, load};
+use crate::api::{ADDRESS_FILE, is_locked, load};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -42,6 +44,20 @@ pub struct Args {
     sql: crate::sql::ServeArgs,
 }
 
+/// How long a server that was killed has to let go of the data folder: on a busy machine its threads end one after the other.
+const LET_GO: Duration = Duration::from_secs(3);
+
+async fn started(dir: &Path, mut project: Project) -> anyhow::Result<Arc<Service>> {
+    let begun = Instant::now();
+    loop {
+        match Service::start(project, StartOptions::default()).await {
+            Err(e) if is_locked(&e) && begun.elapsed() < LET_GO => tokio::time::sleep(Duration::from_millis(50)).await,
+            started => return started,
+        }
+        project = load(dir)?;
+    }
+}
+
 pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
     // From here on a stop is an orderly one, however early it comes.
     let mut stop = StopSignal::listen()?;
@@ -49,7 +65,7 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
     let listen = args.listen.unwrap_or_else(|| project.settings.server.listen.clone());
     let data = project.data_dir();
     let service = tokio::select! {
-        service = Service::start(project, StartOptions::default()) => service?,
+        service = started(dir, project) => service?,
         () = stop.wait() => return Ok(()),
     };
     let tracking_database = args.tracking_database.or_else(super::tracking::database_of_environment);

@@ -582,7 +582,7 @@ mod tests {
         tracking.create_registered_model("rating", "Rates", tags.to_vec()).await.unwrap();
         let new = NewModelVersion {
             name: "rating".into(),
-            source: "runs:/x".into(),
+            source: format!("runs:/{:032x}/model", 7),
             run_id: format!("{:032x}", 7),
             ..NewModelVersion::default()
         };
