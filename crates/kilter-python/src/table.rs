@@ -2,7 +2,7 @@
 //! pyarrow, DuckDB). Nulls become NaN, which is what learners take for missing.
 
 use arrow_array::cast::AsArray;
-use arrow_array::ffi_stream::{FFI_ArrowArrayStream, RecordBatchStreamReader};
+use arrow_array::ffi_stream::{ArrowArrayStreamReader, FFI_ArrowArrayStream};
 use arrow_array::{Array, ArrayRef, ArrowPrimitiveType, RecordBatchReader};
 use kilter_learn::Matrix;
 use numpy::{Element, PyReadonlyArray2};
@@ -107,7 +107,7 @@ fn from_arrow(capsule: &Bound<'_, PyAny>) -> PyResult<Table> {
     let stream = capsule.pointer_checked(Some(STREAM))?.cast::<FFI_ArrowArrayStream>();
     // SAFETY: a capsule of this name holds a stream by Arrow's PyCapsule interface; `from_raw` moves it out and marks the capsule's as released.
     let stream = unsafe { FFI_ArrowArrayStream::from_raw(stream.as_ptr()) };
-    let reader = RecordBatchStreamReader::try_new(stream).map_err(value_error)?;
+    let reader = ArrowArrayStreamReader::try_new(stream).map_err(value_error)?;
     let names: Vec<String> = reader.schema().fields().iter().map(|field| field.name().clone()).collect();
     let mut table = Table { columns: vec![Vec::new(); names.len()], names: Some(names.clone()), rows: 0 };
     for batch in reader {

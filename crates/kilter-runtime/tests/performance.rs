@@ -81,7 +81,7 @@ fn amount(n: u64) -> f64 {
 }
 
 fn region(n: u64) -> Option<&'static str> {
-    Some(["north", "north", "south", "east", "west"][(dice(n + 7_000_000) * 5.0) as usize]).filter(|_| n % 31 != 0)
+    Some(["north", "north", "south", "east", "west"][(dice(n + 7_000_000) * 5.0) as usize]).filter(|_| !n.is_multiple_of(31))
 }
 
 fn is_fraud(n: u64) -> bool {
@@ -130,7 +130,7 @@ fn payment(n: u64) -> String {
         n % 7,
         paid_at(n),
         amount(n),
-        n % 4 == 0
+        n.is_multiple_of(4)
     )
 }
 

@@ -127,7 +127,7 @@ impl Cost {
     fn of(self, args: &[ColumnarValue], rows: usize) -> Result<(u64, u64)> {
         let is_constant = args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
         let rows = if is_constant { 1 } else { rows };
-        let sizes = args.iter().map(|arg| Sizes::of(arg)).collect::<Result<Vec<_>>>()?;
+        let sizes = args.iter().map(Sizes::of).collect::<Result<Vec<_>>>()?;
         let size = |arg: usize, row: usize| sizes.get(arg).map_or(0, |sizes| sizes.at(row));
         let of_row = |row: usize| match self {
             Cost::Repeated => size(0, row).saturating_mul(size(1, row)),

@@ -44,6 +44,7 @@ impl Format {
 /// Writes batches one after the other.
 pub struct Writer<W: Write>(Kind<W>, SchemaRef);
 
+#[expect(clippy::large_enum_variant, reason = "there is one for each answer")]
 enum Kind<W: Write> {
     Csv(csv::Writer<W>),
     Json(json::LineDelimitedWriter<W>),

@@ -387,7 +387,6 @@ impl PruningStatistics for Times<'_> {
         Some(Arc::new(UInt64Array::from(vec![1])))
     }
 
-    #[expect(clippy::mutable_key_type, reason = "as the trait has it")]
     fn contained(&self, _: &Column, _: &std::collections::HashSet<ScalarValue>) -> Option<BooleanArray> {
         None
     }

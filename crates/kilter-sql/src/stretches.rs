@@ -127,6 +127,7 @@ impl Stretches {
 }
 
 #[cfg(test)]
+#[expect(clippy::single_range_in_vec_init, reason = "one range is one stretch")]
 mod tests {
     use super::*;
 

@@ -352,7 +352,7 @@ fn is_below_four_fifths(own: Share, against: Share) -> bool {
 /// The largest less the smallest; none of fewer than two.
 fn spread(values: impl Iterator<Item = f64>) -> Option<f64> {
     let (low, high, count) = values.fold((f64::INFINITY, f64::NEG_INFINITY, 0), |(low, high, n), x| (low.min(x), high.max(x), n + 1));
-    (count > 1).then(|| high - low)
+    (count > 1).then_some(high - low)
 }
 
 #[cfg(test)]

@@ -161,6 +161,7 @@ struct Listed<R> {
 }
 
 impl<R: 'static> Listed<R> {
+    #[expect(clippy::new_ret_no_self, reason = "a table is known by what it can do")]
     fn new(comment: impl Into<String>, columns: Vec<Column<R>>, narrows: Vec<&'static str>, rows: Rows<R>) -> Arc<dyn Table> {
         Arc::new(Listed::of(comment, columns, narrows, None, rows))
     }
