@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
@@ -18,6 +19,14 @@ from mlflow.entities import Metric, ViewType  # noqa: E402
 from sklearn.linear_model import LogisticRegression  # noqa: E402
 
 ROWS = pandas.DataFrame({"x": [0.0, 1.0, 2.0, 3.0]})
+
+
+def until(holds, otherwise):
+    for _ in range(300):
+        if holds():
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{otherwise}: waited 30 s")
 
 
 def fill(client, is_database):
@@ -50,6 +59,8 @@ def fill(client, is_database):
     client.create_run(gone, run_name="in it")
     client.delete_experiment(gone)
     mlflow.genai.register_prompt(name="greeting", template="Say {{what}}", tags={"for": "all"})
+    # The client ties a prompt to its experiment in a thread of its own, which it does not wait for.
+    until(lambda: "_mlflow_experiment_ids" in client.get_registered_model("greeting").tags, "the client ties no prompt to its experiment")
 
     @mlflow.trace(span_type="AGENT")
     def agent(question):
