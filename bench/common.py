@@ -136,8 +136,9 @@ def uvicorn(name, app, path, folder, workers=1, env=None):
     return Server(name, command, path, f"{folder}/{app.split(':')[0]}.log", env, cwd=BENCH / "peers")
 
 
-def start_load(mode, target, requests, seconds, *more):
-    command = [LOAD, mode, target, "--requests", str(requests), "--seconds", str(seconds), *map(str, more)]
+def start_load(mode, target, requests, seconds, *more, first=False):
+    """`first`: it runs before everything else on this machine, as if it were another one; for root."""
+    command = [*(["chrt", "--rr", "1"] if first else []), LOAD, mode, target, "--requests", str(requests), "--seconds", str(seconds), *map(str, more)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
@@ -148,10 +149,10 @@ def end_load(process):
     return json.loads(text)
 
 
-def measured(server, mode, requests, seconds, *more):
+def measured(server, mode, requests, seconds, *more, first=False):
     """One run of the load generator, with the server's CPU microseconds a request and a line, and how many cores others used."""
     busy, cpu, own, began = machine_busy(), server.cpu(), os.times(), time.time()
-    run = end_load(start_load(mode, server.target, requests, seconds, *more))
+    run = end_load(start_load(mode, server.target, requests, seconds, *more, first=first))
     cpu, took, now = server.cpu() - cpu, time.time() - began, os.times()
     generator = now.children_user + now.children_system - own.children_user - own.children_system
     run["cpu_us"] = cpu * 1e6 / max(run["requests"], 1)

@@ -25,6 +25,7 @@ use kilter_pipeline::{ClockMode, Decision, Layout, Pipeline, Plan, Reading};
 use kilter_store::dead_letter::{DeadLetter, DeadLetterQuery};
 use kilter_store::log::{Log, LogError};
 use kilter_store::metadata::{AlertFilter, AliasChange, NewAlert};
+use kilter_store::threads;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::catalog::{Control, Record};
@@ -512,6 +513,7 @@ impl Sequencer {
 
     /// Serves commands until told to stop or until all senders are gone.
     pub fn run(mut self, mut commands: mpsc::Receiver<Call>) {
+        threads::run_first();
         let mut batch = Vec::with_capacity(BATCH_COMMANDS);
         while let Some(first) = commands.blocking_recv() {
             batch.push(first);

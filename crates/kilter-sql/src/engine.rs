@@ -40,6 +40,7 @@ use crate::partials::{ByPieces, Partials};
 use crate::scan::Provider;
 use crate::session::{self, Session};
 use crate::tables::{self, COMMENT, Placed, Remembered, SEARCH_PATH, Table};
+use crate::utc;
 
 /// What statements may take.
 #[derive(Clone, Copy, Debug)]
@@ -603,6 +604,7 @@ impl World {
             state.register_udtf(name, function);
         }
         functions::bound(&mut state)?;
+        utc::without_zones(&mut state)?;
         state.catalog_list().register_catalog(database.to_owned(), catalog);
         let catalogue = Catalogue::new(database, &placed)?;
         let kept = placed.into_iter().map(|placed| placed.table).collect();

@@ -15,6 +15,7 @@ mod session;
 mod size;
 mod stretches;
 mod tables;
+mod utc;
 pub mod wire;
 
 pub use datafusion::arrow::record_batch::RecordBatch as Batch;

@@ -10,5 +10,6 @@ pub mod log;
 pub mod metadata;
 pub mod snapshot;
 pub mod state;
+pub mod threads;
 
 pub use error::StoreError;

@@ -10,8 +10,12 @@ mod sql;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use anyhow::{Context, anyhow};
 use clap::{Parser, Subcommand};
+use kilter_store::threads;
+use tokio::runtime::Runtime;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -100,20 +104,31 @@ fn main() -> ExitCode {
     end_quietly_with_the_pipe();
     let cli = Cli::parse();
     start_logging(&cli);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(e) => {
-            eprintln!("error: cannot start: {e}");
-            return ExitCode::FAILURE;
-        }
-    };
-    match runtime.block_on(run(cli)) {
+    let done = runtime(matches!(&cli.command, Command::Up(args) if args.real_time)).and_then(|runtime| runtime.block_on(run(cli)));
+    match done {
         Ok(code) => code,
         Err(e) => {
             eprintln!("error: {e:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Threads for all that waits; `first`: those of them that decisions go through, and this one, run before everything else.
+fn runtime(first: bool) -> anyhow::Result<Runtime> {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if first {
+        let hint = "hint: start it with CAP_SYS_NICE (systemd: AmbientCapabilities=CAP_SYS_NICE) or a limit of real-time priority of 1 (LimitRTPRIO=1, ulimit -r 1)";
+        threads::allow_running_first().map_err(|e| anyhow!("--real-time: this process may not use SCHED_RR: {e}\n  {hint}"))?;
+        let (workers, begun) = (std::thread::available_parallelism()?.get(), AtomicUsize::new(0));
+        // The workers begin with the runtime; threads that begin later do work that may wait.
+        runtime.worker_threads(workers).on_thread_start(move || {
+            if begun.fetch_add(1, Ordering::Relaxed) < workers {
+                threads::run_first();
+            }
+        });
+    }
+    runtime.enable_all().build().context("cannot start")
 }
 
 /// `kilter decisions | head` closes the pipe while there is more to print: that is the reader's choice, not an error.

@@ -37,6 +37,10 @@ pub struct Args {
     /// Leave the project's file sources alone.
     #[arg(long)]
     no_files: bool,
+    /// Have the threads that decisions wait for run before everything else on this machine (Linux: SCHED_RR), so that heavy questions, training and other
+    /// programs do not hold them up. This needs CAP_SYS_NICE, or a limit of real-time priority (`ulimit -r`) of 1 at least.
+    #[arg(long)]
+    pub real_time: bool,
     #[command(flatten)]
     webhooks: Webhooks,
     #[cfg(feature = "sql")]
