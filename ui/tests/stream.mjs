@@ -24,11 +24,14 @@ async function trace() {
     transferMode: "ReportEvents",
     traceConfig: {
       recordMode: "recordUntilFull",
-      includedCategories: ["devtools.timeline", "disabled-by-default-devtools.timeline", "v8", "disabled-by-default-v8.gc"],
+      traceBufferSizeInKb: 200 * 1024,
+      includedCategories: ["devtools.timeline", "disabled-by-default-devtools.timeline"],
     },
   });
+  const from = Date.now();
   return {
     async stop() {
+      const to = Date.now();
       await whole.send("Tracing.end");
       await complete;
       whole.off("Tracing.dataCollected", take);
@@ -36,7 +39,10 @@ async function trace() {
         events.filter((e) => e.name === "thread_name" && e.args.name === "CrRendererMain").map((e) => `${e.pid}/${e.tid}`),
       );
       const own = events.filter((e) => e.ph === "X" && main.has(`${e.pid}/${e.tid}`));
-      return own
+      const times = own.map((e) => e.ts);
+      // A buffer that was full early would have seen little.
+      const seconds = (times.reduce((a, b) => Math.max(a, b), 0) - times.reduce((a, b) => Math.min(a, b), Infinity)) / 1e6;
+      const tasks = own
         .filter((e) => e.name === "RunTask" && e.dur > LONG * 1000)
         .map((task) => {
           const within = own.filter(
@@ -53,6 +59,7 @@ async function trace() {
             what: what.slice(0, 8).join(", ") || "nothing inside of it over 5 ms",
           };
         });
+      return { tasks, seconds, from, to };
     },
   };
 }
@@ -95,8 +102,8 @@ for (const { path, page } of pages) {
   await found;
 }
 
-/** Rubbish is collected by us: what that takes is no task of the page. */
-async function look(one, since, tasks) {
+/** Rubbish is collected by us, and the trace is read: what those take is no task of the page. */
+async function look(one, since, { tasks, seconds: traced, from, to }) {
   const observed = await one.page.evaluate(() => globalThis.longTasks.splice(0));
   await one.client.send("HeapProfiler.collectGarbage");
   const [heap, counters, metrics] = [
@@ -115,25 +122,23 @@ async function look(one, since, tasks) {
     documents: counters.documents,
     cpu: metric("TaskDuration"),
     moved: text !== one.text,
-    observed: observed.filter((task) => task.at > one.looked).length,
+    observed: observed.filter((task) => task.at >= from && task.at < to).length,
     tasks: tasks.filter((task) => processes.get(task.pid) === one.path),
+    traced,
     errors: one.errors,
   };
   one.text = text;
-  await one.page.evaluate(() => globalThis.longTasks.splice(0));
-  one.looked = Date.now();
   console.log(JSON.stringify(line));
 }
 
 const began = Date.now();
-for (const one of pages) one.looked = began;
 for (;;) {
   const since = (Date.now() - began) / 1000;
   if (since > seconds) break;
   const tracing = await trace();
   await new Promise((done) => setTimeout(done, every));
-  const tasks = await tracing.stop();
+  const seen = await tracing.stop();
   const at = (Date.now() - began) / 1000;
-  for (const one of pages) await look(one, at, tasks);
+  for (const one of pages) await look(one, at, seen);
 }
 await browser.close();
