@@ -114,22 +114,31 @@ const tests = {
     paths.push(`/ui/sql?${question}`, `/ui/sql?${question}&view=chart`, "/ui/sql?q=SELECT+nothing+FROM+nowhere");
     const project = await get("/v1/project");
     const [{ source, name }] = project.decisions;
-    paths.push(`/ui/performance?segment=${source}.amount`, `/ui/policies/${name}`, `/ui/project?object=source/${source}`);
+    paths.push(`/ui/performance?segment=${source}.amount`);
+    const more = [`/ui/policies/${name}`, `/ui/project?object=source/${source}`];
     const [{ model, latest, in_service }] = (await get("/v1/models")).models;
-    paths.push(`/ui/models/${model}/versions/${in_service}`, `/ui/models/${model}/compare?a=${in_service}&b=${latest}`);
+    more.push(`/ui/models/${model}/versions/${in_service}`);
+    for (const other of [1, latest]) more.push(`/ui/models/${model}/compare?a=${latest}&b=${other}`);
     const [view] = project.views;
     const busiest = (await get("/v1/status")).state.find((state) => state.view === view.name)?.busiest[0]?.entity ?? 1;
-    paths.push(`/ui/features/${view.name}`, `/ui/features/${view.name}/${view.features[0].name}`);
-    paths.push(`/ui/features/${view.name}?key=${busiest}`, `/ui/features/${view.name}?key=nobody`);
-    paths.push("/ui/decisions/loan-0", "/ui/decisions?min_score=2", "/ui/runs/nothing", "/ui/models/nothing");
+    more.push(`/ui/features/${view.name}`, `/ui/features/${view.name}/${view.features[0].name}`);
+    more.push(`/ui/features/${view.name}?key=${busiest}`, `/ui/features/${view.name}?key=nobody`);
+    more.push("/ui/decisions/loan-0", "/ui/decisions?min_score=2", "/ui/runs/nothing", "/ui/models/nothing");
     const faults = [];
+    const fault = (line) => {
+      console.log(`  fault: ${line}`);
+      faults.push(line);
+    };
     for (const [width, height] of [
       [1280, 860],
       [390, 844],
     ]) {
       for (const colorScheme of ["light", "dark"]) {
+        if (process.env.WAYS && !process.env.WAYS.includes(`${width}-${colorScheme}`)) continue;
         const page = await tab({ viewport: { width, height }, colorScheme, bypassCSP: true });
-        for (const path of paths) {
+        // What lies within pages is made of the same parts: each width once, each colour once.
+        const within = (width === 1280) === (colorScheme === "light") ? more : [];
+        for (const path of [...paths, ...within]) {
           await open(page, path);
           // A link brings a question, and a person asks it.
           if (path.startsWith("/ui/sql?")) await page.getByRole("button", { name: "Run", exact: true }).click();
@@ -138,7 +147,7 @@ const tests = {
           await page.evaluate(() => scrollTo(0, 0));
           await page.screenshot({ path: join(screenshots, `${name}-${width}-${colorScheme}.png`), fullPage: true });
           const over = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-          if (over > 0) faults.push(`${path} at ${width}: ${over} pixels too wide`);
+          if (over > 0) fault(`${path} at ${width}: ${over} pixels too wide`);
           await page.evaluate(axe);
           const found = await page.evaluate(() =>
             globalThis.axe.run(document, { runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"] }),
@@ -148,13 +157,13 @@ const tests = {
               .slice(0, 2)
               .map((node) => node.html.slice(0, 140) + " " + (node.any[0]?.message ?? ""))
               .join(" | ")}`;
-            faults.push(line);
+            fault(line);
           }
         }
         await page.done();
       }
     }
-    console.log(`  ${paths.length} pages, 4 ways each`);
+    console.log(`  ${paths.length} pages, 4 ways each; ${more.length} more, 2 ways each`);
     assert.deepEqual(faults, []);
   },
 
