@@ -24,6 +24,7 @@ function compressed(): Plugin {
 }
 
 const server = process.env["KILTER_URL"] ?? "http://127.0.0.1:8080";
+const proxy = Object.fromEntries(["/v1", "/api", "/docs", "/openapi.json", "/metrics"].map((path) => [path, { target: server }]));
 
 export default defineConfig({
   // All of the dashboard lies below one path, so that it shadows no route of an API.
@@ -36,7 +37,7 @@ export default defineConfig({
     modulePreload: { polyfill: false },
     reportCompressedSize: true,
   },
-  server: {
-    proxy: Object.fromEntries(["/v1", "/api", "/docs", "/openapi.json", "/metrics"].map((path) => [path, { target: server }])),
-  },
+  server: { proxy },
+  // What was built, in front of any server: `npx vite preview`.
+  preview: { proxy },
 });

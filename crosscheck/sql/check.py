@@ -14,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import powerbi
 import psycopg
 
 HERE = Path(__file__).resolve().parent
@@ -270,6 +271,9 @@ def main(kilter, *left_out):
             address = f"host=127.0.0.1 port={port} user=ada password={key} dbname=lender sslmode=verify-full sslrootcert={folder}/server.crt"
             count = timed("what the board asks", lambda: boards(lambda: psycopg.connect(address), begin, end))
             print(f"{count} statements of boards answered")
+            with psycopg.connect(address) as c:
+                asked, visuals = timed("what Power BI's project asks", lambda: powerbi.check(c))
+            print(f"{asked} statements of Power BI's project answered; what its {visuals} visuals show is in its model")
             with psycopg.connect(address) as c:
                 rows = c.execute("select decision, count(*) from decisions group by 1 order by 1").fetchall()
             assert rows == [("limit", PAYMENTS), ("loan", 2 * APPLICATIONS)], rows

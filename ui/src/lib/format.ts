@@ -50,7 +50,7 @@ export function rate(perSecond: number | null | undefined): string {
 /** 87 µs, 1.53 ms, 2.1 s */
 export function micros(us: number | null | undefined): string {
   if (us == null) return NONE;
-  if (us < 1000) return `${integers.format(us)} µs`;
+  if (us < 1000) return `${us < 10 ? number(us, 2) : integers.format(us)} µs`;
   if (us < 1_000_000) return `${number(us / 1000, 3)} ms`;
   return `${number(us / 1_000_000, 3)} s`;
 }

@@ -11,8 +11,8 @@ export interface Resource<T> {
   reload(): void;
 }
 
-/** Call it while a component starts. `ask` is run again when a state that it reads before its first `await` changes; with `every`, also after so many milliseconds while the tab is visible. */
-export function resource<T>(ask: (signal: AbortSignal) => Promise<T>, every = 0): Resource<T> {
+/** Call it while a component starts. `ask` is run again when a state that it reads before its first `await` changes; with `every`, also after so many milliseconds while the tab is visible; a function says so anew each time, and 0 never. */
+export function resource<T>(ask: (signal: AbortSignal) => Promise<T>, every: number | (() => number) = 0): Resource<T> {
   let data = $state.raw<T>();
   let error = $state.raw<ApiError>();
   let loading = $state(true);
@@ -23,6 +23,7 @@ export function resource<T>(ask: (signal: AbortSignal) => Promise<T>, every = 0)
     void auth.turn;
     const aborter = new AbortController();
     let timer: ReturnType<typeof setTimeout> | undefined;
+    const pause = typeof every === "number" ? every : every();
     loading = true;
     void ask(aborter.signal)
       .then(
@@ -39,10 +40,10 @@ export function resource<T>(ask: (signal: AbortSignal) => Promise<T>, every = 0)
       .finally(() => {
         if (aborter.signal.aborted) return;
         loading = false;
-        if (every > 0) timer = setTimeout(again, every);
+        if (pause > 0) timer = setTimeout(again, pause);
       });
     const again = () => {
-      if (document.hidden) timer = setTimeout(again, every);
+      if (document.hidden) timer = setTimeout(again, pause);
       else turn += 1;
     };
     return () => {

@@ -540,7 +540,8 @@ export interface Truth {
 /** What another policy would have decided. */
 export interface Backtest {
   run: string;
-  toml: string;
+  /** The list as it would stand in the definitions file; a run that is looked at later has none. */
+  toml?: string;
   decision: string;
   cases: number;
   changed: number;
@@ -569,6 +570,45 @@ export interface BacktestExample {
   before_rule: string | null;
   after_rule: string | null;
   label: number | null;
+}
+
+/** `backtest.json` of a run: the past under other definitions, beside what was decided. */
+export interface BacktestReport {
+  definitions: string;
+  from_offset: number;
+  until_offset: number;
+  compared: number;
+  changed: number;
+  only_recorded: number;
+  only_again: number;
+  without_model: number;
+  decisions: {
+    decision: string;
+    compared: number;
+    changed: number;
+    moves: { recorded: string; again: string; count: number }[];
+    periods: { from: Time; to: Time; recorded: Record<string, number>; again: Record<string, number> }[];
+  }[];
+  examples: { decision_id: string; time: Time; recorded: MadeThen; again: MadeThen }[];
+}
+
+export interface MadeThen {
+  outcome: string;
+  score: number | null;
+  model_version: number | null;
+  rule: string | null;
+}
+
+/** `GET /v1/lake` */
+export interface Lake {
+  next: number;
+  first: number;
+  log_start: number;
+  waiting: number;
+  files: number;
+  bytes: number;
+  expired_before: string | null;
+  problem: string | null;
 }
 
 /** How far definitions are that are being taken up. */

@@ -20,17 +20,17 @@ export function judge(run: Run, models: FullModel[]): Judged {
   return version.notes.startsWith("not ") ? say("warn", "held back") : say("plain", "waits");
 }
 
-/** When a run belongs: at the event time it was made as of, or when it began by the clock on the wall. */
-export const timeOf = (run: Run, by: string): string =>
-  by === "event" ? (run.params["as_of"] ?? run.started_at) : run.started_at;
+/** When a run belongs: at the event time it was made as of, which a backtest has none of, or when it began by the clock on the wall. */
+export const timeOf = (run: Run, by: string): string | undefined => (by === "event" ? run.params["as_of"] : run.started_at);
 
 const TONES: Day["tone"][] = ["bad", "warn", "good", "plain"];
 
-/** Days with what came of their runs, newest first; a day has the tone of the worst of them. */
-export function days(judged: Judged[], day: (run: Run) => string): Day[] {
+/** Days with what came of their runs, newest first; a day has the tone of the worst of them. Runs of no day are left out. */
+export function days(judged: Judged[], day: (run: Run) => string | undefined): Day[] {
   const by = new Map<string, Judged[]>();
   for (const one of judged) {
     const date = day(one.run);
+    if (date === undefined) continue;
     by.set(date, [...(by.get(date) ?? []), one]);
   }
   return [...by]
