@@ -7,6 +7,8 @@ use std::time::Duration;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::access::Sight;
+
 /// Bytes of the rows of an answer that is one JSON object.
 pub const ROW_BYTES: usize = 32 << 20;
 
@@ -15,8 +17,11 @@ pub type Later<'a, T> = Pin<Box<dyn Future<Output = Result<T, Refusal>> + Send +
 
 /// Answers questions about what a project keeps.
 pub trait Sql: Debug + Send + Sync {
-    /// The tables under the definitions in force.
-    fn tables(&self) -> Vec<Table>;
+    /// The tables under the definitions in force that somebody may see.
+    ///
+    /// # Errors
+    /// When they cannot be told of.
+    fn tables(&self, sight: Sight) -> Result<Vec<Table>, Refusal>;
 
     /// Understands a question and begins to answer it.
     fn ask(&self, question: Question) -> Later<'_, Box<dyn Answer>>;
@@ -41,6 +46,8 @@ pub struct Question {
     pub time: Option<Duration>,
     /// The name of the key that asks; none: no keys are wanted.
     pub user: Option<String>,
+    /// What it may see.
+    pub sight: Sight,
 }
 
 /// How rows are written.

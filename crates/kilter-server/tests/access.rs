@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use kilter_core::Span;
 use kilter_runtime::{Service, StartOptions, project};
-use kilter_server::access::Access;
 use kilter_server::access::keys::{self, FILE, NewKey, Role};
+use kilter_server::access::{Access, Sight};
 use kilter_server::{ServeOptions, bind, listen};
 use kilter_tracking::Tracking;
 use serde_json::{Value, json};
@@ -146,7 +146,7 @@ fn reply(mut stream: TcpStream) -> Reply {
 
 fn key(data: &Path, name: &str, role: Role) -> String {
     let none = BTreeMap::new;
-    keys::create(data, NewKey { name: name.into(), role, experiments: none(), models: none(), lasts: None }).unwrap()
+    keys::create(data, NewKey { name: name.into(), role, experiments: none(), models: none(), grants: None, lasts: None }).unwrap()
 }
 
 /// Asks until the answer is as wanted: the file of keys is looked at once a second.
@@ -463,8 +463,11 @@ fn a_key_ends_when_it_was_told_to() {
     let server = Server::of_tracking(|data| {
         let none = BTreeMap::new;
         let lasts = Some(Span(1));
-        secret =
-            keys::create(data, NewKey { name: "short".into(), role: Role::Manage, experiments: none(), models: none(), lasts }).unwrap();
+        secret = keys::create(
+            data,
+            NewKey { name: "short".into(), role: Role::Manage, experiments: none(), models: none(), grants: None, lasts },
+        )
+        .unwrap();
     });
     let refused = server.with_key(&secret, "GET", &format!("{API}/experiments/get?experiment_id=0"), "");
     assert_eq!(refused.status, 401);
@@ -526,7 +529,7 @@ fn other_machines_are_answered_only_where_there_is_a_key() {
     open("127.0.0.1:0", true).unwrap();
     let lasting = |name: &str, role, lasts| {
         let none = BTreeMap::new;
-        keys::create(dir.path(), NewKey { name: name.into(), role, experiments: none(), models: none(), lasts }).unwrap();
+        keys::create(dir.path(), NewKey { name: name.into(), role, experiments: none(), models: none(), grants: None, lasts }).unwrap();
     };
     lasting("expired", Role::Manage, Some(Span(1)));
     lasting("useless", Role::None, None);
@@ -543,7 +546,11 @@ fn other_machines_are_answered_only_where_there_is_a_key() {
 
 fn scoped(data: &Path, name: &str, role: Role, experiments: &[(&str, Role)], models: &[(&str, Role)]) -> String {
     let roles = |named: &[(&str, Role)]| named.iter().map(|(name, role)| (name.to_string(), *role)).collect();
-    keys::create(data, NewKey { name: name.into(), role, experiments: roles(experiments), models: roles(models), lasts: None }).unwrap()
+    keys::create(
+        data,
+        NewKey { name: name.into(), role, experiments: roles(experiments), models: roles(models), grants: None, lasts: None },
+    )
+    .unwrap()
 }
 
 #[test]
@@ -654,6 +661,67 @@ fn a_key_that_may_not_read_everything_asks_nothing_in_sql() {
         }
         assert_eq!(access.reader(key).is_some(), *may);
     }
+    server.end();
+}
+
+#[test]
+fn a_key_with_grants_asks_in_sql_and_nothing_else() {
+    let granted = |data: &Path, name: &str, role: Role, grants: &[&str]| {
+        let none = BTreeMap::new;
+        let grants = Some(grants.iter().map(|grant| (*grant).to_string()).collect());
+        keys::create(data, NewKey { name: name.into(), role, experiments: none(), models: none(), grants, lasts: None }).unwrap()
+    };
+    let (mut bi, mut reader, mut nothing, mut boss) = (String::new(), String::new(), String::new(), String::new());
+    let server = Server::of_project(|data| {
+        bi = granted(data, "bi", Role::None, &["events.payments (card)"]);
+        reader = granted(data, "reader", Role::Read, &["decisions"]);
+        nothing = granted(data, "nothing", Role::Manage, &[]);
+        boss = key(data, "boss", Role::Manage);
+    });
+    let asked = |key: &str, method: &str, path: &str| server.with_key(key, method, path, r#"{"query":"SELECT 1"}"#);
+    let sql = [("POST", "/v1/sql"), ("GET", "/v1/sql/tables")];
+    for (method, path) in sql {
+        // This server has no engine.
+        assert_eq!((asked(&bi, method, path).status, asked(&reader, method, path).status), (501, 501), "{path}");
+        let refused = asked(&nothing, method, path);
+        assert!(refused.status == 403 && refused.body.contains("key `nothing` has no grant"), "{}", refused.body);
+    }
+    // Its grants are for SQL alone.
+    for (method, path) in [("GET", "/v1/status"), ("GET", "/v1/decisions"), ("POST", "/v1/decide/limit"), ("GET", "/openapi.json")] {
+        assert_eq!(asked(&bi, method, path).status, 403, "{path}");
+        assert_ne!(asked(&reader, method, path).status, 401, "{path}");
+    }
+    assert_eq!(server.with_key(&reader, "GET", "/v1/status", "").status, 200, "a role holds beside grants");
+    // Who it is, it is told; what others may see, only who manages.
+    let own = server.with_key(&bi, "GET", "/v1/access", "").json();
+    assert_eq!((&own["key"], &own["role"], &own["grants"]), (&json!("bi"), &json!("none"), &json!(["events.payments (card)"])), "{own}");
+    assert_eq!(own["keys"], Value::Null);
+    let all = server.with_key(&boss, "GET", "/v1/access", "").json();
+    assert_eq!(all["grants"], Value::Null, "{all}");
+    let grants: Vec<&Value> = all["keys"].as_array().unwrap().iter().map(|key| &key["grants"]).collect();
+    assert_eq!(grants, [&json!(["events.payments (card)"]), &json!(["decisions"]), &json!([]), &Value::Null]);
+
+    // By another way than HTTP: who may come in, and what is seen by whom by now.
+    let access = Access::of_folder(server.data()).unwrap();
+    let see = |key: &str| access.reader(key).and_then(|reader| access.sight(Some(&reader)));
+    assert_eq!(see(&bi), Some(Sight::Granted(["events.payments (card)".to_string()].into())));
+    assert_eq!((see(&boss), see(&nothing)), (Some(Sight::Everything), None));
+    assert!(access.exchange("bi").is_some() && access.exchange("nothing").is_none());
+    let before = access.reader(&reader).unwrap();
+    let eventually = |what: &str, is: &dyn Fn() -> bool| {
+        let until = Instant::now() + Duration::from_secs(20);
+        while !is() {
+            assert!(Instant::now() < until, "it does not come: {what}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    keys::grant(&server.data(), "reader", Some(vec!["labels".into()])).unwrap();
+    eventually("other grants", &|| access.sight(Some(&before)) == Some(Sight::Granted(["labels".to_string()].into())));
+    keys::grant(&server.data(), "reader", None).unwrap();
+    eventually("none, with the role to read", &|| access.sight(Some(&before)) == Some(Sight::Everything));
+    keys::grant(&server.data(), "reader", Some(Vec::new())).unwrap();
+    eventually("nothing", &|| access.sight(Some(&before)).is_none());
+    eventually("nothing over HTTP", &|| asked(&reader, "POST", "/v1/sql").status == 403);
     server.end();
 }
 

@@ -273,7 +273,7 @@ fn a_key_goes_along_to_the_worker_that_answers_and_is_looked_at_there_again() {
     let dir = tempfile::tempdir().unwrap();
     let keys: Vec<(Role, String)> = Role::ALL
         .map(|(role, word)| {
-            let new = NewKey { name: word.into(), role, experiments: BTreeMap::new(), models: BTreeMap::new(), lasts: None };
+            let new = NewKey { name: word.into(), role, experiments: BTreeMap::new(), models: BTreeMap::new(), grants: None, lasts: None };
             (role, keys::create(dir.path(), new).unwrap())
         })
         .into();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use datafusion::sql::sqlparser::ast::Statement;
+use datafusion::sql::sqlparser::ast::{Expr, SetExpr, Statement};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
@@ -93,14 +93,39 @@ pub fn parse(sql: &str) -> Result<Vec<Command>> {
     statements(sql).map_err(|e| e.placed_in(sql))
 }
 
+/// The tokens of a text that is a part of a statement, within the bounds of one.
+pub fn tokens(sql: &str) -> Result<Vec<TokenWithSpan>> {
+    let tokens = tokenized(sql)?;
+    bounded(&Words::of(&tokens))?;
+    Ok(tokens)
+}
+
+/// Reads tokens; what is nested too deeply it refuses.
+pub fn parser(tokens: &[TokenWithSpan]) -> Parser<'static> {
+    Parser::new(&PostgreSqlDialect {}).with_recursion_limit(DEPTH).with_tokens_with_locations(tokens.to_vec())
+}
+
+/// A question whose condition this is.
+pub fn asking_where(condition: &Expr) -> Result<Statement> {
+    let mut statement = parser(&tokenized("SELECT 1 WHERE true")?).parse_statement()?;
+    if let Statement::Query(query) = &mut statement
+        && let SetExpr::Select(select) = query.body.as_mut()
+    {
+        select.selection = Some(condition.clone());
+    }
+    Ok(statement)
+}
+
+fn tokenized(sql: &str) -> Result<Vec<TokenWithSpan>> {
+    Tokenizer::new(&PostgreSqlDialect {}, sql).tokenize_with_location().map_err(|e| SqlError::new(SYNTAX, format!("syntax error: {e}")))
+}
+
 fn statements(sql: &str) -> Result<Vec<Command>> {
     if sql.len() > BYTES {
         let message = format!("a statement has at most {BYTES} bytes, and this has {}", sql.len());
         return Err(SqlError::new(TOO_COMPLEX, message).hint("give values as an array: `column = ANY($1)`"));
     }
-    let tokens = Tokenizer::new(&PostgreSqlDialect {}, sql)
-        .tokenize_with_location()
-        .map_err(|e| SqlError::new(SYNTAX, format!("syntax error: {e}")))?;
+    let tokens = tokenized(sql)?;
     let mut commands = Vec::new();
     for tokens in tokens.split(|token| token.token == Token::SemiColon) {
         let words = Words::of(tokens);
@@ -191,7 +216,7 @@ fn one(tokens: &[TokenWithSpan]) -> Result<Command> {
 
 /// Reads a question.
 fn statement(tokens: &[TokenWithSpan]) -> Result<Statement> {
-    let mut parser = Parser::new(&PostgreSqlDialect {}).with_recursion_limit(DEPTH).with_tokens_with_locations(tokens.to_vec());
+    let mut parser = parser(tokens);
     let statement = parser.parse_statement()?;
     match parser.peek_token().token {
         Token::EOF => size::bounded(&statement).map(|()| statement),

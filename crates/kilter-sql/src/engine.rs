@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use datafusion::arrow::datatypes::{FieldRef, SchemaRef};
 use datafusion::arrow::record_batch::RecordBatch;
-use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, MemorySchemaProvider, SchemaProvider};
+use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, MemorySchemaProvider, SchemaProvider, TableFunctionImpl};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
@@ -22,7 +22,6 @@ use datafusion::prelude::{SQLOptions, SessionConfig};
 use datafusion::sql::parser::Statement as Parsed;
 use datafusion::sql::sqlparser::ast::Statement;
 use futures::StreamExt;
-use kilter_pipeline::Plan;
 use kilter_runtime::Service;
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -34,12 +33,13 @@ use pgwire::api::Type;
 use crate::catalogue::{Catalogue, Question, SCHEMAS};
 use crate::command::{self, Command};
 use crate::encode::pg_type;
-use crate::error::{CANCELED, INTERNAL, READ_ONLY, Result, SYNTAX, SqlError, TOO_MANY_COLUMNS, UNSUPPORTED};
+use crate::error::{CANCELED, INTERNAL, NOT_ALLOWED, READ_ONLY, Result, SYNTAX, SqlError, TOO_MANY_COLUMNS, UNSUPPORTED};
 use crate::functions;
 use crate::partials::{ByPieces, Partials};
+use crate::rights::{self, Rights};
 use crate::scan::Provider;
 use crate::session::{self, Session};
-use crate::tables::{self, COMMENT, Placed, Remembered, SEARCH_PATH, Table};
+use crate::tables::{self, COMMENT, Placed, Remembered, SEARCH_PATH};
 use crate::utc;
 
 /// What statements may take.
@@ -73,6 +73,8 @@ const STATEMENTS: usize = 128;
 const SCANS: usize = 256;
 /// Questions about the catalogue at a time.
 const CATALOGUE: usize = 4;
+/// Worlds that are kept for those who may not see everything, one for each set of grants.
+const WORLDS: usize = 16;
 /// The part of a statement's time that one of these may take.
 const CATALOGUE_PART: u32 = 6;
 /// Rows that nobody reads for so long are given up, with the memory and threads that they hold.
@@ -105,17 +107,26 @@ pub struct Engine {
     catalogue: Arc<Semaphore>,
     /// Threads of its own, so that a heavy question takes none from the stream; none once the engine is dropped.
     threads: Option<Runtime>,
-    current: Mutex<Option<Arc<World>>>,
+    worlds: Mutex<Worlds>,
 }
 
-/// All tables under one set of definitions.
+/// What there is under one set of definitions, for those who have the same rights.
 pub struct World {
-    plan: Arc<Plan>,
+    service: Arc<Service>,
+    rights: Rights,
     state: SessionState,
     tables: BTreeMap<String, &'static str>,
-    /// The tables, for the keeper.
-    kept: Vec<Arc<dyn Table>>,
+    placed: Vec<Placed>,
     pub catalogue: Catalogue,
+}
+
+/// The worlds that were made.
+#[derive(Default)]
+struct Worlds {
+    /// Of those who may see everything.
+    whole: Option<Arc<World>>,
+    /// Of those who may see what grants say; who was asked about lately comes last.
+    parts: Vec<Arc<World>>,
 }
 
 /// A question that has been understood.
@@ -293,8 +304,8 @@ impl Engine {
             .build()?;
         let (remembered, partials) = (Remembered::default(), Arc::new(Partials::new(limits.partials)));
         let (statements, catalogue) = (Arc::new(Semaphore::new(STATEMENTS)), Arc::new(Semaphore::new(CATALOGUE)));
-        let (threads, current, more) = (Some(threads), Mutex::default(), Vec::new());
-        Ok(Engine { service, limits, memory, remembered, more, partials, statements, catalogue, threads, current })
+        let (threads, worlds, more) = (Some(threads), Mutex::default(), Vec::new());
+        Ok(Engine { service, limits, memory, remembered, more, partials, statements, catalogue, threads, worlds })
     }
 
     /// Has these tables as well, beside those of the project.
@@ -334,9 +345,9 @@ impl Engine {
     }
 
     fn keep_some(&self) -> anyhow::Result<bool> {
-        let world = self.world()?;
-        for table in &world.kept {
-            if table.keep()? {
+        let world = self.world(&Rights::Everything)?;
+        for placed in &world.placed {
+            if placed.table.keep()? {
                 return Ok(true);
             }
         }
@@ -352,31 +363,63 @@ impl Engine {
         self.limits
     }
 
-    /// The tables under the definitions in force.
-    pub fn world(&self) -> Result<Arc<World>> {
+    /// What there is, under the definitions in force, for whoever has these rights. There is no other way from who asks to what is asked.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn world(&self, rights: &Rights) -> Result<Arc<World>> {
         let service = self.service.current();
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(world) = current.as_ref()
-            // The same hash may have other comments, and whoever asks is known by the plan itself.
-            && Arc::ptr_eq(&world.plan, &service.plan)
-        {
-            return Ok(Arc::clone(world));
+        // The same hash may have other comments, and whoever asks is known by the plan itself.
+        let is_current = |world: &Arc<World>| Arc::ptr_eq(&world.service.plan, &service.plan);
+        let mut worlds = self.worlds.lock().unwrap_or_else(PoisonError::into_inner);
+        let whole = match worlds.whole.as_ref().filter(|world| is_current(world)) {
+            Some(whole) => Arc::clone(whole),
+            None => {
+                let whole = Arc::new(World::whole(&service, self)?);
+                worlds.whole = Some(Arc::clone(&whole));
+                worlds.parts.clear();
+                whole
+            }
+        };
+        let Rights::Granted(grants) = rights else { return Ok(whole) };
+        let part = match worlds.parts.iter().position(|world| world.rights == *rights) {
+            Some(found) => worlds.parts.remove(found),
+            None => Arc::new(World::part(&whole, grants, self)?),
+        };
+        if worlds.parts.len() == WORLDS {
+            worlds.parts.remove(0);
         }
-        let world = Arc::new(World::new(&service, self)?);
-        *current = Some(Arc::clone(&world));
-        Ok(world)
+        worlds.parts.push(Arc::clone(&part));
+        Ok(part)
     }
 
-    /// Tells of the tables under the definitions in force.
-    pub fn tables(&self) -> Vec<Described> {
+    /// Tells of the tables under the definitions in force that whoever has these rights may see.
+    ///
+    /// # Errors
+    /// As [`Engine::world`].
+    pub fn tables(&self, rights: &Rights) -> Result<Vec<Described>> {
         let comment = |words: &HashMap<String, String>| words.get(COMMENT).cloned().unwrap_or_default();
-        let placed = tables::all(&self.service.current(), &self.remembered).into_iter().chain(self.more.iter().cloned()).map(|placed| {
+        let world = self.world(rights)?;
+        let described = world.placed.iter().map(|placed| {
             let schema = placed.table.schema();
             let column = |field: &FieldRef| (field.name().clone(), pg_type(field.data_type()).name().to_owned(), comment(field.metadata()));
             let columns = schema.fields().iter().map(column).collect();
-            Described { schema: placed.schema, comment: comment(schema.metadata()), name: placed.name, columns }
+            Described { schema: placed.schema, comment: comment(schema.metadata()), name: placed.name.clone(), columns }
         });
-        placed.collect()
+        Ok(described.collect())
+    }
+
+    /// Holds grants against the tables under the definitions in force.
+    ///
+    /// # Errors
+    /// With what is wrong with the first that cannot be given.
+    pub fn check_grants(&self, grants: &[String]) -> Result<()> {
+        let world = self.world(&Rights::Everything)?;
+        let mut refused = None;
+        rights::shown(&world.placed, grants, &world.state, &mut |text, e| {
+            refused.get_or_insert_with(|| SqlError { message: format!("the grant `{text}`: {}", e.message), ..e });
+        });
+        refused.map_or(Ok(()), Err)
     }
 
     /// Understands a text that is one question.
@@ -406,7 +449,7 @@ impl Engine {
     /// # Errors
     /// When it makes no sense, or would write.
     pub(crate) async fn prepare(&self, statement: Arc<Statement>, session: &Session, declared: &[Option<Type>]) -> Result<Prepared> {
-        let (world, session, declared) = (self.world()?, session.clone(), declared.to_vec());
+        let (world, session, declared) = (self.world(&session.rights)?, session.clone(), declared.to_vec());
         let until = Instant::now() + self.limits.time;
         let understood = self.apart(until, async move {
             let mut statement = statement.as_ref().clone();
@@ -422,6 +465,10 @@ impl Engine {
             let plan = world.state.statement_to_plan(Parsed::Statement(Box::new(statement))).await?;
             let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
             options.verify_plan(&plan).map_err(|e| SqlError::new(READ_ONLY, e.strip_backtrace()))?;
+            if world.rights != Rights::Everything && counts_rows(&plan)? {
+                let message = "EXPLAIN ANALYZE is not for keys with grants: how long its parts take tells of rows that are not granted";
+                return Err(SqlError::new(NOT_ALLOWED, message).hint("EXPLAIN shows the plan"));
+            }
             if plan.schema().fields().len() > COLUMNS {
                 return Err(SqlError::new(TOO_MANY_COLUMNS, format!("an answer has at most {COLUMNS} columns")));
             }
@@ -437,11 +484,20 @@ impl Engine {
         }
     }
 
-    /// Runs a question. `time`: how long it may take, where that is less than the engine's limit.
+    /// Runs a question for whoever has the rights of a session. `time`: how long it may take, where that is less than the engine's limit.
     ///
     /// # Errors
-    /// When it cannot be begun.
-    pub async fn run(&self, prepared: &Prepared, parameters: Vec<ScalarValue>, time: Option<Duration>) -> Result<Answer> {
+    /// When it cannot be begun; when it was understood for other rights than these.
+    pub async fn run(
+        &self,
+        prepared: &Prepared,
+        session: &Session,
+        parameters: Vec<ScalarValue>,
+        time: Option<Duration>,
+    ) -> Result<Answer> {
+        if !self.still_holds(prepared, &session.rights) {
+            return Err(outdated());
+        }
         let time = time.map_or(self.limits.time, |time| time.min(self.limits.time));
         match &prepared.what {
             What::Plan(plan) => {
@@ -479,6 +535,12 @@ impl Engine {
                 Ok(Answer::fixed(rows.await?))
             }
         }
+    }
+
+    /// Whether a question was understood for whoever has these rights, and what they may see means the same now.
+    pub(crate) fn still_holds(&self, prepared: &Prepared, rights: &Rights) -> bool {
+        let world = &prepared.world;
+        world.rights == *rights && (*rights == Rights::Everything || Arc::ptr_eq(&world.service.plan, &self.service.current().plan))
     }
 
     /// Does on the engine's own threads what may take long without a pause.
@@ -520,6 +582,22 @@ impl Drop for Engine {
             threads.shutdown_background();
         }
     }
+}
+
+/// Whether a plan tells how many rows went where, and how long that took.
+fn counts_rows(plan: &LogicalPlan) -> Result<bool> {
+    let mut found = false;
+    plan.apply_with_subqueries(|part| {
+        found |= matches!(part, LogicalPlan::Analyze(_));
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(found)
+}
+
+/// A statement that was understood for other rights. Drivers know the words, and prepare it again.
+pub(crate) fn outdated() -> SqlError {
+    SqlError::new(UNSUPPORTED, "cached plan must not change result type")
+        .hint("what the key may see has changed: prepare the statement again")
 }
 
 impl Prepared {
@@ -571,9 +649,32 @@ impl Prepared {
 }
 
 impl World {
-    fn new(service: &Arc<Service>, engine: &Engine) -> Result<World> {
+    /// Everything.
+    fn whole(service: &Arc<Service>, engine: &Engine) -> Result<World> {
         let mut placed = tables::all(service, &engine.remembered);
         placed.extend(engine.more.iter().cloned());
+        World::of(service, engine, Rights::Everything, placed, tables::functions(service, None))
+    }
+
+    /// What grants show of it.
+    fn part(whole: &World, grants: &Arc<[String]>, engine: &Engine) -> Result<World> {
+        let shown = rights::shown(&whole.placed, grants, &whole.state, &mut |grant, e| {
+            tracing::warn!(grant, reason = e.message, "a grant of a key cannot be given: its table is refused");
+        });
+        let views = shown.iter().filter(|shown| shown.placed.schema == "features");
+        let views = views.map(|shown| (shown.placed.name.clone(), shown.veil.clone())).collect();
+        let functions = tables::functions(&whole.service, Some(views));
+        let placed = shown.into_iter().map(|shown| shown.placed).collect();
+        World::of(&whole.service, engine, Rights::Granted(Arc::clone(grants)), placed, functions)
+    }
+
+    fn of(
+        service: &Arc<Service>,
+        engine: &Engine,
+        rights: Rights,
+        placed: Vec<Placed>,
+        functions: Vec<(&'static str, Arc<dyn TableFunctionImpl>)>,
+    ) -> Result<World> {
         let database = engine.database();
         let catalog = Arc::new(MemoryCatalogProvider::new());
         let mut names = BTreeMap::new();
@@ -600,14 +701,13 @@ impl World {
             .with_default_features()
             .with_physical_optimizer_rule(Arc::new(ByPieces(Arc::clone(&engine.partials))))
             .build();
-        for (name, function) in tables::functions(service) {
+        for (name, function) in functions {
             state.register_udtf(name, function);
         }
         functions::bound(&mut state)?;
         utc::without_zones(&mut state)?;
         state.catalog_list().register_catalog(database.to_owned(), catalog);
         let catalogue = Catalogue::new(database, &placed)?;
-        let kept = placed.into_iter().map(|placed| placed.table).collect();
-        Ok(World { plan: Arc::clone(&service.plan), state, tables: names, kept, catalogue })
+        Ok(World { service: Arc::clone(service), rights, state, tables: names, placed, catalogue })
     }
 }

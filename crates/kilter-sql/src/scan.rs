@@ -101,6 +101,18 @@ impl Bounds {
         }
     }
 
+    /// Takes up what a condition that all rows fulfil says of the columns by which a table can pass over rows.
+    pub(crate) fn narrow_by(&mut self, condition: &Expr, narrows: &dyn Fn(&str) -> bool) {
+        match condition {
+            Expr::BinaryExpr(BinaryExpr { left, op: Operator::And, right }) => {
+                self.narrow_by(left, narrows);
+                self.narrow_by(right, narrows);
+            }
+            part if part.column_refs().iter().all(|column| narrows(&column.name)) => drop(self.take(part)),
+            _ => {}
+        }
+    }
+
     /// Takes up a condition that all rows fulfil; false: nothing was learned.
     fn take(&mut self, filter: &Expr) -> bool {
         match filter {

@@ -12,6 +12,7 @@ use pgwire::api::Type;
 
 use crate::catalogue::of_cast;
 use crate::error::{Result, SqlError};
+use crate::rights::Rights;
 use crate::tables::SEARCH_PATH;
 
 /// The version of PostgreSQL whose behaviour clients may count on. Every driver can read it.
@@ -23,12 +24,14 @@ pub struct Session {
     pub user: String,
     pub database: String,
     pub process: i32,
+    /// What whoever asks may see.
+    pub rights: Rights,
     settings: BTreeMap<String, String>,
 }
 
 impl Session {
-    pub fn new(user: impl Into<String>, database: impl Into<String>) -> Session {
-        Session { user: user.into(), database: database.into(), process: 0, settings: BTreeMap::new() }
+    pub fn new(user: impl Into<String>, database: impl Into<String>, rights: Rights) -> Session {
+        Session { user: user.into(), database: database.into(), process: 0, rights, settings: BTreeMap::new() }
     }
 
     /// The setting of a name, as the session changed it or as it is by itself.
@@ -509,7 +512,7 @@ mod tests {
         let text = "SELECT a::BIGINT[2000000000], TRY_CAST(b AS FLOAT8[3][4]) FROM t WHERE c::pg_catalog.text[5] IS NULL";
         let Command::Ask(statement) = command::parse(text).unwrap().remove(0) else { panic!("no question") };
         let mut statement = statement.as_ref().clone();
-        fill(&mut statement, &Session::new("a", "b"));
+        fill(&mut statement, &Session::new("a", "b", Rights::Everything));
         let filled = statement.to_string();
         assert!(!filled.contains(|c: char| c.is_ascii_digit() && c != '8') && filled.contains("FLOAT8[][]"), "{filled}");
     }

@@ -154,7 +154,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Up(args) => commands::up::run(&dir, args).await,
         Command::Worker(args) => commands::worker::run(&dir, args).await,
         Command::Tracking(args) => commands::tracking::run(args).await,
-        Command::Key(args) => commands::key::run(&dir, args),
+        Command::Key(args) => commands::key::run(&dir, args).await,
         Command::Import(args) => return commands::import::run(args).await,
         Command::Boot(args) => commands::boot::run(&dir, args).await,
         Command::Ingest(args) => commands::ingest::run(&dir, args).await,

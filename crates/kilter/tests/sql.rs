@@ -186,3 +186,61 @@ fn a_server_elsewhere_is_asked_with_a_key() {
     elsewhere.kilter(&["sql", "--key", &key, "SELECT 1"]).failed(2, &["--url"]);
     server.stop();
 }
+
+#[test]
+fn a_key_sees_in_sql_what_it_is_granted() {
+    let project = shop();
+    let germans = "events.payments (payment_id, card) WHERE card = 3";
+    project.kilter(&["key", "create", "bi", "--sql", "events.payment"]).failed(1, &["events.payment", "did you mean `events.payments`?"]);
+    project.kilter(&["key", "create", "bi", "--sql", "events.payments (pay"]).failed(1, &["syntax", "write it like"]);
+    project.kilter(&["key", "create", "bi", "--sql", "events.payments WHERE amount"]).failed(1, &["true or false"]);
+    assert!(!project.data("keys.json").exists(), "what is refused makes no key");
+    let bi = project.kilter(&["key", "create", "bi", "--sql", germans, "--sql", "tracking.runs"]).ok().trim().to_string();
+    let reader = project.kilter(&["key", "create", "reader", "--role", "read"]).ok().trim().to_string();
+    let listed = project.kilter(&["key", "list"]).ok();
+    assert!(listed.contains(germans) && listed.contains("tracking.runs"), "{listed}");
+    assert_eq!(project.kilter(&["key", "list", "--json"]).json()[0]["grants"], json!([germans, "tracking.runs"]));
+
+    let server = project.up_with(&["--listen", "127.0.0.1:0", "--postgres", "127.0.0.1:0"]);
+    let url = format!("http://{}", server.address);
+    let ask = |key: &str, question: &str| project.kilter(&["sql", "--url", &url, "--key", key, "--format", "csv", question]);
+    let rows: Vec<String> =
+        (0..50).map(|n: i64| format!(r#"{{"payment_id":"p{n}","card":{},"at":"{}","amount":12.5}}"#, n % 7, at(n * 60))).collect();
+    let request = server.client().agent.post(format!("{url}/v1/events/payments")).header("authorization", format!("Bearer {reader}"));
+    assert_eq!(request.content_type("application/x-ndjson").send(rows.join("\n")).unwrap().status().as_u16(), 403, "it only reads");
+    let writer = project.kilter(&["key", "create", "writer", "--role", "write"]).ok().trim().to_string();
+    common::eventually("a new key is known", || {
+        let request = server.client().agent.post(format!("{url}/v1/events/payments")).header("authorization", format!("Bearer {writer}"));
+        request.content_type("application/x-ndjson").send(rows.join("\n")).unwrap().status().as_u16() == 200
+    });
+    assert_eq!(ask(&reader, "SELECT count(*) FROM payments").ok(), "count\n50\n");
+    assert_eq!(ask(&bi, "SELECT count(*) FROM payments").ok(), "count\n7\n");
+    assert_eq!(ask(&bi, "SELECT * FROM payments ORDER BY 1 LIMIT 2").ok(), "payment_id,card\np10,3\np17,3\n");
+    ask(&bi, "SELECT amount FROM payments").failed(1, &["column \"amount\" does not exist"]);
+    ask(&bi, "SELECT * FROM decisions").failed(1, &["not found"]);
+    ask(&bi, "EXPLAIN ANALYZE SELECT * FROM payments").failed(1, &["is not for keys with grants"]);
+    let tables = server.client().agent.get(format!("{url}/v1/sql/tables")).header("authorization", format!("Bearer {bi}"));
+    let tables: Value = serde_json::from_str(&tables.call().unwrap().body_mut().read_to_string().unwrap()).unwrap();
+    let names: Vec<&Value> = tables["tables"].as_array().unwrap().iter().map(|table| &table["name"]).collect();
+    assert_eq!(names, ["payments", "runs"], "{tables}");
+    assert_eq!(tables["tables"][0]["columns"].as_array().unwrap().len(), 2, "{tables}");
+
+    // Other grants, while the server runs.
+    project.kilter(&["key", "sql", "bi", "decisions (amount)"]).failed(1, &["there is no column", "decisions"]);
+    project.kilter(&["key", "sql", "bob", "decisions"]).failed(1, &["there is no key `bob`"]);
+    project.kilter(&["key", "sql", "bi"]).failed(2, &["GRANT"]);
+    project.kilter(&["key", "sql", "bi", "decisions", "--nothing"]).failed(2, &["cannot be used with"]);
+    let told = project.kilter(&["key", "sql", "bi", "decisions (outcome)"]).ok();
+    assert!(told.contains("has 1 grant,"), "{told}");
+    common::eventually("other grants hold", || ask(&bi, "SELECT count(*) FROM decisions").stdout == "count\n50\n");
+    ask(&bi, "SELECT * FROM payments").failed(1, &["not found"]);
+    project.kilter(&["key", "sql", "bi", "--nothing"]).ok();
+    common::eventually("no grant is left", || ask(&bi, "SELECT 1").stderr.contains("key `bi` has no grant"));
+    project.kilter(&["key", "sql", "bi", "--by-role"]).ok();
+    common::eventually("the role says no", || ask(&bi, "SELECT 1").stderr.contains("lacks the role `read`"));
+    project.kilter(&["key", "sql", "reader", "labels"]).ok();
+    common::eventually("a key that reads has grants", || ask(&reader, "SELECT * FROM payments").stderr.contains("not found"));
+    project.kilter(&["key", "sql", "reader", "--by-role"]).ok();
+    common::eventually("it sees everything again", || ask(&reader, "SELECT count(*) FROM payments").stdout == "count\n50\n");
+    server.stop();
+}

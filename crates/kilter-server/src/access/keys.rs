@@ -5,6 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, ensure};
@@ -22,6 +23,9 @@ const BYTES: usize = 32;
 /// Keys of one file at most: each request is compared with all of them.
 const MOST: usize = 1000;
 const NAME_BYTES: usize = 64;
+/// Grants of one key, and bytes of each.
+const GRANTS: usize = 64;
+const GRANT_BYTES: usize = 4096;
 
 /// What a key may do; each has what those before it have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -68,6 +72,10 @@ pub struct Key {
     /// What it may do instead with single models, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub models: BTreeMap<String, Role>,
+    /// What it may see in SQL: tables, columns and rows of them, each grant as it was written; none: everything, where it has `read` everywhere. A release that knows
+    /// nothing of grants refuses the file.
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "write_grants", deserialize_with = "read_grants")]
+    pub grants: Option<Arc<[String]>>,
     /// When it was made.
     #[serde(serialize_with = "write_time", deserialize_with = "read_time")]
     pub created: EventTime,
@@ -91,6 +99,23 @@ impl Key {
     pub(super) fn roles(&self) -> impl Iterator<Item = Role> {
         std::iter::once(self.role).chain(self.experiments.values().chain(self.models.values()).copied())
     }
+
+    /// What it may see in SQL; none: it may not ask. SQL reaches all experiments and models, so that without grants it wants `read` everywhere.
+    pub(super) fn sight(&self) -> Option<Sight> {
+        match &self.grants {
+            Some(grants) => (!grants.is_empty()).then(|| Sight::Granted(Arc::clone(grants))),
+            None => self.roles().all(|role| role >= Role::Read).then_some(Sight::Everything),
+        }
+    }
+}
+
+/// What somebody may see in SQL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sight {
+    /// All tables.
+    Everything,
+    /// What these grants say.
+    Granted(Arc<[String]>),
 }
 
 /// What a new key is to be.
@@ -104,6 +129,8 @@ pub struct NewKey {
     pub experiments: BTreeMap<String, Role>,
     /// As [`Key::models`].
     pub models: BTreeMap<String, Role>,
+    /// As [`Key::grants`]. Whoever can read them holds them against the project's tables before.
+    pub grants: Option<Vec<String>>,
     /// How long it is good for; none: until it is revoked.
     pub lasts: Option<Span>,
 }
@@ -119,12 +146,13 @@ struct KeysFile {
 /// # Errors
 /// When the name is taken or cannot be one, or the file cannot be read or written.
 pub fn create(folder: &Path, new: NewKey) -> anyhow::Result<String> {
-    let NewKey { name, role, experiments, models, lasts } = new;
+    let NewKey { name, role, experiments, models, grants, lasts } = new;
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.@".contains(c);
     ensure!(
         !name.is_empty() && name.len() <= NAME_BYTES && name.chars().all(is_plain),
         "`{name}` cannot be the name of a key\n  hint: up to {NAME_BYTES} letters, digits and -_.@"
     );
+    let grants = grants.map(kept).transpose()?;
     let created = now();
     let expires = lasts.map(|lasts| created + lasts);
     let secret = secret()?;
@@ -135,10 +163,37 @@ pub fn create(folder: &Path, new: NewKey) -> anyhow::Result<String> {
             "there is a key `{name}` already\n  hint: `kilter key revoke {name}` first, or choose another name"
         );
         ensure!(keys.len() < MOST, "there are {MOST} keys, which is the most\n  hint: `kilter key revoke` those that nobody uses");
-        keys.push(Key { name, role, experiments, models, created, expires, hash, scram });
+        keys.push(Key { name, role, experiments, models, grants, created, expires, hash, scram });
         Ok(())
     })?;
     Ok(secret)
+}
+
+/// Gives a key these grants in place of those that it has; none: what it may see in SQL goes by its roles.
+///
+/// # Errors
+/// When there is none of that name, or the file cannot be read or written.
+pub fn grant(folder: &Path, name: &str, grants: Option<Vec<String>>) -> anyhow::Result<()> {
+    let grants = grants.map(kept).transpose()?;
+    changed(folder, |keys| {
+        let key = keys.iter_mut().find(|key| key.name == name);
+        let key = key.with_context(|| format!("there is no key `{name}`\n  hint: `kilter key list` shows them"))?;
+        key.grants = grants;
+        Ok(())
+    })
+}
+
+/// Grants within bounds.
+fn kept(grants: Vec<String>) -> anyhow::Result<Arc<[String]>> {
+    ensure!(
+        grants.len() <= GRANTS,
+        "a key has at most {GRANTS} grants, and these are {}\n  hint: `SCHEMA.*` grants all tables of a schema",
+        grants.len()
+    );
+    for grant in &grants {
+        ensure!(grant.len() <= GRANT_BYTES, "a grant has at most {GRANT_BYTES} bytes, and one has {}", grant.len());
+    }
+    Ok(grants.into())
 }
 
 /// Takes a key away; answers how many are left.
@@ -190,6 +245,7 @@ pub(super) fn of_this_process() -> anyhow::Result<(Key, String)> {
         role: Role::Manage,
         experiments: none(),
         models: none(),
+        grants: None,
         created: now(),
         expires: None,
         hash: hash(&secret),
@@ -282,6 +338,15 @@ fn read_some<'de, D: Deserializer<'de>>(d: D) -> Result<Option<EventTime>, D::Er
     read_time(d).map(Some)
 }
 
+fn write_grants<S: Serializer>(grants: &Option<Arc<[String]>>, s: S) -> Result<S::Ok, S::Error> {
+    grants.as_deref().serialize(s)
+}
+
+fn read_grants<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Arc<[String]>>, D::Error> {
+    // Where they stand they are a list: null is no way to see everything.
+    Vec::<String>::deserialize(d).map(|grants| Some(grants.into()))
+}
+
 fn write_hash<S: Serializer>(hash: &blake3::Hash, s: S) -> Result<S::Ok, S::Error> {
     s.collect_str(&hash.to_hex())
 }
@@ -297,7 +362,7 @@ mod tests {
     use super::*;
 
     fn new(name: &str) -> NewKey {
-        NewKey { name: name.into(), role: Role::Read, experiments: BTreeMap::new(), models: BTreeMap::new(), lasts: None }
+        NewKey { name: name.into(), role: Role::Read, experiments: BTreeMap::new(), models: BTreeMap::new(), grants: None, lasts: None }
     }
 
     #[test]
@@ -359,6 +424,36 @@ mod tests {
         {
             assert!(hash_of_key(bad).is_none(), "{}", bad.len());
         }
+    }
+
+    #[test]
+    fn grants_are_kept_as_they_are_written_and_say_what_is_seen_in_sql() {
+        let dir = tempfile::tempdir().unwrap();
+        let only = |name: &str| list(dir.path()).unwrap().unwrap().into_iter().find(|key| key.name == name).unwrap();
+        let texts = vec!["events.payments (id) WHERE country = 'DE'".to_string(), "decisions".into()];
+        create(dir.path(), NewKey { role: Role::None, grants: Some(texts.clone()), ..new("bi") }).unwrap();
+        create(dir.path(), new("ada")).unwrap();
+        assert_eq!(only("bi").sight(), Some(Sight::Granted(texts.clone().into())));
+        assert_eq!(only("ada").sight(), Some(Sight::Everything));
+        // Whoever has none of its own has what the role gives; whoever has an empty list has nothing.
+        grant(dir.path(), "ada", Some(texts)).unwrap();
+        assert!(matches!(only("ada").sight(), Some(Sight::Granted(_))));
+        grant(dir.path(), "ada", Some(Vec::new())).unwrap();
+        assert_eq!(only("ada").sight(), None);
+        grant(dir.path(), "ada", None).unwrap();
+        assert_eq!(only("ada").sight(), Some(Sight::Everything));
+        grant(dir.path(), "bi", None).unwrap();
+        assert_eq!(only("bi").sight(), None, "it has no role");
+        assert!(grant(dir.path(), "bob", None).unwrap_err().to_string().contains("there is no key"));
+        let many = |count: usize, bytes: usize| Some(vec!["x".repeat(bytes); count]);
+        for bad in [many(65, 1), many(1, 4097)] {
+            assert!(grant(dir.path(), "bi", bad.clone()).is_err() && create(dir.path(), NewKey { grants: bad, ..new("c") }).is_err());
+        }
+        // What is no list of grants opens nothing by itself.
+        grant(dir.path(), "bi", many(1, 1)).unwrap();
+        let text = std::fs::read_to_string(dir.path().join(FILE)).unwrap();
+        let nulled = text.replace("[\n        \"x\"\n      ]", "null");
+        assert!(nulled != text && parse(dir.path(), nulled.as_bytes()).is_err(), "{nulled}");
     }
 
     #[test]

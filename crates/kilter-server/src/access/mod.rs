@@ -26,6 +26,7 @@ use prometheus_client::registry::Registry;
 use crate::error::ApiError;
 use crate::mlflow;
 use crate::observe::Labels;
+pub use keys::Sight;
 use keys::{Key, Role};
 pub(crate) use rules::Rule;
 pub use scram::Exchange;
@@ -86,12 +87,12 @@ impl Access {
         self.keys.known().is_none()
     }
 
-    /// The key that may read everything, for who asks by another way than HTTP; none: it may not, which is counted.
+    /// The key that may ask in SQL, for who asks by another way than HTTP; none: it may not, which is counted.
     pub fn reader(&self, key: &str) -> Option<Reader> {
         let known = self.keys.known()?;
         let refused = |reason, key| self.refusals.note(reason, key, "a connection by PostgreSQL's protocol");
         match find(&known, key) {
-            Ok(key) if key.roles().all(|role| role >= Role::Read) => Some(Reader { name: key.name.clone(), hash: *key.hash.as_bytes() }),
+            Ok(key) if key.sight().is_some() => Some(Reader { name: key.name.clone(), hash: *key.hash.as_bytes() }),
             Ok(key) => {
                 refused(Reason::Role, Some(key));
                 None
@@ -103,12 +104,11 @@ impl Access {
         }
     }
 
-    /// A login by SCRAM-SHA-256 with the key of a name that may read everything; none: there is no such key, or nothing that proves it.
+    /// A login by SCRAM-SHA-256 with the key of a name that may ask in SQL; none: there is no such key, or nothing that proves it.
     pub fn exchange(&self, name: &str) -> Option<Exchange> {
         let (known, now) = (self.keys.known()?, keys::now());
         let key = known.iter().find(|key| key.name == name && !key.is_expired(now))?;
-        let may = key.roles().all(|role| role >= Role::Read);
-        let verifier = key.scram.clone().filter(|_| may)?;
+        let verifier = key.scram.clone().filter(|_| key.sight().is_some())?;
         let reader = Reader { name: key.name.clone(), hash: *key.hash.as_bytes() };
         Exchange::new(verifier, reader).inspect_err(|e| tracing::warn!(error = %e, "nobody can log in by SCRAM")).ok()
     }
@@ -118,19 +118,18 @@ impl Access {
         self.refusals.note(Reason::Unknown, None, "a connection by PostgreSQL's protocol");
     }
 
-    /// Whether a reader still may; none: whoever came in while everybody might.
-    pub fn still_reads(&self, reader: Option<&Reader>) -> bool {
-        let Some(known) = self.keys.known() else { return true };
-        let Some(reader) = reader else { return false };
+    /// What a reader may see by now; none: it may not ask any more. `reader`: none of whoever came in while everybody might.
+    pub fn sight(&self, reader: Option<&Reader>) -> Option<Sight> {
+        let Some(known) = self.keys.known() else { return Some(Sight::Everything) };
+        let reader = reader?;
         let now = keys::now();
-        let may = |key: &Arc<Key>| key.roles().all(|role| role >= Role::Read) && !key.is_expired(now);
-        known.iter().any(|key| *key.hash.as_bytes() == reader.hash && may(key))
+        known.iter().find(|key| *key.hash.as_bytes() == reader.hash && !key.is_expired(now))?.sight()
     }
 
     /// Whether there is a key that opens anything.
     pub fn has_keys(&self) -> bool {
         let now = keys::now();
-        let opens = |key: &Arc<Key>| !key.is_expired(now) && key.roles().any(|role| role > Role::None);
+        let opens = |key: &Arc<Key>| !key.is_expired(now) && (key.sight().is_some() || key.roles().any(|role| role > Role::None));
         self.keys.known().is_some_and(|keys| keys.iter().any(opens))
     }
 
@@ -166,9 +165,7 @@ impl Access {
             None => Ok(caller),
             Some(Some(rule)) if caller.may(rule, path) => Ok(caller),
             Some(Some(Rule::Model(role))) => Err(refuse(Reason::Role, caller.lacks(role, &format!("model `{}`", model_in(path))))),
-            Some(Some(Rule::Everywhere(role))) => {
-                Err(refuse(Reason::Role, caller.lacks(role, &format!("{}, where it counts for every experiment and model", asked()))))
-            }
+            Some(Some(Rule::Sql)) => Err(refuse(Reason::Role, caller.sees_nothing(&asked()))),
             Some(Some(rule)) => Err(refuse(Reason::Role, caller.lacks(rule.role(), &asked()))),
             Some(None) => {
                 self.refusals.note(Reason::Role, Some(key), &asked());
@@ -182,7 +179,7 @@ impl Access {
     }
 }
 
-/// A key that may read everything.
+/// A key that may ask in SQL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reader {
     /// What it is called.
@@ -272,11 +269,28 @@ impl Caller {
         match rule {
             Rule::Open | Rule::Within => true,
             Rule::Whole(role) => key.role >= role,
-            Rule::Everywhere(role) => self.lowest_role() >= role,
             Rule::Named(role) => key.roles().any(|own| own >= role),
+            Rule::Sql => key.sight().is_some(),
+            Rule::Own => key.sight().is_some() || key.roles().any(|own| own > Role::None),
             // The name of a project's model has nothing to escape: what is escaped may be any.
             Rule::Model(role) if model_in(path).contains('%') => !self.is_scoped() && key.role >= role,
             Rule::Model(role) => self.role_for_model(model_in(path)) >= role,
+        }
+    }
+
+    /// What it may see in SQL; none: it may not ask.
+    pub fn sight(&self) -> Option<Sight> {
+        self.key().map_or(Some(Sight::Everything), Key::sight)
+    }
+
+    /// Says why it may not ask in SQL, and counts it as refused.
+    fn sees_nothing(&self, what: &str) -> String {
+        match &self.0 {
+            Some(Identified { key, refusals }) if key.grants.is_some() => {
+                refusals.note(Reason::Role, Some(key), what);
+                format!("key `{}` has no grant: {what} tells it nothing", key.name)
+            }
+            _ => self.lacks(Role::Read, &format!("{what}, where it counts for every experiment and model")),
         }
     }
 

@@ -15,18 +15,20 @@ pub enum Rule {
     Open,
     /// The role that the key has for everything.
     Whole(Role),
-    /// The lowest role that the key has anywhere, for what may reach everything.
-    Everywhere(Role),
     /// The role that the key has for the model in the path.
     Model(Role),
     /// The role that the key has for what the request names, which is checked once that is read; somewhere it must have it.
     Named(Role),
+    /// A key that may ask in SQL, by its grants or, without any, by `read` everywhere: SQL reaches all experiments and models.
+    Sql,
+    /// A key that may do anything at all.
+    Own,
     /// Any key: what is asked of a shard is checked where the shard answers.
     Within,
 }
 
 use Role::{Manage, Read, Write};
-use Rule::{Everywhere, Model, Named, Open, Whole, Within};
+use Rule::{Model, Named, Open, Own, Sql, Whole, Within};
 
 const PROJECT: [(&str, &str, Rule); 53] = [
     // Files without data: what they show they ask of the routes below, with a key.
@@ -73,9 +75,8 @@ const PROJECT: [(&str, &str, Rule); 53] = [
     ("GET", "/v1/monitors/{monitor}/distributions", Whole(Read)),
     ("GET", "/v1/alerts", Whole(Read)),
     ("GET", "/v1/dead-letters", Whole(Read)),
-    // SQL only reads, of all experiments and models.
-    ("GET", "/v1/sql/tables", Everywhere(Read)),
-    ("POST", "/v1/sql", Everywhere(Read)),
+    ("GET", "/v1/sql/tables", Sql),
+    ("POST", "/v1/sql", Sql),
     ("GET", "/v1/lake", Whole(Read)),
     ("POST", "/v1/lake/compact", Whole(Manage)),
     ("GET", "/v1/project", Whole(Read)),
@@ -85,7 +86,7 @@ const PROJECT: [(&str, &str, Rule); 53] = [
     ("GET", "/v1/project/plan", Whole(Read)),
     ("POST", "/v1/project/apply", Whole(Manage)),
     ("GET", "/v1/status", Whole(Read)),
-    ("GET", "/v1/access", Named(Read)),
+    ("GET", "/v1/access", Own),
     ("GET", "/health", Open),
     ("GET", "/version", Open),
 ];
@@ -115,7 +116,8 @@ impl Rule {
     pub fn role(self) -> Role {
         match self {
             Open | Within => Role::None,
-            Whole(role) | Everywhere(role) | Model(role) | Named(role) => role,
+            Sql | Own => Role::Read,
+            Whole(role) | Model(role) | Named(role) => role,
         }
     }
 }

@@ -171,7 +171,7 @@ mod tests {
 
     use super::*;
     use crate::access::Access;
-    use crate::access::keys::{self, NewKey, Role};
+    use crate::access::keys::{self, NewKey, Role, Sight};
 
     /// The example of RFC 7677.
     fn example() -> Exchange {
@@ -212,18 +212,25 @@ mod tests {
     #[test]
     fn a_reader_is_known_by_its_key_and_goes_with_it() {
         let dir = tempfile::tempdir().unwrap();
-        let of = |name: &str, role| NewKey { name: name.into(), role, experiments: BTreeMap::new(), models: BTreeMap::new(), lasts: None };
+        let of = |name: &str, role| NewKey {
+            name: name.into(),
+            role,
+            experiments: BTreeMap::new(),
+            models: BTreeMap::new(),
+            grants: None,
+            lasts: None,
+        };
         let secret = keys::create(dir.path(), of("ada", Role::Read)).unwrap();
         keys::create(dir.path(), of("nobody", Role::None)).unwrap();
         let access = Access::of_folder(dir.path()).unwrap();
         let reader = access.reader(&secret).unwrap();
-        assert!(reader.name == "ada" && access.still_reads(Some(&reader)));
-        assert!(!access.still_reads(None), "who came in while it was open");
-        assert!(!access.still_reads(Some(&Reader { hash: [0; 32], ..reader.clone() })), "another of that name");
+        assert!(reader.name == "ada" && access.sight(Some(&reader)) == Some(Sight::Everything));
+        assert!(access.sight(None).is_none(), "who came in while it was open");
+        assert!(access.sight(Some(&Reader { hash: [0; 32], ..reader.clone() })).is_none(), "another of that name");
         assert!(access.exchange("ada").is_some() && access.exchange("nobody").is_none() && access.exchange("bob").is_none());
         keys::revoke(dir.path(), "ada").unwrap();
         let begun = std::time::Instant::now();
-        while access.still_reads(Some(&reader)) {
+        while access.sight(Some(&reader)).is_some() {
             assert!(begun.elapsed().as_secs() < 60, "the file is looked at each second");
             std::thread::sleep(std::time::Duration::from_millis(20));
         }

@@ -27,6 +27,9 @@ pub struct AccessOfCaller {
     models: BTreeMap<String, &'static str>,
     /// And for single experiments.
     experiments: BTreeMap<String, &'static str>,
+    /// What it may see in SQL, a grant each; null: everything, where it has `read` everywhere.
+    #[schema(example = json!(["events.payments (id, time) WHERE country = 'DE'"]))]
+    grants: Option<Vec<String>>,
     /// All keys, without what would open anything; null for those who do not manage.
     keys: Option<Vec<ListedKey>>,
 }
@@ -39,8 +42,14 @@ pub struct ListedKey {
     role: &'static str,
     models: BTreeMap<String, &'static str>,
     experiments: BTreeMap<String, &'static str>,
+    /// What it may see in SQL, a grant each; null: everything, where it has `read` everywhere.
+    grants: Option<Vec<String>>,
     created: Moment,
     expires: Option<Moment>,
+}
+
+fn grants(key: &Key) -> Option<Vec<String>> {
+    key.grants.as_ref().map(|grants| grants.to_vec())
 }
 
 fn words(roles: &BTreeMap<String, Role>) -> BTreeMap<String, &'static str> {
@@ -54,6 +63,7 @@ impl From<&Key> for ListedKey {
             role: key.role.as_str(),
             models: words(&key.models),
             experiments: words(&key.experiments),
+            grants: grants(key),
             created: Moment(key.created),
             expires: key.expires.map(Moment),
         }
@@ -62,7 +72,7 @@ impl From<&Key> for ListedKey {
 
 /// Who I am
 ///
-/// The caller's key and roles; with the role `manage` also all keys, as `kilter key list` has them.
+/// The caller's key, roles and grants; with the role `manage` also all keys, as `kilter key list` has them.
 #[utoipa::path(
     get, path = "/v1/access", tag = "operations",
     responses((status = 200, description = "the caller", body = AccessOfCaller))
@@ -78,6 +88,7 @@ pub async fn get_access(State(app): State<App>, caller: Caller, params: Params) 
         role: caller.role().as_str(),
         models: own.map(|key| words(&key.models)).unwrap_or_default(),
         experiments: own.map(|key| words(&key.experiments)).unwrap_or_default(),
+        grants: own.and_then(grants),
         keys: known.filter(|_| manages).map(|keys| keys.iter().map(|key| ListedKey::from(key.as_ref())).collect()),
     })
 }

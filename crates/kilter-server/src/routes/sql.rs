@@ -18,7 +18,7 @@ use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use utoipa::ToSchema;
 
-use crate::access::Caller;
+use crate::access::{Caller, Sight};
 use crate::app::{Answer, App, ok};
 use crate::error::{ApiError, ErrorBody};
 use crate::input::Params;
@@ -74,7 +74,7 @@ pub struct SqlRows {
 
 /// List tables
 ///
-/// What questions in SQL can be about, with the types that PostgreSQL has for the columns.
+/// What questions in SQL can be about, with the types that PostgreSQL has for the columns. A key with grants is told of the tables and columns that they name.
 #[utoipa::path(
     get, path = "/v1/sql/tables", tag = "sql",
     responses(
@@ -82,16 +82,17 @@ pub struct SqlRows {
         (status = 501, description = "the server answers no SQL", body = ErrorBody),
     )
 )]
-pub async fn list_tables(State(app): State<App>, params: Params) -> Answer {
+pub async fn list_tables(State(app): State<App>, caller: Caller, params: Params) -> Answer {
     params.done()?;
-    ok(&SqlTables { tables: engine(&app)?.tables() })
+    ok(&SqlTables { tables: engine(&app)?.tables(sight(&caller)?)? })
 }
 
 /// Ask in SQL
 ///
 /// One statement in PostgreSQL's words that reads what the project keeps. The answer is one JSON object, or with `Accept: text/csv`, `application/x-ndjson` (an object
 /// a line) or `application/vnd.apache.arrow.stream` a stream of all rows, which is made as it is taken and ends with the connection. A stream that fails in the
-/// middle is cut off without its last chunk. A refusal has the `sqlstate` that PostgreSQL gives for it and, where it is known, the `position` in the text.
+/// middle is cut off without its last chunk. To a key with grants nothing is there but the tables, columns and rows that they name. A refusal has the `sqlstate` that
+/// PostgreSQL gives for it and, where it is known, the `position` in the text.
 #[utoipa::path(
     post, path = "/v1/sql", tag = "sql",
     request_body(content = SqlQuestion, content_type = "application/json"),
@@ -116,7 +117,7 @@ pub async fn post_sql(State(app): State<App>, caller: Caller, params: Params, re
     let read = Params::of_body_within(&parts.headers, body, BODY, "one statement is a few lines; ask for many rows by joining a table");
     let members = tokio::time::timeout(app.request_timeout, read).await.map_err(|_| timed_out(app.request_timeout))??;
     let form = form(&parts.headers);
-    let question = Question { user: caller.name().map(str::to_string), ..question(members, form)? };
+    let question = question(members, form, &caller)?;
     let place = Arc::clone(&app.questions).try_acquire_owned().map_err(|_| busy())?;
     match form {
         Form::Arrays => rows(engine.as_ref(), question).await,
@@ -150,7 +151,11 @@ fn form(headers: &HeaderMap) -> Form {
     asked.into_iter().find_map(form_of).unwrap_or(Form::Arrays)
 }
 
-fn question(mut members: Params, form: Form) -> Result<Question, ApiError> {
+fn sight(caller: &Caller) -> Result<Sight, ApiError> {
+    caller.sight().ok_or_else(|| ApiError::internal("a question in SQL came past the check of keys"))
+}
+
+fn question(mut members: Params, form: Form, caller: &Caller) -> Result<Question, ApiError> {
     let text = members.text("query");
     if text.is_none() {
         members.missing("query", "a text such as \"SELECT count(*) FROM decisions\"");
@@ -168,7 +173,8 @@ fn question(mut members: Params, form: Form) -> Result<Question, ApiError> {
     });
     members.done()?;
     let limit = limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
-    Ok(Question { text: text.unwrap_or_default(), form, limit, time, user: None })
+    let (user, sight) = (caller.name().map(str::to_string), sight(caller)?);
+    Ok(Question { text: text.unwrap_or_default(), form, limit, time, user, sight })
 }
 
 /// The answer as one object.

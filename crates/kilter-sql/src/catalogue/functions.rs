@@ -9,6 +9,7 @@ use rusqlite::{Connection, Error, Result};
 use serde_json::Value as Json;
 
 use super::facts::{Facts, OWNER, parts};
+use crate::rights::Rights;
 use crate::session::Session;
 use crate::tables::SEARCH_PATH;
 
@@ -156,7 +157,7 @@ pub fn register(db: &Connection, facts: &Arc<Facts>) -> Result<()> {
     for arguments in [1, 2] {
         // What a parameter names; where it stands in the text, the session has told already.
         db.create_scalar_function("current_setting", arguments, flags, |c: &Context<'_>| {
-            Ok(c.get::<Option<String>>(0)?.and_then(|name| Session::new(OWNER, "").setting(&name)))
+            Ok(c.get::<Option<String>>(0)?.and_then(|name| Session::new(OWNER, "", Rights::Everything).setting(&name)))
         })?;
     }
     for (name, _) in KNOWN.iter().filter(|(name, _)| name.starts_with("has_")) {

@@ -8,6 +8,7 @@ use super::facts::{
     ARRAY_IN, ARRAY_RECEIVE, DATABASE, Facts, INFORMATION_SCHEMA, OWNER, OWNER_OID, PG_CATALOG, PG_CLASS, SCHEMAS, TYPES, display,
     namespaces, receivers,
 };
+use crate::rights::Rights;
 use crate::session::Session;
 
 /// A table's name and its columns, each with its type.
@@ -428,7 +429,7 @@ fn people(db: &Connection, database: &str) -> Result<()> {
 }
 
 fn settings(db: &Connection) -> Result<()> {
-    for (name, value) in Session::new("", "").settings() {
+    for (name, value) in Session::new("", "", Rights::Everything).settings() {
         db.execute(
             "INSERT INTO pg_settings (name, setting, context, vartype, source, boot_val, reset_val, pending_restart) \
              VALUES (?1, ?2, 'user', 'string', 'default', ?2, ?2, 0)",

@@ -40,7 +40,7 @@ pub fn tables(service: &Arc<Service>, remembered: &Remembered) -> Vec<(&'static 
             let first = data.decisions.start_offset();
             Ok(Reach { records: first..data.decisions.next_offset(), firm: first })
         };
-        Log { name: name.to_owned(), time: "time", stretches, reach: Box::new(reach), offsets }
+        Log { name: name.to_owned(), time: "time", stretches, reach: Arc::new(reach), offsets }
     };
     let decisions = {
         let (data, stretches) = source();

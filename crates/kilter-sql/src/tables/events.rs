@@ -53,7 +53,7 @@ fn table(service: &Arc<Service>, stretches: &Arc<Stretches>, source: SourceId) -
             let history = &service.data.history;
             Ok(Reach { records: history.start()?..history.log().next_offset(), firm: history.log().start_offset() })
         };
-        Log { name, time: "_time", stretches, reach: Box::new(reach), offsets }
+        Log { name, time: "_time", stretches, reach: Arc::new(reach), offsets }
     };
     // A column that the definitions declare tells nothing of the log.
     let is_ours = |name: &str| plan.schema.index(name).is_none();

@@ -1,6 +1,6 @@
 //! Features: of every entity that a view knows something of, as they are now and as they were.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -21,7 +21,8 @@ use kilter_runtime::entities::EntityRow;
 
 use super::events::{cell, kind};
 use super::{Cell, Column, Kind, Listed, Placed, Table};
-use crate::error::{BAD_STATEMENT, SqlError, UNDEFINED_OBJECT};
+use crate::error::{BAD_STATEMENT, SqlError, UNDEFINED_COLUMN, UNDEFINED_OBJECT};
+use crate::rights::Veil;
 use crate::scan::{Bounds, Emit, Provider, Wanted};
 
 /// Keys that conditions may name, before all entities are looked at instead.
@@ -130,7 +131,11 @@ fn keys(service: &Service, view: usize, bounds: &Bounds) -> Option<Vec<EntityKey
 
 /// `features_at('view', MOMENT)`: what a read of all entities of a view would have answered then, and `features_at('view', 'key', MOMENT)`: of one entity. A
 /// moment is a time, or the offset of the first event that is not in it.
-pub struct At(pub Arc<Service>);
+pub struct At {
+    pub service: Arc<Service>,
+    /// The views that it tells of, and what of each; none: all, and everything.
+    pub views: Option<BTreeMap<String, Veil>>,
+}
 
 impl fmt::Debug for At {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -146,11 +151,24 @@ impl TableFunctionImpl for At {
             _ => return Err(refused("features_at wants a view and a moment, or a view, a key and a moment")),
         };
         let Some(name) = text_of(view) else { return Err(refused("the view of features_at is a text, such as 'card'")) };
-        let service = &self.0;
-        let view = service.view(&name).map_err(|e| {
-            let names = kilter_core::list(service.plan.views.iter().map(|view| view.name()));
-            failed(SqlError::new(UNDEFINED_OBJECT, e.to_string()).hint(format!("there are: {names}")))
-        })?;
+        let service = &self.service;
+        let veil = self.views.as_ref().map(|views| views.get(&name));
+        let known = service.plan.view(&name).filter(|_| !matches!(veil, Some(None)));
+        let Some(view) = known else {
+            // What is not shown is not there.
+            let names: Vec<&str> = match &self.views {
+                Some(views) => views.keys().map(String::as_str).collect(),
+                None => service.plan.views.iter().map(|view| view.name()).collect(),
+            };
+            let message = format!("there is no feature view `{name}`");
+            return Err(failed(SqlError::new(UNDEFINED_OBJECT, message).hint(format!("there are: {}", kilter_core::list(names)))));
+        };
+        let veil = veil.flatten().cloned();
+        let hidden = |veil: &Veil| service.plan.views[view].entity().iter().find(|column| !veil.shows(column)).cloned();
+        if let (Some(_), Some(column)) = (key, veil.as_ref().and_then(hidden)) {
+            // Who may not see keys may not ask by them either.
+            return Err(failed(SqlError::new(UNDEFINED_COLUMN, format!("column \"{column}\" does not exist"))));
+        }
         let key = match key {
             Some(key) => {
                 let text = text_of(key).ok_or_else(|| refused("the key of features_at is a text or a number"))?;
@@ -158,8 +176,8 @@ impl TableFunctionImpl for At {
             }
             None => None,
         };
-        let schema = table(service, view, &None, Seen::Before(0)).schema().clone();
-        Ok(Arc::new(Past { service: Arc::clone(service), view, key, moment: moment.clone(), schema }))
+        let schema = behind(&veil, table(service, view, &None, Seen::Before(0))).schema().clone();
+        Ok(Arc::new(Past { service: Arc::clone(service), view, key, veil, moment: moment.clone(), schema }))
     }
 }
 
@@ -189,8 +207,23 @@ struct Past {
     service: Arc<Service>,
     view: usize,
     key: Option<EntityKey>,
+    /// What of it may be seen; none: everything.
+    veil: Option<Veil>,
     moment: Expr,
     schema: SchemaRef,
+}
+
+impl Past {
+    fn table(&self, seen: Seen) -> Arc<dyn Table> {
+        behind(&self.veil, table(&self.service, self.view, &self.key, seen))
+    }
+}
+
+fn behind(veil: &Option<Veil>, table: Arc<dyn Table>) -> Arc<dyn Table> {
+    match veil {
+        Some(veil) => veil.over(table),
+        None => table,
+    }
 }
 
 impl fmt::Debug for Past {
@@ -210,7 +243,7 @@ impl TableProvider for Past {
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
-        Provider(table(&self.service, self.view, &self.key, Seen::Before(0))).supports_filters_pushdown(filters)
+        Provider(self.table(Seen::Before(0))).supports_filters_pushdown(filters)
     }
 
     async fn scan(
@@ -221,7 +254,7 @@ impl TableProvider for Past {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let seen = seen(&self.moment, session)?;
-        Provider(table(&self.service, self.view, &self.key, seen)).scan(session, projection, filters, limit).await
+        Provider(self.table(seen)).scan(session, projection, filters, limit).await
     }
 }
 

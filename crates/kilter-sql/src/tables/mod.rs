@@ -12,7 +12,7 @@ mod labels;
 mod metadata;
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::ops::{ControlFlow, Range, RangeInclusive};
 use std::sync::Arc;
@@ -23,6 +23,7 @@ use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit}
 use datafusion::catalog::TableFunctionImpl;
 use kilter_runtime::Service;
 
+use crate::rights::Veil;
 use crate::scan::{Bounds, Emit, Wanted};
 use crate::stretches::{Piece, Stretches};
 
@@ -31,7 +32,7 @@ pub const COMMENT: &str = "comment";
 /// Rows of one record batch.
 pub const BATCH: usize = 4096;
 /// Texts of one record batch, about; fewer rows are in it where they are long.
-const BATCH_BYTES: usize = 8 << 20;
+pub const BATCH_BYTES: usize = 8 << 20;
 
 /// The type of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,7 +131,7 @@ pub struct Log {
     /// The column of the time.
     pub time: &'static str,
     pub stretches: Arc<Stretches>,
-    reach: Box<dyn Fn() -> anyhow::Result<Reach> + Send + Sync>,
+    reach: Arc<dyn Fn() -> anyhow::Result<Reach> + Send + Sync>,
     /// The events that a query asks for.
     offsets: fn(&Bounds) -> RangeInclusive<i64>,
 }
@@ -143,6 +144,11 @@ pub struct Reach {
 }
 
 impl Log {
+    /// The same log under another name, for a table that gives other rows of the same records.
+    pub fn under(&self, name: String) -> Log {
+        Log { name, time: self.time, stretches: Arc::clone(&self.stretches), reach: Arc::clone(&self.reach), offsets: self.offsets }
+    }
+
     /// The pieces among these records that may hold rows asked for, newest first.
     pub fn pieces(&self, bounds: &Bounds, records: &Range<u64>) -> anyhow::Result<Vec<Piece>> {
         let reach = (self.reach)()?;
@@ -337,7 +343,11 @@ pub fn all(service: &Arc<Service>, remembered: &Remembered) -> Vec<Placed> {
     placed
 }
 
-/// Functions that give tables, by name.
-pub fn functions(service: &Arc<Service>) -> Vec<(&'static str, Arc<dyn TableFunctionImpl>)> {
-    vec![("features_at", Arc::new(features::At(Arc::clone(service))))]
+/// Functions that give tables, by name. `views`: of which views they tell, and what of each; none: of all, and everything.
+pub fn functions(service: &Arc<Service>, views: Option<BTreeMap<String, Veil>>) -> Vec<(&'static str, Arc<dyn TableFunctionImpl>)> {
+    match views {
+        // What can tell of nothing is not there.
+        Some(views) if views.is_empty() => Vec::new(),
+        views => vec![("features_at", Arc::new(features::At { service: Arc::clone(service), views }))],
+    }
 }

@@ -34,7 +34,7 @@ use super::rows::{Rows, binary, fields, is_name};
 use super::{Identity, Login};
 use crate::command::{self, Command, CopyFormat, CopyKind};
 use crate::encode::parameter;
-use crate::engine::{Engine, Prepared};
+use crate::engine::{Engine, Prepared, outdated};
 use crate::error::{self, SqlError};
 use crate::session::Session;
 
@@ -202,11 +202,17 @@ fn described(columns: &[(String, Type)], binary: &[bool]) -> PgWireBackendMessag
 }
 
 impl Asks {
-    /// The session of a client that may still ask.
+    /// The session of a client that may still ask, with what it may see by now.
     async fn session<C: ClientInfo>(&self, client: &C) -> PgWireResult<Session> {
         let state = state(client)?;
-        let state = state.lock().await;
-        if self.login.still_admits(state.who.as_ref()) {
+        let mut state = state.lock().await;
+        if let Some(rights) = self.login.rights(state.who.as_ref()) {
+            if state.session.rights != rights {
+                // Rows that are under way were found for who might see more, or other things.
+                state.cursors.clear();
+                state.portals.clear();
+                state.session.rights = rights;
+            }
             return Ok(state.session.clone());
         }
         let mut info = ErrorInfo::new("FATAL".into(), "57P01".into(), "the key of this connection opens nothing any more".into());
@@ -222,6 +228,33 @@ impl Asks {
             }
             _ => Ok(None),
         }
+    }
+
+    /// A prepared statement as it is understood by now, after what its client may see has changed.
+    async fn renewed<C>(&self, client: &mut C, statement: Arc<StoredStatement<Stmt>>) -> PgWireResult<Arc<StoredStatement<Stmt>>>
+    where
+        C: ClientInfo + ClientPortalStore,
+        C::PortalStore: PortalStore<Statement = Stmt>,
+    {
+        let session = self.session(client).await?;
+        let Stmt { command, prepared: Some(before) } = &statement.statement else { return Ok(statement) };
+        if self.engine.still_holds(before, &session.rights) {
+            return Ok(statement);
+        }
+        let mut cancel = cancel(client).await?;
+        let prepare = std::pin::pin!(self.prepare(command, &session, &statement.parameter_types));
+        let now = canceled_by(prepare, &mut cancel).await?;
+        let is_alike = |now: &Prepared| -> error::Result<bool> {
+            Ok(now.names() == before.names() && now.types() == before.types() && now.parameters()? == before.parameters()?)
+        };
+        let Some(now) = now.map(|now| is_alike(&now).map(|alike| alike.then_some(now))).transpose()?.flatten() else {
+            // The client has been told of other columns.
+            return Err(outdated().into());
+        };
+        let stmt = Stmt { command: command.clone(), prepared: Some(now) };
+        let renewed = Arc::new(StoredStatement::new(statement.id.clone(), stmt, statement.parameter_types.clone()));
+        client.portal_store().put_statement(Arc::clone(&renewed));
+        Ok(renewed)
     }
 
     /// Forgets what a command tells to forget of what drivers keep.
@@ -283,8 +316,10 @@ impl Asks {
                     state.has_room()?;
                 }
                 let time = state.session.setting("statement_timeout").and_then(|text| span(&text));
-                let run = std::pin::pin!(self.engine.run(prepared, parameters, time));
-                let answer = canceled_by(run, cancel).await?;
+                let answer = {
+                    let run = std::pin::pin!(self.engine.run(prepared, &state.session, parameters, time));
+                    canceled_by(run, cancel).await?
+                };
                 let rows = Rows::new(prepared, answer);
                 match command {
                     Command::Declare { cursor, hold, .. } => {
@@ -711,7 +746,10 @@ impl ExtendedQueryHandler for Asks {
             state.portals.remove(name);
         }
         match statement {
-            Entry::Value(statement) => client.portal_store().put_portal(Arc::new(Portal::try_new(&message, statement)?)),
+            Entry::Value(statement) => {
+                let statement = self.renewed(client, statement).await?;
+                client.portal_store().put_portal(Arc::new(Portal::try_new(&message, statement)?));
+            }
             Entry::Empty if message.parameters.is_empty() => client.portal_store().put_empty_portal(name),
             Entry::Empty => return Err(SqlError::new("08P01", "an empty statement has no parameters").into()),
         }
@@ -763,10 +801,14 @@ impl ExtendedQueryHandler for Asks {
             }
             None => return Err(PgWireError::PortalNotFound(told(&name))),
         };
-        self.session(client).await?;
+        let session = self.session(client).await?;
+        let stmt = &portal.statement.statement;
+        // Rows that it has left are gone as well.
+        if stmt.prepared.as_ref().is_some_and(|prepared| !self.engine.still_holds(prepared, &session.rights)) {
+            return Err(outdated().into());
+        }
         client.set_state(PgWireConnectionState::QueryInProgress);
         let mut cancel = cancel(client).await?;
-        let stmt = &portal.statement.statement;
         let most = usize::try_from(message.max_rows).ok().filter(|rows| *rows > 0).unwrap_or(usize::MAX);
         let begun = {
             let begun = portal.state();

@@ -109,7 +109,7 @@ impl StartupHandler for Door {
                 };
                 let Some(who) = who else {
                     let user = client.metadata().get(METADATA_USER).cloned().unwrap_or_default();
-                    let hint = "the password is a key that may read: `kilter key create NAME --role read`; for a user who is called like a key, it is that key";
+                    let hint = "the password is a key that may ask in SQL: `kilter key create NAME --role read`; for a user who is called like a key, it is that key";
                     return Err(fatal("28P01", format!("password authentication failed for user \"{user}\""), Some(hint)));
                 };
                 return self.let_in(client, Some(who)).await;
@@ -137,7 +137,10 @@ impl Door {
             Some(who) => who.name.clone(),
             None => client.metadata().get(METADATA_USER).cloned().unwrap_or_else(|| "kilter".into()),
         };
-        let mut session = Session::new(user, &self.database);
+        let Some(rights) = self.login.rights(who.as_ref()) else {
+            return Err(fatal("28000", "the key opens nothing any more".into(), None));
+        };
+        let mut session = Session::new(user, &self.database, rights);
         session.process = process;
         for (name, value) in settings(client.metadata()) {
             session.set(&name, &value)?;

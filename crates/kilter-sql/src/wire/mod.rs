@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet};
 
-use crate::Engine;
+use crate::{Engine, Rights};
 use handlers::Handlers;
 
 /// Who may ask.
@@ -32,8 +32,9 @@ pub trait Login: Send + Sync + 'static {
     fn scram(&self, user: &str) -> Option<Box<dyn Scram>>;
     /// Whether a password opens the door, and to whom.
     fn admit(&self, password: &str) -> Option<Identity>;
-    /// Whether the door would still open; none: to whom came in while it was open to everybody.
-    fn still_admits(&self, who: Option<&Identity>) -> bool;
+    /// What somebody who came in may see by now, as it is asked before every statement; none: the door would not open any more. `who`: whom it let in; none:
+    /// it was open to everybody then.
+    fn rights(&self, who: Option<&Identity>) -> Option<Rights>;
 }
 
 /// The server's side of SCRAM-SHA-256.

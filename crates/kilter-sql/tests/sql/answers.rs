@@ -1,15 +1,20 @@
 //! The engine alone.
 
-use kilter_sql::{Format, Session, SqlError, Writer};
+use kilter_sql::{Format, Rights, Session, SqlError, Writer};
 
 use crate::shop::{self, PAYMENTS, Shop};
 
 impl Shop {
     /// The answer as lines of CSV, without the names.
     pub async fn ask(&self, sql: &str) -> Result<String, SqlError> {
-        let session = Session::new("ada", "shop");
+        self.ask_with(&Rights::Everything, sql).await
+    }
+
+    /// The same for whoever has these rights.
+    pub async fn ask_with(&self, rights: &Rights, sql: &str) -> Result<String, SqlError> {
+        let session = Session::new("ada", "shop", rights.clone());
         let prepared = self.engine.ask(sql, &session).await?;
-        let mut answer = self.engine.run(&prepared, Vec::new(), None).await?;
+        let mut answer = self.engine.run(&prepared, &session, Vec::new(), None).await?;
         let mut out = Vec::new();
         let mut writer = Writer::new(&mut out, Format::Csv, &answer.schema, &prepared.names())?;
         while let Some(batch) = answer.next().await? {
@@ -141,14 +146,14 @@ async fn the_catalogue_tells_of_every_table_and_column() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_statement_runs_for_ever() {
     let shop = shop::open().await;
-    let session = Session::new("ada", "shop");
+    let session = Session::new("ada", "shop", Rights::Everything);
     for sql in [
         "select count(*) from generate_series(1, 1000000000000)",
         "with recursive t(n) as (select 1 union all select n + 1 from t) select count(*) from t, pg_class",
     ] {
         let prepared = shop.engine.ask(sql, &session).await.unwrap();
         let time = Some(std::time::Duration::from_millis(300));
-        let ended = match shop.engine.run(&prepared, Vec::new(), time).await {
+        let ended = match shop.engine.run(&prepared, &session, Vec::new(), time).await {
             Ok(mut answer) => answer.next().await.map(drop),
             Err(e) => Err(e),
         };

@@ -2,6 +2,7 @@
 
 mod answers;
 mod pieces;
+mod rights;
 mod shop;
 mod tables;
 mod wire;

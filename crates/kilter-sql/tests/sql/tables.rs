@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use kilter_core::{EntityKey, EventTime, Span};
 use kilter_runtime::{Service, StartOptions, project};
-use kilter_sql::{Cell, Column, Engine, Kind, Placed, Session, Wanted};
+use kilter_sql::{Cell, Column, Engine, Kind, Placed, Rights, Session, Wanted};
 
 use crate::shop::{self, BEGIN, Shop};
 
@@ -149,7 +149,8 @@ async fn features_are_those_that_a_decision_would_see_now() {
 async fn definitions_that_mean_the_same_end_no_question() {
     let Bank { shop, .. } = open().await;
     let question = "select count(*) from features.card";
-    let prepared = shop.engine.ask(question, &Session::new("ada", "shop")).await.unwrap();
+    let session = Session::new("ada", "shop", Rights::Everything);
+    let prepared = shop.engine.ask(question, &session).await.unwrap();
     for definitions in [format!("# Only a comment.\n{DEFINITIONS}"), DEFINITIONS.to_owned()] {
         let before = shop.service.current();
         std::fs::write(before.project.dir.join("kilter.toml"), definitions).unwrap();
@@ -158,7 +159,7 @@ async fn definitions_that_mean_the_same_end_no_question() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         shop.check(question, &CARDS.to_string()).await;
-        let mut answer = shop.engine.run(&prepared, Vec::new(), None).await.unwrap();
+        let mut answer = shop.engine.run(&prepared, &session, Vec::new(), None).await.unwrap();
         assert_eq!(answer.next().await.unwrap().unwrap().num_rows(), 1);
     }
 }

@@ -8,8 +8,9 @@ use kilter_core::{EventTime, Span};
 use kilter_server::access::keys::{self, FILE, Key, NewKey, Role};
 use serde_json::json;
 
-use crate::api::load;
+use crate::api::{load, visible};
 use crate::commands::table;
+use crate::sql::check_grants;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -27,7 +28,7 @@ enum Task {
         /// What the key is called in the log, and when it is revoked.
         name: String,
         /// read: ask; write: send events, ask for decisions, log runs too; manage: change what is in service and take things away too.
-        #[arg(long, value_parser = role, required_unless_present_any = ["experiment", "model"])]
+        #[arg(long, value_parser = role, required_unless_present_any = ["experiment", "model", "sql"])]
         role: Option<Role>,
         /// A role for one experiment, by its name or id, instead of `--role`; may be given several times. Without `--role` it has none elsewhere.
         #[arg(long, value_name = "NAME=ROLE", value_parser = named)]
@@ -35,6 +36,10 @@ enum Task {
         /// The same for one model, of the project or registered by MLflow's clients, by its name.
         #[arg(long, value_name = "NAME=ROLE", value_parser = named)]
         model: Vec<(String, Role)>,
+        /// What it may see in SQL, instead of everything: a table, columns of it and rows of it, such as "events.payments (id, time, amount) WHERE country = 'DE'",
+        /// "decisions", or "features.*" for all tables of a schema; may be given several times. Rows of several grants for one table count together.
+        #[arg(long, value_name = "GRANT")]
+        sql: Vec<String>,
         /// How long it is good for, such as 90d; left out: until it is revoked.
         #[arg(long, value_name = "TIME", value_parser = lasts)]
         expires: Option<Span>,
@@ -43,6 +48,20 @@ enum Task {
     List {
         #[arg(long)]
         json: bool,
+    },
+    /// Changes what a key may see in SQL: a running server goes by it a second later.
+    Sql {
+        /// The name it was made with.
+        name: String,
+        /// All that it may see from now on, as `kilter key create --sql` takes it.
+        #[arg(value_name = "GRANT", required_unless_present_any = ["by_role", "nothing"], conflicts_with_all = ["by_role", "nothing"])]
+        grants: Vec<String>,
+        /// Takes its grants away: with the role `read` everywhere it sees everything, else nothing.
+        #[arg(long, conflicts_with = "nothing")]
+        by_role: bool,
+        /// Nothing, whatever its role.
+        #[arg(long)]
+        nothing: bool,
     },
     /// Takes a key away: a running server refuses it a second later.
     Revoke {
@@ -70,18 +89,23 @@ fn lasts(text: &str) -> Result<Span, String> {
     Span::parse(text).filter(|span| span.0 > 0).ok_or_else(|| "write it like 90d, 12h, 30m".into())
 }
 
-pub fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
-    let folder = match args.data {
-        Some(folder) => folder,
-        None => load(dir).context("keys are kept in the data folder\n  hint: `--data` names that of `kilter tracking`")?.data_dir(),
+pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
+    let (folder, project) = match args.data {
+        Some(folder) => (folder, None),
+        None => {
+            let project = load(dir).context("keys are kept in the data folder\n  hint: `--data` names that of `kilter tracking`")?;
+            (project.data_dir(), Some(project))
+        }
     };
     match args.task {
-        Task::Create { name, role, experiment, model, expires } => {
+        Task::Create { name, role, experiment, model, sql, expires } => {
+            check_grants(project, &sql).await?;
             let new = NewKey {
                 name: name.clone(),
                 role: role.unwrap_or(Role::None),
                 experiments: experiment.into_iter().collect(),
                 models: model.into_iter().collect(),
+                grants: (!sql.is_empty()).then_some(sql),
                 lasts: expires,
             };
             let secret = keys::create(&folder, new)?;
@@ -91,6 +115,17 @@ pub fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
             Ok(())
         }
         Task::List { json } => list(&folder, json),
+        Task::Sql { name, grants, by_role, nothing } => {
+            check_grants(project, &grants).await?;
+            let count = grants.len();
+            keys::grant(&folder, &name, (!by_role).then_some(grants))?;
+            match (by_role, nothing) {
+                (true, _) => println!("key `{name}` sees in SQL what its role gives"),
+                (_, true) => println!("key `{name}` sees nothing in SQL"),
+                _ => println!("key `{name}` has {count} grant{}, and sees nothing else in SQL", if count == 1 { "" } else { "s" }),
+            }
+            Ok(())
+        }
         Task::Revoke { name } => {
             let left = keys::revoke(&folder, &name)?;
             println!("key `{name}` is revoked");
@@ -111,17 +146,30 @@ fn list(folder: &Path, as_json: bool) -> anyhow::Result<()> {
     if as_json {
         let one = |key: &Key| {
             json!({
-                "name": key.name, "role": key.role, "experiments": key.experiments, "models": key.models,
+                "name": key.name, "role": key.role, "experiments": key.experiments, "models": key.models, "grants": key.grants.as_deref(),
                 "created": time(&key.created), "expires": key.expires.as_ref().map(time),
             })
         };
         println!("{}", serde_json::to_string_pretty(&keys.iter().map(one).collect::<Vec<_>>())?);
         return Ok(());
     }
-    let mut out = table(&["key", "role", "experiments", "models", "made", "good until"]);
+    let mut out = table(&["key", "role", "experiments", "models", "SQL", "made", "good until"]);
     for key in &keys {
         let until = key.expires.as_ref().map(time).unwrap_or_default();
-        out.add_row([key.name.clone(), key.role.as_str().into(), listed(&key.experiments), listed(&key.models), time(&key.created), until]);
+        let sql = match key.grants.as_deref() {
+            None => String::new(),
+            Some([]) => "nothing".into(),
+            Some(grants) => grants.iter().map(|grant| visible(grant)).collect::<Vec<_>>().join("\n"),
+        };
+        out.add_row([
+            key.name.clone(),
+            key.role.as_str().into(),
+            listed(&key.experiments),
+            listed(&key.models),
+            sql,
+            time(&key.created),
+            until,
+        ]);
     }
     println!("{out}");
     Ok(())

@@ -4,8 +4,9 @@ use std::fmt;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 
+use kilter_server::access::Sight;
 use kilter_server::sql::{Answer, Column, Described, Form, Later, Question, ROW_BYTES, Refusal, Sql, Table};
-use kilter_sql::{Engine, Format, Session, SqlError, Writer, arrays};
+use kilter_sql::{Engine, Format, Rights, Session, SqlError, Writer, arrays};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
@@ -13,6 +14,14 @@ use tokio::task::spawn_blocking;
 /// An engine for the HTTP server, which may serve others beside it. `at_first`: it is told of the first question.
 pub fn shared(engine: Arc<Engine>, at_first: fn(&Arc<Engine>)) -> Arc<dyn Sql> {
     Arc::new(Shared { engine, at_first, asked: Once::new() })
+}
+
+/// What a key may see, as the engine knows it.
+pub fn rights(sight: Sight) -> Rights {
+    match sight {
+        Sight::Everything => Rights::Everything,
+        Sight::Granted(grants) => Rights::Granted(grants),
+    }
 }
 
 struct Shared {
@@ -28,14 +37,14 @@ impl fmt::Debug for Shared {
 }
 
 impl Sql for Shared {
-    fn tables(&self) -> Vec<Table> {
-        let tables = self.engine.tables().into_iter().map(|table| Table {
+    fn tables(&self, sight: Sight) -> Result<Vec<Table>, Refusal> {
+        let tables = self.engine.tables(&rights(sight)).map_err(refusal)?.into_iter().map(|table| Table {
             schema: table.schema.into(),
             name: table.name,
             comment: table.comment,
             columns: table.columns.into_iter().map(|(name, data_type, comment)| Described { name, data_type, comment }).collect(),
         });
-        tables.collect()
+        Ok(tables.collect())
     }
 
     fn ask(&self, question: Question) -> Later<'_, Box<dyn Answer>> {
@@ -62,11 +71,12 @@ impl Sql for Shared {
 
 async fn begin(engine: &Engine, question: Question) -> Result<Told, SqlError> {
     let user = question.user.unwrap_or_else(|| "kilter".into());
-    let prepared = engine.ask(&question.text, &Session::new(user, engine.database())).await?;
+    let session = Session::new(user, engine.database(), rights(question.sight));
+    let prepared = engine.ask(&question.text, &session).await?;
     let names = prepared.names();
     let columns = names.iter().zip(prepared.types()).map(|(name, told)| Column { name: name.clone(), data_type: told.name().to_owned() });
     let columns = columns.collect();
-    let batches = engine.run(&prepared, Vec::new(), question.time).await?;
+    let batches = engine.run(&prepared, &session, Vec::new(), question.time).await?;
     let out = Out::default();
     let writer = match question.form {
         Form::Arrays => None,

@@ -3,6 +3,8 @@
 #[cfg(feature = "sql")]
 mod engine;
 #[cfg(feature = "sql")]
+mod grants;
+#[cfg(feature = "sql")]
 mod postgres;
 #[cfg(feature = "sql")]
 mod tracking;
@@ -15,7 +17,18 @@ use kilter_server::sql::Sql;
 use kilter_tracking::Tracking;
 
 #[cfg(feature = "sql")]
+pub use grants::check_grants;
+#[cfg(feature = "sql")]
 pub use postgres::{ServeArgs, serve};
+
+#[cfg(not(feature = "sql"))]
+pub async fn check_grants(_: Option<kilter_runtime::project::Project>, grants: &[String]) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        grants.is_empty(),
+        "this program answers no SQL, and cannot tell whether a grant fits\n  hint: make the key with one that was built with `--features sql`"
+    );
+    Ok(())
+}
 
 /// The store of what MLflow's clients log, once the server that has it is there.
 #[derive(Clone, Default)]

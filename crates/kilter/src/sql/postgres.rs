@@ -9,9 +9,9 @@ use kilter_runtime::Service;
 use kilter_server::access::{Access, Exchange, Reader};
 use kilter_server::sql::Sql;
 use kilter_sql::wire::{self, Identity, Login, Scram};
-use kilter_sql::{Engine, Limits};
+use kilter_sql::{Engine, Limits, Rights};
 
-use super::engine::shared;
+use super::engine::{rights, shared};
 use super::{Logged, tracking};
 
 /// Clients of PostgreSQL's protocol at a time.
@@ -20,7 +20,7 @@ const CONNECTIONS: usize = 100;
 /// How PostgreSQL's protocol is served.
 #[derive(clap::Args)]
 pub struct ServeArgs {
-    /// Address to answer PostgreSQL's protocol on, such as 127.0.0.1:5432. The password is a key that may read, where there are keys.
+    /// Address to answer PostgreSQL's protocol on, such as 127.0.0.1:5432. The password is a key that may ask in SQL, where there are keys.
     #[arg(long, value_name = "ADDRESS")]
     postgres: Option<SocketAddr>,
     /// The certificate for it, in PEM. Without one keys are taken from this machine only.
@@ -47,9 +47,9 @@ impl Login for Keys {
         Some(Box::new(Proof(self.0.exchange(user)?, self.0.clone())))
     }
 
-    fn still_admits(&self, who: Option<&Identity>) -> bool {
+    fn rights(&self, who: Option<&Identity>) -> Option<Rights> {
         let reader = who.map(|who| Reader { name: who.name.clone(), hash: who.hash });
-        self.0.still_reads(reader.as_ref())
+        self.0.sight(reader.as_ref()).map(rights)
     }
 }
 

@@ -499,7 +499,7 @@ fn assessments(with: &With) -> Placed {
 #[cfg(test)]
 mod tests {
     use kilter_runtime::{Service, StartOptions, project};
-    use kilter_sql::{Engine, Format, Limits, Session, Writer};
+    use kilter_sql::{Engine, Format, Limits, Rights, Session, Writer};
     use kilter_tracking::{Batch, NewExperiment, NewModelVersion, NewRun};
 
     use super::*;
@@ -512,8 +512,9 @@ mod tests {
 
     impl Asker {
         async fn ask(&self, sql: &str) -> anyhow::Result<Vec<String>> {
-            let prepared = self.0.ask(sql, &Session::new("ada", "shop")).await?;
-            let mut answer = self.0.run(&prepared, Vec::new(), None).await?;
+            let session = Session::new("ada", "shop", Rights::Everything);
+            let prepared = self.0.ask(sql, &session).await?;
+            let mut answer = self.0.run(&prepared, &session, Vec::new(), None).await?;
             let mut lines = Vec::new();
             let mut writer = Writer::new(&mut lines, Format::Csv, &answer.schema, &prepared.names())?;
             while let Some(batch) = answer.next().await? {
