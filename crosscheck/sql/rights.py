@@ -103,7 +103,7 @@ def by_psycopg(bi, ada):
         for sql in [
             "select count(*), min(code), max(_offset) from payments",
             "select code, at from payments order by _offset desc limit 3",
-            "select date_trunc('day', at), count(*) from payments where at > '2026-01-01 12:00' group by 1 order by 1",
+            "select date_trunc('day', at), count(*) from payments where at > '2026-01-01 12:00:00' group by 1 order by 1",
             "select count(*) from payments a join payments b on a._offset = b._offset + 3",
             "select code from payments where _offset between 10 and 20 order by code",
         ]:
