@@ -75,6 +75,30 @@ pub enum CopyKind {
 
 /// Nested deeper than this, a statement is refused.
 const DEPTH: usize = 100;
+/// Where one of these stands before a bracket in which something is wrong, the parser reads all in it again as what a function is given, twice or four times
+/// for each bracket around.
+const REREAD: [&str; 18] = [
+    "NOT",
+    "CASE",
+    "CAST",
+    "TRY_CAST",
+    "SAFE_CAST",
+    "CONVERT",
+    "TRY_CONVERT",
+    "INTERVAL",
+    "POSITION",
+    "OVERLAY",
+    "CEIL",
+    "FLOOR",
+    "CURRENT_DATE",
+    "CURRENT_TIME",
+    "CURRENT_TIMESTAMP",
+    "LOCALTIME",
+    "LOCALTIMESTAMP",
+    "STRUCT",
+];
+/// How many words may be read so: eight brackets around each other in a statement of 300 words.
+const READ: usize = 20_000_000;
 /// Bytes of a text.
 const BYTES: usize = 256 << 10;
 /// Words of a text.
@@ -146,6 +170,11 @@ fn bounded(words: &Words<'_>) -> Result<()> {
     if words.chain() > CHAIN {
         let message = format!("an expression has at most {CHAIN} words");
         return Err(SqlError::new(TOO_COMPLEX, message).hint("IN (…) or = ANY (…) says what a long chain of OR says"));
+    }
+    let retried = words.retried();
+    if 4_usize.saturating_pow(retried).saturating_mul(words.0.len()) > READ {
+        let message = format!("{retried} of {} stand in each other's brackets, too many in a statement so long", REREAD.join(", "));
+        return Err(SqlError::new(TOO_COMPLEX, message).hint("a question after FROM, or WITH, gives an expression a name"));
     }
     let is_place = |name: &str| name.strip_prefix('$').and_then(|n| n.parse().ok()).is_some_and(|n| (1..=PARAMETERS).contains(&n));
     for word in &words.0 {
@@ -413,6 +442,24 @@ impl<'a> Words<'a> {
         levels.iter().map(Level::most).sum()
     }
 
+    /// The most brackets around a place that the parser reads again and again when something is wrong in them.
+    fn retried(&self) -> u32 {
+        let (mut open, mut now, mut most) = (Vec::new(), 0, 0);
+        for (i, word) in self.0.iter().enumerate() {
+            match word {
+                Token::LParen | Token::LBracket | Token::LBrace => {
+                    let again = i > 0 && REREAD.iter().any(|word| self.is(i - 1, word));
+                    open.push(again);
+                    now += u32::from(again);
+                    most = most.max(now);
+                }
+                Token::RParen | Token::RBracket | Token::RBrace => now -= u32::from(open.pop().unwrap_or(false)),
+                _ => {}
+            }
+        }
+        most
+    }
+
     fn upper(&self, i: usize) -> String {
         self.0.get(i).map_or_else(String::new, |token| token.to_string().to_uppercase())
     }
@@ -537,6 +584,13 @@ mod tests {
         let deep = |n: usize| (0..n).fold("1".to_owned(), |inner, _| format!("({inner}{})", "+1".repeat(100)));
         assert_eq!(code(format!("SELECT {}", deep(50))), TOO_COMPLEX);
         assert_eq!(code(format!("SELECT '{}'", "x".repeat(300_000))), TOO_COMPLEX);
+        // Each bracket would double the time that it takes to find the error, or to find that it is too deep.
+        for again in REREAD {
+            assert_eq!(code(format!("SELECT {}1 1{}", format!("{again} (").repeat(30), ")".repeat(30))), TOO_COMPLEX, "{again}");
+        }
+        assert_eq!(code(format!("SELECT {}true{}", "not (".repeat(200), ")".repeat(200))), TOO_COMPLEX);
+        assert_eq!(code(format!("SELECT {}1 1{}", "not (".repeat(8), ")".repeat(8))), SYNTAX);
+        only(&format!("SELECT {}true{}, {}", "not (".repeat(8), ")".repeat(8), "not (true) and ".repeat(20) + "true"));
         assert_eq!(code("SELECT $4000000000".into()), "54023");
         assert_eq!(code("SELECT $0".into()), "54023");
         // Lists are not deep.

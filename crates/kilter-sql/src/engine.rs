@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -108,6 +108,8 @@ pub struct Engine {
     /// Threads of its own, so that a heavy question takes none from the stream; none once the engine is dropped.
     threads: Option<Runtime>,
     worlds: Mutex<Worlds>,
+    /// Held by who makes one for grants.
+    making: Mutex<()>,
 }
 
 /// What there is under one set of definitions, for those who have the same rights.
@@ -127,6 +129,8 @@ struct Worlds {
     whole: Option<Arc<World>>,
     /// Of those who may see what grants say; who was asked about lately comes last.
     parts: Vec<Arc<World>>,
+    /// All of these that statements still hold, so that none is made twice.
+    living: Vec<Weak<World>>,
 }
 
 /// A question that has been understood.
@@ -304,8 +308,8 @@ impl Engine {
             .build()?;
         let (remembered, partials) = (Remembered::default(), Arc::new(Partials::new(limits.partials)));
         let (statements, catalogue) = (Arc::new(Semaphore::new(STATEMENTS)), Arc::new(Semaphore::new(CATALOGUE)));
-        let (threads, worlds, more) = (Some(threads), Mutex::default(), Vec::new());
-        Ok(Engine { service, limits, memory, remembered, more, partials, statements, catalogue, threads, worlds })
+        let (threads, worlds, making, more) = (Some(threads), Mutex::default(), Mutex::default(), Vec::new());
+        Ok(Engine { service, limits, memory, remembered, more, partials, statements, catalogue, threads, worlds, making })
     }
 
     /// Has these tables as well, beside those of the project.
@@ -371,26 +375,40 @@ impl Engine {
         let service = self.service.current();
         // The same hash may have other comments, and whoever asks is known by the plan itself.
         let is_current = |world: &Arc<World>| Arc::ptr_eq(&world.service.plan, &service.plan);
-        let mut worlds = self.worlds.lock().unwrap_or_else(PoisonError::into_inner);
-        let whole = match worlds.whole.as_ref().filter(|world| is_current(world)) {
-            Some(whole) => Arc::clone(whole),
-            None => {
-                let whole = Arc::new(World::whole(&service, self)?);
-                worlds.whole = Some(Arc::clone(&whole));
-                worlds.parts.clear();
-                whole
+        let whole = {
+            let mut worlds = self.worlds();
+            match worlds.whole.as_ref().filter(|world| is_current(world)) {
+                Some(whole) => Arc::clone(whole),
+                None => {
+                    let whole = Arc::new(World::whole(&service, self)?);
+                    worlds.whole = Some(Arc::clone(&whole));
+                    worlds.parts.clear();
+                    worlds.living.clear();
+                    whole
+                }
             }
         };
         let Rights::Granted(grants) = rights else { return Ok(whole) };
-        let part = match worlds.parts.iter().position(|world| world.rights == *rights) {
-            Some(found) => worlds.parts.remove(found),
-            None => Arc::new(World::part(&whole, grants, self)?),
-        };
-        if worlds.parts.len() == WORLDS {
-            worlds.parts.remove(0);
+        if let Some(part) = self.worlds().part(rights) {
+            return Ok(part);
         }
-        worlds.parts.push(Arc::clone(&part));
+        // One at a time is made, and whoever may see everything does not wait for it.
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(part) = self.worlds().part(rights) {
+            return Ok(part);
+        }
+        let part = Arc::new(World::part(&whole, grants, self)?);
+        let mut worlds = self.worlds();
+        if worlds.whole.as_ref().is_some_and(|current| Arc::ptr_eq(current, &whole)) {
+            worlds.living.retain(|world| world.strong_count() > 0);
+            worlds.living.push(Arc::downgrade(&part));
+            worlds.keep(Arc::clone(&part));
+        }
         Ok(part)
+    }
+
+    fn worlds(&self) -> MutexGuard<'_, Worlds> {
+        self.worlds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells of the tables under the definitions in force that whoever has these rights may see.
@@ -645,6 +663,24 @@ impl Prepared {
             Some(names) if names.len() == own.len() => names.clone(),
             _ => own,
         }
+    }
+}
+
+impl Worlds {
+    /// The one of these rights, if it was made and is still there.
+    fn part(&mut self, rights: &Rights) -> Option<Arc<World>> {
+        let part = self.living.iter().filter_map(Weak::upgrade).find(|world| world.rights == *rights)?;
+        self.keep(Arc::clone(&part));
+        Some(part)
+    }
+
+    /// Keeps one whether statements hold it or not; the one that nobody asked about for longest goes.
+    fn keep(&mut self, part: Arc<World>) {
+        self.parts.retain(|world| !Arc::ptr_eq(world, &part));
+        if self.parts.len() == WORLDS {
+            self.parts.remove(0);
+        }
+        self.parts.push(part);
     }
 }
 

@@ -115,7 +115,11 @@ impl From<DataFusionError> for SqlError {
             DataFusionError::Plan(message) => SqlError::new(BAD_STATEMENT, message.clone()),
             DataFusionError::NotImplemented(message) => SqlError::new(UNSUPPORTED, message.clone()),
             DataFusionError::ResourcesExhausted(message) => {
-                SqlError::new(OUT_OF_MEMORY, format!("the statement needs more memory than it may have: {message}"))
+                // It tells of all statements what they take, with the names of columns.
+                tracing::info!(message, "a statement needs more memory than it may have");
+                SqlError::new(OUT_OF_MEMORY, "the statement needs more memory than it may have").hint(
+                    "it sorts, groups or joins too much at a time, or others do beside it: ask for fewer rows or groups, or again later",
+                )
             }
             DataFusionError::ArrowError(e, _) if e.to_string().contains("Divide by zero") => {
                 SqlError::new(DIVISION_BY_ZERO, "division by zero")

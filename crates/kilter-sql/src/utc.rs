@@ -154,7 +154,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
-        fn answers_are_those_with_zones(times in prop::collection::vec(prop::option::of(-60_000_000_000_000_000_i64..60_000_000_000_000_000), 1..200)) {
+        fn answers_are_those_with_zones(times in prop::collection::vec(prop::option::of(-9_000_000_000_000_000_i64..9_000_000_000_000_000), 1..200)) {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             for zone in ["UTC", "+00:00", "America/New_York", "+05:30"] {
                 let (theirs, ours) = runtime.block_on(async { (told(&times, zone, false).await, told(&times, zone, true).await) });

@@ -4,6 +4,7 @@
 //! a count, or how its input is cut into batches. A scan is narrowed by conditions on columns that are shown, whose answers the statement checks again.
 
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -58,11 +59,21 @@ impl Veil {
             return table;
         }
         // It was made for these columns; of others it shows none.
-        let schema = Arc::new(whole.project(&self.columns).unwrap_or_else(|_| Schema::empty()));
+        let schema = Arc::new(match self.columns.len() == whole.fields().len() {
+            true => whole.as_ref().clone(),
+            // What is said of columns may name others, as the definition of a feature does.
+            false => unsaid(whole.project(&self.columns).unwrap_or_else(|_| Schema::empty())),
+        });
         // Where rows are hidden nothing is computed from the log at another place than here.
         let log = table.log().filter(|_| self.rows.is_none()).map(|log| log.under(format!("{} of {:?}", log.name, self.names)));
         Arc::new(Veiled { veil: self.clone(), table, schema, log })
     }
+}
+
+/// The same columns without their comments.
+fn unsaid(schema: Schema) -> Schema {
+    let fields: Vec<_> = schema.fields().iter().map(|field| field.as_ref().clone().with_metadata(HashMap::new())).collect();
+    Schema::new(fields)
 }
 
 /// A table behind a veil.
@@ -89,7 +100,7 @@ impl Table for Veiled {
     fn scan(&self, wanted: &Wanted, emit: Emit<'_>) -> anyhow::Result<()> {
         let shown: Vec<usize> = wanted.columns.iter().map(|column| self.veil.columns[*column]).collect();
         match &self.veil.rows {
-            None => self.table.scan(&Wanted { columns: shown, ..wanted.clone() }, emit),
+            None => self.table.scan(&Wanted { columns: shown, ..wanted.clone() }, emit).map_err(|e| self.untold(&e).into()),
             Some(rows) => self.some(rows, wanted, shown, emit),
         }
     }
@@ -114,11 +125,17 @@ impl Veiled {
         let schema = Arc::new(columns.project(&(0..count).collect::<Vec<_>>())?);
         let mut gathered = Gathered { schema, held: Vec::new(), rows: 0, bytes: 0, left, emit };
         let mut failed = None;
-        let read = self.table.scan(&all, &mut |batch| match test.keep(&batch, &gathered.schema).and_then(|kept| gathered.take(&kept)) {
-            Ok(next) => next,
-            Err(e) => {
-                failed = Some(e);
-                ControlFlow::Break(())
+        let read = self.table.scan(&all, &mut |batch| {
+            // Those who wait are asked by rows that are handed on, and here few may be.
+            if !(wanted.is_wanted)() {
+                return ControlFlow::Break(());
+            }
+            match test.keep(&batch, &gathered.schema).and_then(|kept| gathered.take(&kept)) {
+                Ok(next) => next,
+                Err(e) => {
+                    failed = Some(e);
+                    ControlFlow::Break(())
+                }
             }
         });
         if let Err(e) = read.and_then(|()| failed.map_or(Ok(()), |e| Err(e.into()))) {
@@ -137,7 +154,7 @@ impl Veiled {
                 SqlError { hint: e.hint.clone(), ..error }
             }
             _ => {
-                tracing::warn!(table, error = %format!("{e:#}"), "a table of which some rows are granted could not be read");
+                tracing::warn!(table, error = %format!("{e:#}"), "a table of which a part is granted could not be read");
                 SqlError::new(INTERNAL, format!("{table} cannot be read; the server's log says why"))
             }
         }

@@ -164,10 +164,11 @@ impl TableFunctionImpl for At {
             return Err(failed(SqlError::new(UNDEFINED_OBJECT, message).hint(format!("there are: {}", kilter_core::list(names)))));
         };
         let veil = veil.flatten().cloned();
-        let hidden = |veil: &Veil| service.plan.views[view].entity().iter().find(|column| !veil.shows(column)).cloned();
-        if let (Some(_), Some(column)) = (key, veil.as_ref().and_then(hidden)) {
-            // Who may not see keys may not ask by them either.
-            return Err(failed(SqlError::new(UNDEFINED_COLUMN, format!("column \"{column}\" does not exist"))));
+        let hides_keys = |veil: &Veil| service.plan.views[view].entity().iter().any(|column| !veil.shows(column));
+        if key.is_some() && veil.as_ref().is_some_and(hides_keys) {
+            // Who may not see keys may not ask by them either, nor learn what they are called.
+            let error = SqlError::new(UNDEFINED_COLUMN, format!("the keys of `{name}` cannot be seen, so it cannot be asked by key"));
+            return Err(failed(error.hint("features_at('VIEW', MOMENT) tells of all entities")));
         }
         let key = match key {
             Some(key) => {

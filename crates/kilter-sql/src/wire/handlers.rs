@@ -1,6 +1,6 @@
 //! What is done about each message of a client.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +47,8 @@ pub struct State {
     cursors: HashMap<String, (Rows, bool)>,
     /// Portals that have rows left.
     portals: HashMap<String, Rows>,
+    /// Portals whose rows were taken away with what their client could see.
+    taken: HashSet<String>,
     statements: Sizes,
     bound: Sizes,
 }
@@ -90,7 +92,7 @@ impl Sizes {
 impl State {
     pub fn new(session: Session, who: Option<Identity>) -> State {
         let (statements, bound) = (Sizes::new("prepared statements", STATEMENTS), Sizes::new("portals", PORTALS));
-        State { session, who, cursors: HashMap::new(), portals: HashMap::new(), statements, bound }
+        State { session, who, cursors: HashMap::new(), portals: HashMap::new(), taken: HashSet::new(), statements, bound }
     }
 
     /// Whether one more may be open.
@@ -210,7 +212,8 @@ impl Asks {
             if state.session.rights != rights {
                 // Rows that are under way were found for who might see more, or other things.
                 state.cursors.clear();
-                state.portals.clear();
+                let taken: Vec<String> = state.portals.drain().map(|(name, _)| name).collect();
+                state.taken.extend(taken);
                 state.session.rights = rights;
             }
             return Ok(state.session.clone());
@@ -744,6 +747,7 @@ impl ExtendedQueryHandler for Asks {
             state.bound.add(name, size)?;
             // What the last one of that name had left.
             state.portals.remove(name);
+            state.taken.remove(name);
         }
         match statement {
             Entry::Value(statement) => {
@@ -825,6 +829,7 @@ impl ExtendedQueryHandler for Asks {
                 done
             }
             (false, Some(rows)) => Done::Rows(rows, "SELECT"),
+            (false, None) if state(client)?.lock().await.taken.contains(&name) => return Err(outdated().into()),
             (false, None) => Done::Tag("SELECT 0".into()),
         };
         match done {
