@@ -95,7 +95,7 @@ const tests = {
     await page.done();
   },
 
-  async "every page, in both colours and at two widths, has no fault by axe"() {
+  async "every page, in both colours and at two widths, has no serious fault by axe"() {
     const page = await tab();
     await open(page, "/");
     const paths = await page.locator("nav a").evaluateAll((links) => links.map((link) => link.getAttribute("href")));
@@ -157,7 +157,8 @@ const tests = {
               .slice(0, 2)
               .map((node) => node.html.slice(0, 140) + " " + (node.any[0]?.message ?? ""))
               .join(" | ")}`;
-            fault(line);
+            if (impact === "serious" || impact === "critical") fault(line);
+            else console.log(`  note: ${line}`);
           }
         }
         await page.done();

@@ -75,8 +75,8 @@ pub enum CopyKind {
 
 /// Nested deeper than this, a statement is refused.
 const DEPTH: usize = 100;
-/// Where one of these stands before a bracket in which something is wrong, the parser reads all in it again as what a function is given, twice or four times
-/// for each bracket around.
+/// The parser reads what a function is given twice, as the name of an argument and as its value. Where one of these stands before a bracket in which something is
+/// wrong, it reads all in it twice more, as what a function of that name is given. So it goes for each bracket around.
 const REREAD: [&str; 18] = [
     "NOT",
     "CASE",
@@ -97,8 +97,55 @@ const REREAD: [&str; 18] = [
     "LOCALTIMESTAMP",
     "STRUCT",
 ];
-/// How many words may be read so: eight brackets around each other in a statement of 300 words.
+/// How many words may be read so: 16 calls around each other in a statement of 300 words.
 const READ: usize = 20_000_000;
+/// Words that call nothing, though brackets follow.
+const NO_CALLS: [&str; 44] = [
+    "ALL",
+    "AND",
+    "ANY",
+    "AS",
+    "BETWEEN",
+    "BY",
+    "CROSS",
+    "DISTINCT",
+    "ELSE",
+    "EXCEPT",
+    "EXISTS",
+    "FILTER",
+    "FROM",
+    "FULL",
+    "GROUP",
+    "HAVING",
+    "ILIKE",
+    "IN",
+    "INNER",
+    "INTERSECT",
+    "IS",
+    "JOIN",
+    "LATERAL",
+    "LEFT",
+    "LIKE",
+    "LIMIT",
+    "MATERIALIZED",
+    "OFFSET",
+    "ON",
+    "OR",
+    "ORDER",
+    "OVER",
+    "RIGHT",
+    "SELECT",
+    "SETS",
+    "SOME",
+    "THEN",
+    "UNION",
+    "USING",
+    "VALUES",
+    "WHEN",
+    "WHERE",
+    "WITH",
+    "WITHIN",
+];
 /// Bytes of a text.
 const BYTES: usize = 256 << 10;
 /// Words of a text.
@@ -171,9 +218,9 @@ fn bounded(words: &Words<'_>) -> Result<()> {
         let message = format!("an expression has at most {CHAIN} words");
         return Err(SqlError::new(TOO_COMPLEX, message).hint("IN (…) or = ANY (…) says what a long chain of OR says"));
     }
-    let retried = words.retried();
-    if 4_usize.saturating_pow(retried).saturating_mul(words.0.len()) > READ {
-        let message = format!("{retried} of {} stand in each other's brackets, too many in a statement so long", REREAD.join(", "));
+    if words.0.len() > READ >> words.doublings().min(usize::BITS - 1) {
+        let message =
+            "calls of functions, NOT, CASE, CAST and their like stand in too many of each other's brackets for a statement so long";
         return Err(SqlError::new(TOO_COMPLEX, message).hint("a question after FROM, or WITH, gives an expression a name"));
     }
     let is_place = |name: &str| name.strip_prefix('$').and_then(|n| n.parse().ok()).is_some_and(|n| (1..=PARAMETERS).contains(&n));
@@ -442,18 +489,24 @@ impl<'a> Words<'a> {
         levels.iter().map(Level::most).sum()
     }
 
-    /// The most brackets around a place that the parser reads again and again when something is wrong in them.
-    fn retried(&self) -> u32 {
+    /// How often the parser's work may double at the place where it does most.
+    fn doublings(&self) -> u32 {
         let (mut open, mut now, mut most) = (Vec::new(), 0, 0);
         for (i, word) in self.0.iter().enumerate() {
             match word {
                 Token::LParen | Token::LBracket | Token::LBrace => {
-                    let again = i > 0 && REREAD.iter().any(|word| self.is(i - 1, word));
-                    open.push(again);
-                    now += u32::from(again);
+                    let before = |words: &[&str]| words.iter().any(|word| self.is(i - 1, word));
+                    let doubled = match word {
+                        Token::LParen if i > 0 && matches!(self.0[i - 1], Token::Word(_)) && !before(&NO_CALLS) => {
+                            1 + u32::from(before(&REREAD))
+                        }
+                        _ => 0,
+                    };
+                    open.push(doubled);
+                    now += doubled;
                     most = most.max(now);
                 }
-                Token::RParen | Token::RBracket | Token::RBrace => now -= u32::from(open.pop().unwrap_or(false)),
+                Token::RParen | Token::RBracket | Token::RBrace => now -= open.pop().unwrap_or(0),
                 _ => {}
             }
         }
@@ -584,13 +637,23 @@ mod tests {
         let deep = |n: usize| (0..n).fold("1".to_owned(), |inner, _| format!("({inner}{})", "+1".repeat(100)));
         assert_eq!(code(format!("SELECT {}", deep(50))), TOO_COMPLEX);
         assert_eq!(code(format!("SELECT '{}'", "x".repeat(300_000))), TOO_COMPLEX);
-        // Each bracket would double the time that it takes to find the error, or to find that it is too deep.
-        for again in REREAD {
-            assert_eq!(code(format!("SELECT {}1 1{}", format!("{again} (").repeat(30), ")".repeat(30))), TOO_COMPLEX, "{again}");
+        // Each bracket doubles the time that it takes to find the error, those of calls also where there is none.
+        let within = |n: usize, call: &str, inner: &str| format!("SELECT {}{inner}{}", format!("{call} (").repeat(n), ")".repeat(n));
+        for again in REREAD.into_iter().chain(["abs", "\"Abs\"", "coalesce (1), x", "1 + upper"]) {
+            assert_eq!(code(within(30, again, "a b")), TOO_COMPLEX, "{again}");
         }
-        assert_eq!(code(format!("SELECT {}true{}", "not (".repeat(200), ")".repeat(200))), TOO_COMPLEX);
-        assert_eq!(code(format!("SELECT {}1 1{}", "not (".repeat(8), ")".repeat(8))), SYNTAX);
-        only(&format!("SELECT {}true{}, {}", "not (".repeat(8), ")".repeat(8), "not (true) and ".repeat(20) + "true"));
+        assert_eq!(code(within(200, "NOT", "true")), TOO_COMPLEX);
+        assert_eq!(code(within(8, "NOT", "a b")), SYNTAX);
+        for many in [
+            within(16, "abs", "a"),
+            within(60, "1 +", "a"),
+            within(8, "NOT", "true"),
+            format!("SELECT {}true", "not (true) and ".repeat(50)),
+        ] {
+            only(&many);
+        }
+        let tables = (0..20).fold("t".to_owned(), |inner, _| format!("(SELECT a FROM {inner} AS x WHERE a IN (1, 2))"));
+        only(&format!("SELECT a FROM {tables} AS x"));
         assert_eq!(code("SELECT $4000000000".into()), "54023");
         assert_eq!(code("SELECT $0".into()), "54023");
         // Lists are not deep.
