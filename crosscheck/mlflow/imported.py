@@ -60,7 +60,8 @@ def fill(client, is_database):
     client.delete_experiment(gone)
     mlflow.genai.register_prompt(name="greeting", template="Say {{what}}", tags={"for": "all"})
     # The client ties a prompt to its experiment in a thread of its own, which it does not wait for.
-    until(lambda: "_mlflow_experiment_ids" in client.get_registered_model("greeting").tags, "the client ties no prompt to its experiment")
+    prompts = lambda: client.search_registered_models("tags.`mlflow.prompt.is_prompt` = 'true'")  # noqa: E731
+    until(lambda: all("_mlflow_experiment_ids" in prompt.tags for prompt in prompts()), "the client ties no prompt to its experiment")
 
     @mlflow.trace(span_type="AGENT")
     def agent(question):

@@ -646,13 +646,13 @@ mod tests {
         assert_eq!(code(within(8, "NOT", "a b")), SYNTAX);
         for many in [
             within(16, "abs", "a"),
-            within(60, "1 +", "a"),
+            within(20, "1 +", "a"),
             within(8, "NOT", "true"),
             format!("SELECT {}true", "not (true) and ".repeat(50)),
         ] {
             only(&many);
         }
-        let tables = (0..20).fold("t".to_owned(), |inner, _| format!("(SELECT a FROM {inner} AS x WHERE a IN (1, 2))"));
+        let tables = (0..8).fold("t".to_owned(), |inner, _| format!("(SELECT a FROM {inner} AS x WHERE a IN (1, 2))"));
         only(&format!("SELECT a FROM {tables} AS x"));
         assert_eq!(code("SELECT $4000000000".into()), "54023");
         assert_eq!(code("SELECT $0".into()), "54023");
