@@ -18,10 +18,7 @@ pub type Later<'a, T> = Pin<Box<dyn Future<Output = Result<T, Refusal>> + Send +
 /// Answers questions about what a project keeps.
 pub trait Sql: Debug + Send + Sync {
     /// The tables under the definitions in force that somebody may see.
-    ///
-    /// # Errors
-    /// When they cannot be told of.
-    fn tables(&self, sight: Sight) -> Result<Vec<Table>, Refusal>;
+    fn tables(&self, sight: Sight) -> Later<'_, Vec<Table>>;
 
     /// Understands a question and begins to answer it.
     fn ask(&self, question: Question) -> Later<'_, Box<dyn Answer>>;

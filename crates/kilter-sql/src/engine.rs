@@ -1,6 +1,6 @@
 //! The engine: statements planned against the tables of the definitions in force, and run within limits.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -24,7 +24,7 @@ use datafusion::sql::sqlparser::ast::Statement;
 use futures::StreamExt;
 use kilter_runtime::Service;
 use tokio::runtime::Runtime;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -73,7 +73,7 @@ const STATEMENTS: usize = 128;
 const SCANS: usize = 256;
 /// Questions about the catalogue at a time.
 const CATALOGUE: usize = 4;
-/// Worlds that are kept for those who may not see everything, one for each set of grants.
+/// Worlds of those who may not see everything that are kept when nobody uses them.
 const WORLDS: usize = 16;
 /// The part of a statement's time that one of these may take.
 const CATALOGUE_PART: u32 = 6;
@@ -108,8 +108,6 @@ pub struct Engine {
     /// Threads of its own, so that a heavy question takes none from the stream; none once the engine is dropped.
     threads: Option<Runtime>,
     worlds: Mutex<Worlds>,
-    /// Held by who makes one for grants.
-    making: Mutex<()>,
 }
 
 /// What there is under one set of definitions, for those who have the same rights.
@@ -119,18 +117,42 @@ pub struct World {
     state: SessionState,
     tables: BTreeMap<String, &'static str>,
     placed: Vec<Placed>,
+    /// Grants of which the log was told that they cannot be given.
+    told: Mutex<BTreeSet<String>>,
     pub catalogue: Catalogue,
 }
 
-/// The worlds that were made.
+/// The worlds that were made under the definitions in force.
 #[derive(Default)]
 struct Worlds {
     /// Of those who may see everything.
     whole: Option<Arc<World>>,
-    /// Of those who may see what grants say; who was asked about lately comes last.
-    parts: Vec<Arc<World>>,
-    /// All of these that statements still hold, so that none is made twice.
-    living: Vec<Weak<World>>,
+    /// Of those who may see what grants say, as long as somebody has one: who asks first makes it, and others with the same rights wait.
+    parts: HashMap<Rights, Arc<AsyncMutex<Weak<World>>>>,
+    /// Those that stay when nobody has them; who was asked about lately comes last.
+    kept: Vec<Arc<World>>,
+}
+
+impl Worlds {
+    fn keep(&mut self, part: &Arc<World>) {
+        let is_current = |whole: &Arc<World>| Arc::ptr_eq(&whole.service.plan, &part.service.plan);
+        if self.whole.as_ref().is_some_and(is_current) {
+            self.kept.retain(|world| !Arc::ptr_eq(world, part));
+            if self.kept.len() == WORLDS {
+                self.kept.remove(0);
+            }
+            self.kept.push(Arc::clone(part));
+        }
+    }
+}
+
+/// What worlds are made with.
+#[derive(Clone)]
+struct Means {
+    database: String,
+    threads: usize,
+    memory: Arc<RuntimeEnv>,
+    partials: Arc<Partials>,
 }
 
 /// A question that has been understood.
@@ -308,8 +330,8 @@ impl Engine {
             .build()?;
         let (remembered, partials) = (Remembered::default(), Arc::new(Partials::new(limits.partials)));
         let (statements, catalogue) = (Arc::new(Semaphore::new(STATEMENTS)), Arc::new(Semaphore::new(CATALOGUE)));
-        let (threads, worlds, making, more) = (Some(threads), Mutex::default(), Mutex::default(), Vec::new());
-        Ok(Engine { service, limits, memory, remembered, more, partials, statements, catalogue, threads, worlds, making })
+        let (threads, worlds, more) = (Some(threads), Mutex::default(), Vec::new());
+        Ok(Engine { service, limits, memory, remembered, more, partials, statements, catalogue, threads, worlds })
     }
 
     /// Has these tables as well, beside those of the project.
@@ -343,13 +365,19 @@ impl Engine {
         Ok(())
     }
 
+    /// How many worlds of those who may not see everything there are.
+    pub fn partial_worlds(&self) -> usize {
+        let worlds = self.worlds();
+        worlds.parts.values().filter(|part| part.try_lock().is_ok_and(|world| world.strong_count() > 0)).count()
+    }
+
     /// How many states of pieces of the logs are kept for questions that come again.
     pub fn kept_states(&self) -> usize {
         self.partials.len()
     }
 
     fn keep_some(&self) -> anyhow::Result<bool> {
-        let world = self.world(&Rights::Everything)?;
+        let world = self.whole()?;
         for placed in &world.placed {
             if placed.table.keep()? {
                 return Ok(true);
@@ -371,40 +399,46 @@ impl Engine {
     ///
     /// # Errors
     /// When it cannot be made.
-    pub fn world(&self, rights: &Rights) -> Result<Arc<World>> {
-        let service = self.service.current();
-        // The same hash may have other comments, and whoever asks is known by the plan itself.
-        let is_current = |world: &Arc<World>| Arc::ptr_eq(&world.service.plan, &service.plan);
-        let whole = {
-            let mut worlds = self.worlds();
-            match worlds.whole.as_ref().filter(|world| is_current(world)) {
-                Some(whole) => Arc::clone(whole),
-                None => {
-                    let whole = Arc::new(World::whole(&service, self)?);
-                    worlds.whole = Some(Arc::clone(&whole));
-                    worlds.parts.clear();
-                    worlds.living.clear();
-                    whole
-                }
-            }
-        };
+    pub async fn world(&self, rights: &Rights) -> Result<Arc<World>> {
+        let whole = self.whole()?;
         let Rights::Granted(grants) = rights else { return Ok(whole) };
-        if let Some(part) = self.worlds().part(rights) {
-            return Ok(part);
+        let part = {
+            let mut worlds = self.worlds();
+            // What nobody has or waits for any more.
+            worlds.parts.retain(|_, part| Arc::strong_count(part) > 1 || part.try_lock().is_ok_and(|world| world.strong_count() > 0));
+            Arc::clone(worlds.parts.entry(rights.clone()).or_default())
+        };
+        let mut made = part.lock().await;
+        if let Some(world) = made.upgrade().filter(|world| Arc::ptr_eq(&world.service.plan, &whole.service.plan)) {
+            self.worlds().keep(&world);
+            return Ok(world);
         }
-        // One at a time is made, and whoever may see everything does not wait for it.
-        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(part) = self.worlds().part(rights) {
-            return Ok(part);
-        }
-        let part = Arc::new(World::part(&whole, grants, self)?);
+        let (grants, means) = (Arc::clone(grants), self.means());
+        let world = self.threads()?.spawn_blocking(move || World::part(&whole, &grants, &means)).await.map_err(ended_badly)??;
+        let world = Arc::new(world);
+        *made = Arc::downgrade(&world);
+        self.worlds().keep(&world);
+        Ok(world)
+    }
+
+    /// Everything.
+    fn whole(&self) -> Result<Arc<World>> {
+        let service = self.service.current();
         let mut worlds = self.worlds();
-        if worlds.whole.as_ref().is_some_and(|current| Arc::ptr_eq(current, &whole)) {
-            worlds.living.retain(|world| world.strong_count() > 0);
-            worlds.living.push(Arc::downgrade(&part));
-            worlds.keep(Arc::clone(&part));
+        // The same hash may have other comments, and whoever asks is known by the plan itself.
+        if let Some(whole) = worlds.whole.as_ref().filter(|world| Arc::ptr_eq(&world.service.plan, &service.plan)) {
+            return Ok(Arc::clone(whole));
         }
-        Ok(part)
+        let mut placed = tables::all(&service, &self.remembered);
+        placed.extend(self.more.iter().cloned());
+        let whole = Arc::new(World::of(&service, &self.means(), Rights::Everything, placed, tables::functions(&service, None))?);
+        *worlds = Worlds { whole: Some(Arc::clone(&whole)), ..Worlds::default() };
+        Ok(whole)
+    }
+
+    fn means(&self) -> Means {
+        let (memory, partials) = (Arc::clone(&self.memory), Arc::clone(&self.partials));
+        Means { database: self.database().to_owned(), threads: self.limits.threads.max(1), memory, partials }
     }
 
     fn worlds(&self) -> MutexGuard<'_, Worlds> {
@@ -415,9 +449,9 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::world`].
-    pub fn tables(&self, rights: &Rights) -> Result<Vec<Described>> {
+    pub async fn tables(&self, rights: &Rights) -> Result<Vec<Described>> {
         let comment = |words: &HashMap<String, String>| words.get(COMMENT).cloned().unwrap_or_default();
-        let world = self.world(rights)?;
+        let world = self.world(rights).await?;
         let described = world.placed.iter().map(|placed| {
             let schema = placed.table.schema();
             let column = |field: &FieldRef| (field.name().clone(), pg_type(field.data_type()).name().to_owned(), comment(field.metadata()));
@@ -432,7 +466,7 @@ impl Engine {
     /// # Errors
     /// With what is wrong with the first that cannot be given.
     pub fn check_grants(&self, grants: &[String]) -> Result<()> {
-        let world = self.world(&Rights::Everything)?;
+        let world = self.whole()?;
         let mut refused = None;
         rights::shown(&world.placed, grants, &world.state, &mut |text, e| {
             refused.get_or_insert_with(|| SqlError { message: format!("the grant `{text}`: {}", e.message), ..e });
@@ -467,7 +501,7 @@ impl Engine {
     /// # Errors
     /// When it makes no sense, or would write.
     pub(crate) async fn prepare(&self, statement: Arc<Statement>, session: &Session, declared: &[Option<Type>]) -> Result<Prepared> {
-        let (world, session, declared) = (self.world(&session.rights)?, session.clone(), declared.to_vec());
+        let (world, session, declared) = (self.world(&session.rights).await?, session.clone(), declared.to_vec());
         let until = Instant::now() + self.limits.time;
         let understood = self.apart(until, async move {
             let mut statement = statement.as_ref().clone();
@@ -558,7 +592,7 @@ impl Engine {
     /// Whether a question was understood for whoever has these rights, and what they may see means the same now.
     pub(crate) fn still_holds(&self, prepared: &Prepared, rights: &Rights) -> bool {
         let world = &prepared.world;
-        world.rights == *rights && (*rights == Rights::Everything || Arc::ptr_eq(&world.service.plan, &self.service.current().plan))
+        prepared.is_for(rights) && (*rights == Rights::Everything || Arc::ptr_eq(&world.service.plan, &self.service.current().plan))
     }
 
     /// Does on the engine's own threads what may take long without a pause.
@@ -619,6 +653,11 @@ pub(crate) fn outdated() -> SqlError {
 }
 
 impl Prepared {
+    /// Whether it was understood for whoever has these rights.
+    pub(crate) fn is_for(&self, rights: &Rights) -> bool {
+        self.world.rights == *rights
+    }
+
     /// What clients are told that the columns are.
     pub fn types(&self) -> Vec<Type> {
         match &self.what {
@@ -666,52 +705,29 @@ impl Prepared {
     }
 }
 
-impl Worlds {
-    /// The one of these rights, if it was made and is still there.
-    fn part(&mut self, rights: &Rights) -> Option<Arc<World>> {
-        let part = self.living.iter().filter_map(Weak::upgrade).find(|world| world.rights == *rights)?;
-        self.keep(Arc::clone(&part));
-        Some(part)
-    }
-
-    /// Keeps one whether statements hold it or not; the one that nobody asked about for longest goes.
-    fn keep(&mut self, part: Arc<World>) {
-        self.parts.retain(|world| !Arc::ptr_eq(world, &part));
-        if self.parts.len() == WORLDS {
-            self.parts.remove(0);
-        }
-        self.parts.push(part);
-    }
-}
-
 impl World {
-    /// Everything.
-    fn whole(service: &Arc<Service>, engine: &Engine) -> Result<World> {
-        let mut placed = tables::all(service, &engine.remembered);
-        placed.extend(engine.more.iter().cloned());
-        World::of(service, engine, Rights::Everything, placed, tables::functions(service, None))
-    }
-
-    /// What grants show of it.
-    fn part(whole: &World, grants: &Arc<[String]>, engine: &Engine) -> Result<World> {
+    /// What grants show of the whole one.
+    fn part(whole: &World, grants: &Arc<[String]>, means: &Means) -> Result<World> {
         let shown = rights::shown(&whole.placed, grants, &whole.state, &mut |grant, e| {
-            tracing::warn!(grant, reason = e.message, "a grant of a key cannot be given: its table is refused");
+            if whole.told.lock().unwrap_or_else(PoisonError::into_inner).insert(grant.to_owned()) {
+                tracing::warn!(grant, reason = e.message, "a grant of a key cannot be given: its table is refused");
+            }
         });
         let views = shown.iter().filter(|shown| shown.placed.schema == "features");
         let views = views.map(|shown| (shown.placed.name.clone(), shown.veil.clone())).collect();
         let functions = tables::functions(&whole.service, Some(views));
         let placed = shown.into_iter().map(|shown| shown.placed).collect();
-        World::of(&whole.service, engine, Rights::Granted(Arc::clone(grants)), placed, functions)
+        World::of(&whole.service, means, Rights::Granted(Arc::clone(grants)), placed, functions)
     }
 
     fn of(
         service: &Arc<Service>,
-        engine: &Engine,
+        means: &Means,
         rights: Rights,
         placed: Vec<Placed>,
         functions: Vec<(&'static str, Arc<dyn TableFunctionImpl>)>,
     ) -> Result<World> {
-        let database = engine.database();
+        let database = means.database.as_str();
         let catalog = Arc::new(MemoryCatalogProvider::new());
         let mut names = BTreeMap::new();
         for (_, schema) in SCHEMAS {
@@ -728,14 +744,14 @@ impl World {
             .with_default_catalog_and_schema(database, SEARCH_PATH[0])
             .with_create_default_catalog_and_schema(false)
             .with_information_schema(false)
-            .with_target_partitions(engine.limits.threads.max(1));
+            .with_target_partitions(means.threads);
         // Moments are in UTC and say so.
         config.options_mut().execution.time_zone = Some("UTC".into());
         let mut state = SessionStateBuilder::new()
             .with_config(config)
-            .with_runtime_env(Arc::clone(&engine.memory))
+            .with_runtime_env(Arc::clone(&means.memory))
             .with_default_features()
-            .with_physical_optimizer_rule(Arc::new(ByPieces(Arc::clone(&engine.partials))))
+            .with_physical_optimizer_rule(Arc::new(ByPieces(Arc::clone(&means.partials))))
             .build();
         for (name, function) in functions {
             state.register_udtf(name, function);
@@ -744,6 +760,6 @@ impl World {
         utc::without_zones(&mut state)?;
         state.catalog_list().register_catalog(database.to_owned(), catalog);
         let catalogue = Catalogue::new(database, &placed)?;
-        Ok(World { service: Arc::clone(service), rights, state, tables: names, placed, catalogue })
+        Ok(World { service: Arc::clone(service), rights, state, tables: names, placed, told: Mutex::default(), catalogue })
     }
 }

@@ -26,6 +26,8 @@ pub const UNDEFINED_OBJECT: &str = "42704";
 pub const DUPLICATE_CURSOR: &str = "42P03";
 pub const UNSUPPORTED: &str = "0A000";
 pub const NOT_ALLOWED: &str = "42501";
+/// What is asked for is not in a state to be read.
+pub const NOT_NOW: &str = "55000";
 pub const READ_ONLY: &str = "25006";
 pub const CANCELED: &str = "57014";
 /// The statement asks for more than is answered at once.

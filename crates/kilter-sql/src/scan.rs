@@ -406,7 +406,8 @@ impl PruningStatistics for Times<'_> {
 
 impl fmt::Debug for Scan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.table.log().map(|log| log.name.as_str());
+        // What it is called, without what tells it from others.
+        let name = self.table.log().and_then(|log| log.name.split(' ').next());
         f.debug_struct("Scan").field("log", &name).field("bounds", &self.bounds).field("records", &self.records).finish_non_exhaustive()
     }
 }

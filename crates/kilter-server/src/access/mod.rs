@@ -278,9 +278,9 @@ impl Caller {
         }
     }
 
-    /// What it may see in SQL; none: it may not ask.
-    pub fn sight(&self) -> Option<Sight> {
-        self.key().map_or(Some(Sight::Everything), Key::sight)
+    /// Its key, as it is known to who asks for long; none: no keys were wanted.
+    pub fn reader(&self) -> Option<Reader> {
+        self.key().map(|key| Reader { name: key.name.clone(), hash: *key.hash.as_bytes() })
     }
 
     /// Says why it may not ask in SQL, and counts it as refused.

@@ -79,12 +79,13 @@ pub struct SqlRows {
     get, path = "/v1/sql/tables", tag = "sql",
     responses(
         (status = 200, description = "all tables", body = SqlTables),
+        (status = 403, description = "the key may not ask in SQL, by its grants or roles", body = ErrorBody),
         (status = 501, description = "the server answers no SQL", body = ErrorBody),
     )
 )]
 pub async fn list_tables(State(app): State<App>, caller: Caller, params: Params) -> Answer {
     params.done()?;
-    ok(&SqlTables { tables: engine(&app)?.tables(sight(&caller)?)? })
+    ok(&SqlTables { tables: engine(&app)?.tables(sight(&app, &caller)?).await? })
 }
 
 /// Ask in SQL
@@ -104,6 +105,7 @@ pub async fn list_tables(State(app): State<App>, caller: Caller, params: Params)
             (Vec<u8> = "application/vnd.apache.arrow.stream"),
         )),
         (status = 400, description = "the statement makes no sense (`bad_sql`) or would write (`read_only`), or the body is wrong", body = ErrorBody),
+        (status = 403, description = "the key may not ask in SQL, or not this", body = ErrorBody),
         (status = 429, description = "8 questions are in work already", body = ErrorBody),
         (status = 501, description = "the server answers no SQL", body = ErrorBody),
         (status = 503, description = "its time was up, or it wanted more memory than it may have", body = ErrorBody),
@@ -117,7 +119,7 @@ pub async fn post_sql(State(app): State<App>, caller: Caller, params: Params, re
     let read = Params::of_body_within(&parts.headers, body, BODY, "one statement is a few lines; ask for many rows by joining a table");
     let members = tokio::time::timeout(app.request_timeout, read).await.map_err(|_| timed_out(app.request_timeout))??;
     let form = form(&parts.headers);
-    let question = question(members, form, &caller)?;
+    let question = question(members, form, caller.name().map(str::to_string), sight(&app, &caller)?)?;
     let place = Arc::clone(&app.questions).try_acquire_owned().map_err(|_| busy())?;
     match form {
         Form::Arrays => rows(engine.as_ref(), question).await,
@@ -151,11 +153,13 @@ fn form(headers: &HeaderMap) -> Form {
     asked.into_iter().find_map(form_of).unwrap_or(Form::Arrays)
 }
 
-fn sight(caller: &Caller) -> Result<Sight, ApiError> {
-    caller.sight().ok_or_else(|| ApiError::internal("a question in SQL came past the check of keys"))
+/// What the caller may see by now: the question may have been long on its way.
+fn sight(app: &App, caller: &Caller) -> Result<Sight, ApiError> {
+    let refused = || ApiError::new(StatusCode::FORBIDDEN, "forbidden", "the key may not ask in SQL any more");
+    app.access.sight(caller.reader().as_ref()).ok_or_else(refused)
 }
 
-fn question(mut members: Params, form: Form, caller: &Caller) -> Result<Question, ApiError> {
+fn question(mut members: Params, form: Form, user: Option<String>, sight: Sight) -> Result<Question, ApiError> {
     let text = members.text("query");
     if text.is_none() {
         members.missing("query", "a text such as \"SELECT count(*) FROM decisions\"");
@@ -173,7 +177,6 @@ fn question(mut members: Params, form: Form, caller: &Caller) -> Result<Question
     });
     members.done()?;
     let limit = limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
-    let (user, sight) = (caller.name().map(str::to_string), sight(caller)?);
     Ok(Question { text: text.unwrap_or_default(), form, limit, time, user, sight })
 }
 

@@ -47,9 +47,10 @@ pub fn shown(all: &[Placed], grants: &[String], state: &SessionState, refuse: &m
     for text in grants {
         let grant = match Grant::parse(text) {
             Ok(grant) => grant,
+            // Nobody knows which table it means: none of the others may show what it would not.
             Err(e) => {
                 refuse(text, e);
-                continue;
+                return Vec::new();
             }
         };
         let named: Vec<&Placed> = all.iter().filter(|placed| grant.is_of(placed.schema, &placed.name)).collect();
@@ -131,7 +132,9 @@ fn veil<'a>(placed: &Placed, grants: &[(&'a str, Grant)], state: &SessionState) 
         }
         None => None,
     };
-    Ok(Veil::new(name, schema, columns, rows))
+    // What features are made of stands in the words on them.
+    let is_wordless = placed.schema == "features";
+    Ok(Veil::new(name, schema, columns, rows, is_wordless))
 }
 
 fn position(placed: &Placed, column: &str) -> Result<usize> {

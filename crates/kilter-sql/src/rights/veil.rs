@@ -23,9 +23,10 @@ use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_expr::create_physical_expr;
 use datafusion::physical_plan::PhysicalExpr;
 use datafusion::sql::sqlparser::ast;
+use kilter_runtime::ServiceError;
 
 use super::bad;
-use crate::error::{INTERNAL, Result, SqlError, TOO_MUCH};
+use crate::error::{INTERNAL, NOT_NOW, Result, SqlError, TOO_MUCH};
 use crate::scan::{Emit, Wanted};
 use crate::tables::{BATCH, BATCH_BYTES, Log, Table};
 
@@ -39,12 +40,14 @@ pub struct Veil {
     names: Vec<String>,
     /// Which rows are; none: all.
     rows: Option<Arc<Condition>>,
+    /// Whether the words on the table and its columns tell of what is not shown, and are left out.
+    is_wordless: bool,
 }
 
 impl Veil {
-    pub fn new(name: String, schema: &SchemaRef, columns: Vec<usize>, rows: Option<Arc<Condition>>) -> Veil {
+    pub fn new(name: String, schema: &SchemaRef, columns: Vec<usize>, rows: Option<Arc<Condition>>, is_wordless: bool) -> Veil {
         let names = columns.iter().map(|column| schema.field(*column).name().clone()).collect();
-        Veil { name, columns, names, rows }
+        Veil { name, columns, names, rows, is_wordless }
     }
 
     /// Whether it shows a column.
@@ -55,25 +58,20 @@ impl Veil {
     /// What is seen of a table with the columns that it was made for.
     pub fn over(&self, table: Arc<dyn Table>) -> Arc<dyn Table> {
         let whole = table.schema();
-        if self.rows.is_none() && self.columns.len() == whole.fields().len() {
+        if self.rows.is_none() && self.columns.len() == whole.fields().len() && !self.is_wordless {
             return table;
         }
         // It was made for these columns; of others it shows none.
-        let schema = Arc::new(match self.columns.len() == whole.fields().len() {
-            true => whole.as_ref().clone(),
-            // What is said of columns may name others, as the definition of a feature does.
-            false => unsaid(whole.project(&self.columns).unwrap_or_else(|_| Schema::empty())),
-        });
+        let mut schema = whole.project(&self.columns).unwrap_or_else(|_| Schema::empty());
+        if self.is_wordless {
+            let fields = schema.fields().iter().map(|field| field.as_ref().clone().with_metadata(HashMap::new()));
+            schema = Schema::new(fields.collect::<Vec<_>>());
+        }
+        let schema = Arc::new(schema);
         // Where rows are hidden nothing is computed from the log at another place than here.
         let log = table.log().filter(|_| self.rows.is_none()).map(|log| log.under(format!("{} of {:?}", log.name, self.names)));
         Arc::new(Veiled { veil: self.clone(), table, schema, log })
     }
-}
-
-/// The same columns without their comments.
-fn unsaid(schema: Schema) -> Schema {
-    let fields: Vec<_> = schema.fields().iter().map(|field| field.as_ref().clone().with_metadata(HashMap::new())).collect();
-    Schema::new(fields)
 }
 
 /// A table behind a veil.
@@ -100,13 +98,30 @@ impl Table for Veiled {
     fn scan(&self, wanted: &Wanted, emit: Emit<'_>) -> anyhow::Result<()> {
         let shown: Vec<usize> = wanted.columns.iter().map(|column| self.veil.columns[*column]).collect();
         match &self.veil.rows {
-            None => self.table.scan(&Wanted { columns: shown, ..wanted.clone() }, emit).map_err(|e| self.untold(&e).into()),
+            None => self.all(&Wanted { columns: shown, ..wanted.clone() }, &wanted.columns, emit),
             Some(rows) => self.some(rows, wanted, shown, emit),
         }
     }
 }
 
 impl Veiled {
+    /// Hands on all rows, as batches of the columns that stand there in this table.
+    fn all(&self, wanted: &Wanted, columns: &[usize], emit: Emit<'_>) -> anyhow::Result<()> {
+        let schema = Arc::new(self.schema.project(columns)?);
+        let mut failed = None;
+        let read = self.table.scan(wanted, &mut |batch| {
+            let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+            match RecordBatch::try_new_with_options(Arc::clone(&schema), batch.columns().to_vec(), &options) {
+                Ok(batch) => emit(batch),
+                Err(e) => {
+                    failed = Some(e);
+                    ControlFlow::Break(())
+                }
+            }
+        });
+        read.and_then(|()| failed.map_or(Ok(()), |e| Err(e.into()))).map_err(|e| self.untold(&e).into())
+    }
+
     /// Hands on the rows that fulfil a condition.
     fn some(&self, rows: &Condition, wanted: &Wanted, shown: Vec<usize>, emit: Emit<'_>) -> anyhow::Result<()> {
         let left = wanted.limit.unwrap_or(usize::MAX);
@@ -122,21 +137,18 @@ impl Veiled {
         let mut bounds = wanted.bounds.clone();
         bounds.narrow_by(&test.condition, &|column| self.table.narrows(column));
         let all = Wanted { columns: read, limit: None, bounds, may_count: Arc::new(|_| true), ..wanted.clone() };
-        let schema = Arc::new(columns.project(&(0..count).collect::<Vec<_>>())?);
+        let schema = Arc::new(self.schema.project(&wanted.columns)?);
         let mut gathered = Gathered { schema, held: Vec::new(), rows: 0, bytes: 0, left, emit };
         let mut failed = None;
         let read = self.table.scan(&all, &mut |batch| {
-            // Those who wait are asked by rows that are handed on, and here few may be.
+            // Where few rows are shown nobody asks for long otherwise.
             if !(wanted.is_wanted)() {
                 return ControlFlow::Break(());
             }
-            match test.keep(&batch, &gathered.schema).and_then(|kept| gathered.take(&kept)) {
-                Ok(next) => next,
-                Err(e) => {
-                    failed = Some(e);
-                    ControlFlow::Break(())
-                }
-            }
+            test.keep(&batch, &gathered.schema, &*wanted.is_wanted).and_then(|kept| gathered.take(&kept)).unwrap_or_else(|e| {
+                failed = Some(e);
+                ControlFlow::Break(())
+            })
         });
         if let Err(e) = read.and_then(|()| failed.map_or(Ok(()), |e| Err(e.into()))) {
             return Err(self.untold(&e).into());
@@ -151,7 +163,15 @@ impl Veiled {
         match e.downcast_ref::<SqlError>() {
             Some(e) if e.code == TOO_MUCH => {
                 let error = SqlError::new(TOO_MUCH, format!("{table} would be read too far for one statement"));
-                SqlError { hint: e.hint.clone(), ..error }
+                return SqlError { hint: e.hint.clone(), ..error };
+            }
+            _ => {}
+        }
+        match e.downcast_ref::<ServiceError>() {
+            Some(ServiceError::Conflict(reason)) => {
+                tracing::debug!(table, reason, "a table behind a veil was not read");
+                SqlError::new(NOT_NOW, format!("{table} cannot be read as it is asked for, or not now"))
+                    .hint("ask again in a moment; of the past, for another one")
             }
             _ => {
                 tracing::warn!(table, error = %format!("{e:#}"), "a table of which a part is granted could not be read");
@@ -259,22 +279,35 @@ struct Test {
 
 impl Test {
     /// The rows that fulfil it, of the first columns.
-    fn keep(&self, batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    fn keep(&self, batch: &RecordBatch, schema: &SchemaRef, is_wanted: &dyn Fn() -> bool) -> Result<RecordBatch> {
         let mask = match self.mask(batch) {
             Ok(mask) => mask,
-            // What it cannot be computed of is not shown; the others are.
-            Err(e) if batch.num_rows() > 1 => {
+            Err(e) => {
                 if !self.told.replace(true) {
                     tracing::warn!(table = self.table, error = %e, "the condition of a grant fails on some rows, which stay hidden");
                 }
-                (0..batch.num_rows()).map(|row| Some(self.mask(&batch.slice(row, 1)).is_ok_and(|mask| mask.value(0)))).collect()
+                let mut shown = vec![false; batch.num_rows()];
+                self.find(batch, 0, &mut shown, is_wanted);
+                BooleanArray::from(shown)
             }
-            Err(_) => BooleanArray::from(vec![false; batch.num_rows()]),
         };
         let columns = batch.columns().iter().take(schema.fields().len());
         let columns = columns.map(|column| filter(column, &mask)).collect::<std::result::Result<Vec<ArrayRef>, _>>().map_err(failed)?;
         let options = RecordBatchOptions::new().with_row_count(Some(mask.true_count()));
         RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options).map_err(failed)
+    }
+
+    /// Looks for the rows that fulfil it among those on which it fails, half by half: what it cannot be computed of is not shown, the others are.
+    fn find(&self, batch: &RecordBatch, from: usize, shown: &mut [bool], is_wanted: &dyn Fn() -> bool) {
+        match self.mask(batch) {
+            Ok(mask) => (0..batch.num_rows()).for_each(|row| shown[from + row] = mask.value(row)),
+            Err(_) if batch.num_rows() > 1 && is_wanted() => {
+                let half = batch.num_rows() / 2;
+                self.find(&batch.slice(0, half), from, shown, is_wanted);
+                self.find(&batch.slice(half, batch.num_rows() - half), from + half, shown, is_wanted);
+            }
+            Err(_) => {}
+        }
     }
 
     /// Null is false.

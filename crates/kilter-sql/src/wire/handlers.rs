@@ -47,8 +47,8 @@ pub struct State {
     cursors: HashMap<String, (Rows, bool)>,
     /// Portals that have rows left.
     portals: HashMap<String, Rows>,
-    /// Portals whose rows were taken away with what their client could see.
-    taken: HashSet<String>,
+    /// Portals that had rows left when what their client may see changed.
+    gone: HashSet<String>,
     statements: Sizes,
     bound: Sizes,
 }
@@ -92,7 +92,7 @@ impl Sizes {
 impl State {
     pub fn new(session: Session, who: Option<Identity>) -> State {
         let (statements, bound) = (Sizes::new("prepared statements", STATEMENTS), Sizes::new("portals", PORTALS));
-        State { session, who, cursors: HashMap::new(), portals: HashMap::new(), taken: HashSet::new(), statements, bound }
+        State { session, who, cursors: HashMap::new(), portals: HashMap::new(), gone: HashSet::new(), statements, bound }
     }
 
     /// Whether one more may be open.
@@ -211,15 +211,15 @@ impl Asks {
         if let Some(rights) = self.login.rights(state.who.as_ref()) {
             if state.session.rights != rights {
                 // Rows that are under way were found for who might see more, or other things.
+                let portals: Vec<String> = state.portals.drain().map(|(name, _)| name).collect();
+                state.gone.extend(portals);
                 state.cursors.clear();
-                let taken: Vec<String> = state.portals.drain().map(|(name, _)| name).collect();
-                state.taken.extend(taken);
                 state.session.rights = rights;
             }
             return Ok(state.session.clone());
         }
         let mut info = ErrorInfo::new("FATAL".into(), "57P01".into(), "the key of this connection opens nothing any more".into());
-        info.hint = Some("connect with another: `kilter key create NAME --role read`".into());
+        info.hint = Some("connect with another: `kilter key create NAME --role read`, or --sql with what it is to see".into());
         Err(PgWireError::UserError(Box::new(info)))
     }
 
@@ -747,11 +747,17 @@ impl ExtendedQueryHandler for Asks {
             state.bound.add(name, size)?;
             // What the last one of that name had left.
             state.portals.remove(name);
-            state.taken.remove(name);
+            state.gone.remove(name);
         }
         match statement {
             Entry::Value(statement) => {
-                let statement = self.renewed(client, statement).await?;
+                let renewed = self.renewed(client, statement).await;
+                if renewed.is_err() {
+                    // The last one of that name is gone, as it is when a new one takes its place.
+                    client.portal_store().rm_portal(name);
+                    state(client)?.lock().await.bound.sizes.remove(name);
+                }
+                let statement = renewed?;
                 client.portal_store().put_portal(Arc::new(Portal::try_new(&message, statement)?));
             }
             Entry::Empty if message.parameters.is_empty() => client.portal_store().put_empty_portal(name),
@@ -807,8 +813,9 @@ impl ExtendedQueryHandler for Asks {
         };
         let session = self.session(client).await?;
         let stmt = &portal.statement.statement;
-        // Rows that it has left are gone as well.
-        if stmt.prepared.as_ref().is_some_and(|prepared| !self.engine.still_holds(prepared, &session.rights)) {
+        // Rows that it had left are gone, even if the client may see them again by now.
+        let is_gone = state(client)?.lock().await.gone.contains(&name);
+        if is_gone || stmt.prepared.as_ref().is_some_and(|prepared| !prepared.is_for(&session.rights)) {
             return Err(outdated().into());
         }
         client.set_state(PgWireConnectionState::QueryInProgress);
@@ -829,7 +836,6 @@ impl ExtendedQueryHandler for Asks {
                 done
             }
             (false, Some(rows)) => Done::Rows(rows, "SELECT"),
-            (false, None) if state(client)?.lock().await.taken.contains(&name) => return Err(outdated().into()),
             (false, None) => Done::Tag("SELECT 0".into()),
         };
         match done {
@@ -866,6 +872,7 @@ impl ExtendedQueryHandler for Asks {
             if let Ok(state) = state(client) {
                 let mut state = state.lock().await;
                 state.portals.clear();
+                state.gone.clear();
                 state.bound.sizes.clear();
             }
         }

@@ -109,7 +109,7 @@ impl StartupHandler for Door {
                 };
                 let Some(who) = who else {
                     let user = client.metadata().get(METADATA_USER).cloned().unwrap_or_default();
-                    let hint = "the password is a key that may ask in SQL: `kilter key create NAME --role read`; for a user who is called like a key, it is that key";
+                    let hint = "the password is a key that may ask in SQL: `kilter key create NAME --role read`, or --sql with what it is to see; for a user who is called like a key, it is that key";
                     return Err(fatal("28P01", format!("password authentication failed for user \"{user}\""), Some(hint)));
                 };
                 return self.let_in(client, Some(who)).await;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use kilter_core::{EventTime, Span};
+use kilter_runtime::project::Project;
 use kilter_server::access::keys::{self, FILE, Key, NewKey, Role};
 use serde_json::json;
 
@@ -99,7 +100,7 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
     };
     match args.task {
         Task::Create { name, role, experiment, model, sql, expires } => {
-            check_grants(project, &sql).await?;
+            checked(project, &sql).await?;
             let new = NewKey {
                 name: name.clone(),
                 role: role.unwrap_or(Role::None),
@@ -116,7 +117,7 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
         }
         Task::List { json } => list(&folder, json),
         Task::Sql { name, grants, by_role, nothing } => {
-            check_grants(project, &grants).await?;
+            checked(project, &grants).await?;
             let count = grants.len();
             keys::grant(&folder, &name, (!by_role).then_some(grants))?;
             match (by_role, nothing) {
@@ -138,6 +139,16 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
             Ok(())
         }
     }
+}
+
+/// Holds grants against the project's tables, where it is known which they are.
+async fn checked(project: Option<Project>, grants: &[String]) -> anyhow::Result<()> {
+    if project.is_none() && !grants.is_empty() {
+        eprintln!(
+            "without the project, whose tables are not known here, only the text of grants is looked at: one that fits no table shows nothing"
+        );
+    }
+    check_grants(project, grants).await
 }
 
 fn list(folder: &Path, as_json: bool) -> anyhow::Result<()> {

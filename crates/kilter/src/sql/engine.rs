@@ -37,14 +37,17 @@ impl fmt::Debug for Shared {
 }
 
 impl Sql for Shared {
-    fn tables(&self, sight: Sight) -> Result<Vec<Table>, Refusal> {
-        let tables = self.engine.tables(&rights(sight)).map_err(refusal)?.into_iter().map(|table| Table {
-            schema: table.schema.into(),
-            name: table.name,
-            comment: table.comment,
-            columns: table.columns.into_iter().map(|(name, data_type, comment)| Described { name, data_type, comment }).collect(),
-        });
-        Ok(tables.collect())
+    fn tables(&self, sight: Sight) -> Later<'_, Vec<Table>> {
+        Box::pin(async move {
+            let tables = self.engine.tables(&rights(sight)).await.map_err(refusal)?;
+            let told = |table: kilter_sql::Described| Table {
+                schema: table.schema.into(),
+                name: table.name,
+                comment: table.comment,
+                columns: table.columns.into_iter().map(|(name, data_type, comment)| Described { name, data_type, comment }).collect(),
+            };
+            Ok(tables.into_iter().map(told).collect())
+        })
     }
 
     fn ask(&self, question: Question) -> Later<'_, Box<dyn Answer>> {
@@ -72,11 +75,18 @@ impl Sql for Shared {
 async fn begin(engine: &Engine, question: Question) -> Result<Told, SqlError> {
     let user = question.user.unwrap_or_else(|| "kilter".into());
     let session = Session::new(user, engine.database(), rights(question.sight));
-    let prepared = engine.ask(&question.text, &session).await?;
+    let mut prepared = engine.ask(&question.text, &session).await?;
+    let batches = match engine.run(&prepared, &session, Vec::new(), question.time).await {
+        // Other definitions came in between.
+        Err(e) if e.code == "0A000" => {
+            prepared = engine.ask(&question.text, &session).await?;
+            engine.run(&prepared, &session, Vec::new(), question.time).await?
+        }
+        begun => begun?,
+    };
     let names = prepared.names();
     let columns = names.iter().zip(prepared.types()).map(|(name, told)| Column { name: name.clone(), data_type: told.name().to_owned() });
     let columns = columns.collect();
-    let batches = engine.run(&prepared, &session, Vec::new(), question.time).await?;
     let out = Out::default();
     let writer = match question.form {
         Form::Arrays => None,

@@ -1,5 +1,7 @@
 //! Holds what a key is to see against the tables of the project, before the key is made.
 
+use std::sync::Arc;
+
 use anyhow::Context;
 use kilter_runtime::project::Project;
 use kilter_runtime::{Service, StartOptions};
@@ -26,9 +28,8 @@ pub async fn check_grants(project: Option<Project>, grants: &[String]) -> anyhow
     project.definitions.server.data = folder.path().display().to_string();
     (project.definitions.lake, project.shard) = (None, None);
     let service = Service::start(project, StartOptions { schedules: false, ..StartOptions::default() }).await?;
-    let engine = Engine::new(std::sync::Arc::clone(&service), Limits::default())?.with(tracking::tables(&Logged::default()));
-    let checked = engine.check_grants(grants);
-    drop(engine);
+    let engine = Engine::new(Arc::clone(&service), Limits::default()).map(|engine| engine.with(tracking::tables(&Logged::default())));
+    let checked = engine.and_then(|engine| Ok(engine.check_grants(grants)?));
     service.shutdown().await?;
-    Ok(checked?)
+    checked
 }
