@@ -10,6 +10,8 @@ export interface Key {
   role: Role;
   models: Record<string, Role>;
   experiments: Record<string, Role>;
+  /** What it sees in SQL; null: what its roles open. */
+  grants: string[] | null;
   created: string;
   expires: string | null;
 }
@@ -21,6 +23,7 @@ export interface Caller {
   role: Role;
   models: Record<string, Role>;
   experiments: Record<string, Role>;
+  grants: string[] | null;
   /** Those of the server; null without the role `manage`. */
   keys: Key[] | null;
 }
