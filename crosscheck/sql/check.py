@@ -1,4 +1,4 @@
-"""A project with a million decisions, a server that answers in SQL over TLS and with keys, and its clients (`clients.py`). Called by `run`:
+"""A project with a million decisions, a server that answers in SQL over TLS and with keys, and its clients (`clients.py`, `flight.py`). Called by `run`:
 `check.py KILTER [CLIENT ...]`, the clients that are left out.
 """
 
@@ -253,11 +253,11 @@ def main(kilter, *left_out):
         begin, end = fill(run, folder)
         key = run("key", "create", "ada", "--role", "read").strip()
         certificates(folder)
-        http, port = free_port(), free_port()
+        http, port, flight = free_port(), free_port(), free_port()
         with open(folder / "kilter.log", "w") as log:
             server = subprocess.Popen(
                 [kilter, "-C", folder, "up", "--listen", f"127.0.0.1:{http}", "--postgres", f"127.0.0.1:{port}",
-                 "--postgres-certificate", folder / "server.crt", "--postgres-key", folder / "server.key"],
+                 "--flight-sql", f"127.0.0.1:{flight}", "--sql-certificate", folder / "server.crt", "--sql-key", folder / "server.key"],
                 stdout=log, stderr=subprocess.STDOUT,
             )
         try:
@@ -275,9 +275,13 @@ def main(kilter, *left_out):
                 asked, visuals = timed("what Power BI's project asks", lambda: powerbi.check(c))
             print(f"{asked} statements of Power BI's project answered; what its {visuals} visuals show is in its model")
             with psycopg.connect(address) as c:
+                environment["WHOLE"] = "{} {}".format(*c.execute("select count(*), sum(event_offset)::int8 from decisions").fetchone())
                 rows = c.execute("select decision, count(*) from decisions group by 1 order by 1").fetchall()
             assert rows == [("limit", PAYMENTS), ("loan", 2 * APPLICATIONS)], rows
-            if done.returncode != 0:
+            by_flight = subprocess.run(
+                [sys.executable, "-W", "ignore", HERE / "flight.py", "127.0.0.1", str(flight), "ada", key, "lender", "public.decisions"], env=environment
+            )
+            if done.returncode != 0 or by_flight.returncode != 0:
                 print((folder / "kilter.log").read_text()[-2000:])
                 sys.exit("FAILED: a client")
         except AssertionError as e:

@@ -659,7 +659,7 @@ fn a_key_that_may_not_read_everything_asks_nothing_in_sql() {
             let reply = server.with_key(key, method, path, body);
             assert_eq!(reply.status, expected, "{path} {}", reply.json());
         }
-        assert_eq!(access.reader(key).is_some(), *may);
+        assert_eq!(access.reader(key, "a test").is_some(), *may);
     }
     server.end();
 }
@@ -703,11 +703,11 @@ fn a_key_with_grants_asks_in_sql_and_nothing_else() {
 
     // By another way than HTTP: who may come in, and what is seen by whom by now.
     let access = Access::of_folder(server.data()).unwrap();
-    let see = |key: &str| access.reader(key).and_then(|reader| access.sight(Some(&reader)));
+    let see = |key: &str| access.reader(key, "a test").and_then(|reader| access.sight(Some(&reader)));
     assert_eq!(see(&bi), Some(Sight::Granted(["events.payments (card)".to_string()].into())));
     assert_eq!((see(&boss), see(&nothing)), (Some(Sight::Everything), None));
     assert!(access.exchange("bi").is_some() && access.exchange("nothing").is_none());
-    let before = access.reader(&reader).unwrap();
+    let before = access.reader(&reader, "a test").unwrap();
     let eventually = |what: &str, is: &dyn Fn() -> bool| {
         let until = Instant::now() + Duration::from_secs(20);
         while !is() {

@@ -147,7 +147,7 @@ const NO_CALLS: [&str; 44] = [
     "WITHIN",
 ];
 /// Bytes of a text.
-const BYTES: usize = 256 << 10;
+pub const BYTES: usize = 256 << 10;
 /// Words of a text.
 const WORDS: usize = 20_000;
 /// Words that may stand in a row without a comma, together with those in brackets among them: a parser makes a tree as deep as a chain of operators is long,
@@ -161,7 +161,7 @@ const PARAMETERS: usize = 65_535;
 /// # Errors
 /// When one makes no sense, or the text is larger than any that people and programs write.
 pub fn parse(sql: &str) -> Result<Vec<Command>> {
-    statements(sql).map_err(|e| e.placed_in(sql))
+    statements(sql, false).map_err(|e| e.placed_in(sql))
 }
 
 /// The tokens of a text that is a part of a statement, within the bounds of one.
@@ -174,6 +174,14 @@ pub fn tokens(sql: &str) -> Result<Vec<TokenWithSpan>> {
 /// Reads tokens; what is nested too deeply it refuses.
 pub fn parser(tokens: &[TokenWithSpan]) -> Parser<'static> {
     Parser::new(&PostgreSqlDialect {}).with_recursion_limit(DEPTH).with_tokens_with_locations(tokens.to_vec())
+}
+
+/// As [`parse`], for clients that leave `?` as the mark of a parameter: the first is `$1`, and so on.
+///
+/// # Errors
+/// As there; where a text has marks of both kinds.
+pub fn parse_marked(sql: &str) -> Result<Vec<Command>> {
+    statements(sql, true).map_err(|e| e.placed_in(sql))
 }
 
 /// A question whose condition this is.
@@ -191,12 +199,15 @@ fn tokenized(sql: &str) -> Result<Vec<TokenWithSpan>> {
     Tokenizer::new(&PostgreSqlDialect {}, sql).tokenize_with_location().map_err(|e| SqlError::new(SYNTAX, format!("syntax error: {e}")))
 }
 
-fn statements(sql: &str) -> Result<Vec<Command>> {
+fn statements(sql: &str, marked: bool) -> Result<Vec<Command>> {
     if sql.len() > BYTES {
         let message = format!("a statement has at most {BYTES} bytes, and this has {}", sql.len());
         return Err(SqlError::new(TOO_COMPLEX, message).hint("give values as an array: `column = ANY($1)`"));
     }
-    let tokens = tokenized(sql)?;
+    let mut tokens = tokenized(sql)?;
+    if marked {
+        number(&mut tokens)?;
+    }
     let mut commands = Vec::new();
     for tokens in tokens.split(|token| token.token == Token::SemiColon) {
         let words = Words::of(tokens);
@@ -206,6 +217,20 @@ fn statements(sql: &str) -> Result<Vec<Command>> {
         }
     }
     Ok(commands)
+}
+
+/// Gives marks of parameters their numbers.
+fn number(tokens: &mut [TokenWithSpan]) -> Result<()> {
+    let is_numbered = tokens.iter().any(|token| matches!(token.token, Token::Placeholder(_)));
+    let mut count = 0;
+    for token in tokens.iter_mut().filter(|token| token.token == Token::Question) {
+        if is_numbered {
+            return Err(SqlError::new(SYNTAX, "syntax error: parameters are either ? or $1, $2 and so on"));
+        }
+        count += 1;
+        token.token = Token::Placeholder(format!("${count}"));
+    }
+    Ok(())
 }
 
 /// Refuses what would take the parser, or whatever walks over what it makes, too far.

@@ -7,21 +7,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use anyhow::Context;
-use datafusion::arrow::datatypes::{FieldRef, SchemaRef};
+use datafusion::arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, MemorySchemaProvider, SchemaProvider, TableFunctionImpl};
-use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::physical_plan::{SendableRecordBatchStream, execute_stream};
 use datafusion::prelude::{SQLOptions, SessionConfig};
 use datafusion::sql::parser::Statement as Parsed;
 use datafusion::sql::sqlparser::ast::Statement;
-use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use futures::{Stream, StreamExt};
 use kilter_runtime::Service;
 use tokio::runtime::Runtime;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc, oneshot};
@@ -33,7 +34,7 @@ use pgwire::api::Type;
 use crate::catalogue::{Catalogue, Question, SCHEMAS};
 use crate::command::{self, Command};
 use crate::encode::pg_type;
-use crate::error::{CANCELED, INTERNAL, NOT_ALLOWED, READ_ONLY, Result, SYNTAX, SqlError, TOO_MANY_COLUMNS, UNSUPPORTED};
+use crate::error::{CANCELED, INTERNAL, NOT_ALLOWED, READ_ONLY, Result, SYNTAX, SqlError, TOO_COMPLEX, TOO_MANY_COLUMNS, UNSUPPORTED};
 use crate::functions;
 use crate::partials::{ByPieces, Partials};
 use crate::rights::{self, Rights};
@@ -64,9 +65,11 @@ impl Default for Limits {
 }
 
 /// Columns of an answer, as PostgreSQL has it.
-const COLUMNS: usize = 1664;
+pub const COLUMNS: usize = 1664;
 /// About what a part of a plan takes, kept for a statement that is prepared.
 const PART: usize = 4 << 10;
+/// Bytes of a statement's parameters.
+const PARAMETERS: usize = 16 << 20;
 /// Statements at a time whose rows are not all read.
 const STATEMENTS: usize = 128;
 /// Scans at a time, of all statements, and questions about the catalogue.
@@ -236,6 +239,16 @@ fn late() -> SqlError {
 
 fn ended_badly(e: impl std::fmt::Display) -> SqlError {
     SqlError::new(INTERNAL, format!("the statement ended badly: {e}"))
+}
+
+/// The question that a text is.
+fn only(mut commands: Vec<Command>) -> Result<Arc<Statement>> {
+    match (commands.pop(), commands.is_empty()) {
+        (Some(Command::Ask(statement)), true) => Ok(statement),
+        (None, _) => Err(SqlError::new(SYNTAX, "there is no statement")),
+        (_, false) => Err(SqlError::new(UNSUPPORTED, "one statement at a time")),
+        (Some(_), true) => Err(SqlError::new(UNSUPPORTED, "this says something to a session; only questions are answered here")),
+    }
 }
 
 impl Answer {
@@ -414,8 +427,7 @@ impl Engine {
             return Ok(world);
         }
         let (grants, means) = (Arc::clone(grants), self.means());
-        let world = self.threads()?.spawn_blocking(move || World::part(&whole, &grants, &means)).await.map_err(ended_badly)??;
-        let world = Arc::new(world);
+        let world = Arc::new(self.apart(self.until(), async move { World::part(&whole, &grants, &means) }).await?);
         *made = Arc::downgrade(&world);
         self.worlds().keep(&world);
         Ok(world)
@@ -479,13 +491,7 @@ impl Engine {
     /// # Errors
     /// When it makes no sense, would write, or is none or several.
     pub async fn ask(&self, sql: &str, session: &Session) -> Result<Prepared> {
-        let mut commands = self.parse(sql.to_owned()).await?;
-        match (commands.pop(), commands.is_empty()) {
-            (Some(Command::Ask(statement)), true) => self.prepare(statement, session, &[]).await,
-            (None, _) => Err(SqlError::new(SYNTAX, "there is no statement")),
-            (_, false) => Err(SqlError::new(UNSUPPORTED, "one statement at a time")),
-            (Some(_), true) => Err(SqlError::new(UNSUPPORTED, "this says something to a session; only questions are answered here")),
-        }
+        self.prepare(only(self.parse(sql.to_owned()).await?)?, session, &[]).await
     }
 
     /// Cuts a text into statements.
@@ -496,13 +502,23 @@ impl Engine {
         self.apart(Instant::now() + self.limits.time, async move { command::parse(&sql) }).await
     }
 
+    /// A text that is one question, in which `?` may mark parameters.
+    ///
+    /// # Errors
+    /// When it makes no sense, would write, or is none or several.
+    pub(crate) async fn question(&self, sql: String) -> Result<Arc<Statement>> {
+        let commands = self.apart(Instant::now() + self.limits.time, async move { command::parse_marked(&sql) }).await?;
+        only(commands)
+    }
+
     /// Understands a question. `declared`: the types of parameters, by place, as far as its client says.
     ///
     /// # Errors
     /// When it makes no sense, or would write.
     pub(crate) async fn prepare(&self, statement: Arc<Statement>, session: &Session, declared: &[Option<Type>]) -> Result<Prepared> {
-        let (world, session, declared) = (self.world(&session.rights).await?, session.clone(), declared.to_vec());
         let until = Instant::now() + self.limits.time;
+        let world = timeout_at(until, self.world(&session.rights)).await.map_err(|_| late())??;
+        let (session, declared) = (session.clone(), declared.to_vec());
         let understood = self.apart(until, async move {
             let mut statement = statement.as_ref().clone();
             let names = session::column_names(&statement);
@@ -536,6 +552,24 @@ impl Engine {
         }
     }
 
+    /// Understands a question with what its parameters are: what to run, what is still to be given to it then, and how many bytes the rest takes in it.
+    ///
+    /// # Errors
+    /// When it makes no sense, or they do not fit.
+    pub(crate) async fn bind(
+        &self,
+        statement: Arc<Statement>,
+        session: &Session,
+        declared: &[Option<Type>],
+        parameters: Vec<ScalarValue>,
+    ) -> Result<(Prepared, Vec<ScalarValue>, usize)> {
+        let mut prepared = self.prepare(statement, session, declared).await?;
+        let What::Plan(plan) = prepared.what else { return Ok((prepared, parameters, 0)) };
+        let (plan, bytes) = self.apart(self.until(), async move { given(plan, parameters) }).await?;
+        prepared.what = What::Plan(plan);
+        Ok((prepared, Vec::new(), bytes))
+    }
+
     /// Runs a question for whoever has the rights of a session. `time`: how long it may take, where that is less than the engine's limit.
     ///
     /// # Errors
@@ -561,10 +595,7 @@ impl Engine {
                 };
                 let (plan, mut state) = (plan.clone(), prepared.world.state.clone());
                 let stream = self.apart(until, async move {
-                    let plan = match parameters.is_empty() {
-                        true => plan,
-                        false => plan.with_param_values(ParamValues::from(parameters))?,
-                    };
+                    let (plan, _) = given(plan, parameters)?;
                     // What `now()` says.
                     state.mark_start_execution();
                     let physical = state.create_physical_plan(&plan).await?;
@@ -596,7 +627,11 @@ impl Engine {
     }
 
     /// Does on the engine's own threads what may take long without a pause.
-    async fn apart<T: Send + 'static>(&self, until: Instant, task: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    pub(crate) async fn apart<T: Send + 'static>(
+        &self,
+        until: Instant,
+        task: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
         let mut task = self.spawn(task)?;
         match timeout_at(until, &mut task.0).await {
             Ok(Ok(done)) => done,
@@ -622,6 +657,31 @@ impl Engine {
         self.threads.as_ref().ok_or_else(|| SqlError::new(INTERNAL, "the engine has ended"))
     }
 
+    /// The engine's limit on time, from now on.
+    pub(crate) fn until(&self) -> Instant {
+        Instant::now() + self.limits.time
+    }
+
+    /// Has a stream go on on the engine's own threads, a step ahead of whoever reads it, until nobody does.
+    pub(crate) fn stream_apart<T: Send + 'static>(&self, stream: impl Stream<Item = T> + Send + 'static) -> Result<BoxStream<'static, T>> {
+        let (tx, rx) = mpsc::channel(1);
+        let task = self.spawn(async move {
+            let mut stream = std::pin::pin!(stream);
+            loop {
+                let next = tokio::select! {
+                    next = stream.next() => next,
+                    () = tx.closed() => return,
+                };
+                let Some(item) = next else { return };
+                if tx.send(item).await.is_err() {
+                    return;
+                }
+            }
+        })?;
+        // The task ends with what is read of it.
+        Ok(stream::unfold((rx, task), |(mut rx, task)| async move { rx.recv().await.map(|item| (item, (rx, task))) }).boxed())
+    }
+
     fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> Result<Task<T>> {
         Ok(Task(self.threads()?.spawn(task)))
     }
@@ -634,6 +694,32 @@ impl Drop for Engine {
             threads.shutdown_background();
         }
     }
+}
+
+/// A plan with what its parameters are, and the bytes that they take in it.
+fn given(plan: LogicalPlan, parameters: Vec<ScalarValue>) -> Result<(LogicalPlan, usize)> {
+    if parameters.is_empty() {
+        return Ok((plan, 0));
+    }
+    // Each place where one stands gets its own.
+    let mut bytes = 0_usize;
+    plan.apply_with_subqueries(|part| {
+        part.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                if let Expr::Placeholder(placeholder) = expr {
+                    let number: Option<usize> = placeholder.id.strip_prefix('$').and_then(|id| id.parse().ok());
+                    let value = number.and_then(|number| parameters.get(number.checked_sub(1)?));
+                    bytes = bytes.saturating_add(value.map_or(0, ScalarValue::size));
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })?;
+    if bytes > PARAMETERS {
+        let message = format!("parameters have at most {PARAMETERS} bytes, as often as each is named, and these have {bytes}");
+        return Err(SqlError::new(TOO_COMPLEX, message).hint("name a long one once"));
+    }
+    Ok((plan.with_param_values(ParamValues::from(parameters))?, bytes))
 }
 
 /// Whether a plan tells how many rows went where, and how long that took.
@@ -656,6 +742,14 @@ impl Prepared {
     /// Whether it was understood for whoever has these rights.
     pub(crate) fn is_for(&self, rights: &Rights) -> bool {
         self.world.rights == *rights
+    }
+
+    /// Whether whoever was told of the one may go on with the other.
+    ///
+    /// # Errors
+    /// As [`Prepared::parameters`].
+    pub(crate) fn is_like(&self, before: &Prepared) -> Result<bool> {
+        Ok(self.names() == before.names() && self.types() == before.types() && self.parameters()? == before.parameters()?)
     }
 
     /// What clients are told that the columns are.
@@ -690,6 +784,16 @@ impl Prepared {
             }
             What::Catalogue(question) => Ok(question.parameters.clone()),
         }
+    }
+
+    /// What its rows are as tables of Arrow, under the names that clients are told.
+    pub(crate) fn schema(&self) -> SchemaRef {
+        let own = match &self.what {
+            What::Plan(plan) => Arc::clone(plan.schema().inner()),
+            What::Catalogue(question) => question.schema(),
+        };
+        let fields: Vec<_> = own.fields().iter().zip(self.names()).map(|(field, name)| field.as_ref().clone().with_name(name)).collect();
+        Arc::new(Schema::new(fields))
     }
 
     /// Names of the columns.
@@ -761,5 +865,10 @@ impl World {
         state.catalog_list().register_catalog(database.to_owned(), catalog);
         let catalogue = Catalogue::new(database, &placed)?;
         Ok(World { service: Arc::clone(service), rights, state, tables: names, placed, told: Mutex::default(), catalogue })
+    }
+
+    /// Every table: its schema, its name, and what its rows are.
+    pub fn tables(&self) -> impl Iterator<Item = (&'static str, &str, &SchemaRef)> {
+        self.placed.iter().map(|placed| (placed.schema, placed.name.as_str(), placed.table.schema()))
     }
 }

@@ -1,13 +1,17 @@
 //! What a project keeps, in SQL: events, decisions with their reasons, runs, models, alerts and the rest as tables, read only.
 //!
-//! [`Engine`] answers questions, by DataFusion and within limits; [`wire`] serves them to whatever speaks PostgreSQL's protocol.
+//! [`Engine`] answers questions, by DataFusion and within limits; [`wire`] serves them to whatever speaks PostgreSQL's protocol, [`flight`] to whatever speaks
+//! Arrow Flight SQL.
 
 mod catalogue;
 mod command;
+mod door;
 mod encode;
 mod engine;
 mod error;
+pub mod flight;
 mod functions;
+mod listen;
 mod output;
 mod partials;
 mod rights;
@@ -20,6 +24,7 @@ mod utc;
 pub mod wire;
 
 pub use datafusion::arrow::record_batch::RecordBatch as Batch;
+pub use door::tls;
 pub use engine::{Answer, Described, Engine, Limits, Prepared};
 pub use error::SqlError;
 pub use output::{Format, Writer, arrays};

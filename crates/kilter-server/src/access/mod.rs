@@ -87,10 +87,10 @@ impl Access {
         self.keys.known().is_none()
     }
 
-    /// The key that may ask in SQL, for who asks by another way than HTTP; none: it may not, which is counted.
-    pub fn reader(&self, key: &str) -> Option<Reader> {
+    /// The key that may ask in SQL, for who asks by another way than HTTP; none: it may not, which is counted, and logged as what it came by.
+    pub fn reader(&self, key: &str, by: &'static str) -> Option<Reader> {
         let known = self.keys.known()?;
-        let refused = |reason, key| self.refusals.note(reason, key, "a connection by PostgreSQL's protocol");
+        let refused = |reason, key| self.refusals.note(reason, key, by);
         match find(&known, key) {
             Ok(key) if key.sight().is_some() => Some(Reader { name: key.name.clone(), hash: *key.hash.as_bytes() }),
             Ok(key) => {
@@ -114,8 +114,8 @@ impl Access {
     }
 
     /// Counts a login that came to nothing.
-    pub fn refused_reader(&self) {
-        self.refusals.note(Reason::Unknown, None, "a connection by PostgreSQL's protocol");
+    pub fn refused_reader(&self, by: &'static str) {
+        self.refusals.note(Reason::Unknown, None, by);
     }
 
     /// What a reader may see by now; none: it may not ask any more. `reader`: none of whoever came in while everybody might.

@@ -223,7 +223,7 @@ mod tests {
         let secret = keys::create(dir.path(), of("ada", Role::Read)).unwrap();
         keys::create(dir.path(), of("nobody", Role::None)).unwrap();
         let access = Access::of_folder(dir.path()).unwrap();
-        let reader = access.reader(&secret).unwrap();
+        let reader = access.reader(&secret, "a test").unwrap();
         assert!(reader.name == "ada" && access.sight(Some(&reader)) == Some(Sight::Everything));
         assert!(access.sight(None).is_none(), "who came in while it was open");
         assert!(access.sight(Some(&Reader { hash: [0; 32], ..reader.clone() })).is_none(), "another of that name");

@@ -124,7 +124,9 @@ impl Facts {
         let tables: Vec<TableFacts> = placed.iter().map(|placed| table(placed, &mut taken)).collect();
         let mut comments = BTreeMap::new();
         for table in &tables {
-            comments.insert((table.oid, 0), table.comment.clone());
+            if !table.comment.is_empty() {
+                comments.insert((table.oid, 0), table.comment.clone());
+            }
             for (i, column) in table.columns.iter().enumerate().filter(|(_, column)| !column.comment.is_empty()) {
                 comments.insert((table.oid, i as i64 + 1), column.comment.clone());
             }

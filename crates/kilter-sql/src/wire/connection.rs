@@ -5,7 +5,6 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::BytesMut;
 use futures::SinkExt;
@@ -14,13 +13,13 @@ use pgwire::error::{ErrorInfo, PgWireError};
 use pgwire::messages::{DecodeContext, PgWireBackendMessage, PgWireFrontendMessage};
 use pgwire::tokio::TlsAcceptor;
 use pgwire::tokio::server::{negotiate_tls, process_error, process_message};
-use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use super::LOGIN;
-use super::handlers::{Handlers, Stmt, is_in};
+use super::handlers::Handlers;
+use super::state::{Stmt, is_in};
+use crate::listen::{self, LOGIN};
 
 /// Bytes of a message before anybody has logged in, and after.
 const FIRST_BYTES: usize = 10_000;
@@ -28,19 +27,10 @@ const BYTES: usize = 8 << 20;
 /// What a connection keeps of a buffer that it no longer needs.
 const KEPT: usize = 64 << 10;
 
-/// A client from which nothing was heard for so long is asked whether it is there.
-const SILENT: Duration = Duration::from_secs(60);
-/// A client that answers nothing, or takes nothing of what it asked for, is gone after this.
-const GONE: Duration = Duration::from_secs(300);
-
 /// Serves a client until it goes or does something that ends the connection.
 pub async fn attend(socket: TcpStream, tls: Option<TlsAcceptor>, handlers: &Handlers, waits: Arc<()>) -> io::Result<()> {
     let until = Instant::now() + LOGIN;
-    // Rows go out when they are there.
-    socket.set_nodelay(true)?;
-    SockRef::from(&socket).set_tcp_keepalive(&TcpKeepalive::new().with_time(SILENT))?;
-    #[cfg(target_os = "linux")]
-    SockRef::from(&socket).set_tcp_user_timeout(Some(GONE))?;
+    listen::prepare(&socket)?;
     let Ok(negotiated) = timeout_at(until, negotiate_tls::<Stmt>(socket, tls)).await else { return Ok(()) };
     let Some(mut socket) = negotiated? else { return Ok(()) };
     let mut read = std::mem::take(socket.read_buffer_mut());

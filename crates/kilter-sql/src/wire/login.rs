@@ -18,7 +18,7 @@ use pgwire::messages::startup::Authentication;
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 
-use super::handlers::State;
+use super::state::State;
 use super::{Identity, Login, Scram};
 use crate::session::Session;
 

@@ -1,6 +1,7 @@
-//! Questions about a project, asked of the engine and over the wire.
+//! Questions about a project, asked of the engine and over both protocols.
 
 mod answers;
+mod flight;
 mod pieces;
 mod rights;
 mod shop;

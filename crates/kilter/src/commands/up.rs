@@ -78,7 +78,7 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
     #[cfg(feature = "sql")]
     let logged = crate::sql::Logged::default();
     #[cfg(feature = "sql")]
-    let (sql, postgres) = crate::sql::serve(&service, access.clone(), &logged, args.sql).await?;
+    let (sql, protocols) = crate::sql::serve(&service, &access, &logged, args.sql).await?;
     #[cfg(not(feature = "sql"))]
     let sql = None;
     let allow_remote = args.allow_remote;
@@ -106,7 +106,7 @@ pub async fn run(dir: &Path, args: Args) -> anyhow::Result<()> {
     let end = async move {
         stop.wait().await;
         #[cfg(feature = "sql")]
-        drop(postgres);
+        drop(protocols);
         // Waits for threads, so on one of its own.
         let stopped = move || {
             kafka.stop();

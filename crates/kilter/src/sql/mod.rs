@@ -1,11 +1,11 @@
-//! SQL in this program: one engine for HTTP and PostgreSQL's protocol, where it is built with the feature `sql`.
+//! SQL in this program: one engine for HTTP, PostgreSQL's protocol and Arrow Flight SQL, where it is built with the feature `sql`.
 
 #[cfg(feature = "sql")]
 mod engine;
 #[cfg(feature = "sql")]
 mod grants;
 #[cfg(feature = "sql")]
-mod postgres;
+mod protocols;
 #[cfg(feature = "sql")]
 mod tracking;
 
@@ -19,7 +19,7 @@ use kilter_tracking::Tracking;
 #[cfg(feature = "sql")]
 pub use grants::check_grants;
 #[cfg(feature = "sql")]
-pub use postgres::{ServeArgs, serve};
+pub use protocols::{ServeArgs, serve};
 
 #[cfg(not(feature = "sql"))]
 pub async fn check_grants(_: Option<kilter_runtime::project::Project>, grants: &[String]) -> anyhow::Result<()> {
