@@ -5,13 +5,15 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arrow_flight::flight_service_server::FlightServiceServer;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD_NO_PAD;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -19,7 +21,7 @@ use pgwire::tokio::tokio_rustls::TlsAcceptor;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
 use tonic::{Code, Status};
@@ -41,6 +43,9 @@ const BYTES: usize = 512 << 10;
 const PARAMETERS: usize = 8 << 20;
 /// The call that brings parameters.
 const PUT: &str = "/arrow.flight.protocol.FlightService/DoPut";
+/// How long, and how many bytes of it, the rest of a call is waited for that is turned away.
+const HEARD: Duration = Duration::from_secs(1);
+const HEARD_BYTES: usize = 64 << 10;
 /// Who asks where nobody says who it is.
 const SOMEBODY: &str = "kilter";
 
@@ -173,10 +178,11 @@ impl Guest {
     }
 
     async fn answer(&self, mut request: http::Request<Incoming>) -> http::Response<Body> {
-        if self.is_refused.load(Ordering::Acquire) {
-            return Status::unavailable("this connection ends: connect anew").into_http();
-        }
-        match self.admit(request.headers()) {
+        let admitted = match self.is_refused.load(Ordering::Acquire) {
+            true => Err(Status::unavailable("this connection ends: connect anew")),
+            false => self.admit(request.headers()),
+        };
+        match admitted {
             Ok(caller) => {
                 request.extensions_mut().insert(caller);
                 let calls = if request.uri().path() == PUT { &self.house.puts } else { &self.house.calls };
@@ -186,6 +192,8 @@ impl Guest {
                 }
             }
             Err(status) => {
+                // A client that is answered while it sends may take the end of its call for a fault.
+                let _ = timeout(HEARD, heard(request.into_body())).await;
                 self.is_refused.store(true, Ordering::Release);
                 self.refused.notify_one();
                 status.into_http()
@@ -230,6 +238,17 @@ impl Guest {
             *standing = Standing::In { _place: place };
         }
         Ok(caller)
+    }
+}
+
+/// Reads what a call still says, which nobody looks at.
+async fn heard(mut body: Incoming) {
+    let mut bytes = 0;
+    while let Some(Ok(frame)) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        bytes += frame.data_ref().map_or(0, |data| data.len());
+        if bytes > HEARD_BYTES {
+            return;
+        }
     }
 }
 
