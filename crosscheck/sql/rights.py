@@ -1,4 +1,4 @@
-"""Keys that may see a part, asked for the rest by psql, psycopg and SQLAlchemy. Called by `run`: `rights.py KILTER`.
+"""Keys that may see a part, asked for the rest by psql, psycopg, SQLAlchemy and ADBC for Arrow Flight SQL. Called by `run`: `rights.py KILTER`.
 
 A project with payments of two countries. The key `bi` sees three columns of the German ones; `ada` sees everything, and says what `bi` must be told.
 """
@@ -12,8 +12,10 @@ import tempfile
 import time
 from pathlib import Path
 
+import adbc_driver_flightsql.dbapi as flight
 import psycopg
 import sqlalchemy
+from adbc_driver_manager import AdbcStatusCode
 
 WAIT = 120
 PAYMENTS = 20_000
@@ -160,6 +162,30 @@ def by_sqlalchemy(bi):
     engine.dispose()
 
 
+def by_flight(flight_port, keys, ada):
+    def connect(user):
+        return flight.connect(f"grpc://127.0.0.1:{flight_port}", db_kwargs={"username": user, "password": keys[user]}, autocommit=True)
+
+    with connect("bi") as part, part.cursor() as cursor, psycopg.connect(ada) as whole:
+        for sql in ["select count(*), min(code), max(_offset) from payments", "select code from payments where _offset between 10 and 20 order by code"]:
+            expected = whole.execute(SHOWN + sql).fetchall()
+            cursor.execute(sql)
+            got = cursor.fetchall()
+            assert got == expected, f"{sql}: {got}, not {expected}"
+        cursor.execute("select count(*) from payments where _offset < ?", (10,))
+        assert cursor.fetchone() == (4,)
+        for hidden in ["select amount from payments", "select * from decisions", "select * from features_at('country', now())"]:
+            try:
+                cursor.execute(hidden)
+            except flight.Error as e:
+                assert e.status_code == AdbcStatusCode.NOT_FOUND, e
+            else:
+                raise AssertionError(f"answered: {hidden}")
+        (catalog,) = part.adbc_get_objects(depth="columns").read_all().to_pylist()
+        tables = [(s["db_schema_name"], t["table_name"], [c["column_name"] for c in t["table_columns"]]) for s in catalog["catalog_db_schemas"] for t in s["db_schema_tables"] or []]
+        assert tables == [("events", "payments", ["_offset", "code", "at"])], tables
+
+
 def changes(run, bi):
     """A connection that is open while what it may see changes."""
     count = "select count(*) from events.payments"
@@ -202,10 +228,10 @@ def main(kilter):
 
         fill(run, folder)
         keys = {"bi": run("key", "create", "bi", "--sql", GRANT).strip(), "ada": run("key", "create", "ada", "--role", "read").strip()}
-        http, port = free_port(), free_port()
+        http, port, flight_port = free_port(), free_port(), free_port()
         with open(folder / "kilter.log", "w") as log:
             server = subprocess.Popen(
-                [kilter, "-C", folder, "up", "--listen", f"127.0.0.1:{http}", "--postgres", f"127.0.0.1:{port}"], stdout=log, stderr=subprocess.STDOUT
+                [kilter, "-C", folder, "up", "--listen", f"127.0.0.1:{http}", "--postgres", f"127.0.0.1:{port}", "--flight-sql", f"127.0.0.1:{flight_port}"], stdout=log, stderr=subprocess.STDOUT
             )
         try:
             answers(port, server)
@@ -216,9 +242,10 @@ def main(kilter):
             else:
                 print("SKIPPED: rights as psql sees them: there is no psql")
             by_sqlalchemy(bi)
+            by_flight(flight_port, keys, ada)
             changes(run, bi)
             print("rights to tables, columns and rows hold")
-        except (AssertionError, psycopg.Error) as e:
+        except (AssertionError, psycopg.Error, flight.Error) as e:
             print((folder / "kilter.log").read_text()[-2000:])
             sys.exit(f"FAILED: {type(e).__name__}: {e}")
         finally:
