@@ -125,6 +125,7 @@ const tests = {
     more.push(`/ui/features/${view.name}?key=${busiest}`, `/ui/features/${view.name}?key=nobody`);
     more.push("/ui/decisions/loan-0", "/ui/decisions?min_score=2", "/ui/runs/nothing", "/ui/models/nothing");
     const faults = [];
+    let [ways, waysWithin] = [0, 0];
     const fault = (line) => {
       console.log(`  fault: ${line}`);
       faults.push(line);
@@ -138,6 +139,8 @@ const tests = {
         const page = await tab({ viewport: { width, height }, colorScheme, bypassCSP: true });
         // What lies within pages is made of the same parts: each width once, each colour once.
         const within = (width === 1280) === (colorScheme === "light") ? more : [];
+        ways += 1;
+        waysWithin += within.length ? 1 : 0;
         for (const path of [...paths, ...within]) {
           await open(page, path);
           // A link brings a question, and a person asks it.
@@ -164,7 +167,7 @@ const tests = {
         await page.done();
       }
     }
-    console.log(`  ${paths.length} pages, 4 ways each; ${more.length} more, 2 ways each`);
+    console.log(`  ${paths.length} pages, ${ways} ways each; ${more.length} more, ${waysWithin} ways each`);
     assert.deepEqual(faults, []);
   },
 
