@@ -161,7 +161,7 @@ async fn what_is_hidden_stays_hidden() {
             assert_eq!(of_hidden.0, "42P01", "{question} {table}");
         }
     }
-    for table in ["Events.\"Payments\"", "\"EVENTS\".payments", "public.payments", "\"Decisions\""] {
+    for table in ["Events.\"Payments\"", "\"EVENTS\".payments", "public.payments", "\"Decisions\"", "tracking.runs"] {
         assert_eq!(part.refused(&format!("select * from {table}")).await.code, "42P01", "{table}");
     }
     let words = |e: SqlError, name: &str| (e.code, e.message.replace(name, "?"), e.hint);
@@ -197,6 +197,10 @@ async fn what_is_hidden_stays_hidden() {
             "2",
         ),
         ("select count(*) from pg_description d join pg_class c on c.oid = d.objoid where c.relname not in ('payments', 'decisions')", "0"),
+        ("select count(*) from pg_stat_user_tables where relname = 'labels' or n_live_tup > 0", "0"),
+        ("select count(*) from pg_stats", "0"),
+        ("select max(reltuples) <= 0 from pg_class", "true"),
+        ("select count(*) from pg_policy", "0"),
     ] {
         part.check(question, expected).await;
     }
@@ -213,6 +217,11 @@ async fn what_is_hidden_stays_hidden() {
             answer.map_err(|e| (e.code, e.message.replace(name, "?"), e.hint))
         };
         assert_eq!(told("labels").await, told("nothing").await, "{question}");
+    }
+
+    // Nothing else to lay hands on.
+    for question in ["table labels", "select * from (table definitions) x", "select * from 'columns/0.parquet'", "copy labels to stdout"] {
+        part.refused(question).await;
     }
 }
 
