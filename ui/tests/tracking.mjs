@@ -193,12 +193,7 @@ const pages = {
   "registry-version": `/ui/registry/${it.name}/versions/1`,
 };
 const faults = [];
-for (const [width, colorScheme] of [
-  [1280, "light"],
-  [1280, "dark"],
-  [390, "light"],
-  [390, "dark"],
-]) {
+async function look(width, colorScheme) {
   const page = await tab({ viewport: { width, height: 860 }, colorScheme, bypassCSP: true });
   for (const [name, path] of Object.entries(pages)) {
     await page.goto(base + path);
@@ -220,6 +215,8 @@ for (const [width, colorScheme] of [
     }
   }
 }
+// Two tabs at once, as in paths.mjs.
+for (const width of [1280, 390]) await Promise.all(["light", "dark"].map((colorScheme) => look(width, colorScheme)));
 await browser.close();
 assert.deepEqual([...problems, ...faults], []);
 console.log(`ok      ${Object.keys(pages).length} pages of the tracking API, 4 ways each, without a serious fault by axe`);

@@ -6,9 +6,7 @@
 //! aggregator/src/main/scala/ai/chronon/aggregator/windowing/Resolution.scala: a day for windows from 12 days on, an hour from 12 hours on, else
 //! five minutes.
 
-mod common;
-
-use common::{event, spec, view};
+use crate::common::{event, spec, view};
 use kilter_core::{EntityKey, EventTime, Value};
 use kilter_features::Engine;
 use kilter_stats::Rng;

@@ -1,8 +1,6 @@
 //! Snapshots of each version of the format, kept as files: what one version wrote is read, or refused by its number, for ever.
 
-mod common;
-
-use common::{event, schema, view};
+use crate::common::{event, schema, view};
 use kilter_core::{EntityKey, Event, EventTime, Operation, SourceId, Span, Value};
 use kilter_features::{ColumnSpec, Engine, RestoreError, View, ViewSpec};
 use kilter_stats::Rng;

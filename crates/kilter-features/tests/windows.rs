@@ -1,8 +1,6 @@
 //! Every example of docs/reference/windows.md, and short stories about views.
 
-mod common;
-
-use common::{event, spec, view};
+use crate::common::{event, spec, view};
 use kilter_core::{EntityKey, EventTime, Span, Value};
 use kilter_features::{Engine, Location, LookupSpec, compile_view};
 

@@ -1,11 +1,10 @@
 //! Workers without a folder, or with one that is too old, go on from a bundle in the lake.
 
-mod shop;
-
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use crate::shop::{DEFINITIONS, SCORED, SHARDS, Shop, check, here, import_stump, stop, taken, until, versions};
 use kilter_core::Value;
 use kilter_kafka::Worker;
 use kilter_pipeline::Decision;
@@ -14,7 +13,6 @@ use kilter_runtime::{BundleStatus, Service};
 use kilter_store::dead_letter::DeadLetterQuery;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::Producer;
-use shop::{DEFINITIONS, SCORED, SHARDS, Shop, check, here, import_stump, stop, taken, until, versions};
 
 /// Bundles as often as there are snapshots, and payments with ids.
 fn bundled(more: &str) -> Shop {

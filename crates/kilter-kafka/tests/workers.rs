@@ -1,12 +1,11 @@
 //! Several workers against the client library's own mock cluster, in one process. What a mock cannot show (transactions that are given up, zombies, brokers that
 //! die) is shown against real brokers by `crosscheck/kafka/run KILTER workers`.
 
-mod shop;
-
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::shop::{CARDS, DEFINITIONS, SCORED, SHARDS, Shop, check, here, import_stump, json, stop, taken, until, versions};
 use kilter_core::Value;
 use kilter_kafka::{Worker, WorkerOptions};
 use kilter_runtime::shards::Place;
@@ -14,7 +13,6 @@ use kilter_runtime::{Service, StartOptions, project};
 use kilter_store::dead_letter::DeadLetterQuery;
 use kilter_store::log::{Log, LogOptions};
 use rdkafka::producer::Producer;
-use shop::{CARDS, DEFINITIONS, SCORED, SHARDS, Shop, check, here, import_stump, json, stop, taken, until, versions};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn shards_go_from_worker_to_worker_and_nothing_is_lost_or_done_twice() {

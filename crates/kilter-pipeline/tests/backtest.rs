@@ -1,10 +1,9 @@
 //! The rolling backtest against the plainest reading of its protocol.
 
-mod common;
-
+use crate::common;
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::*;
+use crate::common::*;
 use kilter_core::{Event, EventTime, Span, Value};
 use kilter_learn::{LearnError, Learner, Logistic};
 use kilter_pipeline::backtest::{Rolling, rolling};

@@ -1,10 +1,8 @@
 //! A change of definitions in the middle of a log: what was carried and what was filled is what a fresh pipeline would have reached.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::*;
+use crate::common::*;
 use kilter_core::{Offset, Span};
 use kilter_pipeline::*;
 use kilter_stats::Rng;

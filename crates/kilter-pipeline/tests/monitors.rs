@@ -1,10 +1,8 @@
 //! Monitors against their definitions, computed anew from everything that happened at each close.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::*;
+use crate::common::*;
 use kilter_core::{EntityKey, Event, EventTime, Offset, Span, Value};
 use kilter_learn::metrics;
 use kilter_pipeline::{Champion, Decision, LabelPlan, MonitorPlan, Pipeline, Plan, Reading, Signal, SubjectReading};

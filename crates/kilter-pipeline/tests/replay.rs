@@ -1,10 +1,8 @@
 //! One log, one answer: online, replayed from the start, or taken up from a snapshot at any record.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::*;
+use crate::common::*;
 use kilter_core::{EntityKey, EventTime, Span};
 use kilter_pipeline::{Pipeline, RestoreError};
 use kilter_stats::Rng;

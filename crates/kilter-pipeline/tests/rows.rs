@@ -1,10 +1,8 @@
 //! Training rows are what the live path saw, labels what became known in time.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::*;
+use crate::common::*;
 use kilter_core::{EntityKey, Event, EventTime, Offset, Operation, Span};
 use kilter_features::Engine;
 use kilter_pipeline::{Feed, Freshness, LabelPlan, Observations, Pipeline, Plan, Range};

@@ -1,11 +1,9 @@
 //! Entity by entity, as a sort brings events together, comes out what one engine makes of all of them.
 
-mod common;
-
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use common::*;
+use crate::common::*;
 use kilter_core::{EntityKey, Event, EventTime, Operation, SourceId, Span, Value};
 use kilter_features::expr::{Scope, compile};
 use kilter_features::{ColumnSpec, Engine, LookupSpec, View, ViewSpec, compile_view};

@@ -1,10 +1,8 @@
 //! From observations to a judged model, and the rule that compares it with the champion.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::*;
+use crate::common::*;
 use kilter_core::{EventTime, Span, Value};
 use kilter_features::expr::{Scope, compile};
 use kilter_learn::calibration::Method;

@@ -1,11 +1,9 @@
 //! Rows of a training set are what the live path saw, or what a plain look at the log says was known.
 
-mod common;
-
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use common::*;
+use crate::common::*;
 use kilter_core::{DataType, Event, EventTime, Span, Value};
 use kilter_features::Engine;
 use kilter_features::expr::{Scope, compile};

@@ -1121,7 +1121,7 @@ fn the_graph_shows_what_the_definitions_come_to() {
     }
 }
 
-/// `BLESS=1 cargo test -p kilter-runtime --test project` writes the file anew.
+/// `BLESS=1 cargo test -p kilter-runtime --test all project::` writes the file anew.
 #[test]
 fn the_schema_for_editors_is_fresh() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/kilter.schema.json");

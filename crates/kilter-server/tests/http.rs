@@ -1,8 +1,6 @@
 //! The real server over loopback, on a small project: what comes in, what goes out, and what is turned away and how.
 
-#[path = "http/dashboard.rs"]
 mod dashboard;
-#[path = "http/sql.rs"]
 mod sql;
 
 use std::io::{Read, Write};

@@ -1,5 +1,4 @@
 //! Artifacts on object storage, spoken to over HTTP: a server that keeps objects in memory, knows of S3 what artifacts need, and fails when it is told to.
-#![cfg(feature = "cloud")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};

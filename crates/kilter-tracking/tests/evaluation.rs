@@ -1,7 +1,6 @@
 //! Evaluation datasets and scorers through the store's public face.
 
-mod common;
-
+use crate::common;
 use kilter_tracking::{ErrorCode, EvaluationRecord, NewExperiment, Pair, Query, Tracking};
 use serde_json::{Value, json};
 

@@ -1,7 +1,6 @@
 //! A store of MLflow brought over: everything in it is found by the store's public face, whatever ended the import in between, and nothing that is no store is taken.
 
-mod common;
-
+use crate::common;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;

@@ -1,7 +1,6 @@
 //! Two servers on one database of PostgreSQL. Where none is at hand (`crosscheck/with_postgres` starts one) nothing is tested, and that is said.
 
-mod common;
-
+use crate::common;
 use std::collections::BTreeSet;
 use std::io::Write;
 

@@ -1,7 +1,6 @@
 //! The store through its public face: what was logged is found again, by any filter and in any order, as a plain look at everything would find it.
 
-mod common;
-
+use crate::common;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};

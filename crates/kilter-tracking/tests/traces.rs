@@ -1,8 +1,7 @@
 //! Traces through the store's public face: spans in any order become a trace, a plain look at everything finds what searches find, and what is said of a
 //! trace stands until something stands in its place.
 
-mod common;
-
+use crate::common;
 use kilter_tracking::otel::{Any, AnyValue, KeyValue, Sent, Span, SpanStatus};
 use kilter_tracking::{
     Aggregation, Assessment, AssessmentChange, AssessmentKind, ErrorCode, Logged, MetricsOf, NewRun, OldTraces, Pair, Query, Stage,

@@ -1,7 +1,6 @@
 //! What webhooks are told: by which writes of the registry, with which words, and that it is neither lost nor told for nothing.
 
-mod common;
-
+use crate::common;
 use kilter_tracking::{ErrorCode, NewModelVersion, NewWebhook, Pair, Secret, Tracking, WebhookChange, WebhookEvent};
 use serde_json::{Value, json};
 

@@ -1,15 +1,13 @@
 //! Whatever is sent, broken or taken away: the answer says what is wrong, where, and what to do, and nothing else suffers.
 #![allow(clippy::print_stderr, reason = "what was seen or passed over is told with --nocapture")]
 
-mod common;
-
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use common::{JSON, NDJSON, Output, Project, SHOP, Server, at, eventually, files, kilter};
+use crate::common::{JSON, NDJSON, Output, Project, SHOP, Server, at, eventually, files, kilter};
 use serde_json::{Value, json};
 
 fn payment(n: i64) -> String {

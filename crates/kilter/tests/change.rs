@@ -1,9 +1,7 @@
 //! Definitions that change under a running server, seen from outside: the plan, the apply, kills around the swap.
 #![allow(clippy::print_stderr, reason = "what was seen is told with --nocapture")]
 
-mod common;
-
-use common::{Dice, JSON, Project, SHOP, Server, at, eventually};
+use crate::common::{Dice, JSON, Project, SHOP, Server, at, eventually};
 use serde_json::{Value, json};
 
 fn payment(n: i64) -> String {

@@ -1,8 +1,6 @@
 //! Killed at any moment, the program forgets nothing it acknowledged, counts nothing twice, and decides as if nothing had happened.
 #![allow(clippy::print_stderr, reason = "what was seen or passed over is told with --nocapture")]
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -11,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{Client, Dice, JSON, NDJSON, Project, SHOP, Server, at, files, free_port};
+use crate::common::{Client, Dice, JSON, NDJSON, Project, SHOP, Server, at, files, free_port};
 use serde_json::{Value, json};
 
 const SEED: u64 = 20_240_611;

@@ -1,13 +1,12 @@
 //! Every command, as a person or a script meets it: what it prints, what it ends with, and that it works beside a running server.
 #![allow(clippy::print_stderr, reason = "what was seen or passed over is told with --nocapture")]
 
-mod common;
-
+use crate::common;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Dice, Project, Server, eventually, free_port, kilter};
+use crate::common::{Dice, Project, Server, eventually, free_port, kilter};
 use serde_json::{Value, json};
 
 /// A lender whose three sources are files.

@@ -1,10 +1,8 @@
 //! The demo is the whole loop in one command: its figures hold together, and the same seed tells the same story.
 
-mod common;
-
 use std::process::Command;
 
-use common::{Output, Project, kilter};
+use crate::common::{Output, Project, kilter};
 use serde_json::Value;
 
 /// Runs the demo to its end in a folder that stays, and answers its figures and what lies in the folder.

@@ -1,11 +1,10 @@
 //! An entity is erased from a project: what is left of it (nothing, byte for byte), what of the others (everything), what a replay says,
 //! and what a kill in the middle leaves.
 
-mod common;
-
+use crate::common;
 use std::path::{Path, PathBuf};
 
-use common::{Dice, JSON, NDJSON, Project, Server, at, files};
+use crate::common::{Dice, JSON, NDJSON, Project, Server, at, files};
 use serde_json::{Value, json};
 
 const KEY: &str = "ann-unmistakable-17";

@@ -1,11 +1,10 @@
 //! `kilter models import` and `export` on a lender's project: files that LightGBM and XGBoost have written (`models/make.py`) decide, give reasons,
 //! go through restarts and are replayed, with the server running and without.
 
-mod common;
-
+use crate::common;
 use std::path::PathBuf;
 
-use common::{Project, kilter};
+use crate::common::{Project, kilter};
 use kilter_learn::{Model, exchange};
 use serde_json::{Value, json};
 

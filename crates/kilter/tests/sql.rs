@@ -1,12 +1,11 @@
 //! Questions in SQL, as a person, a script and an HTTP client ask them, beside a running server and without one.
 #![cfg(feature = "sql")]
 
-mod common;
-
+use crate::common;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use common::{JSON, Output, Project, SHOP, Server, at};
+use crate::common::{JSON, Output, Project, SHOP, Server, at};
 use serde_json::{Value, json};
 
 const PAYMENTS: usize = 1500;

@@ -8,6 +8,7 @@ mod links;
 mod manifests;
 mod purity;
 mod spine;
+mod tests;
 mod top;
 mod words;
 
@@ -19,8 +20,19 @@ pub struct Law {
     pub check: fn(&House) -> Vec<Breach>,
 }
 
-pub const ALL: &[Law] =
-    &[arrows::LAW, guests::LAW, spine::LAW, purity::LAW, manifests::LAW, top::LAW, links::LAW, decisions::LAW, changelog::LAW, words::LAW];
+pub const ALL: &[Law] = &[
+    arrows::LAW,
+    guests::LAW,
+    spine::LAW,
+    purity::LAW,
+    manifests::LAW,
+    top::LAW,
+    links::LAW,
+    decisions::LAW,
+    changelog::LAW,
+    words::LAW,
+    tests::LAW,
+];
 
 /// Fails with every breach of a law.
 #[cfg(test)]

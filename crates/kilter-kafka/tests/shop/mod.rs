@@ -1,5 +1,4 @@
 //! A shop whose payments several workers share, on the client library's own mock cluster.
-#![allow(dead_code, reason = "each test takes what it needs")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,5 +1,4 @@
 //! What the tests of this crate share: a small world of payments, fraud reports and logins; random histories of it; champions trained once.
-#![allow(dead_code, reason = "each test binary uses a part")]
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};

@@ -1,5 +1,4 @@
 //! What the tests of the built program share: a project in a temporary folder, a server that can be killed, a client, dice.
-#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener};
