@@ -1,20 +1,19 @@
 //! A text of SQL cut into statements, and what each asks for: a question, or something about the session, which clients send in every dialect of politeness.
 
-use std::sync::Arc;
-
 use datafusion::sql::sqlparser::ast::{Expr, SetExpr, Statement};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
 use crate::error::{Result, SYNTAX, SqlError, TOO_COMPLEX, UNSUPPORTED};
+use crate::sealed::Sealed;
 use crate::size;
 
 /// What one statement asks for.
 #[derive(Clone, Debug)]
 pub enum Command {
     /// A question: SELECT, VALUES, TABLE, WITH, EXPLAIN.
-    Ask(Arc<Statement>),
+    Ask(Sealed<Statement>),
     Begin(&'static str),
     /// The end of a transaction, with the tag that tells of it.
     End(&'static str),
@@ -32,7 +31,7 @@ pub enum Command {
     Discard,
     Declare {
         cursor: String,
-        statement: Arc<Statement>,
+        statement: Sealed<Statement>,
         hold: bool,
     },
     Fetch {
@@ -43,7 +42,7 @@ pub enum Command {
     /// None: all cursors.
     Close(Option<String>),
     Copy {
-        statement: Arc<Statement>,
+        statement: Sealed<Statement>,
         format: CopyFormat,
     },
     /// A prepared statement is forgotten; none: all.
@@ -293,7 +292,7 @@ fn one(tokens: &[TokenWithSpan]) -> Result<Command> {
             Command::Deallocate((!words.is(name, "ALL")).then(|| words.identifier(name)))
         }
         "COPY" => copy(tokens, &words)?,
-        "SELECT" | "WITH" | "VALUES" | "TABLE" | "EXPLAIN" | "(" => Command::Ask(Arc::new(statement(tokens)?)),
+        "SELECT" | "WITH" | "VALUES" | "TABLE" | "EXPLAIN" | "(" => Command::Ask(Sealed::new(statement(tokens)?)),
         "INSERT" | "UPDATE" | "DELETE" | "MERGE" | "TRUNCATE" | "GRANT" | "REVOKE" | "VACUUM" | "ANALYZE" | "COMMENT" | "REINDEX"
         | "CLUSTER" | "REFRESH" | "LOCK" | "CALL" | "DO" | "IMPORT" | "REASSIGN" | "SECURITY" | "NOTIFY" => {
             return Err(SqlError::read_only(&verb));
@@ -350,7 +349,7 @@ fn declare(tokens: &[TokenWithSpan], words: &Words<'_>) -> Result<Command> {
     };
     let head = Words::of(&tokens[..at]);
     let hold = (0..head.0.len()).any(|i| head.is(i, "WITH") && head.is(i + 1, "HOLD"));
-    Ok(Command::Declare { cursor: words.identifier(1), statement: Arc::new(statement(&tokens[at + 1..])?), hold })
+    Ok(Command::Declare { cursor: words.identifier(1), statement: Sealed::new(statement(&tokens[at + 1..])?), hold })
 }
 
 fn fetch(words: &Words<'_>, moves: bool) -> Result<Command> {
@@ -395,7 +394,7 @@ fn copy(tokens: &[TokenWithSpan], words: &Words<'_>) -> Result<Command> {
             asked
         }
     };
-    Ok(Command::Copy { statement: Arc::new(statement(&asked)?), format: copy_format(words, to + 2)? })
+    Ok(Command::Copy { statement: Sealed::new(statement(&asked)?), format: copy_format(words, to + 2)? })
 }
 
 /// The options of COPY from a place on, in both ways of writing them: `WITH (FORMAT csv, HEADER)` and `WITH CSV HEADER`.

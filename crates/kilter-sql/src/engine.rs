@@ -21,6 +21,7 @@ use datafusion::physical_plan::{SendableRecordBatchStream, execute_stream};
 use datafusion::prelude::{SQLOptions, SessionConfig};
 use datafusion::sql::parser::Statement as Parsed;
 use datafusion::sql::sqlparser::ast::Statement;
+use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt};
 use kilter_runtime::Service;
@@ -39,6 +40,7 @@ use crate::functions;
 use crate::partials::{ByPieces, Partials};
 use crate::rights::{self, Rights};
 use crate::scan::Provider;
+use crate::sealed::Sealed;
 use crate::session::{self, Session};
 use crate::tables::{self, COMMENT, Placed, Remembered, SEARCH_PATH};
 use crate::utc;
@@ -99,7 +101,7 @@ fn give_way() {
 
 /// Answers questions about a project.
 pub struct Engine {
-    service: Arc<Service>,
+    service: Sealed<Arc<Service>>,
     limits: Limits,
     memory: Arc<RuntimeEnv>,
     remembered: Remembered,
@@ -115,9 +117,9 @@ pub struct Engine {
 
 /// What there is under one set of definitions, for those who have the same rights.
 pub struct World {
-    service: Arc<Service>,
+    service: Sealed<Arc<Service>>,
     rights: Rights,
-    state: SessionState,
+    state: Sealed<SessionState>,
     tables: BTreeMap<String, &'static str>,
     placed: Vec<Placed>,
     /// Grants of which the log was told that they cannot be given.
@@ -171,7 +173,7 @@ pub struct Prepared {
 
 #[derive(Clone)]
 pub(crate) enum What {
-    Plan(LogicalPlan),
+    Plan(Sealed<LogicalPlan>),
     Catalogue(Arc<Question>),
 }
 
@@ -189,7 +191,7 @@ pub struct Described {
 #[expect(clippy::large_enum_variant, reason = "there is one at a time, for a moment")]
 enum Understood {
     Plan(Prepared),
-    Catalogue { statement: Statement, names: Option<Vec<String>>, casts: BTreeMap<usize, Type>, world: Arc<World> },
+    Catalogue { statement: Sealed<Statement>, names: Option<Vec<String>>, casts: BTreeMap<usize, Type>, world: Arc<World> },
 }
 
 /// Rows, as they come; dropped, the statement ends.
@@ -242,7 +244,7 @@ fn ended_badly(e: impl std::fmt::Display) -> SqlError {
 }
 
 /// The question that a text is.
-fn only(mut commands: Vec<Command>) -> Result<Arc<Statement>> {
+fn only(mut commands: Vec<Command>) -> Result<Sealed<Statement>> {
     match (commands.pop(), commands.is_empty()) {
         (Some(Command::Ask(statement)), true) => Ok(statement),
         (None, _) => Err(SqlError::new(SYNTAX, "there is no statement")),
@@ -344,6 +346,7 @@ impl Engine {
         let (remembered, partials) = (Remembered::default(), Arc::new(Partials::new(limits.partials)));
         let (statements, catalogue) = (Arc::new(Semaphore::new(STATEMENTS)), Arc::new(Semaphore::new(CATALOGUE)));
         let (threads, worlds, more) = (Some(threads), Mutex::default(), Vec::new());
+        let service = Sealed::new(service);
         Ok(Engine { service, limits, memory, remembered, more, partials, statements, catalogue, threads, worlds })
     }
 
@@ -506,7 +509,7 @@ impl Engine {
     ///
     /// # Errors
     /// When it makes no sense, would write, or is none or several.
-    pub(crate) async fn question(&self, sql: String) -> Result<Arc<Statement>> {
+    pub(crate) async fn question(&self, sql: String) -> Result<Sealed<Statement>> {
         let commands = self.apart(Instant::now() + self.limits.time, async move { command::parse_marked(&sql) }).await?;
         only(commands)
     }
@@ -515,17 +518,17 @@ impl Engine {
     ///
     /// # Errors
     /// When it makes no sense, or would write.
-    pub(crate) async fn prepare(&self, statement: Arc<Statement>, session: &Session, declared: &[Option<Type>]) -> Result<Prepared> {
+    pub(crate) async fn prepare(&self, statement: Sealed<Statement>, session: &Session, declared: &[Option<Type>]) -> Result<Prepared> {
         let until = Instant::now() + self.limits.time;
         let world = timeout_at(until, self.world(&session.rights)).await.map_err(|_| late())??;
         let (session, declared) = (session.clone(), declared.to_vec());
         let understood = self.apart(until, async move {
-            let mut statement = statement.as_ref().clone();
+            let mut statement = Statement::clone(&statement);
             let names = session::column_names(&statement);
             session::fill(&mut statement, &session);
             if Catalogue::is_asked(&mut statement) {
                 let casts = session::casts(&mut statement);
-                return Ok(Understood::Catalogue { statement, names, casts, world });
+                return Ok(Understood::Catalogue { statement: Sealed::new(statement), names, casts, world });
             }
             session::declare(&mut statement, &declared);
             let casts = session::casts(&mut statement);
@@ -540,13 +543,14 @@ impl Engine {
             if plan.schema().fields().len() > COLUMNS {
                 return Err(SqlError::new(TOO_MANY_COLUMNS, format!("an answer has at most {COLUMNS} columns")));
             }
-            Ok(Understood::Plan(Prepared { what: What::Plan(plan), names, casts, world }))
+            Ok(Understood::Plan(Prepared { what: What::Plan(Sealed::new(plan)), names, casts, world }))
         });
         match understood.await? {
             Understood::Plan(prepared) => Ok(prepared),
             Understood::Catalogue { statement, names, casts, world } => {
                 let of = Arc::clone(&world);
-                let question = self.about_catalogue(self.limits.time, move |stop| of.catalogue.question(statement, stop)).await?;
+                let question =
+                    self.about_catalogue(self.limits.time, move |stop| of.catalogue.question(Statement::clone(&statement), stop)).await?;
                 Ok(Prepared { what: What::Catalogue(Arc::new(question)), names, casts, world })
             }
         }
@@ -558,14 +562,18 @@ impl Engine {
     /// When it makes no sense, or they do not fit.
     pub(crate) async fn bind(
         &self,
-        statement: Arc<Statement>,
+        statement: Sealed<Statement>,
         session: &Session,
         declared: &[Option<Type>],
         parameters: Vec<ScalarValue>,
     ) -> Result<(Prepared, Vec<ScalarValue>, usize)> {
         let mut prepared = self.prepare(statement, session, declared).await?;
         let What::Plan(plan) = prepared.what else { return Ok((prepared, parameters, 0)) };
-        let (plan, bytes) = self.apart(self.until(), async move { given(plan, parameters) }).await?;
+        let given = self.apart(self.until(), async move {
+            let (plan, bytes) = given(LogicalPlan::clone(&plan), parameters)?;
+            Ok((Sealed::new(plan), bytes))
+        });
+        let (plan, bytes) = given.await?;
         prepared.what = What::Plan(plan);
         Ok((prepared, Vec::new(), bytes))
     }
@@ -593,9 +601,10 @@ impl Engine {
                     let message = format!("there are {STATEMENTS} statements whose rows are not read to the end, which is the most");
                     return Err(SqlError::new("53000", message).hint("close cursors, and ask again"));
                 };
-                let (plan, mut state) = (plan.clone(), prepared.world.state.clone());
+                let (plan, world) = (plan.clone(), Arc::clone(&prepared.world));
                 let stream = self.apart(until, async move {
-                    let (plan, _) = given(plan, parameters)?;
+                    let (plan, _) = given(LogicalPlan::clone(&plan), parameters)?;
+                    let mut state = SessionState::clone(&world.state);
                     // What `now()` says.
                     state.mark_start_execution();
                     let physical = state.create_physical_plan(&plan).await?;
@@ -627,17 +636,19 @@ impl Engine {
     }
 
     /// Does on the engine's own threads what may take long without a pause.
-    pub(crate) async fn apart<T: Send + 'static>(
+    pub(crate) fn apart<T: Send + 'static>(
         &self,
         until: Instant,
         task: impl Future<Output = Result<T>> + Send + 'static,
-    ) -> Result<T> {
-        let mut task = self.spawn(task)?;
-        match timeout_at(until, &mut task.0).await {
-            Ok(Ok(done)) => done,
-            Ok(Err(e)) => Err(ended_badly(e)),
-            Err(_) => Err(late()),
-        }
+    ) -> BoxFuture<'static, Result<T>> {
+        let task = self.spawn(task);
+        Box::pin(async move {
+            match timeout_at(until, &mut task?.0).await {
+                Ok(Ok(done)) => done,
+                Ok(Err(e)) => Err(ended_badly(e)),
+                Err(_) => Err(late()),
+            }
+        })
     }
 
     /// Asks the catalogue, on a thread that waits for nothing else; the question ends when nobody waits for it.
@@ -864,7 +875,9 @@ impl World {
         utc::without_zones(&mut state)?;
         state.catalog_list().register_catalog(database.to_owned(), catalog);
         let catalogue = Catalogue::new(database, &placed)?;
-        Ok(World { service: Arc::clone(service), rights, state, tables: names, placed, told: Mutex::default(), catalogue })
+        let state = Sealed::new(state);
+        let service = Sealed::new(Arc::clone(service));
+        Ok(World { service, rights, state, tables: names, placed, told: Mutex::default(), catalogue })
     }
 
     /// Every table: its schema, its name, and what its rows are.

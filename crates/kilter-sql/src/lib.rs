@@ -16,6 +16,7 @@ mod output;
 mod partials;
 mod rights;
 mod scan;
+mod sealed;
 mod session;
 mod size;
 mod stretches;

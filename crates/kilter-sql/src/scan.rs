@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::future::ready;
 use std::ops::{ControlFlow, Range, RangeInclusive};
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use datafusion::arrow::array::{ArrayRef, BooleanArray, TimestampMicrosecondArray, UInt64Array};
 use datafusion::arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 use datafusion::arrow::record_batch::RecordBatch;
@@ -26,6 +26,7 @@ use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, Repla
 use datafusion::physical_plan::filter_pushdown::{ChildPushdownResult, FilterPushdownPhase, FilterPushdownPropagation, PushedDown};
 use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PhysicalExpr, PlanProperties};
+use futures::future::BoxFuture;
 
 use crate::error::SqlError;
 use crate::stretches::Piece;
@@ -249,7 +250,6 @@ impl fmt::Debug for Provider {
     }
 }
 
-#[async_trait]
 impl TableProvider for Provider {
     fn schema(&self) -> SchemaRef {
         Arc::clone(self.0.schema())
@@ -274,13 +274,27 @@ impl TableProvider for Provider {
         Ok(filters.iter().map(narrows).collect())
     }
 
-    async fn scan(
-        &self,
-        _: &dyn Session,
-        projection: Option<&Vec<usize>>,
-        filters: &[Expr],
+    // As `async_trait` would write it, which would have the future hold expressions: for the price, see [`crate::sealed`].
+    fn scan<'provider, 'session, 'columns, 'filters, 'all>(
+        &'provider self,
+        _: &'session dyn Session,
+        projection: Option<&'columns Vec<usize>>,
+        filters: &'filters [Expr],
         limit: Option<usize>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
+    ) -> BoxFuture<'all, Result<Arc<dyn ExecutionPlan>>>
+    where
+        'provider: 'all,
+        'session: 'all,
+        'columns: 'all,
+        'filters: 'all,
+    {
+        Box::pin(ready(self.plan(projection, filters, limit)))
+    }
+}
+
+impl Provider {
+    /// What a statement does to read the table.
+    pub fn plan(&self, projection: Option<&Vec<usize>>, filters: &[Expr], limit: Option<usize>) -> Result<Arc<dyn ExecutionPlan>> {
         let schema = self.0.schema();
         let columns = projection.cloned().unwrap_or_else(|| (0..schema.fields().len()).collect());
         let schema = Arc::new(schema.project(&columns)?);

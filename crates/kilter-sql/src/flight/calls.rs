@@ -201,7 +201,7 @@ impl Calls {
         if holds(&waiting.prepared) && waiting.bound.as_ref().is_none_or(|(prepared, _)| holds(prepared)) {
             return Ok(waiting);
         }
-        let prepared = self.engine.prepare(Arc::clone(&waiting.statement), &caller.session, &[]).await?;
+        let prepared = self.engine.prepare(waiting.statement.clone(), &caller.session, &[]).await?;
         if waiting.bound.is_some() || !prepared.is_like(&waiting.prepared)? {
             // The client has been told of other columns, or what it gave has gone with the plan.
             return Err(outdated());
@@ -216,7 +216,7 @@ impl Calls {
         outside_of_transactions(query.transaction_id.as_ref())?;
         let text = query.query.len();
         let statement = self.engine.question(query.query).await?;
-        let prepared = self.engine.prepare(Arc::clone(&statement), &caller.session, &[]).await?;
+        let prepared = self.engine.prepare(statement.clone(), &caller.session, &[]).await?;
         let parameters = prepared.parameters()?;
         let dataset_schema = columns::bytes(&columns::told(&prepared.schema()))?;
         let field = |(i, told): (usize, &Type)| Field::new(format!("${}", i + 1), arrow_type(told), true);
@@ -252,7 +252,7 @@ impl Calls {
         let (bound, given) = match values.is_empty() {
             true => (None, 0),
             false => {
-                let statement = Arc::clone(&waiting.statement);
+                let statement = waiting.statement.clone();
                 let (prepared, values, given) = self.engine.bind(statement, &caller.session, &declared, values).await?;
                 (Some((prepared, values)), given)
             }

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use super::status::UNKNOWN_STATEMENT;
 use crate::engine::Prepared;
 use crate::error::{CANCELED, INTERNAL, Result, SqlError};
+use crate::sealed::Sealed;
 
 /// Whose it is: the hash of a key; none: the door is open to everybody.
 pub type Owner = Option<[u8; 32]>;
@@ -31,7 +32,7 @@ pub fn id() -> Result<Id> {
 /// A statement that waits to be run.
 #[derive(Clone)]
 pub struct Waiting {
-    pub statement: Arc<Statement>,
+    pub statement: Sealed<Statement>,
     pub prepared: Prepared,
     /// What its parameters are.
     pub parameters: Vec<Type>,

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::future::ready;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use datafusion::arrow::datatypes::{DataType as ArrowType, SchemaRef, TimeUnit};
 use datafusion::catalog::{Session, TableFunctionArgs, TableFunctionImpl, TableProvider};
 use datafusion::common::{DFSchema, ScalarValue};
@@ -14,6 +14,7 @@ use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_plan::ExecutionPlan;
+use futures::future::BoxFuture;
 use kilter_core::{EntityKey, EventTime, Value};
 use kilter_runtime::Service;
 use kilter_runtime::as_seen::Seen;
@@ -233,7 +234,6 @@ impl fmt::Debug for Past {
     }
 }
 
-#[async_trait]
 impl TableProvider for Past {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
@@ -247,15 +247,22 @@ impl TableProvider for Past {
         Provider(self.table(Seen::Before(0))).supports_filters_pushdown(filters)
     }
 
-    async fn scan(
-        &self,
-        session: &dyn Session,
-        projection: Option<&Vec<usize>>,
-        filters: &[Expr],
+    // As in `scan.rs`.
+    fn scan<'provider, 'session, 'columns, 'filters, 'all>(
+        &'provider self,
+        session: &'session dyn Session,
+        projection: Option<&'columns Vec<usize>>,
+        filters: &'filters [Expr],
         limit: Option<usize>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        let seen = seen(&self.moment, session)?;
-        Provider(self.table(seen)).scan(session, projection, filters, limit).await
+    ) -> BoxFuture<'all, Result<Arc<dyn ExecutionPlan>>>
+    where
+        'provider: 'all,
+        'session: 'all,
+        'columns: 'all,
+        'filters: 'all,
+    {
+        let plan = seen(&self.moment, session).and_then(|seen| Provider(self.table(seen)).plan(projection, filters, limit));
+        Box::pin(ready(plan))
     }
 }
 

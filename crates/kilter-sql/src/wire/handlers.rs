@@ -105,7 +105,7 @@ impl Asks {
     pub async fn prepare(&self, command: &Command, session: &Session, declared: &[Option<Type>]) -> error::Result<Option<Prepared>> {
         match command {
             Command::Ask(statement) | Command::Declare { statement, .. } | Command::Copy { statement, .. } => {
-                self.engine.prepare(Arc::clone(statement), session, declared).await.map(Some)
+                self.engine.prepare(statement.clone(), session, declared).await.map(Some)
             }
             _ => Ok(None),
         }
