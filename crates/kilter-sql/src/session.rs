@@ -511,7 +511,7 @@ mod tests {
     fn an_array_has_any_length() {
         let text = "SELECT a::BIGINT[2000000000], TRY_CAST(b AS FLOAT8[3][4]) FROM t WHERE c::pg_catalog.text[5] IS NULL";
         let Command::Ask(statement) = command::parse(text).unwrap().remove(0) else { panic!("no question") };
-        let mut statement = statement.as_ref().clone();
+        let mut statement = Statement::clone(&statement);
         fill(&mut statement, &Session::new("a", "b", Rights::Everything));
         let filled = statement.to_string();
         assert!(!filled.contains(|c: char| c.is_ascii_digit() && c != '8') && filled.contains("FLOAT8[][]"), "{filled}");

@@ -8,7 +8,7 @@ mod links;
 mod manifests;
 mod purity;
 mod spine;
-mod tests;
+mod test_files;
 mod top;
 mod words;
 
@@ -31,7 +31,7 @@ pub const ALL: &[Law] = &[
     decisions::LAW,
     changelog::LAW,
     words::LAW,
-    tests::LAW,
+    test_files::LAW,
 ];
 
 /// Fails with every breach of a law.
