@@ -188,7 +188,6 @@ pub struct Described {
 }
 
 /// A question that has been read.
-#[expect(clippy::large_enum_variant, reason = "there is one at a time, for a moment")]
 enum Understood {
     Plan(Prepared),
     Catalogue { statement: Sealed<Statement>, names: Option<Vec<String>>, casts: BTreeMap<usize, Type>, world: Arc<World> },

@@ -22,7 +22,6 @@ pub const AMOUNT: usize = 3;
 pub const RISK: usize = 0;
 pub const SIMPLE: usize = 1;
 
-pub const MINUTE: Span = Span::MINUTE;
 pub const EVER: Range = Range { from: EventTime::EARLIEST, to: EventTime::LATEST };
 
 pub fn minutes(n: i64) -> Span {
