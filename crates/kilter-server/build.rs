@@ -8,7 +8,9 @@ use std::{env, fs, io};
 fn main() {
     println!("cargo:rerun-if-env-changed=KILTER_UI");
     let named = env::var_os("KILTER_UI").map(PathBuf::from);
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../ui");
+    // As cargo says it when it runs this: checkouts that share a target folder share this program.
+    let here = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from).expect("cargo sets CARGO_MANIFEST_DIR");
+    let root = here.join("../../ui");
     let dist = named.clone().unwrap_or_else(|| root.join("dist"));
     // Cargo runs this again each time when what it watches does not exist: then the folder is watched in which it would appear.
     if let Some(watched) = [dist.as_path(), root.as_path()].into_iter().find(|folder| folder.is_dir()) {
