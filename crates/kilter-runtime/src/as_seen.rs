@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use kilter_core::{EntityKey, EventTime, Offset};
 use kilter_pipeline::{ClockMode, Pipeline, Plan};
+use kilter_store::threads;
 
 use crate::catalog::Record;
 use crate::data::Data;
@@ -114,6 +115,7 @@ fn read(
     views: &[usize],
     seen: Seen,
 ) -> Result<(Together, Vec<Option<EventTime>>), ServiceError> {
+    let _computes = threads::computes_meanwhile();
     let mut past = past(service, views, seen, &|| true)?;
     let watermarks = views.iter().map(|view| past.pipeline.watermark(service.plan.views[*view].source())).collect();
     let looks = reads.iter().map(|(view, key)| past.pipeline.look(*view, key, past.at).unwrap_or_default()).collect();

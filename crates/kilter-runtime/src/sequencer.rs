@@ -513,7 +513,7 @@ impl Sequencer {
 
     /// Serves commands until told to stop or until all senders are gone.
     pub fn run(mut self, mut commands: mpsc::Receiver<Call>) {
-        threads::run_first();
+        threads::decides();
         let mut batch = Vec::with_capacity(BATCH_COMMANDS);
         while let Some(first) = commands.blocking_recv() {
             batch.push(first);

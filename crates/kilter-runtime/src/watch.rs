@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use kilter_core::{EventTime, Offset, Span};
 use kilter_pipeline::shadow::{Difference, Sample, Shadow};
 use kilter_store::metadata::NewAlert;
+use kilter_store::threads;
 use tokio::sync::oneshot;
 
 use crate::catalog::{Control, Record};
@@ -153,6 +154,7 @@ impl Service {
                 let service = Arc::clone(self);
                 let own = Arc::clone(lock(&self.shadows().0).entry(watch.name.clone()).or_default());
                 let round = tokio::task::spawn_blocking(move || {
+                    let _computes = threads::computes_meanwhile();
                     let Ok(mut second) = own.try_lock() else {
                         return Err(ServiceError::Conflict("the round before is still under way".into()));
                     };

@@ -3,6 +3,7 @@
 //! [`Engine`] answers questions, by DataFusion and within limits; [`wire`] serves them to whatever speaks PostgreSQL's protocol, [`flight`] to whatever speaks
 //! Arrow Flight SQL.
 
+mod answer;
 mod catalogue;
 mod command;
 mod door;
@@ -14,6 +15,7 @@ mod functions;
 mod listen;
 mod output;
 mod partials;
+mod prepared;
 mod rights;
 mod scan;
 mod sealed;
@@ -23,12 +25,16 @@ mod stretches;
 mod tables;
 mod utc;
 pub mod wire;
+mod work;
+mod worlds;
 
+pub use answer::Answer;
 pub use datafusion::arrow::record_batch::RecordBatch as Batch;
 pub use door::tls;
-pub use engine::{Answer, Described, Engine, Limits, Prepared};
+pub use engine::{Described, Engine, Limits};
 pub use error::SqlError;
 pub use output::{Format, Writer, arrays};
+pub use prepared::Prepared;
 pub use rights::{Grant, Rights};
 pub use scan::{Bounds, Wanted};
 pub use session::Session;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::task::{AbortHandle, JoinSet};
 
 /// Sockets that have not logged in, at a time.
@@ -17,8 +18,8 @@ pub const SILENT: Duration = Duration::from_secs(60);
 /// A client that answers nothing, or takes nothing of what it asked for, is gone after this.
 pub const GONE: Duration = Duration::from_secs(300);
 
-/// Serves each client by `attend`, until this is dropped, and with it all clients. `attend` keeps the `Arc` until its client has logged in.
-pub async fn take_in<F>(listener: TcpListener, protocol: &'static str, attend: impl Fn(TcpStream, Arc<()>) -> F)
+/// Serves each client by `attend`, on threads of `on`, until this is dropped, and with it all clients. `attend` keeps the `Arc` until its client has logged in.
+pub async fn take_in<F>(listener: TcpListener, protocol: &'static str, on: &Handle, attend: impl Fn(TcpStream, Arc<()>) -> F)
 where
     F: Future<Output = std::io::Result<()>> + Send + 'static,
 {
@@ -52,11 +53,12 @@ where
         let waits = Arc::new(());
         let still_waits = Arc::downgrade(&waits);
         let attended = attend(socket, waits);
-        let task = clients.spawn(async move {
+        let served = async move {
             if let Err(e) = attended.await {
                 tracing::debug!(error = %e, protocol, "a client is gone");
             }
-        });
+        };
+        let task = clients.spawn_on(served, on);
         waiting.push_back((still_waits, task));
     }
 }

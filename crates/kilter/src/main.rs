@@ -114,20 +114,23 @@ fn main() -> ExitCode {
     }
 }
 
-/// Threads for all that waits; `first`: those of them that decisions go through, and this one, run before everything else.
+/// Threads for all that waits, which decisions go through, as they do through this one; `first`: they run before everything else.
 fn runtime(first: bool) -> anyhow::Result<Runtime> {
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if first {
         let hint = "hint: start it with CAP_SYS_NICE (systemd: AmbientCapabilities=CAP_SYS_NICE) or a limit of real-time priority of 1 (LimitRTPRIO=1, ulimit -r 1)";
         threads::allow_running_first().map_err(|e| anyhow!("--real-time: this process may not use SCHED_RR: {e}\n  {hint}"))?;
-        let (workers, begun) = (std::thread::available_parallelism()?.get(), AtomicUsize::new(0));
-        // The workers begin with the runtime; threads that begin later do work that may wait.
-        runtime.worker_threads(workers).on_thread_start(move || {
-            if begun.fetch_add(1, Ordering::Relaxed) < workers {
-                threads::run_first();
-            }
-        });
     }
+    threads::decides();
+    let (workers, begun) = (std::thread::available_parallelism()?.get(), AtomicUsize::new(0));
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    // The workers begin with the runtime; threads that begin later do work that may wait.
+    runtime.worker_threads(workers).on_thread_start(move || {
+        if begun.fetch_add(1, Ordering::Relaxed) < workers {
+            threads::decides();
+        } else {
+            threads::anywhere();
+        }
+    });
     runtime.enable_all().build().context("cannot start")
 }
 

@@ -7,6 +7,7 @@ use anyhow::ensure;
 use kilter_core::{EventTime, Offset, Span};
 use kilter_pipeline::{Decision, Plan, decision_id};
 use kilter_store::metadata::{MetricPoint, NewRun, RunKind, RunStatus};
+use kilter_store::threads;
 use serde::Serialize;
 
 use crate::catalog::Record;
@@ -137,6 +138,7 @@ impl Service {
         metadata.set_tags(&id, &BTreeMap::from([("trigger".to_string(), trigger.to_string())])).await.map_err(anyhow::Error::from)?;
         let (service, own) = (Arc::clone(self), id.clone());
         let work = move || {
+            let _computes = threads::computes_meanwhile();
             let wants = || !service.has_ended();
             let result =
                 run_through(&service.data, &Arc::new(other.plan), stretch, &wants).and_then(|report| keep(&service, &own, &report));

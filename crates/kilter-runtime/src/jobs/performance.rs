@@ -6,6 +6,7 @@ use anyhow::Context;
 use kilter_core::{DataType, EventTime, Offset, Operation, record};
 use kilter_pipeline::Range;
 use kilter_pipeline::performance::{NoReport, Performance, Question, Report, SegmentOf, Shown};
+use kilter_store::threads;
 
 use crate::catalog::Record;
 use crate::data::Data;
@@ -69,6 +70,7 @@ impl Service {
     /// # Errors
     /// What is asked for is not there, or is more than is told; nobody wants it any more, or the service ends.
     pub fn performance(&self, request: &PerformanceRequest, wants: &dyn Fn() -> bool) -> Result<PerformanceReport, ServiceError> {
+        let _computes = threads::computes_meanwhile();
         let found = self.read_performance(request, &|| wants() && !self.has_ended());
         found.map_err(|error| match error.downcast::<NoReport>() {
             Ok(reason) => told(reason),

@@ -10,6 +10,7 @@ use kilter_pipeline::policy_test::{Comparison, PolicyTest, TooManyCases};
 use kilter_pipeline::{DecisionPlan, Range};
 use kilter_store::files::write_whole;
 use kilter_store::metadata::{MetricPoint, NewRun, RunKind, RunStatus};
+use kilter_store::threads;
 
 use crate::catalog::Record;
 use crate::jobs::apply::Applying;
@@ -57,7 +58,7 @@ impl Service {
         let claim = self.claim_job(format!("policy of {name}"), &format!("a policy of decision `{name}` is being tested already"))?;
         let service = Arc::clone(self);
         let work = move || {
-            let _claim = claim;
+            let (_claim, _computes) = (claim, threads::computes_meanwhile());
             service.hold_against(&request, &candidate)
         };
         let report = tokio::task::spawn_blocking(work).await.map_err(|e| ServiceError::Failed(format!("the test ended badly: {e}")))?;

@@ -10,6 +10,8 @@ use kilter_learn::{Learner, Model};
 use kilter_pipeline::training::{self, HeldOut, Trained};
 use kilter_pipeline::{Feed, Figures, Freshness, ModelPlan, Plan, Range, SchedulePlan, promotion_slots};
 use kilter_store::metadata::{AliasChange, MetricPoint, NewModelVersion, NewRun, RunKind, RunStatus};
+use kilter_store::threads;
+use rayon::ThreadPoolBuilder;
 
 use crate::catalog::Record;
 use crate::data::Data;
@@ -66,15 +68,15 @@ pub struct TrainReport {
     pub unmatured: usize,
 }
 
-/// Runs the job in the calling thread, to its end or until nobody `wants` it any more: that is looked at up to the fit,
-/// and before the curves.
+/// Runs the job, to its end or until nobody `wants` it any more: that is looked at up to the fit, and before the curves. The calling thread waits for others, which
+/// compute.
 pub fn train(
     data: &Data,
     plan: &Arc<Plan>,
     request: &TrainRequest,
     clock: &dyn Clock,
     champion: Option<(u32, Arc<dyn Model>)>,
-    wants: &dyn Fn() -> bool,
+    wants: &(dyn Fn() -> bool + Sync),
 ) -> anyhow::Result<TrainReport> {
     let model = &plan.models[request.model];
     let id = data.wait(data.metadata.start_run(&NewRun {
@@ -89,7 +91,13 @@ pub fn train(
     data.wait(data.metadata.log_params(&id, &params(plan, request, range(plan, request))))?;
     data.wait(data.metadata.set_tags(&id, &BTreeMap::from([("trigger".to_string(), request.trigger.clone())])))?;
 
-    let result = fit_and_register(data, plan, request, &id, clock, champion, wants);
+    let _computing = threads::computing();
+    let start = |_| threads::computes();
+    // Asked of the machine, not of this thread, which may keep to a part of it.
+    let pool = ThreadPoolBuilder::new().num_threads(threads::parallelism()).thread_name(|_| "train".into()).start_handler(start).build();
+    let result = pool
+        .context("no threads to train on")
+        .and_then(|pool| pool.install(|| fit_and_register(data, plan, request, &id, clock, champion, wants)));
     let (status, error) = match &result {
         Ok(_) => (RunStatus::Finished, None),
         Err(e) => (RunStatus::Failed, Some(format!("{e:#}"))),
@@ -105,7 +113,7 @@ fn fit_and_register(
     run: &str,
     clock: &dyn Clock,
     champion: Option<(u32, Arc<dyn Model>)>,
-    wants: &dyn Fn() -> bool,
+    wants: &(dyn Fn() -> bool + Sync),
 ) -> anyhow::Result<TrainReport> {
     let model = &plan.models[request.model];
     let range = range(plan, request);

@@ -25,11 +25,11 @@ use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::limits::Limit;
 use rusqlite::types::Value;
 
-use crate::engine::Stop;
 use crate::error::{
     BAD_STATEMENT, CANCELED, OUT_OF_MEMORY, Result, SqlError, UNDEFINED_COLUMN, UNDEFINED_FUNCTION, UNDEFINED_TABLE, UNSUPPORTED,
 };
 use crate::session;
+use crate::work::Stop;
 use facts::Facts;
 pub use facts::SCHEMAS;
 pub use types::of_cast;

@@ -30,9 +30,11 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 use super::connection::{Caller, caller};
 use super::kept::{Id, Owner, Room, Running, Statements, Waiting, id};
 use super::{columns, facts};
+use crate::answer::Answer;
 use crate::encode::{arrow_type, parameter, pg_type};
-use crate::engine::{Answer, Engine, Prepared, outdated};
+use crate::engine::{Engine, outdated};
 use crate::error::{READ_ONLY, Result, SYNTAX, SqlError, TOO_COMPLEX, UNSUPPORTED};
+use crate::prepared::Prepared;
 
 /// How long parameters may take to arrive, and how many clients may send some at a time.
 const ARRIVAL: Duration = Duration::from_secs(30);
@@ -187,7 +189,7 @@ impl Calls {
             }
         });
         // Columns are put into messages where they were made, and not on the threads that take calls.
-        self.engine.stream_apart(sent(schema, batches))
+        Ok(self.engine.threads().stream(sent(schema, batches)))
     }
 
     /// A prepared statement as it is understood by now: what its caller may see may have changed.
@@ -237,7 +239,7 @@ impl Calls {
     ) -> std::result::Result<(), Status> {
         let (id, waiting) = self.statements.get(handle, caller.owner)?;
         let wanted = waiting.parameters.clone();
-        let values = self.engine.apart(self.engine.until(), async move {
+        let values = self.engine.threads().run(self.engine.until(), async move {
             Ok(match row(messages).await {
                 Ok(row) => row.map(|row| values(&row, &wanted)).transpose().map(Option::unwrap_or_default).map_err(Status::from),
                 Err(status) => Err(status),

@@ -12,8 +12,8 @@ use pgwire::api::Type;
 use tokio::sync::watch;
 
 use super::status::UNKNOWN_STATEMENT;
-use crate::engine::Prepared;
 use crate::error::{CANCELED, INTERNAL, Result, SqlError};
+use crate::prepared::Prepared;
 use crate::sealed::Sealed;
 
 /// Whose it is: the hash of a key; none: the door is open to everybody.

@@ -48,8 +48,8 @@ impl Server {
 
     /// Serves until it is dropped, and with it all connections.
     pub async fn run(self) {
-        let house = Arc::new(House::new(self.engine, Arc::clone(&self.options.login), self.options.connections));
+        let house = Arc::new(House::new(Arc::clone(&self.engine), Arc::clone(&self.options.login), self.options.connections));
         let attend = |socket, waits| connection::attend(socket, self.options.tls.clone(), Arc::clone(&house), waits);
-        take_in(self.listener, "Flight SQL", attend).await;
+        take_in(self.listener, "Flight SQL", self.engine.threads().for_clients(), attend).await;
     }
 }

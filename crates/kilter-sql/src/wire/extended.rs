@@ -25,8 +25,9 @@ use super::rows::{binary, fields};
 use super::send::{complete, described, send};
 use super::state::{Stmt, state, told};
 use crate::encode::parameter;
-use crate::engine::{Prepared, outdated};
+use crate::engine::outdated;
 use crate::error::{self, SqlError};
+use crate::prepared::Prepared;
 
 #[async_trait]
 impl QueryParser for Asks {

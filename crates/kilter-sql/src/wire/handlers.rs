@@ -27,8 +27,9 @@ use super::rows::{Rows, binary};
 use super::send::{complete, copy, described, pass, send};
 use super::state::{Stmt, state};
 use crate::command::{self, Command, CopyFormat};
-use crate::engine::{Engine, Prepared, outdated};
+use crate::engine::{Engine, outdated};
 use crate::error::{self, SqlError};
+use crate::prepared::Prepared;
 use crate::session::Session;
 
 /// All handlers of one connection.

@@ -55,6 +55,6 @@ impl Server {
             let tls = self.options.tls.clone();
             async move { connection::attend(socket, tls, &handlers, waits).await }
         };
-        take_in(self.listener, "PostgreSQL", attend).await;
+        take_in(self.listener, "PostgreSQL", self.engine.threads().for_clients(), attend).await;
     }
 }

@@ -12,9 +12,10 @@ use pgwire::api::portal::Format;
 use pgwire::api::results::{FieldFormat, FieldInfo};
 use pgwire::messages::data::DataRow;
 
+use crate::answer::Answer;
 use crate::encode::Columns;
-use crate::engine::{Answer, Prepared};
 use crate::error::{CANCELED, Result, SqlError};
+use crate::prepared::Prepared;
 
 /// An answer that is read row by row.
 pub struct Rows {

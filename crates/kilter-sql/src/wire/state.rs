@@ -10,8 +10,8 @@ use tokio::sync::Mutex;
 use super::Identity;
 use super::rows::Rows;
 use crate::command::Command;
-use crate::engine::Prepared;
 use crate::error::{self, SqlError};
+use crate::prepared::Prepared;
 use crate::session::Session;
 
 /// What one client has made so far.

@@ -154,7 +154,7 @@ pub(super) fn reached(progress: &Progress, offset: u64, truncations: u64) -> Opt
 pub(super) fn spawn(shared: Arc<Shared>) -> Result<JoinHandle<()>, LogError> {
     let dir = shared.dir.clone();
     let run = move || {
-        threads::run_first();
+        threads::decides();
         while wait_for_work(&shared.commit) {
             // A failure is kept in the progress, where every waiter and writer meets it.
             if let Err(error) = shared.flush() {

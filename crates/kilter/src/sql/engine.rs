@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, Once, PoisonError};
 use kilter_server::access::Sight;
 use kilter_server::sql::{Answer, Column, Described, Form, Later, Question, ROW_BYTES, Refusal, Sql, Table};
 use kilter_sql::{Engine, Format, Rights, Session, SqlError, Writer, arrays};
+use kilter_store::threads;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
@@ -122,7 +123,11 @@ impl Answer for Told {
                 let rows = batch.num_rows().min(self.left);
                 self.left -= rows;
                 let batch = batch.slice(0, rows);
-                let encoded = spawn_blocking(move || encoder.write(&batch).map(|bytes| (encoder, bytes))).await;
+                let encode = move || {
+                    let _computes = threads::computes_meanwhile();
+                    encoder.write(&batch).map(|bytes| (encoder, bytes))
+                };
+                let encoded = spawn_blocking(encode).await;
                 let (encoder, bytes) = joined(encoded)?.map_err(refusal)?;
                 self.encoder = Some(encoder);
                 if bytes.is_some() {

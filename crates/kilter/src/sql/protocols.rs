@@ -87,13 +87,6 @@ impl Drop for Served {
     }
 }
 
-/// Most servers are never asked; one that is, is asked again.
-fn keep(engine: &Arc<Engine>) {
-    if let Err(error) = engine.keep() {
-        tracing::warn!(%error, "columns are not written down");
-    }
-}
-
 impl ServeArgs {
     /// How one of the protocols is served, which clients call so when they negotiate encryption.
     fn options(&self, address: SocketAddr, access: &Access, by: &'static str, protocol: &str) -> anyhow::Result<Options> {
@@ -132,8 +125,9 @@ pub async fn serve(
         served.0.push(tokio::spawn(server.run()));
     }
     if served.0.is_empty() {
-        return Ok((Some(shared(engine, keep)), served));
+        // Most servers are never asked; one that is, is asked again.
+        return Ok((Some(shared(engine, Engine::keep)), served));
     }
-    keep(&engine);
+    engine.keep();
     Ok((Some(shared(engine, |_| ())), served))
 }
