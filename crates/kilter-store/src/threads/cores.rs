@@ -238,7 +238,8 @@ fn look() {
         at = Instant::now();
         let lately = |role| -> f64 {
             let of_role = now.iter().filter(|(id, _)| roles[id] == role);
-            of_role.filter_map(|(id, time)| Some(time - before.get(id)?)).sum()
+            // A number can be given anew.
+            of_role.filter_map(|(id, time)| Some((time - before.get(id)?).max(0.0))).sum()
         };
         let apart = balance.after(elapsed, lately(Role::Decides), lately(Role::Computes), cores.for_decisions);
         before = now;
