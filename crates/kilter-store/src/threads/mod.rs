@@ -129,6 +129,7 @@ fn real_time() -> io::Result<()> {
 fn real_time() -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
+
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
